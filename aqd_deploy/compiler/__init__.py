@@ -1,0 +1,1 @@
+"""Integer ONNX to Relax to one shared library."""

@@ -1,0 +1,78 @@
+"""Typed errors of the library.
+
+Every error carries what a person needs to go on: what failed, the value received, the valid choices and the next
+command. The CLI prints them as sentences in one place (`aqd_deploy.cli.main`) and exits with 1.
+"""
+
+from __future__ import annotations
+
+
+class AqdError(Exception):
+    """Base of all errors that a user can cause.
+
+    `what` says what failed; `received`, `valid` and `next_command` are optional and printed in this order.
+    """
+
+    def __init__(
+        self, what: str, *, received: object = None, valid: str | None = None, next_command: str | None = None
+    ) -> None:
+        self.what = what
+        self.received = received
+        self.valid = valid
+        self.next_command = next_command
+        super().__init__(self.sentence())
+
+    def sentence(self) -> str:
+        """One paragraph: what, received, valid, next command."""
+        parts = [self.what]
+        if self.received is not None:
+            parts.append(f"got {self.received}")
+        if self.valid is not None:
+            parts.append(f"valid: {self.valid}")
+        if self.next_command is not None:
+            parts.append(f"try: {self.next_command}")
+        return "; ".join(parts)
+
+
+class ModelFileError(AqdError):
+    """An ONNX file or checkpoint that cannot be read: truncated, not ONNX, too large, missing external data."""
+
+
+class UnsupportedModelError(AqdError):
+    """A model that is readable but has something the integer dialect cannot express (GroupNorm, unknown op)."""
+
+
+class ScaleError(AqdError):
+    """A quantization scale that is not a positive finite number."""
+
+
+class RangeError(AqdError):
+    """An integer tensor whose proven range does not fit its arithmetic: names node, channel and bound."""
+
+
+class ShapeError(AqdError):
+    """A dynamic or impossible tensor shape."""
+
+
+class TargetError(AqdError):
+    """An unknown target, or one this machine cannot run."""
+
+
+class ProgramError(AqdError):
+    """A compiled program that is damaged, of another version, or for another CPU."""
+
+
+class ImageError(AqdError):
+    """An image file that cannot be used."""
+
+
+class CheckpointError(AqdError):
+    """A training checkpoint that cannot be loaded."""
+
+
+class MissingExtraError(AqdError):
+    """An optional dependency is needed; the message names the extra that installs it."""
+
+
+class GateError(AqdError):
+    """A command ran, but a gate (`--min-map`, `--max-ms`, `--max-deviation`) failed; exit code 3."""

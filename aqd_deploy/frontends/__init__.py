@@ -1,0 +1,1 @@
+"""From torch and foreign files to canonical QDQ ONNX."""

@@ -1,0 +1,1 @@
+"""Integer kernels as TIR functions, one family a file."""

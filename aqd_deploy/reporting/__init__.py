@@ -1,0 +1,1 @@
+"""One versioned JSON schema; Markdown is a view of it."""

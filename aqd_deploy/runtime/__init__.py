@@ -1,0 +1,1 @@
+"""Load and run a compiled program. Never imports the compiler."""

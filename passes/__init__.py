@@ -1,0 +1,1 @@
+"""Graph passes: QDQ ONNX to integer ONNX, one a file; `pipeline.py` is the one list that orders them."""
