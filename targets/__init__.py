@@ -1,1 +1,9 @@
-"""Device profiles, one TOML a device, and their loader."""
+"""Device profiles, one TOML a device, and their loader.
+
+`get(name)` returns a `Target`: what the compiler generates code for and what the loader demands of a CPU.
+"""
+
+from aqd_deploy.targets.cpu import Cpu, read_cpu
+from aqd_deploy.targets.profile import Target, detect_host, get, names
+
+__all__ = ["Cpu", "Target", "detect_host", "get", "names", "read_cpu"]
