@@ -1,1 +1,1 @@
-"""AQD in torch: quantizers, multi-level batch norm, ResNet, FPN, RetinaNet, FCOS, training."""
+"""AQD in torch: quantizers, layers, detectors, losses and training (needs the extra `torch`)."""

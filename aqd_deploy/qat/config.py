@@ -1,0 +1,144 @@
+"""What describes a detector: `ModelConfig`, its JSON form, and names such as `retinanet_r18`."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from aqd_deploy.errors import CheckpointError, ShapeError, UnsupportedModelError
+from aqd_deploy.qat.quantizers import check_bits
+
+DETECTORS = ("retinanet", "fcos")
+BACKBONES = ("resnet18", "resnet34", "resnet50")
+MODES = ("aqd", "aqd*")
+SCHEMA = 1
+COARSEST_BACKBONE_STRIDE = 32
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything `build_model` needs, and what a deployed detector must know of it.
+
+    `bits` is the width of weights and activations, None for the float network. First and last layers have
+    `first_last_bits` in mode `aqd` and stay float in mode `aqd*` (convolutions only). `mean` is BGR, in pixels.
+    RetinaNet's anchors at stride s are `anchor_base` · s · scale large.
+    """
+
+    detector: str = "retinanet"
+    backbone: str = "resnet18"
+    width: float = 1.0
+    fpn_channels: int = 256
+    head_depth: int = 4
+    classes: int = 80
+    bits: int | None = None
+    first_last_bits: int = 8
+    mode: str = "aqd"
+    weight_standardization: bool = False
+    image_height: int = 320
+    image_width: int = 320
+    strides: tuple[int, ...] = (8, 16, 32, 64, 128)
+    anchor_base: float = 4.0
+    anchor_scales: tuple[float, ...] = (1.0, 1.26, 1.587)
+    anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    mean: tuple[int, int, int] = (104, 116, 124)
+    score_threshold: float = 0.05
+    nms_iou: float = 0.6
+    max_detections: int = 100
+    pre_nms: int = 1000
+    name: str = ""
+    class_names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for value, valid, what in (
+            (self.detector, DETECTORS, "detector"),
+            (self.backbone, BACKBONES, "backbone"),
+            (self.mode, MODES, "mode"),
+        ):
+            if value not in valid:
+                raise UnsupportedModelError(f"unknown {what}", received=repr(value), valid=", ".join(valid))
+        if self.bits is not None:
+            check_bits(self.bits)
+        check_bits(self.first_last_bits)
+        for side in (self.image_height, self.image_width):
+            if side <= 0 or side % COARSEST_BACKBONE_STRIDE:
+                raise ShapeError(
+                    "image height and width must be positive multiples of 32, the stride of the backbone",
+                    received=f"{self.image_height}x{self.image_width}",
+                    valid="for example 160, 320, 512",
+                )
+        if self.class_names and len(self.class_names) != self.classes:
+            raise UnsupportedModelError(
+                "class_names must name every class", received=len(self.class_names), valid=str(self.classes)
+            )
+
+    @property
+    def anchors_per_cell(self) -> int:
+        """Anchors of one cell: scales x ratios for RetinaNet, 1 for FCOS."""
+        return len(self.anchor_scales) * len(self.anchor_ratios) if self.detector == "retinanet" else 1
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """The pyramid levels, `p3` first."""
+        return tuple(f"p{3 + i}" for i in range(len(self.strides)))
+
+    @property
+    def label(self) -> str:
+        """`name`, or one made from detector, backbone and bits."""
+        bits = "float" if self.bits is None else f"{self.bits}bit"
+        return self.name or f"{self.detector}_r{self.backbone.removeprefix('resnet')}_{bits}"
+
+    @property
+    def names_of_classes(self) -> tuple[str, ...]:
+        """`class_names`, or the class numbers."""
+        return self.class_names or tuple(str(i) for i in range(self.classes))
+
+    def replace(self, **changes: Any) -> ModelConfig:
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def to_json(self) -> str:
+        """One JSON object, `schema` first."""
+        return json.dumps({"schema": SCHEMA, **dataclasses.asdict(self)})
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelConfig:
+        """Reads `to_json`; CheckpointError where it is not such a description."""
+        try:
+            values = json.loads(text)
+        except (TypeError, ValueError) as error:
+            raise CheckpointError("the model description is not JSON", received=repr(text)[:80]) from error
+        if not isinstance(values, dict) or values.pop("schema", None) != SCHEMA:
+            raise CheckpointError("the model description has an unknown schema", valid=f"schema {SCHEMA}")
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise CheckpointError("the model description has unknown fields", received=", ".join(unknown))
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def architectures() -> tuple[str, ...]:
+    """The names that `parse_architecture` knows."""
+    return tuple(f"{d}_r{b.removeprefix('resnet')}" for d in DETECTORS for b in BACKBONES)
+
+
+def parse_architecture(name: str, **changes: Any) -> ModelConfig:
+    """`retinanet_r18` or `fcos_r50` as a ModelConfig, with `changes` to its fields.
+
+    UnsupportedModelError, with the nearest names, for anything else.
+    """
+    match = re.fullmatch(r"(retinanet|fcos)_r(?:esnet)?(18|34|50)", name)
+    if match is None:
+        near = difflib.get_close_matches(name, architectures(), n=2, cutoff=0.4)
+        raise UnsupportedModelError(
+            "unknown architecture",
+            received=repr(name),
+            valid=", ".join(architectures()),
+            next_command=f"aqd-deploy export {near[0]}" if near else None,
+        )
+    detector, depth = match.groups()
+    defaults: dict[str, Any] = {"nms_iou": 0.6 if detector == "fcos" else 0.5}
+    return ModelConfig(detector=detector, backbone=f"resnet{depth}", **{**defaults, **changes})

@@ -1,0 +1,34 @@
+"""Synchronised batch statistics for training on several processes.
+
+torch's own SyncBatchNorm has GPU kernels only; this one runs on any backend that can all-reduce, gloo included.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.nn.functional import all_reduce
+
+
+def distributed() -> bool:
+    """Whether this process belongs to a group of more than one."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def synchronized_statistics(x: Tensor, synchronized: bool) -> tuple[Tensor, Tensor, int]:
+    """Mean and biased variance per channel (float32 [C]) of x [N, C, H, W], and how many values they are of.
+
+    With `synchronized`, over the batches of all processes, with gradients. Two passes (mean, then squared
+    distances), because E[x²] - E[x]² loses the variance of a channel whose mean is large.
+    """
+    count = x.numel() // x.shape[1]
+    if not (synchronized and distributed()):
+        variance, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0)
+        return mean, variance, count
+    total = torch.tensor(float(count))
+    dist.all_reduce(total)
+    mean = all_reduce(x.sum(dim=(0, 2, 3))) / total
+    centred = x - mean.reshape(1, -1, 1, 1)
+    variance = all_reduce((centred * centred).sum(dim=(0, 2, 3))) / total
+    return mean, variance, int(total)

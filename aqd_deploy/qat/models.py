@@ -1,0 +1,129 @@
+"""Detectors from a `ModelConfig`: one class for the float and the quantized network."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from aqd_deploy.errors import ShapeError
+from aqd_deploy.qat.config import ModelConfig
+from aqd_deploy.qat.fpn import FPN
+from aqd_deploy.qat.heads import FCOSHead, RetinaNetHead
+from aqd_deploy.qat.layers import QuantConv2d
+from aqd_deploy.qat.quantizers import ActivationQuantizer
+from aqd_deploy.qat.resnet import ResNet
+
+
+class Detector(nn.Module):
+    """`backbone`, `fpn`, `head`.
+
+    forward takes float32 [N, 3, H, W], BGR pixels minus `config.mean`, and gives a dictionary of float maps:
+    `cls_p3` …, `box_p3` …, and for FCOS `ctr_p3` …, as in docs/qdq-form.md.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        make_first, make, make_last = _factories(config)
+        self.backbone = ResNet(config.backbone, config.width, make_first, make)
+        self.fpn = FPN(self.backbone.channels, config.fpn_channels, make)
+        levels = len(config.strides)
+        self.head: RetinaNetHead | FCOSHead
+        if config.detector == "retinanet":
+            self.head = RetinaNetHead(
+                config.fpn_channels,
+                config.head_depth,
+                levels,
+                config.classes,
+                config.anchors_per_cell,
+                make,
+                make_last,
+            )
+        else:
+            self.head = FCOSHead(
+                config.fpn_channels, config.head_depth, levels, config.classes, make, make_last
+            )
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        if image.dim() != 4 or image.shape[1] != 3 or image.shape[2] % 32 or image.shape[3] % 32:
+            raise ShapeError(
+                "a detector takes [N, 3, H, W] with H and W multiples of 32", received=tuple(image.shape)
+            )
+        maps = self.head(self.fpn(*self.backbone(image)))
+        return {
+            f"{kind}_{level}": value
+            for kind, values in maps.items()
+            for level, value in zip(self.config.levels, values, strict=True)
+        }
+
+    def preprocess(self, pixels: Tensor) -> Tensor:
+        """uint8 BGR pixels [N, 3, H, W] to the network's input, float32."""
+        mean = torch.tensor(self.config.mean, dtype=torch.float32, device=pixels.device)
+        return pixels.to(torch.float32) - mean.reshape(1, 3, 1, 1)
+
+
+def _factories(config: ModelConfig) -> tuple[functools.partial, functools.partial, functools.partial]:
+    """How first, inner and last convolutions are made."""
+    outer = config.first_last_bits if config.bits is not None and config.mode == "aqd" else None
+    first = functools.partial(QuantConv2d, weight_bits=outer)
+    inner = functools.partial(
+        QuantConv2d,
+        weight_bits=config.bits,
+        activation_bits=config.bits,
+        standardize=config.weight_standardization,
+    )
+    last = functools.partial(QuantConv2d, weight_bits=outer, activation_bits=outer, bias=True)
+    return first, inner, last
+
+
+def build_model(config: ModelConfig) -> Detector:
+    """The network of `config` with fresh random weights (torch's global generator)."""
+    return Detector(config)
+
+
+def quantized_from_float(model: Detector, config: ModelConfig, batches: Iterable[Tensor]) -> Detector:
+    """The quantized network of `config` that starts from the float `model`.
+
+    Weights, batch norms and scales are taken over; ν_w minimises the weights' squared error, ν_x that of the
+    activations the float network shows on `batches` (network inputs, float32 [N, 3, H, W]).
+    """
+    quantized = build_model(config)
+    missing, unexpected = quantized.load_state_dict(model.state_dict(), strict=False)
+    foreign = [key for key in missing if not key.endswith("quantizer.nu")] + list(unexpected)
+    if foreign:
+        raise ValueError(f"the float network is not the one of this configuration: {foreign[:4]}")
+    calibrate(quantized, batches)
+    return quantized
+
+
+def calibrate(model: Detector, batches: Iterable[Tensor]) -> None:
+    """Sets every quantizer's ν: weights from themselves, activations from `batches` run through the network.
+
+    The activations are those of the float network (weights and activations), so that one pass is enough. The model
+    is left in the mode (train or eval) it came in.
+    """
+    for module in model.modules():
+        if isinstance(module, QuantConv2d) and module.weight_quantizer is not None:
+            module.weight_quantizer.initialize(module.weight)
+    weights = [m for m in model.modules() if isinstance(m, QuantConv2d)]
+    quantizers = [m for m in model.modules() if isinstance(m, ActivationQuantizer)]
+    held = [conv.weight_quantizer for conv in weights]
+    training = model.training
+    model.eval()
+    try:
+        for quantizer in quantizers:
+            quantizer.observing = True
+        for conv in weights:
+            conv.weight_quantizer = None
+        with torch.no_grad():
+            for batch in batches:
+                model(batch)
+    finally:
+        for conv, weight_quantizer in zip(weights, held, strict=True):
+            conv.weight_quantizer = weight_quantizer
+        for quantizer in quantizers:
+            quantizer.calibrate()
+        model.train(training)

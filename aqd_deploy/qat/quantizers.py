@@ -1,0 +1,201 @@
+"""The quantizers of AQD (Eq. 1-3): what a value becomes before it enters a convolution.
+
+Both keep one learned clip value ν, are trained by the straight-through estimator, and give their integers exactly:
+`value == integer * step` holds bit for bit in float32, which is what the exporter relies on.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from aqd_deploy.errors import ScaleError
+
+MIN_BITS, MAX_BITS = 2, 8
+SAMPLES_PER_BATCH = 4096
+
+
+def check_bits(bits: int) -> int:
+    """Returns `bits` if AQD knows that width (2 to 8), raises ValueError otherwise."""
+    if not isinstance(bits, int) or not MIN_BITS <= bits <= MAX_BITS:
+        raise ValueError(f"bits must be a whole number from {MIN_BITS} to {MAX_BITS}, got {bits!r}")
+    return bits
+
+
+class _RoundHalfEven(torch.autograd.Function):
+    """Rounds to the nearest integer, ties to even; the gradient passes unchanged (straight-through)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return torch.round(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient
+
+
+class _ScaleGradient(torch.autograd.Function):
+    """The identity whose gradient is multiplied by a constant (the value itself must not be re-rounded)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
+        ctx.factor = factor
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient * ctx.factor, None
+
+
+class _QuantizeActivation(torch.autograd.Function):
+    """round_half_even(clamp(x / step, 0, levels)) * step with the gradients of LSQ.
+
+    d out/d x is 1 inside (0, levels * step) and 0 outside; d out/d step is q - x/step inside and q outside,
+    which needs only the input and the output: Σ g·q - Σ g·inside·x/step.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, step: Tensor, levels: int) -> Tensor:
+        out = torch.div(x, step).clamp_(0, levels).round_().mul_(step)
+        ctx.levels = levels
+        ctx.save_for_backward(x, step, out)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, step, out = ctx.saved_tensors
+        upper = float(step) * ctx.levels
+        inside = torch.ops.aten.hardtanh_backward(gradient, x, 0.0, upper)
+        step_gradient = ((gradient * out).sum() - (inside * x).sum()) / step
+        return inside, step_gradient, None
+
+
+def round_half_even(x: Tensor) -> Tensor:
+    """Nearest integer with a straight-through gradient, any shape."""
+    return _RoundHalfEven.apply(x)
+
+
+def _best_clip(values: Tensor, bits: int, *, odd: bool) -> float:
+    """The clip value ν with the smallest squared error on `values` (1-D), by search over 80 candidates."""
+    levels = 2**bits - 1
+    largest = float(values.abs().max()) if values.numel() else 0.0
+    if largest <= 0 or not math.isfinite(largest):
+        return 1.0
+    best, best_error = largest, math.inf
+    for fraction in torch.linspace(1.0, 0.05, 80).tolist():
+        clip = largest * fraction
+        step = clip / levels
+        if odd:
+            q = 2 * torch.round((torch.clamp(values / clip, -1, 1) + 1) * (levels / 2)) - levels
+        else:
+            q = torch.round(torch.clamp(values / step, 0, levels))
+        error = float(((q * step - values) ** 2).mean())
+        if error < best_error:
+            best, best_error = clip, error
+    return best
+
+
+class _Quantizer(nn.Module):
+    """What both quantizers share: the bit width and the learned clip value `nu` (float32, used as |ν|)."""
+
+    def __init__(self, bits: int) -> None:
+        super().__init__()
+        self.bits = check_bits(bits)
+        self.levels = 2**bits - 1
+        self.nu = nn.Parameter(torch.tensor(1.0))
+
+    def step(self) -> Tensor:
+        """The step |ν| / (2^b - 1), a float32 scalar; ScaleError where it is not positive and finite."""
+        step = self.nu.detach().abs() / self.levels
+        if not bool(torch.isfinite(step)) or float(step) <= 0:
+            raise ScaleError(
+                "a quantizer's step must be a positive finite number",
+                received=f"ν = {float(self.nu.detach())}",
+            )
+        return step
+
+    def _trained_nu(self, numel: int) -> Tensor:
+        """|ν| with the gradient scaled so that SGD moves ν as LSQ's 1/√(numel·levels) moves the step."""
+        factor = self.levels**2 / math.sqrt(max(numel, 1) * self.levels)
+        return _ScaleGradient.apply(self.nu, factor).abs()
+
+    def extra_repr(self) -> str:
+        return f"bits={self.bits}"
+
+
+class ActivationQuantizer(_Quantizer):
+    """Eq. 2: q = round_half_even(clamp(x / step, 0, 2^b - 1)), step = |ν| / (2^b - 1), value q · step.
+
+    While `observing` is set it passes its input on and keeps samples of it, from which `calibrate` picks ν.
+    """
+
+    def __init__(self, bits: int) -> None:
+        super().__init__(bits)
+        self.observing = False
+        self._samples: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.observing:
+            self._observe(x)
+            return x
+        step = self._trained_nu(x[0].numel() if x.dim() else 1) / self.levels
+        return _QuantizeActivation.apply(x, step, self.levels)
+
+    def integer(self, x: Tensor) -> Tensor:
+        """The integers of `x`, uint8, the same shape."""
+        return torch.round(torch.clamp(x.detach() / self.step(), 0, self.levels)).to(torch.uint8)
+
+    def _observe(self, x: Tensor) -> None:
+        flat = x.detach().flatten()
+        stride = max(1, flat.numel() // SAMPLES_PER_BATCH)
+        self._samples.append(flat[::stride].clone())
+
+    def calibrate(self) -> None:
+        """Sets ν from the observed samples (least squared error) and ends the observation."""
+        if self._samples:
+            values = torch.cat(self._samples).clamp(min=0)
+            with torch.no_grad():
+                self.nu.fill_(_best_clip(values, self.bits, odd=False))
+        self._samples = []
+        self.observing = False
+
+
+class WeightQuantizer(_Quantizer):
+    """Eq. 3: η = round_half_even((clip(w/ν, -1, 1) + 1)/2 · N), q = 2η - N odd, value q · |ν|/N, N = 2^b - 1.
+
+    With `standardize` the layer's weights are first brought to mean 0 and deviation 1, and stay so.
+    """
+
+    def __init__(self, bits: int, standardize: bool = False) -> None:
+        super().__init__(bits)
+        self.standardize = standardize
+
+    def _prepare(self, weight: Tensor) -> Tensor:
+        if not self.standardize:
+            return weight
+        return (weight - weight.mean()) / weight.std().clamp(min=1e-12)
+
+    def _odd(self, weight: Tensor, clip: Tensor) -> Tensor:
+        eta = round_half_even((torch.clamp(weight / clip, -1, 1) + 1) * (self.levels / 2))
+        return 2 * eta - self.levels
+
+    def forward(self, weight: Tensor) -> Tensor:
+        prepared = self._prepare(weight)
+        clip = self._trained_nu(weight.numel())
+        return self._odd(prepared, clip) * (clip / self.levels)
+
+    def integer(self, weight: Tensor) -> Tensor:
+        """The odd integers q of `weight`, int16 in [-N, N], the same shape."""
+        with torch.no_grad():
+            return self._odd(self._prepare(weight), self.nu.abs()).to(torch.int16)
+
+    def initialize(self, weight: Tensor) -> None:
+        """Sets ν to the clip value of least squared error for `weight`."""
+        with torch.no_grad():
+            self.nu.fill_(_best_clip(self._prepare(weight).flatten(), self.bits, odd=True))
+
+    def extra_repr(self) -> str:
+        return f"bits={self.bits}, standardize={self.standardize}"
