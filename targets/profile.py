@@ -65,8 +65,8 @@ _HOST_ORDER = ("cascadelake", "x86-64-v4", "x86-64-v3", "x86-64-v2")
 class Target:
     """A device to compile for.
 
-    `features` are the /proc/cpuinfo names that a program for this target demands; `cpu`, `triple` and `attributes`
-    go to LLVM. `profile` is the file the values come from ("raw" for a TVM target string; not `name` for host).
+    `features` are the /proc/cpuinfo names that a program for this target demands; `cpu`, `triple` and
+    `attributes` go to LLVM. `profile` is the file the values come from ("raw" for a TVM target string).
     """
 
     name: str
@@ -137,7 +137,9 @@ def names() -> list[str]:
 
 
 def get(name: str | Target) -> Target:
-    """The target called `name`, or the one a TVM target string describes (`{"kind": "llvm", ...}`, `llvm -mcpu=...`).
+    """The target called `name`, or the one a TVM target string describes.
+
+    Target strings are JSON (`{"kind": "llvm", "mcpu": ...}`) or in the older form `llvm -mcpu=... -mattr=+...`.
 
     Raises TargetError for an unknown name (with the nearest ones) and for a string that is no LLVM target.
     """

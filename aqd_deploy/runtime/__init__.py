@@ -1,1 +1,6 @@
-"""Load and run a compiled program. Never imports the compiler."""
+"""Load and run compiled programs without the compiler: no TVM compiler, no torch is imported."""
+
+from aqd_deploy.runtime.container import Container, read_container, read_manifest
+from aqd_deploy.runtime.program import Program, TensorInfo
+
+__all__ = ["Container", "Program", "TensorInfo", "read_container", "read_manifest"]

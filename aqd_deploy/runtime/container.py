@@ -1,0 +1,138 @@
+"""The program file: a shared library with its manifest behind it, readable without executing anything.
+
+    offset 0        the ELF shared library, `elf_size` bytes
+    elf_size        the manifest, UTF-8 JSON, `manifest_size` bytes
+    end − 96        the footer: magic (8), format version (u32), zero (u32), elf_size (u64), manifest_size (u64),
+                    SHA-256 of the library (32), SHA-256 of the manifest (32); integers little-endian
+
+The dynamic linker ignores bytes behind the sections, so the file is loaded as it is. A reader checks, in this order:
+the magic, the format version, the sizes, both hashes. Only then is anything in the file trusted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aqd_deploy.errors import ProgramError
+
+FORMAT_VERSION = 1
+_MAGIC = b"AQDPROG\x00"
+_FOOTER = struct.Struct("<8sIIQQ32s32s")
+_RECOMPILE = "aqd-deploy compile MODEL.onnx -o PROGRAM.so"
+
+
+@dataclass(frozen=True)
+class Container:
+    """A verified program file: its path, manifest and the size in bytes of library and whole file."""
+
+    path: Path
+    manifest: dict[str, Any]
+    library_bytes: int
+    file_bytes: int
+
+
+def append_manifest(library: Path, manifest: dict[str, Any]) -> None:
+    """Append `manifest` and the footer to the shared library at `library`."""
+    text = json.dumps(manifest, ensure_ascii=False, separators=(",", ":")).encode()
+    body = library.read_bytes()
+    footer = _FOOTER.pack(
+        _MAGIC,
+        FORMAT_VERSION,
+        0,
+        len(body),
+        len(text),
+        hashlib.sha256(body).digest(),
+        hashlib.sha256(text).digest(),
+    )
+    with library.open("ab") as file:
+        file.write(text + footer)
+
+
+def read_container(path: str | os.PathLike[str]) -> Container:
+    """Read and verify the program file at `path`.
+
+    Raises ProgramError where the file is missing, is not one of our programs, is of another format version, or is
+    truncated or damaged.
+    """
+    path = Path(path)
+    data = _read(path)
+    if len(data) < _FOOTER.size or not data.startswith(b"\x7fELF"):
+        raise ProgramError(
+            f"{path} is not a compiled program",
+            received=_describe(data),
+            valid="a .so file written by compile",
+            next_command=_RECOMPILE,
+        )
+    magic, version, _, elf_size, manifest_size, elf_hash, manifest_hash = _FOOTER.unpack(
+        data[-_FOOTER.size :]
+    )
+    if magic != _MAGIC:
+        raise ProgramError(
+            f"{path} is not one of our programs, or it is truncated: it does not end with our footer",
+            received=f"{len(data)} bytes of a shared library",
+            valid="a .so file written by compile, whole",
+            next_command=_RECOMPILE,
+        )
+    if version != FORMAT_VERSION:
+        raise ProgramError(
+            f"{path} is a program of another version",
+            received=f"format {version}",
+            valid=f"format {FORMAT_VERSION}",
+            next_command=_RECOMPILE,
+        )
+    if elf_size + manifest_size + _FOOTER.size != len(data):
+        raise _damaged(path, f"{len(data)} bytes instead of {elf_size + manifest_size + _FOOTER.size}")
+    text = data[elf_size : elf_size + manifest_size]
+    if hashlib.sha256(memoryview(data)[:elf_size]).digest() != elf_hash:
+        raise _damaged(path, "a library whose SHA-256 differs from the recorded one")
+    if hashlib.sha256(text).digest() != manifest_hash:
+        raise _damaged(path, "a manifest whose SHA-256 differs from the recorded one")
+    return Container(path, json.loads(text), elf_size, len(data))
+
+
+def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The manifest of the program at `path`, verified, without loading any code of it. Raises ProgramError."""
+    return read_container(path).manifest
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Call `write` with a temporary path in the folder of `path`, then rename it to `path`.
+
+    A killed or failing `write` leaves the old file. Raises ProgramError where the folder cannot be written or is full.
+    """
+    try:
+        folder = tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise ProgramError(f"cannot write into {path.parent}", received=error.strerror) from error
+    temporary = Path(folder) / path.name
+    try:
+        write(temporary)
+        temporary.replace(path)
+    except OSError as error:
+        raise ProgramError(f"cannot write {path}", received=error.strerror or str(error)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+        Path(folder).rmdir()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ProgramError(f"cannot read the program {path}", received=error.strerror) from error
+
+
+def _describe(data: bytes) -> str:
+    return f"{len(data)} bytes beginning with {data[:4]!r}"
+
+
+def _damaged(path: Path, received: str) -> ProgramError:
+    return ProgramError(f"{path} is truncated or damaged", received=received, next_command=_RECOMPILE)
