@@ -39,7 +39,7 @@ def test_wheel_installs_and_works_outside_the_checkout(tmp_path):
     subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", wheel], check=True, capture_output=True)
     where, profiles = probe(python, tmp_path)
     assert env in where.parents
-    assert "host.toml" in profiles
+    assert "cascadelake.toml" in profiles
 
 
 def test_this_installation_works_outside_the_checkout(tmp_path):
