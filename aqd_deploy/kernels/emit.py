@@ -1,0 +1,129 @@
+"""A small writer of TIR functions: statements are appended in program order, loops and branches are `with` blocks.
+
+TVMScript reads source files for every parsed function and takes seconds for a graph; building the nodes directly takes
+milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from tvm import tirx
+from tvm.tirx import ForKind
+
+Expr = Any
+Buffer = Any
+
+
+def vector(dtype: str, lanes: int) -> str:
+    """Name of a vector type: vector("int32", 16) is "int32x16"; one lane is the scalar type."""
+    return dtype if lanes == 1 else f"{dtype}x{lanes}"
+
+
+def const(value: int, dtype: str = "int32", lanes: int = 1) -> Expr:
+    """An integer constant with its type stated, broadcast to `lanes`."""
+    scalar = tirx.IntImm(dtype, value)
+    return scalar if lanes == 1 else tirx.Broadcast(scalar, lanes)
+
+
+def broadcast(value: Expr, lanes: int) -> Expr:
+    """The scalar `value` in every lane."""
+    return value if lanes == 1 else tirx.Broadcast(value, lanes)
+
+
+def span(base: Expr, lanes: int) -> Expr:
+    """Indices base … base + lanes − 1."""
+    return base if lanes == 1 else tirx.Ramp(base, const(1), lanes)
+
+
+def convert(value: Expr, dtype: str, lanes: int = 1) -> Expr:
+    """`value` cast to `dtype`, lane by lane."""
+    return tirx.Cast(vector(dtype, lanes), value)
+
+
+def load(buffer: Buffer, index: Expr, lanes: int = 1) -> Expr:
+    """`lanes` neighbours of a flat buffer, from `index` on."""
+    return tirx.BufferLoad(buffer, [span(index, lanes)])
+
+
+def as_index(value: int | Expr) -> Expr:
+    """Python integers become int32 constants."""
+    return const(value) if isinstance(value, int) else value
+
+
+class Emitter:
+    """Collects the body of one PrimFunc."""
+
+    def __init__(self) -> None:
+        self._scopes: list[list[Any]] = [[]]
+        self._names: dict[str, int] = {}
+        self.params: list[Buffer] = []
+
+    def _unique(self, name: str) -> str:
+        count = self._names.get(name, 0)
+        self._names[name] = count + 1
+        return name if count == 0 else f"{name}_{count}"
+
+    def parameter(self, name: str, shape: Sequence[int], dtype: str) -> Buffer:
+        """Adds a parameter of the function; returns a flat view of it (index arithmetic is the kernel's own)."""
+        unique = self._unique(name)
+        declared = tirx.decl_buffer(tuple(int(n) for n in shape), dtype, unique)
+        self.params.append(declared)
+        if len(shape) == 1:
+            return declared
+        size = 1
+        for n in shape:
+            size *= int(n)
+        flat = tirx.decl_buffer((size,), dtype, unique + "_flat", data=tirx.buffer_data(declared))
+        self._scopes[-1].append(tirx.DeclBuffer(flat, data=tirx.buffer_data(declared)))
+        return flat
+
+    def alloc(self, name: str, dtype: str, size: int, scope: str = "global") -> Buffer:
+        """A flat buffer that lives until the current block ends; scope "local" is meant for registers."""
+        buffer = tirx.decl_buffer((size,), dtype, self._unique(name), scope=scope)
+        self._scopes[-1].append(tirx.AllocBuffer(buffer))
+        return buffer
+
+    def bind(self, name: str, value: Expr) -> Expr:
+        """Gives a value a name that is computed once."""
+        variable = tirx.Var(self._unique(name), value.ty)
+        self._scopes[-1].append(tirx.Bind(variable, value))
+        return variable
+
+    def store(self, buffer: Buffer, index: Expr, value: Expr, lanes: int = 1) -> None:
+        """buffer[index : index + lanes] = value."""
+        self._scopes[-1].append(tirx.BufferStore(buffer, value, [span(as_index(index), lanes)]))
+
+    def _close(self) -> Any:
+        statements = self._scopes.pop()
+        if not statements:
+            return tirx.Evaluate(const(0))
+        return statements[0] if len(statements) == 1 else tirx.SeqStmt(statements)
+
+    @contextmanager
+    def loop(self, name: str, extent: int | Expr, kind: str = "serial") -> Iterator[Expr]:
+        """A loop from 0; `kind` is serial, parallel, unrolled or vectorized. A constant extent of 1 is no loop."""
+        if isinstance(extent, int) and extent == 1:
+            yield const(0)
+            return
+        variable = tirx.Var(self._unique(name), "int32")
+        self._scopes.append([])
+        yield variable
+        body = self._close()
+        self._scopes[-1].append(
+            tirx.For(variable, const(0), as_index(extent), getattr(ForKind, kind.upper()), body)
+        )
+
+    @contextmanager
+    def when(self, condition: Expr) -> Iterator[None]:
+        """A branch without an else."""
+        self._scopes.append([])
+        yield
+        body = self._close()
+        self._scopes[-1].append(tirx.IfThenElse(condition, body, None))
+
+    def finish(self) -> Any:
+        """The PrimFunc, without a global symbol; parameters do not alias."""
+        return tirx.PrimFunc(self.params, self._close()).with_attr("tirx.noalias", True)

@@ -1,0 +1,84 @@
+"""Where each weight lies in memory: the packed layouts of the convolution kernels, and bit streams of weight codes.
+
+No compiler is needed to read this module: numpy packs, `unpack.py` emits the same as a TIR function.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from aqd_deploy.errors import ShapeError
+
+
+@dataclass(frozen=True)
+class WeightLayout:
+    """int8 [out/lanes, kh, segments, steps, lanes, dot], zeros where channels or taps are padded.
+
+    Output channel o lies in block o // lanes at lane o % lanes. One kernel row is either one dense segment, whose
+    index is k = kx·in_channels + ci (segments = 1), or one segment per kx with k = ci (segments = kw, needed where the
+    horizontal dilation is not 1). k lies in step k // dot at position k % dot.
+
+    `in_channels` counts the channels of one group. `lanes` output channels share one vector, `dot` products are added
+    by one instruction.
+    """
+
+    out_channels: int
+    in_channels: int
+    kernel: tuple[int, int]
+    lanes: int
+    dot: int
+    dense: bool = True
+
+    @property
+    def segments(self) -> int:
+        return 1 if self.dense else self.kernel[1]
+
+    @property
+    def segment_length(self) -> int:
+        """Weights of one output channel in one segment, without padding."""
+        return self.in_channels * (self.kernel[1] if self.dense else 1)
+
+    @property
+    def steps(self) -> int:
+        return -(-self.segment_length // self.dot)
+
+    @property
+    def blocks(self) -> int:
+        return -(-self.out_channels // self.lanes)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int, int, int]:
+        return (self.blocks, self.kernel[0], self.segments, self.steps, self.lanes, self.dot)
+
+    def pack(self, weights: np.ndarray) -> np.ndarray:
+        """Weights int8 [out, in, kh, kw] in this layout. Raises ShapeError on another shape."""
+        expected = (self.out_channels, self.in_channels, *self.kernel)
+        if weights.shape != expected:
+            raise ShapeError("weights do not fit their layout", received=weights.shape, valid=str(expected))
+        rows = weights.transpose(0, 2, 3, 1).reshape(self.out_channels, self.kernel[0], self.segments, -1)
+        padded = np.zeros(
+            (self.blocks * self.lanes, self.kernel[0], self.segments, self.steps * self.dot), np.int8
+        )
+        padded[: self.out_channels, :, :, : self.segment_length] = rows
+        split = padded.reshape(
+            self.blocks, self.lanes, self.kernel[0], self.segments, self.steps, self.dot
+        )
+        return np.ascontiguousarray(split.transpose(0, 2, 3, 4, 1, 5))
+
+
+def pack_codes(codes: np.ndarray, bits: int) -> np.ndarray:
+    """Codes 0..2^bits−1 of any shape, in C order, as a little-endian bit stream.
+
+    Code i takes bits i·bits … (i+1)·bits−1 of the stream; stream bit j is bit j % 8 of byte j // 8. Returns uint8
+    [blob_size(codes.size, bits)].
+    """
+    flat = np.ascontiguousarray(codes, np.uint8).reshape(-1, 1)
+    planes = (flat >> np.arange(bits, dtype=np.uint8)) & 1
+    return np.packbits(planes.reshape(-1), bitorder="little")
+
+
+def blob_size(count: int, bits: int) -> int:
+    """Bytes of a bit stream of `count` codes."""
+    return -(-count * bits // 8)

@@ -1,0 +1,148 @@
+"""The arithmetic of the kernels in numpy int64, and a runner that compiles a TIR function and calls it."""
+
+from __future__ import annotations
+
+import numpy as np
+import tvm
+
+from aqd_deploy.kernels.spec import (
+    AddBias,
+    ConvSpec,
+    Epilogue,
+    MultiplyShift,
+    Relu,
+    SkipAdd,
+    StoreRequantize,
+    StoreStream,
+    StoreThreshold,
+)
+
+MCPU = {"vnni": "cascadelake", "avx2": "haswell", "portable": "x86-64-v2"}
+
+
+def compile_functions(functions: dict[str, object], mcpu: str):
+    """One module with every function under its name, for an x86-64 CPU."""
+    target = tvm.target.Target({"kind": "llvm", "mcpu": mcpu, "mtriple": "x86_64-linux-gnu"})
+    named = {name: func.with_attr("global_symbol", name) for name, func in functions.items()}
+    return tvm.compile(tvm.IRModule(named), target=target)
+
+
+def assembly(module) -> str:
+    """The assembly of a compiled module."""
+    return module.mod.inspect_source("s") if hasattr(module, "mod") else module.inspect_source("s")
+
+
+def call(function, inputs: list[np.ndarray], outputs: list[np.ndarray]) -> list[np.ndarray]:
+    """Calls a compiled function; outputs come back as numpy."""
+    tensors = [tvm.runtime.tensor(np.ascontiguousarray(a)) for a in inputs]
+    results = [tvm.runtime.tensor(a) for a in outputs]
+    function(*tensors, *results)
+    return [r.numpy() for r in results]
+
+
+def convolve(spec: ConvSpec, data: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """int64 [OH, OW, O] of data [H, W, I] and weights [O, I/group, kh, kw]."""
+    top, left, bottom, right = spec.pads
+    padded = np.zeros((spec.height + top + bottom, spec.width + left + right, spec.in_channels), np.int64)
+    padded[:] = 0 if spec.pad_values is None else np.array(spec.pad_values)
+    padded[top : top + spec.height, left : left + spec.width] = data
+    kernel = weights.astype(np.int64)
+    if spec.odd:
+        kernel = 2 * kernel + 1
+    oh, ow = spec.out_height, spec.out_width
+    group_in, group_out = spec.in_channels // spec.group, spec.out_channels // spec.group
+    result = np.zeros((oh, ow, spec.out_channels), np.int64)
+    for ky in range(spec.kernel[0]):
+        for kx in range(spec.kernel[1]):
+            rows = slice(ky * spec.dilations[0], ky * spec.dilations[0] + (oh - 1) * spec.strides[0] + 1,
+                         spec.strides[0])
+            columns = slice(kx * spec.dilations[1], kx * spec.dilations[1] + (ow - 1) * spec.strides[1] + 1,
+                            spec.strides[1])
+            window = padded[rows, columns]
+            for g in range(spec.group):
+                o = slice(g * group_out, (g + 1) * group_out)
+                result[:, :, o] += window[:, :, g * group_in : (g + 1) * group_in] @ kernel[o, :, ky, kx].T
+    return result
+
+
+def multiply_shift(value: np.ndarray, c: np.ndarray, b: np.ndarray, d: np.ndarray) -> np.ndarray:
+    """(value·c + b) >> d in int64."""
+    return (value * c.astype(np.int64) + b) >> d.astype(np.int64)
+
+
+def finish(epilogue: Epilogue, value: np.ndarray, params: list[np.ndarray]) -> list[np.ndarray]:
+    """The outputs of an epilogue on int64 `value` [H, W, C]; `params` in the order of the kernel."""
+    queue = list(params)
+
+    def take(count: int) -> list[np.ndarray]:
+        taken, queue[:] = queue[:count], queue[count:]
+        return taken
+
+    for step in epilogue.steps:
+        match step:
+            case AddBias():
+                value = value + take(1)[0]
+            case Relu():
+                value = np.maximum(value, 0)
+            case MultiplyShift():
+                value = multiply_shift(value, *take(3))
+            case SkipAdd(upsample=up):
+                other = take(1)[0].astype(np.int64).repeat(up, 0).repeat(up, 1)
+                value = multiply_shift(value, *take(3)) + multiply_shift(other, *take(3))
+    outputs = []
+    for store in epilogue.stores:
+        match store:
+            case StoreStream():
+                outputs.append(value.astype(np.int32))
+            case StoreRequantize(lo=lo, hi=hi, dtype=dtype):
+                outputs.append(np.clip(multiply_shift(value, *take(3)), lo, hi).astype(dtype))
+            case StoreThreshold(lo=lo, steps=steps, dtype=dtype):
+                sign, thresholds = take(2)
+                reached = (value * sign)[None] >= thresholds.reshape(steps, 1, 1, -1)
+                outputs.append((lo + reached.sum(0)).astype(dtype))
+    return outputs
+
+
+def epilogue_params(
+    rng: np.random.Generator, epilogue: Epilogue, shape: tuple[int, int, int], largest: int
+) -> list[np.ndarray]:
+    """Random parameters that keep every value in int32 and every product below 2^62, for |value| ≤ `largest`."""
+    height, width, channels = shape
+
+    def scaled(bound: int) -> list[np.ndarray]:
+        """(c, B, d) with results of a similar size as the operand, at most `bound`."""
+        c = rng.integers(-(2**30), 2**30, channels, dtype=np.int64)
+        c[rng.random(channels) < 0.1] = 2**30
+        d = rng.integers(30, 34, channels)
+        b = rng.integers(-(2**40), 2**40, channels, dtype=np.int64)
+        return [c.astype(np.int32), b, d.astype(np.int32)]
+
+    def identity() -> list[np.ndarray]:
+        return [np.ones(channels, np.int32), np.zeros(channels, np.int64), np.zeros(channels, np.int32)]
+
+    params: list[np.ndarray] = []
+    for step in epilogue.steps:
+        match step:
+            case AddBias():
+                params.append(rng.integers(-(2**20), 2**20, channels, dtype=np.int32))
+            case MultiplyShift():
+                params += scaled(largest)
+            case SkipAdd(upsample=up, self_identity=self_identity, other_identity=other_identity):
+                params.append(
+                    rng.integers(-(2**27), 2**27, (height // up, width // up, channels), dtype=np.int32)
+                )
+                params += identity() if self_identity else scaled(largest)
+                params += identity() if other_identity else scaled(2**27)
+    for store in epilogue.stores:
+        match store:
+            case StoreRequantize(lo=lo, hi=hi):
+                bits = max(int(largest).bit_length() - (hi - lo).bit_length() + 1, 0)
+                c = rng.integers(-(2**31) + 1, 2**31, channels, dtype=np.int64)
+                b = rng.integers(-(2**60), 2**60, channels, dtype=np.int64) >> (40 - min(bits, 40))
+                params += [c.astype(np.int32), b, np.full(channels, min(31 + bits, 62), np.int32)]
+            case StoreThreshold(steps=steps):
+                params.append(rng.choice(np.array([-1, 1], np.int32), channels))
+                params.append(
+                    np.sort(rng.integers(-largest, largest + 1, (steps, channels)).astype(np.int32), axis=0)
+                )
+    return params
