@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 
 
@@ -32,3 +32,28 @@ def synchronized_statistics(x: Tensor, synchronized: bool) -> tuple[Tensor, Tens
     centred = x - mean.reshape(1, -1, 1, 1)
     variance = all_reduce((centred * centred).sum(dim=(0, 2, 3))) / total
     return mean, variance, int(total)
+
+
+def synchronize_batch_norm(model: nn.Module) -> None:
+    """Makes every batch norm of `model` take its training statistics over all processes."""
+    for module in model.modules():
+        if hasattr(module, "synchronized"):
+            module.synchronized = True
+
+
+def average_gradients(model: nn.Module) -> None:
+    """Replaces each gradient by its mean over all processes (nothing to do with one); missing ones count as 0."""
+    if not distributed():
+        return
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    flat = torch.cat([p.grad.reshape(-1) for p in parameters])  # type: ignore[union-attr]
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    offset = 0
+    for parameter in parameters:
+        size = parameter.numel()
+        parameter.grad = flat[offset : offset + size].reshape(parameter.shape).clone()
+        offset += size

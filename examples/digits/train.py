@@ -1,0 +1,186 @@
+"""Trains the digits detectors that this example ships.
+
+    python examples/digits/train.py --work DIR [--only NAME ...]
+
+Each model of `PLAN` starts from the one it names, is trained with its own seed, evaluated on the held-out images and
+written as a compact checkpoint to `checkpoints/`. A killed run continues from its last checkpoint when started again.
+With `torchrun --nproc-per-node N` the batch is divided over N processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import data
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from aqd_deploy.qat.checkpoint import load_checkpoint, save_checkpoint
+from aqd_deploy.qat.config import ModelConfig
+from aqd_deploy.qat.models import Detector, build_model, quantized_from_float
+from aqd_deploy.qat.train import TrainSettings, train
+
+HERE = Path(__file__).parent
+SIZE = 160
+TRAIN_IMAGES, HELDOUT_IMAGES = 16000, 400
+BATCH = 16
+CALIBRATION_IMAGES = 128
+
+
+@dataclass(frozen=True)
+class Run:
+    """One trained model: `start` is the run whose weights it begins with (None: random), `shipped` whether its
+    compact checkpoint belongs to the example."""
+
+    name: str
+    detector: str
+    bits: int | None
+    start: str | None
+    iterations: int
+    learning_rate: float
+    seed: int
+    shipped: bool = True
+
+
+PLAN = (
+    Run("fcos_r18_digits_float", "fcos", None, None, 4000, 2e-3, seed=1),
+    Run("fcos_r18_digits_4bit", "fcos", 4, "fcos_r18_digits_float", 1800, 1e-3, seed=2),
+    Run("fcos_r18_digits_2bit", "fcos", 2, "fcos_r18_digits_float", 1900, 1.5e-3, seed=3),
+    Run(
+        "retinanet_r18_digits_float",
+        "retinanet",
+        None,
+        "fcos_r18_digits_float",
+        1300,
+        1.5e-3,
+        4,
+        shipped=False,
+    ),
+    Run("retinanet_r18_digits_4bit", "retinanet", 4, "retinanet_r18_digits_float", 1500, 1e-3, seed=5),
+)
+
+
+def model_config(run: Run) -> ModelConfig:
+    """The description of a run's network."""
+    return ModelConfig(
+        detector=run.detector,
+        backbone="resnet18",
+        width=0.25,
+        fpn_channels=64,
+        head_depth=2,
+        classes=10,
+        bits=run.bits,
+        image_height=SIZE,
+        image_width=SIZE,
+        anchor_base=2.5,
+        nms_iou=0.6 if run.detector == "fcos" else 0.5,
+        name=run.name,
+        class_names=tuple(str(digit) for digit in range(10)),
+    )
+
+
+class DigitBatches:
+    """Batches of the training images, shuffled anew each epoch, with cheap augmentation (colours, shifts).
+
+    Digits are not mirrored: a mirrored digit is none.
+    """
+
+    def __init__(self, arrays: dict[str, np.ndarray], batch: int, seed: int) -> None:
+        self.arrays, self.batch, self.seed = arrays, batch, seed
+        self.count = len(arrays["labels"])
+
+    def __call__(self, iteration: int, rank: int, world: int) -> tuple[Tensor, Tensor, Tensor]:
+        rng = np.random.default_rng([self.seed, iteration])
+        chosen = self._indices(iteration)[rank::world]
+        images = np.stack([self.arrays["images"][i] for i in chosen])
+        boxes = self.arrays["boxes"][chosen].copy()
+        labels = self.arrays["labels"][chosen].copy()
+        for k in range(len(images)):
+            images[k] = _augment_colour(images[k], rng)
+            _shift(images[k], boxes[k], labels[k], rng)
+        return torch.from_numpy(images), torch.from_numpy(boxes), torch.from_numpy(labels)
+
+    def _indices(self, iteration: int) -> np.ndarray:
+        per_epoch = self.count // self.batch
+        epoch, position = divmod(iteration, per_epoch)
+        order = np.random.default_rng([self.seed, 1_000_000 + epoch]).permutation(self.count)
+        return order[position * self.batch : (position + 1) * self.batch]
+
+
+def _augment_colour(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Brightness and contrast, a permutation of the channels, and a negative now and then; uint8 [3, H, W]."""
+    if rng.random() < 0.5:
+        image = image[rng.permutation(3)]
+    if rng.random() < 0.25:
+        image = 255 - image
+    gain, offset = rng.uniform(0.75, 1.25), rng.uniform(-25, 25)
+    table = np.clip((np.arange(256) - 128) * gain + 128 + offset, 0, 255).astype(np.uint8)
+    return table[image]
+
+
+def _shift(image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> None:
+    """Moves image and boxes by up to 8 pixels where no digit would leave the image; in place.
+
+    The uncovered rim wraps around; a digit cut by the wrap does not occur because shifts that cut one are skipped.
+    """
+    dx, dy = (int(v) for v in rng.integers(-8, 9, size=2))
+    used = labels >= 0
+    moved = boxes[used] + np.array([dx, dy, dx, dy], np.float32)
+    if len(moved) and (moved.min() < 0 or moved.max() > image.shape[-1]):
+        return
+    image[:] = np.roll(image, (dy, dx), axis=(1, 2))
+    boxes[used] = moved
+
+
+def start_model(run: Run, work: Path, batches: DigitBatches) -> Detector:
+    """The network a run begins with: random, or the weights of the run it starts from."""
+    torch.manual_seed(run.seed)
+    config = model_config(run)
+    if run.start is None:
+        return build_model(config)
+    origin = load_checkpoint(work / run.start / "full.pt")
+    if run.bits is not None:
+        count = CALIBRATION_IMAGES // batches.batch
+        inputs = [origin.preprocess(batches(i, 0, 1)[0]) for i in range(count)]
+        return quantized_from_float(origin, config, inputs)
+    model = build_model(config)
+    model.backbone.load_state_dict(origin.backbone.state_dict())
+    model.fpn.load_state_dict(origin.fpn.state_dict())
+    return model
+
+
+def execute(run: Run, work: Path) -> None:
+    """Trains one run (or continues it) and writes `full.pt` into its folder and the shipped checkpoint."""
+    arrays = data.compose_arrays("train", TRAIN_IMAGES, SIZE, 0, work / "data" / "train")
+    batches = DigitBatches(arrays, BATCH, run.seed)
+    settings = TrainSettings(run.iterations, run.learning_rate, seed=run.seed)
+    model = start_model(run, work, batches)
+    train(model, batches, settings, work / run.name)
+    if dist.is_initialized() and dist.get_rank() > 0:
+        return
+    save_checkpoint(work / run.name / "full.pt", model)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Train the digits detectors.")
+    parser.add_argument("--work", type=Path, required=True, help="folder for composed images and run state")
+    parser.add_argument("--only", nargs="*", default=None, help="names of runs (default: all, in order)")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    if "RANK" in os.environ:
+        dist.init_process_group("gloo")
+    for run in PLAN:
+        if options.only is None or run.name in options.only:
+            execute(run, options.work)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
