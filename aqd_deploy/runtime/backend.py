@@ -1,7 +1,7 @@
 """The TVM runtime, loaded without the compiler and without torch.
 
-`import tvm_ffi` imports torch where torch is installed (2-3 s), so torch is hidden while it is imported. The runtime
-proper is one shared library of the TVM wheel, found without importing the `tvm` package.
+`import tvm_ffi` imports torch where torch is installed (2-3 s), so torch is hidden while it is imported.
+The runtime proper is one shared library of the TVM wheel, found without importing the `tvm` package.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ def tvm_version() -> str:
 
 @functools.cache
 def ffi() -> ModuleType:
-    """The `tvm_ffi` package with the TVM runtime loaded into the process. Raises ProgramError where it is missing."""
-    # TVM counts half of the hardware threads on x86; it also pins the caller's thread to a core unless told not to.
+    """The `tvm_ffi` package with the TVM runtime loaded. Raises ProgramError where it is missing."""
+    # TVM counts half of the hardware threads on x86; it also pins the caller's thread to a core unless told
+    # not to.
     os.environ.setdefault("TVM_NUM_THREADS", str(available_threads()))
     os.environ.setdefault("TVM_BIND_THREADS", "0")
     with _torch_hidden():
@@ -49,7 +50,7 @@ def ffi() -> ModuleType:
 
 
 def set_threads(threads: int) -> None:
-    """Let parallel loops use `threads` workers from now on (process-wide, at most the CPU's hardware threads)."""
+    """Let parallel loops use `threads` workers from now on, process-wide."""
     ffi().get_global_func("runtime.config_threadpool")(_MODE_BIG, threads)
 
 

@@ -2,11 +2,12 @@
 
     offset 0        the ELF shared library, `elf_size` bytes
     elf_size        the manifest, UTF-8 JSON, `manifest_size` bytes
-    end − 96        the footer: magic (8), format version (u32), zero (u32), elf_size (u64), manifest_size (u64),
+    end − 96        the footer: magic (8), format version (u32), zero (u32), elf_size, manifest_size (u64),
                     SHA-256 of the library (32), SHA-256 of the manifest (32); integers little-endian
 
-The dynamic linker ignores bytes behind the sections, so the file is loaded as it is. A reader checks, in this order:
-the magic, the format version, the sizes, both hashes. Only then is anything in the file trusted.
+The dynamic linker ignores bytes behind the sections, so the file is loaded as it is. A reader checks, in
+this order: the magic, the format version, the sizes, both hashes. Only then is anything in the file
+trusted.
 """
 
 from __future__ import annotations
@@ -59,8 +60,8 @@ def append_manifest(library: Path, manifest: dict[str, Any]) -> None:
 def read_container(path: str | os.PathLike[str]) -> Container:
     """Read and verify the program file at `path`.
 
-    Raises ProgramError where the file is missing, is not one of our programs, is of another format version, or is
-    truncated or damaged.
+    Raises ProgramError where the file is missing, is not one of our programs, is of another format version,
+    or is truncated or damaged.
     """
     path = Path(path)
     data = _read(path)
@@ -99,14 +100,15 @@ def read_container(path: str | os.PathLike[str]) -> Container:
 
 
 def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The manifest of the program at `path`, verified, without loading any code of it. Raises ProgramError."""
+    """The verified manifest of the program at `path`, read without loading code. Raises ProgramError."""
     return read_container(path).manifest
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Call `write` with a temporary path in the folder of `path`, then rename it to `path`.
 
-    A killed or failing `write` leaves the old file. Raises ProgramError where the folder cannot be written or is full.
+    A killed or failing `write` leaves the old file. Raises ProgramError where the folder cannot be written
+    or is full.
     """
     try:
         folder = tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent)

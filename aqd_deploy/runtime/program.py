@@ -47,10 +47,11 @@ class Program:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], threads: int | None = None) -> Program:
-        """Verify and load the program at `path`, to run with `threads` threads (default: as compiled, or all).
+        """Verify and load the program at `path`, to run with `threads` threads (default: as compiled, or
+        all).
 
-        Raises ProgramError where the file is missing, damaged, not one of our programs, of another version, or for
-        another CPU. Nothing of the file is executed before all of that is checked.
+        Raises ProgramError where the file is missing, damaged, not one of our programs, of another version,
+        or for another CPU. Nothing of the file is executed before all of that is checked.
         """
         if threads is not None and threads < 1:
             raise ProgramError("threads must be at least 1", received=threads)
@@ -61,8 +62,8 @@ class Program:
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run once. `inputs` maps every input's name to an array of exactly its shape and dtype.
 
-        Returns every output by name, int32 [1, C, H, W] for head maps. Raises ShapeError for a missing or unknown
-        name, another shape or another dtype.
+        Returns every output by name, int32 [1, C, H, W] for head maps. Raises ShapeError for a missing or
+        unknown name, another shape or another dtype.
         """
         arguments = self._arguments(inputs)
         self._set_threads()
@@ -72,7 +73,7 @@ class Program:
     def time(
         self, repeats: int = 10, warmup: int = 2, inputs: Mapping[str, np.ndarray] | None = None
     ) -> list[float]:
-        """Seconds of each of `repeats` runs after `warmup` unmeasured ones; fixed pseudo-random pixels by default."""
+        """Seconds of each of `repeats` runs after `warmup` unmeasured ones; `random_inputs` by default."""
         if inputs is None:
             inputs = self.random_inputs()
         arguments = [*self._arguments(inputs), *self._prepared]
@@ -110,7 +111,7 @@ class Program:
 
 
 def check_runnable(container: Container, cpu: Cpu | None = None) -> None:
-    """Raise ProgramError unless the program is for the installed TVM and for `cpu` (default: this machine's)."""
+    """Raise ProgramError unless the program is for the installed TVM and for `cpu` (default: this one)."""
     cpu = cpu or read_cpu()
     program = container.manifest.get("program", {})
     recompile = "aqd-deploy compile MODEL.onnx --target host -o PROGRAM.so"
@@ -156,7 +157,7 @@ def _checked(info: TensorInfo, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def _aligned(array: np.ndarray) -> np.ndarray:
-    """`array` itself where it is contiguous, writable (DLPack wants that) and aligned; otherwise such a copy."""
+    """`array` itself where it is contiguous, writable (DLPack wants it) and aligned; otherwise a copy."""
     if array.flags.c_contiguous and array.flags.writeable and array.ctypes.data % _ALIGNMENT == 0:
         return array
     storage = np.empty(array.nbytes + _ALIGNMENT, np.uint8)

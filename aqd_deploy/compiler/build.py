@@ -1,0 +1,183 @@
+"""Integer ONNX → one program file: plan, Relax, machine code, shared library, manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx
+
+from aqd_deploy import targets
+from aqd_deploy.compiler.fusion import fuse
+from aqd_deploy.compiler.importer import import_graph
+from aqd_deploy.compiler.plan import Plan
+from aqd_deploy.errors import MissingExtraError, ModelFileError
+from aqd_deploy.runtime.container import FORMAT_VERSION, append_manifest, write_atomically
+from aqd_deploy.targets.cpu import available_threads
+
+if TYPE_CHECKING:
+    from aqd_deploy.compiler.relax_module import BuiltModule
+
+_LINKERS = ("c++", "g++", "clang++", "cc", "gcc", "clang")
+
+
+@dataclass
+class CompileReport:
+    """What `compile_model` wrote: the file, its size, the manifest and the seconds of each stage."""
+
+    path: Path
+    file_bytes: int
+    manifest: dict[str, Any]
+    seconds: dict[str, float]
+
+    @property
+    def total_seconds(self) -> float:
+        """Wall-clock seconds of the whole compilation."""
+        return sum(self.seconds.values())
+
+
+@dataclass
+class _Stages:
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - started, 3)
+
+
+def compile_model(
+    int_model: onnx.ModelProto,
+    out: Path,
+    *,
+    target: str | targets.Target = "host",
+    threads: int | None = None,
+    source: Path | None = None,
+) -> CompileReport:
+    """Compile integer ONNX (docs/integer-dialect.md) into the program file `out`.
+
+    `target` is a profile's name or a TVM target string; `threads` the number of threads the program will
+    run with (default: all of this machine); `source` the file that the model came from, recorded by its
+    SHA-256. `out` is written whole or not at all.
+
+    Raises UnsupportedModelError, ShapeError and RangeError for a model outside the dialect, TargetError for
+    an unknown target, ProgramError where `out` cannot be written, MissingExtraError where no linker is
+    installed.
+    """
+    device = targets.get(target)
+    threads = threads or available_threads()
+    stages = _Stages()
+    with stages.timed("plan"):
+        plan = fuse(import_graph(int_model))
+    with stages.timed("import_compiler"):
+        import tvm
+
+        from aqd_deploy.compiler import lower, relax_module
+        from aqd_deploy.kernels.isa import Isa
+    program = _program_section(plan, int_model, device, threads, source)
+    manifest = {**_model_manifest(int_model), "program": program}
+
+    def describe(built: BuiltModule) -> bytes:
+        program["weights"] = weight_summary(built)
+        program["layers"] = [asdict(layer) for layer in built.layers]
+        return json.dumps(manifest, ensure_ascii=False, separators=(",", ":")).encode()
+
+    with stages.timed("kernels"):
+        built = relax_module.build_relax(plan, Isa(device.kernels), threads, describe)
+    tvm_target = tvm.target.Target(device.tvm())
+    with stages.timed("relax"):
+        lowered = lower.lower_relax(built.module, tvm_target)
+        program["memory"] = lower.memory_plan(lowered)
+    with stages.timed("codegen"):
+        executable = lower.generate(lowered, tvm_target)
+
+    def write(path: Path) -> None:
+        with stages.timed("link"):
+            executable.export_library(str(path), fcompile=_link)
+        program["compile_seconds"] = dict(stages.seconds)
+        append_manifest(path, manifest)
+
+    write_atomically(Path(out), write)
+    return CompileReport(Path(out), Path(out).stat().st_size, manifest, stages.seconds)
+
+
+def weight_summary(built: BuiltModule) -> dict[str, Any]:
+    """Weights and the bytes they take in the file, by bit width, and their bytes when expanded."""
+    by_bits: dict[str, dict[str, int]] = {}
+    for weight in built.weights.values():
+        entry = by_bits.setdefault(str(weight.bits), {"tensors": 0, "weights": 0, "bytes": 0})
+        entry["tensors"] += 1
+        entry["weights"] += int(weight.shape[0] * weight.shape[1] * weight.shape[2] * weight.shape[3])
+        entry["bytes"] += weight.stream.nbytes
+    return {"by_bits": dict(sorted(by_bits.items())), "expanded_bytes": built.expanded_bytes}
+
+
+def _program_section(
+    plan: Plan, model: onnx.ModelProto, device: targets.Target, threads: int, source: Path | None
+) -> dict[str, Any]:
+    return {
+        "format": FORMAT_VERSION,
+        "aqd_deploy_version": metadata.version("aqd-deploy"),
+        "tvm_version": metadata.version("apache-tvm"),
+        "target": {
+            "name": device.name,
+            "profile": device.profile,
+            "architecture": device.architecture,
+            "triple": device.triple,
+            "cpu": device.cpu,
+            "attributes": list(device.attributes),
+            "features": list(device.features),
+            "kernels": device.kernels,
+        },
+        "threads": threads,
+        "inputs": [_describe(plan, name) for name in plan.inputs],
+        "outputs": [_describe(plan, name) for name in plan.outputs],
+        "sha256": {
+            "integer_model": hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest(),
+            "source": _file_hash(source) if source is not None else None,
+        },
+    }
+
+
+def _describe(plan: Plan, name: str) -> dict[str, Any]:
+    info = plan.tensors[name]
+    return {"name": name, "shape": list(info.nchw), "dtype": info.dtype}
+
+
+def _model_manifest(model: onnx.ModelProto) -> dict[str, Any]:
+    """The JSON object in the model's `aqd.manifest`; empty where there is none."""
+    for entry in model.metadata_props:
+        if entry.key == "aqd.manifest":
+            try:
+                return dict(json.loads(entry.value))
+            except (json.JSONDecodeError, TypeError, ValueError) as error:
+                raise ModelFileError(f"the model's aqd.manifest is not a JSON object ({error})") from error
+    return {}
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _link(output: str, objects: list[str], options: list[str] | None = None, **_: Any) -> None:
+    """Link `objects` into the shared library `output` with the first C or C++ compiler found."""
+    linker = next((path for name in _LINKERS if (path := shutil.which(name))), None)
+    if linker is None:
+        raise MissingExtraError(
+            "no linker found", valid=", ".join(_LINKERS), next_command="apt-get install g++"
+        )
+    command = [linker, "-shared", "-fPIC", "-o", output, *objects, *(options or [])]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise OSError(f"{linker} failed: {result.stderr.strip()[-500:]}")

@@ -1,0 +1,78 @@
+"""Operations without multiply-accumulates → their TIR kernels: pools, upsampling, concat, border layouts."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+from tvm import tirx
+
+from aqd_deploy.compiler.plan import Concat, MaxPool, Pad, Pointwise, Resize, TensorType
+from aqd_deploy.kernels import pointwise
+from aqd_deploy.kernels.emit import Emitter, const, load
+
+Movement = Pointwise | MaxPool | Resize | Pad | Concat
+
+
+def label(op: Movement) -> str:
+    """Name of the operation's TIR function, and of its row in the manifest."""
+    return type(op).__name__.lower()
+
+
+def signature(op: Movement) -> Hashable:
+    """What distinguishes the kernels of two operations whose inputs have the same types."""
+    match op:
+        case Pointwise():
+            return ("pointwise", op.epilogue)
+        case MaxPool():
+            return ("maxpool", op.kernel, op.strides, op.pads)
+        case Resize():
+            return ("resize", op.factors)
+        case Pad():
+            return ("pad", op.pads, op.values)
+        case Concat():
+            return ("concat",)
+
+
+def kernel(op: Movement, tensors: Mapping[str, TensorType], threads: int) -> Any:
+    """The PrimFunc of `op`: inputs, parameters, outputs."""
+    if isinstance(op, Concat):
+        parts = [tensors[name] for name in op.inputs]
+        x = parts[0]
+        return pointwise.concat(x.height, x.width, [part.channels for part in parts], x.dtype, threads)
+    x = tensors[op.input]
+    match op:
+        case Pointwise():
+            return pointwise.epilogue_func(*x.shape, op.epilogue, threads, x.dtype)
+        case MaxPool():
+            return pointwise.max_pool(*x.shape, op.kernel, op.strides, op.pads, x.dtype, threads)
+        case Resize():
+            return pointwise.upsample(*x.shape, op.factors, x.dtype, threads)
+        case Pad():
+            return _pad(x, op.pads, op.values)
+
+
+def to_channels_last(info: TensorType, threads: int) -> Any:
+    """PrimFunc [1, C, H, W] → [H, W, C]."""
+    return pointwise.nchw_to_nhwc(*info.shape, info.dtype, threads)
+
+
+def to_channels_first(info: TensorType, threads: int) -> Any:
+    """PrimFunc [H, W, C] → [1, C, H, W]."""
+    return pointwise.nhwc_to_nchw(*info.shape, info.dtype, threads)
+
+
+def _pad(x: TensorType, pads: tuple[int, int, int, int], values: tuple[int, ...]) -> Any:
+    """PrimFunc of a padding that no convolution could take: plain loops, one value a channel."""
+    top, left, bottom, right = pads
+    height, width = x.height + top + bottom, x.width + left + right
+    em = Emitter()
+    data = em.parameter("data", x.shape, x.dtype)
+    out = em.parameter("out", (height, width, x.channels), x.dtype)
+    with em.loop("y", height) as y, em.loop("x", width) as column:
+        for c, value in enumerate(values):
+            inside = tirx.all(y >= top, y < top + x.height, column >= left, column < left + x.width)
+            source = ((y - top) * x.width + (column - left)) * x.channels + c
+            padded = tirx.if_then_else(inside, load(data, source), const(value, x.dtype))
+            em.store(out, (y * width + column) * x.channels + c, padded)
+    return em.finish()

@@ -1,0 +1,141 @@
+"""The compiler's own form of a network: a list of operations on channels-last tensors, each one kernel call.
+
+Made from integer ONNX by `aqd_deploy.compiler.fusion`, turned into Relax by
+`aqd_deploy.compiler.relax_module`. Tensors are named as in the ONNX file; batch is 1 everywhere, so a
+tensor is [H, W, C].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from aqd_deploy.kernels.spec import ConvSpec, Epilogue
+
+
+@dataclass(frozen=True)
+class TensorType:
+    """Height, width, channels and numpy dtype name of a channels-last tensor."""
+
+    height: int
+    width: int
+    channels: int
+    dtype: str
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """[H, W, C]."""
+        return (self.height, self.width, self.channels)
+
+    @property
+    def nchw(self) -> tuple[int, int, int, int]:
+        """[1, C, H, W], the shape in the ONNX file."""
+        return (1, self.channels, self.height, self.width)
+
+    @property
+    def bytes(self) -> int:
+        """Size in memory."""
+        return self.height * self.width * self.channels * np.dtype(self.dtype).itemsize
+
+
+# A kernel's parameter: the name of a tensor of the plan, or a small constant ([C] or [steps, C]).
+Operand = str | np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Conv:
+    """A convolution with its epilogue; `weight` is a key of `Plan.weights`, `operands` as in `Epilogue`."""
+
+    name: str
+    input: str
+    weight: str
+    spec: ConvSpec
+    epilogue: Epilogue
+    operands: tuple[Operand, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Pointwise:
+    """An epilogue on a tensor (uint8, int8 or int32) that no convolution produces."""
+
+    name: str
+    input: str
+    epilogue: Epilogue
+    operands: tuple[Operand, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class MaxPool:
+    """Maximum over windows; `pads` (top, left, bottom, right) never win."""
+
+    name: str
+    input: str
+    output: str
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    pads: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Resize:
+    """Nearest upsampling by whole factors (rows, columns)."""
+
+    name: str
+    input: str
+    output: str
+    factors: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Pad:
+    """Padding (top, left, bottom, right) with one value a channel."""
+
+    name: str
+    input: str
+    output: str
+    pads: tuple[int, int, int, int]
+    values: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Concat:
+    """Concatenation along channels."""
+
+    name: str
+    inputs: tuple[str, ...]
+    output: str
+
+
+Operation = Conv | Pointwise | MaxPool | Resize | Pad | Concat
+
+
+def operation_inputs(operation: Operation) -> list[str]:
+    """Names of the tensors an operation reads."""
+    if isinstance(operation, Concat):
+        return list(operation.inputs)
+    names = [operation.input]
+    if isinstance(operation, Conv | Pointwise):
+        names += [operand for operand in operation.operands if isinstance(operand, str)]
+    return names
+
+
+def operation_outputs(operation: Operation) -> list[str]:
+    """Names of the tensors an operation writes."""
+    if isinstance(operation, Conv | Pointwise):
+        return list(operation.outputs)
+    return [operation.output]
+
+
+@dataclass
+class Plan:
+    """Operations in execution order, the type of every tensor, the int8 weights [O, I, kh, kw] by name."""
+
+    inputs: list[str]
+    outputs: list[str]
+    operations: list[Operation]
+    tensors: dict[str, TensorType]
+    weights: dict[str, np.ndarray]
+    notes: dict[str, str] = field(default_factory=dict)

@@ -1,0 +1,217 @@
+"""Plan → Relax module: `main(image, *prepared)`, `prepare()` and `manifest()` over calls of TIR kernels.
+
+`prepare` expands every weight's bit stream into the layout its kernel reads; the program keeps the result
+for all runs. Equal kernels are one function, equal constants one constant, and convolutions that share a
+weight and a layout share one stream and one expanded tensor.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from tvm import relax
+
+from aqd_deploy.compiler import movement
+from aqd_deploy.compiler.plan import (
+    Concat,
+    Conv,
+    MaxPool,
+    Operand,
+    Operation,
+    Pad,
+    Plan,
+    Pointwise,
+    Resize,
+    operation_inputs,
+    operation_outputs,
+)
+from aqd_deploy.compiler.weights import EncodedWeight, encode
+from aqd_deploy.kernels.conv import Kernel, conv2d
+from aqd_deploy.kernels.isa import Isa
+from aqd_deploy.kernels.unpack import unpack_func
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What became of one operation: kernel family, the reason for it, cost and weight width."""
+
+    name: str
+    operation: str
+    kernel: str
+    why: str
+    output: tuple[int, int, int]
+    macs: int = 0
+    weight_bits: int = 0
+
+
+@dataclass
+class BuiltModule:
+    """The Relax module, its layers in order, and the stored weights by name."""
+
+    module: Any
+    layers: list[Layer] = field(default_factory=list)
+    weights: dict[str, EncodedWeight] = field(default_factory=dict)
+    expanded_bytes: int = 0
+
+
+def build_relax(plan: Plan, isa: Isa, threads: int, manifest: Callable[[BuiltModule], bytes]) -> BuiltModule:
+    """The Relax module of `plan` for `isa`; `manifest` writes what the function `manifest` returns."""
+    return _Builder(plan, isa, threads).build(manifest)
+
+
+class _Builder:
+    def __init__(self, plan: Plan, isa: Isa, threads: int) -> None:
+        self.plan = plan
+        self.isa = isa
+        self.threads = threads
+        self.block = relax.BlockBuilder()
+        self.functions: dict[Hashable, Any] = {}
+        self.kernels: dict[Hashable, Kernel] = {}
+        self.constants: dict[Hashable, Any] = {}
+        self.prepared: dict[Hashable, tuple[Any, EncodedWeight, Any]] = {}
+        self.result = BuiltModule(None)
+        self.values: dict[str, Any] = {}
+
+    def build(self, manifest: Callable[[BuiltModule], bytes]) -> BuiltModule:
+        keys = [self._prepare_operation(op) for op in self.plan.operations]
+        self._emit_main(keys)
+        self._emit_prepare()
+        self._emit_bytes("manifest", manifest(self.result))
+        self.result.module = self.block.finalize()
+        return self.result
+
+    def _prepare_operation(self, op: Operation) -> Hashable:
+        """Choose a convolution's kernel and register its weights; returns the key of the expanded tensor."""
+        if not isinstance(op, Conv):
+            self.result.layers.append(_movement_layer(op, self.plan))
+            return None
+        kernel = self._kernel(op)
+        weight = self._weight(op.weight)
+        content = hashlib.sha256(weight.stream.tobytes()).hexdigest()
+        key = (content, weight.shape, weight.bits, weight.step, weight.offset, kernel.layout)
+        if key not in self.prepared:
+            shape = tuple(kernel.packed_shape)
+            variable = relax.Var(f"weight{len(self.prepared)}", relax.TensorType(shape, "int8"))
+            self.prepared[key] = (variable, weight, kernel.layout)
+            self.result.expanded_bytes += int(np.prod(shape))
+        spec = op.spec
+        macs = spec.out_height * spec.out_width * int(np.prod(weight.shape))
+        output = (spec.out_height, spec.out_width, spec.out_channels)
+        layer = Layer(op.name, "conv", kernel.name, kernel.why, output, macs, weight.bits)
+        self.result.layers.append(layer)
+        return key
+
+    def _kernel(self, op: Conv) -> Kernel:
+        key = (op.spec, op.epilogue)
+        if key not in self.kernels:
+            self.kernels[key] = conv2d(op.spec, op.epilogue, self.isa, self.threads)
+        return self.kernels[key]
+
+    def _weight(self, name: str) -> EncodedWeight:
+        if name not in self.result.weights:
+            self.result.weights[name] = encode(self.plan.weights[name])
+        return self.result.weights[name]
+
+    def _emit_main(self, keys: list[Hashable]) -> None:
+        plan, block = self.plan, self.block
+        images = [
+            relax.Var(name, relax.TensorType(plan.tensors[name].nchw, plan.tensors[name].dtype))
+            for name in plan.inputs
+        ]
+        parameters = images + [variable for variable, _, _ in self.prepared.values()]
+        with block.function("main", parameters, {"num_input": len(images)}):
+            with block.dataflow():
+                for name, image in zip(plan.inputs, images, strict=True):
+                    self._emit_input(name, image)
+                for op, key in zip(plan.operations, keys, strict=True):
+                    self._emit_operation(op, key)
+                outputs = [self._emit_output(name) for name in plan.outputs]
+                result = block.emit_output(relax.Tuple(outputs))
+            block.emit_func_output(result)
+
+    def _emit_input(self, name: str, image: Any) -> None:
+        info = self.plan.tensors[name]
+        function = self._function(
+            ("to_channels_last", info), lambda: movement.to_channels_last(info, self.threads), "to_nhwc"
+        )
+        self.values[name] = self._call(function, [image], [name])[0]
+
+    def _emit_output(self, name: str) -> Any:
+        info = self.plan.tensors[name]
+        function = self._function(
+            ("to_channels_first", info), lambda: movement.to_channels_first(info, self.threads), "to_nchw"
+        )
+        out = relax.TensorType(info.nchw, info.dtype)
+        return self.block.emit(relax.call_tir(function, [self.values[name]], out))
+
+    def _emit_operation(self, op: Operation, key: Hashable) -> None:
+        if isinstance(op, Conv):
+            kernel = self._kernel(op)
+            function = self._function(("conv", op.spec, op.epilogue), lambda: kernel.prim_func, "conv2d")
+            weight = self.prepared[key][0]
+            arguments = [self.values[op.input], weight, *(self._operand(v) for v in op.operands)]
+        else:
+            types = self.plan.tensors
+            inputs = tuple(types[name] for name in operation_inputs(op))
+            function = self._function(
+                (movement.signature(op), inputs),
+                lambda: movement.kernel(op, types, self.threads),
+                movement.label(op),
+            )
+            arguments = [self.values[name] for name in (op.inputs if isinstance(op, Concat) else (op.input,))]
+            if isinstance(op, Pointwise):
+                arguments += [self._operand(v) for v in op.operands]
+        outputs = operation_outputs(op)
+        for name, value in zip(outputs, self._call(function, arguments, outputs), strict=True):
+            self.values[name] = value
+
+    def _call(self, function: Any, arguments: list[Any], outputs: list[str]) -> list[Any]:
+        types = [relax.TensorType(self.plan.tensors[n].shape, self.plan.tensors[n].dtype) for n in outputs]
+        if len(types) == 1:
+            return [self.block.emit(relax.call_tir(function, arguments, types[0]))]
+        result = self.block.emit(relax.call_tir(function, arguments, types))
+        return [self.block.emit(relax.TupleGetItem(result, i)) for i in range(len(types))]
+
+    def _operand(self, operand: Operand) -> Any:
+        return self.values[operand] if isinstance(operand, str) else self._constant(operand)
+
+    def _constant(self, array: np.ndarray) -> Any:
+        """A Relax constant of exactly the dtype of `array` (without it, int64 silently becomes int32)."""
+        key = (array.dtype.str, array.shape, array.tobytes())
+        if key not in self.constants:
+            self.constants[key] = relax.const(array, str(array.dtype))
+        return self.constants[key]
+
+    def _function(self, key: Hashable, make: Callable[[], Any], label: str) -> Any:
+        if key not in self.functions:
+            self.functions[key] = self.block.add_func(make(), label)
+        return self.functions[key]
+
+    def _emit_prepare(self) -> None:
+        block = self.block
+        with block.function("prepare", []):
+            with block.dataflow():
+                tensors = []
+                for variable, weight, layout in self.prepared.values():
+                    recipe = (weight.shape, weight.bits, weight.offset, weight.step, layout)
+                    function = self._function(("unpack", recipe), lambda r=recipe: unpack_func(*r), "unpack")
+                    stream = self._constant(weight.stream)
+                    tensors.append(block.emit(relax.call_tir(function, [stream], variable.ty)))
+                result = block.emit_output(relax.Tuple(tensors))
+            block.emit_func_output(result)
+
+    def _emit_bytes(self, name: str, text: bytes) -> None:
+        with self.block.function(name, []):
+            with self.block.dataflow():
+                value = relax.const(np.frombuffer(text, np.uint8), "uint8")
+                result = self.block.emit_output(value)
+            self.block.emit_func_output(result)
+
+
+def _movement_layer(op: Pointwise | MaxPool | Resize | Pad | Concat, plan: Plan) -> Layer:
+    output = plan.tensors[operation_outputs(op)[0]].shape
+    return Layer(op.name, movement.label(op), "loops", "no multiply-accumulates", output)

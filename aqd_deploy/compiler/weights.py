@@ -1,0 +1,44 @@
+"""Weights as they lie in a program: b bits each, in one little-endian bit stream a tensor.
+
+A tensor of integers q is stored as codes: q = offset + step·code, with step the greatest common divisor of
+the differences. AQD's odd grid (−3 −1 1 3) so takes 2 bits, an 8-bit tensor 8. The first code lies in the
+lowest bits of the first byte; the kernels' `prepare` expands the stream once, when the program is loaded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedWeight:
+    """`stream` uint8 [ceil(n·bits / 8)]; shape [O, I, kh, kw] of the n weights; q = offset + step·code."""
+
+    stream: np.ndarray
+    bits: int
+    step: int
+    offset: int
+    shape: tuple[int, ...]
+
+
+def encode(weight: np.ndarray) -> EncodedWeight:
+    """Store the int8 tensor `weight` in the fewest bits (1-8) that hold its distinct steps."""
+    values = weight.reshape(-1).astype(np.int64)
+    offset = int(values.min())
+    shifted = values - offset
+    step = int(np.gcd.reduce(shifted)) or 1
+    codes = (shifted // step).astype(np.uint8)
+    bits = max(1, int(codes.max()).bit_length())
+    planes = (codes[:, None] >> np.arange(bits, dtype=np.uint8)) & 1
+    stream = np.packbits(planes.reshape(-1), bitorder="little")
+    return EncodedWeight(stream, bits, step, offset, tuple(weight.shape))
+
+
+def decode(encoded: EncodedWeight) -> np.ndarray:
+    """The int8 tensor that `encode` stored."""
+    count = int(np.prod(encoded.shape))
+    planes = np.unpackbits(encoded.stream, bitorder="little", count=count * encoded.bits)
+    codes = planes.reshape(count, encoded.bits).astype(np.int64) @ (1 << np.arange(encoded.bits))
+    return (encoded.offset + encoded.step * codes).astype(np.int8).reshape(encoded.shape)

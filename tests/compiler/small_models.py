@@ -1,0 +1,174 @@
+"""Hand-made integer ONNX models for the compiler's tests, and onnxruntime as their reference."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+
+from aqd_deploy.integer import dialect
+
+UINT8, INT8, INT32 = TensorProto.UINT8, TensorProto.INT8, TensorProto.INT32
+
+
+class ModelWriter:
+    """Appends dialect nodes; every method returns the name of the tensor it makes."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.generator = np.random.default_rng(seed)
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: list[onnx.TensorProto] = []
+        self.outputs: list[onnx.ValueInfoProto] = []
+        self.inputs: list[onnx.ValueInfoProto] = []
+
+    def image(self, name: str, channels: int, height: int, width: int) -> str:
+        self.inputs.append(helper.make_tensor_value_info(name, UINT8, [1, channels, height, width]))
+        return name
+
+    def constant(self, array: np.ndarray) -> str:
+        name = f"constant{len(self.initializers)}"
+        self.initializers.append(numpy_helper.from_array(array, name))
+        return name
+
+    def weight(self, out_channels: int, in_channels: int, kernel: int, bits: int = 4) -> str:
+        """AQD's odd grid of `bits` bits (8: η − 128, all of int8)."""
+        shape = (out_channels, in_channels, kernel, kernel)
+        if bits == 8:
+            return self.constant(self.generator.integers(-128, 128, shape).astype(np.int8))
+        codes = self.generator.integers(0, 1 << bits, shape)
+        return self.constant((2 * codes - (1 << bits) + 1).astype(np.int8))
+
+    def conv(self, x: str, weight: str, **attributes: object) -> str:
+        return self._standard("ConvInteger", [x, weight], **attributes)
+
+    def conv_odd(self, x: str, weight: str, in_channels: int, kernel: int, **attributes: object) -> str:
+        ones = self.constant(np.ones((1, in_channels, kernel, kernel), np.int8))
+        defaults = {"strides": [1, 1], "pads": [0, 0, 0, 0], "dilations": [1, 1], "group": 1}
+        return self._dialect("ConvOdd", [x, weight, ones], **{**defaults, **attributes})
+
+    def bias(self, x: str, channels: int, limit: int = 1000) -> str:
+        values = self.generator.integers(-limit, limit, (1, channels, 1, 1)).astype(np.int32)
+        return self._standard("Add", [x, self.constant(values)])
+
+    def relu(self, x: str) -> str:
+        return self._standard("Max", [x, self.constant(np.array(0, np.int32))])
+
+    def requantize(self, x: str, channels: int, shift: int = 40, hi: int = 15, to: int = UINT8, lo: int = 0) -> str:
+        parameters = self._multiply_shift(channels, shift, (1 << 30, (1 << 31) - 1))
+        return self._dialect("Requantize", [x, *parameters], lo=lo, hi=hi, to=to)
+
+    def multiply_shift(self, x: str, channels: int, shift: int = 20) -> str:
+        return self._dialect("MultiplyShift", [x, *self._multiply_shift(channels, shift, (-(1 << 20), 1 << 20))])
+
+    def threshold(self, x: str, channels: int, steps: int = 3, limit: int = 2000) -> str:
+        sign = self.constant(self.generator.choice([-1, 1], (1, channels, 1, 1)).astype(np.int32))
+        values = np.sort(self.generator.integers(-limit, limit, (steps, 1, channels, 1, 1)), axis=0)
+        return self._dialect("Threshold", [x, sign, self.constant(values.astype(np.int32))], lo=0, to=UINT8)
+
+    def skip_add(self, a: str, b: str, channels: int, identity: str = "b") -> str:
+        scaled = self._multiply_shift(channels, 20, (1 << 20, 1 << 21))
+        one = self.per_channel(np.ones(channels), np.int64)
+        zero = self.per_channel(np.zeros(channels), np.int64)
+        none = [one, zero, self.per_channel(np.zeros(channels), np.uint64)]
+        first, second = (scaled, none) if identity == "b" else (none, scaled)
+        return self._dialect("SkipAdd", [a, b, *first, *second])
+
+    def upsample(self, x: str, factor: int) -> str:
+        scales = self.constant(np.array([1, 1, factor, factor], np.float32))
+        return self._standard(
+            "Resize", [x, "", scales], mode="nearest",
+            coordinate_transformation_mode="asymmetric", nearest_mode="floor",
+        )
+
+    def max_pool(self, x: str, kernel: int, stride: int, pad: int) -> str:
+        """On uint8."""
+        return self._standard(
+            "MaxPool", [x], kernel_shape=[kernel] * 2, strides=[stride] * 2, pads=[pad] * 4
+        )
+
+    def max_pool_s32(self, x: str, kernel: int, stride: int, pad: int) -> str:
+        return self._dialect(dialect.pool_name(kernel, stride, pad), [x])
+
+    def concat(self, *xs: str) -> str:
+        return self._standard("Concat", list(xs), axis=1)
+
+    def cast(self, x: str) -> str:
+        return self._standard("Cast", [x], to=INT32)
+
+    def pad_image(self, x: str, values: list[int], pad: int) -> str:
+        value = self.constant(np.array(values, np.uint8).reshape(1, -1, 1, 1))
+        return self._dialect("PadImage", [x, value], pads=[0, 0, pad, pad, 0, 0, pad, pad])
+
+    def output(self, x: str, shape: list[int] | None = None, dtype: int = INT32) -> None:
+        self.outputs.append(helper.make_tensor_value_info(x, dtype, shape))
+
+    def per_channel(self, values: np.ndarray, dtype: type) -> str:
+        return self.constant(np.asarray(values).astype(dtype).reshape(1, -1, 1, 1))
+
+    def model(self, manifest: dict | None = None) -> onnx.ModelProto:
+        model = dialect.make_model(self.nodes, self.inputs, self.outputs, self.initializers)
+        if manifest is not None:
+            helper.set_model_props(model, {"aqd.manifest": json.dumps(manifest)})
+        return model
+
+    def _multiply_shift(self, channels: int, shift: int, c_range: tuple[int, int]) -> list[str]:
+        c = self.generator.integers(*c_range, channels)
+        b = self.generator.integers(0, 1 << (shift + 4), channels)
+        return [
+            self.per_channel(c, np.int64),
+            self.per_channel(b, np.int64),
+            self.per_channel(np.full(channels, shift), np.uint64),
+        ]
+
+    def _standard(self, op: str, inputs: list[str], **attributes: object) -> str:
+        name = f"t{len(self.nodes)}"
+        self.nodes.append(dialect.standard_node(op, inputs, name, **attributes))
+        return name
+
+    def _dialect(self, op: str, inputs: list[str], **attributes: object) -> str:
+        name = f"t{len(self.nodes)}"
+        self.nodes.append(dialect.node(op, inputs, name, **attributes))
+        return name
+
+
+def reference(model: onnx.ModelProto, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What onnxruntime computes."""
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, inputs), strict=True))
+
+
+def random_image(model: onnx.ModelProto, seed: int = 0) -> dict[str, np.ndarray]:
+    """Pixels for every input of `model`."""
+    generator = np.random.default_rng(seed)
+    return {
+        value.name: generator.integers(0, 256, [d.dim_value for d in value.type.tensor_type.shape.dim], np.uint8)
+        for value in model.graph.input
+    }
+
+
+def tiny_network(manifest: dict | None = None) -> onnx.ModelProto:
+    """Padded image conv, pool, residual block with a shared head on two levels, upsampling add, concat."""
+    w = ModelWriter(seed=1)
+    image = w.image("image", 3, 17, 20)
+    padded = w.pad_image(image, [104, 116, 124], 1)
+    stem = w.relu(w.bias(w.conv_odd(padded, w.weight(8, 3, 3, 8), 3, 3, strides=[2, 2]), 8))
+    pooled = w.max_pool_s32(stem, 3, 2, 1)
+    q1, q2 = w.requantize(pooled, 8, 44), w.requantize(pooled, 8, 45, hi=3)
+    main = w.bias(w.conv(q1, w.weight(8, 8, 3, 4), pads=[1, 1, 1, 1]), 8)
+    side = w.bias(w.conv(q2, w.weight(8, 8, 1, 2)), 8)
+    stream = w.relu(w.skip_add(main, side, 8))
+    deep = w.requantize(stream, 8, 40)
+    small = w.relu(w.bias(w.conv(deep, w.weight(8, 8, 3, 3), pads=[1, 1, 1, 1], strides=[5, 5]), 8))
+    lateral = w.multiply_shift(w.conv(w.threshold(stream, 8), w.weight(8, 8, 1, 2)), 8)
+    merged = w.skip_add(w.upsample(small, 5), lateral, 8, identity="a")
+    shared = w.weight(6, 8, 3, 4)
+    for level in (small, merged):
+        head = w.bias(w.conv(w.requantize(level, 8, 38), shared, pads=[1, 1, 1, 1]), 6)
+        w.output(head)
+    w.output(w.concat(w.cast(deep), lateral))
+    w.output(w.max_pool(deep, 2, 2, 0), dtype=UINT8)
+    return w.model(manifest)
