@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from aqd_deploy.errors import ShapeError
+from aqd_deploy.kernels.conv_blocked import blocked_layout, conv_blocked
 from aqd_deploy.kernels.conv_loops import conv_loops, loops_layout
+from aqd_deploy.kernels.dots import DOTS
 from aqd_deploy.kernels.isa import Isa
 from aqd_deploy.kernels.layout import WeightLayout
 from aqd_deploy.kernels.spec import ConvSpec, Epilogue
@@ -37,8 +39,19 @@ def conv2d(spec: ConvSpec, epilogue: Epilogue, isa: Isa, threads: int) -> Kernel
     Raises ShapeError where the geometry has no output or channels do not divide into groups.
     """
     _check(spec)
+    if spec.group > 1:
+        return Kernel(
+            conv_loops(spec, epilogue, threads),
+            loops_layout(spec),
+            "loops",
+            f"{spec.group} groups: register tiles need all input channels",
+        )
+    dots = DOTS[isa]
     return Kernel(
-        conv_loops(spec, epilogue, threads), loops_layout(spec), "loops", "plain loops cover every geometry"
+        conv_blocked(spec, epilogue, dots, threads),
+        blocked_layout(spec, dots),
+        f"blocked_{isa.value}",
+        "one group: register tiles over packed weights",
     )
 
 

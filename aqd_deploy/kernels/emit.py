@@ -124,6 +124,11 @@ class Emitter:
         body = self._close()
         self._scopes[-1].append(tirx.IfThenElse(condition, body, None))
 
+    @contextmanager
+    def always(self) -> Iterator[None]:
+        """The block of a branch that is known to be taken."""
+        yield
+
     def finish(self) -> Any:
         """The PrimFunc, without a global symbol; parameters do not alias."""
         return tirx.PrimFunc(self.params, self._close()).with_attr("tirx.noalias", True)

@@ -1,0 +1,84 @@
+"""How a convolution is cut: strips of rows and parts of channels for the threads, register tiles inside.
+
+A task computes `rows` output rows of `1/parts` of the output channels. Inside, a register tile is `tile` = (rows,
+columns) of pixels times `blocks` vectors of output channels; it runs over the whole reduction before it is stored.
+Tiles at the end of a row are shifted back inside the map, so nothing needs a remainder loop.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aqd_deploy.kernels.dots import Dots
+from aqd_deploy.kernels.layout import WeightLayout
+from aqd_deploy.kernels.spec import ConvSpec
+
+# What the padded copy of a strip may take of a second-level cache of 1 MiB; the weights of a tile need the rest.
+STRIP_BYTES = 256 * 1024
+# Bytes a cycle that the second-level cache delivers while the multipliers run, and that a copy moves.
+L2_BYTES_PER_CYCLE = 24.0
+COPY_BYTES_PER_CYCLE = 12.0
+# Storing one vector through an epilogue, in cycles.
+STORE_CYCLES = 12.0
+
+
+@dataclass(frozen=True)
+class Blocking:
+    """See the module; `strips`·`rows` covers the output rows, the last strip is shifted back inside."""
+
+    rows: int
+    strips: int
+    parts: int
+    tile: tuple[int, int]
+    blocks: int
+
+    @property
+    def pixels(self) -> int:
+        return self.tile[0] * self.tile[1]
+
+
+def choose_blocking(spec: ConvSpec, layout: WeightLayout, dots: Dots, threads: int, copies: bool) -> Blocking:
+    """The blocking with the least estimated time on `threads` threads."""
+    tiles = _tiles(spec, layout, dots)
+    best, best_cost = None, float("inf")
+    for strips in range(1, spec.out_height + 1):
+        rows = -(-spec.out_height // strips)
+        if (strips - 1) * rows >= spec.out_height:
+            continue
+        in_rows = (rows - 1) * spec.strides[0] + (spec.kernel[0] - 1) * spec.dilations[0] + 1
+        strip_bytes = in_rows * (spec.width + spec.pads[1] + spec.pads[3]) * spec.in_channels
+        if strip_bytes > STRIP_BYTES and rows > 1:
+            continue
+        copy_cost = strip_bytes / COPY_BYTES_PER_CYCLE if copies else 0.0
+        for tile, blocks, tile_cost in tiles:
+            if tile[0] > rows:
+                continue
+            per_row = -(-rows // tile[0]) * -(-spec.out_width // tile[1])
+            groups = -(-layout.blocks // blocks)
+            for parts in {1, min(2, groups), min(4, groups), min(threads, groups)}:
+                rounds = -(-strips * parts // threads)
+                cost = rounds * (copy_cost + per_row * -(-groups // parts) * tile_cost)
+                if cost < best_cost:
+                    best, best_cost = Blocking(rows, strips, parts, tile, blocks), cost
+    assert best is not None  # one strip a row always fits
+    return best
+
+
+def _tiles(
+    spec: ConvSpec, layout: WeightLayout, dots: Dots
+) -> list[tuple[tuple[int, int], int, float]]:
+    """(tile, blocks, cycles) of every register tile that fits."""
+    reduction = layout.kernel[0] * layout.segments * layout.steps
+    found = []
+    for blocks in range(1, min(layout.blocks, 6) + 1):
+        pixel_limit = (dots.registers - dots.spare_registers - blocks) // blocks
+        for high in range(1, min(spec.out_height, pixel_limit) + 1):
+            for wide in range(1, min(spec.out_width, pixel_limit // high) + 1):
+                pixels = high * wide
+                step = max(
+                    pixels * blocks * dots.product_cycles,
+                    (pixels + blocks) * dots.load_cycles,
+                    blocks * dots.lanes * dots.dot / L2_BYTES_PER_CYCLE,
+                )
+                found.append(((high, wide), blocks, reduction * step + pixels * blocks * STORE_CYCLES))
+    return found

@@ -1,0 +1,236 @@
+"""The direct convolution: register tiles of pixels × output channels over packed weights, on a padded copy of rows.
+
+Each task copies the input rows it needs into a padded strip (only where there is padding, or the samples must change
+their type), so the reduction has no border cases: for kernel row, segment and step, `blocks` weight vectors meet one
+broadcast sample a pixel. int8 input becomes uint8 by adding 128; the accumulators start at −128·Σ weights in return.
+Odd weights 2w+1 are 2·acc + the sum of the window, which is computed once a pixel.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvm import tirx
+
+from aqd_deploy.kernels.blocking import Blocking, choose_blocking
+from aqd_deploy.kernels.dots import Dots
+from aqd_deploy.kernels.emit import Buffer, Emitter, Expr, const, convert, load
+from aqd_deploy.kernels.epilogue import BoundEpilogue, bind_epilogue
+from aqd_deploy.kernels.layout import WeightLayout
+from aqd_deploy.kernels.spec import ConvSpec, Epilogue
+from aqd_deploy.kernels.strip import Strip, make_strip, needs_strip
+
+
+def blocked_layout(spec: ConvSpec, dots: Dots) -> WeightLayout:
+    """Blocks of output channels; kernel rows are dense unless the convolution is dilated horizontally."""
+    dense = spec.dilations[1] == 1 or spec.kernel[1] == 1
+    return WeightLayout(spec.out_channels, spec.in_channels, spec.kernel, dots.lanes, dots.dot, dense)
+
+
+def conv_blocked(
+    spec: ConvSpec, epilogue: Epilogue, dots: Dots, threads: int, blocking: Blocking | None = None
+) -> Any:
+    """PrimFunc of a convolution with one group; parameters as in `spec.Epilogue`."""
+    layout = blocked_layout(spec, dots)
+    copies = needs_strip(spec, layout, dots)
+    plan = blocking or choose_blocking(spec, layout, dots, threads, copies)
+    return _BlockedConv(spec, epilogue, dots, layout, plan, copies).emit()
+
+
+class _BlockedConv:
+    """Writes one function; the methods go from the outermost loop inwards."""
+
+    def __init__(
+        self,
+        spec: ConvSpec,
+        epilogue: Epilogue,
+        dots: Dots,
+        layout: WeightLayout,
+        plan: Blocking,
+        copies: bool,
+    ) -> None:
+        self.spec, self.dots, self.layout, self.plan, self.copies = spec, dots, layout, plan, copies
+        self.em = Emitter()
+        self.data = self.em.parameter(
+            "data",
+            (spec.height, spec.width, spec.in_channels),
+            "int8" if spec.input_signed else "uint8",
+        )
+        self.weights = self.em.parameter("weights", layout.shape, "int8")
+        self.bound: BoundEpilogue = bind_epilogue(
+            self.em, epilogue, spec.out_height, spec.out_width, spec.out_channels
+        )
+        # Stride of a channel block in the packed weights.
+        self.block_stride = layout.kernel[0] * layout.segments * layout.steps * dots.lanes * dots.dot
+
+    def emit(self) -> Any:
+        em, plan = self.em, self.plan
+        tasks = plan.strips * plan.parts
+        with em.loop("task", tasks, "parallel") as task:
+            strip_index = em.bind("strip", task // plan.parts)
+            part = em.bind("part", task % plan.parts)
+            top = em.bind(
+                "top", tirx.Min(strip_index * plan.rows, const(self.spec.out_height - plan.rows))
+            )
+            strip = make_strip(em, self.spec, self.dots, self.data, top, plan.rows, self.copies, self.layout)
+            sums = self._window_sums(strip) if self.spec.odd else None
+            tile_sums = em.alloc("tile", "int32", plan.pixels * plan.blocks * self.dots.lanes)
+            groups = -(-self.layout.blocks // plan.blocks)
+            share = -(-groups // plan.parts)
+            count = share if plan.parts == 1 else tirx.Min(const(share), groups - part * share)
+            with em.loop("group", count) as group:
+                block = em.bind(
+                    "block",
+                    tirx.Min(
+                        (part * share + group) * plan.blocks, const(self.layout.blocks - plan.blocks)
+                    ),
+                )
+                start = self._weight_sums(block) if self._shifted else None
+                self._tiles(strip, top, block, start, sums, tile_sums)
+        return em.finish()
+
+    @property
+    def _shifted(self) -> bool:
+        return self.spec.input_signed and self.dots.offset != 0
+
+    def _weight_sums(self, block: Expr) -> Buffer:
+        """−offset·Σ weights of each output channel of the group: what the shifted samples added too much."""
+        em, dots, plan = self.em, self.dots, self.plan
+        start = em.alloc("start", "int32", plan.blocks * dots.lanes)
+        ones = em.alloc("ones", dots.sample_dtype, dots.dot)
+        em.store(ones, 0, const(1, dots.sample_dtype, dots.dot), dots.dot)
+        steps = self.block_stride // (dots.lanes * dots.dot)
+        with em.loop("sum_block", plan.blocks) as b:
+            acc = em.alloc("sum_acc", "int32", dots.lanes, "local")
+            em.store(acc, 0, const(0, "int32", dots.lanes), dots.lanes)
+            with em.loop("sum_step", steps) as k:
+                weight = dots.weight(
+                    self.weights, (block + b) * self.block_stride + k * (dots.lanes * dots.dot)
+                )
+                total = dots.accumulate(
+                    load(acc, const(0), dots.lanes), dots.sample(ones, const(0)), weight
+                )
+                em.store(acc, 0, total, dots.lanes)
+            em.store(
+                start,
+                b * dots.lanes,
+                load(acc, const(0), dots.lanes) * const(-dots.offset, "int32", dots.lanes),
+                dots.lanes,
+            )
+        return start
+
+    def _window_sums(self, strip: Strip) -> Buffer:
+        """Σ of the samples under the kernel for each output pixel of the strip, int32 [rows · out_width]."""
+        em, spec, layout = self.em, self.spec, self.layout
+        sums = em.alloc("sums", "int32", self.plan.rows * spec.out_width)
+        length, lanes = layout.segment_length, 16
+        count = layout.kernel[0] * layout.segments * length
+        with em.loop("sum_y", self.plan.rows) as y, em.loop("sum_x", spec.out_width) as x:
+            wide = em.alloc("sum_lanes", "int32", lanes)
+            total = em.alloc("sum_total", "int32", 1, "local")
+            correction = -count * self.dots.offset if self._shifted else 0
+            em.store(total, 0, const(correction))
+            em.store(wide, 0, const(0, "int32", lanes), lanes)
+            with em.loop("sum_ky", layout.kernel[0]) as ky, em.loop("sum_segment", layout.segments) as segment:
+                base = em.bind("base", self._sample_base(strip, y, x, ky, segment))
+                if length >= lanes:
+                    with em.loop("sum_k", length // lanes) as k:
+                        value = convert(load(strip.samples, base + k * lanes, lanes), "int32", lanes)
+                        em.store(wide, 0, load(wide, const(0), lanes) + value, lanes)
+                if length % lanes:
+                    with em.loop("sum_rest", length % lanes) as k:
+                        value = convert(load(strip.samples, base + k + (length - length % lanes)), "int32")
+                        em.store(total, 0, load(total, const(0)) + value)
+            with em.loop("sum_lane", lanes) as lane:
+                em.store(total, 0, load(total, const(0)) + load(wide, lane))
+            em.store(sums, y * spec.out_width + x, load(total, const(0)))
+        return sums
+
+    def _sample_base(self, strip: Strip, y: Expr, x: Expr, ky: Expr, segment: Expr) -> Expr:
+        """Where the samples of kernel row `ky` begin for output pixel (y, x) of the strip."""
+        spec = self.spec
+        row = y * spec.strides[0] + ky * spec.dilations[0]
+        column = x * spec.strides[1] + segment * spec.dilations[1]
+        return strip.origin + row * strip.row_stride + column * spec.in_channels
+
+    def _tiles(
+        self, strip: Strip, top: Expr, block: Expr, start: Buffer | None, sums: Buffer | None, tile_sums: Buffer
+    ) -> None:
+        em, plan, spec = self.em, self.plan, self.spec
+        high, wide = plan.tile
+        with (
+            em.loop("ty", -(-plan.rows // high)) as ty,
+            em.loop("tx", -(-spec.out_width // wide)) as tx,
+        ):
+            y = em.bind("y", tirx.Min(ty * high, const(plan.rows - high)))
+            x = em.bind("x", tirx.Min(tx * wide, const(spec.out_width - wide)))
+            self._reduce(strip, y, x, block, start, tile_sums)
+            self._finish_tile(y, x, top, block, sums, tile_sums)
+
+    def _reduce(
+        self, strip: Strip, y: Expr, x: Expr, block: Expr, start: Buffer | None, tile_sums: Buffer
+    ) -> None:
+        """The accumulators of one tile, left in `tile_sums` [pixel, block, lane]."""
+        em, plan, dots, layout, spec = self.em, self.plan, self.dots, self.layout, self.spec
+        lanes = dots.lanes
+        # One buffer an accumulator: each becomes a register.
+        accs = [
+            [em.alloc("acc", "int32", lanes, "local") for _ in range(plan.blocks)] for _ in range(plan.pixels)
+        ]
+        for row in accs:
+            for b, acc in enumerate(row):
+                first = const(0, "int32", lanes) if start is None else load(start, const(b * lanes), lanes)
+                em.store(acc, 0, first, lanes)
+        with em.loop("ky", layout.kernel[0]) as ky, em.loop("segment", layout.segments) as segment:
+            sample_base = em.bind("sample_base", self._sample_base(strip, y, x, ky, segment))
+            step_size = lanes * dots.dot
+            weight_base = em.bind(
+                "weight_base",
+                block * self.block_stride
+                + (ky * layout.segments + segment) * (layout.steps * step_size),
+            )
+            with em.loop("k", layout.steps) as k:
+                weights = [
+                    em.bind(
+                        "w", dots.weight(self.weights, weight_base + b * self.block_stride + k * step_size)
+                    )
+                    for b in range(plan.blocks)
+                ]
+                for p, row in enumerate(accs):
+                    py, px = divmod(p, plan.tile[1])
+                    offset = py * spec.strides[0] * strip.row_stride + px * spec.strides[1] * spec.in_channels
+                    sample = em.bind("s", dots.sample(strip.samples, sample_base + offset + k * dots.dot))
+                    for acc, weight in zip(row, weights, strict=True):
+                        em.store(acc, 0, dots.accumulate(load(acc, const(0), lanes), sample, weight), lanes)
+        for p, row in enumerate(accs):
+            for b, acc in enumerate(row):
+                at = (p * plan.blocks + b) * lanes
+                em.store(tile_sums, const(at), load(acc, const(0), lanes), lanes)
+
+    def _finish_tile(
+        self, y: Expr, x: Expr, top: Expr, block: Expr, sums: Buffer | None, tile_sums: Buffer
+    ) -> None:
+        """Epilogue of every value of the tile; channels that do not fill a vector go one by one."""
+        em, plan, spec, lanes = self.em, self.plan, self.spec, self.dots.lanes
+        full_blocks = spec.out_channels // lanes
+        rest = spec.out_channels % lanes
+
+        def pixels(b: Expr, channel: Expr, lane: Expr, count: int) -> None:
+            with em.loop("py", plan.tile[0]) as py, em.loop("px", plan.tile[1]) as px:
+                pixel = py * plan.tile[1] + px
+                value = load(tile_sums, (pixel * plan.blocks + b) * lanes + lane, count)
+                if sums is not None:
+                    window = load(sums, (y + py) * spec.out_width + x + px)
+                    value = value * const(2, "int32", count) + (
+                        window if count == 1 else tirx.Broadcast(window, count)
+                    )
+                self.bound.emit(em, em.bind("v", value), top + y + py, x + px, channel, count)
+
+        with em.loop("b", plan.blocks) as b:
+            channel = em.bind("channel", (block + b) * lanes)
+            if full_blocks:
+                with em.when(block + b < full_blocks) if rest else em.always():
+                    pixels(b, channel, const(0), lanes)
+            if rest:
+                with em.when(block + b >= full_blocks), em.loop("lane", rest) as lane:
+                    pixels(b, channel + lane, lane, 1)
