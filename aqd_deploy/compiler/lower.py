@@ -21,6 +21,7 @@ RELAX_PASSES = (
     transform.VMShapeLower,
     transform.AttachGlobalSymbol,
 )
+_ALLOC_STORAGE = tvm.ir.Op.get("relax.vm.alloc_storage")
 
 
 def lower_relax(module: Any, target: Any) -> Any:
@@ -35,7 +36,7 @@ def memory_plan(lowered: Any) -> dict[str, int]:
         _storage_bytes(binding.value)
         for block in lowered["main"].body.blocks
         for binding in block.bindings
-        if isinstance(binding.value, relax.Call) and _callee(binding.value) == "vm.builtin.alloc_storage"
+        if isinstance(binding.value, relax.Call) and binding.value.op == _ALLOC_STORAGE
     ]
     return {"storages": len(sizes), "bytes": sum(sizes)}
 
@@ -45,13 +46,6 @@ def generate(lowered: Any, target: Any) -> Any:
     return relax.build(lowered, target, relax_pipeline=None)
 
 
-def _callee(call: Any) -> str:
-    op = call.op
-    return op.global_symbol if isinstance(op, relax.ExternFunc) else getattr(op, "name", "")
-
-
 def _storage_bytes(call: Any) -> int:
-    for argument in call.args:
-        if isinstance(argument, relax.ShapeExpr):
-            return int(argument.values[0])
-    return 0
+    size = call.args[0]
+    return int(size.values[0])
