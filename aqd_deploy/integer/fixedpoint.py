@@ -1,0 +1,284 @@
+"""Fixed-point constants and their proofs: multiply-shift, requantization, and the scale ratio of a skip-add.
+
+docs/proofs.md says why the intersection of intervals below is a proof.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from aqd_deploy.integer.dialect import C_BITS, MAX_SHIFT, PRODUCT_LIMIT
+from aqd_deploy.integer.rational import ChannelForm
+from aqd_deploy.integer.staircase import Quantizer, Staircases, staircases
+
+_UNBOUNDED = np.int64(1) << np.int64(62)
+
+
+def ms(eta: int, c: int, b: int, d: int) -> int:
+    """Multiply-shift (eta·c + b) >> d in unbounded integers; the shift is arithmetic, a floor."""
+    return (eta * c + b) >> d
+
+
+@dataclass(frozen=True)
+class MultiplyShift:
+    """Constants of one channel: ms(η) = (η·c + b) >> d."""
+
+    c: int
+    b: int
+    d: int
+
+    def __call__(self, eta: int) -> int:
+        return ms(eta, self.c, self.b, self.d)
+
+    def fits(self, lo: int, hi: int) -> bool:
+        """Whether the dialect's bounds hold over η in [lo, hi]: c, d, and |η·c + b| < 2^62."""
+        return (
+            abs(self.c) < 1 << C_BITS
+            and 0 <= self.d <= MAX_SHIFT
+            and max(abs(lo * self.c + self.b), abs(hi * self.c + self.b)) < PRODUCT_LIMIT
+        )
+
+    def fits_32(self, lo: int, hi: int) -> bool:
+        """Whether product, offset and sum all fit int32 over η in [lo, hi]."""
+        values = [self.b] + [eta * self.c + extra for eta in (lo, hi) for extra in (0, self.b)]
+        return all(-(1 << 31) <= value < 1 << 31 for value in values)
+
+
+@dataclass(frozen=True)
+class RequantizeSolution:
+    """Constants of all channels of one requantization and what is proven of them.
+
+    `proven[c]`: the constants give the exact level for every η of the proven range. Otherwise `deviations[c]` is the
+    exact number of η in the range that get another level (an η that is two levels off counts twice).
+    """
+
+    constants: list[MultiplyShift]
+    proven: list[bool]
+    deviations: list[int]
+
+    def __iter__(self) -> Iterator[MultiplyShift]:
+        return iter(self.constants)
+
+
+def slope_bounds(stairs: Staircases) -> tuple[np.ndarray, np.ndarray]:
+    """Open interval of slopes μ [C], as float64, for which some real offset separates every stair.
+
+    Reaching level k needs μ·T_k + b ≥ k, not reaching j before its threshold needs μ·(T_j − 1) + b < j; b drops out of
+    each pair: μ·(T_k − T_j + 1) > k − j. Pairs are taken by their distance m = k − j.
+    """
+    table, lo, hi = stairs.thresholds, stairs.lo[:, None], stairs.hi[:, None]
+    reached, left = table <= hi, table > lo
+    wide = table.astype(np.float64)
+    low = np.zeros(stairs.channels)
+    high = np.full(stairs.channels, np.inf)
+    for m in range(1, stairs.quantizer.steps):
+        later, earlier = slice(m, None), slice(None, -m)
+        distance = wide[:, later] - wide[:, earlier]
+        rising = np.where(reached[:, later] & left[:, earlier], m / (distance + 1), 0.0)
+        np.maximum(low, rising.max(axis=1), out=low)
+        falling = (reached[:, earlier] & left[:, later]) & (distance > 1)
+        bound = np.where(falling, m / np.maximum(distance - 1, 1), np.inf)
+        np.minimum(high, bound.min(axis=1), out=high)
+    return low, high
+
+
+def _offset_interval(
+    table: np.ndarray, lo: np.ndarray, hi: np.ndarray, levels: np.ndarray, c: np.ndarray, d: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """[low, high] int64 [C] of the offsets B with which (η·c + B) >> d has exactly these thresholds; empty if low > high.
+
+    Level k begins at T_k if and only if k·2^d − c·T_k ≤ B ≤ k·2^d − c·(T_k − 1) − 1. A threshold at the lower end of the
+    range has no upper condition, one beyond the upper end no lower condition.
+    """
+    edge = levels[None, :] << d[:, None]
+    product = c[:, None] * table
+    low = np.where(table <= hi[:, None], edge - product, -_UNBOUNDED).max(axis=1)
+    high = np.where(table > lo[:, None], edge - product + c[:, None] - 1, _UNBOUNDED).min(axis=1)
+    return low, high
+
+
+def _middle(low: int, high: int) -> int:
+    """A whole number in the middle of an interval; its finite end where the other is unbounded."""
+    if low <= -_UNBOUNDED:
+        return high
+    if high >= _UNBOUNDED:
+        return low
+    return (low + high) // 2
+
+
+def _deviations(constants: MultiplyShift, row: list[int], lo: int, hi: int, first_level: int) -> int:
+    """Σ_k |T_k − T'_k| over [lo, hi]: how many η get another level, weighted by how many levels they are off."""
+    total = 0
+    for level, threshold in enumerate(row, first_level):
+        edge = (level << constants.d) - constants.b
+        if constants.c == 0:
+            actual = lo if edge <= 0 else hi + 1
+        else:
+            actual = min(max(-(-edge // constants.c), lo), hi + 1)
+        total += abs(threshold - actual)
+    return total
+
+
+def _largest_shift(quantizer: Quantizer) -> int:
+    """The largest d with which level·2^d stays below 2^62 for every level."""
+    return MAX_SHIFT - max(abs(quantizer.lo), abs(quantizer.hi), 1).bit_length()
+
+
+def _closest(
+    stairs: Staircases, channel: int, slope: float, d_max: int, c_bits: int, power_of_two: bool
+) -> MultiplyShift:
+    """The best constants of a channel that has no exact ones: largest fitting d, B in the middle of its conditions."""
+    row = slice(channel, channel + 1)
+    lo, hi = int(stairs.lo[channel]), int(stairs.hi[channel])
+    levels = np.arange(stairs.quantizer.lo + 1, stairs.quantizer.hi + 1, dtype=np.int64)
+    if power_of_two:
+        shifts = [min(max(round(-np.log2(slope)), 0), d_max)]
+    else:
+        shifts = list(range(d_max, -1, -1))
+    for d in shifts:
+        c = 1 if power_of_two else round(slope * 2.0**d)
+        if c >= 1 << c_bits:
+            continue
+        low, high = _offset_interval(
+            stairs.thresholds[row],
+            stairs.lo[row],
+            stairs.hi[row],
+            levels,
+            np.array([c], dtype=np.int64),
+            np.array([d], dtype=np.int64),
+        )
+        constants = MultiplyShift(c, _middle(int(low[0]), int(high[0])), d)
+        if constants.fits(lo, hi):
+            return constants
+    raise ArithmeticError(f"no multiplier fits slope {slope} over [{lo}, {hi}]")
+
+
+def solve_requantize_channels(
+    stairs: Staircases, *, c_bits: int = C_BITS, power_of_two: bool = False
+) -> RequantizeSolution:
+    """Constants for every channel: those with the smallest shift, hence multiplier, that are exact, or the closest ones.
+
+    For one d, exact (c, B) exist only for integers c within 2^d times the slope interval, so the first d with such an
+    integer is tried first; whether it is exact is then decided in integers. `power_of_two` fixes c to 1 (FQN).
+    """
+    q = stairs.quantizer
+    levels = np.arange(q.lo + 1, q.hi + 1, dtype=np.int64)
+    table, lo, hi = stairs.thresholds, stairs.lo, stairs.hi
+    found: list[MultiplyShift | None] = [None] * stairs.channels
+    low_level, high_level = stairs.levels()
+    constant = low_level == high_level
+    for channel in np.flatnonzero(constant).tolist():
+        found[channel] = MultiplyShift(0, int(low_level[channel]), 0)
+
+    low_slope, high_slope = slope_bounds(stairs)
+    centre = np.where(np.isinf(high_slope), np.maximum(stairs.slope, low_slope), (low_slope + high_slope) / 2)
+    d_max = _largest_shift(q)
+    pending = ~constant & (not power_of_two)
+    for d in range(d_max + 1):
+        unit = 2.0**d
+        c_low = np.maximum(np.floor(low_slope * unit) + 1, 1)
+        c_high = np.minimum(np.ceil(high_slope * unit) - 1, (1 << c_bits) - 1)
+        rows = np.flatnonzero(pending & (c_low <= c_high))
+        if not len(rows):
+            continue
+        c = np.clip(np.rint(centre[rows] * unit), c_low[rows], c_high[rows]).astype(np.int64)
+        shifts = np.full(len(rows), d, dtype=np.int64)
+        low, high = _offset_interval(table[rows], lo[rows], hi[rows], levels, c, shifts)
+        for i in np.flatnonzero(low <= high).tolist():
+            channel = int(rows[i])
+            constants = MultiplyShift(int(c[i]), _middle(int(low[i]), int(high[i])), d)
+            if constants.fits(int(lo[channel]), int(hi[channel])):
+                found[channel] = constants
+                pending[channel] = False
+        if not pending.any():
+            break
+
+    proven, deviations, result = [], [], []
+    for channel, exact in enumerate(found):
+        slope = float(stairs.slope[channel] if power_of_two else centre[channel])
+        constants = exact or _closest(stairs, channel, slope, d_max, c_bits, power_of_two)
+        count = 0
+        if exact is None:
+            row = table[channel].tolist()
+            count = _deviations(constants, row, int(lo[channel]), int(hi[channel]), q.lo + 1)
+        proven.append(count == 0)
+        deviations.append(count)
+        sign = int(stairs.sign[channel])
+        result.append(MultiplyShift(sign * constants.c, constants.b, constants.d))
+    return RequantizeSolution(result, proven, deviations)
+
+
+def solve_requantize(
+    alpha_ratio: Fraction, offset: Fraction, lo_eta: int, hi_eta: int, lo: int, hi: int
+) -> tuple[MultiplyShift, int]:
+    """Constants of one channel for clip(round_half_even(η·alpha_ratio + offset), lo, hi), η in [lo_eta, hi_eta].
+
+    Returns the constants and the number of η that deviate (0: proven exact). `alpha_ratio` may be negative or zero.
+    """
+    form = ChannelForm(alpha_ratio, offset)
+    quantizer = Quantizer(Fraction(1), lo, hi)
+    solution = solve_requantize_channels(
+        staircases([form], quantizer, np.array([lo_eta], np.int64), np.array([hi_eta], np.int64))
+    )
+    return solution.constants[0], solution.deviations[0]
+
+
+@dataclass(frozen=True)
+class ScaleSolution:
+    """η·ratio + offset as a multiply-shift, and a bound of |ms(η) − (η·ratio + offset)| over the range."""
+
+    constants: MultiplyShift
+    error: Fraction
+
+
+def solve_scale(
+    ratio: Fraction, offset: Fraction, lo: int, hi: int, *, c_bits: int = C_BITS, power_of_two: bool = False
+) -> ScaleSolution:
+    """Eq. 8: c and d that minimise |ratio − c/2^d| within the budget, and B = offset·2^d with the rounding half.
+
+    η runs over [lo, hi]. The bound is ½ for the rounding (0 where everything is a whole number), plus what c/2^d and B
+    leave at the ends of the range; both are linear in η, so the ends are the worst. `power_of_two` fixes c to 1, or to a
+    power of two where the ratio is above 1 (FQN).
+    """
+    if ratio == 0:
+        b = round(offset)
+        return ScaleSolution(MultiplyShift(0, b, 0), abs(offset - b))
+    for d in range(MAX_SHIFT, -1, -1):
+        c = round(ratio * (1 << d))
+        if power_of_two:
+            exponent = _nearest_exponent(abs(ratio))
+            d = max(-exponent, 0)
+            c = (1 << max(exponent, 0)) * (1 if ratio > 0 else -1)
+        if abs(c) >= 1 << c_bits:
+            if power_of_two:
+                break
+            continue
+        while d > 0 and c % 2 == 0:
+            c, d = c // 2, d - 1
+        b = round(offset * (1 << d)) + ((1 << d) >> 1)
+        constants = MultiplyShift(c, b, d)
+        if constants.fits(lo, hi):
+            return ScaleSolution(constants, _scale_error(ratio, offset, lo, hi, constants))
+        if power_of_two:
+            break
+    raise OverflowError(f"no multiplier of {c_bits} bits fits the ratio {float(ratio)} over [{lo}, {hi}]")
+
+
+def _nearest_exponent(ratio: Fraction) -> int:
+    """The e that minimises |ratio − 2^e|."""
+    below = ratio.numerator.bit_length() - ratio.denominator.bit_length()
+    options = range(below - 1, below + 2)
+    return min(options, key=lambda e: abs(ratio - Fraction(2) ** e))
+
+
+def _scale_error(ratio: Fraction, offset: Fraction, lo: int, hi: int, constants: MultiplyShift) -> Fraction:
+    unit = 1 << constants.d
+    half = unit >> 1
+    slope_error = Fraction(constants.c, unit) - ratio
+    offset_error = Fraction(constants.b - half, unit) - offset
+    linear = max(abs(lo * slope_error + offset_error), abs(hi * slope_error + offset_error))
+    return linear + (Fraction(1, 2) if constants.d else 0)

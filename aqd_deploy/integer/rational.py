@@ -1,0 +1,116 @@
+"""Exact rational arithmetic of scales: what a channel's integers mean, without a rounded constant.
+
+A float32 constant is taken as the dyadic rational it is. Batch norm brings one irrational number a channel,
+σ = √(var + ε); it is kept as the rational V = σ² and every decision about it is made with integer square roots.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+SQRT_BITS = 192
+"""Fractional bits of an enclosed square root: the enclosure is narrower than 2^-192 relative to the root."""
+
+
+def exact(value: float | np.floating | int) -> Fraction:
+    """The rational number that a finite float is; OverflowError or ValueError for an infinity or a NaN."""
+    return Fraction(float(value)) if not isinstance(value, int) else Fraction(value)
+
+
+def exact_list(values: np.ndarray) -> list[Fraction]:
+    """`exact` of every element of a float array, flattened."""
+    return [Fraction(v) for v in np.asarray(values, dtype=np.float64).ravel().tolist()]
+
+
+def round_half_even(value: Fraction) -> int:
+    """The nearest integer, ties to even: what ONNX QuantizeLinear does."""
+    return round(value)
+
+
+def floor_surd(p: Fraction, q: Fraction, v: Fraction) -> tuple[int, bool]:
+    """Floor of p + q·√v and whether that sum is an integer, both exact. v ≥ 0.
+
+    q·√v = ±√(q²v) is brought over the denominator of p; floor(x / n) = floor(floor(x) / n) for whole n > 0 leaves one
+    integer square root.
+    """
+    square = q * q * v
+    # p + √square = (p.num·b + √(square·(p.den·b)²)) / (p.den·b) with b the denominator of square.
+    den = p.denominator * square.denominator
+    radicand = square.numerator * square.denominator * p.denominator * p.denominator
+    root = math.isqrt(radicand)
+    perfect = root * root == radicand
+    if q < 0:
+        root = -root if perfect else -root - 1
+    total = p.numerator * square.denominator + root
+    whole, remainder = divmod(total, den)
+    return whole, perfect and remainder == 0
+
+
+def sqrt_enclosure(value: Fraction, bits: int = SQRT_BITS) -> tuple[Fraction, Fraction]:
+    """(low, high) with low ≤ √value ≤ high and high − low ≤ 2^−bits·√value; equal when value is a perfect square."""
+    if value < 0:
+        raise ValueError(f"square root of {value}")
+    radicand = value.numerator * value.denominator
+    root = math.isqrt(radicand)
+    if root * root == radicand:
+        both = Fraction(root, value.denominator)
+        return both, both
+    scaled = math.isqrt(radicand << (2 * bits))
+    den = value.denominator << bits
+    return Fraction(scaled, den), Fraction(scaled + 1, den)
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelForm:
+    """What the integer η of one channel stands for: η·a·r + b0 + b1·r with r = 1/√v.
+
+    `a` may be negative (γ < 0) or zero (γ = 0: a constant channel, b1 is then 0 as well). v is 1 where there is no
+    batch norm.
+    """
+
+    a: Fraction
+    b0: Fraction = Fraction(0)
+    b1: Fraction = Fraction(0)
+    v: Fraction = Fraction(1)
+
+    def scaled(self, factor: Fraction) -> ChannelForm:
+        """The form of factor times the value."""
+        return ChannelForm(self.a * factor, self.b0 * factor, self.b1 * factor, self.v)
+
+    def shifted(self, offset: Fraction) -> ChannelForm:
+        """The form of the value plus offset."""
+        return ChannelForm(self.a, self.b0 + offset, self.b1, self.v)
+
+    def rationalised(self, bits: int = SQRT_BITS) -> ChannelForm:
+        """The form with r replaced by a rational within 2^-bits of it, relative; exact when r is rational."""
+        if self.v == 1:
+            return ChannelForm(self.a, self.b0 + self.b1) if self.b1 else self
+        low, high = sqrt_enclosure(1 / self.v, bits)
+        r = (low + high) / 2
+        return ChannelForm(self.a * r, self.b0 + self.b1 * r)
+
+    def batch_normed(self, gamma: Fraction, beta: Fraction, mean: Fraction, v: Fraction) -> ChannelForm:
+        """The form of γ(x − μ)/√v + β (Eq. 5).
+
+        A batch norm on top of another one keeps a single irrational number by rationalising the first, to 192 bits.
+        """
+        x = self.rationalised()
+        if gamma == 0:
+            return ChannelForm(Fraction(0), beta)
+        return ChannelForm(gamma * x.a, beta, gamma * (x.b0 - mean), v)
+
+    def alpha(self) -> Fraction:
+        """α = a·r, exact where r is rational, otherwise to 192 bits."""
+        return self.rationalised().a
+
+    def beta(self) -> Fraction:
+        """β = b0 + b1·r, exact where r is rational, otherwise to 192 bits."""
+        return self.rationalised().b0
+
+    def without_offset(self) -> ChannelForm:
+        """The same scale with β = 0."""
+        return ChannelForm(self.a, v=self.v)
