@@ -21,7 +21,7 @@ from aqd_deploy.compiler.fusion import fuse
 from aqd_deploy.compiler.importer import import_graph
 from aqd_deploy.compiler.plan import Plan
 from aqd_deploy.errors import MissingExtraError, ModelFileError
-from aqd_deploy.runtime.container import FORMAT_VERSION, append_manifest, write_atomically
+from aqd_deploy.runtime.container import FORMAT_VERSION, append_manifest, check_folder, write_atomically
 from aqd_deploy.targets.cpu import available_threads
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def compile_model(
     installed.
     """
     device = targets.get(target)
+    check_folder(Path(out))
     threads = threads or available_threads()
     stages = _Stages()
     with stages.timed("plan"):

@@ -104,12 +104,19 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
     return read_container(path).manifest
 
 
+def check_folder(path: Path) -> None:
+    """Raise ProgramError where the folder of `path` is missing or cannot be written."""
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise ProgramError(f"cannot write into {path.parent}", received=path, valid="a file in a writable folder")
+
+
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Call `write` with a temporary path in the folder of `path`, then rename it to `path`.
 
     A killed or failing `write` leaves the old file. Raises ProgramError where the folder cannot be written
     or is full.
     """
+    check_folder(path)
     try:
         folder = tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent)
     except OSError as error:

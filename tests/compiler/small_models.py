@@ -9,9 +9,19 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
+from aqd_deploy import targets
 from aqd_deploy.integer import dialect
 
 UINT8, INT8, INT32 = TensorProto.UINT8, TensorProto.INT8, TensorProto.INT32
+
+# One target a kernel family.
+TARGETS = ("x86-64-v2", "x86-64-v3", "cascadelake")
+
+
+def runnable_targets() -> list[str]:
+    """The targets of `TARGETS` that this machine can run."""
+    cpu = targets.read_cpu()
+    return [name for name in TARGETS if not targets.get(name).missing_on(cpu)]
 
 
 class ModelWriter:

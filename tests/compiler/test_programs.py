@@ -1,0 +1,197 @@
+"""Compiled programs against onnxruntime: zero differing integers; what a program file holds."""
+
+import hashlib
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from onnx import TensorProto
+from small_models import ModelWriter, random_image, reference, runnable_targets, tiny_network
+
+from aqd_deploy.compiler import compile_model
+from aqd_deploy.errors import ProgramError, ShapeError, TargetError, UnsupportedModelError
+from aqd_deploy.runtime import Program, backend, read_manifest
+from aqd_deploy.runtime.container import read_container
+from aqd_deploy.runtime.program import check_runnable
+from aqd_deploy.targets import Cpu
+
+RUN_ALONE = """
+import sys, numpy as np
+from aqd_deploy.runtime import Program
+program = Program.load(sys.argv[1])
+np.savez(sys.argv[3], **program.run(dict(np.load(sys.argv[2]))))
+assert "tvm" not in sys.modules and "torch" not in sys.modules, "the compiler or torch was imported"
+"""
+
+
+def assert_same(model, program: Program, seed: int = 0) -> None:
+    inputs = random_image(model, seed)
+    expected = reference(model, inputs)
+    got = program.run(inputs)
+    assert list(got) == list(expected)
+    for name, value in expected.items():
+        assert got[name].dtype == value.dtype
+        np.testing.assert_array_equal(got[name], value, err_msg=name)
+
+
+@pytest.mark.parametrize("target", runnable_targets())
+def test_tiny_network_is_exact(target, tmp_path):
+    model = tiny_network()
+    compile_model(model, tmp_path / "p.so", target=target)
+    program = Program.load(tmp_path / "p.so")
+    for seed in range(3):
+        assert_same(model, program, seed)
+
+
+def test_constants_beyond_int32(tmp_path):
+    """An int64 constant must not become int32 on its way through Relax."""
+    w = ModelWriter()
+    image = w.image("image", 1, 1, 4)
+    x = w.conv(image, w.constant(np.full((2, 1, 1, 1), 127, np.int8)))
+    c = w.per_channel(np.array([(1 << 31) - 1, -(1 << 31) + 1]), np.int64)
+    b = w.per_channel(np.array([(1 << 50) + 3, (1 << 48) - 5]), np.int64)
+    d = w.per_channel(np.array([20, 31]), np.uint64)
+    w.output(w._dialect("MultiplyShift", [x, c, b, d]))
+    model = w.model()
+    compile_model(model, tmp_path / "p.so", target="x86-64-v2")
+    assert_same(model, Program.load(tmp_path / "p.so"))
+
+
+def test_run_in_a_new_process_without_compiler_or_torch(tiny_program, tmp_path):
+    report, model = tiny_program
+    inputs = random_image(model)
+    np.savez(tmp_path / "x.npz", **inputs)
+    command = [sys.executable, "-c", RUN_ALONE, report.path, tmp_path / "x.npz", tmp_path / "y.npz"]
+    subprocess.run([str(part) for part in command], check=True)
+    got = np.load(tmp_path / "y.npz")
+    for name, value in reference(model, inputs).items():
+        np.testing.assert_array_equal(got[name], value)
+
+
+def test_manifest(tiny_program):
+    report, model = tiny_program
+    manifest = read_manifest(report.path)
+    assert manifest == json.loads(json.dumps(report.manifest))
+    assert manifest["name"] == "tiny"
+    program = manifest["program"]
+    assert program["inputs"] == [{"name": "image", "shape": [1, 3, 17, 20], "dtype": "uint8"}]
+    assert [output["name"] for output in program["outputs"]] == [o.name for o in model.graph.output]
+    assert program["target"]["kernels"] == "portable"
+    digest = hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
+    assert program["sha256"]["integer_model"] == digest
+    assert {layer["operation"] for layer in program["layers"]} == {"conv", "maxpool", "pointwise", "concat"}
+    assert all(layer["kernel"] and layer["why"] for layer in program["layers"])
+    assert program["memory"]["bytes"] > 0
+    assert set(program["compile_seconds"]) == {"plan", "import_compiler", "kernels", "relax", "codegen", "link"}
+
+
+def test_the_module_itself_returns_the_manifest(tiny_program):
+    report, _ = tiny_program
+    text = bytes(np.from_dlpack(backend.load_vm(report.path)["manifest"]()))
+    inner = json.loads(text)
+    outer = read_manifest(report.path)
+    for key in ("target", "inputs", "outputs", "weights", "layers", "sha256"):
+        assert inner["program"][key] == outer["program"][key]
+
+
+def test_weights_take_their_bits_and_a_shared_one_is_stored_once(tmp_path):
+    w = ModelWriter()
+    image = w.image("image", 16, 12, 12)
+    shared = w.weight(64, 16, 3, bits=2)
+    for stride in (1, 2, 3):
+        w.output(w.bias(w.conv(image, shared, strides=[stride] * 2), 64))
+    report = compile_model(w.model(), tmp_path / "p.so", target="x86-64-v2")
+    count = 64 * 16 * 9
+    assert report.manifest["program"]["weights"] == {
+        "by_bits": {"2": {"tensors": 1, "weights": count, "bytes": count // 4}},
+        "expanded_bytes": count,
+    }
+
+
+def test_wrong_inputs(tiny_program):
+    program = Program.load(tiny_program[0].path)
+    good = program.random_inputs()["image"]
+    with pytest.raises(ShapeError, match="input image is missing"):
+        program.run({})
+    with pytest.raises(ShapeError, match="has no input picture; valid: image"):
+        program.run({"image": good, "picture": good})
+    with pytest.raises(ShapeError, match=r"got float32 \[1, 3, 17, 20\]; valid: uint8 \[1, 3, 17, 20\]"):
+        program.run({"image": good.astype(np.float32)})
+    with pytest.raises(ShapeError, match=r"got uint8 \[3, 17, 20\]"):
+        program.run({"image": good[0]})
+
+
+def test_views_and_read_only_arrays_are_accepted(tiny_program):
+    report, _ = tiny_program
+    program = Program.load(report.path)
+    image = program.random_inputs()["image"]
+    expected = program.run({"image": image})
+    wide = np.zeros((1, 3, 17, 41), np.uint8)
+    wide[..., 1::2] = image
+    image.flags.writeable = False
+    for view in (image, wide[..., 1::2]):
+        for name, value in program.run({"image": view}).items():
+            np.testing.assert_array_equal(value, expected[name])
+
+
+def test_results_survive_the_next_run(tiny_program):
+    program = Program.load(tiny_program[0].path)
+    first = program.run(program.random_inputs(1))
+    kept = {name: value.copy() for name, value in first.items()}
+    program.run(program.random_inputs(2))
+    for name, value in kept.items():
+        np.testing.assert_array_equal(first[name], value)
+
+
+def test_threads_do_not_change_the_integers(tiny_program):
+    report, _ = tiny_program
+    one, two = Program.load(report.path, threads=1), Program.load(report.path, threads=2)
+    for name, value in one.run(one.random_inputs()).items():
+        np.testing.assert_array_equal(value, two.run(one.random_inputs())[name])
+    with pytest.raises(ProgramError, match="threads must be at least 1"):
+        Program.load(report.path, threads=0)
+
+
+def test_time_measures_each_repeat(tiny_program):
+    seconds = Program.load(tiny_program[0].path).time(repeats=4, warmup=1)
+    assert len(seconds) == 4
+    assert all(0 < second < 10 for second in seconds)
+
+
+def test_another_cpu_is_refused_before_loading(tiny_program):
+    container = read_container(tiny_program[0].path)
+    with pytest.raises(ProgramError, match=r"another CPU than this one: Old CPU lacks popcnt, ssse3"):
+        features = frozenset(container.manifest["program"]["target"]["features"]) - {"popcnt", "ssse3"}
+        check_runnable(container, Cpu("x86_64", "Old CPU", features, 1))
+    with pytest.raises(ProgramError, match="got a program for x86_64; valid: aarch64"):
+        check_runnable(container, Cpu("aarch64", "Board", frozenset(), 1))
+
+
+def test_another_tvm_is_refused_before_loading(tiny_program):
+    container = read_container(tiny_program[0].path)
+    container.manifest["program"]["tvm_version"] = "0.1.0"
+    with pytest.raises(ProgramError, match=r"another version; got TVM 0\.1\.0"):
+        check_runnable(container)
+
+
+def test_damaged_program_is_refused_before_loading(tiny_program, tmp_path):
+    data = bytearray(tiny_program[0].path.read_bytes())
+    data[5000] ^= 255
+    (tmp_path / "bad.so").write_bytes(data)
+    with pytest.raises(ProgramError, match="truncated or damaged"):
+        Program.load(tmp_path / "bad.so")
+
+
+def test_a_failed_compilation_leaves_nothing(tmp_path):
+    w = ModelWriter()
+    image = w.image("image", 3, 4, 4)
+    w.output(w._standard("Softmax", [w.conv(image, w.weight(2, 3, 1))]), dtype=TensorProto.FLOAT)
+    with pytest.raises(UnsupportedModelError):
+        compile_model(w.model(), tmp_path / "p.so")
+    with pytest.raises(TargetError):
+        compile_model(tiny_network(), tmp_path / "p.so", target="cascadlake")
+    with pytest.raises(ProgramError, match="cannot write into"):
+        compile_model(tiny_network(), tmp_path / "none" / "p.so", target="x86-64-v2")
+    assert list(tmp_path.iterdir()) == []
