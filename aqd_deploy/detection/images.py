@@ -1,0 +1,254 @@
+"""From an image file to the uint8 tensor a detector takes, and back from its pixels to the image's.
+
+The integer program's input is raw pixels: no mean is subtracted and nothing is scaled here, the file that
+holds the network does that exactly. What happens to an image before is all in `letterbox`, and
+`describe_preprocessing` says it in words, because accuracy lost at deployment is often lost here.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import warnings
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from aqd_deploy.errors import ImageError, ModelFileError
+
+# Raster formats only: Pillow's EPS reader, for one, starts another program on the file's text.
+FORMATS = ("PNG", "JPEG", "MPO", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+MAX_PIXELS = 100_000_000
+COLORS = ("RGB", "BGR")
+
+# What Pillow's readers raise for damaged files.
+_DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    struct.error,
+    zlib.error,
+)
+
+
+def load_image(path: str | os.PathLike[str]) -> np.ndarray:
+    """The pixels of an image file, uint8 [H, W, 3], RGB, as a viewer shows them.
+
+    - EXIF orientation is applied.
+    - Grey and palette images become RGB; CMYK is converted by Pillow (without a colour profile).
+    - Transparency is laid over white.
+    - 16 bits a channel: the upper 8 bits (v >> 8), as Pillow itself does for 16-bit RGB.
+    - An animation gives its first frame.
+
+    Raises ImageError: no such file, empty, not an image, truncated or damaged, floating-point pixels, or more
+    than 100 million pixels (a decompression bomb), which is found out before anything is decoded.
+    """
+    name = os.fspath(path)
+    try:
+        size = Path(path).stat().st_size
+        if Path(path).is_file() and size == 0:
+            raise ImageError(
+                "the image file is empty", received=name, valid="a PNG, JPEG or other image file"
+            )
+        with warnings.catch_warnings():
+            # A warning here is Pillow's about bombs or broken metadata; MAX_PIXELS settles the first.
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=_readable_formats()) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise _too_large(name, f"{image.width} x {image.height} pixels")
+                image.load()
+                return np.array(_to_rgb(ImageOps.exif_transpose(image), name))
+    except FileNotFoundError:
+        raise ImageError("there is no such image file", received=name) from None
+    except IsADirectoryError:
+        raise ImageError(
+            "a folder is no image file", received=name, valid="the files in it, by name"
+        ) from None
+    except PermissionError:
+        raise ImageError("the image file cannot be read: permission denied", received=name) from None
+    except Image.UnidentifiedImageError:
+        raise ImageError("the file is not an image", received=name, valid=", ".join(FORMATS)) from None
+    except Image.DecompressionBombError as error:
+        raise _too_large(name, str(error)) from None
+    except _DAMAGED as error:
+        raise ImageError(f"the image file is truncated or damaged ({error})", received=name) from error
+
+
+def _readable_formats() -> list[str]:
+    """FORMATS that this build of Pillow has a reader for."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def _too_large(name: str, size: str) -> ImageError:
+    return ImageError(
+        "the image is too large", received=f"{name}: {size}", valid=f"at most {MAX_PIXELS} pixels"
+    )
+
+
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    if image.mode == "F":
+        raise ImageError("the image has floating-point pixels", received=name, valid="8 or 16 bits a channel")
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 0xFFFF:
+            raise ImageError(
+                "the image has more than 16 bits a channel", received=name, valid="8 or 16 bits a channel"
+            )
+        image = Image.fromarray((values >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        over = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", over.size, (255, 255, 255, 255)), over).convert("RGB")
+    return image.convert("RGB")
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where an image of `width` x `height` pixels lies in the network's input.
+
+    x_network = x_image · placed_width / width + left, and y alike. Coordinates are continuous: pixel k covers
+    [k, k+1].
+    """
+
+    width: int
+    height: int
+    left: int
+    top: int
+    placed_width: int
+    placed_height: int
+
+    def _affine(self) -> tuple[np.ndarray, np.ndarray]:
+        x, y = self.placed_width / self.width, self.placed_height / self.height
+        return np.array([x, y, x, y]), np.array([self.left, self.top, self.left, self.top], dtype=np.float64)
+
+    def to_network(self, boxes: np.ndarray) -> np.ndarray:
+        """Boxes [n, 4] (x1, y1, x2, y2) from image pixels to network pixels, float64."""
+        scale, shift = self._affine()
+        return np.asarray(boxes, dtype=np.float64) * scale + shift
+
+    def to_image(self, boxes: np.ndarray) -> np.ndarray:
+        """Boxes [n, 4] (x1, y1, x2, y2) from network pixels to image pixels, clipped to the image,
+        float64."""
+        scale, shift = self._affine()
+        original = (np.asarray(boxes, dtype=np.float64) - shift) / scale
+        return np.clip(original, 0, [self.width, self.height, self.width, self.height])
+
+
+def letterbox(
+    image: np.ndarray, height: int, width: int, pad_value: tuple[int, int, int]
+) -> tuple[np.ndarray, Placement]:
+    """Fits an image into [height, width] keeping its proportions: uint8 [H, W, 3] → uint8 [height, width, 3].
+
+    Resized by one factor (Pillow's bilinear filter, which averages when it shrinks; sides rounded, at least 1
+    pixel), centred (an odd rest goes right and down), the rest filled with `pad_value`, given in the image's
+    channel order. An image of the right size is returned unchanged, pixel for pixel.
+    """
+    source_height, source_width = image.shape[:2]
+    factor = min(height / source_height, width / source_width)
+    placed_height = min(height, max(1, round(source_height * factor)))
+    placed_width = min(width, max(1, round(source_width * factor)))
+    top, left = (height - placed_height) // 2, (width - placed_width) // 2
+    placement = Placement(source_width, source_height, left, top, placed_width, placed_height)
+    if (placed_height, placed_width) != (source_height, source_width):
+        resized = Image.fromarray(np.ascontiguousarray(image)).resize(
+            (placed_width, placed_height), Image.Resampling.BILINEAR
+        )
+        image = np.asarray(resized)
+    canvas = np.empty((height, width, 3), dtype=np.uint8)
+    canvas[:] = pad_value
+    canvas[top : top + placed_height, left : left + placed_width] = image
+    return canvas, placement
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """The manifest's preprocessing: callable on uint8 [H, W, 3] RGB, gives uint8 [1, 3, height, width],
+    Placement.
+
+    `color` is the channel order of the tensor; `pad_value` is in that order.
+    """
+
+    input: str
+    height: int
+    width: int
+    color: str
+    pad_value: tuple[int, int, int]
+
+    @classmethod
+    def from_manifest(cls, manifest: dict[str, Any]) -> Preprocess:
+        """Reads `manifest["preprocessing"]` (docs/qdq-form.md); ModelFileError where it is missing or not
+        valid."""
+        entry = manifest.get("preprocessing")
+        if not isinstance(entry, dict):
+            raise ModelFileError(
+                "the manifest has no preprocessing, so an image file cannot be fed to the model"
+            )
+        try:
+            pad_value = tuple(int(value) for value in entry["pad_value"])
+            if len(pad_value) != 3 or not all(0 <= value <= 255 for value in pad_value):
+                raise ModelFileError(
+                    "the manifest's pad_value is not valid",
+                    received=entry["pad_value"],
+                    valid="3 numbers, 0 to 255",
+                )
+            loaded = cls(
+                input=str(entry.get("input", "image")),
+                height=int(entry["height"]),
+                width=int(entry["width"]),
+                color=entry["color"],
+                pad_value=pad_value,
+            )
+        except KeyError as error:
+            raise ModelFileError(f"the manifest's preprocessing has no {error}") from None
+        except (TypeError, ValueError) as error:
+            raise ModelFileError(
+                f"the manifest's preprocessing is not valid ({error})", received=entry
+            ) from None
+        if loaded.color not in COLORS:
+            raise ModelFileError("unknown colour order", received=loaded.color, valid=", ".join(COLORS))
+        if entry.get("resize", "letterbox") != "letterbox":
+            raise ModelFileError("unknown resize method", received=entry["resize"], valid="letterbox")
+        if loaded.height < 1 or loaded.width < 1:
+            raise ModelFileError("the input is empty", received=f"{loaded.height} x {loaded.width}")
+        return loaded
+
+    def __call__(self, image: np.ndarray) -> tuple[np.ndarray, Placement]:
+        """ImageError where the array is not uint8 [H, W, 3] with at least one pixel."""
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+            raise ImageError(
+                "the array is no RGB image",
+                received=f"{image.dtype} {list(image.shape)}",
+                valid="uint8 [H, W, 3]",
+            )
+        ordered = image[..., ::-1] if self.color == "BGR" else image
+        placed, placement = letterbox(ordered, self.height, self.width, self.pad_value)
+        return np.ascontiguousarray(placed.transpose(2, 0, 1)[None]), placement
+
+
+def describe_preprocessing(manifest: dict[str, Any]) -> str:
+    """What happens to an image and to the outputs, in a few sentences, for reports. Takes any canonical
+    manifest."""
+    steps = Preprocess.from_manifest(manifest)
+    entry = manifest["preprocessing"]
+    text = (
+        f"Image to `{steps.input}`: decoded to 8-bit RGB (EXIF orientation applied), resized with its proportions kept "
+        f"(bilinear, averaging when shrinking) and centred in {steps.width} x {steps.height} (width x height), padded "
+        f"with {list(steps.pad_value)}, channels in {steps.color} order. The uint8 pixels go in as they are; "
+        f"mean {entry.get('mean')} and std {entry.get('std')} are part of the network."
+    )
+    detector = manifest.get("detector")
+    if detector is None:
+        return text
+    return (
+        f"{text} Outputs ({detector['kind']}): class probability above {detector['score_threshold']}, at most "
+        f"{detector['pre_nms']} candidates a level, class-wise NMS at IoU {detector['nms_iou']}, at most "
+        f"{detector['max_detections']} detections."
+    )
