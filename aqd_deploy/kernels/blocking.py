@@ -18,6 +18,11 @@ STRIP_BYTES = 256 * 1024
 # Bytes a cycle that the second-level cache delivers while the multipliers run, and that a copy moves.
 L2_BYTES_PER_CYCLE = 24.0
 COPY_BYTES_PER_CYCLE = 12.0
+# The part of one step's loop overhead that does not hide behind the multipliers.
+STEP_CYCLES = 0.5
+LOOP_UOPS = 2
+ISSUE_WIDTH = 4
+LOADS_PER_CYCLE = 2
 # Storing one vector through an epilogue, in cycles.
 STORE_CYCLES = 12.0
 
@@ -71,13 +76,21 @@ def _tiles(
     reduction = layout.kernel[0] * layout.segments * layout.steps
     found = []
     for blocks in range(1, min(layout.blocks, 6) + 1):
-        pixel_limit = (dots.registers - dots.spare_registers - blocks) // blocks
+        pixel_limit = ((dots.registers - dots.spare_registers) // dots.width - blocks) // blocks
         for high in range(1, min(spec.out_height, pixel_limit) + 1):
             for wide in range(1, min(spec.out_width, pixel_limit // high) + 1):
                 pixels = high * wide
-                step = max(
-                    pixels * blocks * dots.product_cycles,
-                    (pixels + blocks) * dots.load_cycles,
+                products = pixels * blocks
+                uops = (
+                    products * dots.product_uops
+                    + pixels * dots.sample_uops
+                    + blocks * dots.weight_uops
+                    + LOOP_UOPS
+                )
+                step = STEP_CYCLES + max(
+                    products * dots.product_cycles,
+                    uops / ISSUE_WIDTH,
+                    (pixels + blocks) / LOADS_PER_CYCLE,
                     blocks * dots.lanes * dots.dot / L2_BYTES_PER_CYCLE,
                 )
                 found.append(((high, wide), blocks, reduction * step + pixels * blocks * STORE_CYCLES))

@@ -14,11 +14,12 @@ from tvm import tirx
 
 from aqd_deploy.kernels.blocking import Blocking, choose_blocking
 from aqd_deploy.kernels.dots import Dots
-from aqd_deploy.kernels.emit import Buffer, Emitter, Expr, const, convert, load
+from aqd_deploy.kernels.emit import Buffer, Emitter, Expr, const, load
 from aqd_deploy.kernels.epilogue import BoundEpilogue, bind_epilogue
 from aqd_deploy.kernels.layout import WeightLayout
 from aqd_deploy.kernels.spec import ConvSpec, Epilogue
 from aqd_deploy.kernels.strip import Strip, make_strip, needs_strip
+from aqd_deploy.kernels.windows import window_sums
 
 
 def blocked_layout(spec: ConvSpec, dots: Dots) -> WeightLayout:
@@ -73,7 +74,7 @@ class _BlockedConv:
                 "top", tirx.Min(strip_index * plan.rows, const(self.spec.out_height - plan.rows))
             )
             strip = make_strip(em, self.spec, self.dots, self.data, top, plan.rows, self.copies, self.layout)
-            sums = self._window_sums(strip) if self.spec.odd else None
+            sums = self._window_sums(strip)
             tile_sums = em.alloc("tile", "int32", plan.pixels * plan.blocks * self.dots.lanes)
             groups = -(-self.layout.blocks // plan.blocks)
             share = -(-groups // plan.parts)
@@ -119,32 +120,11 @@ class _BlockedConv:
             )
         return start
 
-    def _window_sums(self, strip: Strip) -> Buffer:
-        """Σ of the samples under the kernel for each output pixel of the strip, int32 [rows · out_width]."""
-        em, spec, layout = self.em, self.spec, self.layout
-        sums = em.alloc("sums", "int32", self.plan.rows * spec.out_width)
-        length, lanes = layout.segment_length, 16
-        count = layout.kernel[0] * layout.segments * length
-        with em.loop("sum_y", self.plan.rows) as y, em.loop("sum_x", spec.out_width) as x:
-            wide = em.alloc("sum_lanes", "int32", lanes)
-            total = em.alloc("sum_total", "int32", 1, "local")
-            correction = -count * self.dots.offset if self._shifted else 0
-            em.store(total, 0, const(correction))
-            em.store(wide, 0, const(0, "int32", lanes), lanes)
-            with em.loop("sum_ky", layout.kernel[0]) as ky, em.loop("sum_segment", layout.segments) as segment:
-                base = em.bind("base", self._sample_base(strip, y, x, ky, segment))
-                if length >= lanes:
-                    with em.loop("sum_k", length // lanes) as k:
-                        value = convert(load(strip.samples, base + k * lanes, lanes), "int32", lanes)
-                        em.store(wide, 0, load(wide, const(0), lanes) + value, lanes)
-                if length % lanes:
-                    with em.loop("sum_rest", length % lanes) as k:
-                        value = convert(load(strip.samples, base + k + (length - length % lanes)), "int32")
-                        em.store(total, 0, load(total, const(0)) + value)
-            with em.loop("sum_lane", lanes) as lane:
-                em.store(total, 0, load(total, const(0)) + load(wide, lane))
-            em.store(sums, y * spec.out_width + x, load(total, const(0)))
-        return sums
+    def _window_sums(self, strip: Strip) -> Buffer | None:
+        if not self.spec.odd:
+            return None
+        correction = -self.layout.reduction * self.dots.offset if self._shifted else 0
+        return window_sums(self.em, self.spec, strip, self.plan.rows, correction)
 
     def _sample_base(self, strip: Strip, y: Expr, x: Expr, ky: Expr, segment: Expr) -> Expr:
         """Where the samples of kernel row `ky` begin for output pixel (y, x) of the strip."""

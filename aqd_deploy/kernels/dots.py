@@ -16,8 +16,9 @@ class Dots:
 
     `sample_dtype` is the type activations have in memory when they are multiplied ("" keeps the type of the input),
     `offset` what is added to int8 activations on the way there, `registers` how many vector registers accumulators,
-    weights and one activation may fill. `product_cycles` and `load_cycles` are the throughput of one dot product and
-    of one load, for choosing blocks.
+    weights and one activation may fill; an accumulator or a weight vector takes `width` of them. The costs choose
+    blocks: `product_cycles` of the multipliers for one dot product, and the micro-operations issued for one product,
+    one weight vector and one sample.
     """
 
     isa: Isa
@@ -27,8 +28,11 @@ class Dots:
     offset: int
     registers: int
     spare_registers: int
+    width: int
     product_cycles: float
-    load_cycles: float = 0.5
+    product_uops: int
+    weight_uops: int
+    sample_uops: int
 
     def sample(self, samples: Buffer, index: Expr) -> Expr:
         """`dot` neighbouring activations, in every lane."""
@@ -67,16 +71,46 @@ class Dots:
 
 DOTS = {
     Isa.VNNI: Dots(
-        Isa.VNNI, lanes=16, dot=4, sample_dtype="uint8", offset=128, registers=32, spare_registers=1,
+        Isa.VNNI,
+        lanes=16,
+        dot=4,
+        sample_dtype="uint8",
+        offset=128,
+        registers=32,
+        spare_registers=1,
+        width=1,
         product_cycles=0.5,
+        product_uops=1,
+        weight_uops=1,
+        sample_uops=1,
     ),
     Isa.AVX2: Dots(
-        Isa.AVX2, lanes=8, dot=2, sample_dtype="int16", offset=0, registers=16, spare_registers=2,
-        product_cycles=0.7,
+        Isa.AVX2,
+        lanes=8,
+        dot=2,
+        sample_dtype="int16",
+        offset=0,
+        registers=16,
+        spare_registers=2,
+        width=1,
+        product_cycles=0.67,
+        product_uops=2,
+        weight_uops=2,
+        sample_uops=1,
     ),
     # Sixteen registers of 128 bits: a vector of eight lanes fills two.
     Isa.PORTABLE: Dots(
-        Isa.PORTABLE, lanes=8, dot=1, sample_dtype="", offset=0, registers=7, spare_registers=1,
-        product_cycles=3.0,
+        Isa.PORTABLE,
+        lanes=8,
+        dot=1,
+        sample_dtype="",
+        offset=0,
+        registers=16,
+        spare_registers=2,
+        width=2,
+        product_cycles=2.0,
+        product_uops=6,
+        weight_uops=4,
+        sample_uops=3,
     ),
 }

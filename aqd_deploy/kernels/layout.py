@@ -41,6 +41,11 @@ class WeightLayout:
         return self.in_channels * (self.kernel[1] if self.dense else 1)
 
     @property
+    def reduction(self) -> int:
+        """Products in one output value."""
+        return self.in_channels * self.kernel[0] * self.kernel[1]
+
+    @property
     def steps(self) -> int:
         return -(-self.segment_length // self.dot)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import tvm
 
+from aqd_deploy.kernels.isa import Isa
 from aqd_deploy.kernels.spec import (
     AddBias,
     ConvSpec,
@@ -17,7 +20,13 @@ from aqd_deploy.kernels.spec import (
     StoreThreshold,
 )
 
-MCPU = {"vnni": "cascadelake", "avx2": "haswell", "portable": "x86-64-v2"}
+MCPU = {Isa.VNNI: "cascadelake", Isa.AVX2: "haswell", Isa.PORTABLE: "x86-64-v2"}
+CPU_FLAGS = {Isa.VNNI: "avx512_vnni", Isa.AVX2: "avx2", Isa.PORTABLE: "sse4_2"}
+
+
+def host_runs(isa: Isa) -> bool:
+    """Whether this machine has the instructions."""
+    return CPU_FLAGS[isa] in Path("/proc/cpuinfo").read_text().split()
 
 
 def compile_functions(functions: dict[str, object], mcpu: str):
@@ -29,7 +38,7 @@ def compile_functions(functions: dict[str, object], mcpu: str):
 
 def assembly(module) -> str:
     """The assembly of a compiled module."""
-    return module.mod.inspect_source("s") if hasattr(module, "mod") else module.inspect_source("s")
+    return module.mod.inspect_source("s")
 
 
 def call(function, inputs: list[np.ndarray], outputs: list[np.ndarray]) -> list[np.ndarray]:
