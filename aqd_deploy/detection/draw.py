@@ -13,8 +13,8 @@ from aqd_deploy.detection.decode import Detections
 
 SMALLEST_SIDE = 480  # images whose longer side is below are enlarged by a whole factor
 PALETTE = (
-    (230, 25, 75), (60, 180, 75), (255, 225, 25), (0, 130, 200), (245, 130, 48), (145, 30, 180), (70, 240, 240),
-    (240, 50, 230), (210, 245, 60), (250, 190, 212), (0, 128, 128), (170, 110, 40),
+    (230, 25, 75), (60, 180, 75), (255, 225, 25), (0, 130, 200), (245, 130, 48), (145, 30, 180),
+    (70, 240, 240), (240, 50, 230), (210, 245, 60), (250, 190, 212), (0, 128, 128), (170, 110, 40),
 )  # fmt: skip
 
 _Box = tuple[int, int, int, int]
@@ -37,20 +37,19 @@ def draw(
     side = max(canvas.size)
     font = ImageFont.load_default(size=max(13, side // 36))
     thickness = max(2, side // 300)
-    taken: list[_Box] = []
+    boxes = [_in_pixels(box, factor) for box in detections.boxes]
     for k in reversed(range(len(detections))):
-        colour = PALETTE[int(detections.labels[k]) % len(PALETTE)]
-        x1, y1, x2, y2 = (round(float(value) * factor) for value in detections.boxes[k])
-        pen.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=thickness)
-    for k in range(len(detections)):
-        label = int(detections.labels[k])
-        text = f"{classes[label]} {detections.scores[k]:.2f}"
-        box = tuple(round(float(value) * factor) for value in detections.boxes[k])
-        plate = _plate(pen, font, text, box, canvas.size, taken)  # type: ignore[arg-type]
-        colour = PALETTE[label % len(PALETTE)]
-        pen.rectangle(plate, fill=colour)
+        x1, y1, x2, y2 = boxes[k]
+        # A dark rim keeps the box visible on a background of its own colour.
+        pen.rectangle((x1 - 1, y1 - 1, x2, y2), outline=(0, 0, 0), width=thickness + 2)
+        pen.rectangle((x1, y1, x2 - 1, y2 - 1), outline=_colour(detections.labels[k]), width=thickness)
+    taken: list[_Box] = []
+    for box, label, score in zip(boxes, detections.labels, detections.scores, strict=True):
+        text = f"{classes[label]} {score:.2f}"
+        plate = _plate(pen, font, text, box, canvas.size, taken)
+        pen.rectangle(plate, fill=_colour(label))
         middle = ((plate[0] + plate[2]) / 2, (plate[1] + plate[3]) / 2)
-        pen.text(middle, text, fill=_ink(colour), font=font, anchor="mm")
+        pen.text(middle, text, fill=_ink(_colour(label)), font=font, anchor="mm")
         taken.append(plate)
     return canvas
 
@@ -66,9 +65,19 @@ def save_png(image: Image.Image, path: str | os.PathLike[str]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def _in_pixels(box: np.ndarray, factor: int) -> _Box:
+    """The box (x1, y1, x2, y2) in pixels of the enlarged image, at least one pixel wide and high."""
+    x1, y1, x2, y2 = (round(float(value) * factor) for value in box)
+    return x1, y1, max(x1 + 1, x2), max(y1 + 1, y2)
+
+
+def _colour(label: int) -> tuple[int, int, int]:
+    return PALETTE[int(label) % len(PALETTE)]
+
+
 def _plate(
     pen: ImageDraw.ImageDraw,
-    font: ImageFont.ImageFont,
+    font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
     text: str,
     box: _Box,
     size: tuple[int, int],

@@ -239,16 +239,17 @@ def describe_preprocessing(manifest: dict[str, Any]) -> str:
     steps = Preprocess.from_manifest(manifest)
     entry = manifest["preprocessing"]
     text = (
-        f"Image to `{steps.input}`: decoded to 8-bit RGB (EXIF orientation applied), resized with its proportions kept "
-        f"(bilinear, averaging when shrinking) and centred in {steps.width} x {steps.height} (width x height), padded "
-        f"with {list(steps.pad_value)}, channels in {steps.color} order. The uint8 pixels go in as they are; "
-        f"mean {entry.get('mean')} and std {entry.get('std')} are part of the network."
+        f"Image to `{steps.input}`: decoded to 8-bit RGB (EXIF orientation applied), resized with its "
+        f"proportions kept (bilinear, averaging when shrinking) and centred in {steps.width} x "
+        f"{steps.height} (width x height), padded with {list(steps.pad_value)}, channels in {steps.color} "
+        f"order. The uint8 pixels go in as they are; mean {entry.get('mean')} and std {entry.get('std')} "
+        f"are part of the network."
     )
     detector = manifest.get("detector")
     if detector is None:
         return text
     return (
-        f"{text} Outputs ({detector['kind']}): class probability above {detector['score_threshold']}, at most "
-        f"{detector['pre_nms']} candidates a level, class-wise NMS at IoU {detector['nms_iou']}, at most "
-        f"{detector['max_detections']} detections."
+        f"{text} Outputs ({detector['kind']}): class probability above {detector['score_threshold']}, "
+        f"at most {detector['pre_nms']} candidates a level, class-wise NMS at IoU {detector['nms_iou']}, "
+        f"at most {detector['max_detections']} detections."
     )

@@ -78,10 +78,10 @@ def _check_annotations(document: dict[str, Any]) -> None:
         if not document[key]:
             raise AqdError(f"the annotations' list {key!r} is empty: there is nothing to measure")
     for record in document["annotations"]:
-        # pycocotools fails on the first and silently counts nothing without the second.
-        box = record.get("bbox", (0, 0, 0, 0))
+        _check_fields(record, {"image_id", "category_id", "bbox"}, "an annotation")
+        # Without the first pycocotools fails, without the second it counts the object in no size.
         record.setdefault("iscrowd", 0)
-        record.setdefault("area", box[2] * box[3])
+        record.setdefault("area", record["bbox"][2] * record["bbox"][3])
     ids = [record.get("id") for record in document["annotations"]]
     if len(set(ids)) != len(ids) or None in ids:
         raise AqdError("the annotations' ids are not unique")
@@ -94,9 +94,7 @@ def _check_annotations(document: dict[str, Any]) -> None:
 
 def _check_results(document: dict[str, Any], results: list[dict[str, Any]]) -> None:
     for record in results:
-        missing = {"image_id", "category_id", "bbox", "score"} - set(record)
-        if missing:
-            raise AqdError(f"a result has no {', '.join(sorted(missing))}", received=record)
+        _check_fields(record, {"image_id", "category_id", "bbox", "score"}, "a result")
     for key, of in (("image_id", "images"), ("category_id", "categories")):
         known = {record["id"] for record in document[of]}
         unknown = sorted({record[key] for record in results} - known, key=str)
@@ -106,3 +104,14 @@ def _check_results(document: dict[str, Any], results: list[dict[str, Any]]) -> N
                 received=", ".join(map(str, unknown[:5])),
                 valid=", ".join(map(str, sorted(known, key=str)[:10])) + (" ..." if len(known) > 10 else ""),
             )
+
+
+def _check_fields(record: dict[str, Any], fields: set[str], kind: str) -> None:
+    missing = fields - set(record)
+    if missing:
+        raise AqdError(f"{kind} has no {', '.join(sorted(missing))}", received=record)
+    box = record["bbox"]
+    if not isinstance(box, list | tuple) or len(box) != 4:
+        raise AqdError(
+            f"the bbox of {kind} is not valid", received=box, valid="four numbers: x, y, width, height"
+        )
