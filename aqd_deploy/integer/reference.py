@@ -1,0 +1,72 @@
+"""The reference: onnxruntime on the CPU runs an ONNX file as it is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import ModelProto, helper
+
+from aqd_deploy.errors import ModelFileError, ShapeError
+from aqd_deploy.integer.files import load_onnx
+
+
+class ReferenceRunner:
+    """Runs integer (or QDQ) ONNX; inputs and outputs are dicts of numpy arrays by the file's own names."""
+
+    def __init__(
+        self,
+        model: ModelProto | str | os.PathLike[str],
+        threads: int | None = None,
+        *,
+        with_intermediates: Sequence[str] | bool = False,
+    ) -> None:
+        """`with_intermediates`: names of further tensors to return, or True for all of the graph's nodes' outputs.
+
+        Raises ModelFileError for a file or model that onnxruntime can't load.
+        """
+        proto = load_onnx(Path(model)) if isinstance(model, (str, os.PathLike)) else model
+        if with_intermediates:
+            proto = _with_outputs(proto, with_intermediates)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        if threads is not None:
+            options.intra_op_num_threads = threads
+            options.inter_op_num_threads = 1
+        try:
+            self._session = onnxruntime.InferenceSession(
+                proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            raise ModelFileError(
+                "onnxruntime can't load the model", received=str(error).splitlines()[0]
+            ) from error
+        self.inputs = {i.name: (tuple(i.shape), i.type) for i in self._session.get_inputs()}
+        self.outputs = [o.name for o in self._session.get_outputs()]
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """All outputs by name; ShapeError for a missing input or one of another shape."""
+        for name, (shape, _) in self.inputs.items():
+            if name not in inputs:
+                raise ShapeError(f"input {name} is missing", received=", ".join(inputs) or "no inputs")
+            if tuple(inputs[name].shape) != shape:
+                raise ShapeError(
+                    f"input {name} has another shape", received=list(inputs[name].shape), valid=str(list(shape))
+                )
+        values = self._session.run(self.outputs, {name: inputs[name] for name in self.inputs})
+        return dict(zip(self.outputs, values, strict=True))
+
+
+def _with_outputs(model: ModelProto, names: Sequence[str] | bool) -> ModelProto:
+    """A copy of the model that also returns intermediate tensors."""
+    wider = onnx.ModelProto()
+    wider.CopyFrom(model)
+    present = {value.name for value in wider.graph.output}
+    every = [name for node in wider.graph.node for name in node.output if name]
+    wanted = every if isinstance(names, bool) else list(names)
+    wider.graph.output.extend(helper.make_empty_tensor_value_info(n) for n in wanted if n not in present)
+    return wider

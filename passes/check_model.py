@@ -1,0 +1,203 @@
+"""Refuses, with the reason and the next command, what no later pass could lower."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import onnx
+from onnx import ModelProto, TensorProto
+
+from aqd_deploy.errors import ModelFileError, ShapeError, UnsupportedModelError
+from aqd_deploy.integer.dialect import DOMAIN
+from aqd_deploy.passes.graph import PassResult
+
+SUPPORTED = (
+    "Add",
+    "BatchNormalization",
+    "Clip",
+    "Concat",
+    "Constant",
+    "Conv",
+    "DequantizeLinear",
+    "Identity",
+    "MaxPool",
+    "Mul",
+    "QuantizeLinear",
+    "Relu",
+    "Resize",
+)
+
+_GROUP_NORM = (
+    "it recomputes mean and variance from the tensor at inference, which has no integer form; "
+    "AQD uses multi-level batch norm in its place"
+)
+_REASONS = {
+    "GroupNormalization": _GROUP_NORM,
+    "InstanceNormalization": "GroupNorm exported as InstanceNormalization: " + _GROUP_NORM,
+    "LayerNormalization": "its statistics are computed at inference, which has no integer form",
+    "Softmax": "its exponentials and division have no integer form in the dialect",
+    "Sigmoid": "scores are decoded behind the integer program; end the file at the head outputs",
+    "AveragePool": "the dialect has no average",
+    "GlobalAveragePool": "the dialect has no average",
+    "ConvTranspose": "the dialect upsamples by nearest neighbour only",
+    "Gemm": "the dialect has convolutions only; export linear layers as 1x1 convolutions",
+    "MatMul": "the dialect has convolutions only; export linear layers as 1x1 convolutions",
+}
+_NEXT = {
+    "GroupNormalization": "train with multi-level batch norm in the heads, then aqd-deploy export",
+    "InstanceNormalization": "train with multi-level batch norm in the heads, then aqd-deploy export",
+    "Sigmoid": "aqd-deploy export, which ends the file at the heads",
+}
+MINIMUM_OPSET = 13
+
+
+class CheckModel:
+    """The first pass; it works on the ONNX file.
+
+    1. The file is for ONNX opset 13 or later and isn't already integer.
+    2. Every operator is one the passes know; GroupNorm is named as such even where it was exported as
+       InstanceNormalization between reshapes.
+    3. Every input has a static shape, or `shape` gives it; batch is 1.
+    """
+
+    name = "check_model"
+    requires = "an ONNX model with float semantics"
+    ensures = "known operators only, static shapes, batch 1"
+
+    def __init__(self, shape: Mapping[str, Sequence[int]] | Sequence[int] | None = None) -> None:
+        self.shape = shape
+
+    def run(self, model: ModelProto) -> PassResult:
+        """Checks `model` and fixes its input shapes in place."""
+        result = PassResult(self.name)
+        self._check_opset(model)
+        self._check_operators(model)
+        self._fix_shapes(model, result)
+        return result
+
+    def _check_opset(self, model: ModelProto) -> None:
+        """Case 1."""
+        domains = {entry.domain: entry.version for entry in model.opset_import}
+        if DOMAIN in domains:
+            raise UnsupportedModelError(
+                "this file is integer ONNX already", next_command="aqd-deploy compile FILE"
+            )
+        version = max(domains.get("", 0), domains.get("ai.onnx", 0))
+        if version < MINIMUM_OPSET:
+            raise UnsupportedModelError(
+                "the file's ONNX opset is too old",
+                received=version,
+                valid=f"opset {MINIMUM_OPSET} or later",
+                next_command="onnx.version_converter, or export again with opset 21",
+            )
+
+    def _check_operators(self, model: ModelProto) -> None:
+        """Case 2. Reasons that people know by name come first: a GroupNorm is not reported as an unknown Reshape."""
+        unknown = [
+            node
+            for node in model.graph.node
+            if node.domain not in ("", "ai.onnx") or node.op_type not in SUPPORTED
+        ]
+        unknown.sort(key=lambda node: node.op_type not in _REASONS)
+        if not unknown:
+            return
+        node = unknown[0]
+        op_type = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+        reason = _REASONS.get(node.op_type, "the integer dialect has no word for it")
+        raise UnsupportedModelError(
+            f"node {node.name or node.output[0]}: {op_type} can't be lowered: {reason}",
+            received=op_type,
+            valid=", ".join(SUPPORTED),
+            next_command=_NEXT.get(node.op_type, "aqd-deploy inspect FILE, then export without this operator"),
+        )
+
+    def _fix_shapes(self, model: ModelProto, result: PassResult) -> None:
+        """Case 3."""
+        constants = {tensor.name for tensor in model.graph.initializer}
+        inputs = [value for value in model.graph.input if value.name not in constants]
+        given = self._given_shapes(inputs)
+        for value in inputs:
+            dims = value.type.tensor_type.shape.dim
+            if value.name in given:
+                wanted = given[value.name]
+                if len(wanted) != len(dims) and len(dims):
+                    raise ShapeError(
+                        f"input {value.name} has {len(dims)} dimensions",
+                        received=list(wanted),
+                        valid=f"{len(dims)} numbers",
+                    )
+                value.type.CopyFrom(
+                    onnx.helper.make_tensor_type_proto(value.type.tensor_type.elem_type, list(wanted))
+                )
+                result.changed.append(f"input {value.name}: shape set to {list(wanted)}")
+            sizes = [d.dim_value if d.HasField("dim_value") else 0 for d in value.type.tensor_type.shape.dim]
+            if len(sizes) != 4 or min(sizes) < 1:
+                shown = [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
+                raise ShapeError(
+                    f"input {value.name} has a dynamic or impossible shape",
+                    received=shown,
+                    valid="four positive numbers: 1, channels, height, width",
+                    next_command="aqd-deploy lower FILE --shape 1,3,320,320 -o OUT",
+                )
+            if sizes[0] != 1:
+                raise ShapeError(
+                    f"input {value.name} has a batch of {sizes[0]}",
+                    received=sizes,
+                    valid="batch 1",
+                    next_command="aqd-deploy lower FILE --shape 1,C,H,W -o OUT",
+                )
+            if value.type.tensor_type.elem_type not in (TensorProto.UINT8, TensorProto.INT8, TensorProto.FLOAT):
+                raise UnsupportedModelError(
+                    f"input {value.name} is neither uint8, int8 nor float32",
+                    received=onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type),
+                )
+        if given:
+            _forget_shapes(model)
+
+    def _given_shapes(self, inputs: Sequence[onnx.ValueInfoProto]) -> dict[str, Sequence[int]]:
+        if self.shape is None:
+            return {}
+        if isinstance(self.shape, Mapping):
+            names = [value.name for value in inputs]
+            unknown = [name for name in self.shape if name not in names]
+            if unknown:
+                raise ShapeError(f"the model has no input {unknown[0]}", valid=", ".join(names))
+            return dict(self.shape)
+        return {value.name: list(self.shape) for value in inputs}
+
+
+def _forget_shapes(model: ModelProto) -> None:
+    """Drops inferred shapes, which belong to the old input shape."""
+    del model.graph.value_info[:]
+    for value in model.graph.output:
+        value.type.tensor_type.ClearField("shape")
+
+
+def infer_shapes(model: ModelProto) -> dict[str, tuple[int, ...]]:
+    """Static shape of every tensor; ShapeError where inference leaves one open."""
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    except onnx.shape_inference.InferenceError as error:
+        raise ShapeError(f"shapes don't fit together: {_first_line(error)}") from error
+    except (ValueError, RuntimeError) as error:
+        raise ModelFileError(f"shape inference failed: {_first_line(error)}") from error
+    shapes: dict[str, tuple[int, ...]] = {}
+    for value in [*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output]:
+        dims = value.type.tensor_type.shape.dim
+        sizes = tuple(d.dim_value if d.HasField("dim_value") else 0 for d in dims)
+        if value.type.tensor_type.HasField("shape") and all(sizes):
+            shapes[value.name] = sizes
+    constants = {tensor.name for tensor in model.graph.initializer}
+    for node in inferred.graph.node:
+        for name in node.output:
+            if name and name not in shapes and name not in constants and node.op_type != "Constant":
+                raise ShapeError(
+                    f"the shape of {name} isn't static",
+                    next_command="aqd-deploy lower FILE --shape 1,3,320,320 -o OUT",
+                )
+    return shapes
+
+
+def _first_line(error: Exception) -> str:
+    text = [line for line in str(error).splitlines() if line.strip()]
+    return text[0] if text else type(error).__name__

@@ -1,0 +1,220 @@
+"""Turns QuantizeLinear, Clip and DequantizeLinear into quantizers, scales and integer weights."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+from onnx import TensorProto
+
+from aqd_deploy.errors import ScaleError, UnsupportedModelError
+from aqd_deploy.integer.ranges import Interval
+from aqd_deploy.integer.rational import ChannelForm, exact_list
+from aqd_deploy.integer.staircase import Quantizer
+from aqd_deploy.passes.graph import Graph, Node, Pass, PassResult, Weights
+
+_LEVELS = {"uint8": (0, 255), "int8": (-128, 127), "uint4": (0, 15), "int4": (-8, 7), "int16": (-32768, 32767)}
+_STORAGE = {"uint8": "uint8", "int8": "int8", "uint4": "uint8", "int4": "int8"}
+
+
+class FoldQuantizers(Pass):
+    """Quantizers by their meaning; every constant is taken as the exact rational it is.
+
+    1. Weights (Eq. 3): DequantizeLinear of constants, with or without a Clip, becomes integer weights and one scale per
+       output channel. A float constant behind QuantizeLinear is quantized here, as onnxruntime would.
+    2. Activations (Eq. 2): QuantizeLinear, then Clip if there is one, becomes `Quantize`:
+       clip(round_half_even(x / step) + zero_point, lo, hi).
+    3. DequantizeLinear of an integer tensor becomes `Scale`: x = step·(η − zero_point), per channel for the image.
+    """
+
+    name = "fold_quantizers"
+    requires = "nodes as in the QDQ file"
+    ensures = "no QuantizeLinear or DequantizeLinear; weights are integers"
+
+    def run(self, graph: Graph) -> PassResult:
+        """ScaleError for a scale that is no positive finite number, UnsupportedModelError for other forms."""
+        self.graph, self.result = graph, PassResult(self.name)
+        self.producers: dict[str, Node] = {}
+        nodes: list[Node] = []
+        for node in graph.nodes:
+            rewritten = self._rewrite(node)
+            if rewritten is not None:
+                nodes.append(rewritten)
+                self.producers[rewritten.output] = rewritten
+        graph.nodes = nodes
+        graph.remove_dead()
+        return self.result
+
+    def _rewrite(self, node: Node) -> Node | None:
+        constants = self.graph.constants
+        first = node.inputs[0]
+        if node.op == "QuantizeLinear":
+            if first in constants:
+                constants[node.output] = self._quantized_constant(node)
+                return None
+            return self._quantize(node)
+        if node.op == "Clip" and first in constants:
+            low, high = self._clip_bounds(node)
+            constants[node.output] = np.clip(constants[first], low, high)
+            self._origin[node.output] = self._origin.get(first, first)
+            return None
+        if node.op == "Clip" and self._is_integer(first):
+            return self._narrow(node)
+        if node.op == "DequantizeLinear":
+            if first in constants:
+                self._weights(node)
+                return None
+            return self._scale(node)
+        return node
+
+    @property
+    def _origin(self) -> dict[str, str]:
+        """Folded constant to the initializer it comes from: weights keep the initializer's name."""
+        return self.__dict__.setdefault("_origin_table", {})
+
+    def _is_integer(self, name: str) -> bool:
+        producer = self.producers.get(name)
+        return producer is not None and producer.op == "Quantize"
+
+    def _scales(self, node: Node) -> list[Fraction]:
+        """The positive finite scales of a Q or DQ node."""
+        name = node.inputs[1]
+        if name not in self.graph.constants:
+            raise UnsupportedModelError(
+                f"node {node.label}: scale {name} isn't a constant", valid="static quantization"
+            )
+        values = self.graph.constants[name].astype(np.float64).ravel()
+        for value in values.tolist():
+            if not math.isfinite(value) or value <= 0:
+                raise ScaleError(
+                    f"node {node.label}: scale {name} can't be a quantization step",
+                    received=value,
+                    valid="positive finite numbers",
+                    next_command="retrain or recalibrate this quantizer, then aqd-deploy export",
+                )
+        return exact_list(values)
+
+    def _zero_points(self, node: Node) -> tuple[list[int], str]:
+        """Zero points and the name of their type, which is the quantized type; uint8 zero where absent."""
+        if len(node.inputs) < 3 or not node.inputs[2]:
+            output_type = node.attributes.get("output_dtype", 0) or TensorProto.UINT8
+            return [0], TensorProto.DataType.Name(output_type).lower()
+        name = node.inputs[2]
+        if name not in self.graph.constants:
+            raise UnsupportedModelError(
+                f"node {node.label}: zero point {name} isn't a constant", valid="static quantization"
+            )
+        array = self.graph.constants[name]
+        return [int(v) for v in array.astype(np.int64).ravel()], str(array.dtype)
+
+    def _quantizer(self, node: Node) -> tuple[Quantizer, str]:
+        steps = self._scales(node)
+        zeros, dtype = self._zero_points(node)
+        if dtype not in _STORAGE:
+            raise UnsupportedModelError(
+                f"node {node.label}: activations quantized to {dtype}", valid=", ".join(sorted(_STORAGE))
+            )
+        if len(set(steps)) > 1 or len(set(zeros)) > 1:
+            raise UnsupportedModelError(
+                f"node {node.label}: activations quantized with one scale per channel",
+                valid="one scale a tensor",
+            )
+        lo, hi = _LEVELS[dtype]
+        return Quantizer(steps[0], lo, hi, zeros[0]), dtype
+
+    def _quantize(self, node: Node) -> Node:
+        """Case 2 without its Clip."""
+        quantizer, dtype = self._quantizer(node)
+        self.result.changed.append(f"{node.label}: activation quantizer, step {float(quantizer.step):.6g}")
+        attributes = {"quantizer": quantizer, "dtype": _STORAGE[dtype]}
+        return Node("Quantize", [node.inputs[0]], node.output, attributes, node.source)
+
+    def _narrow(self, node: Node) -> Node:
+        """Case 2: the Clip narrows its quantizer's range. Other readers of the unclipped levels keep theirs."""
+        producer = self.producers[node.inputs[0]]
+        quantizer = producer.attributes["quantizer"]
+        low, high = self._clip_bounds(node)
+        low, high = max(int(low), quantizer.lo), min(int(high), quantizer.hi)
+        if low > high:
+            raise UnsupportedModelError(f"node {node.label}: Clip leaves no level", received=(low, high))
+        narrowed = replace(quantizer, lo=low, hi=high)
+        attributes = {**producer.attributes, "quantizer": narrowed}
+        self.result.changed.append(f"{node.label}: range of {producer.label} narrowed to {low}..{high}")
+        return Node("Quantize", producer.inputs, node.output, attributes, producer.source)
+
+    def _clip_bounds(self, node: Node) -> tuple[float, float]:
+        bounds = []
+        for i, default in ((1, -math.inf), (2, math.inf)):
+            name = node.inputs[i] if len(node.inputs) > i else ""
+            if name and name not in self.graph.constants:
+                raise UnsupportedModelError(f"node {node.label}: Clip bound {name} isn't a constant")
+            bounds.append(self.graph.constants[name].item() if name else default)
+        return bounds[0], bounds[1]
+
+    def _scale(self, node: Node) -> Node:
+        """Case 3."""
+        source = node.inputs[0]
+        channels = self.graph.shapes[source][1]
+        steps = self._scales(node)
+        zeros, _ = self._zero_points(node)
+        if (len(steps) > 1 or len(zeros) > 1) and node.attributes.get("axis", 1) not in (1, -3):
+            raise UnsupportedModelError(f"node {node.label}: scales along axis {node.attributes['axis']}")
+        if len(steps) not in (1, channels) or len(zeros) not in (1, channels):
+            raise UnsupportedModelError(f"node {node.label}: {len(steps)} scales for {channels} channels")
+        steps = steps * (channels // len(steps))
+        zeros = zeros * (channels // len(zeros))
+        if source in self.graph.inputs:
+            lo, hi = _LEVELS["int8" if self.graph.inputs[source] == TensorProto.INT8 else "uint8"]
+            self.graph.ranges[source] = Interval.uniform(channels, lo, hi)
+        elif not self._is_integer(source):
+            raise UnsupportedModelError(
+                f"node {node.label}: DequantizeLinear of {source}, which isn't quantized"
+            )
+        forms = [ChannelForm(s, -s * z) for s, z in zip(steps, zeros, strict=True)]
+        attributes = {"forms": forms, "zero_points": zeros}
+        return Node("Scale", [source], node.output, attributes, node.source)
+
+    def _quantized_constant(self, node: Node) -> np.ndarray:
+        """Case 1 for a float constant: QuantizeLinear as onnxruntime computes it, in float32."""
+        values = self.graph.constants[node.inputs[0]].astype(np.float32)
+        self._scales(node)
+        zeros, dtype = self._zero_points(node)
+        if dtype not in _LEVELS:
+            raise UnsupportedModelError(f"node {node.label}: weights quantized to {dtype}")
+        lo, hi = _LEVELS[dtype]
+        shape = [1] * values.ndim
+        scale = self.graph.constants[node.inputs[1]].astype(np.float32)
+        if scale.size > 1:
+            shape[node.attributes.get("axis", 1)] = scale.size
+        levels = np.rint(values / scale.reshape(shape)).astype(np.int64)
+        zero = np.array(zeros, dtype=np.int64).reshape(shape if len(zeros) > 1 else [1] * values.ndim)
+        self._origin[node.output] = node.inputs[0]
+        return np.clip(levels + zero, lo, hi)
+
+    def _weights(self, node: Node) -> None:
+        """Case 1. The name is the initializer's, so that a shared one stays one."""
+        name = node.inputs[0]
+        values = self.graph.constants[name].astype(np.int64)
+        if values.ndim != 4:
+            raise UnsupportedModelError(
+                f"node {node.label}: constant {name} of {values.ndim} dimensions is dequantized",
+                valid="convolution weights [O, I, kh, kw]",
+            )
+        scales = self._scales(node)
+        zeros, _ = self._zero_points(node)
+        if any(zeros):
+            raise UnsupportedModelError(
+                f"node {node.label}: weight zero point", received=zeros[0], valid="0 (symmetric weights)"
+            )
+        if len(scales) not in (1, values.shape[0]) or (
+            len(scales) > 1 and node.attributes.get("axis", 1) not in (0, -4)
+        ):
+            raise UnsupportedModelError(
+                f"node {node.label}: {len(scales)} weight scales", valid="one, or one per output channel (axis 0)"
+            )
+        scales = scales * (values.shape[0] // len(scales))
+        forms = [ChannelForm(scale) for scale in scales]
+        self.graph.weights[node.output] = Weights(self._origin.get(name, name), values, forms)
+        self.result.changed.append(f"{node.label}: integer weights {name}")

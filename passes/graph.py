@@ -1,0 +1,149 @@
+"""The graph that the passes rewrite: a list of nodes in topological order between the QDQ file and the integer file.
+
+Tensors are of two kinds. *Real* ones are what the QDQ file computes with; *integer* ones are what the integer file will
+hold. `Scale` nodes go from an integer tensor to the real one it stands for, `Quantize` nodes the other way. The passes push
+them towards each other until no real tensor is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from aqd_deploy.integer.ranges import Interval
+from aqd_deploy.integer.rational import ChannelForm
+
+
+@dataclass(eq=False)
+class Node:
+    """One operation with one output. `source` names the node of the QDQ file it comes from."""
+
+    op: str
+    inputs: list[str]
+    output: str
+    attributes: dict[str, Any] = field(default_factory=dict)
+    source: str = ""
+
+    @property
+    def label(self) -> str:
+        """How messages name the node: its name in the QDQ file, else its output."""
+        return self.source or self.output
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Integer convolution weights [O, I/group, kh, kw] (int64) of one initializer, and one scale per output channel."""
+
+    name: str
+    values: np.ndarray
+    forms: list[ChannelForm]
+
+
+@dataclass
+class Graph:
+    """Nodes in topological order, tensor shapes, constants, and what the manifest will say."""
+
+    name: str
+    inputs: dict[str, int]
+    outputs: list[str]
+    nodes: list[Node]
+    shapes: dict[str, tuple[int, ...]]
+    constants: dict[str, np.ndarray] = field(default_factory=dict)
+    weights: dict[str, Weights] = field(default_factory=dict)
+    ranges: dict[str, Interval] = field(default_factory=dict)
+    output_forms: dict[str, list[ChannelForm]] = field(default_factory=dict)
+    manifest: dict[str, Any] = field(default_factory=dict)
+    _fresh: int = 0
+
+    def producers(self) -> dict[str, Node]:
+        """Tensor name to the node that makes it."""
+        return {node.output: node for node in self.nodes}
+
+    def consumers(self) -> dict[str, list[Node]]:
+        """Tensor name to the nodes that read it, in order; a node that reads it twice is listed once."""
+        table: dict[str, list[Node]] = {}
+        for node in self.nodes:
+            for name in dict.fromkeys(node.inputs):
+                table.setdefault(name, []).append(node)
+        return table
+
+    def fresh(self, base: str) -> str:
+        """A tensor name that the graph does not have yet."""
+        taken = self.shapes
+        name = base
+        while name in taken or name in self.constants:
+            self._fresh += 1
+            name = f"{base}_{self._fresh}"
+        return name
+
+    def remove_dead(self) -> list[Node]:
+        """Drops nodes whose output nothing reads; returns them."""
+        wanted = set(self.outputs)
+        kept: list[Node] = []
+        dead: list[Node] = []
+        for node in reversed(self.nodes):
+            if node.output in wanted:
+                wanted.update(node.inputs)
+                kept.append(node)
+            else:
+                dead.append(node)
+        self.nodes = kept[::-1]
+        return dead
+
+
+@dataclass
+class PassResult:
+    """What a pass did: how many rewrites, what changed, and why each candidate left alone was left alone."""
+
+    name: str
+    changed: list[str] = field(default_factory=list)
+    left_alone: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able view."""
+        return {"pass": self.name, "changed": self.changed, "left_alone": self.left_alone}
+
+
+class Pass:
+    """One rewrite of the graph, in place.
+
+    `requires` and `ensures` are sentences for people; `check_ensures` tests what can be tested cheaply and raises
+    AssertionError where a pass has a bug.
+    """
+
+    name = ""
+    requires = ""
+    ensures = ""
+
+    def run(self, graph: Graph) -> PassResult:
+        """Rewrites `graph`; raises the typed errors of aqd_deploy.errors for what it must refuse."""
+        raise NotImplementedError
+
+
+def topological(nodes: Iterable[Node], available: set[str]) -> list[Node]:
+    """The nodes reordered so that inputs come before their readers; `available` are the names known from the start.
+
+    Keeps the given order wherever it can.
+    """
+    waiting = list(nodes)
+    made = {node.output for node in waiting}
+    done = set(available)
+    ordered: list[Node] = []
+    while waiting:
+        rest = []
+        for node in waiting:
+            if all(name in done or name not in made for name in node.inputs):
+                ordered.append(node)
+                done.add(node.output)
+            else:
+                rest.append(node)
+        if len(rest) == len(waiting):
+            raise ValueError(f"the graph has a cycle through {rest[0].output}")
+        waiting = rest
+    return ordered
+
+
+Explain = Callable[[PassResult], None]

@@ -1,0 +1,186 @@
+"""Makes every convolution an integer one; the scales move behind it."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+
+from aqd_deploy.errors import UnsupportedModelError
+from aqd_deploy.integer import ranges
+from aqd_deploy.integer.rational import ChannelForm, exact_list
+from aqd_deploy.passes.graph import Graph, Node, Pass, PassResult, Weights
+
+_GEOMETRY = ("strides", "pads", "dilations", "group")
+
+
+class IntegerConvolutions(Pass):
+    """Eq. 4: Conv(η_x·α_x, η_w·α_w) + bias = acc·α_x·α_w + bias with acc = ConvInteger(η_x, η_w), exact.
+
+    1. Weights that fit int8: `ConvInteger`.
+    2. Odd weights beyond int8 (8-bit AQD, q = 2w + 1): `ConvOdd` with w int8; acc = 2·(x ∗ w) + (x ∗ 1).
+    3. The image: uint8 pixels p stand for (p − mean)·α. The convolution takes the pixels; Σ_w·mean moves into the
+       offset, and the padding is the mean pixel (`PadImage`), which stands for 0.
+    4. An input with a zero point, the same in every channel: ConvInteger's x_zero_point.
+    5. The float bias stays an exact offset of the accumulators' scale.
+
+    Refused: an input or weights that aren't quantized (AQD* keeps the first and last layers in float), per-channel
+    scales of an input, 8-bit odd weights in a grouped convolution.
+    """
+
+    name = "integer_convolutions"
+    requires = "fold_quantizers"
+    ensures = "no Conv; every accumulator is followed by a Scale"
+
+    def run(self, graph: Graph) -> PassResult:
+        """UnsupportedModelError for a convolution that isn't quantized on both sides."""
+        result = PassResult(self.name)
+        self.stored: dict[str, np.ndarray] = {}
+        producers = graph.producers()
+        nodes: list[Node] = []
+        for node in graph.nodes:
+            if node.op == "Conv":
+                nodes += self._lower(graph, node, producers)
+                result.changed.append(f"{node.label}: {nodes[-2].op}")
+            else:
+                nodes.append(node)
+        graph.nodes = nodes
+        graph.remove_dead()
+        return result
+
+    def _lower(self, graph: Graph, node: Node, producers: dict[str, Node]) -> list[Node]:
+        scale = producers.get(node.inputs[0])
+        weights = graph.weights.get(node.inputs[1])
+        if scale is None or scale.op != "Scale" or weights is None:
+            which = "weights aren't" if weights is None else "input isn't"
+            raise UnsupportedModelError(
+                f"convolution {node.label}: its {which} quantized, so it is a float layer (AQD* leaves the first and "
+                "the last layers in float)",
+                valid="quantized convolutions only: AQD with 8-bit first and last layers",
+                next_command="aqd-deploy export of a network trained with AQD",
+            )
+        forms, zeros = scale.attributes["forms"], scale.attributes["zero_points"]
+        if len({form.a for form in forms}) > 1:
+            raise UnsupportedModelError(
+                f"convolution {node.label}: its input has one scale per channel",
+                valid="one scale a tensor; for the image std = [s, s, s]",
+                next_command="aqd-deploy export with std [1, 1, 1]",
+            )
+        attributes = self._geometry(graph, node)
+        alphas = [forms[0].a * form.a for form in weights.forms]
+        bias = [Fraction(0)] * len(alphas)
+        if len(node.inputs) > 2 and node.inputs[2]:
+            bias = exact_list(graph.constants[node.inputs[2]])
+        prefix: list[Node] = []
+        source, extra = scale.inputs[0], []
+        if any(zeros) and (source in graph.inputs or len(set(zeros)) > 1):
+            sums = self._mean_response(weights, zeros, attributes["group"])
+            bias = [b - alpha * s for b, alpha, s in zip(bias, alphas, sums, strict=True)]
+            source = self._pad_image(graph, node, source, zeros, attributes, prefix)
+            zeros = [0]
+        elif any(zeros):
+            name = graph.fresh(f"{node.output}_zero_point")
+            dtype = producers[source].attributes["dtype"]
+            graph.constants[name] = np.array(zeros[0], dtype=dtype)
+            extra = [name]
+        accumulator = graph.fresh(f"{node.output}_acc")
+        graph.shapes[accumulator] = graph.shapes[node.output]
+        out = [ChannelForm(alpha, offset) for alpha, offset in zip(alphas, bias, strict=True)]
+        convolution = self._convolution(graph, node, source, weights, extra, accumulator, attributes)
+        convolution.attributes["zero_point"] = zeros[0]
+        behind = Node("Scale", [accumulator], node.output, {"forms": out, "zero_points": [0]}, node.source)
+        return [*prefix, convolution, behind]
+
+    def _geometry(self, graph: Graph, node: Node) -> dict:
+        attributes = node.attributes
+        auto_pad = attributes.get("auto_pad", "NOTSET")
+        if auto_pad not in ("NOTSET", "VALID", ""):
+            raise UnsupportedModelError(
+                f"convolution {node.label}: auto_pad", received=auto_pad, valid="explicit pads"
+            )
+        return {
+            "strides": list(attributes.get("strides", [1, 1])),
+            "pads": list(attributes.get("pads", [0, 0, 0, 0])),
+            "dilations": list(attributes.get("dilations", [1, 1])),
+            "group": int(attributes.get("group", 1)),
+        }
+
+    def _mean_response(self, weights: Weights, zeros: list[int], group: int) -> list[int]:
+        """Σ w·mean per output channel (case 3)."""
+        out_channels, per_group = weights.values.shape[:2]
+        means = np.array(zeros, dtype=np.int64)
+        index = np.repeat(np.arange(group), out_channels // group)[:, None] * per_group + np.arange(per_group)
+        if len(zeros) == 1:
+            index = np.zeros_like(index)
+        return [int(v) for v in (weights.values.sum(axis=(2, 3)) * means[index]).sum(axis=1)]
+
+    def _pad_image(
+        self, graph: Graph, node: Node, source: str, zeros: list[int], attributes: dict, prefix: list[Node]
+    ) -> str:
+        """Case 3: pads with the mean pixel; the convolution is left without pads."""
+        top, left, bottom, right = attributes["pads"]
+        if not any(attributes["pads"]):
+            return source
+        shape = graph.shapes[source]
+        channels = shape[1]
+        values = graph.fresh(f"{source}_mean")
+        means = np.array(zeros * (channels // len(zeros)), dtype=np.int64)
+        if means.min() < 0 or means.max() > 255:
+            raise UnsupportedModelError(
+                f"convolution {node.label}: mean pixel", received=zeros, valid="0..255"
+            )
+        graph.constants[values] = means.astype(np.uint8).reshape(1, channels, 1, 1)
+        padded = graph.fresh(f"{source}_padded")
+        graph.shapes[padded] = (shape[0], channels, shape[2] + top + bottom, shape[3] + left + right)
+        pads = [0, 0, top, left, 0, 0, bottom, right]
+        prefix.append(Node("PadImage", [source, values], padded, {"pads": pads}, node.source))
+        attributes["pads"] = [0, 0, 0, 0]
+        return padded
+
+    def _convolution(
+        self,
+        graph: Graph,
+        node: Node,
+        source: str,
+        weights: Weights,
+        extra: list[str],
+        accumulator: str,
+        attributes: dict,
+    ) -> Node:
+        """Cases 1 and 2; the weight constant has the initializer's name, so that shared weights stay one tensor."""
+        q = weights.values
+        if q.min() >= -128 and q.max() <= 127:
+            name = self._weight_constant(graph, weights.name, q.astype(np.int8))
+            inputs = [source, name, *extra]
+            return Node("ConvInteger", inputs, accumulator, {**attributes, "values": q}, node.source)
+        if not (q % 2 == 1).all() or q.min() < -255 or q.max() > 255:
+            raise UnsupportedModelError(
+                f"convolution {node.label}: weights in [{q.min()}, {q.max()}]",
+                valid="int8, or odd numbers within ±255 (8-bit AQD)",
+            )
+        if attributes["group"] != 1 or extra:
+            raise UnsupportedModelError(
+                f"convolution {node.label}: 8-bit odd weights with group {attributes['group']}"
+                + (" and an input zero point" if extra else ""),
+                valid="group 1 and zero point 0, or weights of at most 7 bits",
+            )
+        name = self._weight_constant(graph, weights.name, ((q - 1) // 2).astype(np.int8))
+        ones = f"ones_1x{q.shape[1]}x{q.shape[2]}x{q.shape[3]}"
+        graph.constants[ones] = np.ones((1, *q.shape[1:]), dtype=np.int8)
+        inputs = [source, name, ones]
+        return Node("ConvOdd", inputs, accumulator, {**attributes, "values": q}, node.source)
+
+    def _weight_constant(self, graph: Graph, name: str, values: np.ndarray) -> str:
+        """Stores integer weights under the initializer's name, once; another name where that holds other values."""
+        stored = self.stored.get(name)
+        if stored is not None and not np.array_equal(stored, values):
+            name = graph.fresh(name)
+        graph.constants[name] = self.stored[name] = values
+        return name
+
+
+def accumulator_range(node: Node, source: ranges.Interval) -> ranges.Interval:
+    """The proven interval of a ConvInteger or ConvOdd node; RangeError where it leaves int32."""
+    a = node.attributes
+    interval = ranges.convolution(a["values"], source, a["group"], a["zero_point"], any(a["pads"]))
+    return interval.require_int32(node.label)

@@ -1,0 +1,396 @@
+"""Moves every scale down past the real operations until it meets a quantizer or the end of the graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from aqd_deploy.errors import UnsupportedModelError
+from aqd_deploy.integer.dialect import pool_name
+from aqd_deploy.integer.ranges import Interval, concatenate
+from aqd_deploy.integer.rational import ChannelForm, exact_list
+from aqd_deploy.integer.staircase import staircases
+from aqd_deploy.passes.commute_quantizers import clip_bounds
+from aqd_deploy.passes.graph import Graph, Node, Pass, PassResult
+from aqd_deploy.passes.integer_convolutions import accumulator_range
+from aqd_deploy.passes.numerics import EXACT, PAPER
+from aqd_deploy.passes.streams import StreamConstants, settle, skip_add
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """A real tensor as integers: `tensor` holds η, forms[c] says what it stands for.
+
+    `error` [C] bounds, in units of η, how far the integers are from the real value that exact arithmetic gives with the
+    same quantizer decisions before.
+    """
+
+    tensor: str
+    forms: list[ChannelForm]
+    error: np.ndarray
+
+
+class MoveScales(Pass):
+    """x = η·α + β is kept per channel as exact numbers; no operation below makes a new real tensor.
+
+    1. BatchNormalization (Eq. 5): α ← α·γ/σ, β ← (β − μ)·γ/σ + β_bn. Mul by a positive constant scales both; Add of a
+       constant per channel moves β. Nothing is computed.
+    2. Quantizer: the integers go on to it with α and β, which Requantize takes unrounded into its constants.
+    3. Relu of a stream: the value is settled on integers, s = round(β/α) (Eq. 6), then max(η, 0).
+    4. MaxPool of a stream: on the int32 integers, since x grows with η where α > 0; other channels are settled first.
+       Resize and Concat: on the integers.
+    5. Add: SkipAdd (Eq. 7-8), β of both sides unrounded in its offsets.
+    6. Graph output: settled on integers (Eq. 6); α goes to the manifest.
+
+    Paper numerics settles every batch norm (s rounded on its own), also in front of a quantizer.
+    """
+
+    name = "move_scales"
+    requires = "integer_convolutions, commute_quantizers"
+    ensures = "integer tensors only; every integer tensor has a proven interval within int32"
+
+    def __init__(self, numerics: str = EXACT) -> None:
+        self.numerics = numerics
+
+    def run(self, graph: Graph) -> PassResult:
+        """RangeError where an integer could leave int32, UnsupportedModelError for a stream no case covers."""
+        self.graph, self.result = graph, PassResult(self.name)
+        self.scaled: dict[str, Scaled] = {}
+        self.dtypes = dict.fromkeys(graph.inputs, "uint8")
+        self.nodes: list[Node] = []
+        self.settled: dict[tuple[str, str], Scaled] = {}
+        handlers = {
+            "Scale": self._scale,
+            "Quantize": self._quantize,
+            "BatchNormalization": self._batch_norm,
+            "Mul": self._mul,
+            "Relu": self._relu,
+            "Clip": self._clip,
+            "MaxPool": self._max_pool,
+            "Resize": self._structural,
+            "Concat": self._concat,
+            "Add": self._add,
+            "Identity": self._identity,
+        }
+        for node in graph.nodes:
+            if node.op in ("ConvInteger", "ConvOdd"):
+                self._emit(node, accumulator_range(node, graph.ranges[node.inputs[0]]), "int32")
+            elif node.op == "PadImage":
+                self._emit(node, graph.ranges[node.inputs[0]], "uint8")
+            elif node.op in ("MaxPool", "Resize", "Concat") and node.inputs[0] in self.dtypes:
+                self._integer_structural(node)
+            else:
+                handlers[node.op](node)
+        outputs = [self._finish(name) for name in graph.outputs]
+        graph.nodes = self.nodes
+        self._name_outputs(outputs)
+        graph.remove_dead()
+        return self.result
+
+    def _emit(self, node: Node, interval: Interval, dtype: str) -> None:
+        self.nodes.append(node)
+        self.graph.ranges[node.output] = interval
+        self.graph.shapes.setdefault(node.output, self.graph.shapes.get(node.inputs[0], ()))
+        self.dtypes[node.output] = dtype
+
+    def _value(self, name: str, node: Node) -> Scaled:
+        if name not in self.scaled:
+            raise UnsupportedModelError(
+                f"node {node.label}: {name} has no integers behind it (a float value that nothing quantized)",
+                valid="values that come from a quantized convolution or a DequantizeLinear",
+                next_command="aqd-deploy export of a network trained with AQD",
+            )
+        return self.scaled[name]
+
+    def _scale(self, node: Node) -> None:
+        forms = node.attributes["forms"]
+        self.scaled[node.output] = Scaled(node.inputs[0], forms, np.zeros(len(forms)))
+
+    def _identity(self, node: Node) -> None:
+        self.scaled[node.output] = self._value(node.inputs[0], node)
+
+    def _quantize(self, node: Node) -> None:
+        """Case 2."""
+        value = self._value(node.inputs[0], node)
+        quantizer = node.attributes["quantizer"]
+        interval = self.graph.ranges[value.tensor]
+        stairs = staircases(value.forms, quantizer, interval.lo, interval.hi)
+        tensor = self._int32(value.tensor)
+        step = float(quantizer.step)
+        alphas = np.array([abs(float(form.alpha())) for form in value.forms])
+        attributes = {
+            **node.attributes,
+            "stairs": stairs,
+            "input_error": float((value.error * alphas).max() / step),
+        }
+        if self.numerics == EXACT:
+            low, high = stairs.levels()
+            margin = 0 if quantizer.steps <= 15 else 1
+            levels = Interval(low - margin, high + margin).clipped(quantizer.lo, quantizer.hi)
+        else:
+            levels = Interval.uniform(stairs.channels, quantizer.lo, quantizer.hi)
+        new = Node("Requantize", [tensor], node.output, attributes, node.source)
+        self._emit(new, levels, node.attributes["dtype"])
+
+    def _batch_norm(self, node: Node) -> None:
+        """Case 1, Eq. 5."""
+        value = self._value(node.inputs[0], node)
+        parameters = []
+        for name in node.inputs[1:5]:
+            array = self.graph.constants.get(name)
+            if array is None or not np.isfinite(array).all():
+                raise UnsupportedModelError(
+                    f"batch norm {node.label}: {name} isn't a finite constant",
+                    next_command="retrain or repair this layer, then aqd-deploy export",
+                )
+            parameters.append(exact_list(array))
+        epsilon = Fraction(float(np.float32(node.attributes.get("epsilon", 1e-5))))
+        forms = []
+        for form, gamma, beta, mean, variance in zip(value.forms, *parameters, strict=True):
+            if variance + epsilon <= 0:
+                raise UnsupportedModelError(
+                    f"batch norm {node.label}: variance + ε isn't positive", received=float(variance)
+                )
+            forms.append(form.batch_normed(gamma, beta, mean, variance + epsilon))
+        self.scaled[node.output] = Scaled(value.tensor, forms, value.error)
+        if self.numerics == PAPER:
+            self.scaled[node.output] = self._settle(node.output, node)
+        self.result.changed.append(f"{node.label}: batch norm into the constants behind it")
+
+    def _mul(self, node: Node) -> None:
+        """Case 1."""
+        name, factors = self._with_constant(node, "Mul")
+        if min(factors) <= 0:
+            raise UnsupportedModelError(
+                f"node {node.label}: multiplication by {float(min(factors))}",
+                valid="positive constants (FCOS level scales)",
+            )
+        value = self._value(name, node)
+        forms = [form.scaled(factor) for form, factor in zip(value.forms, factors, strict=True)]
+        self.scaled[node.output] = Scaled(value.tensor, forms, value.error)
+        self.result.changed.append(f"{node.label}: factor {float(factors[0]):.6g} into the scale")
+
+    def _with_constant(self, node: Node, op: str) -> tuple[str, list[Fraction]]:
+        """The other operand and the constant per channel."""
+        constants = [name for name in node.inputs if name in self.graph.constants]
+        others = [name for name in node.inputs if name not in self.graph.constants]
+        channels = self.graph.shapes[node.output][1]
+        if len(constants) == 1 and len(others) == 1:
+            array = self.graph.constants[constants[0]]
+            per_channel = array.ndim in (3, 4) and array.shape[-3:] == (channels, 1, 1)
+            if (array.size == 1 or per_channel) and np.isfinite(array).all():
+                values = exact_list(array)
+                return others[0], values * (channels // len(values))
+        raise UnsupportedModelError(
+            f"node {node.label}: {op} of two tensors or with an odd constant",
+            valid=f"{op} with a finite constant, one or one per channel",
+        )
+
+    def _settle(self, name: str, node: Node) -> Scaled:
+        """The real tensor `name` with β = 0 and α > 0 in every channel, on int32 integers."""
+        value = self._value(name, node)
+        if all(form.a > 0 and not form.b0 and not form.b1 for form in value.forms):
+            return value
+        key = (name, value.tensor)
+        if key not in self.settled:
+            constants = settle(value.forms, self.graph.ranges[value.tensor])
+            tensor = value.tensor
+            if not constants.is_identity:
+                tensor = self._emit_settled(name, self._int32(tensor), constants, node)
+            self.settled[key] = Scaled(
+                tensor, constants.forms, value.error * constants.gain + constants.error
+            )
+        return self.settled[key]
+
+    def _emit_settled(self, name: str, tensor: str, constants: StreamConstants, node: Node) -> str:
+        output = self.graph.fresh(f"{name}_int")
+        op = "Bias" if constants.is_bias else "MultiplyShift"
+        attributes = {"constants": constants.constants, "error": constants.error}
+        new = Node(op, [tensor], output, attributes, node.source)
+        self._emit(new, constants.interval.require_int32(node.label), "int32")
+        self.result.changed.append(f"{node.label}: {name} settled on integers by {op}")
+        return output
+
+    def _int32(self, tensor: str) -> str:
+        """The tensor as int32: a Cast where it holds 8 bits."""
+        if self.dtypes[tensor] == "int32":
+            return tensor
+        key = ("cast", tensor)
+        if key not in self.settled:
+            output = self.graph.fresh(f"{tensor}_s32")
+            self._emit(Node("Cast", [tensor], output, {}, tensor), self.graph.ranges[tensor], "int32")
+            self.settled[key] = Scaled(output, [], np.zeros(0))
+        return self.settled[key].tensor
+
+    def _relu(self, node: Node) -> None:
+        """Case 3."""
+        value = self._settle(node.inputs[0], node)
+        interval = self.graph.ranges[value.tensor]
+        tensor = value.tensor
+        if interval.bounds[0] < 0:
+            tensor = self.graph.fresh(f"{node.output}_int")
+            new = Node("Max", [self._int32(value.tensor)], tensor, {}, node.source)
+            self._emit(new, interval.clipped(0, 1 << 31), "int32")
+        self.scaled[node.output] = Scaled(tensor, value.forms, value.error)
+
+    def _clip(self, node: Node) -> None:
+        low, high = clip_bounds(self.graph, node)
+        value = self._settle(node.inputs[0], node)
+        interval = self.graph.ranges[value.tensor]
+        tops = [form.alpha() * int(top) for form, top in zip(value.forms, interval.hi, strict=True)]
+        if low == 0 and (high is None or max(tops) <= high):
+            self._relu(node)
+            return
+        raise UnsupportedModelError(
+            f"node {node.label}: Clip to [{low}, {high}] of a value that goes on as an integer stream",
+            valid="ReLU there; Clip only in front of quantizers",
+        )
+
+    def _max_pool(self, node: Node) -> None:
+        """Case 4."""
+        value = self._value(node.inputs[0], node)
+        if any(form.a <= 0 for form in value.forms):
+            value = self._settle(node.inputs[0], node)
+        tensor = self.graph.fresh(f"{node.output}_int")
+        attributes = node.attributes
+        if self.dtypes[value.tensor] == "int32":
+            op, attributes = square_pool(node, self.graph.shapes[node.inputs[0]]), {}
+        else:
+            op = "MaxPool"
+        self.graph.shapes[tensor] = self.graph.shapes[node.output]
+        interval = self.graph.ranges[value.tensor]
+        self._emit(
+            Node(op, [value.tensor], tensor, attributes, node.source), interval, self.dtypes[value.tensor]
+        )
+        self.scaled[node.output] = Scaled(tensor, value.forms, value.error)
+
+    def _structural(self, node: Node) -> None:
+        """Case 4: Resize."""
+        value = self._value(node.inputs[0], node)
+        tensor = self.graph.fresh(f"{node.output}_int")
+        self.graph.shapes[tensor] = self.graph.shapes[node.output]
+        factors = upsampling(self.graph, node)
+        new = Node("Resize", [value.tensor], tensor, {"factors": factors}, node.source)
+        self._emit(new, self.graph.ranges[value.tensor], self.dtypes[value.tensor])
+        self.scaled[node.output] = Scaled(tensor, value.forms, value.error)
+
+    def _concat(self, node: Node) -> None:
+        """Case 4: every channel keeps its own form."""
+        check_concat(node)
+        values = [self._value(name, node) for name in node.inputs]
+        tensors = [value.tensor for value in values]
+        if len({self.dtypes[name] for name in tensors}) > 1:
+            tensors = [self._int32(name) for name in tensors]
+        output = self.graph.fresh(f"{node.output}_int")
+        self.graph.shapes[output] = self.graph.shapes[node.output]
+        interval = concatenate([self.graph.ranges[name] for name in tensors])
+        self._emit(Node("Concat", tensors, output, {}, node.source), interval, self.dtypes[tensors[0]])
+        forms = [form for value in values for form in value.forms]
+        self.scaled[node.output] = Scaled(output, forms, np.concatenate([v.error for v in values]))
+
+    def _integer_structural(self, node: Node) -> None:
+        """Pooling, upsampling and concat that commute_quantizers left on integers."""
+        if node.op == "Resize":
+            node = Node(
+                "Resize", node.inputs[:1], node.output, {"factors": upsampling(self.graph, node)}, node.source
+            )
+        if node.op == "Concat":
+            check_concat(node)
+        interval = concatenate([self.graph.ranges[name] for name in node.inputs])
+        self._emit(node, interval, self.dtypes[node.inputs[0]])
+
+    def _add(self, node: Node) -> None:
+        """Case 5; a constant operand is case 1."""
+        if any(name in self.graph.constants for name in node.inputs):
+            name, offsets = self._with_constant(node, "Add")
+            value = self._value(name, node)
+            forms = [form.shifted(offset) for form, offset in zip(value.forms, offsets, strict=True)]
+            self.scaled[node.output] = Scaled(value.tensor, forms, value.error)
+            return
+        first, second = (self._value(name, node) for name in node.inputs)
+        shapes = [self.graph.shapes[name] for name in node.inputs]
+        if shapes[0] != shapes[1]:
+            raise UnsupportedModelError(
+                f"node {node.label}: Add broadcasts {list(shapes[0])} and {list(shapes[1])}",
+                valid="operands of one shape",
+            )
+        tensors = [self._int32(first.tensor), self._int32(second.tensor)]
+        intervals = (self.graph.ranges[tensors[0]], self.graph.ranges[tensors[1]])
+        left, right, total = skip_add((first.forms, second.forms), intervals, self.numerics)
+        local = left.error + right.error
+        error = local + first.error * left.gain + second.error * right.gain
+        output = self.graph.fresh(f"{node.output}_int")
+        self.graph.shapes[output] = self.graph.shapes[node.output]
+        attributes = {"left": left, "right": right, "error": local, "accumulated_error": error}
+        new = Node("SkipAdd", tensors, output, attributes, node.source)
+        self._emit(new, total.require_int32(node.label), "int32")
+        self.scaled[node.output] = Scaled(output, left.forms, error)
+        self.result.changed.append(f"{node.label}: SkipAdd, error at most {local.max():.3g} output units")
+
+    def _finish(self, name: str) -> str:
+        """Case 6: the integer tensor of a graph output, and its scale for the manifest."""
+        node = Node("Output", [name], name)
+        value = self._settle(name, node)
+        self.graph.output_forms[name] = value.forms
+        self.graph.manifest.setdefault("output_errors", {})[name] = float(value.error.max())
+        return self._int32(value.tensor)
+
+    def _name_outputs(self, tensors: list[str]) -> None:
+        """Outputs keep the QDQ file's names; an integer tensor that is an output twice is copied."""
+        renamed: dict[str, str] = {}
+        copies: list[Node] = []
+        for name, tensor in zip(self.graph.outputs, tensors, strict=True):
+            if tensor in renamed or tensor in self.graph.inputs:
+                copies.append(Node("Identity", [renamed.get(tensor, tensor)], name))
+            else:
+                renamed[tensor] = name
+            self.graph.ranges[name] = self.graph.ranges[tensor]
+        for node in self.graph.nodes:
+            node.inputs = [renamed.get(source, source) for source in node.inputs]
+            node.output = renamed.get(node.output, node.output)
+        self.graph.nodes += copies
+
+
+def square_pool(node: Node, shape: tuple[int, ...]) -> str:
+    """The dialect's name of an int32 pooling; UnsupportedModelError for a configuration it has no function for."""
+    a = node.attributes
+    kernel = list(a["kernel_shape"])
+    strides = list(a.get("strides", [1, 1]))
+    pads = list(a.get("pads", [0, 0, 0, 0]))
+    plain = not a.get("ceil_mode", 0) and set(a.get("dilations", [1, 1])) == {1}
+    plain = plain and a.get("auto_pad", "NOTSET") in ("NOTSET", "VALID")
+    if not plain or len({*kernel}) != 1 or len({*strides}) != 1 or len({*pads}) != 1:
+        raise UnsupportedModelError(
+            f"node {node.label}: MaxPool {a} of an integer stream",
+            valid="square kernel, one stride, the same pad on all sides, no ceil_mode, no dilation",
+        )
+    return pool_name(kernel[0], strides[0], pads[0])
+
+
+def check_concat(node: Node) -> None:
+    """UnsupportedModelError unless the node joins channels."""
+    if node.attributes.get("axis") not in (1, -3):
+        raise UnsupportedModelError(
+            f"node {node.label}: Concat on axis {node.attributes.get('axis')}", valid="axis 1 (channels)"
+        )
+
+
+def upsampling(graph: Graph, node: Node) -> tuple[int, int]:
+    """(vertical, horizontal) whole factors of a nearest, asymmetric, floor Resize; UnsupportedModelError for others."""
+    a = node.attributes
+    source, target = graph.shapes[node.inputs[0]], graph.shapes[node.output]
+    factors = (target[2] // source[2], target[3] // source[3])
+    exact = (source[2] * factors[0], source[3] * factors[1]) == target[2:] and source[:2] == target[:2]
+    nearest = a.get("mode", "nearest") == "nearest"
+    floor = (
+        a.get("coordinate_transformation_mode", "half_pixel") == "asymmetric"
+        and a.get("nearest_mode", "round_prefer_floor") == "floor"
+    )
+    if not (exact and nearest and floor):
+        raise UnsupportedModelError(
+            f"node {node.label}: Resize {a.get('mode', 'nearest')} from {source[2:]} to {target[2:]}",
+            valid="nearest, asymmetric, floor, whole factors",
+        )
+    return factors

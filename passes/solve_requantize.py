@@ -1,0 +1,56 @@
+"""Finds the constants of every requantization and records what is proven of them."""
+
+from __future__ import annotations
+
+from aqd_deploy.integer.fixedpoint import solve_requantize_channels
+from aqd_deploy.passes.graph import Graph, Node, Pass, PassResult
+from aqd_deploy.passes.numerics import EXACT, POWER_OF_TWO
+
+THRESHOLD_STEPS = 15
+"""Up to this many steps (4 bits), explicit thresholds replace constants that would not be exact."""
+
+
+class SolveRequantize(Pass):
+    """clip((η·c + B) >> d, lo, hi) for the exact staircase of round_half_even((η·α + β) / step).
+
+    1. Constants that are exact in every channel: `Requantize`.
+    2. Not all channels have them and there are at most 15 steps: `Threshold`, exact by construction.
+    3. More steps: the closest constants; the number of η that deviate is counted exactly.
+
+    Power-of-two numerics has c = 1 in every channel and no thresholds: its deviations are the point.
+    """
+
+    name = "solve_requantize"
+    requires = "move_scales"
+    ensures = "every Requantize has constants or thresholds"
+
+    def __init__(self, numerics: str = EXACT) -> None:
+        self.numerics = numerics
+
+    def run(self, graph: Graph) -> PassResult:
+        """Never refuses: a channel without exact constants is counted, not rejected."""
+        result = PassResult(self.name)
+        for node in graph.nodes:
+            if node.op == "Requantize":
+                self._solve(node, result)
+        return result
+
+    def _solve(self, node: Node, result: PassResult) -> None:
+        stairs = node.attributes["stairs"]
+        power_of_two = self.numerics == POWER_OF_TWO
+        solution = solve_requantize_channels(stairs, power_of_two=power_of_two)
+        unproven = solution.proven.count(False)
+        node.attributes["solution"] = solution
+        if unproven and not power_of_two and stairs.quantizer.steps <= THRESHOLD_STEPS:
+            node.op = "Threshold"
+            result.changed.append(f"{node.label}: thresholds, since {unproven} channels have no exact constants")
+        elif unproven:
+            worst = max(solution.deviations)
+            result.left_alone.append(
+                f"{node.label}: {unproven} of {stairs.channels} channels deviate, in at most {worst} integers"
+            )
+        else:
+            bits = max(abs(m.c).bit_length() for m in solution)
+            result.changed.append(
+                f"{node.label}: exact in all {stairs.channels} channels, c up to {bits} bits"
+            )
