@@ -5,9 +5,11 @@ from __future__ import annotations
 from fractions import Fraction
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aqd_deploy.detection import nms
 from aqd_deploy.detection.nms import class_wise_nms
 
 
@@ -36,14 +38,25 @@ corner, extent = st.integers(0, 12), st.integers(0, 8)
 entry = st.tuples(corner, corner, extent, extent, st.integers(0, 6), st.integers(0, 2))
 
 
-@given(st.lists(entry, max_size=25), st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]), st.integers(1, 30))
-def test_against_brute_force(entries, iou, most):
+@given(
+    st.lists(entry, max_size=25),
+    st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]),
+    st.integers(1, 30),
+    st.sampled_from([1, 4, 256]),
+)
+def test_against_brute_force(entries, iou, most, block):
     boxes = [(x, y, x + w, y + h) for x, y, w, h, _, _ in entries]
     scores = [score / 8 for *_, score, _ in entries]
     labels = [label for *_, label in entries]
-    kept = class_wise_nms(
-        np.array(boxes, np.float32).reshape(-1, 4), np.array(scores), np.array(labels, np.int64), iou, most
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nms, "BLOCK", block)
+        kept = class_wise_nms(
+            np.array(boxes, np.float32).reshape(-1, 4),
+            np.array(scores),
+            np.array(labels, np.int64),
+            iou,
+            most,
+        )
     assert kept.tolist() == brute_force(boxes, scores, labels, iou, most)
 
 
