@@ -54,23 +54,30 @@ def read_archive(path: Path) -> dict[str, Any]:
         raise CheckpointError("there is no such checkpoint", received=str(path))
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if not zipfile.is_zipfile(path) and path.read_bytes()[:1] != b"\x80":
-            raise CheckpointError("this is not a torch checkpoint", received=str(path)) from error
-        raise CheckpointError(
+    except Exception as error:  # on arbitrary bytes the unpickler fails in any way there is
+        raise _unreadable(path, error) from error
+    if not isinstance(content, dict):
+        raise CheckpointError("a checkpoint is a dictionary", received=f"{path}: {type(content).__name__}")
+    return content
+
+
+def _unreadable(path: Path, error: Exception) -> CheckpointError:
+    """Why torch could not read a file."""
+    archive = zipfile.is_zipfile(path)
+    with path.open("rb") as file:
+        start = file.read(2)
+    if isinstance(error, pickle.UnpicklingError) and (archive or start[:1] == b"\x80"):
+        return CheckpointError(
             f"{path} holds pickled code or objects, which are not loaded because they could run anything",
             received=str(error).splitlines()[0][:200],
             valid="a file of tensors, numbers and strings only",
             next_command="save the state_dict: torch.save(model.state_dict(), ...)",
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
-        raise CheckpointError(
-            "the checkpoint cannot be read: it is truncated or not a torch file",
-            received=f"{path} ({path.stat().st_size} bytes)",
-        ) from error
-    if not isinstance(content, dict):
-        raise CheckpointError("a checkpoint is a dictionary", received=f"{path}: {type(content).__name__}")
-    return content
+        )
+    if archive or start in (b"PK", b""):
+        return CheckpointError(
+            "the checkpoint is truncated or damaged", received=f"{path} ({path.stat().st_size} bytes)"
+        )
+    return CheckpointError("this is not a torch checkpoint", received=str(path))
 
 
 def save_checkpoint(

@@ -91,10 +91,13 @@ def quantized_from_float(model: Detector, config: ModelConfig, batches: Iterable
     activations the float network shows on `batches` (network inputs, float32 [N, 3, H, W]).
     """
     quantized = build_model(config)
-    missing, unexpected = quantized.load_state_dict(model.state_dict(), strict=False)
-    foreign = [key for key in missing if not key.endswith("quantizer.nu")] + list(unexpected)
+    own = quantized.state_dict()
+    learned = {name: value for name, value in own.items() if not name.endswith("quantizer.nu")}
+    given = model.state_dict()
+    foreign = sorted(set(learned) ^ set(given)) or [n for n in given if given[n].shape != learned[n].shape]
     if foreign:
-        raise ValueError(f"the float network is not the one of this configuration: {foreign[:4]}")
+        raise ValueError(f"the float network is not the one of this configuration: {', '.join(foreign[:4])}")
+    quantized.load_state_dict({**own, **given})
     calibrate(quantized, batches)
     return quantized
 

@@ -1,0 +1,195 @@
+"""Checkpoints: exact round trips, compact size, and every file that must be refused."""
+
+import pickle
+
+import pytest
+import torch
+
+from aqd_deploy.errors import CheckpointError
+from aqd_deploy.qat.checkpoint import (
+    checkpoint_record,
+    load_checkpoint,
+    pack_bits,
+    read_archive,
+    save_checkpoint,
+    unpack_bits,
+)
+from aqd_deploy.qat.config import parse_architecture
+from aqd_deploy.qat.models import build_model, calibrate
+
+TINY = {
+    "width": 0.125,
+    "fpn_channels": 8,
+    "head_depth": 1,
+    "classes": 3,
+    "image_height": 64,
+    "image_width": 64,
+}
+
+
+def _model(bits=4, **changes):
+    torch.manual_seed(0)
+    model = build_model(parse_architecture("fcos_r18", bits=bits, **{**TINY, **changes}))
+    image = torch.randn(1, 3, 64, 64) * 50
+    if bits is not None:
+        calibrate(model, [image])
+    return model.eval(), image
+
+
+def _same(model, other, image) -> bool:
+    with torch.no_grad():
+        a, b = model(image), other(image)
+    return all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.mark.parametrize("bits", [None, 2, 4])
+def test_full_checkpoint_round_trip(tmp_path, bits):
+    model, image = _model(bits)
+    save_checkpoint(tmp_path / "m.pt", model, record="seed 1")
+    restored = load_checkpoint(tmp_path / "m.pt")
+    assert restored.config == model.config
+    assert not restored.training
+    assert _same(model, restored, image)
+    assert checkpoint_record(tmp_path / "m.pt") == "seed 1"
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 8])
+@pytest.mark.parametrize("standardize", [False, True])
+def test_compact_checkpoint_is_the_same_network(tmp_path, bits, standardize):
+    """Outputs are equal bit for bit: integers, steps and norms are."""
+    model, image = _model(bits, weight_standardization=standardize)
+    save_checkpoint(tmp_path / "m.pt", model, compact=True)
+    assert _same(model, load_checkpoint(tmp_path / "m.pt"), image)
+
+
+def test_compact_float_checkpoint_is_half_precision(tmp_path):
+    model, image = _model(None)
+    save_checkpoint(tmp_path / "m.pt", model, compact=True)
+    restored = load_checkpoint(tmp_path / "m.pt")
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            parameter.data = parameter.data.half().float()
+    assert _same(model, restored, image)
+
+
+def test_compact_files_shrink_with_the_bits(tmp_path):
+    sizes = {}
+    for bits in (None, 8, 4, 2):
+        model, _ = _model(bits, width=0.25, fpn_channels=64)
+        save_checkpoint(tmp_path / "m.pt", model, compact=True)
+        sizes[bits] = (tmp_path / "m.pt").stat().st_size / sum(p.numel() for p in model.parameters())
+    assert sizes[None] < 2.4 and sizes[8] < 1.4 and sizes[4] < 0.85 and sizes[2] < 0.6
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_packing_round_trip(bits):
+    values = torch.randint(
+        0, 2**bits, (37,), generator=torch.Generator().manual_seed(bits), dtype=torch.int32
+    )
+    packed = pack_bits(values, bits)
+    assert packed.numel() == (37 * bits + 7) // 8
+    assert torch.equal(unpack_bits(packed, bits, 37), values)
+    with pytest.raises(CheckpointError, match="wrong length"):
+        unpack_bits(packed[:-1], bits, 37)
+
+
+class _Payload:
+    def __reduce__(self):
+        return (print, ("this must never run",))
+
+
+def test_pickled_code_is_not_run(tmp_path, capsys):
+    torch.save({"state": _Payload()}, tmp_path / "code.pt")
+    with pytest.raises(CheckpointError, match="pickled code"):
+        load_checkpoint(tmp_path / "code.pt")
+    (tmp_path / "plain.pt").write_bytes(pickle.dumps(_Payload()))
+    with pytest.raises(CheckpointError):
+        load_checkpoint(tmp_path / "plain.pt")
+    assert "never run" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kept", [0, 1, 100, 0.5, 0.999])
+def test_truncated_files_are_refused(tmp_path, kept):
+    model, _ = _model(4)
+    path = tmp_path / "m.pt"
+    save_checkpoint(path, model)
+    content = path.read_bytes()
+    path.write_bytes(content[: kept if isinstance(kept, int) else int(kept * len(content))])
+    with pytest.raises(CheckpointError):
+        load_checkpoint(path)
+
+
+def test_other_files_are_refused(tmp_path):
+    path = tmp_path / "x.pt"
+    path.write_text("this is a text")
+    with pytest.raises(CheckpointError, match="not a torch checkpoint"):
+        load_checkpoint(path)
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        load_checkpoint(tmp_path / "absent.pt")
+    torch.save(torch.zeros(3), path)
+    with pytest.raises(CheckpointError, match="dictionary"):
+        load_checkpoint(path)
+    torch.save({"weight": torch.zeros(3)}, path)
+    with pytest.raises(CheckpointError, match="not a checkpoint of aqd-deploy"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("wrapper", [None, "model", "state_dict"])
+def test_group_norm_is_refused_with_the_reason(tmp_path, wrapper):
+    state = {"head.cls_tower.0.weight": torch.zeros(2, 2, 3, 3), "head.cls_tower.0.gn.weight": torch.ones(2)}
+    torch.save({wrapper: state} if wrapper else state, tmp_path / "gn.pt")
+    with pytest.raises(CheckpointError, match="GroupNorm.*statistics on every image.*multi-level"):
+        load_checkpoint(tmp_path / "gn.pt")
+
+
+def test_norms_without_statistics_are_group_norm(tmp_path):
+    """A GroupNorm under a batch norm's name: weight and bias, no running mean."""
+    model, _ = _model(4)
+    save_checkpoint(tmp_path / "m.pt", model)
+    content = read_archive(tmp_path / "m.pt")
+    for key in [k for k in content["state"] if k.startswith("head.") and ("running" in k or "num_b" in k)]:
+        del content["state"][key]
+    torch.save(content, tmp_path / "gn.pt")
+    with pytest.raises(CheckpointError, match="GroupNorm"):
+        load_checkpoint(tmp_path / "gn.pt")
+
+
+@pytest.mark.parametrize(
+    "key, value, message",
+    [
+        ("version", 99, "another version"),
+        ("config", "{", "not JSON"),
+        ("config", '{"schema": 7}', "unknown schema"),
+        ("config", '{"schema": 1, "colour": 3}', "unknown fields"),
+    ],
+)
+def test_altered_descriptions_are_refused(tmp_path, key, value, message):
+    model, _ = _model(4)
+    save_checkpoint(tmp_path / "m.pt", model)
+    content = read_archive(tmp_path / "m.pt")
+    content[key] = value
+    torch.save(content, tmp_path / "m.pt")
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(tmp_path / "m.pt")
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    model, _ = _model(4)
+    save_checkpoint(tmp_path / "m.pt", model)
+    content = read_archive(tmp_path / "m.pt")
+    content["config"] = model.config.replace(fpn_channels=16).to_json()
+    torch.save(content, tmp_path / "m.pt")
+    with pytest.raises(CheckpointError, match="not those of its own description"):
+        load_checkpoint(tmp_path / "m.pt")
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    model, image = _model(4)
+    path = tmp_path / "m.pt"
+    save_checkpoint(path, model)
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("No space left on device")))
+    with pytest.raises(OSError, match="No space"):
+        save_checkpoint(path, model)
+    monkeypatch.undo()
+    assert [p.name for p in tmp_path.iterdir()] == ["m.pt"]
+    assert _same(model, load_checkpoint(path), image)

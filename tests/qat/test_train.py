@@ -1,0 +1,165 @@
+"""The training loop: it learns, resumes as if never stopped, and two processes equal one."""
+
+import socket
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from aqd_deploy.errors import CheckpointError
+from aqd_deploy.qat.config import parse_architecture
+from aqd_deploy.qat.layers import BatchNorm
+from aqd_deploy.qat.models import build_model, calibrate
+from aqd_deploy.qat.train import TrainSettings, learning_rate_factor, train
+
+TINY = {
+    "width": 0.125,
+    "fpn_channels": 8,
+    "head_depth": 1,
+    "classes": 2,
+    "image_height": 64,
+    "image_width": 64,
+}
+BATCH = 4
+
+
+def _source(iteration, rank, world):
+    """Bright squares on noise, class by colour; process `rank` gets every world-th image."""
+    generator = torch.Generator().manual_seed(iteration % 4)
+    images = torch.randint(0, 60, (BATCH, 3, 64, 64), generator=generator)
+    corner = torch.randint(4, 36, (BATCH, 2), generator=generator)
+    labels = torch.randint(0, 2, (BATCH, 1), generator=generator)
+    boxes = torch.cat([corner, corner + 20], dim=1)[:, None].float()
+    for k in range(BATCH):
+        x, y = corner[k].tolist()
+        images[k, int(labels[k]), y : y + 20, x : x + 20] += 180
+    mine = slice(rank, None, world)
+    return images.to(torch.uint8)[mine], boxes[mine], labels[mine]
+
+
+def _model(bits=None, detector="fcos"):
+    torch.manual_seed(0)
+    model = build_model(parse_architecture(f"{detector}_r18", bits=bits, **TINY))
+    if bits is not None:
+        calibrate(model, [model.preprocess(_source(0, 0, 1)[0])])
+    return model
+
+
+def _losses(capsys) -> list[float]:
+    lines = [line for line in capsys.readouterr().err.splitlines() if "cls" in line]
+    return [float(line.split("cls ")[1].split()[0]) for line in lines]
+
+
+@pytest.mark.parametrize("bits, detector", [(None, "fcos"), (2, "fcos"), (4, "retinanet")])
+def test_training_lowers_the_loss(tmp_path, capsys, bits, detector):
+    settings = TrainSettings(30, 3e-3, warmup=3, log_every=1)
+    model = _model(bits, detector)
+    nu = {name: p.detach().clone() for name, p in model.named_parameters() if name.endswith(".nu")}
+    train(model, _source, settings, tmp_path)
+    losses = _losses(capsys)
+    assert len(losses) == 30 and losses[-1] < 0.8 * losses[0]
+    assert all(not torch.equal(dict(model.named_parameters())[name], value) for name, value in nu.items())
+
+
+class _Killed(Exception):
+    pass
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
+    settings = TrainSettings(6, 1e-3, warmup=2, checkpoint_every=2)
+    whole = train(_model(4), _source, settings, tmp_path / "whole")
+
+    def interrupted(iteration, rank, world):
+        if iteration == 5:
+            raise _Killed
+        return _source(iteration, rank, world)
+
+    with pytest.raises(_Killed):
+        train(_model(4), interrupted, settings, tmp_path / "parts")
+    seen = []
+
+    def watched(iteration, rank, world):
+        seen.append(iteration)
+        return _source(iteration, rank, world)
+
+    resumed = train(_model(4), watched, settings, tmp_path / "parts")
+    assert seen == [4, 5]
+    state = resumed.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in whole.state_dict().items())
+    assert sorted(p.name for p in (tmp_path / "parts").iterdir()) == ["last.pt"]
+
+
+def test_progress_of_another_run_is_refused(tmp_path):
+    train(_model(), _source, TrainSettings(1), tmp_path)
+    with pytest.raises(CheckpointError, match="another run"):
+        train(_model(), _source, TrainSettings(2), tmp_path)
+    with pytest.raises(CheckpointError, match="another run"):
+        train(_model(4), _source, TrainSettings(1), tmp_path)
+
+
+def test_a_damaged_progress_file_is_refused(tmp_path):
+    (tmp_path / "last.pt").write_bytes(b"PK\x03\x04 and then nothing")
+    with pytest.raises(CheckpointError):
+        train(_model(), _source, TrainSettings(1), tmp_path)
+
+
+def test_learning_rate_rises_and_falls():
+    settings = TrainSettings(100, warmup=10)
+    factors = [learning_rate_factor(i, settings) for i in range(101)]
+    assert factors[0] == 0.1 and factors[10] == 1.0 and factors[100] == pytest.approx(0)
+    assert factors[:11] == sorted(factors[:11]) and factors[10:] == sorted(factors[10:], reverse=True)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _worker(rank: int, world: int, port: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
+    norm = BatchNorm(3).train()
+    norm.synchronized = True
+    x = (torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(0)) * 3 + 100)[rank::world]
+    x.requires_grad_(True)
+    y = norm(x)
+    (y**3).sum().backward()
+    model = _model(4)
+    train(model, _source, TrainSettings(2, 1e-3, warmup=1), __import__("pathlib").Path(folder) / "run")
+    torch.save(
+        {
+            "y": y.detach(),
+            "gradient": x.grad,
+            "mean": norm.running_mean,
+            "variance": norm.running_var,
+            "model": model.state_dict(),
+        },
+        f"{folder}/rank{rank}.pt",
+    )
+    dist.destroy_process_group()
+
+
+def test_two_processes_equal_one(tmp_path):
+    """Batch statistics, their gradients and two training steps over two halves of a batch equal those over the
+    whole batch, up to the order of float32 sums."""
+    mp.spawn(_worker, args=(2, _free_port(), str(tmp_path)), nprocs=2)
+    ranks = [torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2)]
+    norm = BatchNorm(3).train()
+    x = torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(0)) * 3 + 100
+    x.requires_grad_(True)
+    y = norm(x)
+    (y**3).sum().backward()
+    for rank, got in enumerate(ranks):
+        assert torch.allclose(got["y"], y[rank::2], atol=1e-4)
+        assert torch.allclose(got["gradient"], x.grad[rank::2], atol=1e-3)
+        assert torch.allclose(got["mean"], norm.running_mean, rtol=1e-5)
+        assert torch.allclose(got["variance"], norm.running_var, rtol=1e-4)
+    weights = [got["model"] for got in ranks]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    whole = train(_model(4), _source, TrainSettings(2, 1e-3, warmup=1), tmp_path / "single").state_dict()
+    stem = "backbone.stem.bn.running_mean"
+    assert torch.allclose(weights[0][stem], whole[stem], rtol=1e-3, atol=1e-3)
+    for name in ("head.cls_score.bias", "backbone.stem.conv.weight"):
+        assert float((weights[0][name] - whole[name]).abs().mean()) < 5e-4  # two steps of 1e-3 with Adam
