@@ -107,7 +107,9 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
 def check_folder(path: Path) -> None:
     """Raise ProgramError where the folder of `path` is missing or cannot be written."""
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise ProgramError(f"cannot write into {path.parent}", received=path, valid="a file in a writable folder")
+        raise ProgramError(
+            f"cannot write into {path.parent}", received=path, valid="a file in a writable folder"
+        )
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:

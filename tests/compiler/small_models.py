@@ -66,12 +66,16 @@ class ModelWriter:
     def relu(self, x: str) -> str:
         return self._standard("Max", [x, self.constant(np.array(0, np.int32))])
 
-    def requantize(self, x: str, channels: int, shift: int = 40, hi: int = 15, to: int = UINT8, lo: int = 0) -> str:
+    def requantize(
+        self, x: str, channels: int, shift: int = 40, hi: int = 15, to: int = UINT8, lo: int = 0
+    ) -> str:
         parameters = self._multiply_shift(channels, shift, (1 << 30, (1 << 31) - 1))
         return self._dialect("Requantize", [x, *parameters], lo=lo, hi=hi, to=to)
 
     def multiply_shift(self, x: str, channels: int, shift: int = 20) -> str:
-        return self._dialect("MultiplyShift", [x, *self._multiply_shift(channels, shift, (-(1 << 20), 1 << 20))])
+        return self._dialect(
+            "MultiplyShift", [x, *self._multiply_shift(channels, shift, (-(1 << 20), 1 << 20))]
+        )
 
     def threshold(self, x: str, channels: int, steps: int = 3, limit: int = 2000) -> str:
         sign = self.constant(self.generator.choice([-1, 1], (1, channels, 1, 1)).astype(np.int32))
@@ -89,15 +93,16 @@ class ModelWriter:
     def upsample(self, x: str, factor: int) -> str:
         scales = self.constant(np.array([1, 1, factor, factor], np.float32))
         return self._standard(
-            "Resize", [x, "", scales], mode="nearest",
-            coordinate_transformation_mode="asymmetric", nearest_mode="floor",
+            "Resize",
+            [x, "", scales],
+            mode="nearest",
+            coordinate_transformation_mode="asymmetric",
+            nearest_mode="floor",
         )
 
     def max_pool(self, x: str, kernel: int, stride: int, pad: int) -> str:
         """On uint8."""
-        return self._standard(
-            "MaxPool", [x], kernel_shape=[kernel] * 2, strides=[stride] * 2, pads=[pad] * 4
-        )
+        return self._standard("MaxPool", [x], kernel_shape=[kernel] * 2, strides=[stride] * 2, pads=[pad] * 4)
 
     def max_pool_s32(self, x: str, kernel: int, stride: int, pad: int) -> str:
         return self._dialect(dialect.pool_name(kernel, stride, pad), [x])
@@ -155,7 +160,9 @@ def random_image(model: onnx.ModelProto, seed: int = 0) -> dict[str, np.ndarray]
     """Pixels for every input of `model`."""
     generator = np.random.default_rng(seed)
     return {
-        value.name: generator.integers(0, 256, [d.dim_value for d in value.type.tensor_type.shape.dim], np.uint8)
+        value.name: generator.integers(
+            0, 256, [d.dim_value for d in value.type.tensor_type.shape.dim], np.uint8
+        )
         for value in model.graph.input
     }
 

@@ -45,7 +45,15 @@ def test_chain_becomes_one_convolution(w, conv):
     (op,) = plan_of(w).operations
     assert op.epilogue.steps == (AddBias(), MultiplyShift(), Relu())
     assert op.epilogue.stores == (StoreRequantize(0, 15, "uint8"),)
-    assert [v.dtype for v in op.operands] == [np.int32, np.int32, np.int64, np.int32, np.int32, np.int64, np.int32]
+    assert [v.dtype for v in op.operands] == [
+        np.int32,
+        np.int32,
+        np.int64,
+        np.int32,
+        np.int32,
+        np.int64,
+        np.int32,
+    ]
 
 
 def test_several_readers_become_several_stores(w, conv):
@@ -113,7 +121,12 @@ def test_pad_image_becomes_padding_values(w):
     w.output(w.conv_odd(padded, w.weight(4, 3, 3, 8), 3, 3))
     plan = plan_of(w)
     (op,) = plan.operations
-    assert (op.input, op.spec.pads, op.spec.pad_values, op.spec.odd) == ("image", (1, 1, 1, 1), (1, 2, 3), True)
+    assert (op.input, op.spec.pads, op.spec.pad_values, op.spec.odd) == (
+        "image",
+        (1, 1, 1, 1),
+        (1, 2, 3),
+        True,
+    )
     assert (op.spec.height, op.spec.out_height) == (6, 6)
 
 
@@ -171,7 +184,9 @@ def test_dead_nodes_are_dropped(w, conv):
 
 def test_unknown_operation_is_named(w, conv):
     w.output(w._standard("Softmax", [conv]))
-    with pytest.raises(UnsupportedModelError, match=r"node t1 is not of the integer dialect; got ai.onnx.Softmax"):
+    with pytest.raises(
+        UnsupportedModelError, match=r"node t1 is not of the integer dialect; got ai.onnx.Softmax"
+    ):
         plan_of(w)
 
 

@@ -84,7 +84,14 @@ def test_manifest(tiny_program):
     assert {layer["operation"] for layer in program["layers"]} == {"conv", "maxpool", "pointwise", "concat"}
     assert all(layer["kernel"] and layer["why"] for layer in program["layers"])
     assert program["memory"]["bytes"] > 0
-    assert set(program["compile_seconds"]) == {"plan", "import_compiler", "kernels", "relax", "codegen", "link"}
+    assert set(program["compile_seconds"]) == {
+        "plan",
+        "import_compiler",
+        "kernels",
+        "relax",
+        "codegen",
+        "link",
+    }
 
 
 def test_the_module_itself_returns_the_manifest(tiny_program):

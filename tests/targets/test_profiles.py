@@ -1,5 +1,7 @@
 """Target profiles: what is shipped, host detection, target strings, unknown names."""
 
+import itertools
+
 import pytest
 
 from aqd_deploy import targets
@@ -14,8 +16,10 @@ def cpu(features: frozenset[str], architecture: str = "x86_64") -> Cpu:
 
 
 def test_each_profile_includes_the_one_before_it():
-    chain = [set(targets.get(name).features) for name in ("x86-64-v2", "x86-64-v3", "x86-64-v4", "cascadelake")]
-    assert all(small < large for small, large in zip(chain, chain[1:], strict=False))
+    chain = [
+        set(targets.get(name).features) for name in ("x86-64-v2", "x86-64-v3", "x86-64-v4", "cascadelake")
+    ]
+    assert all(small < large for small, large in itertools.pairwise(chain))
 
 
 @pytest.mark.parametrize(
