@@ -195,7 +195,7 @@ class MoveScales(Pass):
             return value
         key = (name, value.tensor)
         if key not in self.settled:
-            constants = settle(value.forms, self.graph.ranges[value.tensor])
+            constants = settle(value.forms, self.graph.ranges[value.tensor], self.numerics)
             tensor = value.tensor
             if not constants.is_identity:
                 tensor = self._emit_settled(name, self._int32(tensor), constants, node)

@@ -63,33 +63,49 @@ def _upright(form: ChannelForm, doublings: int = 0) -> ChannelForm:
     return ChannelForm(abs(form.a) * Fraction(2) ** doublings, v=form.v)
 
 
+def _span(real: ChannelForm, lo: int, hi: int) -> Fraction:
+    """Largest |η + β/α| over the range; 0 for a channel that is constant."""
+    if real.a == 0 or (lo == 0 and hi == 0):
+        return Fraction(0)
+    offset = real.b0 / real.a
+    return max(abs(int(lo) + offset), abs(int(hi) + offset))
+
+
+def _halvings(span: Fraction) -> int:
+    """The largest k ≥ 0 with span·2^k ≤ 2^24, at most 24."""
+    return min(max((FINE_TARGET * span.denominator // span.numerator).bit_length() - 1, 0), 24) if span else 0
+
+
 def _doublings(span: Fraction, limit: int) -> int:
     """The smallest j ≥ 0 with span / 2^j ≤ limit."""
     whole = -(-span.numerator // span.denominator)
     return max((max(whole - 1, 0) // limit).bit_length(), 0)
 
 
-def settle(forms: list[ChannelForm], interval: Interval) -> StreamConstants:
+def settle(forms: list[ChannelForm], interval: Interval, numerics: str) -> StreamConstants:
     """Eq. 6 for each channel: η + s with s = round(β/α), at the scale α.
 
     1. α > 0: c = 1, d = 0, B = s.
     2. α < 0 (γ < 0): c = −1, at the scale |α|.
     3. α = 0 (γ = 0): the constant round(β/α'), at a scale of its own.
-    4. s or the sum would leave ±2^28 (tiny γ): the scale is doubled until it doesn't; c = ±1, d > 0.
+    4. s or the sum would leave ±2^30 (tiny γ): the scale is doubled until it stays within ±2^28; c = ±1, d > 0.
+    5. Exact numerics, the channel stays below 2^20 and β isn't a whole number of α: the scale is halved while the
+       integers stay within 2^24; c = ±2^k, so that rounding s costs nothing that matters at 2 bits either.
     """
+    reals = [form.rationalised() for form in forms]
+    spans = [_span(real, lo, hi) for real, lo, hi in zip(reals, interval.lo, interval.hi, strict=True)]
     constants, out, low, high, errors, gains = [], [], [], [], [], []
-    for form, lo, hi in zip(forms, interval.lo.tolist(), interval.hi.tolist(), strict=True):
-        real = form.rationalised()
-        if real.a == 0 or (lo == 0 and hi == 0):
-            scale = _constant_scale(real.b0)
-            ratio = Fraction(0)
+    bounds_of = zip(interval.lo.tolist(), interval.hi.tolist(), strict=True)
+    for form, real, span, (lo, hi) in zip(forms, reals, spans, bounds_of, strict=True):
+        if not span:
+            scale, ratio = _constant_scale(real.b0), Fraction(0)
         else:
-            ends = (abs(lo * real.a + real.b0), abs(hi * real.a + real.b0))
-            span = max(ends) / abs(real.a)
-            natural = max(abs(lo), abs(hi))
-            j = _doublings(span, max(STREAM_LIMIT, natural)) if span > INT32_MAX // 2 else 0
-            scale = _upright(form, j)
-            ratio = Fraction(1 if real.a > 0 else -1) / 2**j
+            doublings = _doublings(span, STREAM_LIMIT) if span > INT32_MAX // 2 else 0
+            whole = not real.b0 or (real.b0 / real.a).denominator == 1
+            if numerics == EXACT and span < COARSE_BELOW and not whole:
+                doublings = -_halvings(span)
+            scale = _upright(form, doublings)
+            ratio = (1 if real.a > 0 else -1) / Fraction(2) ** doublings
         solution = solve_scale(ratio, real.b0 / scale.alpha(), lo, hi)
         first, last = _image(solution.constants, lo, hi)
         constants.append(solution.constants)
@@ -131,7 +147,7 @@ def _common_scale(
     if span > STREAM_LIMIT:
         return _upright(form, _doublings(span, STREAM_LIMIT))
     if numerics == EXACT and 0 < span < COARSE_BELOW:
-        return _upright(form, -(_doublings(Fraction(FINE_TARGET) / span, 1) - 1))
+        return _upright(form, -_halvings(span))
     return _upright(form)
 
 

@@ -67,23 +67,38 @@ class RequantizeSolution:
 def slope_bounds(stairs: Staircases) -> tuple[np.ndarray, np.ndarray]:
     """Open interval of slopes μ [C], as float64, for which some real offset separates every stair.
 
-    Reaching level k needs μ·T_k + b ≥ k, not reaching j before its threshold needs μ·(T_j − 1) + b < j; b drops out of
-    each pair: μ·(T_k − T_j + 1) > k − j. Pairs are taken by their distance m = k − j.
+    Reaching level k needs μ·T_k + b ≥ k, not reaching j before its threshold needs μ·(T_j − 1) + b < j. The room for b
+    between the two is a concave function of μ; its zeros on both sides are found by Newton's method from outside, which
+    only steps on zeros of its linear pieces and ends after a few. An end that is still open at four times or a quarter of
+    the true slope is left there. The result guides the search; it proves nothing.
     """
+    return _slope_end(stairs, stairs.slope / 4), _slope_end(stairs, stairs.slope * 4)
+
+
+def _slope_end(stairs: Staircases, start: np.ndarray) -> np.ndarray:
+    """Newton's method from `start` towards the feasible slopes."""
     table, lo, hi = stairs.thresholds, stairs.lo[:, None], stairs.hi[:, None]
-    reached, left = table <= hi, table > lo
-    wide = table.astype(np.float64)
-    low = np.zeros(stairs.channels)
-    high = np.full(stairs.channels, np.inf)
-    for m in range(1, stairs.quantizer.steps):
-        later, earlier = slice(m, None), slice(None, -m)
-        distance = wide[:, later] - wide[:, earlier]
-        rising = np.where(reached[:, later] & left[:, earlier], m / (distance + 1), 0.0)
-        np.maximum(low, rising.max(axis=1), out=low)
-        falling = (reached[:, earlier] & left[:, later]) & (distance > 1)
-        bound = np.where(falling, m / np.maximum(distance - 1, 1), np.inf)
-        np.minimum(high, bound.min(axis=1), out=high)
-    return low, high
+    levels = np.arange(1, stairs.quantizer.steps + 1, dtype=np.float64)
+    origin = table[:, :1]
+    reached = np.where(table <= hi, (table - origin).astype(np.float64), np.inf)
+    left = np.where(table > lo, (table - 1 - origin).astype(np.float64), -np.inf)
+    slope = np.maximum(start, np.finfo(np.float64).tiny)
+    rows = np.arange(stairs.channels)
+    for _ in range(64):
+        below = levels - slope[rows, None] * reached[rows]
+        above = levels - slope[rows, None] * left[rows]
+        k, j = below.argmax(axis=1), above.argmin(axis=1)
+        index = np.arange(len(rows))
+        span = left[rows, j] - reached[rows, k]
+        closed = (above[index, j] < below[index, k]) & np.isfinite(span) & (span != 0)
+        rows, k, j, span = rows[closed], k[closed], j[closed], span[closed]
+        step = (j - k) / span
+        moved = step != slope[rows]
+        slope[rows] = step
+        rows = rows[moved]
+        if not len(rows):
+            break
+    return slope
 
 
 def _offset_interval(
@@ -175,7 +190,7 @@ def solve_requantize_channels(
         found[channel] = MultiplyShift(0, int(low_level[channel]), 0)
 
     low_slope, high_slope = slope_bounds(stairs)
-    centre = np.where(np.isinf(high_slope), np.maximum(stairs.slope, low_slope), (low_slope + high_slope) / 2)
+    centre = (low_slope + high_slope) / 2
     d_max = _largest_shift(q)
     pending = ~constant & (not power_of_two)
     for d in range(d_max + 1):
