@@ -30,13 +30,17 @@ def probe(python: str, cwd: Path) -> tuple[Path, list[str]]:
 @pytest.mark.e2e
 def test_wheel_installs_and_works_outside_the_checkout(tmp_path):
     subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--outdir", tmp_path / "dist", ROOT], check=True, capture_output=True
+        [sys.executable, "-m", "build", "--wheel", "--outdir", tmp_path / "dist", ROOT],
+        check=True,
+        capture_output=True,
     )
     wheel = next((tmp_path / "dist").glob("*.whl"))
     env = tmp_path / "env"
     venv.create(env, with_pip=True)
     python = str(env / "bin" / "python")
-    subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", wheel], check=True, capture_output=True)
+    subprocess.run(
+        [python, "-m", "pip", "install", "-q", "--no-deps", wheel], check=True, capture_output=True
+    )
     where, profiles = probe(python, tmp_path)
     assert env in where.parents
     assert "cascadelake.toml" in profiles
