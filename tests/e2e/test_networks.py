@@ -1,7 +1,7 @@
 """Whole detectors with random weights: not one integer differs between onnxruntime and the compiled program.
 
-The quick cases run always. `pytest -m matrix tests/e2e` runs every detector, backbone and bit width; AQD_MATRIX_WIDTH
-sets the width multiplier (1 is the published networks).
+The quick cases run always. `pytest -m matrix tests/e2e` runs every detector, backbone and bit width;
+AQD_MATRIX_WIDTH sets the width multiplier (1 is the published networks).
 """
 
 import itertools

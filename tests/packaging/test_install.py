@@ -1,4 +1,4 @@
-"""The package as a user gets it: built as a wheel, installed into an empty environment, used outside the checkout."""
+"""The package as a user gets it: a wheel in an empty environment, used outside the checkout."""
 
 import subprocess
 import sys
@@ -13,7 +13,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PROBE = """
 import importlib.resources, pathlib, sys
 import aqd_deploy, aqd_deploy.passes, aqd_deploy.targets
-names = sorted(p.name for p in importlib.resources.files("aqd_deploy.targets").iterdir() if p.name.endswith(".toml"))
+entries = importlib.resources.files("aqd_deploy.targets").iterdir()
+names = sorted(p.name for p in entries if p.name.endswith(".toml"))
 print(pathlib.Path(aqd_deploy.__file__).parent)
 print(*names)
 assert "passes" not in sys.modules and "targets" not in sys.modules
