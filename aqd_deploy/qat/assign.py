@@ -1,8 +1,8 @@
 """Which cell or anchor of the pyramid learns which object: FCOS centre sampling and RetinaNet IoU matching.
 
-Boxes are float32 [N, M, 4] (x1, y1, x2, y2 in pixels), labels int64 [N, M] with -1 in unused places. Positions run
-over the levels, P3 first, each level row by row (and over a cell's anchors, ratio-major, for RetinaNet), which is the
-order of `flatten_maps`.
+Boxes are float32 [N, M, 4] (x1, y1, x2, y2 in pixels), labels int64 [N, M] with -1 in unused places.
+Positions run over the levels, P3 first, each level row by row (and over a cell's anchors, ratio-major, for
+RetinaNet), which is the order of `flatten_maps`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ class Targets(NamedTuple):
 
 
 def pyramid_cells(config: ModelConfig) -> tuple[Tensor, Tensor]:
-    """Cell centres float32 [P, 2] (x, y in pixels, (i + 0.5)·stride) and the stride of each cell, float32 [P]."""
+    """Cell centres float32 [P, 2] (x, y in pixels, (i + 0.5)·stride) and the stride of each cell, float32
+    [P].
+    """
     centres, strides = [], []
     for stride in config.strides:
         rows, columns = math.ceil(config.image_height / stride), math.ceil(config.image_width / stride)
@@ -71,8 +73,8 @@ def assign_fcos(config: ModelConfig, boxes: Tensor, labels: Tensor) -> Targets:
     """FCOS: cells inside a box and near its centre (1.5 strides), on the level whose range holds the box.
 
     A level is responsible while the largest of l, t, r, b is at most four strides (and more than on the level
-    before). The cell that holds the centre counts as inside even where a narrow box misses every cell centre. Of
-    several boxes the smallest wins.
+    before). The cell that holds the centre counts as inside even where a narrow box misses every cell centre.
+    Of several boxes the smallest wins.
     """
     cells, strides = pyramid_cells(config)
     low = torch.where(strides == min(config.strides), 0.0, strides * REGRESS_LIMIT / 2)
@@ -111,9 +113,11 @@ def pairwise_iou(first: Tensor, second: Tensor) -> Tensor:
 
 
 def assign_retinanet(config: ModelConfig, boxes: Tensor, labels: Tensor) -> Targets:
-    """RetinaNet: positive from IoU 0.5, background below 0.4, ignored between; every object keeps its best anchors.
+    """RetinaNet: positive from IoU 0.5, background below 0.4, ignored between; every object keeps its best
+    anchors.
 
-    The low-quality matches (an object's best anchor, whatever its IoU) are what lets small objects be learned.
+    The low-quality matches (an object's best anchor, whatever its IoU) are what lets small objects be
+    learned.
     """
     anchors = pyramid_anchors(config)
     iou = pairwise_iou(anchors[None], boxes) * (labels >= 0)[:, None]
@@ -130,7 +134,9 @@ def assign_retinanet(config: ModelConfig, boxes: Tensor, labels: Tensor) -> Targ
 
 
 def encode_boxes(anchors: Tensor, boxes: Tensor) -> Tensor:
-    """(dx, dy, dw, dh) of boxes [..., 4] against anchors [..., 4]: centre offsets in anchor sizes, log of sizes."""
+    """(dx, dy, dw, dh) of boxes [..., 4] against anchors [..., 4]: centre offsets in anchor sizes, log of
+    sizes.
+    """
     anchor_size = anchors[..., 2:] - anchors[..., :2]
     size = (boxes[..., 2:] - boxes[..., :2]).clamp(min=1e-3)
     offset = ((boxes[..., :2] + boxes[..., 2:]) - (anchors[..., :2] + anchors[..., 2:])) / (2 * anchor_size)

@@ -1,7 +1,8 @@
 """Checkpoints: what a detector is and its weights in one file, read without running any code from it.
 
-A *full* checkpoint holds the training weights. A *compact* one holds what the deployed network needs: of a quantized
-layer its integers, packed at their bit width, and ν; of a float layer its weights in half precision.
+A *full* checkpoint holds the training weights. A *compact* one holds what the deployed network needs: of a
+quantized layer its integers, packed at their bit width, and ν; of a float layer its weights in half
+precision.
 """
 
 from __future__ import annotations
@@ -28,13 +29,15 @@ FORMAT, VERSION = "aqd-checkpoint", 1
 PACKED = "packed:"
 GROUP_NORM = re.compile(r"(^|[._])(gn\d*|group_?norm\d*)([._]|$)", re.IGNORECASE)
 GROUP_NORM_REASON = (
-    "the checkpoint uses GroupNorm, which recomputes its statistics on every image and so cannot become integer "
-    "arithmetic"
+    "the checkpoint uses GroupNorm, which recomputes its statistics on every image and so cannot become "
+    "integer arithmetic"
 )
 
 
 def write_archive(path: Path, content: dict[str, Any]) -> None:
-    """torch.save to a temporary name beside `path`, then renamed: a killed run leaves the old file or the new."""
+    """torch.save to a temporary name beside `path`, then renamed: a killed run leaves the old file or the
+    new.
+    """
     buffer = io.BytesIO()
     torch.save(content, buffer)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -49,7 +52,9 @@ def write_archive(path: Path, content: dict[str, Any]) -> None:
 
 
 def read_archive(path: Path) -> dict[str, Any]:
-    """The dictionary of a torch file; CheckpointError where it is missing, damaged, no dictionary or has code."""
+    """The dictionary of a torch file; CheckpointError where it is missing, damaged, no dictionary or has
+    code.
+    """
     if not path.is_file():
         raise CheckpointError("there is no such checkpoint", received=str(path))
     try:
@@ -85,8 +90,8 @@ def save_checkpoint(
 ) -> None:
     """Writes `model` to `path`; `record` is a free text that travels along (how it was trained, its AP).
 
-    A compact file of a quantized model is checked before it is written: the network read back has the same integers
-    and steps. That of a float model *defines* the network, its weights rounded to half precision.
+    A compact file of a quantized model is checked before it is written: the network read back has the same
+    integers and steps. That of a float model *defines* the network, its weights rounded to half precision.
     """
     config = model.config
     if compact:
@@ -216,7 +221,9 @@ def _unpack(state: dict[str, Tensor], model: Detector) -> dict[str, Tensor]:
 
 
 def pack_bits(values: Tensor, bits: int) -> Tensor:
-    """Integers of [0, 2^bits) (1-D) as a uint8 stream, `bits` each, most significant bit first, padded with 0."""
+    """Integers of [0, 2^bits) (1-D) as a uint8 stream, `bits` each, most significant bit first, padded with
+    0.
+    """
     array = values.numpy().astype(np.uint8)
     planes = (array[:, None] >> np.arange(bits - 1, -1, -1, dtype=np.uint8)) & 1
     return torch.from_numpy(np.packbits(planes.reshape(-1).astype(np.uint8)))

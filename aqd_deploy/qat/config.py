@@ -24,8 +24,8 @@ class ModelConfig:
     """Everything `build_model` needs, and what a deployed detector must know of it.
 
     `bits` is the width of weights and activations, None for the float network. First and last layers have
-    `first_last_bits` in mode `aqd` and stay float in mode `aqd*` (convolutions only). `mean` is BGR, in pixels.
-    RetinaNet's anchors at stride s are `anchor_base` · s · scale large.
+    `first_last_bits` in mode `aqd` and stay float in mode `aqd*` (convolutions only). `mean` is BGR, in
+    pixels. RetinaNet's anchors at stride s are `anchor_base` · s · scale large.
     """
 
     detector: str = "retinanet"
@@ -117,7 +117,8 @@ class ModelConfig:
         unknown = sorted(set(values) - known)
         if unknown:
             raise CheckpointError("the model description has unknown fields", received=", ".join(unknown))
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**fields)
 
 
 def architectures() -> tuple[str, ...]:

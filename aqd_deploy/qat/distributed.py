@@ -1,6 +1,7 @@
 """Synchronised batch statistics for training on several processes.
 
-torch's own SyncBatchNorm has GPU kernels only; this one runs on any backend that can all-reduce, gloo included.
+torch's own SyncBatchNorm has GPU kernels only; this one runs on any backend that can all-reduce, gloo
+included.
 """
 
 from __future__ import annotations
@@ -34,15 +35,10 @@ def synchronized_statistics(x: Tensor, synchronized: bool) -> tuple[Tensor, Tens
     return mean, variance, int(total)
 
 
-def synchronize_batch_norm(model: nn.Module) -> None:
-    """Makes every batch norm of `model` take its training statistics over all processes."""
-    for module in model.modules():
-        if hasattr(module, "synchronized"):
-            module.synchronized = True
-
-
 def average_gradients(model: nn.Module) -> None:
-    """Replaces each gradient by its mean over all processes (nothing to do with one); missing ones count as 0."""
+    """Replaces each gradient by its mean over all processes (nothing to do with one); missing ones count as
+    0.
+    """
     if not distributed():
         return
     parameters = [p for p in model.parameters() if p.requires_grad]

@@ -78,7 +78,7 @@ class RetinaNetHead(nn.Module):
 
 
 class FCOSHead(nn.Module):
-    """RetinaNet's without anchors, and `centerness` on the box tower; box = ReLU(scales[level]·x) in strides."""
+    """RetinaNet's without anchors, `centerness` on the box tower; box = ReLU(scales[level]·x) in strides."""
 
     def __init__(
         self, channels: int, depth: int, levels: int, classes: int, make: ConvFactory, make_last: ConvFactory

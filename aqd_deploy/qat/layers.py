@@ -1,8 +1,8 @@
 """Trainable layers of an AQD network: convolution, linear, batch norm (Eq. 5-6) and skip addition (Eq. 7-8).
 
-Blocks pass on a `Stream`: the float values and, where fixed-point arithmetic is simulated, the scale per channel of
-the integers they stand for. The simulation (`set_fixed_point`) rounds what the integer program rounds; training
-leaves it off, since its effect is far below that of the quantizers.
+Blocks pass on a `Stream`: the float values and, where fixed-point arithmetic is simulated, the scale per
+channel of the integers they stand for. The simulation (`set_fixed_point`) rounds what the integer program
+rounds; training leaves it off, since its effect is far below that of the quantizers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LARGEST_SHIFT = 2.0**31
 
 
 class Stream(NamedTuple):
-    """Values float32 [N, C, H, W] and, in fixed-point simulation, the scale of their integers, float32 [C]."""
+    """float32 [N, C, H, W] and, in fixed-point simulation, the scale of the integers, float32 [C]."""
 
     value: Tensor
     scale: Tensor | None = None
@@ -49,7 +49,7 @@ class _QuantizedLayer(nn.Module):
         return self.weight if self.weight_quantizer is None else self.weight_quantizer(self.weight)
 
     def integer_weight(self) -> tuple[Tensor, Tensor]:
-        """The odd integers (int16, shape of the weight) of a quantized layer and their step (float32 scalar)."""
+        """The odd integers (int16, weight's shape) of a quantized layer and their step (float32 scalar)."""
         if self.weight_quantizer is None:
             raise ValueError("a float layer has no integer weight")
         return self.weight_quantizer.integer(self.weight), self.weight_quantizer.step()
@@ -165,7 +165,7 @@ class BatchNorm(nn.BatchNorm2d):
         self.synchronized = False
 
     def forward(self, x: Tensor, alpha: Tensor | None = None) -> Tensor:  # type: ignore[override]
-        """Normalises x [N, C, H, W]; `alpha` is the scale of the accumulators behind it, where they have one."""
+        """Normalises x [N, C, H, W]; `alpha` is the scale of its accumulators, where they have one."""
         simulate = self.fixed_point and alpha is not None
         if not simulate and not (self.synchronized and self.training):
             return super().forward(x)
@@ -184,7 +184,9 @@ class BatchNorm(nn.BatchNorm2d):
 
     def output_scale(self, alpha: Tensor) -> Tensor:
         """|α_z| per channel, float32 [C], from the running statistics; 0 where γ = 0."""
-        return (alpha * self.weight / torch.sqrt(self.running_var + self.eps)).abs().detach()  # type: ignore[operator]
+        assert self.running_var is not None
+        deviation = torch.sqrt(self.running_var + torch.tensor(self.eps))
+        return (alpha * self.weight / deviation).abs().detach()
 
     def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if not self.training:
@@ -234,7 +236,7 @@ class ConvBatchNorm(nn.Module):
 
 
 class MultiLevelConvBatchNorm(nn.Module):
-    """A shared `conv`, one batch norm a level (`bn.levels[i]`), ReLU; the weight is quantized once for all."""
+    """A shared `conv`, one batch norm a level (`bn.levels[i]`), ReLU; the weight is quantized once."""
 
     def __init__(self, conv: QuantConv2d, levels: int) -> None:
         super().__init__()
@@ -266,9 +268,9 @@ def fixed_point_ratio(ratio: Tensor, bits: int = 31) -> tuple[Tensor, Tensor]:
 class SkipAdd(nn.Module):
     """Eq. 7-8: the sum of two streams on the smaller of their scales.
 
-    Per channel the operand of larger scale becomes (η·c + 2^(d-1)) >> d with c/2^d ≈ larger/smaller (the paper
-    does not state the rounding: here to nearest, halves up). Without scales (float, or no simulation) it is a plain
-    addition. A scale of 0 (a constant channel, γ = 0) leaves that channel in float.
+    Per channel the operand of larger scale becomes (η·c + 2^(d-1)) >> d with c/2^d ≈ larger/smaller (the
+    paper does not state the rounding: here to nearest, halves up). Without scales (float, or no simulation)
+    it is a plain addition. A scale of 0 (a constant channel, γ = 0) leaves that channel in float.
     """
 
     def __init__(self, bits: int = 31) -> None:
@@ -305,3 +307,10 @@ def set_fixed_point(model: nn.Module, enabled: bool) -> None:
     for module in model.modules():
         if isinstance(module, (_QuantizedLayer, BatchNorm, MultiLevelConvBatchNorm)):
             module.fixed_point = enabled
+
+
+def synchronize_batch_norm(model: nn.Module) -> None:
+    """Makes every batch norm of `model` take its training statistics over all processes."""
+    for module in model.modules():
+        if isinstance(module, BatchNorm):
+            module.synchronized = True

@@ -105,8 +105,8 @@ def quantized_from_float(model: Detector, config: ModelConfig, batches: Iterable
 def calibrate(model: Detector, batches: Iterable[Tensor]) -> None:
     """Sets every quantizer's ν: weights from themselves, activations from `batches` run through the network.
 
-    The activations are those of the float network (weights and activations), so that one pass is enough. The model
-    is left in the mode (train or eval) it came in.
+    The activations are those of the float network (weights and activations), so that one pass is enough. The
+    model is left in the mode (train or eval) it came in.
     """
     for module in model.modules():
         if isinstance(module, QuantConv2d) and module.weight_quantizer is not None:

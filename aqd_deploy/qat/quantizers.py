@@ -1,7 +1,7 @@
 """The quantizers of AQD (Eq. 1-3): what a value becomes before it enters a convolution.
 
-Both keep one learned clip value ν, are trained by the straight-through estimator, and give their integers exactly:
-`value == integer * step` holds bit for bit in float32, which is what the exporter relies on.
+Both keep one learned clip value ν, are trained by the straight-through estimator, and give their integers
+exactly: `value == integer * step` holds bit for bit in float32, which is what the exporter relies on.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The training loop: warm-up and cosine, resumable at every checkpoint, on one process or under `torchrun`.
 
-A batch depends on the iteration's number only, so a resumed run sees what the uninterrupted one would have seen.
+A batch depends on the iteration's number only, so a resumed run sees what the uninterrupted one would have
+seen.
 """
 
 from __future__ import annotations
@@ -19,15 +20,13 @@ from torch import Tensor, nn
 
 from aqd_deploy.errors import CheckpointError
 from aqd_deploy.qat.checkpoint import read_archive, write_archive
-from aqd_deploy.qat.distributed import average_gradients, distributed, synchronize_batch_norm
+from aqd_deploy.qat.distributed import average_gradients, distributed
+from aqd_deploy.qat.layers import synchronize_batch_norm
 from aqd_deploy.qat.losses import detection_loss
 from aqd_deploy.qat.models import Detector
 
-
-class Batch(tuple[Tensor, Tensor, Tensor]):
-    """images uint8 [N, 3, H, W] BGR, boxes float32 [N, M, 4], labels int64 [N, M] with -1 in unused places."""
-
-
+# (iteration, rank, world) -> images uint8 [N, 3, H, W] BGR, boxes float32 [N, M, 4], labels int64 [N, M]; labels
+# are -1 in unused places.
 BatchSource = Callable[[int, int, int], tuple[Tensor, Tensor, Tensor]]
 
 
@@ -67,8 +66,9 @@ def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Ada
 def train(model: Detector, source: BatchSource, settings: TrainSettings, run_folder: Path) -> Detector:
     """Trains `model` in place; `source(iteration, rank, world)` gives the batch of one process.
 
-    Continues from `run_folder/last.pt` where there is one. CheckpointError if that file is damaged or of another
-    network. Under `torchrun` batch norms use the statistics of all processes and gradients are averaged.
+    Continues from `run_folder/last.pt` where there is one. CheckpointError if that file is damaged or of
+    another network. Under `torchrun` batch norms use the statistics of all processes and gradients are
+    averaged.
     """
     torch.manual_seed(settings.seed)
     rank, world = (dist.get_rank(), dist.get_world_size()) if distributed() else (0, 1)
@@ -106,7 +106,7 @@ def train_step(
     losses = detection_loss(model.config, outputs, boxes, labels)
     total = torch.stack(list(losses.values())).sum()
     if not bool(torch.isfinite(total)):
-        raise RuntimeError(f"the loss is not finite: { {k: float(v.detach()) for k, v in losses.items()} }")
+        raise RuntimeError("the loss is not finite: lower the learning rate")
     optimizer.zero_grad(set_to_none=True)
     total.backward()
     average_gradients(model)

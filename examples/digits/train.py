@@ -2,9 +2,9 @@
 
     python examples/digits/train.py --work DIR [--only NAME ...]
 
-Each model of `PLAN` starts from the one it names, is trained with its own seed, evaluated on the held-out images and
-written as a compact checkpoint to `checkpoints/`. A killed run continues from its last checkpoint when started again.
-With `torchrun --nproc-per-node N` the batch is divided over N processes.
+Each model of `PLAN` starts from the one it names, is trained with its own seed, evaluated on the held-out
+images and written as a compact checkpoint to `checkpoints/`. A killed run continues from its last checkpoint
+when started again. With `torchrun --nproc-per-node N` the batch is divided over N processes.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ CALIBRATION_IMAGES = 128
 
 @dataclass(frozen=True)
 class Run:
-    """One trained model: `start` is the run whose weights it begins with (None: random), `shipped` whether its
-    compact checkpoint belongs to the example."""
+    """One trained model: `start` is the run whose weights it begins with (None: random), `shipped` whether
+    its compact checkpoint belongs to the example."""
 
     name: str
     detector: str
@@ -50,10 +50,10 @@ class Run:
 
 PLAN = (
     Run("fcos_r18_digits_float", "fcos", None, None, 4000, 2e-3, seed=1),
-    Run("fcos_r18_digits_4bit", "fcos", 4, "fcos_r18_digits_float", 2200, 1e-3, seed=2),
-    Run("fcos_r18_digits_2bit", "fcos", 2, "fcos_r18_digits_float", 2400, 1.5e-3, seed=3),
+    Run("fcos_r18_digits_4bit", "fcos", 4, "fcos_r18_digits_float", 1800, 1e-3, seed=2),
+    Run("fcos_r18_digits_2bit", "fcos", 2, "fcos_r18_digits_float", 2000, 1.5e-3, seed=3),
     Run("retinanet_r18_digits_float", "retinanet", None, None, 3000, 2e-3, seed=4, shipped=False),
-    Run("retinanet_r18_digits_4bit", "retinanet", 4, "retinanet_r18_digits_float", 2200, 1e-3, seed=5),
+    Run("retinanet_r18_digits_4bit", "retinanet", 4, "retinanet_r18_digits_float", 1800, 1e-3, seed=5),
 )
 
 
@@ -77,7 +77,7 @@ def model_config(run: Run) -> ModelConfig:
 
 
 class DigitBatches:
-    """Batches of the training images, shuffled anew each epoch, with cheap augmentation (colours, shifts).
+    """Batches of the training images, shuffled each epoch, with cheap augmentation (colours, shifts).
 
     Digits are not mirrored: a mirrored digit is none.
     """
@@ -116,9 +116,10 @@ def _augment_colour(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _shift(image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> None:
-    """Moves image and boxes by up to 8 pixels where no digit would leave the image; in place.
+    """Moves image and boxes by up to 8 pixels where no digit leaves the image; in place.
 
-    The uncovered rim wraps around; a digit cut by the wrap does not occur because shifts that cut one are skipped.
+    The uncovered rim wraps around; a digit cut by the wrap does not occur because shifts that cut one are
+    skipped.
     """
     dx, dy = (int(v) for v in rng.integers(-8, 9, size=2))
     used = labels >= 0

@@ -138,7 +138,7 @@ def test_other_files_are_refused(tmp_path):
 def test_group_norm_is_refused_with_the_reason(tmp_path, wrapper):
     state = {"head.cls_tower.0.weight": torch.zeros(2, 2, 3, 3), "head.cls_tower.0.gn.weight": torch.ones(2)}
     torch.save({wrapper: state} if wrapper else state, tmp_path / "gn.pt")
-    with pytest.raises(CheckpointError, match="GroupNorm.*statistics on every image.*multi-level"):
+    with pytest.raises(CheckpointError, match=r"GroupNorm.*statistics on every image.*multi-level"):
         load_checkpoint(tmp_path / "gn.pt")
 
 

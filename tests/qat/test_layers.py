@@ -36,7 +36,9 @@ def _conv(bits: int = 4, **options) -> QuantConv2d:
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
 @pytest.mark.parametrize("options", [{}, {"stride": 2}, {"bias": True}])
 def test_convolution_is_integer_convolution_times_alpha(bits, options):
-    """η_conv·α in float64 from the layer's own integers; float32 sums of 54 products leave 1e-5 of the largest."""
+    """η_conv·α in float64 from the layer's own integers; float32 sums of 54 products leave 1e-5 of the
+    largest.
+    """
     conv = _conv(bits, **options)
     x = torch.rand(2, 6, 7, 7, generator=_generator()) * 3
     q, _ = conv.integer_weight()
