@@ -1,0 +1,51 @@
+"""`aqd-deploy compile`: QDQ or integer ONNX to one program file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from aqd_deploy.cli.files import check_output
+from aqd_deploy.cli.options import ShapeType, existing, json_option, numerics_option, threads_option
+from aqd_deploy.cli.output import print_json, print_text, progress, verb
+
+
+@verb(name="compile")
+@click.argument("model", type=existing("MODEL.onnx"))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="The program (.so) to write."
+)
+@click.option("--target", default="host", show_default=True,
+              help="A profile's name (see `aqd-deploy targets`) or a TVM target string.")  # fmt: skip
+@threads_option
+@numerics_option
+@click.option("--shape", type=ShapeType(), help="Static shape for a dynamic input, for example 1x3x320x320.")
+@json_option
+def command(
+    model: Path, output: Path, target: str, threads: int | None, numerics: str, shape: tuple[int, ...] | None,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Compile a QDQ or integer ONNX file into one self-describing program."""
+    check_output(output, model)
+    from aqd_deploy import targets
+
+    device = targets.get(target)
+    from aqd_deploy.compiler import compile_model
+    from aqd_deploy.frontends.kinds import kind_of
+    from aqd_deploy.integer.files import load_onnx
+    from aqd_deploy.passes.pipeline import lower
+
+    proto = load_onnx(model)
+    if kind_of(proto) != "integer":
+        progress("lowering")
+        proto = lower(proto, numerics=numerics, shape=shape).model
+    progress(f"compiling for {device.name} ({device.kernels} kernels)")
+    report = compile_model(proto, output, target=device, threads=threads, source=model)
+    if as_json:
+        print_json({
+            "file": str(output), "bytes": report.file_bytes, "seconds": report.seconds,
+            "total_seconds": round(report.total_seconds, 3), "program": report.manifest["program"],
+        })  # fmt: skip
+    else:
+        print_text(f"{output}: {report.file_bytes / 1e6:.2f} MB in {report.total_seconds:.1f} s")

@@ -1,0 +1,42 @@
+"""`aqd-deploy export`: a checkpoint, or a named architecture with random weights, to QDQ ONNX."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from aqd_deploy.cli.files import check_output
+from aqd_deploy.cli.options import SizeType, json_option
+from aqd_deploy.cli.output import print_json, print_text, progress, verb
+
+
+@verb(name="export")
+@click.argument("source", metavar="CHECKPOINT|ARCH")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The QDQ ONNX to write.")
+@click.option(
+    "--bits", type=click.IntRange(2, 8), default=4, show_default=True, help="ARCH: bits of inner layers."
+)
+@click.option("--image-size", type=SizeType(), default="320", show_default=True, help="ARCH: 320 or HxW.")
+@click.option("--classes", type=click.IntRange(1, 1000), default=80, show_default=True, help="ARCH: classes.")
+@click.option("--width", type=click.FloatRange(0.05, 1.0), default=1.0, show_default=True,
+              help="ARCH: factor on the channels of the backbone.")  # fmt: skip
+@click.option("--seed", type=int, default=0, show_default=True, help="ARCH: seed of the random weights.")
+@json_option
+def command(
+    source: str, output: Path, bits: int, image_size: tuple[int, int], classes: int, width: float, seed: int,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Write the QDQ ONNX of a trained checkpoint (.pt) or of a named architecture.
+
+    ARCH is {retinanet,fcos}_r{18,34,50}: a network with calibrated random weights, for latency work before training.
+    """
+    check_output(output, Path(source))
+    from aqd_deploy.frontends.export import ArchitectureOptions, export_source
+
+    options = ArchitectureOptions(bits=bits, image_size=image_size, classes=classes, width=width, seed=seed)
+    summary = export_source(source, output, options, progress)
+    if as_json:
+        print_json(summary)
+    else:
+        print_text(f"{output}: {summary['name']}, {summary['nodes']} nodes, {summary['bytes'] / 1e6:.2f} MB")

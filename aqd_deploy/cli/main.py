@@ -1,0 +1,97 @@
+"""The entry point: finds the verb, and turns every failure into one sentence and an exit code.
+
+Exit codes: 0 done; 1 failed, with a sentence on stderr; 2 usage; 3 the command ran but a gate failed; 130 interrupted.
+Verbs are imported when they are needed, so that `aqd-deploy --help` loads neither numpy nor torch nor onnx.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from aqd_deploy import __version__
+from aqd_deploy.cli.output import Settings, print_error
+from aqd_deploy.errors import AqdError, GateError
+
+VERBS = ("export", "lower", "compile", "run", "detect", "bench", "inspect", "targets", "doctor", "demo")
+
+INTERRUPTED = 130
+
+
+class VerbGroup(click.Group):
+    """A group whose commands are the modules `aqd_deploy.cli.<verb>`, each with a command `command`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        return importlib.import_module(f"aqd_deploy.cli.{cmd_name}").command
+
+
+@click.command(
+    cls=VerbGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.version_option(__version__, prog_name="aqd-deploy")
+def cli() -> None:
+    """From a quantization-aware-trained detector to a bit-exact integer-only program.
+
+    The way of a model: export (checkpoint to QDQ ONNX), lower (to integer ONNX), compile (to one .so), then run,
+    detect, bench. Every step reads and writes an ordinary file. Start with `aqd-deploy demo`.
+    """
+
+
+def invoke(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line with `arguments` (default: the process's) and return the exit code."""
+    settings = Settings()
+    try:
+        result = cli.main(args=arguments, prog_name="aqd-deploy", standalone_mode=False, obj=settings)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except click.Abort:
+        print_error("interrupted")
+        return INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except BrokenPipeError:
+        discard_stdout()
+        return 1
+    except Exception as error:
+        if settings.debug:
+            traceback.print_exc()
+        print_error(sentence_of(error, settings.debug))
+        return 3 if isinstance(error, GateError) else 1
+
+
+def sentence_of(error: Exception, debug: bool = False) -> str:
+    """One sentence for any failure; what the library did not foresee points to --debug."""
+    if isinstance(error, AqdError):
+        return " ".join(error.sentence().split())
+    if isinstance(error, OSError) and error.strerror is not None:
+        where = f": {error.filename}" if error.filename else ""
+        advice = "; free some space and repeat the command" if error.errno == errno.ENOSPC else ""
+        return f"{error.strerror}{where}{advice}"
+    if isinstance(error, MemoryError):
+        return "out of memory; try: a smaller --image-size, or a machine with more memory"
+    lines = str(error).strip().splitlines()
+    told = f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+    hint = "" if debug else "; try: the same command with --debug"
+    return f"unexpected {told}{hint}"
+
+
+def discard_stdout() -> None:
+    """Point stdout to nowhere, so that the interpreter's last flush does not complain about a closed pipe."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(invoke())

@@ -1,0 +1,62 @@
+"""Options and argument types that several verbs share."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+
+NUMERICS = ("exact", "paper", "power-of-two")
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+threads_option = click.option(
+    "--threads", type=click.IntRange(1, 256), default=None, help="Threads to use. [default: every core]"
+)
+numerics_option = click.option(
+    "--numerics", type=click.Choice(NUMERICS), default="exact", show_default=True,
+    help="How requantization constants are chosen.",
+)  # fmt: skip
+
+
+def existing(name: str = "FILE") -> click.Path:
+    """A file that must be named but is opened by the library, whose message is better than click's."""
+    return _NamedPath(path_type=Path, metavar=name)
+
+
+class _NamedPath(click.Path):
+    def __init__(self, metavar: str, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.name = metavar
+
+
+class SizeType(click.ParamType):
+    """`320` or `320x480` (height x width), whole positive numbers."""
+
+    name = "SIZE"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r"(\d+)(?:x(\d+))?", str(value))
+        if match is None or not 1 <= int(match[1]) <= 4096 or not 1 <= int(match[2] or 1) <= 4096:
+            self.fail(f"{value!r} is no size; valid: 320 or 320x480 (height x width), up to 4096", param, ctx)
+        return int(match[1]), int(match[2] or match[1])
+
+
+class ShapeType(click.ParamType):
+    """`1x3x320x320`: the static shape to give a dynamic input."""
+
+    name = "SHAPE"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        if re.fullmatch(r"\d+(x\d+){3}", str(value)) is None:
+            self.fail(f"{value!r} is no shape; valid: for example 1x3x320x320", param, ctx)
+        return tuple(int(part) for part in str(value).split("x"))

@@ -1,0 +1,64 @@
+"""What verbs print: data on stdout, progress and errors on stderr; and the option every verb has, --debug."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+
+@dataclass
+class Settings:
+    """What holds for a whole invocation."""
+
+    debug: bool = False
+
+
+def verb(**attributes: Any) -> Callable[[Callable[..., Any]], click.Command]:
+    """A click command with `--debug`: the decorator of every verb."""
+
+    def decorate(function: Callable[..., Any]) -> click.Command:
+        debug = click.option(
+            "--debug", is_flag=True, expose_value=False, is_eager=True, callback=_set_debug,
+            help="Show the traceback of a failure.",
+        )  # fmt: skip
+        return click.command(**attributes)(debug(function))
+
+    return decorate
+
+
+def _set_debug(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    settings = ctx.find_root().obj
+    if isinstance(settings, Settings):
+        settings.debug = value
+
+
+def colour_allowed(stream: Any) -> bool:
+    """Colour only on a terminal, and never where NO_COLOR is set (https://no-color.org)."""
+    return not os.environ.get("NO_COLOR") and hasattr(stream, "isatty") and stream.isatty()
+
+
+def print_error(sentence: str) -> None:
+    """`error: ...` on stderr."""
+    label = click.style("error:", fg="red", bold=True) if colour_allowed(sys.stderr) else "error:"
+    click.echo(f"{label} {sentence}", err=True, color=colour_allowed(sys.stderr))
+
+
+def progress(message: str) -> None:
+    """A line for the person who waits, on stderr."""
+    click.echo(message, err=True)
+
+
+def print_json(document: Any) -> None:
+    """The one JSON document of a verb, on stdout. NaN is not JSON and raises ValueError."""
+    click.echo(json.dumps(document, indent=2, allow_nan=False))
+
+
+def print_text(text: str) -> None:
+    """The result of a verb, on stdout."""
+    click.echo(text)

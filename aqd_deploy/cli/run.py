@@ -1,0 +1,79 @@
+"""`aqd-deploy run`: a program, or the reference of an integer ONNX file, on arrays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from aqd_deploy.cli.files import check_output
+from aqd_deploy.cli.options import existing, json_option, threads_option
+from aqd_deploy.cli.output import print_json, print_text, verb
+
+
+@verb(name="run")
+@click.argument("program", type=existing("PROGRAM"))
+@click.option("--input", "source", type=existing("X.npz"), required=True, help="Arrays by input name (.npz).")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Where to write the outputs (.npz).")
+@click.option("--check", type=existing("M.int.onnx"),
+              help="Run this integer ONNX too and count differing integers; exit code 3 if there are any.")  # fmt: skip
+@threads_option
+@json_option
+def command(
+    program: Path, source: Path, output: Path | None, check: Path | None, threads: int | None, as_json: bool
+) -> None:
+    """Run a program (.so), or an integer ONNX file by the reference, on the arrays of an .npz file.
+
+    Inputs and outputs have the names, shapes (NCHW) and dtypes of the integer ONNX.
+    """
+    if output is not None:
+        check_output(output, program, source)
+    from aqd_deploy.cli.arrays import read_arrays, write_arrays
+
+    inputs = read_arrays(source)
+    outputs = _run(program, inputs, threads)
+    if output is not None:
+        write_arrays(output, outputs)
+    document: dict[str, Any] = {
+        "outputs": {
+            name: {"dtype": str(array.dtype), "shape": list(array.shape)} for name, array in outputs.items()
+        }
+    }
+    differing = None
+    if check is not None:
+        document["check"] = _compare(outputs, _run(check, inputs, threads))
+        differing = document["check"]["differing"]
+    if as_json:
+        print_json(document)
+    else:
+        for name, entry in document["outputs"].items():
+            print_text(f"{name}  {entry['dtype']}  {'x'.join(map(str, entry['shape']))}")
+        if check is not None:
+            print_text(f"{differing} of {document['check']['count']} integers differ from {check}")
+    if differing:
+        from aqd_deploy.errors import GateError
+
+        raise GateError(f"{differing} integers differ", received=f"{program} against {check}", valid="0")
+
+
+def _run(path: Path, inputs: dict[str, Any], threads: int | None) -> dict[str, Any]:
+    if path.suffix == ".onnx":
+        from aqd_deploy.integer.reference import ReferenceRunner
+
+        return ReferenceRunner(path, threads).run(inputs)
+    from aqd_deploy.runtime import Program
+
+    return Program.load(path, threads).run(inputs)
+
+
+def _compare(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    import dataclasses
+
+    from aqd_deploy.evaluation.compare import compare_integers, total_difference
+
+    by_output = compare_integers(first, second)
+    return {
+        **dataclasses.asdict(total_difference(by_output)),
+        "outputs": {name: dataclasses.asdict(entry) for name, entry in by_output.items()},
+    }

@@ -1,0 +1,250 @@
+"""torch → QDQ ONNX: walks the modules of an AQD detector, one emit rule a module type.
+
+The result is the canonical form of docs/qdq-form.md. A head convolution that all pyramid levels share becomes one
+weight initializer and one DequantizeLinear, which every level's Conv reads.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import onnx
+from torch import Tensor, nn
+
+from aqd_deploy.errors import UnsupportedModelError
+from aqd_deploy.frontends.graph import GraphBuilder
+from aqd_deploy.passes.read_qdq import MANIFEST_KEY
+from aqd_deploy.qat.config import ModelConfig
+from aqd_deploy.qat.fpn import FPN
+from aqd_deploy.qat.heads import FCOSHead, LevelScale, RetinaNetHead
+from aqd_deploy.qat.layers import BatchNorm, ConvBatchNorm, MultiLevelConvBatchNorm, QuantConv2d
+from aqd_deploy.qat.models import Detector
+from aqd_deploy.qat.resnet import BasicBlock, Bottleneck, ResNet
+
+
+def export_qdq(model: Detector, *, name: str | None = None) -> onnx.ModelProto:
+    """The QDQ ONNX of `model`, with input `image` uint8 [1, 3, H, W] and the manifest in its metadata.
+
+    `name` goes into the manifest (default: the configuration's label). A float model gives the same graph without
+    quantizers. Raises UnsupportedModelError for GroupNorm and module types without a rule, ScaleError for a step that
+    is not positive and finite.
+    """
+    refuse_group_norm(model)
+    manifest = make_manifest(model.config, name)
+    emitter = _Emitter(model, manifest["name"])
+    outputs = emitter.detector(model)
+    for key, (tensor, channels) in outputs.items():
+        level = model.config.levels.index(key.split("_")[1])
+        stride = model.config.strides[level]
+        shape = [1, channels, -(-model.config.image_height // stride), -(-model.config.image_width // stride)]
+        emitter.graph.output(tensor, key, shape)
+    return emitter.graph.model({MANIFEST_KEY: json.dumps(manifest)})
+
+
+def refuse_group_norm(model: nn.Module) -> None:
+    """Raises UnsupportedModelError where `model` has a GroupNorm, naming the first."""
+    for path, module in model.named_modules():
+        if isinstance(module, nn.GroupNorm):
+            raise UnsupportedModelError(
+                "GroupNorm computes its statistics at inference and has no integer form",
+                received=f"the module {path}",
+                valid="batch norm, one a pyramid level in shared heads (multi-level BN)",
+            )
+
+
+def make_manifest(config: ModelConfig, name: str | None = None) -> dict[str, Any]:
+    """The manifest of docs/qdq-form.md for a detector of this configuration."""
+    kinds = ("cls", "box", "ctr") if config.detector == "fcos" else ("cls", "box")
+    anchors = {
+        "base": config.anchor_base, "scales": list(config.anchor_scales), "ratios": list(config.anchor_ratios)
+    }  # fmt: skip
+    return {
+        "schema": 1,
+        "name": name or config.label,
+        "architecture": {
+            "detector": config.detector,
+            "backbone": config.backbone,
+            "width": config.width,
+            "head_depth": config.head_depth,
+            "fpn_channels": config.fpn_channels,
+        },
+        "bits": {"weights": config.bits, "activations": config.bits, "first_last": _first_last_bits(config)},
+        "preprocessing": {
+            "input": "image",
+            "height": config.image_height,
+            "width": config.image_width,
+            "color": "BGR",
+            "resize": "letterbox",
+            "pad_value": list(config.mean),
+            "mean": list(config.mean),
+            "std": [1, 1, 1],
+        },
+        "detector": {
+            "kind": config.detector,
+            "classes": list(config.names_of_classes),
+            "strides": list(config.strides),
+            "outputs": {kind: [f"{kind}_{level}" for level in config.levels] for kind in kinds},
+            "anchors": anchors if config.detector == "retinanet" else None,
+            "score_threshold": config.score_threshold,
+            "nms_iou": config.nms_iou,
+            "max_detections": config.max_detections,
+            "pre_nms": config.pre_nms,
+        },
+    }
+
+
+def _first_last_bits(config: ModelConfig) -> int | None:
+    return config.first_last_bits if config.bits is not None and config.mode == "aqd" else None
+
+
+def _array(tensor: Tensor | None) -> np.ndarray:
+    assert tensor is not None
+    return tensor.detach().cpu().numpy()
+
+
+class _Emitter:
+    """The rules. A tensor is the name of a value in the graph; modules are named by their path in the network."""
+
+    def __init__(self, model: Detector, name: str) -> None:
+        self.graph = GraphBuilder(name)
+        self.paths = {module: path for path, module in model.named_modules()}
+        self.weights: dict[nn.Module, str] = {}
+
+    def detector(self, model: Detector) -> dict[str, tuple[str, int]]:
+        """Every output map's tensor and its channels."""
+        config = model.config
+        image = self.graph.image(list(config.mean), [1.0, 1.0, 1.0], config.image_height, config.image_width)
+        features = self.fpn(model.fpn, *self.resnet(model.backbone, image))
+        head = model.head
+        rule = {RetinaNetHead: self.retinanet_head, FCOSHead: self.fcos_head}.get(type(head))
+        if rule is None:
+            raise self._no_rule(head)
+        return {
+            f"{kind}_{level}": (tensor, channels)
+            for kind, (tensors, channels) in rule(head, features).items()
+            for level, tensor in zip(config.levels, tensors, strict=True)
+        }
+
+    def resnet(self, module: ResNet, image: str) -> tuple[str, str, str]:
+        x = self.conv_batch_norm(module.stem, image)
+        x = self.graph.add(
+            "MaxPool", [x], "backbone.pool", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]
+        )
+        stages = []
+        for stage in (module.layer1, module.layer2, module.layer3, module.layer4):
+            for block in stage:
+                x = self.block(block, x)
+            stages.append(x)
+        return stages[1], stages[2], stages[3]
+
+    def block(self, module: nn.Module, x: str) -> str:
+        if not isinstance(module, (BasicBlock, Bottleneck)):
+            raise self._no_rule(module)
+        convs = [module.conv1, module.conv2] + ([module.conv3] if isinstance(module, Bottleneck) else [])
+        branch = x
+        for conv in convs:
+            branch = self.conv_batch_norm(conv, branch)
+        identity = x if module.downsample is None else self.conv_batch_norm(module.downsample, x)
+        path = self.paths[module]
+        return self.relu(self.graph.add("Add", [branch, identity], f"{path}.skip"), path)
+
+    def fpn(self, module: FPN, c3: str, c4: str, c5: str) -> list[str]:
+        sums = [self.conv_batch_norm(module.lateral[2], c5)]
+        for index, features in ((1, c4), (0, c3)):
+            lateral = self.conv_batch_norm(module.lateral[index], features)
+            above = self.graph.upsample(sums[0], 2, f"fpn.upsample.{index}")
+            sums.insert(0, self.graph.add("Add", [lateral, above], f"fpn.skip.{index}"))
+        outputs = [self.conv_batch_norm(conv, x) for conv, x in zip(module.output, sums, strict=True)]
+        p6 = self.conv_batch_norm(module.p6, c5)
+        return [*outputs, p6, self.conv_batch_norm(module.p7, p6)]
+
+    def retinanet_head(self, module: RetinaNetHead, features: list[str]) -> dict[str, tuple[list[str], int]]:
+        return {
+            "cls": self.prediction(module.cls_score, self.tower(module.cls_tower, features)),
+            "box": self.prediction(module.bbox_pred, self.tower(module.box_tower, features)),
+        }
+
+    def fcos_head(self, module: FCOSHead, features: list[str]) -> dict[str, tuple[list[str], int]]:
+        box_features = self.tower(module.box_tower, features)
+        boxes, channels = self.prediction(module.bbox_pred, box_features)
+        return {
+            "cls": self.prediction(module.cls_score, self.tower(module.cls_tower, features)),
+            "box": ([self.level_scale(s, x) for s, x in zip(module.scales, boxes, strict=True)], channels),
+            "ctr": self.prediction(module.centerness, box_features),
+        }
+
+    def tower(self, layers: nn.ModuleList, features: list[str]) -> list[str]:
+        for layer in layers:
+            if not isinstance(layer, MultiLevelConvBatchNorm):
+                raise self._no_rule(layer)
+            features = [self.shared_conv_batch_norm(layer, x, level) for level, x in enumerate(features)]
+        return features
+
+    def shared_conv_batch_norm(self, module: MultiLevelConvBatchNorm, x: str, level: int) -> str:
+        tag = f".level{level}"
+        norm = module.bn.levels[level]
+        x = self.batch_norm(norm, self.conv(module.conv, x, tag))
+        return self.relu(x, f"{self.paths[module]}{tag}")
+
+    def prediction(self, conv: QuantConv2d, features: list[str]) -> tuple[list[str], int]:
+        return [self.conv(conv, x, f".level{level}") for level, x in enumerate(features)], conv.out_channels
+
+    def level_scale(self, module: LevelScale, x: str) -> str:
+        path = self.paths[module]
+        factor = self.graph.constant(f"{path}.value", _array(module.value()).astype(np.float32))
+        return self.relu(self.graph.add("Mul", [x, factor], path), path)
+
+    def conv_batch_norm(self, module: nn.Module, x: str) -> str:
+        if not isinstance(module, ConvBatchNorm):
+            raise self._no_rule(module)
+        x = self.batch_norm(module.bn, self.conv(module.conv, x))
+        return self.relu(x, self.paths[module]) if module.relu else x
+
+    def conv(self, module: QuantConv2d, x: str, tag: str = "") -> str:
+        path = f"{self.paths[module]}{tag}"
+        quantizer = module.activation_quantizer
+        if quantizer is not None:
+            step = f"{self.paths[module]}.input"
+            x = self.graph.quantize_activation(x, float(quantizer.step()), quantizer.bits, f"{step}{tag}")
+        inputs = [x, self.weight(module)]
+        if module.bias is not None:
+            inputs.append(self.graph.constant(f"{self.paths[module]}.bias", _array(module.bias)))
+        size, pad = module.kernel_size, module.padding
+        return self.graph.add(
+            "Conv", inputs, path, kernel_shape=[size, size], strides=[module.stride] * 2, pads=[pad] * 4,
+            dilations=[module.dilation] * 2, group=module.groups,
+        )  # fmt: skip
+
+    def weight(self, module: QuantConv2d) -> str:
+        """The dequantized weight, emitted at its first use and read again by every other use of the layer."""
+        if module not in self.weights:
+            path = f"{self.paths[module]}.weight"
+            if module.weight_quantizer is None:
+                self.weights[module] = self.graph.constant(path, _array(module.weight))
+            else:
+                q, step = module.integer_weight()
+                bits = module.weight_quantizer.bits
+                self.weights[module] = self.graph.quantized_weight(_array(q), float(step), bits, path)
+        return self.weights[module]
+
+    def batch_norm(self, module: nn.Module, x: str) -> str:
+        if not isinstance(module, BatchNorm):
+            raise self._no_rule(module)
+        path = self.paths[module]
+        values = {
+            "gamma": module.weight, "beta": module.bias, "mean": module.running_mean, "variance": module.running_var
+        }  # fmt: skip
+        constants = [self.graph.constant(f"{path}.{key}", _array(value)) for key, value in values.items()]
+        return self.graph.add("BatchNormalization", [x, *constants], path, epsilon=module.eps)
+
+    def relu(self, x: str, path: str) -> str:
+        return self.graph.add("Relu", [x], f"{path}.relu")
+
+    def _no_rule(self, module: nn.Module) -> UnsupportedModelError:
+        return UnsupportedModelError(
+            "no export rule for this module",
+            received=f"{type(module).__name__} at {self.paths[module]}",
+            valid="the modules of aqd_deploy.qat",
+        )

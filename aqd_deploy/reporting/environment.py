@@ -1,0 +1,101 @@
+"""The machine and the versions a result was measured with; what is installed and what is missing."""
+
+from __future__ import annotations
+
+import platform
+import re
+import shutil
+from importlib import metadata
+from typing import Any
+
+from aqd_deploy import __version__
+from aqd_deploy.targets.cpu import read_cpu
+
+REPORTED = ("apache-tvm", "apache-tvm-ffi", "onnx", "onnxruntime", "numpy", "torch")
+KERNEL_FEATURES = ("avx2", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
+_REQUIREMENT = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[^\]]*\])?\s*([^;]*?)\s*(?:;\s*(.*))?$")
+
+
+def environment() -> dict[str, Any]:
+    """CPU, threads, Python, and the versions of the packages that results depend on; JSON-able."""
+    cpu = read_cpu()
+    return {
+        "aqd_deploy": __version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": cpu.model,
+        "threads": cpu.threads,
+        "packages": {name: version for name in REPORTED if (version := installed_version(name)) is not None},
+    }
+
+
+def installed_version(package: str) -> str | None:
+    """The installed version of a distribution, None where it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def diagnosis() -> dict[str, Any]:
+    """What `doctor` prints: environment, every requirement with its state, CPU features, kernels, linker."""
+    from aqd_deploy.errors import TargetError
+    from aqd_deploy.targets import get
+
+    try:
+        kernels = get("host").kernels
+    except TargetError as error:
+        kernels = f"none: {error.what}"
+    cpu = read_cpu()
+    linker = next((path for name in ("c++", "g++", "clang++", "cc") if (path := shutil.which(name))), None)
+    requirements = [state for text in _requirements() if (state := _state(text)) is not None]
+    return {
+        "environment": environment(),
+        "cpu_features": [name for name in KERNEL_FEATURES if name in cpu.features],
+        "kernels": kernels,
+        "linker": linker,
+        "requirements": requirements,
+        "problems": _problems(requirements, linker),
+    }
+
+
+def _requirements() -> list[str]:
+    try:
+        return metadata.requires("aqd-deploy") or []
+    except metadata.PackageNotFoundError:
+        return []
+
+
+def _state(text: str) -> dict[str, Any] | None:
+    """One requirement: the extra it belongs to ("" for the base), what is wanted, what is installed."""
+    match = _REQUIREMENT.match(text)
+    if match is None or match[1] == "aqd-deploy":
+        return None
+    extra = re.search(r"extra\s*==\s*['\"]([^'\"]+)['\"]", match[3] or "")
+    version = installed_version(match[1])
+    pin = re.fullmatch(r"==\s*([^,\s*]+)", match[2])
+    state = "missing" if version is None else "other version" if pin and version.split("+")[0] != pin[1] else "ok"
+    return {
+        "package": match[1],
+        "extra": extra[1] if extra else "",
+        "wanted": match[2],
+        "installed": version,
+        "state": state,
+    }
+
+
+def _problems(requirements: list[dict[str, Any]], linker: str | None) -> list[dict[str, str]]:
+    """What does not work and the command that mends it; a missing extra is a note, not a failure."""
+    found = []
+    for extra in dict.fromkeys(entry["extra"] for entry in requirements):
+        bad = [e["package"] for e in requirements if e["extra"] == extra and e["state"] != "ok"]
+        if bad:
+            install = f"pip install 'aqd-deploy[{extra}]'" if extra else "pip install --upgrade aqd-deploy"
+            found.append({"what": ", ".join(bad), "extra": extra or "base", "next_command": install})
+    if linker is None:
+        found.append({"what": "no linker", "extra": "base", "next_command": "apt-get install g++"})
+    if not requirements:
+        found.append(
+            {"what": "aqd-deploy is not installed", "extra": "base", "next_command": "pip install -e '.[torch]'"}
+        )
+    return found

@@ -1,0 +1,149 @@
+"""What a file is, in one JSON-able document: QDQ or integer ONNX, compiled program, checkpoint."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto, numpy_helper
+
+from aqd_deploy.errors import ModelFileError
+from aqd_deploy.frontends.kinds import kind_of
+from aqd_deploy.integer.dialect import DOMAIN
+from aqd_deploy.integer.files import load_onnx
+from aqd_deploy.integer.inspect import float_tensors
+from aqd_deploy.passes.read_qdq import read_manifest
+
+KINDS = ".onnx (QDQ or integer), .so (a program), .pt (a checkpoint)"
+
+
+def inspect_file(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Describe a file by what it is: `kind` is qdq, integer, float, program or checkpoint.
+
+    Raises ModelFileError, ProgramError or CheckpointError where the file cannot be read as what its name says.
+    """
+    path = Path(path)
+    readers = {".onnx": _onnx, ".so": _program, ".pt": _checkpoint, ".pth": _checkpoint}
+    if path.suffix not in readers:
+        raise ModelFileError("this kind of file is not known", received=str(path), valid=KINDS)
+    return {"file": str(path), **readers[path.suffix](path)}
+
+
+def _onnx(path: Path) -> dict[str, Any]:
+    model = load_onnx(path)
+    kind = kind_of(model)
+    document: dict[str, Any] = {
+        "kind": kind,
+        "bytes": path.stat().st_size,
+        "nodes": len(model.graph.node),
+        "operators": dict(Counter(_operator(node) for node in model.graph.node).most_common()),
+        "inputs": [_value(value) for value in model.graph.input],
+        "outputs": [_value(value) for value in model.graph.output],
+        "weights": _weights(model),
+    }
+    manifest = read_manifest(model)
+    if kind == "integer":
+        names = float_tensors(model)
+        document["float_tensors"] = {"count": len(names), "names": names[:20]}
+        document["ranges"] = manifest.pop("ranges", {})
+    document["manifest"] = manifest
+    return document
+
+
+def _operator(node: Any) -> str:
+    return f"{DOMAIN}.{node.op_type}" if node.domain == DOMAIN else node.op_type
+
+
+def _value(value: Any) -> dict[str, Any]:
+    kind = value.type.tensor_type
+    shape = [dimension.dim_value or dimension.dim_param or None for dimension in kind.shape.dim]
+    return {"name": value.name, "dtype": _dtype(kind.elem_type), "shape": shape}
+
+
+def _dtype(element: int) -> str:
+    import onnx
+
+    return str(onnx.helper.tensor_dtype_to_np_dtype(element)) if element else "unknown"
+
+
+def _weights(model: ModelProto) -> dict[str, Any]:
+    """Number of convolution weights by the integer bits they need: an n-bit tensor has values within ±(2^n − 1)."""
+    found: dict[str, int] = {}
+    sources = {node.output[0]: node.input[0] for node in model.graph.node if node.input and node.output}
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    seen = set()
+    for node in model.graph.node:
+        if node.op_type not in ("Conv", "ConvInteger", "ConvOdd"):
+            continue
+        name = node.input[1]
+        while name not in tensors and name in sources:
+            name = sources[name]
+        if name in tensors and name not in seen:
+            seen.add(name)
+            array = numpy_helper.to_array(tensors[name])
+            kind = _bits(array, node.op_type)
+            found[kind] = found.get(kind, 0) + int(array.size)
+    return {"count": sum(found.values()), "by_bits": dict(sorted(found.items()))}
+
+
+def _bits(array: np.ndarray, op_type: str) -> str:
+    """Bits of odd weights; `float` for a float tensor. ConvOdd holds η − 128 of 8-bit weights."""
+    if array.dtype.kind == "f":
+        return "float"
+    if op_type == "ConvOdd" or not array.size:
+        return "8"
+    return str(max(2, int(np.abs(array.astype(np.int32)).max()).bit_length()))
+
+
+def _program(path: Path) -> dict[str, Any]:
+    from aqd_deploy.runtime.container import read_container
+
+    container = read_container(path)
+    manifest = dict(container.manifest)
+    manifest.pop("ranges", None)
+    return {
+        "kind": "program",
+        "bytes": container.file_bytes,
+        "weights": _bytes_per_weight(manifest.get("program", {}).get("weights", {})),
+        "manifest": manifest,
+    }
+
+
+def _bytes_per_weight(weights: dict[str, Any]) -> dict[str, Any]:
+    by_bits = {
+        bits: {**entry, "bytes_per_weight": round(entry["bytes"] / entry["weights"], 4)}
+        for bits, entry in weights.get("by_bits", {}).items()
+        if entry.get("weights")
+    }
+    count = sum(entry["weights"] for entry in by_bits.values())
+    stored = sum(entry["bytes"] for entry in by_bits.values())
+    return {
+        "count": count,
+        "bytes": stored,
+        "bytes_per_weight": round(stored / count, 4) if count else None,
+        "by_bits": by_bits,
+    }
+
+
+def _checkpoint(path: Path) -> dict[str, Any]:
+    import dataclasses
+
+    from aqd_deploy.errors import MissingExtraError
+
+    try:
+        from aqd_deploy.qat.checkpoint import checkpoint_record, load_checkpoint
+    except ImportError as error:
+        raise MissingExtraError(
+            "reading a checkpoint needs torch", next_command="pip install 'aqd-deploy[torch]'"
+        ) from error
+    model = load_checkpoint(path)
+    return {
+        "kind": "checkpoint",
+        "bytes": path.stat().st_size,
+        "config": dataclasses.asdict(model.config),
+        "record": checkpoint_record(path),
+        "weights": {"count": sum(p.numel() for name, p in model.named_parameters() if name.endswith("weight"))},
+    }
