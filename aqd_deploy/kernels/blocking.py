@@ -1,8 +1,8 @@
 """How a convolution is cut: strips of rows and parts of channels for the threads, register tiles inside.
 
-A task computes `rows` output rows of `1/parts` of the output channels. Inside, a register tile is `tile` = (rows,
-columns) of pixels times `blocks` vectors of output channels; it runs over the whole reduction before it is stored.
-Tiles at the end of a row are shifted back inside the map, so nothing needs a remainder loop.
+A task computes `rows` output rows of `1/parts` of the output channels. Inside, a register tile is `tile` =
+(rows, columns) of pixels times `blocks` vectors of output channels; it runs over the whole reduction before
+it is stored. Tiles at the end of a row are shifted back inside the map, so nothing needs a remainder loop.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from aqd_deploy.kernels.dots import Dots
 from aqd_deploy.kernels.layout import WeightLayout
 from aqd_deploy.kernels.spec import ConvSpec
 
-# What the padded copy of a strip may take of a second-level cache of 1 MiB; the weights of a tile need the rest.
+# What the padded copy of a strip may take of a second-level cache of 1 MiB; the weights of a tile need the
+# rest.
 STRIP_BYTES = 256 * 1024
 # Bytes a cycle that the second-level cache delivers while the multipliers run, and that a copy moves.
 L2_BYTES_PER_CYCLE = 24.0
@@ -44,14 +45,16 @@ class Blocking:
 
 def choose_blocking(spec: ConvSpec, layout: WeightLayout, dots: Dots, threads: int, copies: bool) -> Blocking:
     """The blocking with the least estimated time on `threads` threads."""
+    group_blocks = layout.blocks // spec.group
     tiles = _tiles(spec, layout, dots)
+    sample_bytes = 2 if dots.sample_dtype == "int16" else 1
     best, best_cost = None, float("inf")
     for strips in range(1, spec.out_height + 1):
         rows = -(-spec.out_height // strips)
         if (strips - 1) * rows >= spec.out_height:
             continue
         in_rows = (rows - 1) * spec.strides[0] + (spec.kernel[0] - 1) * spec.dilations[0] + 1
-        strip_bytes = in_rows * (spec.width + spec.pads[1] + spec.pads[3]) * spec.in_channels
+        strip_bytes = in_rows * (spec.width + spec.pads[1] + spec.pads[3]) * spec.in_channels * sample_bytes
         if strip_bytes > STRIP_BYTES and rows > 1:
             continue
         copy_cost = strip_bytes / COPY_BYTES_PER_CYCLE if copies else 0.0
@@ -59,23 +62,24 @@ def choose_blocking(spec: ConvSpec, layout: WeightLayout, dots: Dots, threads: i
             if tile[0] > rows:
                 continue
             per_row = -(-rows // tile[0]) * -(-spec.out_width // tile[1])
-            groups = -(-layout.blocks // blocks)
-            for parts in {1, min(2, groups), min(4, groups), min(threads, groups)}:
+            items = spec.group * -(-group_blocks // blocks)
+            for parts in {1, min(2, items), min(4, items), min(threads, items)}:
+                share = -(-items // parts)
+                if (parts - 1) * share >= items:
+                    continue
                 rounds = -(-strips * parts // threads)
-                cost = rounds * (copy_cost + per_row * -(-groups // parts) * tile_cost)
+                cost = rounds * (copy_cost + per_row * share * tile_cost)
                 if cost < best_cost:
                     best, best_cost = Blocking(rows, strips, parts, tile, blocks), cost
     assert best is not None  # one strip a row always fits
     return best
 
 
-def _tiles(
-    spec: ConvSpec, layout: WeightLayout, dots: Dots
-) -> list[tuple[tuple[int, int], int, float]]:
+def _tiles(spec: ConvSpec, layout: WeightLayout, dots: Dots) -> list[tuple[tuple[int, int], int, float]]:
     """(tile, blocks, cycles) of every register tile that fits."""
     reduction = layout.kernel[0] * layout.segments * layout.steps
     found = []
-    for blocks in range(1, min(layout.blocks, 6) + 1):
+    for blocks in range(1, min(layout.blocks // spec.group, 6) + 1):
         pixel_limit = ((dots.registers - dots.spare_registers) // dots.width - blocks) // blocks
         for high in range(1, min(spec.out_height, pixel_limit) + 1):
             for wide in range(1, min(spec.out_width, pixel_limit // high) + 1):

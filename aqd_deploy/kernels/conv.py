@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from aqd_deploy.errors import ShapeError
-from aqd_deploy.kernels.conv_blocked import blocked_layout, conv_blocked
+from aqd_deploy.kernels.conv_blocked import blocked_layout, can_block, conv_blocked
+from aqd_deploy.kernels.conv_depthwise import conv_depthwise, depthwise_layout, is_depthwise
 from aqd_deploy.kernels.conv_loops import conv_loops, loops_layout
 from aqd_deploy.kernels.dots import DOTS
 from aqd_deploy.kernels.isa import Isa
@@ -18,9 +19,9 @@ from aqd_deploy.kernels.spec import ConvSpec, Epilogue
 class Kernel:
     """One convolution as a TIR function, and how its weights lie.
 
-    `prim_func` has no global symbol. Its parameters: data uint8 or int8 [H, W, I]; weights int8 `packed_shape`; step
-    parameters, store parameters and outputs [OH, OW, O] as in `spec.Epilogue`. Outputs must not alias inputs.
-    `name` is the family, `why` the reason for it.
+    `prim_func` has no global symbol. Its parameters: data uint8 or int8 [H, W, I]; weights int8
+    `packed_shape`; step parameters, store parameters and outputs [OH, OW, O] as in `spec.Epilogue`. Outputs
+    must not alias inputs. `name` is the family, `why` the reason for it.
     """
 
     prim_func: Any
@@ -39,19 +40,27 @@ def conv2d(spec: ConvSpec, epilogue: Epilogue, isa: Isa, threads: int) -> Kernel
     Raises ShapeError where the geometry has no output or channels do not divide into groups.
     """
     _check(spec)
-    if spec.group > 1:
-        return Kernel(
-            conv_loops(spec, epilogue, threads),
-            loops_layout(spec),
-            "loops",
-            f"{spec.group} groups: register tiles need all input channels",
-        )
     dots = DOTS[isa]
+    if is_depthwise(spec):
+        return Kernel(
+            conv_depthwise(spec, epilogue, isa, threads),
+            depthwise_layout(spec, isa),
+            "depthwise",
+            "one channel a group: vectors of channels",
+        )
+    if can_block(spec, dots):
+        return Kernel(
+            conv_blocked(spec, epilogue, dots, threads),
+            blocked_layout(spec, dots),
+            f"blocked_{isa.value}",
+            f"{spec.out_channels // spec.group} output channels a group: register tiles, packed weights",
+        )
     return Kernel(
-        conv_blocked(spec, epilogue, dots, threads),
-        blocked_layout(spec, dots),
-        f"blocked_{isa.value}",
-        "one group: register tiles over packed weights",
+        conv_loops(spec, epilogue, threads),
+        loops_layout(spec),
+        "loops",
+        f"groups of {spec.out_channels // spec.group} output channels do not fill {dots.lanes} lanes"
+        + (" or have odd weights" if spec.odd else ""),
     )
 
 

@@ -1,9 +1,10 @@
-"""The direct convolution: register tiles of pixels × output channels over packed weights, on a padded copy of rows.
+"""The direct convolution: register tiles of pixels × output channels over packed weights, on a padded copy of
+rows.
 
-Each task copies the input rows it needs into a padded strip (only where there is padding, or the samples must change
-their type), so the reduction has no border cases: for kernel row, segment and step, `blocks` weight vectors meet one
-broadcast sample a pixel. int8 input becomes uint8 by adding 128; the accumulators start at −128·Σ weights in return.
-Odd weights 2w+1 are 2·acc + the sum of the window, which is computed once a pixel.
+Each task copies the input rows it needs into a padded strip (only where there is padding, or the samples must
+change their type), so the reduction has no border cases: for kernel row, segment and step, `blocks` weight
+vectors meet one broadcast sample a pixel. int8 input becomes uint8 by adding 128; the accumulators start at
+−128·Σ weights in return. Odd weights 2w+1 are 2·acc + the sum of the window, which is computed once a pixel.
 """
 
 from __future__ import annotations
@@ -18,24 +19,32 @@ from aqd_deploy.kernels.emit import Buffer, Emitter, Expr, const, load
 from aqd_deploy.kernels.epilogue import BoundEpilogue, bind_epilogue
 from aqd_deploy.kernels.layout import WeightLayout
 from aqd_deploy.kernels.spec import ConvSpec, Epilogue
-from aqd_deploy.kernels.strip import Strip, make_strip, needs_strip
+from aqd_deploy.kernels.strip import Strip, make_strip, needs_strip, overread
 from aqd_deploy.kernels.windows import window_sums
 
 
 def blocked_layout(spec: ConvSpec, dots: Dots) -> WeightLayout:
-    """Blocks of output channels; kernel rows are dense unless the convolution is dilated horizontally."""
-    dense = spec.dilations[1] == 1 or spec.kernel[1] == 1
-    return WeightLayout(spec.out_channels, spec.in_channels, spec.kernel, dots.lanes, dots.dot, dense)
+    """Blocks of output channels; kernel rows are dense unless dilation or groups tear their samples apart."""
+    dense = spec.kernel[1] == 1 or (spec.dilations[1] == 1 and spec.group == 1)
+    group_in = spec.in_channels // spec.group
+    return WeightLayout(spec.out_channels, group_in, spec.kernel, dots.lanes, dots.dot, dense)
+
+
+def can_block(spec: ConvSpec, dots: Dots) -> bool:
+    """Groups must fill whole vectors of output channels."""
+    return spec.group == 1 or (not spec.odd and (spec.out_channels // spec.group) % dots.lanes == 0)
 
 
 def conv_blocked(
     spec: ConvSpec, epilogue: Epilogue, dots: Dots, threads: int, blocking: Blocking | None = None
 ) -> Any:
-    """PrimFunc of a convolution with one group; parameters as in `spec.Epilogue`."""
+    """PrimFunc of a convolution that `can_block`; parameters as in `spec.Epilogue`."""
     layout = blocked_layout(spec, dots)
     copies = needs_strip(spec, layout, dots)
     plan = blocking or choose_blocking(spec, layout, dots, threads, copies)
-    return _BlockedConv(spec, epilogue, dots, layout, plan, copies).emit()
+    return _BlockedConv(spec, epilogue, dots, layout, plan, copies).emit(
+        "parallel" if threads > 1 else "serial"
+    )
 
 
 class _BlockedConv:
@@ -64,30 +73,31 @@ class _BlockedConv:
         # Stride of a channel block in the packed weights.
         self.block_stride = layout.kernel[0] * layout.segments * layout.steps * dots.lanes * dots.dot
 
-    def emit(self) -> Any:
+    def emit(self, kind: str) -> Any:
         em, plan = self.em, self.plan
-        tasks = plan.strips * plan.parts
-        with em.loop("task", tasks, "parallel") as task:
+        group_blocks = self.layout.blocks // self.spec.group
+        group_items = -(-group_blocks // plan.blocks)
+        items = self.spec.group * group_items
+        share = -(-items // plan.parts)
+        with em.loop("task", plan.strips * plan.parts, kind) as task:
             strip_index = em.bind("strip", task // plan.parts)
             part = em.bind("part", task % plan.parts)
-            top = em.bind(
-                "top", tirx.Min(strip_index * plan.rows, const(self.spec.out_height - plan.rows))
-            )
-            strip = make_strip(em, self.spec, self.dots, self.data, top, plan.rows, self.copies, self.layout)
+            top = em.bind("top", tirx.Min(strip_index * plan.rows, const(self.spec.out_height - plan.rows)))
+            slack = overread(self.layout)
+            strip = make_strip(em, self.spec, self.dots, self.data, top, plan.rows, self.copies, slack)
             sums = self._window_sums(strip)
             tile_sums = em.alloc("tile", "int32", plan.pixels * plan.blocks * self.dots.lanes)
-            groups = -(-self.layout.blocks // plan.blocks)
-            share = -(-groups // plan.parts)
-            count = share if plan.parts == 1 else tirx.Min(const(share), groups - part * share)
-            with em.loop("group", count) as group:
-                block = em.bind(
-                    "block",
-                    tirx.Min(
-                        (part * share + group) * plan.blocks, const(self.layout.blocks - plan.blocks)
-                    ),
+            count = share if plan.parts == 1 else tirx.Min(const(share), items - part * share)
+            with em.loop("item", count) as offset:
+                item = em.bind("item", part * share + offset)
+                group = item // group_items if self.spec.group > 1 else const(0)
+                inside = tirx.Min(
+                    (item - group * group_items) * plan.blocks, const(group_blocks - plan.blocks)
                 )
+                block = em.bind("block", group * group_blocks + inside)
                 start = self._weight_sums(block) if self._shifted else None
-                self._tiles(strip, top, block, start, sums, tile_sums)
+                source = strip.at_channel(group * self.layout.in_channels)
+                self._tiles(source, top, block, start, sums, tile_sums)
         return em.finish()
 
     @property
@@ -108,9 +118,7 @@ class _BlockedConv:
                 weight = dots.weight(
                     self.weights, (block + b) * self.block_stride + k * (dots.lanes * dots.dot)
                 )
-                total = dots.accumulate(
-                    load(acc, const(0), dots.lanes), dots.sample(ones, const(0)), weight
-                )
+                total = dots.accumulate(load(acc, const(0), dots.lanes), dots.sample(ones, const(0)), weight)
                 em.store(acc, 0, total, dots.lanes)
             em.store(
                 start,
@@ -134,7 +142,13 @@ class _BlockedConv:
         return strip.origin + row * strip.row_stride + column * spec.in_channels
 
     def _tiles(
-        self, strip: Strip, top: Expr, block: Expr, start: Buffer | None, sums: Buffer | None, tile_sums: Buffer
+        self,
+        strip: Strip,
+        top: Expr,
+        block: Expr,
+        start: Buffer | None,
+        sums: Buffer | None,
+        tile_sums: Buffer,
     ) -> None:
         em, plan, spec = self.em, self.plan, self.spec
         high, wide = plan.tile
@@ -166,8 +180,7 @@ class _BlockedConv:
             step_size = lanes * dots.dot
             weight_base = em.bind(
                 "weight_base",
-                block * self.block_stride
-                + (ky * layout.segments + segment) * (layout.steps * step_size),
+                block * self.block_stride + (ky * layout.segments + segment) * (layout.steps * step_size),
             )
             with em.loop("k", layout.steps) as k:
                 weights = [

@@ -1,4 +1,6 @@
-"""The convolution that covers every geometry: plain loops, any group count, any dilation, any instruction set."""
+"""The convolution that covers every geometry: plain loops, any group count, any dilation, any instruction
+set.
+"""
 
 from __future__ import annotations
 

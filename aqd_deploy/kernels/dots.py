@@ -14,11 +14,11 @@ from aqd_deploy.kernels.isa import Isa
 class Dots:
     """`lanes` output channels times `dot` inputs an instruction.
 
-    `sample_dtype` is the type activations have in memory when they are multiplied ("" keeps the type of the input),
-    `offset` what is added to int8 activations on the way there, `registers` how many vector registers accumulators,
-    weights and one activation may fill; an accumulator or a weight vector takes `width` of them. The costs choose
-    blocks: `product_cycles` of the multipliers for one dot product, and the micro-operations issued for one product,
-    one weight vector and one sample.
+    `sample_dtype` is the type activations have in memory when they are multiplied ("" keeps the type of the
+    input), `offset` what is added to int8 activations on the way there, `registers` how many vector registers
+    accumulators, weights and one activation may fill; an accumulator or a weight vector takes `width` of
+    them. The costs choose blocks: `product_cycles` of the multipliers for one dot product, and the
+    micro-operations issued for one product, one weight vector and one sample.
     """
 
     isa: Isa

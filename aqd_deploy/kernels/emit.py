@@ -1,7 +1,8 @@
-"""A small writer of TIR functions: statements are appended in program order, loops and branches are `with` blocks.
+"""A small writer of TIR functions: statements are appended in program order, loops and branches are `with`
+blocks.
 
-TVMScript reads source files for every parsed function and takes seconds for a graph; building the nodes directly takes
-milliseconds.
+TVMScript reads source files for every parsed function and takes seconds for a graph; building the nodes
+directly takes milliseconds.
 """
 
 from __future__ import annotations
@@ -67,7 +68,9 @@ class Emitter:
         return name if count == 0 else f"{name}_{count}"
 
     def parameter(self, name: str, shape: Sequence[int], dtype: str) -> Buffer:
-        """Adds a parameter of the function; returns a flat view of it (index arithmetic is the kernel's own)."""
+        """Adds a parameter of the function; returns a flat view of it (index arithmetic is the kernel's
+        own).
+        """
         unique = self._unique(name)
         declared = tirx.decl_buffer(tuple(int(n) for n in shape), dtype, unique)
         self.params.append(declared)
@@ -104,7 +107,9 @@ class Emitter:
 
     @contextmanager
     def loop(self, name: str, extent: int | Expr, kind: str = "serial") -> Iterator[Expr]:
-        """A loop from 0; `kind` is serial, parallel, unrolled or vectorized. A constant extent of 1 is no loop."""
+        """A loop from 0; `kind` is serial, parallel, unrolled or vectorized. A constant extent of 1 is no
+        loop.
+        """
         if isinstance(extent, int) and extent == 1:
             yield const(0)
             return

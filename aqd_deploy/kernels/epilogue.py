@@ -1,7 +1,8 @@
-"""What follows the accumulators, written lane by lane: steps (bias, ReLU, multiply-shift, skip-add) and stores.
+"""What follows the accumulators, written lane by lane: steps (bias, ReLU, multiply-shift, skip-add) and
+stores.
 
-64-bit products are written as sext(int32)·sext(int32), the form that instruction selection turns into one widening
-multiplication; shifts are arithmetic, so every result is the integer of docs/integer-dialect.md.
+64-bit products are written as sext(int32)·sext(int32), the form that instruction selection turns into one
+widening multiplication; shifts are arithmetic, so every result is the integer of docs/integer-dialect.md.
 """
 
 from __future__ import annotations
@@ -44,9 +45,7 @@ class BoundEpilogue:
         for step, params in zip(self.epilogue.steps, self.step_params, strict=True):
             value = em.bind("v", self._step(step, params, value, y, x, c, lanes))
         position = em.bind("at", (y * self.width + x) * self.channels + c)
-        for store, params, output in zip(
-            self.epilogue.stores, self.store_params, self.outputs, strict=True
-        ):
+        for store, params, output in zip(self.epilogue.stores, self.store_params, self.outputs, strict=True):
             em.store(output, position, self._stored(store, params, value, c, lanes), lanes)
 
     def _step(
@@ -134,7 +133,9 @@ def _step_parameters(em: Emitter, step: Step, height: int, width: int, channels:
         case SkipAdd(upsample=up):
             other = em.parameter("other", (height // up, width // up, channels), "int32")
             return [
-                other, *_multiply_shift_parameters(em, channels), *_multiply_shift_parameters(em, channels)
+                other,
+                *_multiply_shift_parameters(em, channels),
+                *_multiply_shift_parameters(em, channels),
             ]
 
 
@@ -147,8 +148,4 @@ def _store_parameters(
         case StoreRequantize():
             return _multiply_shift_parameters(em, channels)
         case StoreThreshold(steps=steps):
-            return [
-                em.parameter("sign", (channels,), "int32"), em.parameter("T", (steps, channels), "int32")
-            ]
-
-
+            return [em.parameter("sign", (channels,), "int32"), em.parameter("T", (steps, channels), "int32")]

@@ -1,4 +1,5 @@
-"""Where each weight lies in memory: the packed layouts of the convolution kernels, and bit streams of weight codes.
+"""Where each weight lies in memory: the packed layouts of the convolution kernels, and bit streams of weight
+codes.
 
 No compiler is needed to read this module: numpy packs, `unpack.py` emits the same as a TIR function.
 """
@@ -16,12 +17,12 @@ from aqd_deploy.errors import ShapeError
 class WeightLayout:
     """int8 [out/lanes, kh, segments, steps, lanes, dot], zeros where channels or taps are padded.
 
-    Output channel o lies in block o // lanes at lane o % lanes. One kernel row is either one dense segment, whose
-    index is k = kx·in_channels + ci (segments = 1), or one segment per kx with k = ci (segments = kw, needed where the
-    horizontal dilation is not 1). k lies in step k // dot at position k % dot.
+    Output channel o lies in block o // lanes at lane o % lanes. One kernel row is either one dense segment,
+    whose index is k = kx·in_channels + ci (segments = 1), or one segment per kx with k = ci (segments = kw,
+    needed where the horizontal dilation is not 1). k lies in step k // dot at position k % dot.
 
-    `in_channels` counts the channels of one group. `lanes` output channels share one vector, `dot` products are added
-    by one instruction.
+    `in_channels` counts the channels of one group. `lanes` output channels share one vector, `dot` products
+    are added by one instruction.
     """
 
     out_channels: int
@@ -67,17 +68,15 @@ class WeightLayout:
             (self.blocks * self.lanes, self.kernel[0], self.segments, self.steps * self.dot), np.int8
         )
         padded[: self.out_channels, :, :, : self.segment_length] = rows
-        split = padded.reshape(
-            self.blocks, self.lanes, self.kernel[0], self.segments, self.steps, self.dot
-        )
+        split = padded.reshape(self.blocks, self.lanes, self.kernel[0], self.segments, self.steps, self.dot)
         return np.ascontiguousarray(split.transpose(0, 2, 3, 4, 1, 5))
 
 
 def pack_codes(codes: np.ndarray, bits: int) -> np.ndarray:
     """Codes 0..2^bits−1 of any shape, in C order, as a little-endian bit stream.
 
-    Code i takes bits i·bits … (i+1)·bits−1 of the stream; stream bit j is bit j % 8 of byte j // 8. Returns uint8
-    [blob_size(codes.size, bits)].
+    Code i takes bits i·bits … (i+1)·bits−1 of the stream; stream bit j is bit j % 8 of byte j // 8. Returns
+    uint8 [blob_size(codes.size, bits)].
     """
     flat = np.ascontiguousarray(codes, np.uint8).reshape(-1, 1)
     planes = (flat >> np.arange(bits, dtype=np.uint8)) & 1

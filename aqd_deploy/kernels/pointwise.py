@@ -1,7 +1,8 @@
-"""Everything around the convolutions: standalone epilogues, pooling, upsampling, concatenation, border layouts.
+"""Everything around the convolutions: standalone epilogues, pooling, upsampling, concatenation, border
+layouts.
 
-Maps are channels-last [H, W, C] as in `spec.py`; the borders of a program are [1, C, H, W]. All functions return a
-PrimFunc without a global symbol, inputs first, then the outputs; outputs must not alias inputs.
+Maps are channels-last [H, W, C] as in `spec.py`; the borders of a program are [1, C, H, W]. All functions
+return a PrimFunc without a global symbol, inputs first, then the outputs; outputs must not alias inputs.
 """
 
 from __future__ import annotations
@@ -37,9 +38,11 @@ def _rows(threads: int) -> str:
 def epilogue_func(
     height: int, width: int, channels: int, epilogue: Epilogue, threads: int, dtype: str = "int32"
 ) -> Any:
-    """(data `dtype` [H, W, C], parameters and outputs as in `spec.Epilogue`): an epilogue without a convolution.
+    """(data `dtype` [H, W, C], parameters and outputs as in `spec.Epilogue`): an epilogue without a
+    convolution.
 
-    uint8 and int8 data are cast to int32 first, so an `Epilogue()` with a StoreStream is the dialect's `Cast`.
+    uint8 and int8 data are cast to int32 first, so an `Epilogue()` with a StoreStream is the dialect's
+    `Cast`.
     """
     em = Emitter()
     data = em.parameter("data", (height, width, channels), dtype)
@@ -102,7 +105,9 @@ def _clamp(index: Expr, extent: int) -> Expr:
     return tirx.Max(tirx.Min(index, const(extent - 1)), const(0))
 
 
-def upsample(height: int, width: int, channels: int, factor: tuple[int, int], dtype: str, threads: int) -> Any:
+def upsample(
+    height: int, width: int, channels: int, factor: tuple[int, int], dtype: str, threads: int
+) -> Any:
     """(data [H, W, C], out [H·fy, W·fx, C]): nearest neighbour, asymmetric, floor, whole factors."""
     em = Emitter()
     data = em.parameter("data", (height, width, channels), dtype)
@@ -159,10 +164,10 @@ def nhwc_to_nchw(height: int, width: int, channels: int, dtype: str, threads: in
         # The last tile is shifted back inside: a few pixels are written twice, with the same values.
         first = em.bind("first", tirx.Min(t * tile, const(pixels - tile)))
         with em.loop("c", channels) as c:
-            gathered = tirx.BufferLoad(
-                data, [tirx.Ramp(first * channels + c, const(channels), tile)]
-            ) if tile > 1 else load(data, first * channels + c)
+            gathered = (
+                tirx.BufferLoad(data, [tirx.Ramp(first * channels + c, const(channels), tile)])
+                if tile > 1
+                else load(data, first * channels + c)
+            )
             em.store(out, c * pixels + first, gathered, tile)
     return em.finish()
-
-

@@ -1,7 +1,7 @@
 """What a kernel is asked for: the geometry of a convolution and what follows its accumulators.
 
-The compiler builds these from integer ONNX; every kernel family turns them into one TIR function. Activations are
-channels-last: uint8 [H, W, C] (batch 1), int32 streams [H, W, C].
+The compiler builds these from integer ONNX; every kernel family turns them into one TIR function. Activations
+are channels-last: uint8 [H, W, C] (batch 1), int32 streams [H, W, C].
 """
 
 from __future__ import annotations
@@ -61,9 +61,10 @@ class MultiplyShift:
 class SkipAdd:
     """v = ms(v; ca, Ba, da) + ms(other; cb, Bb, db).
 
-    Parameters: other int32 [H/upsample, W/upsample, C], then ca int32, Ba int64, da int32, cb int32, Bb int64, db
-    int32, each [C]. `upsample` is the nearest upsampling fused into the read of `other`. `self_identity` and
-    `other_identity`: that side is c=1, B=0, d=0 in every channel (its three parameters are still passed).
+    Parameters: other int32 [H/upsample, W/upsample, C], then ca int32, Ba int64, da int32, cb int32,
+    Bb int64, db int32, each [C]. `upsample` is the nearest upsampling fused into the read of `other`.
+    `self_identity` and `other_identity`: that side is c=1, B=0, d=0 in every channel (its three parameters
+    are still passed).
     """
 
     upsample: int = 1
@@ -104,8 +105,8 @@ Store = StoreStream | StoreRequantize | StoreThreshold
 class Epilogue:
     """Steps in order, then the stores, each of the value after the last step.
 
-    The TIR function's parameters are: input, packed weights, (parameters of each step in order), (parameters of each
-    store in order), then one output buffer a store in order.
+    The TIR function's parameters are: input, packed weights, (parameters of each step in order), (parameters
+    of each store in order), then one output buffer a store in order.
     """
 
     steps: tuple[Step, ...] = ()

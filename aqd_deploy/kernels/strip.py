@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tvm import tirx
 
@@ -22,15 +22,20 @@ class Strip:
     origin: Expr
     row_stride: int
 
+    def at_channel(self, channel: Expr) -> Strip:
+        """The same samples, seen from `channel` on."""
+        return replace(self, origin=self.origin + channel)
+
 
 def needs_strip(spec: ConvSpec, layout: WeightLayout, dots: Dots) -> bool:
     """Whether a copy is needed: padding, another sample type, or steps that would read behind the input."""
     data_dtype = "int8" if spec.input_signed else "uint8"
-    return (
-        any(spec.pads)
-        or dots.sample_dtype not in ("", data_dtype)
-        or layout.steps * layout.dot != layout.segment_length
-    )
+    return any(spec.pads) or dots.sample_dtype not in ("", data_dtype) or overread(layout) > 0
+
+
+def overread(layout: WeightLayout) -> int:
+    """Samples that the last step of a segment reads behind it; their weights are zero."""
+    return layout.steps * layout.dot - layout.segment_length
 
 
 def make_strip(
@@ -41,19 +46,21 @@ def make_strip(
     top: Expr,
     rows: int,
     copies: bool,
-    layout: WeightLayout,
+    slack: int,
 ) -> Strip:
-    """The samples for output rows top … top + rows − 1, copied where `copies` says so."""
+    """The samples for output rows top … top + rows − 1, copied where `copies` says so.
+
+    `slack` samples may be read behind the last one of a copy.
+    """
     line = spec.width * spec.in_channels
     if not copies:
         return Strip(data, em.bind("origin", top * (spec.strides[0] * line)), line)
     in_rows = (rows - 1) * spec.strides[0] + (spec.kernel[0] - 1) * spec.dilations[0] + 1
     columns = (spec.out_width - 1) * spec.strides[1] + (spec.kernel[1] - 1) * spec.dilations[1] + 1
     row_stride = columns * spec.in_channels
-    overread = layout.steps * layout.dot - layout.segment_length
     data_dtype = "int8" if spec.input_signed else "uint8"
     dtype = dots.sample_dtype or data_dtype
-    samples = em.alloc("strip", dtype, in_rows * row_stride + overread)
+    samples = em.alloc("strip", dtype, in_rows * row_stride + slack)
     left = min(spec.pads[1], columns)
     inside = max(min(spec.width, columns - left), 0)
     right = columns - left - inside
@@ -68,8 +75,8 @@ def make_strip(
             writer.pad(to + (left + inside) * spec.in_channels, right)
         with em.when(tirx.Not(known)):
             writer.pad(to, columns)
-    if overread:
-        with em.loop("slack", overread) as i:
+    if slack:
+        with em.loop("slack", slack) as i:
             em.store(samples, i + in_rows * row_stride, const(0, dtype))
     return Strip(samples, const(0), row_stride)
 
@@ -84,7 +91,9 @@ class _Writer:
         self.offset = dots.offset if spec.input_signed else 0
 
     def copy(self, to: Expr, source: Expr, count: int) -> None:
-        """`count` samples from the input; the last vector is shifted back so that it ends at the last sample."""
+        """`count` samples from the input; the last vector is shifted back so that it ends at the last
+        sample.
+        """
         em = self.em
         lanes = COPY_LANES if count >= COPY_LANES else 1
         with em.loop("i", -(-count // lanes)) as i:
@@ -96,10 +105,10 @@ class _Writer:
         if self.offset:
             value = convert(value, "int16", lanes) + const(self.offset, "int16", lanes)
             return convert(value, self.dtype, lanes)
-        return value if self.spec_dtype == self.dtype else convert(value, self.dtype, lanes)
+        return value if self.data_dtype == self.dtype else convert(value, self.dtype, lanes)
 
     @property
-    def spec_dtype(self) -> str:
+    def data_dtype(self) -> str:
         return "int8" if self.spec.input_signed else "uint8"
 
     def pad(self, to: Expr, columns: int) -> None:

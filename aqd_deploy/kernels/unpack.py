@@ -15,8 +15,8 @@ def unpack_func(
 ) -> Any:
     """PrimFunc (blob uint8 [n]) -> packed int8 `layout.shape`: weight = offset + step·code, zero in padding.
 
-    `weight_shape` is [out, in, kh, kw] and the order of the codes; the stream is that of `layout.pack_codes`. A stream
-    of n = blob_size(count, bits) bytes is read and nothing behind it.
+    `weight_shape` is [out, in, kh, kw] and the order of the codes; the stream is that of `layout.pack_codes`.
+    A stream of n = blob_size(count, bits) bytes is read and nothing behind it.
     """
     out_channels, in_channels, kh, kw = weight_shape
     size = blob_size(out_channels * in_channels * kh * kw, bits)

@@ -1,7 +1,7 @@
 """Sums of the samples under a convolution window, for odd weights: Σ x·(2w + 1) = 2·Σ x·w + Σ x.
 
-Separable: channels of each input pixel first, then kernel rows, then kernel columns; so the cost is that of reading the
-strip once, whatever the kernel.
+Separable: channels of each input pixel first, then kernel rows, then kernel columns; so the cost is that of
+reading the strip once, whatever the kernel.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ LANES = 16
 
 
 def window_sums(em: Emitter, spec: ConvSpec, strip: Strip, rows: int, correction: int) -> Buffer:
-    """int32 [rows · out_width]: for each output pixel of the strip, the sum of its window plus `correction`."""
+    """int32 [rows · out_width]: for each output pixel of the strip, the sum of its window plus
+    `correction`.
+    """
     columns = (spec.out_width - 1) * spec.strides[1] + (spec.kernel[1] - 1) * spec.dilations[1] + 1
     in_rows = (rows - 1) * spec.strides[0] + (spec.kernel[0] - 1) * spec.dilations[0] + 1
     pixels = em.alloc("pixel_sums", "int32", in_rows * columns)
@@ -55,10 +57,10 @@ def _channel_sum(em: Emitter, samples: Buffer, base: Expr, channels: int) -> Exp
     return load(total, const(0))
 
 
-def _add_rows(
-    em: Emitter, spec: ConvSpec, pixels: Buffer, vertical: Buffer, y: Expr, columns: int
-) -> None:
-    """vertical[x] = Σ over kernel rows of the pixel sums in column x; the last vector is shifted back inside."""
+def _add_rows(em: Emitter, spec: ConvSpec, pixels: Buffer, vertical: Buffer, y: Expr, columns: int) -> None:
+    """vertical[x] = Σ over kernel rows of the pixel sums in column x; the last vector is shifted back
+    inside.
+    """
     lanes = LANES if columns >= LANES else 1
     with em.loop("sum_xv", -(-columns // lanes)) as block:
         at = em.bind("at", tirx.Min(block * lanes, const(columns - lanes)))

@@ -63,10 +63,16 @@ def convolve(spec: ConvSpec, data: np.ndarray, weights: np.ndarray) -> np.ndarra
     result = np.zeros((oh, ow, spec.out_channels), np.int64)
     for ky in range(spec.kernel[0]):
         for kx in range(spec.kernel[1]):
-            rows = slice(ky * spec.dilations[0], ky * spec.dilations[0] + (oh - 1) * spec.strides[0] + 1,
-                         spec.strides[0])
-            columns = slice(kx * spec.dilations[1], kx * spec.dilations[1] + (ow - 1) * spec.strides[1] + 1,
-                            spec.strides[1])
+            rows = slice(
+                ky * spec.dilations[0],
+                ky * spec.dilations[0] + (oh - 1) * spec.strides[0] + 1,
+                spec.strides[0],
+            )
+            columns = slice(
+                kx * spec.dilations[1],
+                kx * spec.dilations[1] + (ow - 1) * spec.strides[1] + 1,
+                spec.strides[1],
+            )
             window = padded[rows, columns]
             for g in range(spec.group):
                 o = slice(g * group_out, (g + 1) * group_out)
@@ -115,7 +121,9 @@ def finish(epilogue: Epilogue, value: np.ndarray, params: list[np.ndarray]) -> l
 def epilogue_params(
     rng: np.random.Generator, epilogue: Epilogue, shape: tuple[int, int, int], largest: int
 ) -> list[np.ndarray]:
-    """Random parameters that keep every value in int32 and every product below 2^62, for |value| ≤ `largest`."""
+    """Random parameters that keep every value in int32 and every product below 2^62, for |value| ≤
+    `largest`.
+    """
     height, width, channels = shape
 
     def scaled(bound: int) -> list[np.ndarray]:

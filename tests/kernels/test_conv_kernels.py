@@ -131,14 +131,15 @@ PAPER = Epilogue(
     (StoreStream(), StoreRequantize(0, 15), StoreThreshold(0, 3)),
 )
 NETWORK = {
-    "stem": ConvSpec(
-        29, 31, 3, 24, (7, 7), (2, 2), (3, 3, 3, 3), odd=True, pad_values=(104, 116, 124)
-    ),
+    "stem": ConvSpec(29, 31, 3, 24, (7, 7), (2, 2), (3, 3, 3, 3), odd=True, pad_values=(104, 116, 124)),
     "3x3": ConvSpec(13, 10, 64, 48, (3, 3), pads=(1, 1, 1, 1)),
     "downsample": ConvSpec(14, 14, 32, 64, (1, 1), strides=(2, 2)),
     "head": ConvSpec(5, 5, 64, 36, (3, 3), pads=(1, 1, 1, 1), odd=True),
     "signed": ConvSpec(6, 6, 20, 16, (3, 3), pads=(1, 1, 1, 1), input_signed=True),
     "depthwise": ConvSpec(9, 9, 40, 40, (3, 3), pads=(1, 1, 1, 1), group=40),
+    "depthwise odd": ConvSpec(7, 8, 19, 19, (3, 2), (2, 1), (1, 0, 0, 1), group=19, odd=True),
+    "grouped": ConvSpec(9, 11, 28, 64, (3, 3), pads=(1, 1, 1, 1), group=4),
+    "grouped signed": ConvSpec(5, 5, 6, 32, (3, 3), pads=(1, 1, 1, 1), group=2, input_signed=True),
     "one pixel": ConvSpec(1, 1, 64, 80, (1, 1)),
 }
 
