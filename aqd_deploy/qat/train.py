@@ -25,8 +25,8 @@ from aqd_deploy.qat.layers import synchronize_batch_norm
 from aqd_deploy.qat.losses import detection_loss
 from aqd_deploy.qat.models import Detector
 
-# (iteration, rank, world) -> images uint8 [N, 3, H, W] BGR, boxes float32 [N, M, 4], labels int64 [N, M]; labels
-# are -1 in unused places.
+# (iteration, rank, world) -> images uint8 [N, 3, H, W] BGR, boxes float32 [N, M, 4], labels int64 [N, M]
+# (-1 in unused places)
 BatchSource = Callable[[int, int, int], tuple[Tensor, Tensor, Tensor]]
 
 

@@ -10,12 +10,14 @@ when started again. With `torchrun --nproc-per-node N` the batch is divided over
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import data
+import heldout
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -26,7 +28,7 @@ from aqd_deploy.qat.config import ModelConfig
 from aqd_deploy.qat.models import Detector, build_model, quantized_from_float
 from aqd_deploy.qat.train import TrainSettings, train
 
-HERE = Path(__file__).parent
+CHECKPOINTS = Path(__file__).parent / "checkpoints"
 SIZE = 160
 TRAIN_IMAGES, HELDOUT_IMAGES = 16000, 400
 BATCH = 16
@@ -105,7 +107,7 @@ class DigitBatches:
 
 
 def _augment_colour(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Brightness and contrast, a permutation of the channels, and a negative now and then; uint8 [3, H, W]."""
+    """Brightness, contrast, a permutation of the channels, now and then a negative; uint8 [3, H, W]."""
     if rng.random() < 0.5:
         image = image[rng.permutation(3)]
     if rng.random() < 0.25:
@@ -141,16 +143,41 @@ def start_model(run: Run, work: Path, batches: DigitBatches) -> Detector:
     return quantized_from_float(origin, config, inputs)
 
 
-def execute(run: Run, work: Path) -> None:
-    """Trains one run (or continues it) and writes `full.pt` into its folder and the shipped checkpoint."""
+def train_run(run: Run, work: Path) -> None:
+    """Trains one run, or continues it, and writes its full checkpoint; does nothing where that is there."""
+    finished = work / run.name / "full.pt"
+    if finished.exists() and load_checkpoint(finished).config == model_config(run):
+        return
     arrays = data.compose_arrays("train", TRAIN_IMAGES, SIZE, 0, work / "data" / "train")
     batches = DigitBatches(arrays, BATCH, run.seed)
     settings = TrainSettings(run.iterations, run.learning_rate, seed=run.seed)
     model = start_model(run, work, batches)
     train(model, batches, settings, work / run.name)
-    if dist.is_initialized() and dist.get_rank() > 0:
-        return
-    save_checkpoint(work / run.name / "full.pt", model)
+    if not dist.is_initialized() or dist.get_rank() == 0:
+        save_checkpoint(finished, model)
+
+
+def publish(run: Run, work: Path) -> dict[str, float]:
+    """Writes the compact checkpoint of a trained run, measures that very file on the held-out images and
+    records both; returns the AP by name."""
+    arrays = data.compose_arrays("heldout", HELDOUT_IMAGES, SIZE, 0, work / "data" / "heldout")
+    record = {
+        "command": f"python examples/digits/train.py --work DIR --only {run.name}",
+        "seed": run.seed,
+        "start": run.start,
+        "iterations": run.iterations,
+        "batch": BATCH,
+        "learning_rate": run.learning_rate,
+        "train_images": TRAIN_IMAGES,
+    }
+    path = (CHECKPOINTS if run.shipped else work / run.name) / f"{run.name}.pt"
+    path.parent.mkdir(exist_ok=True)
+    model = load_checkpoint(work / run.name / "full.pt")
+    save_checkpoint(path, model, compact=True, record=json.dumps(record))
+    precision = heldout.average_precision(load_checkpoint(path), arrays)
+    record |= {"heldout_images": HELDOUT_IMAGES, **{key: round(ap, 4) for key, ap in precision.items()}}
+    save_checkpoint(path, model, compact=True, record=json.dumps(record))
+    return precision
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -164,7 +191,12 @@ def main(arguments: list[str] | None = None) -> int:
         dist.init_process_group("gloo")
     for run in PLAN:
         if options.only is None or run.name in options.only:
-            execute(run, options.work)
+            train_run(run, options.work)
+            if dist.is_initialized():
+                dist.barrier()
+            if not dist.is_initialized() or dist.get_rank() == 0:
+                values = " ".join(f"{key} {ap:.4f}" for key, ap in publish(run, options.work).items())
+                print(run.name, values, flush=True)
     return 0
 
 
