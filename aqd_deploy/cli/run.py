@@ -30,9 +30,10 @@ def command(
     if output is not None:
         check_output(output, program, source)
     from aqd_deploy.cli.arrays import read_arrays, write_arrays
+    from aqd_deploy.workflow.runners import open_runner
 
     inputs = read_arrays(source)
-    outputs = _run(program, inputs, threads)
+    outputs = open_runner(program, threads).run(inputs)
     if output is not None:
         write_arrays(output, outputs)
     document: dict[str, Any] = {
@@ -42,7 +43,7 @@ def command(
     }
     differing = None
     if check is not None:
-        document["check"] = _compare(outputs, _run(check, inputs, threads))
+        document["check"] = _compare(outputs, open_runner(check, threads).run(inputs))
         differing = document["check"]["differing"]
     if as_json:
         print_json(document)
@@ -55,16 +56,6 @@ def command(
         from aqd_deploy.errors import GateError
 
         raise GateError(f"{differing} integers differ", received=f"{program} against {check}", valid="0")
-
-
-def _run(path: Path, inputs: dict[str, Any], threads: int | None) -> dict[str, Any]:
-    if path.suffix == ".onnx":
-        from aqd_deploy.integer.reference import ReferenceRunner
-
-        return ReferenceRunner(path, threads).run(inputs)
-    from aqd_deploy.runtime import Program
-
-    return Program.load(path, threads).run(inputs)
 
 
 def _compare(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:

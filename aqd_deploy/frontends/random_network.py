@@ -6,10 +6,10 @@ typical. Here batch-norm statistics and quantizer steps are measured on generate
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import nn
 
+from aqd_deploy.bench.textures import textures
 from aqd_deploy.qat.config import ModelConfig
 from aqd_deploy.qat.layers import BatchNorm, QuantConv2d
 from aqd_deploy.qat.models import Detector, build_model
@@ -37,17 +37,6 @@ def random_detector(config: ModelConfig, seed: int = 0) -> Detector:
         quantizer.calibrate()
     _measure_batch_norms(model, inputs)
     return model.eval()
-
-
-def textures(count: int, height: int, width: int, seed: int = 0) -> np.ndarray:
-    """Generated images, uint8 [count, 3, height, width]: noise on coarse to fine grids, as photographs have."""
-    generator = np.random.default_rng(seed)
-    image = np.zeros((count, 3, height, width), np.float32)
-    for cell in (32, 8, 2, 1):
-        shape = (count, 3, -(-height // cell), -(-width // cell))
-        grid = generator.normal(0, 18, shape).astype(np.float32)
-        image += grid.repeat(cell, axis=2).repeat(cell, axis=3)[:, :, :height, :width]
-    return np.clip(image + 116, 0, 255).astype(np.uint8)
 
 
 def _randomize_batch_norms(model: nn.Module) -> None:

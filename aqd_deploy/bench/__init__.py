@@ -1,0 +1,1 @@
+"""Latency of a program beside other runtimes, measured in one run."""
