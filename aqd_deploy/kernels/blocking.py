@@ -49,10 +49,8 @@ def choose_blocking(spec: ConvSpec, layout: WeightLayout, dots: Dots, threads: i
     tiles = _tiles(spec, layout, dots)
     sample_bytes = 2 if dots.sample_dtype == "int16" else 1
     best, best_cost = None, float("inf")
-    for strips in range(1, spec.out_height + 1):
-        rows = -(-spec.out_height // strips)
-        if (strips - 1) * rows >= spec.out_height:
-            continue
+    for rows in sorted({-(-spec.out_height // n) for n in range(1, spec.out_height + 1)}, reverse=True):
+        strips = -(-spec.out_height // rows)
         in_rows = (rows - 1) * spec.strides[0] + (spec.kernel[0] - 1) * spec.dilations[0] + 1
         strip_bytes = in_rows * (spec.width + spec.pads[1] + spec.pads[3]) * spec.in_channels * sample_bytes
         if strip_bytes > STRIP_BYTES and rows > 1:
