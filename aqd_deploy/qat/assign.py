@@ -33,9 +33,7 @@ class Targets(NamedTuple):
 
 
 def pyramid_cells(config: ModelConfig) -> tuple[Tensor, Tensor]:
-    """Cell centres float32 [P, 2] (x, y in pixels, (i + 0.5)·stride) and the stride of each cell, float32
-    [P].
-    """
+    """Cell centres float32 [P, 2] (x, y in pixels, (i + 0.5)·stride) and their strides, float32 [P]."""
     centres, strides = [], []
     for stride in config.strides:
         rows, columns = math.ceil(config.image_height / stride), math.ceil(config.image_width / stride)
@@ -113,8 +111,7 @@ def pairwise_iou(first: Tensor, second: Tensor) -> Tensor:
 
 
 def assign_retinanet(config: ModelConfig, boxes: Tensor, labels: Tensor) -> Targets:
-    """RetinaNet: positive from IoU 0.5, background below 0.4, ignored between; every object keeps its best
-    anchors.
+    """RetinaNet: positive from IoU 0.5, background below 0.4, ignored between; each object has its best ones.
 
     The low-quality matches (an object's best anchor, whatever its IoU) are what lets small objects be
     learned.
@@ -134,9 +131,7 @@ def assign_retinanet(config: ModelConfig, boxes: Tensor, labels: Tensor) -> Targ
 
 
 def encode_boxes(anchors: Tensor, boxes: Tensor) -> Tensor:
-    """(dx, dy, dw, dh) of boxes [..., 4] against anchors [..., 4]: centre offsets in anchor sizes, log of
-    sizes.
-    """
+    """(dx, dy, dw, dh) of boxes [..., 4] against anchors [..., 4]: offsets in anchor sizes, log of sizes."""
     anchor_size = anchors[..., 2:] - anchors[..., :2]
     size = (boxes[..., 2:] - boxes[..., :2]).clamp(min=1e-3)
     offset = ((boxes[..., :2] + boxes[..., 2:]) - (anchors[..., :2] + anchors[..., 2:])) / (2 * anchor_size)

@@ -35,9 +35,7 @@ GROUP_NORM_REASON = (
 
 
 def write_archive(path: Path, content: dict[str, Any]) -> None:
-    """torch.save to a temporary name beside `path`, then renamed: a killed run leaves the old file or the
-    new.
-    """
+    """torch.save to a temporary name, then renamed: a killed run leaves the old file or the new one."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -52,9 +50,7 @@ def write_archive(path: Path, content: dict[str, Any]) -> None:
 
 
 def read_archive(path: Path) -> dict[str, Any]:
-    """The dictionary of a torch file; CheckpointError where it is missing, damaged, no dictionary or has
-    code.
-    """
+    """The dictionary of a torch file; CheckpointError where it is missing, damaged, none, or has code."""
     if not path.is_file():
         raise CheckpointError("there is no such checkpoint", received=str(path))
     try:
@@ -136,6 +132,9 @@ def _restore(content: dict[str, Any], path: Path) -> Detector:
         raise CheckpointError(
             "the checkpoint has another version", received=content.get("version"), valid=str(VERSION)
         )
+    strange = [str(name) for name, value in content["state"].items() if not isinstance(value, Tensor)]
+    if strange:
+        raise CheckpointError("a checkpoint's state holds tensors only", received=", ".join(strange[:4]))
     model = build_model(ModelConfig.from_json(content.get("config", "")))
     state = _unpack(content["state"], model) if content.get("encoding") == "compact" else content["state"]
     _refuse_group_norm(state, model)
@@ -221,9 +220,7 @@ def _unpack(state: dict[str, Tensor], model: Detector) -> dict[str, Tensor]:
 
 
 def pack_bits(values: Tensor, bits: int) -> Tensor:
-    """Integers of [0, 2^bits) (1-D) as a uint8 stream, `bits` each, most significant bit first, padded with
-    0.
-    """
+    """Integers of [0, 2^bits) (1-D) as a uint8 stream, most significant bit first, padded with 0."""
     array = values.numpy().astype(np.uint8)
     planes = (array[:, None] >> np.arange(bits - 1, -1, -1, dtype=np.uint8)) & 1
     return torch.from_numpy(np.packbits(planes.reshape(-1).astype(np.uint8)))

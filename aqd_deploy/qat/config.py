@@ -118,7 +118,12 @@ class ModelConfig:
         if unknown:
             raise CheckpointError("the model description has unknown fields", received=", ".join(unknown))
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**fields)
+        try:
+            return cls(**fields)
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(
+                "the model description has impossible values", received=str(error)
+            ) from error
 
 
 def architectures() -> tuple[str, ...]:

@@ -36,9 +36,7 @@ def synchronized_statistics(x: Tensor, synchronized: bool) -> tuple[Tensor, Tens
 
 
 def average_gradients(model: nn.Module) -> None:
-    """Replaces each gradient by its mean over all processes (nothing to do with one); missing ones count as
-    0.
-    """
+    """Replaces each gradient by its mean over all processes; missing ones count as 0."""
     if not distributed():
         return
     parameters = [p for p in model.parameters() if p.requires_grad]
