@@ -118,13 +118,7 @@ class MoveScales(Pass):
         interval = self.graph.ranges[value.tensor]
         stairs = staircases(value.forms, quantizer, interval.lo, interval.hi)
         tensor = self._int32(value.tensor)
-        step = float(quantizer.step)
-        alphas = np.array([abs(float(form.alpha())) for form in value.forms])
-        attributes = {
-            **node.attributes,
-            "stairs": stairs,
-            "input_error": float((value.error * alphas).max() / step),
-        }
+        attributes = {**node.attributes, "stairs": stairs, "input_error": float((value.error * stairs.slope).max())}
         if self.numerics == EXACT:
             low, high = stairs.levels()
             margin = 0 if quantizer.steps <= 15 else 1

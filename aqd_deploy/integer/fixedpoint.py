@@ -5,6 +5,7 @@ docs/proofs.md says why the intersection of intervals below is a proof.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -247,7 +248,7 @@ class ScaleSolution:
     """η·ratio + offset as a multiply-shift, and a bound of |ms(η) − (η·ratio + offset)| over the range."""
 
     constants: MultiplyShift
-    error: Fraction
+    error: float
 
 
 def solve_scale(
@@ -255,32 +256,44 @@ def solve_scale(
 ) -> ScaleSolution:
     """Eq. 8: c and d that minimise |ratio − c/2^d| within the budget, and B = offset·2^d with the rounding half.
 
-    η runs over [lo, hi]. The bound is ½ for the rounding (0 where everything is a whole number), plus what c/2^d and B
-    leave at the ends of the range; both are linear in η, so the ends are the worst. `power_of_two` fixes c to 1, or to a
-    power of two where the ratio is above 1 (FQN).
+    η runs over [lo, hi]. The bound is ½ for the rounding (0 where d = 0), plus what c/2^d and B leave at the ends of the
+    range; both are linear in η, so the ends are the worst. `power_of_two` makes c a power of two (1 for ratios below 1):
+    FQN. Raises OverflowError for a ratio that no c of `c_bits` bits reaches.
     """
     if ratio == 0:
         b = round(offset)
-        return ScaleSolution(MultiplyShift(0, b, 0), abs(offset - b))
-    for d in range(MAX_SHIFT, -1, -1):
-        c = round(ratio * (1 << d))
+        return ScaleSolution(MultiplyShift(0, b, 0), float_above(abs(offset - b)))
+    if power_of_two:
+        exponent = _nearest_exponent(abs(ratio))
+        first, last = max(-exponent, 0), max(-exponent, 0)
+    else:
+        magnitude = ratio.numerator.bit_length() - ratio.denominator.bit_length()
+        first, last = min(c_bits + 1 - magnitude, MAX_SHIFT), 0
+    for d in range(min(first, MAX_SHIFT), last - 1, -1):
         if power_of_two:
-            exponent = _nearest_exponent(abs(ratio))
-            d = max(-exponent, 0)
             c = (1 << max(exponent, 0)) * (1 if ratio > 0 else -1)
+        else:
+            c = _round_ratio(ratio.numerator << d, ratio.denominator)
         if abs(c) >= 1 << c_bits:
-            if power_of_two:
-                break
             continue
-        while d > 0 and c % 2 == 0:
-            c, d = c // 2, d - 1
-        b = round(offset * (1 << d)) + ((1 << d) >> 1)
+        spare = min((c & -c).bit_length() - 1, d) if c else 0
+        c, d = c >> spare, d - spare
+        b = _round_ratio(offset.numerator << d, offset.denominator) + ((1 << d) >> 1)
         constants = MultiplyShift(c, b, d)
         if constants.fits(lo, hi):
             return ScaleSolution(constants, _scale_error(ratio, offset, lo, hi, constants))
-        if power_of_two:
-            break
     raise OverflowError(f"no multiplier of {c_bits} bits fits the ratio {float(ratio)} over [{lo}, {hi}]")
+
+
+def float_above(value: Fraction) -> float:
+    """A float that is not below the rational."""
+    rounded = value.numerator / value.denominator
+    return rounded if Fraction(rounded) >= value else math.nextafter(rounded, math.inf)
+
+
+def _round_ratio(numerator: int, denominator: int) -> int:
+    """The nearest integer of numerator / denominator, halves up."""
+    return (2 * numerator + denominator) // (2 * denominator)
 
 
 def _nearest_exponent(ratio: Fraction) -> int:
@@ -290,10 +303,11 @@ def _nearest_exponent(ratio: Fraction) -> int:
     return min(options, key=lambda e: abs(ratio - Fraction(2) ** e))
 
 
-def _scale_error(ratio: Fraction, offset: Fraction, lo: int, hi: int, constants: MultiplyShift) -> Fraction:
+def _scale_error(ratio: Fraction, offset: Fraction, lo: int, hi: int, constants: MultiplyShift) -> float:
+    """The bound of solve_scale over a common denominator, in whole numbers until the one division that rounds up."""
     unit = 1 << constants.d
-    half = unit >> 1
-    slope_error = Fraction(constants.c, unit) - ratio
-    offset_error = Fraction(constants.b - half, unit) - offset
-    linear = max(abs(lo * slope_error + offset_error), abs(hi * slope_error + offset_error))
-    return linear + (Fraction(1, 2) if constants.d else 0)
+    slope = (constants.c * ratio.denominator - ratio.numerator * unit) * offset.denominator
+    rest = ((constants.b - (unit >> 1)) * offset.denominator - offset.numerator * unit) * ratio.denominator
+    worst = max(abs(lo * slope + rest), abs(hi * slope + rest))
+    linear = worst / (ratio.denominator * offset.denominator * unit)
+    return math.nextafter(linear + (0.5 if constants.d else 0.0), math.inf) if linear or constants.d else 0.0

@@ -13,7 +13,7 @@ from fractions import Fraction
 import numpy as np
 
 SQRT_BITS = 192
-"""Fractional bits of an enclosed square root: the enclosure is narrower than 2^-192 relative to the root."""
+"""Where an irrational scale must become a rational number, it does so within 2^-192 of itself."""
 
 
 def exact(value: float | np.floating | int) -> Fraction:
@@ -50,18 +50,17 @@ def floor_surd(p: Fraction, q: Fraction, v: Fraction) -> tuple[int, bool]:
     return whole, perfect and remainder == 0
 
 
-def sqrt_enclosure(value: Fraction, bits: int = SQRT_BITS) -> tuple[Fraction, Fraction]:
-    """(low, high) with low ≤ √value ≤ high and high − low ≤ 2^−bits·√value; equal when value is a perfect square."""
-    if value < 0:
-        raise ValueError(f"square root of {value}")
-    radicand = value.numerator * value.denominator
-    root = math.isqrt(radicand)
-    if root * root == radicand:
-        both = Fraction(root, value.denominator)
-        return both, both
-    scaled = math.isqrt(radicand << (2 * bits))
-    den = value.denominator << bits
-    return Fraction(scaled, den), Fraction(scaled + 1, den)
+def inverse_sqrt(value: Fraction, bits: int = SQRT_BITS) -> Fraction:
+    """1/√value within 2^−bits of itself, relative; exact when value is the square of a rational. value > 0."""
+    if value <= 0:
+        raise ValueError(f"1/√{value}")
+    root = math.isqrt(value.numerator * value.denominator)
+    if root * root == value.numerator * value.denominator:
+        return Fraction(value.denominator, root)
+    # The result has at least bits + 1 significant bits, whatever the size of value.
+    shift = bits + 1 + max(value.numerator.bit_length() - value.denominator.bit_length(), 0) // 2 + 1
+    scaled = math.isqrt((value.denominator << (2 * shift)) // value.numerator)
+    return Fraction(scaled, 1 << shift)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +88,7 @@ class ChannelForm:
         """The form with r replaced by a rational within 2^-bits of it, relative; exact when r is rational."""
         if self.v == 1:
             return ChannelForm(self.a, self.b0 + self.b1) if self.b1 else self
-        low, high = sqrt_enclosure(1 / self.v, bits)
-        r = (low + high) / 2
+        r = inverse_sqrt(self.v, bits)
         return ChannelForm(self.a * r, self.b0 + self.b1 * r)
 
     def batch_normed(self, gamma: Fraction, beta: Fraction, mean: Fraction, v: Fraction) -> ChannelForm:
