@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from aqd_deploy.cli.files import check_output
 from aqd_deploy.cli.options import existing, json_option, threads_option
 from aqd_deploy.cli.output import print_json, print_text, verb
+from aqd_deploy.reporting.files import check_output
 
 
 @verb(name="run")

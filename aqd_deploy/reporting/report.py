@@ -1,0 +1,182 @@
+"""The report: one versioned JSON document, of which Markdown and the terminal's table are views.
+
+`report.json` has `schema` (REPORT_SCHEMA), `kind`, `created`, `environment`, `images` and `models`; a model has `name`,
+`manifest`, `preprocessing`, `files`, `weights`, `lowering`, `accuracy`, `agreement`, `latency` and `seconds`. The forms of
+a model, in accuracy, agreement and latency, are those of FORMS.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from aqd_deploy.errors import AqdError
+from aqd_deploy.reporting.environment import environment
+from aqd_deploy.reporting.tables import markdown_table, table
+
+REPORT_SCHEMA = 1
+FORMS = {
+    "float": "float",
+    "fake_quantized": "fake-quantized",
+    "integer_reference": "integer reference",
+    "program": "compiled program",
+    "onnxruntime_int8": "onnxruntime INT8",
+}
+_TOP = {"schema": int, "kind": str, "created": str, "environment": dict, "images": dict, "models": list}
+_MODEL = {
+    "name": str, "manifest": dict, "preprocessing": str, "files": dict, "weights": dict, "lowering": dict,
+    "accuracy": dict, "agreement": dict, "latency": dict, "seconds": dict,
+}  # fmt: skip
+_HEADERS = ("model", "form", "AP", "AP50", "heads", "MB", "ms")
+
+
+def make_report(kind: str, images: dict[str, Any], models: list[dict[str, Any]]) -> dict[str, Any]:
+    """The document of `kind` (`demo`), checked; NaN and infinity become null."""
+    document = {
+        "schema": REPORT_SCHEMA,
+        "kind": kind,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "environment": environment(),
+        "images": images,
+        "models": models,
+    }
+    return check_report(_finite(document))
+
+
+def check_report(document: Any) -> dict[str, Any]:
+    """The document itself; AqdError where it is not a report of this schema."""
+    if not isinstance(document, dict):
+        raise AqdError("a report is a JSON object", received=type(document).__name__)
+    if document.get("schema") != REPORT_SCHEMA:
+        raise AqdError("the report has another schema", received=document.get("schema"), valid=str(REPORT_SCHEMA))
+    _check_fields(document, _TOP, "the report")
+    for index, model in enumerate(document["models"]):
+        if not isinstance(model, dict):
+            raise AqdError(f"model {index} of the report is no object", received=type(model).__name__)
+        _check_fields(model, _MODEL, f"model {index} of the report")
+        unknown = sorted({form for part in ("accuracy", "agreement") for form in model[part]} - set(FORMS))
+        if unknown:
+            raise AqdError("the report has an unknown form", received=unknown[0], valid=", ".join(FORMS))
+    return document
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """The report of a file; AqdError where it is missing, no JSON or of another schema."""
+    try:
+        return check_report(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise AqdError(f"the report cannot be read ({error})", received=str(path)) from error
+
+
+def rows(document: dict[str, Any]) -> list[list[object]]:
+    """One row a model and form: name, form, AP and AP50 in points, agreement of head outputs, megabytes, ms."""
+    found: list[list[object]] = []
+    for model in document["models"]:
+        for form, label in FORMS.items():
+            row = [*_accuracy(model, form), _agreement(model, form), _megabytes(model, form), _latency(model, form)]
+            if any(value is not None for value in row):
+                found.append([model["name"], label, *row])
+    return found
+
+
+def terminal_table(document: dict[str, Any]) -> str:
+    """The table for a terminal, at most 80 columns."""
+    shown, last = [], None
+    for row in rows(document):
+        shown.append([row[0] if row[0] != last else "", *row[1:]])
+        last = row[0]
+    return table(_HEADERS, shown)
+
+
+def markdown(document: dict[str, Any]) -> str:
+    """The report as Markdown."""
+    machine = document["environment"]
+    packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
+    images = document["images"]
+    parts = [
+        f"# aqd-deploy {document['kind']}",
+        f"{document['created']}, {machine['cpu']}, {machine['threads']} threads, {machine['system']}; {packages}.",
+        f"{images.get('count', 0)} images from `{images.get('folder')}`.",
+        markdown_table(_HEADERS, rows(document)),
+        LEGEND,
+    ]
+    parts += [_model_section(model) for model in document["models"]]
+    return "\n\n".join(parts) + "\n"
+
+
+LEGEND = (
+    "AP and AP50 in points over these images. heads: correlation of all head outputs with those of the "
+    "fake-quantized network; for the program, the number of integers that differ from the integer reference. "
+    "ms: median of interleaved runs in one process, batch 1; float and INT8 by onnxruntime."
+)
+
+
+def write_report(folder: Path, document: dict[str, Any]) -> tuple[Path, Path]:
+    """Write report.json and report.md into an existing folder; returns both paths."""
+    from aqd_deploy.reporting.files import write_text
+
+    paths = folder / "report.json", folder / "report.md"
+    write_text(paths[0], json.dumps(check_report(document), indent=2, allow_nan=False) + "\n")
+    write_text(paths[1], markdown(document))
+    return paths
+
+
+def _model_section(model: dict[str, Any]) -> str:
+    lowering, weights = model["lowering"], model["weights"]
+    share = 100 * (lowering.get("proven_share") or 0)
+    lines = [
+        f"## {model['name']}",
+        f"- Lowering ({lowering.get('numerics')}): {lowering.get('proven')} of "
+        f"{lowering.get('requantized_channels')} requantized channels proven exact ({share:.2f} %), "
+        f"{lowering.get('skip_adds')} skip-adds with errors of at most {lowering.get('largest_skip_add_error')} "
+        f"integer steps, {lowering.get('float_tensors')} float tensors inside.",
+        f"- Weights: {weights.get('count')} in {weights.get('bytes')} bytes, "
+        f"{weights.get('bytes_per_weight')} bytes a weight.",
+        f"- {model['preprocessing']}",
+        "- Seconds: " + ", ".join(f"{step} {seconds}" for step, seconds in model["seconds"].items()) + ".",
+    ]
+    return "\n".join(lines)
+
+
+def _accuracy(model: dict[str, Any], form: str) -> list[float | None]:
+    entry = model["accuracy"].get(form) or {}
+    return [None if entry.get(key) is None else round(100 * entry[key], 1) for key in ("AP", "AP50")]
+
+
+def _agreement(model: dict[str, Any], form: str) -> str | None:
+    entry = model["agreement"].get(form)
+    if entry is None:
+        return None
+    if "differing" in entry:
+        return f"{entry['differing']} differ"
+    return None if entry.get("correlation") is None else f"{entry['correlation']:.6f}"
+
+
+def _megabytes(model: dict[str, Any], form: str) -> float | None:
+    entry = model["files"].get(form)
+    return None if entry is None else round(entry["bytes"] / 1e6, 2)
+
+
+def _latency(model: dict[str, Any], form: str) -> float | None:
+    contender = {"program": "aqd-deploy", "float": "onnxruntime float", "onnxruntime_int8": "onnxruntime int8"}
+    entry = model["latency"].get("contenders", {}).get(contender.get(form, ""))
+    return None if entry is None else entry["median_ms"]
+
+
+def _check_fields(entry: dict[str, Any], fields: dict[str, type], what: str) -> None:
+    for name, kind in fields.items():
+        if not isinstance(entry.get(name), kind):
+            received = type(entry[name]).__name__ if name in entry else "nothing"
+            raise AqdError(f"{what} has no valid {name!r}", received=received, valid=kind.__name__)
+
+
+def _finite(value: Any) -> Any:
+    """The same document with null in place of numbers that JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

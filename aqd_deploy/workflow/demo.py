@@ -1,0 +1,260 @@
+"""The demonstration: checkpoints → QDQ → integer → program → boxes, with a report of what happened on the way."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import aqd_deploy
+from aqd_deploy.detection.images import describe_preprocessing
+from aqd_deploy.errors import AqdError, CheckpointError, MissingExtraError
+from aqd_deploy.evaluation.coco import load_annotations
+from aqd_deploy.integer.files import load_onnx, save_onnx
+from aqd_deploy.integer.reference import ReferenceRunner
+from aqd_deploy.reporting.report import make_report
+from aqd_deploy.runtime.program import Program
+from aqd_deploy.workflow.detect import detect_images, image_files
+from aqd_deploy.workflow.forms import (
+    ImageSet,
+    Outputs,
+    correlation,
+    detections_of,
+    differing_integers,
+    real_numbers,
+    run_all,
+)
+
+if TYPE_CHECKING:
+    from aqd_deploy.qat.models import Detector
+
+ANNOTATIONS = "annotations.json"
+REPOSITORY = "the aqd-deploy repository"
+DRAWN_IMAGES = 12
+BENCH_ROUNDS = 8
+
+
+def examples_folder() -> Path:
+    """`examples/digits` of the source tree this package runs from; AqdError for an install without one."""
+    folder = Path(aqd_deploy.__file__).resolve().parents[1] / "examples" / "digits"
+    if not folder.is_dir():
+        raise AqdError(
+            "the shipped checkpoints and images are in the source tree, which this installation is not part of",
+            received=str(folder),
+            valid=f"a git clone of {REPOSITORY}, or --checkpoints DIR --images DIR",
+            next_command="pip install -e '.[torch]' in the clone, then aqd-deploy demo",
+        )
+    return folder
+
+
+@dataclass
+class _Job:
+    """One quantized checkpoint on its way, and what is known of it so far."""
+
+    name: str
+    folder: Path
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def file(self, suffix: str) -> Path:
+        return self.folder / f"{self.name}{suffix}"
+
+    @contextmanager
+    def step(self, name: str, progress: Callable[[str], None]) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - started, 2)
+        progress(f"  {name}: {self.seconds[name]:.1f} s")
+
+
+def demo(
+    output: Path,
+    checkpoints: Path | None = None,
+    images: Path | None = None,
+    *,
+    threads: int | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Take every quantized checkpoint of a folder to a program, and report; files go to `output`.
+
+    `checkpoints` and `images` default to those of the source tree. A float checkpoint of the same detector gives the
+    float row. Returns the report. Raises AqdError where there is nothing to demonstrate.
+    """
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("the demo starts from checkpoints, which need torch",
+                                next_command="pip install 'aqd-deploy[torch]'") from error  # fmt: skip
+    checkpoints = checkpoints or examples_folder() / "checkpoints"
+    images = images or examples_folder() / "images"
+    quantized, floats = _load_checkpoints(checkpoints)
+    image_set = _load_images(images)
+    output.mkdir(parents=True, exist_ok=True)
+    models = []
+    for index, (path, model) in enumerate(quantized.items()):
+        progress(f"[{index + 1}/{len(quantized)}] {path.stem}")
+        job = _Job(path.stem, output)
+        models.append(_take(job, path, model, _float_twin(model, floats), image_set, threads, progress))
+    about = {"folder": str(images), "count": len(image_set.files), "annotated": image_set.annotations is not None}
+    return make_report("demo", about, models)
+
+
+def _load_checkpoints(folder: Path) -> tuple[dict[Path, Detector], list[Detector]]:
+    """Quantized detectors by file, and the float ones."""
+    from aqd_deploy.qat.checkpoint import load_checkpoint
+
+    paths = sorted(folder.glob("*.pt")) if folder.is_dir() else []
+    models = {path: load_checkpoint(path) for path in paths}
+    quantized = {path: model for path, model in models.items() if model.config.bits is not None}
+    if not quantized:
+        raise CheckpointError(
+            "there is no quantized checkpoint in the folder", received=str(folder), valid="*.pt files of aqd-deploy"
+        )
+    return quantized, [model for model in models.values() if model.config.bits is None]
+
+
+def _load_images(folder: Path) -> ImageSet:
+    annotations = folder / ANNOTATIONS
+    return ImageSet.load(image_files([folder]), load_annotations(annotations) if annotations.exists() else None)
+
+
+def _float_twin(model: Detector, floats: list[Detector]) -> Detector | None:
+    """The float detector of the same architecture, if one is among the checkpoints."""
+    keys = ("detector", "backbone", "width", "fpn_channels", "head_depth", "image_height", "image_width", "classes")
+    for candidate in floats:
+        if all(getattr(candidate.config, key) == getattr(model.config, key) for key in keys):
+            return candidate
+    return None
+
+
+def _take(
+    job: _Job,
+    checkpoint: Path,
+    model: Detector,
+    twin: Detector | None,
+    images: ImageSet,
+    threads: int | None,
+    progress: Callable[[str], None],
+) -> dict[str, Any]:
+    """One checkpoint through every step; the model's entry of the report."""
+    from aqd_deploy.compiler import compile_model
+    from aqd_deploy.frontends.torch_qdq import export_qdq
+    from aqd_deploy.passes.pipeline import lower
+    from aqd_deploy.qat.checkpoint import checkpoint_record
+
+    with job.step("export", progress):
+        save_onnx(export_qdq(model, name=job.name), job.file(".qdq.onnx"))
+        if twin is not None:
+            save_onnx(export_qdq(twin, name=f"{job.name}_float"), job.file(".float.onnx"))
+    with job.step("lower", progress):
+        lowered = lower(load_onnx(job.file(".qdq.onnx")))
+        save_onnx(lowered.model, job.file(".int.onnx"))
+    with job.step("compile", progress):
+        source = job.file(".qdq.onnx")
+        compile_model(lowered.model, job.file(".so"), threads=threads, source=source)
+    with job.step("evaluate", progress):
+        accuracy, agreement, program = _evaluate(job, images, twin is not None, threads)
+    with job.step("draw", progress):
+        detect_images(program.run, program.manifest, images.files[:DRAWN_IMAGES], job.folder / f"{job.name}_boxes")
+    with job.step("bench", progress):
+        latency = _bench(job, images, program)
+    return {
+        "name": job.name,
+        "record": _record(checkpoint_record(checkpoint)),
+        "manifest": _manifest(program.manifest),
+        "preprocessing": describe_preprocessing(program.manifest),
+        "files": _files(job, checkpoint),
+        "weights": _weights(job),
+        "lowering": _lowering(lowered.report),
+        "accuracy": accuracy,
+        "agreement": agreement,
+        "latency": latency,
+        "seconds": job.seconds,
+    }
+
+
+def _evaluate(
+    job: _Job, images: ImageSet, has_float: bool, threads: int | None
+) -> tuple[dict[str, Any], dict[str, Any], Program]:
+    """Accuracy and agreement of every form, and the loaded program."""
+    program = Program.load(job.file(".so"), threads)
+    manifest = program.manifest
+    name = manifest["preprocessing"]["input"]
+    tensors, placements = images.tensors(manifest)
+    outputs: dict[str, Outputs] = {
+        "fake_quantized": run_all(ReferenceRunner(job.file(".qdq.onnx"), threads).run, name, tensors),
+        "integer_reference": run_all(ReferenceRunner(job.file(".int.onnx"), threads).run, name, tensors),
+        "program": run_all(program.run, name, tensors),
+    }
+    if has_float:
+        runner = ReferenceRunner(job.file(".float.onnx"), threads)
+        outputs = {"float": run_all(runner.run, name, tensors), **outputs}
+    accuracy = {
+        form: images.average_precision(manifest, detections_of(each, manifest, placements))
+        for form, each in outputs.items()
+    }
+    fake = outputs["fake_quantized"]
+    agreement: dict[str, Any] = {
+        form: correlation(real_numbers(outputs[form], manifest), fake)
+        for form in ("float", "integer_reference")
+        if form in outputs
+    }
+    agreement["program"] = differing_integers(outputs["integer_reference"], outputs["program"])
+    return accuracy, agreement, program
+
+
+def _bench(job: _Job, images: ImageSet, program: Program) -> dict[str, Any]:
+    from aqd_deploy.bench.measure import bench
+
+    tensors, _ = images.tensors(program.manifest)
+    return bench(
+        job.file(".so"), against=["onnxruntime"], model=job.file(".qdq.onnx"), threads=program.threads,
+        rounds=BENCH_ROUNDS, images=tensors[:8],
+    )  # fmt: skip
+
+
+def _files(job: _Job, checkpoint: Path) -> dict[str, dict[str, Any]]:
+    paths = {
+        "checkpoint": checkpoint,
+        "float": job.file(".float.onnx"),
+        "fake_quantized": job.file(".qdq.onnx"),
+        "integer_reference": job.file(".int.onnx"),
+        "program": job.file(".so"),
+    }
+    return {
+        form: {"file": path.name, "bytes": path.stat().st_size} for form, path in paths.items() if path.exists()
+    }
+
+
+def _weights(job: _Job) -> dict[str, Any]:
+    from aqd_deploy.reporting.inspection import inspect_file
+
+    return inspect_file(job.file(".so"))["weights"]
+
+
+def _manifest(manifest: dict[str, Any]) -> dict[str, Any]:
+    """What a reader of the report needs of a program's manifest."""
+    keys = ("name", "architecture", "bits", "detector", "preprocessing", "lowering")
+    target = manifest["program"]["target"]
+    return {**{key: manifest[key] for key in keys if key in manifest}, "target": target}
+
+
+def _lowering(report: dict[str, Any]) -> dict[str, Any]:
+    bounds = [entry["error_bound"] for entry in report["skip_adds"]]
+    keys = ("numerics", "requantized_channels", "proven", "proven_share", "float_tensors")
+    return {
+        **{key: report[key] for key in keys},
+        "skip_adds": len(bounds),
+        "largest_skip_add_error": round(max(bounds, default=0.0), 6),
+    }
+
+
+def _record(text: str) -> Any:
+    """How the checkpoint was trained: JSON where it is JSON, else the text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
