@@ -92,7 +92,9 @@ class CheckModel:
             )
 
     def _check_operators(self, model: ModelProto) -> None:
-        """Case 2. Reasons that people know by name come first: a GroupNorm is not reported as an unknown Reshape."""
+        """Case 2. Reasons that people know by name come first: a GroupNorm is not reported as an unknown
+        Reshape.
+        """
         unknown = [
             node
             for node in model.graph.node
@@ -108,7 +110,9 @@ class CheckModel:
             f"node {node.name or node.output[0]}: {op_type} can't be lowered: {reason}",
             received=op_type,
             valid=", ".join(SUPPORTED),
-            next_command=_NEXT.get(node.op_type, "aqd-deploy inspect FILE, then export without this operator"),
+            next_command=_NEXT.get(
+                node.op_type, "aqd-deploy inspect FILE, then export without this operator"
+            ),
         )
 
     def _fix_shapes(self, model: ModelProto, result: PassResult) -> None:
@@ -146,7 +150,11 @@ class CheckModel:
                     valid="batch 1",
                     next_command="aqd-deploy lower FILE --shape 1,C,H,W -o OUT",
                 )
-            if value.type.tensor_type.elem_type not in (TensorProto.UINT8, TensorProto.INT8, TensorProto.FLOAT):
+            if value.type.tensor_type.elem_type not in (
+                TensorProto.UINT8,
+                TensorProto.INT8,
+                TensorProto.FLOAT,
+            ):
                 raise UnsupportedModelError(
                     f"input {value.name} is neither uint8, int8 nor float32",
                     received=onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type),

@@ -14,14 +14,15 @@ STRUCTURAL = ("MaxPool", "Resize", "Concat")
 class CommuteQuantizers(Pass):
     """A quantizer Q is non-decreasing and acts on each element alone, so
 
-    1. Q(Relu(x)) = clip(Q(x), Q(0), ·): ReLU becomes the lower end of the clip. Likewise Clip (ReLU6): both ends.
+    1. Q(Relu(x)) = clip(Q(x), Q(0), ·): ReLU becomes the lower end of the clip. Likewise Clip (ReLU6): both
+       ends.
     2. Q(MaxPool(x)) = MaxPool(Q(x)): pooling runs on 8 bits.
     3. Q(Resize(x)) = Resize(Q(x)) for nearest neighbour.
     4. Q(Concat(x, y)) = Concat(Q(x), Q(y)).
     5. Two quantizers of one tensor with the same step and range are one.
 
-    A tensor that also goes on as an integer stream (skip-add, head) is left alone: its stream is computed anyway, and
-    requantizing that costs less than a second way from the accumulators.
+    A tensor that also goes on as an integer stream (skip-add, head) is left alone: its stream is computed
+    anyway, and requantizing that costs less than a second way from the accumulators.
     """
 
     name = "commute_quantizers"
@@ -74,7 +75,9 @@ class CommuteQuantizers(Pass):
         quantize.inputs = [node.inputs[0]]
 
     def _exchange(self, graph: Graph, node: Node, readers: list[Node]) -> None:
-        """Cases 2 to 4: one quantizer per input, then the operation on integers, under the quantizer's old name."""
+        """Cases 2 to 4: one quantizer per input, then the operation on integers, under the quantizer's old
+        name.
+        """
         nodes = [n for n in graph.nodes if n not in readers]
         count = 1 if node.op != "Concat" else len(node.inputs)
         for quantize in readers:
@@ -85,9 +88,7 @@ class CommuteQuantizers(Pass):
                 nodes.append(Node("Quantize", [source], name, dict(quantize.attributes), quantize.source))
                 inputs.append(name)
             rest = node.inputs[count:]
-            nodes.append(
-                Node(node.op, [*inputs, *rest], quantize.output, dict(node.attributes), node.source)
-            )
+            nodes.append(Node(node.op, [*inputs, *rest], quantize.output, dict(node.attributes), node.source))
         graph.nodes = topological(nodes, set(graph.inputs) | set(graph.constants))
 
     def _merge(self, graph: Graph, result: PassResult) -> None:

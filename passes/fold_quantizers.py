@@ -15,18 +15,26 @@ from aqd_deploy.integer.rational import ChannelForm, exact_list
 from aqd_deploy.integer.staircase import Quantizer
 from aqd_deploy.passes.graph import Graph, Node, Pass, PassResult, Weights
 
-_LEVELS = {"uint8": (0, 255), "int8": (-128, 127), "uint4": (0, 15), "int4": (-8, 7), "int16": (-32768, 32767)}
+_LEVELS = {
+    "uint8": (0, 255),
+    "int8": (-128, 127),
+    "uint4": (0, 15),
+    "int4": (-8, 7),
+    "int16": (-32768, 32767),
+}
 _STORAGE = {"uint8": "uint8", "int8": "int8", "uint4": "uint8", "int4": "int8"}
 
 
 class FoldQuantizers(Pass):
     """Quantizers by their meaning; every constant is taken as the exact rational it is.
 
-    1. Weights (Eq. 3): DequantizeLinear of constants, with or without a Clip, becomes integer weights and one scale per
-       output channel. A float constant behind QuantizeLinear is quantized here, as onnxruntime would.
+    1. Weights (Eq. 3): DequantizeLinear of constants, with or without a Clip, becomes integer weights and
+       one scale per output channel. A float constant behind QuantizeLinear is quantized here, as
+       onnxruntime would.
     2. Activations (Eq. 2): QuantizeLinear, then Clip if there is one, becomes `Quantize`:
        clip(round_half_even(x / step) + zero_point, lo, hi).
-    3. DequantizeLinear of an integer tensor becomes `Scale`: x = step·(η − zero_point), per channel for the image.
+    3. DequantizeLinear of an integer tensor becomes `Scale`: x = step·(η − zero_point), per channel for the
+       image.
     """
 
     name = "fold_quantizers"
@@ -132,7 +140,9 @@ class FoldQuantizers(Pass):
         return Node("Quantize", [node.inputs[0]], node.output, attributes, node.source)
 
     def _narrow(self, node: Node) -> Node:
-        """Case 2: the Clip narrows its quantizer's range. Other readers of the unclipped levels keep theirs."""
+        """Case 2: the Clip narrows its quantizer's range. Other readers of the unclipped levels keep
+        theirs.
+        """
         producer = self.producers[node.inputs[0]]
         quantizer = producer.attributes["quantizer"]
         low, high = self._clip_bounds(node)
@@ -212,7 +222,8 @@ class FoldQuantizers(Pass):
             len(scales) > 1 and node.attributes.get("axis", 1) not in (0, -4)
         ):
             raise UnsupportedModelError(
-                f"node {node.label}: {len(scales)} weight scales", valid="one, or one per output channel (axis 0)"
+                f"node {node.label}: {len(scales)} weight scales",
+                valid="one, or one per output channel (axis 0)",
             )
         scales = scales * (values.shape[0] // len(scales))
         forms = [ChannelForm(scale) for scale in scales]

@@ -1,8 +1,9 @@
-"""The graph that the passes rewrite: a list of nodes in topological order between the QDQ file and the integer file.
+"""The graph that the passes rewrite: a list of nodes in topological order between the QDQ file and the
+integer file.
 
-Tensors are of two kinds. *Real* ones are what the QDQ file computes with; *integer* ones are what the integer file will
-hold. `Scale` nodes go from an integer tensor to the real one it stands for, `Quantize` nodes the other way. The passes push
-them towards each other until no real tensor is left.
+Tensors are of two kinds. *Real* ones are what the QDQ file computes with; *integer* ones are what the
+integer file will hold. `Scale` nodes go from an integer tensor to the real one it stands for, `Quantize`
+nodes the other way. The passes push them towards each other until no real tensor is left.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ class Node:
 
 @dataclass(frozen=True)
 class Weights:
-    """Integer convolution weights [O, I/group, kh, kw] (int64) of one initializer, and one scale per output channel."""
+    """Integer convolution weights [O, I/group, kh, kw] (int64) of one initializer, and one scale per output
+    channel.
+    """
 
     name: str
     values: np.ndarray
@@ -110,8 +113,8 @@ class PassResult:
 class Pass:
     """One rewrite of the graph, in place.
 
-    `requires` and `ensures` are sentences for people; `check_ensures` tests what can be tested cheaply and raises
-    AssertionError where a pass has a bug.
+    `requires` and `ensures` are sentences for people; `check_ensures` tests what can be tested cheaply and
+    raises AssertionError where a pass has a bug.
     """
 
     name = ""
@@ -124,7 +127,8 @@ class Pass:
 
 
 def topological(nodes: Iterable[Node], available: set[str]) -> list[Node]:
-    """The nodes reordered so that inputs come before their readers; `available` are the names known from the start.
+    """The nodes reordered so that inputs come before their readers; `available` are the names known from
+    the start.
 
     Keeps the given order wherever it can.
     """

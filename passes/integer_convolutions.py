@@ -19,13 +19,13 @@ class IntegerConvolutions(Pass):
 
     1. Weights that fit int8: `ConvInteger`.
     2. Odd weights beyond int8 (8-bit AQD, q = 2w + 1): `ConvOdd` with w int8; acc = 2·(x ∗ w) + (x ∗ 1).
-    3. The image: uint8 pixels p stand for (p − mean)·α. The convolution takes the pixels; Σ_w·mean moves into the
-       offset, and the padding is the mean pixel (`PadImage`), which stands for 0.
+    3. The image: uint8 pixels p stand for (p − mean)·α. The convolution takes the pixels; Σ_w·mean moves
+       into the offset, and the padding is the mean pixel (`PadImage`), which stands for 0.
     4. An input with a zero point, the same in every channel: ConvInteger's x_zero_point.
     5. The float bias stays an exact offset of the accumulators' scale.
 
-    Refused: an input or weights that aren't quantized (AQD* keeps the first and last layers in float), per-channel
-    scales of an input, 8-bit odd weights in a grouped convolution.
+    Refused: an input or weights that aren't quantized (AQD* keeps the first and last layers in float),
+    per-channel scales of an input, 8-bit odd weights in a grouped convolution.
     """
 
     name = "integer_convolutions"
@@ -54,8 +54,8 @@ class IntegerConvolutions(Pass):
         if scale is None or scale.op != "Scale" or weights is None:
             which = "weights aren't" if weights is None else "input isn't"
             raise UnsupportedModelError(
-                f"convolution {node.label}: its {which} quantized, so it is a float layer (AQD* leaves the first and "
-                "the last layers in float)",
+                f"convolution {node.label}: its {which} quantized, so it is a float layer "
+                "(AQD* leaves the first and the last layers in float)",
                 valid="quantized convolutions only: AQD with 8-bit first and last layers",
                 next_command="aqd-deploy export of a network trained with AQD",
             )
@@ -147,7 +147,9 @@ class IntegerConvolutions(Pass):
         accumulator: str,
         attributes: dict,
     ) -> Node:
-        """Cases 1 and 2; the weight constant has the initializer's name, so that shared weights stay one tensor."""
+        """Cases 1 and 2; the weight constant has the initializer's name, so that shared weights stay one
+        tensor.
+        """
         q = weights.values
         if q.min() >= -128 and q.max() <= 127:
             name = self._weight_constant(graph, weights.name, q.astype(np.int8))
@@ -171,7 +173,9 @@ class IntegerConvolutions(Pass):
         return Node("ConvOdd", inputs, accumulator, {**attributes, "values": q}, node.source)
 
     def _weight_constant(self, graph: Graph, name: str, values: np.ndarray) -> str:
-        """Stores integer weights under the initializer's name, once; another name where that holds other values."""
+        """Stores integer weights under the initializer's name, once; another name where that holds other
+        values.
+        """
         stored = self.stored.get(name)
         if stored is not None and not np.array_equal(stored, values):
             name = graph.fresh(name)

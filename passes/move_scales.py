@@ -23,8 +23,8 @@ from aqd_deploy.passes.streams import StreamConstants, settle, skip_add
 class Scaled:
     """A real tensor as integers: `tensor` holds η, forms[c] says what it stands for.
 
-    `error` [C] bounds, in units of η, how far the integers are from the real value that exact arithmetic gives with the
-    same quantizer decisions before.
+    `error` [C] bounds, in units of η, how far the integers are from the real value that exact arithmetic
+    gives with the same quantizer decisions before.
     """
 
     tensor: str
@@ -35,12 +35,12 @@ class Scaled:
 class MoveScales(Pass):
     """x = η·α + β is kept per channel as exact numbers; no operation below makes a new real tensor.
 
-    1. BatchNormalization (Eq. 5): α ← α·γ/σ, β ← (β − μ)·γ/σ + β_bn. Mul by a positive constant scales both; Add of a
-       constant per channel moves β. Nothing is computed.
+    1. BatchNormalization (Eq. 5): α ← α·γ/σ, β ← (β − μ)·γ/σ + β_bn. Mul by a positive constant scales
+       both; Add of a constant per channel moves β. Nothing is computed.
     2. Quantizer: the integers go on to it with α and β, which Requantize takes unrounded into its constants.
     3. Relu of a stream: the value is settled on integers, s = round(β/α) (Eq. 6), then max(η, 0).
-    4. MaxPool of a stream: on the int32 integers, since x grows with η where α > 0; other channels are settled first.
-       Resize and Concat: on the integers.
+    4. MaxPool of a stream: on the int32 integers, since x grows with η where α > 0; other channels are
+       settled first. Resize and Concat: on the integers.
     5. Add: SkipAdd (Eq. 7-8), β of both sides unrounded in its offsets.
     6. Graph output: settled on integers (Eq. 6); α goes to the manifest.
 
@@ -55,7 +55,7 @@ class MoveScales(Pass):
         self.numerics = numerics
 
     def run(self, graph: Graph) -> PassResult:
-        """RangeError where an integer could leave int32, UnsupportedModelError for a stream no case covers."""
+        """RangeError where an integer could leave int32, UnsupportedModelError for what no case covers."""
         self.graph, self.result = graph, PassResult(self.name)
         self.scaled: dict[str, Scaled] = {}
         self.dtypes = dict.fromkeys(graph.inputs, "uint8")
@@ -118,7 +118,11 @@ class MoveScales(Pass):
         interval = self.graph.ranges[value.tensor]
         stairs = staircases(value.forms, quantizer, interval.lo, interval.hi)
         tensor = self._int32(value.tensor)
-        attributes = {**node.attributes, "stairs": stairs, "input_error": float((value.error * stairs.slope).max())}
+        attributes = {
+            **node.attributes,
+            "stairs": stairs,
+            "input_error": float((value.error * stairs.slope).max()),
+        }
         if self.numerics == EXACT:
             low, high = stairs.levels()
             margin = 0 if quantizer.steps <= 15 else 1
@@ -348,7 +352,9 @@ class MoveScales(Pass):
 
 
 def square_pool(node: Node, shape: tuple[int, ...]) -> str:
-    """The dialect's name of an int32 pooling; UnsupportedModelError for a configuration it has no function for."""
+    """The dialect's name of an int32 pooling; UnsupportedModelError for a configuration it has no function
+    for.
+    """
     a = node.attributes
     kernel = list(a["kernel_shape"])
     strides = list(a.get("strides", [1, 1]))
@@ -372,7 +378,9 @@ def check_concat(node: Node) -> None:
 
 
 def upsampling(graph: Graph, node: Node) -> tuple[int, int]:
-    """(vertical, horizontal) whole factors of a nearest, asymmetric, floor Resize; UnsupportedModelError for others."""
+    """(vertical, horizontal) whole factors of a nearest, asymmetric, floor Resize; UnsupportedModelError
+    for others.
+    """
     a = node.attributes
     source, target = graph.shapes[node.inputs[0]], graph.shapes[node.output]
     factors = (target[2] // source[2], target[3] // source[3])

@@ -55,8 +55,9 @@ def lower(
 ) -> LoweringResult:
     """Integer ONNX of a QDQ model, which stays unchanged.
 
-    `numerics` is exact, paper or power-of-two; `shape` replaces the input shape (a list, or a dict by input name);
-    `on_pass` hears of every pass as it ends. Raises the typed errors of aqd_deploy.errors for what can't be lowered.
+    `numerics` is exact, paper or power-of-two; `shape` replaces the input shape (a list, or a dict by input
+    name); `on_pass` hears of every pass as it ends. Raises the typed errors of aqd_deploy.errors for what
+    can't be lowered.
     """
     check_mode(numerics)
     if allow_float_islands:

@@ -28,7 +28,9 @@ class ReadQdq:
     ensures = "nodes in topological order; every tensor has a static shape"
 
     def run(self, model: ModelProto) -> tuple[Graph, PassResult]:
-        """The graph of `model`; ModelFileError for a damaged manifest, UnsupportedModelError for several outputs."""
+        """The graph of `model`; ModelFileError for a damaged manifest, UnsupportedModelError for several
+        outputs.
+        """
         result = PassResult(self.name)
         shapes = infer_shapes(model)
         constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
@@ -62,7 +64,13 @@ class ReadQdq:
             nodes.append(Node(proto.op_type, source, used[0], attributes, proto.name))
         nodes = topological(nodes, set(inputs) | set(constants))
         graph = Graph(
-            model.graph.name or "model", inputs, outputs, nodes, shapes, constants, manifest=read_manifest(model)
+            model.graph.name or "model",
+            inputs,
+            outputs,
+            nodes,
+            shapes,
+            constants,
+            manifest=read_manifest(model),
         )
         dead = graph.remove_dead()
         result.changed += [f"{node.label}: {node.op} that nothing reads, removed" for node in dead]

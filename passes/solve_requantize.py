@@ -32,18 +32,21 @@ class SolveRequantize(Pass):
         result = PassResult(self.name)
         for node in graph.nodes:
             if node.op == "Requantize":
-                self._solve(node, result)
+                self._solve(graph, node, result)
         return result
 
-    def _solve(self, node: Node, result: PassResult) -> None:
+    def _solve(self, graph: Graph, node: Node, result: PassResult) -> None:
         stairs = node.attributes["stairs"]
         power_of_two = self.numerics == POWER_OF_TWO
         solution = solve_requantize_channels(stairs, power_of_two=power_of_two)
         unproven = solution.proven.count(False)
         node.attributes["solution"] = solution
+        self._check_range(graph, node)
         if unproven and not power_of_two and stairs.quantizer.steps <= THRESHOLD_STEPS:
             node.op = "Threshold"
-            result.changed.append(f"{node.label}: thresholds, since {unproven} channels have no exact constants")
+            result.changed.append(
+                f"{node.label}: thresholds, since {unproven} channels have no exact constants"
+            )
         elif unproven:
             worst = max(solution.deviations)
             result.left_alone.append(
@@ -54,3 +57,13 @@ class SolveRequantize(Pass):
             result.changed.append(
                 f"{node.label}: exact in all {stairs.channels} channels, c up to {bits} bits"
             )
+
+    def _check_range(self, graph: Graph, node: Node) -> None:
+        """The interval that move_scales proved for the levels also holds for constants that deviate."""
+        stairs, interval = node.attributes["stairs"], graph.ranges[node.output]
+        for channel, constants in enumerate(node.attributes["solution"]):
+            sign = int(stairs.sign[channel])
+            for eta in (int(stairs.lo[channel]), int(stairs.hi[channel])):
+                level = min(max(constants(sign * eta), stairs.quantizer.lo), stairs.quantizer.hi)
+                if not interval.lo[channel] <= level <= interval.hi[channel]:
+                    raise ArithmeticError(f"{node.label}: channel {channel} leaves its proven interval")

@@ -29,8 +29,8 @@ FINE_TARGET = 1 << 24
 class StreamConstants:
     """One multiply-shift per channel, the form of its result (β = 0, α > 0), its interval and rounding error.
 
-    `error` [C] bounds |result − exact value| in units of the result's scale, from this operation alone; `gain` [C] is the
-    factor by which an error of the operand, in its own units, arrives.
+    `error` [C] bounds |result − exact value| in units of the result's scale, from this operation alone;
+    `gain` [C] is the factor by which an error of the operand, in its own units, arrives.
     """
 
     constants: list[MultiplyShift]
@@ -134,9 +134,11 @@ def settle(forms: list[ChannelForm], interval: Interval, numerics: str) -> Strea
     1. α > 0: c = 1, d = 0, B = s.
     2. α < 0 (γ < 0): c = −1, at the scale |α|.
     3. α = 0 (γ = 0): the constant round(β/α'), at a scale of its own.
-    4. s or the sum would leave ±2^30 (tiny γ): the scale is doubled until it stays within ±2^28; c = ±1, d > 0.
-    5. Exact numerics, the channel stays below 2^20 and β isn't a whole number of α: the scale is halved while the
-       integers stay within 2^24; c = ±2^k, so that rounding s costs nothing that matters at 2 bits either.
+    4. s or the sum would leave ±2^30 (tiny γ): the scale is doubled until it stays within ±2^28; c = ±1, d
+       > 0.
+    5. Exact numerics, the channel stays below 2^20 and β isn't a whole number of α: the scale is halved
+       while the integers stay within 2^24; c = ±2^k, so that rounding s costs nothing that matters at 2
+       bits either.
     """
     channels, scales = _Channels(), []
     for operand in _operands(forms, interval):
@@ -167,9 +169,11 @@ def _settled_doublings(operand: _Operand, numerics: str) -> int:
 def _common_scale(first: _Operand, second: _Operand, numerics: str) -> tuple[ChannelForm, Fraction]:
     """The scale of a sum (Eq. 7): the smaller of the two, times a power of two where the integers ask for it.
 
-    1. Both operands vary: the smaller |α|. 2. One is constant (γ = 0): the other's. 3. Both are: a scale of the constant.
+    1. Both operands vary: the smaller |α|. 2. One is constant (γ = 0): the other's. 3. Both are: a scale of
+       the constant.
     4. The sum would leave ±2^28 (tiny γ): doubled until it doesn't.
-    5. Exact numerics, the sum stays below 2^20: halved while it stays within 2^24, so that rounding to it is negligible.
+    5. Exact numerics, the sum stays below 2^20: halved while it stays within 2^24, so that rounding to it
+       is negligible.
     """
     varying = [operand for operand in (first, second) if not operand.constant]
     if not varying:
@@ -189,7 +193,9 @@ def _common_scale(first: _Operand, second: _Operand, numerics: str) -> tuple[Cha
 def skip_add(
     forms: tuple[list[ChannelForm], list[ChannelForm]], intervals: tuple[Interval, Interval], numerics: str
 ) -> tuple[StreamConstants, StreamConstants, Interval]:
-    """Eq. 7-8 for every channel: both operands' multiply-shifts to the common scale, and the interval of the sum."""
+    """Eq. 7-8 for every channel: both operands' multiply-shifts to the common scale, and the interval of
+    the sum.
+    """
     sides = (_operands(forms[0], intervals[0]), _operands(forms[1], intervals[1]))
     results = (_Channels(), _Channels())
     scales = []

@@ -47,10 +47,12 @@ class WriteInteger:
         }
         nodes = [writers.get(node.op, self._pool_function)(node) for node in graph.nodes]
         inputs = [
-            helper.make_tensor_value_info(name, kind, graph.shapes[name]) for name, kind in graph.inputs.items()
+            helper.make_tensor_value_info(name, kind, graph.shapes[name])
+            for name, kind in graph.inputs.items()
         ]
         outputs = [
-            helper.make_tensor_value_info(name, TensorProto.INT32, graph.shapes[name]) for name in graph.outputs
+            helper.make_tensor_value_info(name, TensorProto.INT32, graph.shapes[name])
+            for name in graph.outputs
         ]
         tensors = [numpy_helper.from_array(array, name) for name, array in self.initializers.items()]
         model = dialect.make_model(nodes, inputs, outputs, tensors, graph.name)
@@ -65,7 +67,9 @@ class WriteInteger:
         """A constant of the graph, stored once."""
         return self._constant(name, self.graph.constants[name])
 
-    def _shift_constants(self, output: str, constants: Sequence[MultiplyShift], suffix: str = "") -> list[str]:
+    def _shift_constants(
+        self, output: str, constants: Sequence[MultiplyShift], suffix: str = ""
+    ) -> list[str]:
         return [
             self._constant(f"{output}_c{suffix}", dialect.per_channel([m.c for m in constants], np.int64)),
             self._constant(f"{output}_B{suffix}", dialect.per_channel([m.b for m in constants], np.int64)),

@@ -1,7 +1,8 @@
 """Small random QDQ graphs in the canonical form of docs/qdq-form.md, made from a seed without torch.
 
-`random_graph(seed)` draws a network like a tiny detector: image stem, residual blocks, a pyramid with upsampling or concat, and
-a head shared over its levels. `QdqBuilder` makes hand-written graphs for single cases.
+`random_graph(seed)` draws a network like a tiny detector: image stem, residual blocks, a pyramid with
+upsampling or concat, and a head shared over its levels. `QdqBuilder` makes hand-written graphs for single
+cases.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ class QdqBuilder:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
         self.shape: dict[str, tuple[int, int, int]] = {"image": (channels, height, width)}
-        self.inputs = [helper.make_tensor_value_info("image", TensorProto.UINT8, [1, channels, height, width])]
+        self.inputs = [
+            helper.make_tensor_value_info("image", TensorProto.UINT8, [1, channels, height, width])
+        ]
         self.outputs: list[str] = []
         self.counter = 0
 
@@ -36,7 +39,9 @@ class QdqBuilder:
         self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
         return name
 
-    def node(self, op: str, inputs: list[str], shape: tuple[int, int, int] | None = None, **attributes) -> str:
+    def node(
+        self, op: str, inputs: list[str], shape: tuple[int, int, int] | None = None, **attributes
+    ) -> str:
         """Adds a node; its output has `shape` [C, H, W], by default that of the first input."""
         output = self.name(op.lower())
         self.nodes.append(helper.make_node(op, inputs, [output], name=f"{op}_{output}", **attributes))
@@ -67,9 +72,17 @@ class QdqBuilder:
         return self.node("DequantizeLinear", [q, scale, zero])
 
     def weights(
-        self, out: int, inside: int, kernel: tuple[int, int], bits: int, per_channel: bool = False, odd: bool = True
+        self,
+        out: int,
+        inside: int,
+        kernel: tuple[int, int],
+        bits: int,
+        per_channel: bool = False,
+        odd: bool = True,
     ) -> str:
-        """Eq. 3: dequantized odd weights [out, inside, kh, kw]; `odd=False` is the foreign symmetric int8 form."""
+        """Eq. 3: dequantized odd weights [out, inside, kh, kw]; `odd=False` is the foreign symmetric int8
+        form.
+        """
         top = 2**bits - 1
         shape = (out, inside, *kernel)
         if odd:
@@ -123,7 +136,9 @@ class QdqBuilder:
         )
 
     def batch_norm(self, x: str, gamma: str = "mixed") -> str:
-        """Inference batch norm; `gamma`: positive, mixed (negative ones as well), zero (some), tiny (some), hard (all)."""
+        """Inference batch norm; `gamma`: positive, mixed (negative ones as well), zero (some), tiny (some),
+        hard (all).
+        """
         channels = self.shape[x][0]
         g = self.rng.uniform(0.5, 1.5, channels)
         if gamma in ("mixed", "hard"):
@@ -193,11 +208,14 @@ class QdqBuilder:
     def build(self, manifest: dict | None = None) -> onnx.ModelProto:
         """The checked model, opset 21, IR 10."""
         outputs = [
-            helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, *self.shape[name]]) for name in self.outputs
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, *self.shape[name]])
+            for name in self.outputs
         ]
         graph = helper.make_graph(self.nodes, "random_qdq", self.inputs, outputs, self.initializers)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-        helper.set_model_props(model, {"aqd.manifest": json.dumps(manifest or {"schema": 1, "name": "random"})})
+        helper.set_model_props(
+            model, {"aqd.manifest": json.dumps(manifest or {"schema": 1, "name": "random"})}
+        )
         onnx.checker.check_model(model)
         return model
 
@@ -225,11 +243,12 @@ def _residual_block(b: QdqBuilder, x: str, bits: int, gamma: str) -> str:
 
 
 def _pyramid(b: QdqBuilder, fine: str, coarse: str, bits: int, gamma: str) -> list[str]:
-    """Two levels: laterals with BN and ReLU, top-down by upsampling and add or concat, output convolutions."""
+    """Two levels: laterals with BN and ReLU, top-down by upsampling and add or concat."""
     rng = b.rng
     channels = 4
     laterals = [
-        b.relu(b.batch_norm(b.conv(b.quantize(x, bits), channels, bits, kernel=1), gamma)) for x in (fine, coarse)
+        b.relu(b.batch_norm(b.conv(b.quantize(x, bits), channels, bits, kernel=1), gamma))
+        for x in (fine, coarse)
     ]
     factor = b.shape[fine][1] // b.shape[coarse][1]
     top = b.upsample(laterals[1], factor) if factor > 1 else laterals[1]
@@ -239,7 +258,9 @@ def _pyramid(b: QdqBuilder, fine: str, coarse: str, bits: int, gamma: str) -> li
 
 
 def _head(b: QdqBuilder, levels: list[str], bits: int, last_bits: int, gamma: str) -> None:
-    """One tower convolution shared over the levels (BN per level) and two output convolutions, FCOS's box among them."""
+    """One tower convolution shared over the levels (BN per level) and two output convolutions, FCOS's box
+    among them.
+    """
     channels = b.shape[levels[0]][0]
     tower = b.weights(channels, channels, (3, 3), bits)
     cls = b.weights(3, channels, (3, 3), last_bits)
@@ -273,10 +294,10 @@ def random_graph(seed: int, bits: int | None = None) -> onnx.ModelProto:
     for _ in range(int(rng.integers(1, 4))):
         x = _residual_block(b, x, bits, gamma)
         stages.append(x)
-    fits = [s for s in stages[:-1] if b.shape[s][1] % b.shape[x][1] == 0 and b.shape[s][2] % b.shape[x][2] == 0]
     fits = [
-        s for s in fits if b.shape[s][1] // b.shape[x][1] == b.shape[s][2] // b.shape[x][2]
+        s for s in stages[:-1] if b.shape[s][1] % b.shape[x][1] == 0 and b.shape[s][2] % b.shape[x][2] == 0
     ]
+    fits = [s for s in fits if b.shape[s][1] // b.shape[x][1] == b.shape[s][2] // b.shape[x][2]]
     levels = _pyramid(b, fits[-1], x, bits, gamma) if fits and rng.random() < 0.8 else [x]
     _head(b, levels, bits, last_bits, gamma)
     return b.build()

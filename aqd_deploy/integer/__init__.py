@@ -1,1 +1,3 @@
-"""The integer dialect: ranges, fixed-point constants and their proofs, op definitions, the reference runner."""
+"""The integer dialect: ranges, fixed-point constants and their proofs, op definitions, the reference
+runner.
+"""

@@ -1,13 +1,14 @@
 """The operations of the `aqd.integer` domain: function bodies in standard ONNX, constants and node builders.
 
-Each operation that ONNX has no integer word for is a model-local function, so onnxruntime's CPU provider runs an integer
-file as it is. docs/integer-dialect.md is the specification.
+Each operation that ONNX has no integer word for is a model-local function, so onnxruntime's CPU provider
+runs an integer file as it is. docs/integer-dialect.md is the specification.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -77,8 +78,8 @@ def _cast_from(source: str, output: str, reference: str) -> NodeProto:
 def _multiply_shift(x: str, c: str, b: str, d: str, output: str) -> list[NodeProto]:
     """(x·c + B) >> d in int64.
 
-    ONNX's BitShift is unsigned, so the sum is moved up by 2^62, shifted, and moved down by 2^62 >> d, which is a whole
-    number for d ≤ 62: the floor is that of the signed shift.
+    ONNX's BitShift is unsigned, so the sum is moved up by 2^62, shifted, and moved down by 2^62 >> d, which
+    is a whole number for d ≤ 62: the floor is that of the signed shift.
     """
 
     def at(name: str) -> str:
@@ -204,9 +205,7 @@ def _function_max_pool(kernel: int, stride: int, pad: int) -> FunctionProto:
         parts = [f"{label}_{i}" for i in range(kernel)]
         for i, part in enumerate(parts):
             body.append(
-                helper.make_node(
-                    "Slice", [source, f"start_{i}", f"end_{i}", f"{label}_axis", "step"], [part]
-                )
+                helper.make_node("Slice", [source, f"start_{i}", f"end_{i}", f"{label}_axis", "step"], [part])
             )
         body.append(helper.make_node("Max", parts, [output]))
         source = output
@@ -234,12 +233,12 @@ def functions_for(nodes: Iterable[NodeProto]) -> list[FunctionProto]:
     return [function(name) for name in sorted({node.op_type for node in nodes if node.domain == DOMAIN})]
 
 
-def node(op_type: str, inputs: Sequence[str], output: str, **attributes: object) -> NodeProto:
+def node(op_type: str, inputs: Sequence[str], output: str, **attributes: Any) -> NodeProto:
     """A node of the dialect's domain, named after its output."""
     return helper.make_node(op_type, list(inputs), [output], name=output, domain=DOMAIN, **attributes)
 
 
-def standard_node(op_type: str, inputs: Sequence[str], output: str, **attributes: object) -> NodeProto:
+def standard_node(op_type: str, inputs: Sequence[str], output: str, **attributes: Any) -> NodeProto:
     """A node of the ONNX domain, named after its output."""
     return helper.make_node(op_type, list(inputs), [output], name=output, **attributes)
 

@@ -1,4 +1,6 @@
-"""Reading and writing ONNX files: every way a file can be wrong ends in a sentence, and nothing is left half-written."""
+"""Reading and writing ONNX files: every way a file can be wrong ends in a sentence, and nothing is left
+half-written.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,9 @@ MAX_BYTES = 2 * 1024**3 - 1
 def load_onnx(path: str | os.PathLike[str]) -> ModelProto:
     """The model of an ONNX file, its external data loaded into it.
 
-    Raises ModelFileError for a file that is missing, no regular file, larger than 2 GB, truncated or not ONNX, or whose
-    external data is missing, too short or outside the file's folder (also by a symbolic link).
+    Raises ModelFileError for a file that is missing, no regular file, larger than 2 GB, truncated or not
+    ONNX, or whose external data is missing, too short or outside the file's folder (also by a symbolic
+    link).
     """
     path = Path(path)
     try:
@@ -92,8 +95,8 @@ def _load_external(tensor: TensorProto, path: Path) -> None:
 def save_onnx(model: ModelProto, path: str | os.PathLike[str]) -> None:
     """Writes the model under a temporary name in the same folder and renames it.
 
-    Raises ModelFileError for a model over 2 GB, a missing folder or a full disk; then the old file, if any, is unchanged
-    and nothing new is left.
+    Raises ModelFileError for a model over 2 GB, a missing folder or a full disk; then the old file, if any,
+    is unchanged and nothing new is left.
     """
     path = Path(path)
     try:

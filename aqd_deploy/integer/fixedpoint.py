@@ -53,8 +53,9 @@ class MultiplyShift:
 class RequantizeSolution:
     """Constants of all channels of one requantization and what is proven of them.
 
-    `proven[c]`: the constants give the exact level for every η of the proven range. Otherwise `deviations[c]` is the
-    exact number of η in the range that get another level (an η that is two levels off counts twice).
+    `proven[c]`: the constants give the exact level for every η of the proven range. Otherwise
+    `deviations[c]` is the exact number of η in the range that get another level (an η that is two levels
+    off counts twice).
     """
 
     constants: list[MultiplyShift]
@@ -68,10 +69,11 @@ class RequantizeSolution:
 def slope_bounds(stairs: Staircases) -> tuple[np.ndarray, np.ndarray]:
     """Open interval of slopes μ [C], as float64, for which some real offset separates every stair.
 
-    Reaching level k needs μ·T_k + b ≥ k, not reaching j before its threshold needs μ·(T_j − 1) + b < j. The room for b
-    between the two is a concave function of μ; its zeros on both sides are found by Newton's method from outside, which
-    only steps on zeros of its linear pieces and ends after a few. An end that is still open at four times or a quarter of
-    the true slope is left there. The result guides the search; it proves nothing.
+    Reaching level k needs μ·T_k + b ≥ k, not reaching j before its threshold needs μ·(T_j − 1) + b < j. The
+    room for b between the two is a concave function of μ; its zeros on both sides are found by Newton's
+    method from outside, which only steps on zeros of its linear pieces and ends after a few. An end that is
+    still open at four times or a quarter of the true slope is left there. The result guides the search; it
+    proves nothing.
     """
     return _slope_end(stairs, stairs.slope / 4), _slope_end(stairs, stairs.slope * 4)
 
@@ -105,10 +107,11 @@ def _slope_end(stairs: Staircases, start: np.ndarray) -> np.ndarray:
 def _offset_interval(
     table: np.ndarray, lo: np.ndarray, hi: np.ndarray, levels: np.ndarray, c: np.ndarray, d: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """[low, high] int64 [C] of the offsets B with which (η·c + B) >> d has exactly these thresholds; empty if low > high.
+    """[low, high] int64 [C] of the offsets B with which (η·c + B) >> d has exactly these thresholds; empty
+    if low > high.
 
-    Level k begins at T_k if and only if k·2^d − c·T_k ≤ B ≤ k·2^d − c·(T_k − 1) − 1. A threshold at the lower end of the
-    range has no upper condition, one beyond the upper end no lower condition.
+    Level k begins at T_k if and only if k·2^d − c·T_k ≤ B ≤ k·2^d − c·(T_k − 1) − 1. A threshold at the
+    lower end of the range has no upper condition, one beyond the upper end no lower condition.
     """
     edge = levels[None, :] << d[:, None]
     product = c[:, None] * table
@@ -127,7 +130,9 @@ def _middle(low: int, high: int) -> int:
 
 
 def _deviations(constants: MultiplyShift, row: list[int], lo: int, hi: int, first_level: int) -> int:
-    """Σ_k |T_k − T'_k| over [lo, hi]: how many η get another level, weighted by how many levels they are off."""
+    """Σ_k |T_k − T'_k| over [lo, hi]: how many η get another level, weighted by how many levels they are
+    off.
+    """
     total = 0
     for level, threshold in enumerate(row, first_level):
         edge = (level << constants.d) - constants.b
@@ -147,14 +152,14 @@ def _largest_shift(quantizer: Quantizer) -> int:
 def _closest(
     stairs: Staircases, channel: int, slope: float, d_max: int, c_bits: int, power_of_two: bool
 ) -> MultiplyShift:
-    """The best constants of a channel that has no exact ones: largest fitting d, B in the middle of its conditions."""
+    """The best constants of a channel that has no exact ones: largest fitting d, B in the middle of its
+    conditions.
+    """
     row = slice(channel, channel + 1)
     lo, hi = int(stairs.lo[channel]), int(stairs.hi[channel])
     levels = np.arange(stairs.quantizer.lo + 1, stairs.quantizer.hi + 1, dtype=np.int64)
-    if power_of_two:
-        shifts = [min(max(round(-np.log2(slope)), 0), d_max)]
-    else:
-        shifts = list(range(d_max, -1, -1))
+    exponent = min(max(round(-np.log2(slope)), 0), d_max) if power_of_two else 0
+    shifts = [exponent] if power_of_two else range(d_max, -1, -1)
     for d in shifts:
         c = 1 if power_of_two else round(slope * 2.0**d)
         if c >= 1 << c_bits:
@@ -176,10 +181,12 @@ def _closest(
 def solve_requantize_channels(
     stairs: Staircases, *, c_bits: int = C_BITS, power_of_two: bool = False
 ) -> RequantizeSolution:
-    """Constants for every channel: those with the smallest shift, hence multiplier, that are exact, or the closest ones.
+    """Constants for every channel: those with the smallest shift, hence multiplier, that are exact, or the
+    closest ones.
 
-    For one d, exact (c, B) exist only for integers c within 2^d times the slope interval, so the first d with such an
-    integer is tried first; whether it is exact is then decided in integers. `power_of_two` fixes c to 1 (FQN).
+    For one d, exact (c, B) exist only for integers c within 2^d times the slope interval, so the first d
+    with such an integer is tried first; whether it is exact is then decided in integers. `power_of_two`
+    fixes c to 1 (FQN).
     """
     q = stairs.quantizer
     levels = np.arange(q.lo + 1, q.hi + 1, dtype=np.int64)
@@ -231,9 +238,11 @@ def solve_requantize_channels(
 def solve_requantize(
     alpha_ratio: Fraction, offset: Fraction, lo_eta: int, hi_eta: int, lo: int, hi: int
 ) -> tuple[MultiplyShift, int]:
-    """Constants of one channel for clip(round_half_even(η·alpha_ratio + offset), lo, hi), η in [lo_eta, hi_eta].
+    """Constants of one channel for clip(round_half_even(η·alpha_ratio + offset), lo, hi), η in [lo_eta,
+    hi_eta].
 
-    Returns the constants and the number of η that deviate (0: proven exact). `alpha_ratio` may be negative or zero.
+    Returns the constants and the number of η that deviate (0: proven exact). `alpha_ratio` may be negative
+    or zero.
     """
     form = ChannelForm(alpha_ratio, offset)
     quantizer = Quantizer(Fraction(1), lo, hi)
@@ -254,11 +263,12 @@ class ScaleSolution:
 def solve_scale(
     ratio: Fraction, offset: Fraction, lo: int, hi: int, *, c_bits: int = C_BITS, power_of_two: bool = False
 ) -> ScaleSolution:
-    """Eq. 8: c and d that minimise |ratio − c/2^d| within the budget, and B = offset·2^d with the rounding half.
+    """Eq. 8: c and d that minimise |ratio − c/2^d| within the budget, and B = offset·2^d with the rounding
+    half.
 
-    η runs over [lo, hi]. The bound is ½ for the rounding (0 where d = 0), plus what c/2^d and B leave at the ends of the
-    range; both are linear in η, so the ends are the worst. `power_of_two` makes c a power of two (1 for ratios below 1):
-    FQN. Raises OverflowError for a ratio that no c of `c_bits` bits reaches.
+    η runs over [lo, hi]. The bound is ½ for the rounding (0 where d = 0), plus what c/2^d and B leave at
+    the ends of the range; both are linear in η, so the ends are the worst. `power_of_two` makes c a power
+    of two (1 for ratios below 1): FQN. Raises OverflowError for a ratio that no c of `c_bits` bits reaches.
     """
     if ratio == 0:
         b = round(offset)
@@ -304,7 +314,9 @@ def _nearest_exponent(ratio: Fraction) -> int:
 
 
 def _scale_error(ratio: Fraction, offset: Fraction, lo: int, hi: int, constants: MultiplyShift) -> float:
-    """The bound of solve_scale over a common denominator, in whole numbers until the one division that rounds up."""
+    """The bound of solve_scale over a common denominator, in whole numbers until the one division that
+    rounds up.
+    """
     unit = 1 << constants.d
     slope = (constants.c * ratio.denominator - ratio.numerator * unit) * offset.denominator
     rest = ((constants.b - (unit >> 1)) * offset.denominator - offset.numerator * unit) * ratio.denominator

@@ -13,8 +13,8 @@ _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorP
 def float_tensors(model: ModelProto) -> list[str]:
     """Names of the floating-point tensors between the inputs and the outputs, in graph order.
 
-    The `scales` of a Resize are whole upsampling factors that ONNX wants as float; they aren't data and don't count. A
-    tensor of unknown type counts as float: what can't be shown to be integer isn't.
+    The `scales` of a Resize are whole upsampling factors that ONNX wants as float; they aren't data and
+    don't count. A tensor of unknown type counts as float: what can't be shown to be integer isn't.
     """
     kinds = _known_types(model)
     factors = {node.input[2] for node in model.graph.node if node.op_type == "Resize" and len(node.input) > 2}

@@ -1,4 +1,6 @@
-"""Proven intervals of integer tensors, per channel, from the actual weights and the intervals of the inputs."""
+"""Proven intervals of integer tensors, per channel, from the actual weights and the intervals of the
+inputs.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,7 @@ class Interval:
         if len(wrong):
             channel = int(wrong[0])
             raise RangeError(
-                f"node {node}: channel {channel} can reach [{int(self.lo[channel])}, {int(self.hi[channel])}]",
+                f"node {node}: channel {channel} can reach [{self.lo[channel]}, {self.hi[channel]}]",
                 valid=f"accumulators within int32, above {INT32_MIN} and up to {INT32_MAX}",
                 next_command="use fewer bits for this layer's weights or activations, then aqd-deploy lower",
             )
@@ -68,8 +70,8 @@ def concatenate(parts: list[Interval]) -> Interval:
 def convolution(weights: np.ndarray, source: Interval, group: int, zero_point: int, padded: bool) -> Interval:
     """The interval of Σ w·(x − zero_point) for every output channel.
 
-    `weights` int64 [O, I/group, kh, kw]; every tap takes its own worst input. With `padded`, a tap can also meet the
-    padding, which is x = zero_point, so 0.
+    `weights` int64 [O, I/group, kh, kw]; every tap takes its own worst input. With `padded`, a tap can also
+    meet the padding, which is x = zero_point, so 0.
     """
     lo, hi = source.lo - zero_point, source.hi - zero_point
     if padded:

@@ -1,7 +1,8 @@
 """Exact rational arithmetic of scales: what a channel's integers mean, without a rounded constant.
 
 A float32 constant is taken as the dyadic rational it is. Batch norm brings one irrational number a channel,
-σ = √(var + ε); it is kept as the rational V = σ² and every decision about it is made with integer square roots.
+σ = √(var + ε); it is kept as the rational V = σ² and every decision about it is made with integer square
+roots.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ def round_half_even(value: Fraction) -> int:
 def floor_surd(p: Fraction, q: Fraction, v: Fraction) -> tuple[int, bool]:
     """Floor of p + q·√v and whether that sum is an integer, both exact. v ≥ 0.
 
-    q·√v = ±√(q²v) is brought over the denominator of p; floor(x / n) = floor(floor(x) / n) for whole n > 0 leaves one
-    integer square root.
+    q·√v = ±√(q²v) is brought over the denominator of p; floor(x / n) = floor(floor(x) / n) for whole n > 0
+    leaves one integer square root.
     """
     square = q * q * v
     # p + √square = (p.num·b + √(square·(p.den·b)²)) / (p.den·b) with b the denominator of square.
@@ -51,7 +52,7 @@ def floor_surd(p: Fraction, q: Fraction, v: Fraction) -> tuple[int, bool]:
 
 
 def inverse_sqrt(value: Fraction, bits: int = SQRT_BITS) -> Fraction:
-    """1/√value within 2^−bits of itself, relative; exact when value is the square of a rational. value > 0."""
+    """1/√value within 2^−bits of itself, relative; exact when value is a rational squared. value > 0."""
     if value <= 0:
         raise ValueError(f"1/√{value}")
     root = math.isqrt(value.numerator * value.denominator)
@@ -67,8 +68,8 @@ def inverse_sqrt(value: Fraction, bits: int = SQRT_BITS) -> Fraction:
 class ChannelForm:
     """What the integer η of one channel stands for: η·a·r + b0 + b1·r with r = 1/√v.
 
-    `a` may be negative (γ < 0) or zero (γ = 0: a constant channel, b1 is then 0 as well). v is 1 where there is no
-    batch norm.
+    `a` may be negative (γ < 0) or zero (γ = 0: a constant channel, b1 is then 0 as well). v is 1 where
+    there is no batch norm.
     """
 
     a: Fraction
@@ -94,7 +95,8 @@ class ChannelForm:
     def batch_normed(self, gamma: Fraction, beta: Fraction, mean: Fraction, v: Fraction) -> ChannelForm:
         """The form of γ(x − μ)/√v + β (Eq. 5).
 
-        A batch norm on top of another one keeps a single irrational number by rationalising the first, to 192 bits.
+        A batch norm on top of another one keeps a single irrational number by rationalising the first, to
+        192 bits.
         """
         x = self.rationalised()
         if gamma == 0:

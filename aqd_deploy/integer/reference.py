@@ -25,7 +25,8 @@ class ReferenceRunner:
         *,
         with_intermediates: Sequence[str] | bool = False,
     ) -> None:
-        """`with_intermediates`: names of further tensors to return, or True for all of the graph's nodes' outputs.
+        """`with_intermediates`: names of further tensors to return, or True for all of the graph's nodes'
+        outputs.
 
         Raises ModelFileError for a file or model that onnxruntime can't load.
         """
@@ -55,7 +56,9 @@ class ReferenceRunner:
                 raise ShapeError(f"input {name} is missing", received=", ".join(inputs) or "no inputs")
             if tuple(inputs[name].shape) != shape:
                 raise ShapeError(
-                    f"input {name} has another shape", received=list(inputs[name].shape), valid=str(list(shape))
+                    f"input {name} has another shape",
+                    received=list(inputs[name].shape),
+                    valid=str(list(shape)),
                 )
         values = self._session.run(self.outputs, {name: inputs[name] for name in self.inputs})
         return dict(zip(self.outputs, values, strict=True))

@@ -1,7 +1,7 @@
 """The exact staircase of a quantizer over integers: the integers T_k where round-half-even reaches level k.
 
-Level(η) = clip(round_half_even((η·a·r + b0 + b1·r) / step) + zero_point, lo, hi). For a > 0 it is a staircase that reaches
-level k at η ≥ T_k. A negative `a` is reflected: the staircase is one over −η.
+Level(η) = clip(round_half_even((η·a·r + b0 + b1·r) / step) + zero_point, lo, hi). For a > 0 it is a
+staircase that reaches level k at η ≥ T_k. A negative `a` is reflected: the staircase is one over −η.
 """
 
 from __future__ import annotations
@@ -52,8 +52,9 @@ def exact_threshold(form: ChannelForm, quantizer: Quantizer, level: int) -> int:
 def thresholds(form: ChannelForm, quantizer: Quantizer, lo: int, hi: int) -> list[int]:
     """T_k for k = quantizer.lo+1 .. quantizer.hi, clamped to [lo, hi+1], for η in [lo, hi] and form.a ≥ 0.
 
-    T_k = lo means the level is reached everywhere, hi+1 nowhere. The thresholds before rounding are t_1 + k·δ; they are
-    computed with 128 fractional bits and an error bound, and where that cannot decide, exactly.
+    T_k = lo means the level is reached everywhere, hi+1 nowhere. The thresholds before rounding are t_1 +
+    k·δ; they are computed with 128 fractional bits and an error bound, and where that cannot decide,
+    exactly.
     """
     q = quantizer
     if form.a == 0:
@@ -94,8 +95,8 @@ class Staircases:
     """The staircases of all channels of one requantization.
 
     `sign` [C] is −1 where the channel is reflected (γ < 0): the staircase is one over sign·η, which runs over
-    [lo[c], hi[c]]. `thresholds` is int64 [C, steps], non-decreasing, clamped to [lo, hi+1]. `slope` [C] is |α| / step as
-    float64: where a search starts, never part of a proof.
+    [lo[c], hi[c]]. `thresholds` is int64 [C, steps], non-decreasing, clamped to [lo, hi+1]. `slope` [C] is
+    |α| / step as float64: where a search starts, never part of a proof.
     """
 
     quantizer: Quantizer
