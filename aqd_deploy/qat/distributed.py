@@ -6,15 +6,32 @@ included.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 
 
 def distributed() -> bool:
     """Whether this process belongs to a group of more than one."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """The sum of a tensor over all processes; each process' gradient is the sum of all gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.contiguous().clone()
+        dist.all_reduce(total)
+        return total
 
 
 def synchronized_statistics(x: Tensor, synchronized: bool) -> tuple[Tensor, Tensor, int]:
@@ -29,9 +46,9 @@ def synchronized_statistics(x: Tensor, synchronized: bool) -> tuple[Tensor, Tens
         return mean, variance, count
     total = torch.tensor(float(count))
     dist.all_reduce(total)
-    mean = all_reduce(x.sum(dim=(0, 2, 3))) / total
+    mean = _SumOverProcesses.apply(x.sum(dim=(0, 2, 3))) / total
     centred = x - mean.reshape(1, -1, 1, 1)
-    variance = all_reduce((centred * centred).sum(dim=(0, 2, 3))) / total
+    variance = _SumOverProcesses.apply((centred * centred).sum(dim=(0, 2, 3))) / total
     return mean, variance, int(total)
 
 
