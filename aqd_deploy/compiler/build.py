@@ -16,17 +16,19 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from aqd_deploy import targets
 from aqd_deploy.compiler.fusion import fuse
 from aqd_deploy.compiler.importer import import_graph
 from aqd_deploy.compiler.plan import Plan
 from aqd_deploy.errors import MissingExtraError, ModelFileError
-from aqd_deploy.runtime.container import FORMAT_VERSION, append_manifest, check_folder, write_atomically
+from aqd_deploy.runtime.container import FORMAT_VERSION, append_manifest, check_output, write_atomically
+from aqd_deploy.targets import Target, get
 from aqd_deploy.targets.cpu import available_threads
 
 if TYPE_CHECKING:
     from aqd_deploy.compiler.relax_module import BuiltModule
 
+# The kernels are written as vectors and registers: level 3 takes half as long again for the same speed.
+_LLVM_LEVEL = 2
 _LINKERS = ("c++", "g++", "clang++", "cc", "gcc", "clang")
 
 
@@ -60,7 +62,7 @@ def compile_model(
     int_model: onnx.ModelProto,
     out: Path,
     *,
-    target: str | targets.Target = "host",
+    target: str | Target = "host",
     threads: int | None = None,
     source: Path | None = None,
 ) -> CompileReport:
@@ -74,8 +76,9 @@ def compile_model(
     an unknown target, ProgramError where `out` cannot be written, MissingExtraError where no linker is
     installed.
     """
-    device = targets.get(target)
-    check_folder(Path(out))
+    out = Path(out)
+    device = get(target)
+    check_output(out)
     threads = threads or available_threads()
     stages = _Stages()
     with stages.timed("plan"):
@@ -85,6 +88,7 @@ def compile_model(
 
         from aqd_deploy.compiler import lower, relax_module
         from aqd_deploy.kernels.isa import Isa
+    device = lower.complete_target(device)
     program = _program_section(plan, int_model, device, threads, source)
     manifest = {**_model_manifest(int_model), "program": program}
 
@@ -95,7 +99,7 @@ def compile_model(
 
     with stages.timed("kernels"):
         built = relax_module.build_relax(plan, Isa(device.kernels), threads, describe)
-    tvm_target = tvm.target.Target(device.tvm())
+    tvm_target = tvm.target.Target({**device.tvm(), "opt-level": _LLVM_LEVEL})
     with stages.timed("relax"):
         lowered = lower.lower_relax(built.module, tvm_target)
         program["memory"] = lower.memory_plan(lowered)
@@ -108,8 +112,8 @@ def compile_model(
         program["compile_seconds"] = dict(stages.seconds)
         append_manifest(path, manifest)
 
-    write_atomically(Path(out), write)
-    return CompileReport(Path(out), Path(out).stat().st_size, manifest, stages.seconds)
+    write_atomically(out, write)
+    return CompileReport(out, out.stat().st_size, manifest, stages.seconds)
 
 
 def weight_summary(built: BuiltModule) -> dict[str, Any]:
@@ -124,7 +128,7 @@ def weight_summary(built: BuiltModule) -> dict[str, Any]:
 
 
 def _program_section(
-    plan: Plan, model: onnx.ModelProto, device: targets.Target, threads: int, source: Path | None
+    plan: Plan, model: onnx.ModelProto, device: Target, threads: int, source: Path | None
 ) -> dict[str, Any]:
     return {
         "format": FORMAT_VERSION,

@@ -202,7 +202,11 @@ class _Fusion:
         if other in self.graph.constants:
             operands.append(_per_channel(self.graph.constants[other], channels, np.int32, node))
             return AddBias()
-        identity = [np.ones(channels, np.int32), np.zeros(channels, np.int64), np.zeros(channels, np.int32)]
+        identity: list[Operand] = [
+            np.ones(channels, np.int32),
+            np.zeros(channels, np.int64),
+            np.zeros(channels, np.int32),
+        ]
         operands.extend([other, *identity, *identity])
         return SkipAdd(1, True, True)
 

@@ -17,7 +17,11 @@ from aqd_deploy.compiler.plan import TensorType
 from aqd_deploy.errors import ShapeError, UnsupportedModelError
 
 DOMAIN = "aqd.integer"
-_DTYPES = {onnx.TensorProto.UINT8: "uint8", onnx.TensorProto.INT8: "int8", onnx.TensorProto.INT32: "int32"}
+_DTYPES: dict[int, str] = {
+    onnx.TensorProto.UINT8: "uint8",
+    onnx.TensorProto.INT8: "int8",
+    onnx.TensorProto.INT32: "int32",
+}
 _STANDARD = {"ConvInteger", "Add", "Max", "MaxPool", "Resize", "Cast", "Concat", "Identity"}
 _DIALECT = {"PadImage", "ConvOdd", "MultiplyShift", "Requantize", "Threshold", "SkipAdd"}
 _POOL_FUNCTION = re.compile(r"MaxPool_k(\d+)s(\d+)p(\d+)")
@@ -63,7 +67,9 @@ def import_graph(model: onnx.ModelProto) -> Graph:
             constants[proto.output[0]] = numpy_helper.to_array(helper.get_node_attr_value(proto, "value"))
             continue
         node = _read_node(proto, alias)
-        if node.op == "Identity" and node.output not in outputs:
+        if node.op == "Identity":
+            if node.output in outputs:
+                raise UnsupportedModelError(f"output {node.output} is a copy", valid="a computed output")
             alias[node.output] = node.inputs[0]
         else:
             nodes.append(node)
@@ -149,7 +155,7 @@ def infer_type(node: Node, graph: Graph) -> TensorType:
         _, _, top, left, _, _, bottom, right = (int(v) for v in node.attributes["pads"])
         return TensorType(x.height + top + bottom, x.width + left + right, x.channels, x.dtype)
     if node.op in ("Requantize", "Threshold", "Cast"):
-        return TensorType(*x.shape, _DTYPES[int(node.attributes["to"])])
+        return TensorType(*x.shape, _dtype(node.name, int(node.attributes["to"])))
     if node.op == "Resize":
         rows, columns = resize_factors(node, graph)
         return TensorType(x.height * rows, x.width * columns, x.channels, x.dtype)
@@ -207,14 +213,21 @@ def _read_node(proto: onnx.NodeProto, alias: dict[str, str]) -> Node:
 
 def _declared_type(value: onnx.ValueInfoProto) -> TensorType:
     tensor = value.type.tensor_type
-    shape = [d.dim_value if d.HasField("dim_value") else (d.dim_param or "?") for d in tensor.shape.dim]
-    if len(shape) != 4 or any(not isinstance(d, int) or d < 1 for d in shape) or shape[0] != 1:
-        raise ShapeError(f"{value.name} has no static shape", received=shape, valid="[1, C, H, W]")
-    if tensor.elem_type not in _DTYPES:
-        name = onnx.TensorProto.DataType.Name(tensor.elem_type)
-        raise UnsupportedModelError(f"{value.name} is {name}", valid="uint8, int8, int32")
+    shape = [d.dim_value for d in tensor.shape.dim]
+    if len(shape) != 4 or min(shape) < 1 or shape[0] != 1:
+        written = [d.dim_value or d.dim_param or "?" for d in tensor.shape.dim]
+        raise ShapeError(f"{value.name} has no static shape", received=written, valid="[1, C, H, W]")
     _, channels, height, width = shape
-    return TensorType(height, width, channels, _DTYPES[tensor.elem_type])
+    return TensorType(height, width, channels, _dtype(value.name, tensor.elem_type))
+
+
+def _dtype(name: str, element_type: int) -> str:
+    if element_type not in _DTYPES:
+        received = onnx.TensorProto.DataType.Name(element_type)
+        raise UnsupportedModelError(
+            f"{name} is no integer tensor", received=received, valid="uint8, int8, int32"
+        )
+    return _DTYPES[element_type]
 
 
 def _check_outputs(proto: onnx.GraphProto, graph: Graph) -> None:

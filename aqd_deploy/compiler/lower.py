@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
+from dataclasses import replace
 from typing import Any
 
 import tvm
 from tvm import relax
 from tvm.relax import transform
+from tvm.target import codegen
+
+from aqd_deploy.errors import TargetError
+from aqd_deploy.targets.profile import LLVM_TO_CPUINFO, Target
 
 # What a module of `call_tir`s with static shapes needs of TVM's default build pipeline, in its order.
 RELAX_PASSES = (
@@ -22,6 +28,25 @@ RELAX_PASSES = (
     transform.AttachGlobalSymbol,
 )
 _ALLOC_STORAGE = tvm.ir.Op.get("relax.vm.alloc_storage")
+
+
+def complete_target(device: Target) -> Target:
+    """`device` with the features that LLVM knows of its CPU, where it came from a TVM target string.
+
+    Raises TargetError for a CPU that LLVM does not know.
+    """
+    if device.profile != "raw":
+        return device
+    if not codegen.llvm_is_valid_cpu(device.cpu, device.triple):
+        known = difflib.get_close_matches(
+            device.cpu, codegen.llvm_get_cpu_archlist(tvm.target.Target(device.tvm()))
+        )
+        raise TargetError(
+            "LLVM does not know this CPU", received=device.cpu, valid=f"nearest {', '.join(known)}"
+        )
+    names = codegen.llvm_get_cpu_features(tvm.target.Target(device.tvm()))
+    features = {LLVM_TO_CPUINFO[name] for name in names if name in LLVM_TO_CPUINFO}
+    return replace(device, features=tuple(sorted(features | set(device.features))))
 
 
 def lower_relax(module: Any, target: Any) -> Any:
@@ -43,8 +68,8 @@ def memory_plan(lowered: Any) -> dict[str, int]:
 
 def generate(lowered: Any, target: Any) -> Any:
     """Machine code for every kernel, and the Relax virtual machine's program."""
-    # Every kernel would check shapes and types of its arguments, in twice the code and a third of the compile time.
-    # All of them are fixed here, and the virtual machine checks those that come from outside.
+    # Every kernel would check shapes and types of its arguments, in twice the code and a third of the compile
+    # time. All of them are fixed here, and the virtual machine checks those that come from outside.
     with tvm.transform.PassContext(config={"tirx.disable_assert": True}):
         return relax.build(lowered, target, relax_pipeline=None)
 

@@ -32,6 +32,7 @@ from aqd_deploy.compiler.plan import (
 from aqd_deploy.compiler.weights import EncodedWeight, encode
 from aqd_deploy.kernels.conv import Kernel, conv2d
 from aqd_deploy.kernels.isa import Isa
+from aqd_deploy.kernels.layout import WeightLayout
 from aqd_deploy.kernels.unpack import unpack_func
 
 
@@ -72,7 +73,7 @@ class _Builder:
         self.functions: dict[Hashable, Any] = {}
         self.kernels: dict[Hashable, Kernel] = {}
         self.constants: dict[Hashable, Any] = {}
-        self.prepared: dict[Hashable, tuple[Any, EncodedWeight, Any]] = {}
+        self.prepared: dict[Hashable, tuple[Any, EncodedWeight, WeightLayout]] = {}
         self.result = BuiltModule(None)
         self.values: dict[str, Any] = {}
 
@@ -197,12 +198,16 @@ class _Builder:
             with block.dataflow():
                 tensors = []
                 for variable, weight, layout in self.prepared.values():
-                    recipe = (weight.shape, weight.bits, weight.offset, weight.step, layout)
-                    function = self._function(("unpack", recipe), lambda r=recipe: unpack_func(*r), "unpack")
-                    stream = self._constant(weight.stream)
-                    tensors.append(block.emit(relax.call_tir(function, [stream], variable.ty)))
+                    arguments = [self._constant(weight.stream)]
+                    tensors.append(
+                        block.emit(relax.call_tir(self._unpack(weight, layout), arguments, variable.ty))
+                    )
                 result = block.emit_output(relax.Tuple(tensors))
             block.emit_func_output(result)
+
+    def _unpack(self, weight: EncodedWeight, layout: WeightLayout) -> Any:
+        recipe = (weight.shape, weight.bits, weight.offset, weight.step, layout)
+        return self._function(("unpack", recipe), lambda: unpack_func(*recipe), "unpack")
 
     def _emit_bytes(self, name: str, text: bytes) -> None:
         with self.block.function(name, []):

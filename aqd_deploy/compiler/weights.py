@@ -20,7 +20,7 @@ class EncodedWeight:
     bits: int
     step: int
     offset: int
-    shape: tuple[int, ...]
+    shape: tuple[int, int, int, int]
 
 
 def encode(weight: np.ndarray) -> EncodedWeight:
@@ -33,7 +33,8 @@ def encode(weight: np.ndarray) -> EncodedWeight:
     bits = max(1, int(codes.max()).bit_length())
     planes = (codes[:, None] >> np.arange(bits, dtype=np.uint8)) & 1
     stream = np.packbits(planes.reshape(-1), bitorder="little")
-    return EncodedWeight(stream, bits, step, offset, tuple(weight.shape))
+    out_channels, in_channels, kh, kw = weight.shape
+    return EncodedWeight(stream, bits, step, offset, (out_channels, in_channels, kh, kw))
 
 
 def decode(encoded: EncodedWeight) -> np.ndarray:

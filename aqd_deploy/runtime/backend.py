@@ -55,9 +55,15 @@ def set_threads(threads: int) -> None:
 
 
 def load_vm(path: Path) -> Any:
-    """Load the shared library at `path` and return its Relax virtual machine, initialised for the CPU."""
-    tvm_ffi = ffi()
-    machine = tvm_ffi.load_module(str(path))["vm_load_executable"]()
+    """Load the shared library at `path` and return its Relax virtual machine, initialised for the CPU.
+
+    Raises ProgramError where the dynamic linker or the runtime refuses it.
+    """
+    try:
+        # Absolute: the dynamic linker looks a bare name up in the system's folders.
+        machine = ffi().load_module(str(path.resolve()))["vm_load_executable"]()
+    except (RuntimeError, AttributeError) as error:
+        raise ProgramError(f"cannot load the program {path}", received=str(error).splitlines()[-1]) from error
     cpu_device, pooled_allocator = 1, 2
     machine["vm_initialization"](cpu_device, 0, pooled_allocator)
     return machine

@@ -104,8 +104,12 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
     return read_container(path).manifest
 
 
-def check_folder(path: Path) -> None:
-    """Raise ProgramError where the folder of `path` is missing or cannot be written."""
+def check_output(path: Path) -> None:
+    """Raise ProgramError where `path` is no .so file, or its folder is missing or cannot be written."""
+    if path.suffix != ".so":
+        raise ProgramError(
+            "a program's name must end in .so", received=path, valid=path.with_suffix(".so").name
+        )
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         raise ProgramError(
             f"cannot write into {path.parent}", received=path, valid="a file in a writable folder"
@@ -118,7 +122,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     A killed or failing `write` leaves the old file. Raises ProgramError where the folder cannot be written
     or is full.
     """
-    check_folder(path)
+    check_output(path)
     try:
         folder = tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent)
     except OSError as error:

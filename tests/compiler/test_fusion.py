@@ -190,6 +190,17 @@ def test_unknown_operation_is_named(w, conv):
         plan_of(w)
 
 
+def test_float_tensor_is_refused(w, conv):
+    w.output(w._standard("Cast", [conv], to=TensorProto.FLOAT), dtype=TensorProto.FLOAT)
+    with pytest.raises(UnsupportedModelError, match="t1 is no integer tensor; got FLOAT"):
+        plan_of(w)
+
+
+def test_identity_is_seen_through(w, conv):
+    w.output(w.relu(w._standard("Identity", [conv])))
+    assert plan_of(w).operations[0].epilogue.steps == (Relu(),)
+
+
 def test_computed_weight_is_refused(w, conv):
     u8 = w.requantize(conv, 4)
     w.output(w._standard("ConvInteger", ["image", u8]))

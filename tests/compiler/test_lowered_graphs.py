@@ -1,7 +1,7 @@
 """Random QDQ graphs, lowered and compiled: 500 of them, and not one integer differs from onnxruntime's.
 
-A graph's structure and its numbers have seeds of their own: `renumber` draws new weights, batch norms and scales for a
-structure, so that many graphs share their compiled kernels.
+A graph's structure and its numbers have seeds of their own: `renumber` draws new weights, batch norms and
+scales for a structure, so that many graphs share their compiled kernels.
 """
 
 import numpy as np
@@ -21,7 +21,7 @@ CHUNKS, STRUCTURES, NUMBERS = 4, 3, 42
 
 
 def renumber(model: onnx.ModelProto, seed: int) -> onnx.ModelProto:
-    """`model` with other numbers: weights and batch norms in another order, biases, steps and scales changed."""
+    """`model` with other numbers: weights and batch norms in another order, other biases and scales."""
     rng = np.random.default_rng(seed)
     copy = onnx.ModelProto()
     copy.CopyFrom(model)

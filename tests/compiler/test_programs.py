@@ -13,7 +13,7 @@ from small_models import ModelWriter, random_image, reference, runnable_targets,
 from aqd_deploy.compiler import compile_model
 from aqd_deploy.errors import ProgramError, ShapeError, TargetError, UnsupportedModelError
 from aqd_deploy.runtime import Program, backend, read_manifest
-from aqd_deploy.runtime.container import read_container
+from aqd_deploy.runtime.container import append_manifest, read_container
 from aqd_deploy.runtime.program import check_runnable
 from aqd_deploy.targets import Cpu
 
@@ -183,6 +183,33 @@ def test_another_tvm_is_refused_before_loading(tiny_program):
         check_runnable(container)
 
 
+def test_target_string_takes_its_features_from_llvm(tmp_path):
+    target = "llvm -mcpu=haswell"
+    program = compile_model(tiny_network(), tmp_path / "p.so", target=target).manifest["program"]
+    assert program["target"]["kernels"] == "avx2"
+    assert {"avx2", "fma", "bmi2", "sse4_2"} <= set(program["target"]["features"])
+    assert not {"avx512f", "avx512_vnni"} & set(program["target"]["features"])
+    with pytest.raises(
+        TargetError, match=r"LLVM does not know this CPU; got hazwell; valid: nearest .*haswell"
+    ):
+        compile_model(tiny_network(), tmp_path / "q.so", target="llvm -mcpu=hazwell")
+
+
+def test_a_relative_path_is_loaded_from_the_working_folder(tiny_program, monkeypatch):
+    report, _ = tiny_program
+    monkeypatch.chdir(report.path.parent)
+    assert Program.load(report.path.name).outputs
+
+
+def test_a_library_that_cannot_be_loaded(tiny_program, tmp_path):
+    """Its manifest is whole and says that it is ours, but the linker refuses it."""
+    path = tmp_path / "p.so"
+    path.write_bytes(b"\x7fELF" + bytes(200))
+    append_manifest(path, read_manifest(tiny_program[0].path))
+    with pytest.raises(ProgramError, match="cannot load the program"):
+        Program.load(path)
+
+
 def test_damaged_program_is_refused_before_loading(tiny_program, tmp_path):
     data = bytearray(tiny_program[0].path.read_bytes())
     data[5000] ^= 255
@@ -201,4 +228,6 @@ def test_a_failed_compilation_leaves_nothing(tmp_path):
         compile_model(tiny_network(), tmp_path / "p.so", target="cascadlake")
     with pytest.raises(ProgramError, match="cannot write into"):
         compile_model(tiny_network(), tmp_path / "none" / "p.so", target="x86-64-v2")
+    with pytest.raises(ProgramError, match=r"must end in \.so; got .*p\.bin; valid: p\.so"):
+        compile_model(tiny_network(), tmp_path / "p.bin", target="x86-64-v2")
     assert list(tmp_path.iterdir()) == []
