@@ -116,11 +116,18 @@ def _function_multiply_shift() -> FunctionProto:
 
 
 def _function_requantize() -> FunctionProto:
+    """Clips by comparisons: Clip, Min and Max of onnxruntime compare int64 wrongly where bit 31 is set.
+
+    (Eigen's SSE2 code, microsoft/onnxruntime#25280.)
+    """
     body = _multiply_shift("x", "c", "B", "d", "wide")
     body += [
         _constant_from("low", "lo", AttributeProto.INT),
         _constant_from("high", "hi", AttributeProto.INT),
-        helper.make_node("Clip", ["wide", "low", "high"], ["clipped"]),
+        helper.make_node("Less", ["wide", "low"], ["is_below"]),
+        helper.make_node("Where", ["is_below", "low", "wide"], ["at_least_low"]),
+        helper.make_node("Greater", ["at_least_low", "high"], ["is_above"]),
+        helper.make_node("Where", ["is_above", "high", "at_least_low"], ["clipped"]),
         _cast_from("clipped", "y", "to"),
     ]
     return _function("Requantize", ["x", "c", "B", "d"], body, ["lo", "hi", "to"])
