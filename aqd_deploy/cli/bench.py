@@ -16,7 +16,7 @@ from aqd_deploy.cli.output import print_json, print_text, progress, verb
 @click.option("--against", default="", metavar="PEERS", help="Comma-separated: onnxruntime, openvino.")
 @click.option("--model", type=existing("QDQ.onnx"), help="The QDQ file.  [default: found beside the program]")
 @threads_option
-@click.option("--rounds", type=click.IntRange(1, 1000), default=10, show_default=True)
+@click.option("--rounds", type=click.IntRange(1, 1000), default=10, show_default=True, help="Rounds.")
 @click.option("--runs", type=click.IntRange(1, 1000), default=3, show_default=True, help="Measured runs a round.")
 @click.option("--max-ms", type=float, help="Gate: exit code 3 where the program's median is above.")
 @json_option

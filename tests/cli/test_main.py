@@ -1,0 +1,160 @@
+"""The entry point: exit codes, one sentence a failure, a light `--help`."""
+
+from __future__ import annotations
+
+import errno
+import resource
+import subprocess
+import sys
+
+import click
+import pytest
+
+from aqd_deploy.cli import targets as targets_verb
+from aqd_deploy.cli.main import VERBS, cli, invoke
+from aqd_deploy.errors import AqdError, GateError
+
+HEAVY = ("numpy", "torch", "onnx", "onnxruntime", "tvm", "tvm_ffi", "PIL")
+
+
+@pytest.fixture
+def raising(monkeypatch):
+    """Make `aqd-deploy targets` raise an exception."""
+
+    def set_up(error: BaseException) -> None:
+        def fail(**_: object) -> None:
+            raise error
+
+        monkeypatch.setattr(targets_verb.command, "callback", fail)
+
+    return set_up
+
+
+def test_help_lists_every_verb(capsys):
+    assert invoke(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(f"\n  {verb} " in out for verb in VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help(verb, capsys):
+    assert invoke([verb, "--help"]) == 0
+    assert "--debug" in capsys.readouterr().out
+
+
+def test_help_imports_nothing_heavy_and_is_quick():
+    code = (
+        "import sys\nfrom aqd_deploy.cli.main import invoke\ninvoke(['--help'])\n"
+        f"heavy = [name for name in {HEAVY!r} if name in sys.modules]\nassert not heavy, heavy\n"
+    )
+    seconds = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    # CPU seconds: the wall clock of a busy machine says nothing about the program.
+    assert min(seconds) < 0.3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nonsense"], "nonsense"),
+        (["compile"], "MODEL"),
+        (["compile", "m.onnx"], "--output"),
+        (["export", "fcos_r18", "-o", "x", "--bits", "9"], "--bits"),
+        (["export", "fcos_r18", "-o", "x", "--image-size", "big"], "320x480"),
+        (["lower", "m.onnx", "-o", "x", "--numerics", "float"], "power-of-two"),
+        (["lower", "m.onnx", "-o", "x", "--shape", "320"], "1x3x320x320"),
+        (["targets", "show"], "NAME"),
+    ],
+)
+def test_usage_errors_exit_with_2(arguments, message, capsys):
+    assert invoke(arguments) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.out == ""
+
+
+def test_typed_errors_become_one_sentence(raising, capsys):
+    raising(AqdError("it failed", received="7", valid="1 to 6", next_command="aqd-deploy doctor"))
+    assert invoke(["targets"]) == 1
+    assert capsys.readouterr().err == "error: it failed; got 7; valid: 1 to 6; try: aqd-deploy doctor\n"
+
+
+def test_gates_exit_with_3(raising, capsys):
+    raising(GateError("too slow"))
+    assert invoke(["targets"]) == 3
+    assert capsys.readouterr().err == "error: too slow\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device", "out.onnx"),
+            "No space left on device: out.onnx; free",
+        ),
+        (MemoryError(), "out of memory"),
+        (
+            RuntimeError("first line\nsecond line"),
+            "unexpected RuntimeError: first line; try: the same command",
+        ),
+        (ZeroDivisionError(), "unexpected ZeroDivisionError; try: the same command with --debug"),
+    ],
+)
+def test_unforeseen_errors_become_one_sentence(error, said, raising, capsys):
+    raising(error)
+    assert invoke(["targets"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: {said}")
+    assert err.count("\n") == 1
+
+
+def test_debug_shows_the_traceback(raising, capsys):
+    raising(RuntimeError("inside"))
+    assert invoke(["targets", "--debug"]) == 1
+    err = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in err
+    assert err.strip().endswith("error: unexpected RuntimeError: inside")
+
+
+def test_interrupt(raising, capsys):
+    raising(KeyboardInterrupt())
+    assert invoke(["targets"]) == 130
+    assert "error: interrupted" in capsys.readouterr().err
+
+
+def test_a_closed_pipe_is_no_traceback():
+    command = f"{sys.executable} -c 'from aqd_deploy.cli.main import main; main()' targets list --json | true"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert "Traceback" not in result.stderr
+    assert "Exception ignored" not in result.stderr
+
+
+class Terminal:
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_colour_only_on_a_terminal_without_no_color(monkeypatch):
+    from aqd_deploy.cli.output import colour_allowed
+
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert colour_allowed(Terminal())
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not colour_allowed(Terminal())
+    assert not colour_allowed(object())
+
+
+def test_every_parameter_is_documented():
+    context = click.Context(cli)
+    for verb in VERBS:
+        command = cli.get_command(context, verb)
+        assert command.help
+        options = [p for p in command.params if isinstance(p, click.Option)]
+        undocumented = [option.name for option in options if not option.help]
+        assert undocumented == []
