@@ -130,6 +130,12 @@ class CheckModel:
                         received=list(wanted),
                         valid=f"{len(dims)} numbers",
                     )
+                if len(dims) > 1 and dims[1].dim_value not in (0, wanted[1]):
+                    raise ShapeError(
+                        f"input {value.name} has {dims[1].dim_value} channels",
+                        received=list(wanted),
+                        valid="another batch-1 height and width only",
+                    )
                 value.type.CopyFrom(
                     onnx.helper.make_tensor_type_proto(value.type.tensor_type.elem_type, list(wanted))
                 )

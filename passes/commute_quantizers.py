@@ -6,9 +6,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from aqd_deploy.errors import UnsupportedModelError
-from aqd_deploy.passes.graph import Graph, Node, Pass, PassResult, topological
-
-STRUCTURAL = ("MaxPool", "Resize", "Concat")
+from aqd_deploy.passes.graph import STRUCTURAL, Graph, Node, Pass, PassResult, quantizer_of, topological
 
 
 class CommuteQuantizers(Pass):
@@ -49,7 +47,7 @@ class CommuteQuantizers(Pass):
         consumers = graph.consumers()
         producers = graph.producers()
         for node in graph.nodes:
-            if node.op not in ("Relu", "Clip", *STRUCTURAL) or producers_are_integer(node, producers):
+            if node.op not in ("Relu", "Clip", *STRUCTURAL) or quantizer_of(node.inputs[0], producers):
                 continue
             readers = consumers.get(node.output, [])
             if not readers or node.output in graph.outputs or any(r.op != "Quantize" for r in readers):
@@ -107,14 +105,6 @@ class CommuteQuantizers(Pass):
                 first[key] = node.output
             kept.append(node)
         graph.nodes = kept
-
-
-def producers_are_integer(node: Node, producers: dict[str, Node]) -> bool:
-    """Whether the node's first input is an integer tensor already."""
-    producer = producers.get(node.inputs[0])
-    while producer is not None and producer.op in STRUCTURAL:
-        producer = producers.get(producer.inputs[0])
-    return producer is not None and producer.op == "Quantize"
 
 
 def clip_bounds(graph: Graph, node: Node) -> tuple[Fraction | None, Fraction | None]:

@@ -13,7 +13,7 @@ from aqd_deploy.errors import ScaleError, UnsupportedModelError
 from aqd_deploy.integer.ranges import Interval
 from aqd_deploy.integer.rational import ChannelForm, exact_list
 from aqd_deploy.integer.staircase import Quantizer
-from aqd_deploy.passes.graph import Graph, Node, Pass, PassResult, Weights
+from aqd_deploy.passes.graph import Graph, Node, Pass, PassResult, Weights, quantizer_of
 
 _LEVELS = {
     "uint8": (0, 255),
@@ -68,7 +68,7 @@ class FoldQuantizers(Pass):
             constants[node.output] = np.clip(constants[first], low, high)
             self._origin[node.output] = self._origin.get(first, first)
             return None
-        if node.op == "Clip" and self._is_integer(first):
+        if node.op == "Clip" and first in self.producers and self.producers[first].op == "Quantize":
             return self._narrow(node)
         if node.op == "DequantizeLinear":
             if first in constants:
@@ -83,8 +83,7 @@ class FoldQuantizers(Pass):
         return self.__dict__.setdefault("_origin_table", {})
 
     def _is_integer(self, name: str) -> bool:
-        producer = self.producers.get(name)
-        return producer is not None and producer.op == "Quantize"
+        return quantizer_of(name, self.producers) is not None
 
     def _scales(self, node: Node) -> list[Fraction]:
         """The positive finite scales of a Q or DQ node."""

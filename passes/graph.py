@@ -126,6 +126,18 @@ class Pass:
         raise NotImplementedError
 
 
+STRUCTURAL = ("MaxPool", "Resize", "Concat")
+"""Operations that only select or place elements: the same on real and on integer tensors."""
+
+
+def quantizer_of(name: str, producers: dict[str, Node]) -> Node | None:
+    """The Quantize node behind an integer tensor, through structural nodes; None for a real tensor."""
+    producer = producers.get(name)
+    while producer is not None and producer.op in STRUCTURAL:
+        producer = producers.get(producer.inputs[0])
+    return producer if producer is not None and producer.op == "Quantize" else None
+
+
 def topological(nodes: Iterable[Node], available: set[str]) -> list[Node]:
     """The nodes reordered so that inputs come before their readers; `available` are the names known from
     the start.

@@ -9,7 +9,7 @@ import numpy as np
 from aqd_deploy.errors import UnsupportedModelError
 from aqd_deploy.integer import ranges
 from aqd_deploy.integer.rational import ChannelForm, exact_list
-from aqd_deploy.passes.graph import Graph, Node, Pass, PassResult, Weights
+from aqd_deploy.passes.graph import Graph, Node, Pass, PassResult, Weights, quantizer_of
 
 _GEOMETRY = ("strides", "pads", "dilations", "group")
 
@@ -80,7 +80,8 @@ class IntegerConvolutions(Pass):
             zeros = [0]
         elif any(zeros):
             name = graph.fresh(f"{node.output}_zero_point")
-            dtype = producers[source].attributes["dtype"]
+            quantize = quantizer_of(source, producers)
+            dtype = quantize.attributes["dtype"] if quantize else "uint8"
             graph.constants[name] = np.array(zeros[0], dtype=dtype)
             extra = [name]
         accumulator = graph.fresh(f"{node.output}_acc")

@@ -13,7 +13,7 @@ from aqd_deploy.integer.ranges import Interval, concatenate
 from aqd_deploy.integer.rational import ChannelForm, exact_list
 from aqd_deploy.integer.staircase import staircases
 from aqd_deploy.passes.commute_quantizers import clip_bounds
-from aqd_deploy.passes.graph import Graph, Node, Pass, PassResult
+from aqd_deploy.passes.graph import STRUCTURAL, Graph, Node, Pass, PassResult
 from aqd_deploy.passes.integer_convolutions import accumulator_range
 from aqd_deploy.passes.numerics import EXACT, PAPER
 from aqd_deploy.passes.streams import StreamConstants, settle, skip_add
@@ -79,7 +79,7 @@ class MoveScales(Pass):
                 self._emit(node, accumulator_range(node, graph.ranges[node.inputs[0]]), "int32")
             elif node.op == "PadImage":
                 self._emit(node, graph.ranges[node.inputs[0]], "uint8")
-            elif node.op in ("MaxPool", "Resize", "Concat") and node.inputs[0] in self.dtypes:
+            elif node.op in STRUCTURAL and node.inputs[0] in self.dtypes:
                 self._integer_structural(node)
             else:
                 handlers[node.op](node)

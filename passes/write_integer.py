@@ -60,7 +60,7 @@ class WriteInteger:
         return model
 
     def _constant(self, name: str, values: np.ndarray) -> str:
-        self.initializers[name] = np.ascontiguousarray(values)
+        self.initializers[name] = np.asarray(values, order="C")
         return name
 
     def _shared(self, name: str) -> str:

@@ -36,7 +36,7 @@ class QdqBuilder:
     def constant(self, base: str, array: np.ndarray) -> str:
         """Adds an initializer."""
         name = self.name(base)
-        self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        self.initializers.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
         return name
 
     def node(
@@ -300,6 +300,27 @@ def random_graph(seed: int, bits: int | None = None) -> onnx.ModelProto:
     fits = [s for s in fits if b.shape[s][1] // b.shape[x][1] == b.shape[s][2] // b.shape[x][2]]
     levels = _pyramid(b, fits[-1], x, bits, gamma) if fits and rng.random() < 0.8 else [x]
     _head(b, levels, bits, last_bits, gamma)
+    return b.build()
+
+
+def plain_graph(seed: int, bits: int | None = None) -> onnx.ModelProto:
+    """A random network whose values only meet quantizers: no skip-adds, so every decision can be exact."""
+    rng = np.random.default_rng(seed + 2_000_003)
+    bits = int(rng.choice([2, 3, 4, 8])) if bits is None else bits
+    gamma = str(rng.choice(["mixed", "zero", "tiny", "hard"]))
+    b = QdqBuilder(seed, 8, 8)
+    x = b.relu(b.batch_norm(b.conv(b.image(), 4, 8, stride=int(rng.choice([1, 2]))), gamma))
+    if rng.random() < 0.6:
+        x = b.max_pool(x)
+    for _ in range(2):
+        parts = []
+        for _ in range(int(rng.choice([1, 2]))):
+            y = b.conv(b.quantize(x, bits), 4, bits, dilation=int(rng.choice([1, 2])), per_channel=True)
+            parts.append(b.relu(b.batch_norm(y, gamma)))
+        x = b.concat(*parts) if len(parts) > 1 else parts[0]
+    if rng.random() < 0.5:
+        x = b.upsample(x)
+    _head(b, [x], bits, 8, gamma)
     return b.build()
 
 

@@ -57,7 +57,7 @@ def _attribute(name: str, reference: str, kind: AttributeProto.AttributeType) ->
 
 
 def _constant(output: str, value: np.ndarray) -> NodeProto:
-    tensor = onnx.numpy_helper.from_array(np.ascontiguousarray(value))
+    tensor = onnx.numpy_helper.from_array(np.asarray(value, order="C"))
     return helper.make_node("Constant", [], [output], value=tensor)
 
 

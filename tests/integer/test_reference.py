@@ -61,5 +61,6 @@ def test_float_tensors_are_found_in_qdq_and_absent_from_integer(qdq):
 
 def test_a_tensor_of_unknown_type_counts_as_float(qdq):
     model = lower(qdq).model
-    model.graph.node[0].op_type = "Mystery"
-    assert model.graph.node[0].output[0] in float_tensors(model) or model.graph.node[0].domain != ""
+    node = next(node for node in model.graph.node if node.op_type == "Requantize")
+    node.op_type, node.domain = "Mystery", "com.example"
+    assert node.output[0] in float_tensors(model)
