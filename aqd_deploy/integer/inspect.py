@@ -30,8 +30,14 @@ def float_tensors(model: ModelProto) -> list[str]:
 
 
 def _known_types(model: ModelProto) -> dict[str, int]:
-    """Element types by shape inference, then by what the dialect's nodes return."""
-    inferred = onnx.shape_inference.infer_shapes(model)
+    """Element types by shape inference, then by what the dialect's nodes return.
+
+    Inference gives up on a model with an unknown domain; then only what the nodes themselves say is known.
+    """
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model)
+    except onnx.shape_inference.InferenceError:
+        inferred = model
     kinds = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     for value in [*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output]:
         kinds[value.name] = value.type.tensor_type.elem_type
