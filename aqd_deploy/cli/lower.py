@@ -45,7 +45,7 @@ def command(
 def _explanation(report: dict[str, Any]) -> str:
     lines = []
     for done in report["passes"]:
-        lines.append(f"{done['name']}:")
+        lines.append(f"{done['pass']}:")
         lines.extend(f"  {line}" for line in done.get("changed", []))
         lines.extend(f"  left alone: {line}" for line in done.get("left_alone", []))
     return "\n".join(lines)

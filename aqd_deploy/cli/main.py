@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import importlib
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from aqd_deploy.errors import AqdError, GateError
 
 VERBS = ("export", "lower", "compile", "run", "detect", "bench", "inspect", "targets", "doctor", "demo")
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
 
 
 class VerbGroup(click.Group):
@@ -93,5 +94,6 @@ def discard_stdout() -> None:
 
 
 def main() -> None:
-    """The console script."""
+    """The console script. A termination request ends it like an exception, so that temporary files are removed."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     sys.exit(invoke())

@@ -19,23 +19,30 @@ class Settings:
     debug: bool = False
 
 
-def verb(**attributes: Any) -> Callable[[Callable[..., Any]], click.Command]:
-    """A click command with `--debug`: the decorator of every verb."""
-
-    def decorate(function: Callable[..., Any]) -> click.Command:
-        debug = click.option(
-            "--debug", is_flag=True, expose_value=False, is_eager=True, callback=_set_debug,
-            help="Show the traceback of a failure.",
-        )  # fmt: skip
-        return click.command(**attributes)(debug(function))
-
-    return decorate
-
-
 def _set_debug(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
     settings = ctx.find_root().obj
     if isinstance(settings, Settings):
         settings.debug = value
+
+
+class Verb(click.Command):
+    """A command whose last option is `--debug`."""
+
+    def __init__(self, *arguments: Any, params: list[click.Parameter] | None = None, **attributes: Any) -> None:
+        debug = click.Option(
+            ["--debug"],
+            is_flag=True,
+            expose_value=False,
+            is_eager=True,
+            callback=_set_debug,
+            help="Show the traceback of a failure.",
+        )
+        super().__init__(*arguments, params=[*(params or []), debug], **attributes)
+
+
+def verb(**attributes: Any) -> Callable[[Callable[..., Any]], click.Command]:
+    """The decorator of every verb."""
+    return click.command(cls=Verb, **attributes)
 
 
 def colour_allowed(stream: Any) -> bool:

@@ -13,10 +13,9 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]], width: int =
     cells = [[_cell(value) for value in row] for row in rows]
     numeric = [bool(cells) and all(_is_number(row[i]) for row in cells) for i in range(len(headers))]
     widths = [max(len(header), *(len(row[i]) for row in cells), 1) for i, header in enumerate(headers)]
-    excess = sum(widths) + 2 * (len(widths) - 1) - width
-    if excess > 0:
-        widest = widths.index(max(widths))
-        widths[widest] = max(8, widths[widest] - excess)
+    room = width - 2 * (len(widths) - 1)
+    while sum(widths) > room and max(widths) > 1:
+        widths[widths.index(max(widths))] -= 1
     lines = _wrapped(list(headers), widths, numeric)
     lines.append("  ".join("-" * w for w in widths))
     for row in cells:

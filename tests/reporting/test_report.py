@@ -1,0 +1,108 @@
+"""The report's schema and its views."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+
+from aqd_deploy.errors import AqdError
+from aqd_deploy.reporting.report import (
+    REPORT_SCHEMA,
+    check_report,
+    make_report,
+    markdown,
+    read_report,
+    rows,
+    terminal_table,
+    write_report,
+)
+
+MODEL = {
+    "name": "fcos_r18_digits_4bit",
+    "manifest": {},
+    "preprocessing": "Letterboxed to 160 x 160.",
+    "files": {"fake_quantized": {"file": "m.qdq.onnx", "bytes": 930_000}, "program": {"file": "m.so", "bytes": 10**6}},
+    "weights": {"count": 100, "bytes": 50, "bytes_per_weight": 0.5},
+    "lowering": {"numerics": "exact", "requantized_channels": 10, "proven": 10, "proven_share": 1.0, "skip_adds": 2,
+                 "largest_skip_add_error": 0.5, "float_tensors": 0},
+    "accuracy": {"float": {"AP": 0.6123, "AP50": 0.9}, "program": {"AP": 0.6, "AP50": float("nan")}},
+    "agreement": {"float": {"correlation": 0.98}, "program": {"differing": 0, "count": 8070, "largest": 0}},
+    "latency": {"contenders": {"aqd-deploy": {"median_ms": 1.25, "min_ms": 1.0},
+                               "onnxruntime float": {"median_ms": 2.5, "min_ms": 2.25},
+                               "onnxruntime int8": {"median_ms": 2.0, "min_ms": 1.75}}},
+    "seconds": {"compile": 12.5},
+}  # fmt: skip
+
+
+@pytest.fixture
+def document():
+    return make_report("demo", {"folder": "images", "count": 24}, [copy.deepcopy(MODEL)])
+
+
+def test_schema_and_environment(document):
+    assert document["schema"] == REPORT_SCHEMA
+    assert document["environment"]["packages"]["onnxruntime"]
+    assert document["environment"]["threads"] >= 1
+
+
+def test_nan_becomes_null(document):
+    assert document["models"][0]["accuracy"]["program"]["AP50"] is None
+    json.dumps(document, allow_nan=False)
+
+
+def test_rows(document):
+    name = MODEL["name"]
+    assert rows(document) == [
+        [name, "float", "61.2", "90.0", "0.980000", None, 2.5, 2.25],
+        [name, "fake-quantized", None, None, None, 0.93, None, None],
+        [name, "compiled program", "60.0", None, "0 differ", 1.0, 1.25, 1.0],
+        [name, "onnxruntime INT8", None, None, None, None, 2.0, 1.75],
+    ]
+
+
+def test_the_terminal_table_fits_80_columns(document):
+    text = terminal_table(document)
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.count(MODEL["name"]) == 1
+    assert "0 differ" in text
+
+
+def test_markdown_tells_everything_the_table_does(document):
+    text = markdown(document)
+    for row in rows(document):
+        assert all(str(cell) in text for cell in row if isinstance(cell, str))
+    assert "10 of 10 requantized channels proven exact (100.00 %)" in text
+    assert MODEL["preprocessing"] in text
+
+
+def test_round_trip(document, tmp_path):
+    json_path, markdown_path = write_report(tmp_path, document)
+    assert read_report(json_path) == document
+    assert markdown_path.read_text() == markdown(document)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.json", "report.md"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema": 2}, "another schema"),
+        ({"models": "none"}, "'models'"),
+        ({"models": [{}]}, "model 0"),
+        ({"models": [{**MODEL, "agreement": {"magic": {}}}]}, "unknown form"),
+        ({"environment": None}, "'environment'"),
+    ],
+)
+def test_what_is_no_report_is_refused(change, message, document):
+    with pytest.raises(AqdError, match=message):
+        check_report({**document, **change})
+
+
+def test_unreadable_reports_are_refused(tmp_path):
+    path = tmp_path / "report.json"
+    with pytest.raises(AqdError, match="cannot be read"):
+        read_report(path)
+    path.write_text("[]")
+    with pytest.raises(AqdError, match="JSON object"):
+        read_report(path)
