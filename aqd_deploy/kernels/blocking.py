@@ -2,12 +2,16 @@
 
 A task computes `rows` output rows of `1/parts` of the output channels. Inside, a register tile is `tile` =
 (rows, columns) of pixels times `blocks` vectors of output channels; it runs over the whole reduction before
-it is stored. Tiles at the end of a row are shifted back inside the map, so nothing needs a remainder loop.
+it is stored. With `pixels_first` a tile of pixels meets all channels before the next one, which writes whole
+pixels at a time; it pays where all weights stay in the cache.
+
+Tiles at the end of a row are shifted back inside the map, so nothing needs a remainder loop.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 
 from aqd_deploy.kernels.dots import Dots
 from aqd_deploy.kernels.layout import WeightLayout
@@ -16,6 +20,8 @@ from aqd_deploy.kernels.spec import ConvSpec
 # What the padded copy of a strip may take of a second-level cache of 1 MiB; the weights of a tile need the
 # rest.
 STRIP_BYTES = 256 * 1024
+# Packed weights that may be read again for each tile of pixels.
+WEIGHT_BYTES = 256 * 1024
 # Bytes a cycle that the second-level cache delivers while the multipliers run, and that a copy moves.
 L2_BYTES_PER_CYCLE = 24.0
 COPY_BYTES_PER_CYCLE = 12.0
@@ -38,6 +44,7 @@ class Blocking:
     parts: int
     tile: tuple[int, int]
     blocks: int
+    pixels_first: bool = False
 
     @property
     def pixels(self) -> int:
@@ -71,7 +78,7 @@ def choose_blocking(spec: ConvSpec, layout: WeightLayout, dots: Dots, threads: i
                 if cost < best_cost:
                     best, best_cost = Blocking(rows, strips, parts, tile, blocks), cost
     assert best is not None  # one strip a row always fits
-    return best
+    return replace(best, pixels_first=prod(layout.shape) <= WEIGHT_BYTES)
 
 
 def _tiles(spec: ConvSpec, layout: WeightLayout, dots: Dots) -> list[tuple[tuple[int, int], int, float]]:

@@ -9,6 +9,8 @@ vectors meet one broadcast sample a pixel. int8 input becomes uint8 by adding 12
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tvm import tirx
@@ -75,10 +77,6 @@ class _BlockedConv:
 
     def emit(self, kind: str) -> Any:
         em, plan = self.em, self.plan
-        group_blocks = self.layout.blocks // self.spec.group
-        group_items = -(-group_blocks // plan.blocks)
-        items = self.spec.group * group_items
-        share = -(-items // plan.parts)
         with em.loop("task", plan.strips * plan.parts, kind) as task:
             strip_index = em.bind("strip", task // plan.parts)
             part = em.bind("part", task % plan.parts)
@@ -86,19 +84,45 @@ class _BlockedConv:
             slack = overread(self.layout)
             strip = make_strip(em, self.spec, self.dots, self.data, top, plan.rows, self.copies, slack)
             sums = self._window_sums(strip)
-            tile_sums = em.alloc("tile", "int32", plan.pixels * plan.blocks * self.dots.lanes)
-            count = share if plan.parts == 1 else tirx.Min(const(share), items - part * share)
-            with em.loop("item", count) as offset:
-                item = em.bind("item", part * share + offset)
-                group = item // group_items if self.spec.group > 1 else const(0)
-                inside = tirx.Min(
-                    (item - group * group_items) * plan.blocks, const(group_blocks - plan.blocks)
-                )
-                block = em.bind("block", group * group_blocks + inside)
-                start = self._weight_sums(block) if self._shifted else None
-                source = strip.at_channel(group * self.layout.in_channels)
-                self._tiles(source, top, block, start, sums, tile_sums)
+            values = em.alloc("tile", "int32", plan.pixels * plan.blocks * self.dots.lanes)
+            # The sums of signed weights are made once a block of channels, so blocks stay outside there.
+            if plan.pixels_first and not self._shifted:
+                with self._tiles() as (y, x), self._channels(part) as (block, first):
+                    self._reduce(strip.at_channel(first), y, x, block, None, values)
+                    self._finish_tile(y, x, top, block, sums, values)
+            else:
+                with self._channels(part) as (block, first):
+                    start = self._weight_sums(block) if self._shifted else None
+                    with self._tiles() as (y, x):
+                        self._reduce(strip.at_channel(first), y, x, block, start, values)
+                        self._finish_tile(y, x, top, block, sums, values)
         return em.finish()
+
+    @contextmanager
+    def _tiles(self) -> Iterator[tuple[Expr, Expr]]:
+        """Loops over the register tiles of a strip: the strip's row and the column where each begins."""
+        em, plan, width = self.em, self.plan, self.spec.out_width
+        high, wide = plan.tile
+        with em.loop("ty", -(-plan.rows // high)) as ty, em.loop("tx", -(-width // wide)) as tx:
+            y = em.bind("y", tirx.Min(ty * high, const(plan.rows - high)))
+            x = em.bind("x", tirx.Min(tx * wide, const(width - wide)))
+            yield y, x
+
+    @contextmanager
+    def _channels(self, part: Expr) -> Iterator[tuple[Expr, Expr]]:
+        """Loops over a part's blocks of output channels: the first block and its first input channel."""
+        em, plan, groups = self.em, self.plan, self.spec.group
+        group_blocks = self.layout.blocks // groups
+        group_items = -(-group_blocks // plan.blocks)
+        items = groups * group_items
+        share = -(-items // plan.parts)
+        count = share if plan.parts == 1 else tirx.Min(const(share), items - part * share)
+        with em.loop("item", count) as offset:
+            item = em.bind("item", part * share + offset)
+            group = item // group_items if groups > 1 else const(0)
+            inside = tirx.Min((item - group * group_items) * plan.blocks, const(group_blocks - plan.blocks))
+            block = em.bind("block", group * group_blocks + inside)
+            yield block, group * self.layout.in_channels
 
     @property
     def _shifted(self) -> bool:
@@ -141,30 +165,10 @@ class _BlockedConv:
         column = x * spec.strides[1] + segment * spec.dilations[1]
         return strip.origin + row * strip.row_stride + column * spec.in_channels
 
-    def _tiles(
-        self,
-        strip: Strip,
-        top: Expr,
-        block: Expr,
-        start: Buffer | None,
-        sums: Buffer | None,
-        tile_sums: Buffer,
-    ) -> None:
-        em, plan, spec = self.em, self.plan, self.spec
-        high, wide = plan.tile
-        with (
-            em.loop("ty", -(-plan.rows // high)) as ty,
-            em.loop("tx", -(-spec.out_width // wide)) as tx,
-        ):
-            y = em.bind("y", tirx.Min(ty * high, const(plan.rows - high)))
-            x = em.bind("x", tirx.Min(tx * wide, const(spec.out_width - wide)))
-            self._reduce(strip, y, x, block, start, tile_sums)
-            self._finish_tile(y, x, top, block, sums, tile_sums)
-
     def _reduce(
-        self, strip: Strip, y: Expr, x: Expr, block: Expr, start: Buffer | None, tile_sums: Buffer
+        self, strip: Strip, y: Expr, x: Expr, block: Expr, start: Buffer | None, values: Buffer
     ) -> None:
-        """The accumulators of one tile, left in `tile_sums` [pixel, block, lane]."""
+        """The accumulators of one tile, left in `values` [pixel, block, lane]."""
         em, plan, dots, layout, spec = self.em, self.plan, self.dots, self.layout, self.spec
         lanes = dots.lanes
         # One buffer an accumulator: each becomes a register.
@@ -198,10 +202,10 @@ class _BlockedConv:
         for p, row in enumerate(accs):
             for b, acc in enumerate(row):
                 at = (p * plan.blocks + b) * lanes
-                em.store(tile_sums, const(at), load(acc, const(0), lanes), lanes)
+                em.store(values, const(at), load(acc, const(0), lanes), lanes)
 
     def _finish_tile(
-        self, y: Expr, x: Expr, top: Expr, block: Expr, sums: Buffer | None, tile_sums: Buffer
+        self, y: Expr, x: Expr, top: Expr, block: Expr, sums: Buffer | None, values: Buffer
     ) -> None:
         """Epilogue of every value of the tile; channels that do not fill a vector go one by one."""
         em, plan, spec, lanes = self.em, self.plan, self.spec, self.dots.lanes
@@ -211,7 +215,7 @@ class _BlockedConv:
         def pixels(b: Expr, channel: Expr, lane: Expr, count: int) -> None:
             with em.loop("py", plan.tile[0]) as py, em.loop("px", plan.tile[1]) as px:
                 pixel = py * plan.tile[1] + px
-                value = load(tile_sums, (pixel * plan.blocks + b) * lanes + lane, count)
+                value = load(values, (pixel * plan.blocks + b) * lanes + lane, count)
                 if sums is not None:
                     window = load(sums, (y + py) * spec.out_width + x + px)
                     value = value * const(2, "int32", count) + (
