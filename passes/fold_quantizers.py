@@ -40,6 +40,7 @@ class FoldQuantizers(Pass):
     name = "fold_quantizers"
     requires = "nodes as in the QDQ file"
     ensures = "no QuantizeLinear or DequantizeLinear; weights are integers"
+    removes = ("QuantizeLinear", "DequantizeLinear")
 
     def run(self, graph: Graph) -> PassResult:
         """ScaleError for a scale that is no positive finite number, UnsupportedModelError for other forms."""

@@ -8,7 +8,7 @@ nodes the other way. The passes push them towards each other until no real tenso
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -113,17 +113,24 @@ class PassResult:
 class Pass:
     """One rewrite of the graph, in place.
 
-    `requires` and `ensures` are sentences for people; `check_ensures` tests what can be tested cheaply and
-    raises AssertionError where a pass has a bug.
+    `requires` and `ensures` are sentences for people. `removes` names the operations that no node has after
+    the pass; `check` holds it to that.
     """
 
     name = ""
     requires = ""
     ensures = ""
+    removes: tuple[str, ...] = ()
 
     def run(self, graph: Graph) -> PassResult:
         """Rewrites `graph`; raises the typed errors of aqd_deploy.errors for what it must refuse."""
         raise NotImplementedError
+
+    def check(self, graph: Graph) -> None:
+        """RuntimeError where the pass left an operation that it ensures to be gone: a bug of the pass."""
+        for node in graph.nodes:
+            if node.op in self.removes:
+                raise RuntimeError(f"{self.name} left {node.op} {node.label}")
 
 
 STRUCTURAL = ("MaxPool", "Resize", "Concat")
@@ -160,6 +167,3 @@ def topological(nodes: Iterable[Node], available: set[str]) -> list[Node]:
             raise ValueError(f"the graph has a cycle through {rest[0].output}")
         waiting = rest
     return ordered
-
-
-Explain = Callable[[PassResult], None]

@@ -31,6 +31,7 @@ class IntegerConvolutions(Pass):
     name = "integer_convolutions"
     requires = "fold_quantizers"
     ensures = "no Conv; every accumulator is followed by a Scale"
+    removes = ("Conv",)
 
     def run(self, graph: Graph) -> PassResult:
         """UnsupportedModelError for a convolution that isn't quantized on both sides."""

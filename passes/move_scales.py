@@ -50,6 +50,7 @@ class MoveScales(Pass):
     name = "move_scales"
     requires = "integer_convolutions, commute_quantizers"
     ensures = "integer tensors only; every integer tensor has a proven interval within int32"
+    removes = ("Scale", "Quantize", "BatchNormalization", "Mul", "Relu", "Clip")
 
     def __init__(self, numerics: str = EXACT) -> None:
         self.numerics = numerics

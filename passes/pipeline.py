@@ -77,6 +77,7 @@ def lower(
     note(result)
     for step in graph_passes(numerics):
         note(step.run(graph))
+        step.check(graph)
     return _finish(graph, numerics, note, results)
 
 

@@ -12,16 +12,16 @@ from aqd_deploy.integer.ranges import Interval
 from aqd_deploy.integer.rational import ChannelForm
 from aqd_deploy.passes.numerics import EXACT, POWER_OF_TWO
 
-STREAM_LIMIT = 1 << 28
+STREAM_LIMIT = 1 << 29
 """A stream's integers stay within this, so that a later sum and its requantization have room."""
 
 OVERFLOW_ABOVE = 1 << 30
 """A single value that would pass this takes a coarser scale."""
 
-COARSE_BELOW = 1 << 20
+COARSE_BELOW = 1 << 23
 """A sum whose integers would all stay below this takes a finer scale, ..."""
 
-FINE_TARGET = 1 << 24
+FINE_TARGET = 1 << 26
 """... the finest power of two that keeps them within this."""
 
 
@@ -90,8 +90,8 @@ def _operands(forms: list[ChannelForm], interval: Interval) -> list[_Operand]:
 
 
 def _halvings(span: Fraction) -> int:
-    """The largest k ≥ 0 with span·2^k ≤ 2^24, at most 24."""
-    return min(max((FINE_TARGET * span.denominator // span.numerator).bit_length() - 1, 0), 24)
+    """The largest k ≥ 0 with span·2^k ≤ 2^26, at most 26."""
+    return min(max((FINE_TARGET * span.denominator // span.numerator).bit_length() - 1, 0), 26)
 
 
 def _doublings(span: Fraction, limit: int) -> int:
@@ -134,10 +134,10 @@ def settle(forms: list[ChannelForm], interval: Interval, numerics: str) -> Strea
     1. α > 0: c = 1, d = 0, B = s.
     2. α < 0 (γ < 0): c = −1, at the scale |α|.
     3. α = 0 (γ = 0): the constant round(β/α'), at a scale of its own.
-    4. s or the sum would leave ±2^30 (tiny γ): the scale is doubled until it stays within ±2^28; c = ±1, d
+    4. s or the sum would leave ±2^30 (tiny γ): the scale is doubled until it stays within ±2^29; c = ±1, d
        > 0.
-    5. Exact numerics, the channel stays below 2^20 and β isn't a whole number of α: the scale is halved
-       while the integers stay within 2^24; c = ±2^k, so that rounding s costs nothing that matters at 2
+    5. Exact numerics, the channel stays below 2^23 and β isn't a whole number of α: the scale is halved
+       while the integers stay within 2^26; c = ±2^k, so that rounding s costs nothing that matters at 2
        bits either.
     """
     channels, scales = _Channels(), []
@@ -171,8 +171,8 @@ def _common_scale(first: _Operand, second: _Operand, numerics: str) -> tuple[Cha
 
     1. Both operands vary: the smaller |α|. 2. One is constant (γ = 0): the other's. 3. Both are: a scale of
        the constant.
-    4. The sum would leave ±2^28 (tiny γ): doubled until it doesn't.
-    5. Exact numerics, the sum stays below 2^20: halved while it stays within 2^24, so that rounding to it
+    4. The sum would leave ±2^29 (tiny γ): doubled until it doesn't.
+    5. Exact numerics, the sum stays below 2^23: halved while it stays within 2^26, so that rounding to it
        is negligible.
     """
     varying = [operand for operand in (first, second) if not operand.constant]
