@@ -18,7 +18,10 @@ from kernel_reference import (
 )
 
 from aqd_deploy.errors import ShapeError
+from aqd_deploy.kernels.blocking import Blocking
 from aqd_deploy.kernels.conv import conv2d
+from aqd_deploy.kernels.conv_blocked import blocked_layout, conv_blocked
+from aqd_deploy.kernels.dots import DOTS
 from aqd_deploy.kernels.isa import Isa
 from aqd_deploy.kernels.spec import (
     AddBias,
@@ -161,6 +164,24 @@ def test_the_longest_reduction_at_full_range_does_not_saturate(isa):
         weights = np.full((32, 512, 3, 3), weight, np.int8)
         (got,) = call(module["conv"], [data, kernel.layout.pack(weights)], [np.zeros((3, 3, 32), np.int32)])
         assert np.array_equal(got, convolve(spec, data, weights))
+
+
+@pytest.mark.parametrize("pixels_first", [False, True])
+@pytest.mark.parametrize(
+    ("rows", "parts", "tile", "blocks"), [(4, 2, (3, 2), 2), (11, 3, (1, 9), 2), (1, 1, (1, 4), 5)]
+)
+def test_the_blocking_changes_no_integer(rows, parts, tile, blocks, pixels_first):
+    # Five blocks of channels on the widest vectors; neither rows nor columns nor blocks divide evenly.
+    spec = ConvSpec(11, 9, 12, 70, (3, 3), pads=(1, 1, 1, 1), odd=True)
+    dots = DOTS[Isa.VNNI] if Isa.VNNI in ISAS else DOTS[Isa.PORTABLE]
+    plan = Blocking(rows, -(-spec.out_height // rows), parts, tile, blocks, pixels_first)
+    rng = np.random.default_rng(3)
+    data, weights = operands(spec, rng, extreme=False)
+    function = conv_blocked(spec, Epilogue(), dots, 2, plan)
+    module = compile_functions({"conv": function}, MCPU[dots.isa])
+    packed = blocked_layout(spec, dots).pack(weights)
+    (got,) = call(module["conv"], [data, packed], [np.zeros((11, 9, 70), np.int32)])
+    assert np.array_equal(got, convolve(spec, data, weights))
 
 
 @pytest.mark.parametrize("isa", ISAS)
