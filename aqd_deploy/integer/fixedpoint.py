@@ -16,7 +16,7 @@ from aqd_deploy.integer.dialect import C_BITS, MAX_SHIFT, PRODUCT_LIMIT
 from aqd_deploy.integer.rational import ChannelForm
 from aqd_deploy.integer.staircase import Quantizer, Staircases, staircases
 
-_UNBOUNDED = np.int64(1) << np.int64(62)
+_LOWEST, _HIGHEST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 
 
 def ms(eta: int, c: int, b: int, d: int) -> int:
@@ -115,16 +115,16 @@ def _offset_interval(
     """
     edge = levels[None, :] << d[:, None]
     product = c[:, None] * table
-    low = np.where(table <= hi[:, None], edge - product, -_UNBOUNDED).max(axis=1)
-    high = np.where(table > lo[:, None], edge - product + c[:, None] - 1, _UNBOUNDED).min(axis=1)
+    low = np.where(table <= hi[:, None], edge - product, _LOWEST).max(axis=1)
+    high = np.where(table > lo[:, None], edge - product + c[:, None] - 1, _HIGHEST).min(axis=1)
     return low, high
 
 
 def _middle(low: int, high: int) -> int:
     """A whole number in the middle of an interval; its finite end where the other is unbounded."""
-    if low <= -_UNBOUNDED:
+    if low == _LOWEST:
         return high
-    if high >= _UNBOUNDED:
+    if high == _HIGHEST:
         return low
     return (low + high) // 2
 
@@ -145,8 +145,11 @@ def _deviations(constants: MultiplyShift, row: list[int], lo: int, hi: int, firs
 
 
 def _largest_shift(quantizer: Quantizer) -> int:
-    """The largest d with which level·2^d stays below 2^62 for every level."""
-    return MAX_SHIFT - max(abs(quantizer.lo), abs(quantizer.hi), 1).bit_length()
+    """The largest d with which level·2^d stays below 2^61 for every level.
+
+    With |c·T| < 2^62 the bounds of B are then below 2^63: they are exact in int64.
+    """
+    return MAX_SHIFT - 1 - max(abs(quantizer.lo), abs(quantizer.hi), 1).bit_length()
 
 
 def _closest(

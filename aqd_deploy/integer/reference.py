@@ -13,6 +13,7 @@ from onnx import ModelProto, helper
 
 from aqd_deploy.errors import ModelFileError, ShapeError
 from aqd_deploy.integer.files import load_onnx
+from aqd_deploy.integer.saturation import saturates, with_unsigned_weights
 
 
 class ReferenceRunner:
@@ -24,13 +25,18 @@ class ReferenceRunner:
         threads: int | None = None,
         *,
         with_intermediates: Sequence[str] | bool = False,
+        unsigned_weights: bool | None = None,
     ) -> None:
         """`with_intermediates`: names of further tensors to return, or True for all of the graph's nodes'
         outputs.
 
-        Raises ModelFileError for a file or model that onnxruntime can't load.
+        `unsigned_weights` runs convolutions in the form that no CPU saturates (see `integer.saturation`); by
+        default where this CPU needs it. Raises ModelFileError for a file or model that onnxruntime can't
+        load.
         """
         proto = load_onnx(Path(model)) if isinstance(model, (str, os.PathLike)) else model
+        if unsigned_weights or (unsigned_weights is None and saturates()):
+            proto = with_unsigned_weights(proto)
         if with_intermediates:
             proto = _with_outputs(proto, with_intermediates)
         options = onnxruntime.SessionOptions()

@@ -1,0 +1,58 @@
+"""The form of the convolutions that no CPU saturates gives the same integers."""
+
+import numpy as np
+import pytest
+from qdq_graphs import QdqBuilder, random_graph, random_image
+
+from aqd_deploy.integer import saturation
+from aqd_deploy.integer.reference import ReferenceRunner
+from aqd_deploy.passes.pipeline import lower
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_unsigned_weights_are_the_same_network(seed):
+    """8-bit odd weights and plain ones, in and outside of ConvOdd."""
+    qdq = random_graph(seed, bits=(8, 4)[seed % 2])
+    model = lower(qdq).model
+    image = {"image": random_image(qdq, seed)}
+    plain = ReferenceRunner(model, threads=1, unsigned_weights=False).run(image)
+    unsigned = ReferenceRunner(model, threads=1, unsigned_weights=True, with_intermediates=True).run(image)
+    assert all((plain[name] == unsigned[name]).all() for name in plain)
+
+
+def test_extreme_weights_and_pixels():
+    """255 · ±127 in every tap: where 16 bits would saturate first."""
+    b = QdqBuilder(0, 4, 4)
+    b.output(b.conv(b.image([0, 0, 0]), 2, 7), "out")
+    model = lower(b.build()).model
+    weights = next(t for t in model.graph.initializer if t.data_type == 3)
+    values = np.full(tuple(weights.dims), 127, dtype=np.int8)
+    values[1] = -127
+    weights.raw_data = values.tobytes()
+    image = {"image": np.full((1, 3, 4, 4), 255, dtype=np.uint8)}
+    out = ReferenceRunner(model, unsigned_weights=True, with_intermediates=True).run(image)
+    accumulators = next(v for name, v in out.items() if v.dtype == np.int32)
+    assert np.abs(accumulators).max() >= 255 * 127 * 27
+
+
+def test_float_models_are_left_alone():
+    qdq = random_graph(2)
+    image = {"image": random_image(qdq, 2)}
+    plain, rewritten = (ReferenceRunner(qdq, 1, unsigned_weights=flag).run(image) for flag in (False, True))
+    assert all((plain[name] == rewritten[name]).all() for name in plain)
+
+
+@pytest.mark.parametrize(
+    ("flags", "machine", "expected"),
+    [
+        ("flags : avx2 avx512_vnni", "x86_64", False),
+        ("flags : avx2 avx_vnni", "x86_64", False),
+        ("flags : sse4_1 avx2", "x86_64", True),
+        ("Features : asimd asimddp", "aarch64", False),
+        ("", "x86_64", False),
+    ],
+)
+def test_which_cpus_saturate(monkeypatch, flags, machine, expected):
+    monkeypatch.setattr(saturation.platform, "machine", lambda: machine)
+    monkeypatch.setattr(saturation.Path, "read_text", lambda *_, **__: flags)
+    assert saturation.saturates() is expected
