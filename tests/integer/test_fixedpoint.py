@@ -103,10 +103,8 @@ def test_steeper_than_one_level_an_integer():
     assert [min(max(constants(eta), 0), 255) for eta in (-3, 0, 1, 2, 3)] == [0, 0, 70, 170, 255]
 
 
-@pytest.mark.parametrize("steps", [3, 15, 255])
-def test_random_channels_within_half_a_million_are_proven(steps):
-    """The range of 4-bit 3x3x256 accumulators: every channel has constants, and they have its thresholds."""
-    bound = 5 * 10**5
+def random_stairs(steps, bound, channels=60):
+    """Channels with batch norm whose window covers a part of ±bound; γ of either sign."""
     rng = np.random.default_rng(steps)
     forms = [
         ChannelForm(
@@ -115,18 +113,43 @@ def test_random_channels_within_half_a_million_are_proven(steps):
             Fraction(float(np.float32(rng.normal()))),
             Fraction(float(np.float32(rng.uniform(0.1, 2)))),
         )
-        for _ in range(60)
+        for _ in range(channels)
     ]
-    lo, hi = np.full(60, -bound), np.full(60, bound)
-    stairs = staircases(forms, Quantizer(Fraction(11, 10), 0, steps), lo, hi)
+    lo, hi = np.full(channels, -bound), np.full(channels, bound)
+    return staircases(forms, Quantizer(Fraction(11, 10), 0, steps), lo, hi)
+
+
+@pytest.mark.parametrize("steps", [3, 15, 255])
+@pytest.mark.parametrize("bound", [300, 5 * 10**5, 2**31 - 1])
+def test_claims_of_random_channels_hold_at_every_threshold(steps, bound):
+    """A staircase is its thresholds: proven constants step exactly there; the others' deviations add up."""
+    stairs = random_stairs(steps, bound)
     solution = solve_requantize_channels(stairs)
-    assert all(solution.proven)
     for channel, constants in enumerate(solution):
         assert constants.fits(-bound, bound)
-        sign = int(stairs.sign[channel])
+        sign, off = int(stairs.sign[channel]), 0
         for level, threshold in enumerate(stairs.thresholds[channel].tolist(), 1):
-            if -bound < threshold <= bound:
-                assert constants(sign * threshold) >= level > constants(sign * (threshold - 1))
+            actual = first_reaching(constants, sign, level, -bound, bound)
+            off += abs(actual - threshold)
+        assert off == solution.deviations[channel]
+        assert solution.proven[channel] == (off == 0)
+
+
+def first_reaching(constants, sign, level, lo, hi):
+    """The smallest sign·η in [lo, hi] with at least that level, hi + 1 if none has: by bisection."""
+    while lo <= hi:
+        middle = (lo + hi) // 2
+        if constants(sign * middle) >= level:
+            hi = middle - 1
+        else:
+            lo = middle + 1
+    return lo
+
+
+@pytest.mark.parametrize("steps", [3, 15, 255])
+def test_random_channels_within_half_a_million_are_proven(steps):
+    """The range of 4-bit 3x3x256 accumulators."""
+    assert all(solve_requantize_channels(random_stairs(steps, 5 * 10**5)).proven)
 
 
 def test_fewer_bits_deviate_and_say_so():
