@@ -57,7 +57,7 @@ class CheckModel:
     1. The file is for ONNX opset 13 or later and isn't already integer.
     2. Every operator is one the passes know; GroupNorm is named as such even where it was exported as
        InstanceNormalization between reshapes.
-    3. Every input has a static shape, or `shape` gives it; batch is 1.
+    3. Every input has a static shape, or `shape` gives it; batch is 1; the image is 8-bit.
     """
 
     name = "check_model"
@@ -156,14 +156,13 @@ class CheckModel:
                     valid="batch 1",
                     next_command="aqd-deploy lower FILE --shape 1,C,H,W -o OUT",
                 )
-            if value.type.tensor_type.elem_type not in (
-                TensorProto.UINT8,
-                TensorProto.INT8,
-                TensorProto.FLOAT,
-            ):
+            kind = value.type.tensor_type.elem_type
+            if kind not in (TensorProto.UINT8, TensorProto.INT8):
                 raise UnsupportedModelError(
-                    f"input {value.name} is neither uint8, int8 nor float32",
-                    received=onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type),
+                    f"input {value.name} isn't an 8-bit image",
+                    received=TensorProto.DataType.Name(kind).lower(),
+                    valid="uint8 pixels behind a DequantizeLinear that holds mean and std (docs/qdq-form.md)",
+                    next_command="aqd-deploy export, which writes the file in this form",
                 )
         if given:
             _forget_shapes(model)

@@ -235,12 +235,11 @@ def test_forms_the_dialect_does_not_have(change, match):
         lower(conv_graph(change))
 
 
-def test_output_without_integers_behind_it():
-    """A graph that returns its float input scaled: nothing quantized it."""
+def test_float_input():
     b = QdqBuilder(1)
     b.inputs[0] = helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, 8, 8])
-    b.output(b.relu("image"), "y")
-    with pytest.raises(UnsupportedModelError, match="nothing quantized"):
+    b.output(b.conv(b.quantize("image", 8), 4, 8), "y")
+    with pytest.raises(UnsupportedModelError, match="8-bit image; got float"):
         lower(b.build())
 
 
