@@ -29,8 +29,7 @@ COPY_BYTES_PER_CYCLE = 12.0
 STEP_CYCLES = 0.5
 LOOP_UOPS = 2
 ISSUE_WIDTH = 4
-# Two load ports, less what misses of the first-level cache take from them.
-LOADS_PER_CYCLE = 1.6
+LOADS_PER_CYCLE = 2
 # Storing one vector through an epilogue, in cycles.
 STORE_CYCLES = 12.0
 

@@ -187,12 +187,12 @@ class _BlockedConv:
                 block * self.block_stride + (ky * layout.segments + segment) * (layout.steps * step_size),
             )
             with em.loop("k", layout.steps) as k:
-                weights = []
-                for b in range(plan.blocks):
-                    at = weight_base + b * self.block_stride + k * step_size
-                    weights.append(em.bind("w", dots.weight(self.weights, at)))
-                    if dots.prefetch_steps:
-                        em.prefetch(self.weights, at + dots.prefetch_steps * step_size)
+                weights = [
+                    em.bind(
+                        "w", dots.weight(self.weights, weight_base + b * self.block_stride + k * step_size)
+                    )
+                    for b in range(plan.blocks)
+                ]
                 for p, row in enumerate(accs):
                     py, px = divmod(p, plan.tile[1])
                     offset = py * spec.strides[0] * strip.row_stride + px * spec.strides[1] * spec.in_channels

@@ -33,7 +33,6 @@ class Dots:
     product_uops: int
     weight_uops: int
     sample_uops: int
-    prefetch_steps: int
 
     def sample(self, samples: Buffer, index: Expr) -> Expr:
         """`dot` neighbouring activations, in every lane."""
@@ -84,7 +83,6 @@ DOTS = {
         product_uops=1,
         weight_uops=1,
         sample_uops=1,
-        prefetch_steps=8,
     ),
     Isa.AVX2: Dots(
         Isa.AVX2,
@@ -99,7 +97,6 @@ DOTS = {
         product_uops=2,
         weight_uops=2,
         sample_uops=1,
-        prefetch_steps=0,
     ),
     # Sixteen registers of 128 bits: a vector of eight lanes fills two.
     Isa.PORTABLE: Dots(
@@ -115,6 +112,5 @@ DOTS = {
         product_uops=6,
         weight_uops=4,
         sample_uops=3,
-        prefetch_steps=0,
     ),
 }

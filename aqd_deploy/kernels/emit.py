@@ -99,13 +99,6 @@ class Emitter:
         """buffer[index : index + lanes] = value."""
         self._scopes[-1].append(tirx.BufferStore(buffer, value, [span(as_index(index), lanes)]))
 
-    def prefetch(self, buffer: Buffer, index: Expr) -> None:
-        """Asks for the cache line of buffer[index], which may lie behind the buffer's end."""
-        address = tirx.address_of(tirx.BufferLoad(buffer, [index]))
-        # Read access, keep in every level, data cache.
-        hint = tirx.call_llvm_intrin("void", "llvm.prefetch.p0", address, const(0), const(3), const(1))
-        self._scopes[-1].append(tirx.Evaluate(hint))
-
     def _close(self) -> Any:
         statements = self._scopes.pop()
         if not statements:
