@@ -1,7 +1,7 @@
 """Writes docs/cli.md from the command line's own help.
 
-    python docs/generate_cli.py          # write it
-    python docs/generate_cli.py --check  # exit with 1 where it is out of date
+python docs/generate_cli.py          # write it
+python docs/generate_cli.py --check  # exit with 1 where it is out of date
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ HEADER = """# Command line
 
 Made by `python docs/generate_cli.py` from the help texts; change those.
 
-stdout is data (with `--json` exactly one JSON document), stderr is progress. Outputs are written under a temporary name
-and renamed: a killed command leaves the old file or the new one. `NO_COLOR` is respected.
+stdout is data (with `--json` exactly one JSON document), stderr is progress. Outputs are written under a
+temporary name and renamed: a killed command leaves the old file or the new one. `NO_COLOR` is respected.
 
 | exit code | |
 |---|---|
@@ -40,7 +40,9 @@ def page() -> str:
     for name in VERBS:
         command = cli.get_command(context, name)
         assert command is not None
-        inner = click.Context(command, info_name=name, parent=context, terminal_width=100, max_content_width=100)
+        inner = click.Context(
+            command, info_name=name, parent=context, terminal_width=100, max_content_width=100
+        )
         parts.append(f"## {name}\n\n```\n{command.get_help(inner)}\n```\n")
     return "\n".join(parts)
 

@@ -32,11 +32,12 @@ def bench(
     images: list[np.ndarray] | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Latency of `program` and of the runtimes in `against`, each with float and INT8 forms of the same network.
+    """Latency of `program` and of the runtimes in `against`, each with float and INT8 forms of the same
+    network.
 
-    `images` (uint8 [1, 3, H, W]) calibrate the peers' INT8 form; textures do without. Every contender has the same
-    number of threads. Returns a JSON-able document (docs/report.md). Raises ProgramError for the program, AqdError for an
-    unknown peer or where the QDQ file is missing.
+    `images` (uint8 [1, 3, H, W]) calibrate the peers' INT8 form; textures do without. Every contender has
+    the same number of threads. Returns a JSON-able document (docs/report.md). Raises ProgramError for the
+    program, AqdError for an unknown peer or where the QDQ file is missing.
     """
     peers, missing = choose_peers(against or [])
     loaded = Program.load(program, threads)

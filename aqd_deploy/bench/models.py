@@ -1,4 +1,6 @@
-"""The models that peers run: the float network behind a program, and its INT8 form by onnxruntime's quantizer."""
+"""The models that peers run: the float network behind a program, and its INT8 form by onnxruntime's
+quantizer.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,8 @@ from aqd_deploy.passes.read_qdq import read_manifest
 def find_qdq(program: Path, manifest: dict[str, Any], explicit: Path | None = None) -> Path:
     """The QDQ file a program was made from.
 
-    `explicit` if given; else the QDQ file beside the program whose SHA-256 the manifest records; else the one beside
-    it of the same stem whose manifest has the same name. Raises AqdError where there is none.
+    `explicit` if given; else the QDQ file beside the program whose SHA-256 the manifest records; else the
+    one beside it of the same stem whose manifest has the same name. Raises AqdError where there is none.
     """
     if explicit is not None:
         if kind_of(load_onnx(explicit)) != "qdq":

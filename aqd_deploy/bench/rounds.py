@@ -1,7 +1,7 @@
 """Interleaved timing: on a machine with other work only ratios from one run count.
 
-Each round gives every contender its turn, in an order that rotates. A turn is a pause (idle thread pools of the one
-before stop spinning), one unmeasured run, then the measured ones.
+Each round gives every contender its turn, in an order that rotates. A turn is a pause (idle thread pools of
+the one before stop spinning), one unmeasured run, then the measured ones.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def interleave(
 ) -> dict[str, np.ndarray]:
     """Seconds of every measured run, float64 [rounds, runs], by contender's name.
 
-    `contenders` are functions of no arguments that run once; `warmup` is the number of unmeasured runs before all.
-    Raises ValueError where `rounds` or `runs` is below 1.
+    `contenders` are functions of no arguments that run once; `warmup` is the number of unmeasured runs
+    before all. Raises ValueError where `rounds` or `runs` is below 1.
     """
     if rounds < 1 or runs < 1:
         raise ValueError(f"rounds and runs must be at least 1, got {rounds} and {runs}")
@@ -56,7 +56,9 @@ def _turn(contender: Callable[[], object], runs: int) -> list[float]:
 
 
 def statistics(seconds: np.ndarray) -> dict[str, Any]:
-    """Milliseconds of the measured runs [rounds, runs]: minimum, median, 90th percentile, and each round's best."""
+    """Milliseconds of the measured runs [rounds, runs]: minimum, median, 90th percentile, and each round's
+    best.
+    """
     milliseconds = seconds * 1e3
     return {
         "min_ms": round(float(milliseconds.min()), 4),
@@ -69,8 +71,8 @@ def statistics(seconds: np.ndarray) -> dict[str, Any]:
 def ratios(ours: np.ndarray, peer: np.ndarray) -> dict[str, Any]:
     """How many times as long as the peer we take: below 1 we are faster.
 
-    Of medians and of minima over all runs; `rounds_quartiles` are the quartiles of the ratio of medians within each
-    round, which tell how much the machine's noise moves it.
+    Of medians and of minima over all runs; `rounds_quartiles` are the quartiles of the ratio of medians
+    within each round, which tell how much the machine's noise moves it.
     """
     by_round = np.median(ours, axis=1) / np.median(peer, axis=1)
     return {

@@ -12,7 +12,9 @@ from aqd_deploy.reporting.files import replacing
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Every array of an .npz file by name; AqdError where it is missing, damaged, no .npz or holds objects."""
+    """Every array of an .npz file by name; AqdError where it is missing, damaged, no .npz or holds
+    objects.
+    """
     try:
         with np.load(path, allow_pickle=False) as archive:
             if not isinstance(archive, np.lib.npyio.NpzFile):

@@ -17,7 +17,9 @@ from aqd_deploy.cli.output import print_json, print_text, progress, verb
 @click.option("--model", type=existing("QDQ.onnx"), help="The QDQ file.  [default: found beside the program]")
 @threads_option
 @click.option("--rounds", type=click.IntRange(1, 1000), default=10, show_default=True, help="Rounds.")
-@click.option("--runs", type=click.IntRange(1, 1000), default=3, show_default=True, help="Measured runs a round.")
+@click.option(
+    "--runs", type=click.IntRange(1, 1000), default=3, show_default=True, help="Measured runs a round."
+)
 @click.option("--max-ms", type=float, help="Gate: exit code 3 where the program's median is above.")
 @json_option
 def command(
@@ -64,5 +66,7 @@ def _text(document: dict[str, Any]) -> str:
         f"{document['name']}, {document['threads']} threads, {document['rounds']} interleaved rounds",
         table(["", "min ms", "median ms", "p90 ms", "ours/it", "quartiles"], rows),
     ]
-    lines += [f"not installed: {entry['peer']}; try: {entry['next_command']}" for entry in document["missing"]]
+    lines += [
+        f"not installed: {entry['peer']}; try: {entry['next_command']}" for entry in document["missing"]
+    ]
     return "\n".join(lines)

@@ -19,7 +19,9 @@ from aqd_deploy.cli.output import print_json, print_text, progress, verb
     show_default=True,
     help="Folder for models, programs, drawn images and the report.",
 )
-@click.option("--checkpoints", type=click.Path(path_type=Path), help="Folder of .pt files.  [default: shipped]")
+@click.option(
+    "--checkpoints", type=click.Path(path_type=Path), help="Folder of .pt files.  [default: shipped]"
+)
 @click.option(
     "--images",
     type=click.Path(path_type=Path),
@@ -30,7 +32,9 @@ from aqd_deploy.cli.output import print_json, print_text, progress, verb
 def command(
     output: Path, checkpoints: Path | None, images: Path | None, threads: int | None, as_json: bool
 ) -> None:
-    """Checkpoint to boxes: export, lower, compile and run the shipped detectors, and report accuracy and speed."""
+    """Checkpoint to boxes: export, lower, compile and run the shipped detectors, and report accuracy and
+    speed.
+    """
     from aqd_deploy.reporting.report import LEGEND, terminal_table, write_report
     from aqd_deploy.workflow.demo import demo
 
@@ -47,7 +51,9 @@ def command(
     if differing:
         from aqd_deploy.errors import GateError
 
-        raise GateError("the programs differ from the integer reference", received=f"{differing} integers", valid="0")
+        raise GateError(
+            "the programs differ from the integer reference", received=f"{differing} integers", valid="0"
+        )
 
 
 def _wrap(text: str) -> list[str]:

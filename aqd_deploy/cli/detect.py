@@ -13,7 +13,9 @@ from aqd_deploy.cli.output import print_json, print_text, progress, verb
 @verb(name="detect")
 @click.argument("program", type=existing("PROGRAM"))
 @click.argument("images", type=existing("IMAGE"), nargs=-1, required=True)
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for the results.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for the results."
+)
 @click.option(
     "--score-threshold",
     type=click.FloatRange(0, 1),
@@ -55,7 +57,8 @@ def command(
                 "folder": str(output),
                 "results": str(output / RESULTS),
                 "images": [
-                    {"file": str(e.path), "image_id": e.image_id, "detections": len(e.detections)} for e in found
+                    {"file": str(e.path), "image_id": e.image_id, "detections": len(e.detections)}
+                    for e in found
                 ],
             }
         )

@@ -11,7 +11,9 @@ from aqd_deploy.cli.output import print_json, print_text, verb
 @verb(name="doctor")
 @json_option
 def command(as_json: bool) -> None:
-    """Tell what is installed against what is wanted, the kernels this CPU gets, and how to install what is missing."""
+    """Tell what is installed against what is wanted, the kernels this CPU gets, and how to install what is
+    missing.
+    """
     from aqd_deploy.reporting.environment import diagnosis
 
     document = diagnosis()

@@ -18,8 +18,8 @@ from aqd_deploy.cli.output import print_json, print_text, verb
 def command(file: Path, as_json: bool) -> None:
     """Tell what a file holds: .onnx (QDQ or integer), .so (a program), .pt (a checkpoint).
 
-    Operators, bits and float tensors of an ONNX file; manifest and bytes a weight of a program; configuration of a
-    checkpoint.
+    Operators, bits and float tensors of an ONNX file; manifest and bytes a weight of a program;
+    configuration of a checkpoint.
     """
     from aqd_deploy.reporting.inspection import inspect_file
 
@@ -58,7 +58,7 @@ def _text(document: dict[str, Any]) -> str:
             for value in document[side]
         ]
         parts.append(table(["", "name", "dtype", "shape"], ports))
-        if document["ranges"] if "ranges" in document else False:
+        if document.get("ranges"):
             rows = [[name, entry["lo"], entry["hi"]] for name, entry in document["ranges"].items()]
             parts.append(table(["integer tensor", "min", "max"], rows))
     return "\n\n".join(parts)

@@ -1,7 +1,8 @@
 """The entry point: finds the verb, and turns every failure into one sentence and an exit code.
 
-Exit codes: 0 done; 1 failed, with a sentence on stderr; 2 usage; 3 the command ran but a gate failed; 130 interrupted.
-Verbs are imported when they are needed, so that `aqd-deploy --help` loads neither numpy nor torch nor onnx.
+Exit codes: 0 done; 1 failed, with a sentence on stderr; 2 usage; 3 the command ran but a gate failed; 130
+interrupted. Verbs are imported when they are needed, so that `aqd-deploy --help` loads neither numpy nor
+torch nor onnx.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ class VerbGroup(click.Group):
 def cli() -> None:
     """From a quantization-aware-trained detector to a bit-exact integer-only program.
 
-    The way of a model: export (checkpoint to QDQ ONNX), lower (to integer ONNX), compile (to one .so), then run,
-    detect, bench. Every step reads and writes an ordinary file. Start with `aqd-deploy demo`.
+    The way of a model: export (checkpoint to QDQ ONNX), lower (to integer ONNX), compile (to one .so), then
+    run, detect, bench. Every step reads and writes an ordinary file. Start with `aqd-deploy demo`.
     """
 
 
@@ -94,6 +95,8 @@ def discard_stdout() -> None:
 
 
 def main() -> None:
-    """The console script. A termination request ends it like an exception, so that temporary files are removed."""
+    """The console script. A termination request ends it like an exception, so that temporary files are
+    removed.
+    """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     sys.exit(invoke())

@@ -28,7 +28,9 @@ def _set_debug(ctx: click.Context, _parameter: click.Parameter, value: bool) -> 
 class Verb(click.Command):
     """A command whose last option is `--debug`."""
 
-    def __init__(self, *arguments: Any, params: list[click.Parameter] | None = None, **attributes: Any) -> None:
+    def __init__(
+        self, *arguments: Any, params: list[click.Parameter] | None = None, **attributes: Any
+    ) -> None:
         debug = click.Option(
             ["--debug"],
             is_flag=True,

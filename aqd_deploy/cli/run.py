@@ -17,7 +17,7 @@ from aqd_deploy.reporting.files import check_output
 @click.option("--input", "source", type=existing("X.npz"), required=True, help="Arrays by input name (.npz).")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Where to write the outputs (.npz).")
 @click.option("--check", type=existing("M.int.onnx"),
-              help="Run this integer ONNX too and count differing integers; exit code 3 if there are any.")  # fmt: skip
+              help="Run this integer ONNX too; exit code 3 if any integer differs.")  # fmt: skip
 @threads_option
 @json_option
 def command(

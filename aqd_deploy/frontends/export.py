@@ -19,7 +19,9 @@ CHECKPOINT_SUFFIXES = (".pt", ".pth", ".ckpt")
 
 @dataclass(frozen=True)
 class ArchitectureOptions:
-    """What a named architecture leaves open: bits of the inner layers, image (height, width), classes, width, seed."""
+    """What a named architecture leaves open: bits of the inner layers, image (height, width), classes,
+    width, seed.
+    """
 
     bits: int = 4
     image_size: tuple[int, int] = (320, 320)
@@ -31,8 +33,8 @@ class ArchitectureOptions:
 def load_source(source: str, options: ArchitectureOptions) -> Detector:
     """The detector of a checkpoint file, or of an architecture's name with calibrated random weights.
 
-    A name with a path separator or a checkpoint's suffix is a file. Raises CheckpointError, UnsupportedModelError,
-    ShapeError, and MissingExtraError where torch is not installed.
+    A name with a path separator or a checkpoint's suffix is a file. Raises CheckpointError,
+    UnsupportedModelError, ShapeError, and MissingExtraError where torch is not installed.
     """
     try:
         import torch  # noqa: F401
@@ -60,7 +62,9 @@ def load_source(source: str, options: ArchitectureOptions) -> Detector:
 def export_source(
     source: str, output: Path, options: ArchitectureOptions, progress: Callable[[str], None] = lambda _: None
 ) -> dict[str, Any]:
-    """Write the QDQ file of `source` to `output` (whole or not at all) and return a JSON-able summary of it."""
+    """Write the QDQ file of `source` to `output` (whole or not at all) and return a JSON-able summary of
+    it.
+    """
     from aqd_deploy.frontends.torch_qdq import export_qdq
 
     started = time.perf_counter()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -11,7 +13,9 @@ IR_VERSION = 10
 
 
 class GraphBuilder:
-    """Collects nodes and initializers; every method that adds a node returns the name of its output tensor."""
+    """Collects nodes and initializers; every method that adds a node returns the name of its output
+    tensor.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -39,7 +43,7 @@ class GraphBuilder:
         self.initializers[name] = tensor
         return name
 
-    def add(self, op: str, inputs: list[str], name: str, **attributes: object) -> str:
+    def add(self, op: str, inputs: list[str], name: str, **attributes: Any) -> str:
         """A node with one output, named after it."""
         output = self.unique(name)
         self.nodes.append(helper.make_node(op, inputs, [output], name=output, **attributes))
@@ -65,7 +69,9 @@ class GraphBuilder:
         return self.add("DequantizeLinear", [quantized, scale, zero], f"{name}.value")
 
     def quantized_weight(self, q: np.ndarray, step: float | np.ndarray, bits: int, name: str) -> str:
-        """Eq. 3: the odd integers q (any integer dtype) as int8 with a Clip, or as int16 at 8 bits, dequantized."""
+        """Eq. 3: the odd integers q (any integer dtype) as int8 with a Clip, or as int16 at 8 bits,
+        dequantized.
+        """
         scale = self.constant(f"{name}.step", np.asarray(step, np.float32))
         per_channel = {"axis": 0} if np.ndim(step) else {}
         if bits == 8:

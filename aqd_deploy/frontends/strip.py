@@ -3,8 +3,8 @@
 1. The uint8 image and its DequantizeLinear become a float32 input of the same name, already mean-subtracted.
 2. QuantizeLinear → Clip → DequantizeLinear on activations become nothing.
 3. Weights become float initializers with their dequantized values; a shared one stays shared.
-4. BatchNormalization behind a Conv is folded into its weight and bias. Levels that share a head's weight get one
-   folded weight each, as any float export of the network has.
+4. BatchNormalization behind a Conv is folded into its weight and bias. Levels that share a head's weight
+   get one folded weight each, as any float export of the network has.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from aqd_deploy.errors import UnsupportedModelError
 def strip_quantization(qdq: ModelProto) -> ModelProto:
     """The float32 network of a canonical QDQ file (docs/qdq-form.md); the input model stays unchanged.
 
-    Input `image` is float32 [1, 3, H, W], (pixel − mean)/std; outputs keep their names. Raises UnsupportedModelError
-    where the image is not dequantized first, or a constant is not dequantized from an initializer.
+    Input `image` is float32 [1, 3, H, W], (pixel − mean)/std; outputs keep their names. Raises
+    UnsupportedModelError where the image is not dequantized first, or a constant is not dequantized from an
+    initializer.
     """
     return _Stripper(qdq).run()
 

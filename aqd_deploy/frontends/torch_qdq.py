@@ -1,7 +1,7 @@
 """torch → QDQ ONNX: walks the modules of an AQD detector, one emit rule a module type.
 
-The result is the canonical form of docs/qdq-form.md. A head convolution that all pyramid levels share becomes one
-weight initializer and one DequantizeLinear, which every level's Conv reads.
+The result is the canonical form of docs/qdq-form.md. A head convolution that all pyramid levels share
+becomes one weight initializer and one DequantizeLinear, which every level's Conv reads.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from aqd_deploy.qat.resnet import BasicBlock, Bottleneck, ResNet
 def export_qdq(model: Detector, *, name: str | None = None) -> onnx.ModelProto:
     """The QDQ ONNX of `model`, with input `image` uint8 [1, 3, H, W] and the manifest in its metadata.
 
-    `name` goes into the manifest (default: the configuration's label). A float model gives the same graph without
-    quantizers. Raises UnsupportedModelError for GroupNorm and module types without a rule, ScaleError for a step that
-    is not positive and finite.
+    `name` goes into the manifest (default: the configuration's label). A float model gives the same graph
+    without quantizers. Raises UnsupportedModelError for GroupNorm and module types without a rule,
+    ScaleError for a step that is not positive and finite.
     """
     refuse_group_norm(model)
     manifest = make_manifest(model.config, name)
@@ -105,7 +105,9 @@ def _array(tensor: Tensor | None) -> np.ndarray:
 
 
 class _Emitter:
-    """The rules. A tensor is the name of a value in the graph; modules are named by their path in the network."""
+    """The rules. A tensor is the name of a value in the graph; modules are named by their path in the
+    network.
+    """
 
     def __init__(self, model: Detector, name: str) -> None:
         self.graph = GraphBuilder(name)
@@ -117,13 +119,10 @@ class _Emitter:
         config = model.config
         image = self.graph.image(list(config.mean), [1.0, 1.0, 1.0], config.image_height, config.image_width)
         features = self.fpn(model.fpn, *self.resnet(model.backbone, image))
-        head = model.head
-        rule = {RetinaNetHead: self.retinanet_head, FCOSHead: self.fcos_head}.get(type(head))
-        if rule is None:
-            raise self._no_rule(head)
+        maps = self.head(model.head, features)
         return {
             f"{kind}_{level}": (tensor, channels)
-            for kind, (tensors, channels) in rule(head, features).items()
+            for kind, (tensors, channels) in maps.items()
             for level, tensor in zip(config.levels, tensors, strict=True)
         }
 
@@ -160,6 +159,14 @@ class _Emitter:
         p6 = self.conv_batch_norm(module.p6, c5)
         return [*outputs, p6, self.conv_batch_norm(module.p7, p6)]
 
+    def head(self, module: nn.Module, features: list[str]) -> dict[str, tuple[list[str], int]]:
+        """Tensors (one a level) and channels of each kind of map."""
+        if isinstance(module, RetinaNetHead):
+            return self.retinanet_head(module, features)
+        if isinstance(module, FCOSHead):
+            return self.fcos_head(module, features)
+        raise self._no_rule(module)
+
     def retinanet_head(self, module: RetinaNetHead, features: list[str]) -> dict[str, tuple[list[str], int]]:
         return {
             "cls": self.prediction(module.cls_score, self.tower(module.cls_tower, features)),
@@ -191,7 +198,9 @@ class _Emitter:
     def prediction(self, conv: QuantConv2d, features: list[str]) -> tuple[list[str], int]:
         return [self.conv(conv, x, f".level{level}") for level, x in enumerate(features)], conv.out_channels
 
-    def level_scale(self, module: LevelScale, x: str) -> str:
+    def level_scale(self, module: nn.Module, x: str) -> str:
+        if not isinstance(module, LevelScale):
+            raise self._no_rule(module)
         path = self.paths[module]
         factor = self.graph.constant(f"{path}.value", _array(module.value()).astype(np.float32))
         return self.relu(self.graph.add("Mul", [x, factor], path), path)
@@ -234,8 +243,11 @@ class _Emitter:
             raise self._no_rule(module)
         path = self.paths[module]
         values = {
-            "gamma": module.weight, "beta": module.bias, "mean": module.running_mean, "variance": module.running_var
-        }  # fmt: skip
+            "gamma": module.weight,
+            "beta": module.bias,
+            "mean": module.running_mean,
+            "variance": module.running_var,
+        }
         constants = [self.graph.constant(f"{path}.{key}", _array(value)) for key, value in values.items()]
         return self.graph.add("BatchNormalization", [x, *constants], path, epsilon=module.eps)
 

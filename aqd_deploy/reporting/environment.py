@@ -12,7 +12,17 @@ from aqd_deploy import __version__
 from aqd_deploy.targets.cpu import read_cpu
 
 REPORTED = ("apache-tvm", "apache-tvm-ffi", "onnx", "onnxruntime", "numpy", "torch")
-KERNEL_FEATURES = ("avx2", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
+KERNEL_FEATURES = (
+    "avx2",
+    "avx512f",
+    "avx512bw",
+    "avx512vl",
+    "avx512_vnni",
+    "avx_vnni",
+    "amx_int8",
+    "asimddp",
+    "i8mm",
+)
 _REQUIREMENT = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[^\]]*\])?\s*([^;]*?)\s*(?:;\s*(.*))?$")
 
 
@@ -74,7 +84,9 @@ def _state(text: str) -> dict[str, Any] | None:
     extra = re.search(r"extra\s*==\s*['\"]([^'\"]+)['\"]", match[3] or "")
     version = installed_version(match[1])
     pin = re.fullmatch(r"==\s*([^,\s*]+)", match[2])
-    state = "missing" if version is None else "other version" if pin and version.split("+")[0] != pin[1] else "ok"
+    state = (
+        "missing" if version is None else "other version" if pin and version.split("+")[0] != pin[1] else "ok"
+    )
     return {
         "package": match[1],
         "extra": extra[1] if extra else "",
@@ -96,6 +108,10 @@ def _problems(requirements: list[dict[str, Any]], linker: str | None) -> list[di
         found.append({"what": "no linker", "extra": "base", "next_command": "apt-get install g++"})
     if not requirements:
         found.append(
-            {"what": "aqd-deploy is not installed", "extra": "base", "next_command": "pip install -e '.[torch]'"}
+            {
+                "what": "aqd-deploy is not installed",
+                "extra": "base",
+                "next_command": "pip install -e '.[torch]'",
+            }
         )
     return found

@@ -12,7 +12,9 @@ from aqd_deploy.errors import AqdError
 
 
 def check_output(output: Path, *inputs: Path) -> None:
-    """Fail before the work, not after it: the folder must exist and the output must be no folder and no input."""
+    """Fail before the work, not after it: the folder must exist and the output must be no folder and no
+    input.
+    """
     folder = output.parent
     if not folder.is_dir():
         raise AqdError("the folder of the output does not exist", received=str(folder),

@@ -23,7 +23,8 @@ KINDS = ".onnx (QDQ or integer), .so (a program), .pt (a checkpoint)"
 def inspect_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Describe a file by what it is: `kind` is qdq, integer, float, program or checkpoint.
 
-    Raises ModelFileError, ProgramError or CheckpointError where the file cannot be read as what its name says.
+    Raises ModelFileError, ProgramError or CheckpointError where the file cannot be read as what its name
+    says.
     """
     path = Path(path)
     readers = {".onnx": _onnx, ".so": _program, ".pt": _checkpoint, ".pth": _checkpoint}
@@ -70,7 +71,9 @@ def _dtype(element: int) -> str:
 
 
 def _weights(model: ModelProto) -> dict[str, Any]:
-    """Number of convolution weights by the integer bits they need: an n-bit tensor has values within ±(2^n − 1)."""
+    """Number of convolution weights by the integer bits they need: an n-bit tensor has values within ±(2^n
+    − 1).
+    """
     found: dict[str, int] = {}
     sources = {node.output[0]: node.input[0] for node in model.graph.node if node.input and node.output}
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -145,5 +148,7 @@ def _checkpoint(path: Path) -> dict[str, Any]:
         "bytes": path.stat().st_size,
         "config": dataclasses.asdict(model.config),
         "record": checkpoint_record(path),
-        "weights": {"count": sum(p.numel() for name, p in model.named_parameters() if name.endswith("weight"))},
+        "weights": {
+            "count": sum(p.numel() for name, p in model.named_parameters() if name.endswith("weight"))
+        },
     }

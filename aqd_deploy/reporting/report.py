@@ -1,14 +1,15 @@
 """The report: one versioned JSON document, of which Markdown and the terminal's table are views.
 
-`report.json` has `schema` (REPORT_SCHEMA), `kind`, `created`, `environment`, `images` and `models`; a model has `name`,
-`manifest`, `preprocessing`, `files`, `weights`, `lowering`, `accuracy`, `agreement`, `latency` and `seconds`. The forms of
-a model, in accuracy, agreement and latency, are those of FORMS.
+`report.json` has `schema` (REPORT_SCHEMA), `kind`, `created`, `environment`, `images` and `models`; a model
+has `name`, `manifest`, `preprocessing`, `files`, `weights`, `lowering`, `accuracy`, `agreement`, `latency`
+and `seconds`. The forms of a model, in accuracy, agreement and latency, are those of FORMS.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,9 @@ def check_report(document: Any) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise AqdError("a report is a JSON object", received=type(document).__name__)
     if document.get("schema") != REPORT_SCHEMA:
-        raise AqdError("the report has another schema", received=document.get("schema"), valid=str(REPORT_SCHEMA))
+        raise AqdError(
+            "the report has another schema", received=document.get("schema"), valid=str(REPORT_SCHEMA)
+        )
     _check_fields(document, _TOP, "the report")
     for index, model in enumerate(document["models"]):
         if not isinstance(model, dict):
@@ -72,7 +75,9 @@ def read_report(path: Path) -> dict[str, Any]:
 
 
 def rows(document: dict[str, Any]) -> list[list[object]]:
-    """One row a model and form: name, form, AP and AP50 in points, agreement of head outputs, megabytes, ms."""
+    """One row a model and form: name, form, AP and AP50 in points, agreement of head outputs, megabytes,
+    ms.
+    """
     found: list[list[object]] = []
     for model in document["models"]:
         for form, label in FORMS.items():
@@ -103,7 +108,8 @@ def markdown(document: dict[str, Any]) -> str:
     images = document["images"]
     parts = [
         f"# aqd-deploy {document['kind']}",
-        f"{document['created']}, {machine['cpu']}, {machine['threads']} threads, {machine['system']}; {packages}.",
+        f"{document['created']}, {machine['cpu']}, {machine['threads']} threads, {machine['system']}; "
+        f"{packages}.",
         f"{images.get('count', 0)} images from `{images.get('folder')}`.",
         markdown_table(_HEADERS, rows(document)),
         LEGEND,
@@ -137,8 +143,9 @@ def _model_section(model: dict[str, Any]) -> str:
         f"## {model['name']}",
         f"- Lowering ({lowering.get('numerics')}): {lowering.get('proven')} of "
         f"{lowering.get('requantized_channels')} requantized channels proven exact ({share:.2f} %), "
-        f"{lowering.get('skip_adds')} skip-adds with errors of at most {lowering.get('largest_skip_add_error')} "
-        f"integer steps, {lowering.get('float_tensors')} float tensors inside.",
+        f"{lowering.get('skip_adds')} skip-adds with errors of at most "
+        f"{lowering.get('largest_skip_add_error')} integer steps, "
+        f"{lowering.get('float_tensors')} float tensors inside.",
         f"- Weights: {weights.get('count')} in {weights.get('bytes')} bytes, "
         f"{weights.get('bytes_per_weight')} bytes a weight.",
         f"- {model['preprocessing']}",
@@ -167,12 +174,16 @@ def _megabytes(model: dict[str, Any], form: str) -> float | None:
 
 
 def _latency(model: dict[str, Any], form: str) -> list[float | None]:
-    contender = {"program": "aqd-deploy", "float": "onnxruntime float", "onnxruntime_int8": "onnxruntime int8"}
+    contender = {
+        "program": "aqd-deploy",
+        "float": "onnxruntime float",
+        "onnxruntime_int8": "onnxruntime int8",
+    }
     entry = model["latency"].get("contenders", {}).get(contender.get(form, ""), {})
     return [entry.get("median_ms"), entry.get("min_ms")]
 
 
-def _check_fields(entry: dict[str, Any], fields: dict[str, type], what: str) -> None:
+def _check_fields(entry: dict[str, Any], fields: Mapping[str, type], what: str) -> None:
     for name, kind in fields.items():
         if not isinstance(entry.get(name), kind):
             received = type(entry[name]).__name__ if name in entry else "nothing"

@@ -9,7 +9,9 @@ WIDTH = 80
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]], width: int = WIDTH) -> str:
-    """Columns padded to their widest cell; numbers to the right; the widest column wraps where it does not fit."""
+    """Columns padded to their widest cell; numbers to the right; the widest column wraps where it does not
+    fit.
+    """
     cells = [[_cell(value) for value in row] for row in rows]
     numeric = [bool(cells) and all(_is_number(row[i]) for row in cells) for i in range(len(headers))]
     widths = [max(len(header), *(len(row[i]) for row in cells), 1) for i, header in enumerate(headers)]

@@ -1,4 +1,6 @@
-"""The demonstration: checkpoints → QDQ → integer → program → boxes, with a report of what happened on the way."""
+"""The demonstration: checkpoints → QDQ → integer → program → boxes, with a report of what happened on the
+way.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,7 @@ def examples_folder() -> Path:
     folder = Path(aqd_deploy.__file__).resolve().parents[1] / "examples" / "digits"
     if not folder.is_dir():
         raise AqdError(
-            "the shipped checkpoints and images are in the source tree, which this installation is not part of",
+            "the shipped checkpoints and images are in the source tree, not in this installation",
             received=str(folder),
             valid=f"a git clone of {REPOSITORY}, or --checkpoints DIR --images DIR",
             next_command="pip install -e '.[torch]' in the clone, then aqd-deploy demo",
@@ -80,8 +82,8 @@ def demo(
 ) -> dict[str, Any]:
     """Take every quantized checkpoint of a folder to a program, and report; files go to `output`.
 
-    `checkpoints` and `images` default to those of the source tree. A float checkpoint of the same detector gives the
-    float row. Returns the report. Raises AqdError where there is nothing to demonstrate.
+    `checkpoints` and `images` default to those of the source tree. A float checkpoint of the same detector
+    gives the float row. Returns the report. Raises AqdError where there is nothing to demonstrate.
     """
     try:
         import torch  # noqa: F401
@@ -98,7 +100,11 @@ def demo(
         progress(f"[{index + 1}/{len(quantized)}] {path.stem}")
         job = _Job(path.stem, output)
         models.append(_take(job, path, model, _float_twin(model, floats), image_set, threads, progress))
-    about = {"folder": str(images), "count": len(image_set.files), "annotated": image_set.annotations is not None}
+    about = {
+        "folder": str(images),
+        "count": len(image_set.files),
+        "annotated": image_set.annotations is not None,
+    }
     return make_report("demo", about, models)
 
 
@@ -111,19 +117,32 @@ def _load_checkpoints(folder: Path) -> tuple[dict[Path, Detector], list[Detector
     quantized = {path: model for path, model in models.items() if model.config.bits is not None}
     if not quantized:
         raise CheckpointError(
-            "there is no quantized checkpoint in the folder", received=str(folder), valid="*.pt files of aqd-deploy"
+            "there is no quantized checkpoint in the folder",
+            received=str(folder),
+            valid="*.pt files of aqd-deploy",
         )
     return quantized, [model for model in models.values() if model.config.bits is None]
 
 
 def _load_images(folder: Path) -> ImageSet:
     annotations = folder / ANNOTATIONS
-    return ImageSet.load(image_files([folder]), load_annotations(annotations) if annotations.exists() else None)
+    return ImageSet.load(
+        image_files([folder]), load_annotations(annotations) if annotations.exists() else None
+    )
 
 
 def _float_twin(model: Detector, floats: list[Detector]) -> Detector | None:
     """The float detector of the same architecture, if one is among the checkpoints."""
-    keys = ("detector", "backbone", "width", "fpn_channels", "head_depth", "image_height", "image_width", "classes")
+    keys = (
+        "detector",
+        "backbone",
+        "width",
+        "fpn_channels",
+        "head_depth",
+        "image_height",
+        "image_width",
+        "classes",
+    )
     for candidate in floats:
         if all(getattr(candidate.config, key) == getattr(model.config, key) for key in keys):
             return candidate
@@ -158,7 +177,9 @@ def _take(
     with job.step("evaluate", progress):
         accuracy, agreement, program = _evaluate(job, images, twin is not None, threads)
     with job.step("draw", progress):
-        detect_images(program.run, program.manifest, images.files[:DRAWN_IMAGES], job.folder / f"{job.name}_boxes")
+        detect_images(
+            program.run, program.manifest, images.files[:DRAWN_IMAGES], job.folder / f"{job.name}_boxes"
+        )
     with job.step("bench", progress):
         latency = _bench(job, images, program)
     return {
@@ -225,7 +246,9 @@ def _files(job: _Job, checkpoint: Path) -> dict[str, dict[str, Any]]:
         "program": job.file(".so"),
     }
     return {
-        form: {"file": path.name, "bytes": path.stat().st_size} for form, path in paths.items() if path.exists()
+        form: {"file": path.name, "bytes": path.stat().st_size}
+        for form, path in paths.items()
+        if path.exists()
     }
 
 

@@ -17,7 +17,9 @@ from aqd_deploy.detection.images import Preprocess, load_image
 from aqd_deploy.detection.results import coco_results, write_results
 from aqd_deploy.errors import AqdError, ImageError
 
-IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"))
+IMAGE_SUFFIXES = frozenset(
+    (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+)
 RESULTS = "results.json"
 
 Run = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
@@ -75,9 +77,11 @@ def detect_images(
     draw_above: float = 0.3,
     progress: Callable[[str], None] = lambda _: None,
 ) -> list[DetectedImage]:
-    """Detect in every file; write `<name>.png` with boxes of score ≥ `draw_above`, and `results.json`, to `output`.
+    """Detect in every file; write `<name>.png` with boxes of score ≥ `draw_above`, and `results.json`, to
+    `output`.
 
-    Files appear in `output` only when all images are done. Raises ImageError for a file that is no usable image.
+    Files appear in `output` only when all images are done. Raises ImageError for a file that is no usable
+    image.
     """
     if output.exists() and not output.is_dir():
         raise AqdError("the output is a file", received=str(output), valid="the name of a folder")

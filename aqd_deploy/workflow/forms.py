@@ -60,7 +60,9 @@ def run_all(
     return [run({name: tensor}) for tensor in tensors]
 
 
-def detections_of(outputs: Outputs, manifest: dict[str, Any], placements: list[Placement]) -> list[Detections]:
+def detections_of(
+    outputs: Outputs, manifest: dict[str, Any], placements: list[Placement]
+) -> list[Detections]:
     """What each image's outputs mean."""
     return [decode(each, manifest, placement) for each, placement in zip(outputs, placements, strict=True)]
 
@@ -72,9 +74,14 @@ def real_numbers(outputs: Outputs, manifest: dict[str, Any]) -> Outputs:
 
 
 def correlation(first: Outputs, second: Outputs) -> dict[str, float]:
-    """Agreement of all head outputs over all images: Pearson correlation, largest and mean absolute difference."""
+    """Agreement of all head outputs over all images: Pearson correlation, largest and mean absolute
+    difference.
+    """
     names = sorted(first[0])
-    flat = [np.concatenate([each[name].ravel() for each in outputs for name in names]) for outputs in (first, second)]
+    flat = [
+        np.concatenate([each[name].ravel() for each in outputs for name in names])
+        for outputs in (first, second)
+    ]
     agreement = float_agreement(*flat)
     return {
         "correlation": float(agreement.correlation),

@@ -14,7 +14,9 @@ from aqd_deploy.cli.main import invoke
 @pytest.fixture(scope="session")
 def qdq() -> onnx.ModelProto:
     """A tiny FCOS detector with random weights, 64 x 64, 4 bits."""
-    pytest.importorskip("torch")
+    torch = pytest.importorskip("torch")
+    # On networks this small torch's threads only wait for each other.
+    torch.set_num_threads(1)
     from aqd_deploy.frontends.random_network import random_detector
     from aqd_deploy.frontends.torch_qdq import export_qdq
     from aqd_deploy.qat.config import parse_architecture

@@ -53,7 +53,14 @@ def test_export_of_a_checkpoint(call, tmp_path):
     from aqd_deploy.qat.config import parse_architecture
 
     config = parse_architecture(
-        "retinanet_r18", bits=3, width=0.125, fpn_channels=16, head_depth=1, classes=2, image_height=64, image_width=64
+        "retinanet_r18",
+        bits=3,
+        width=0.125,
+        fpn_channels=16,
+        head_depth=1,
+        classes=2,
+        image_height=64,
+        image_width=64,
     )
     save_checkpoint(tmp_path / "m.pt", random_detector(config))
     assert call("export", tmp_path / "m.pt", "-o", tmp_path / "m.qdq.onnx")["name"] == "retinanet_r18_3bit"
@@ -78,12 +85,22 @@ def test_lower_explains_on_stdout(folder, tmp_path, capsys):
 
 @pytest.mark.parametrize("numerics", ["paper", "power-of-two"])
 def test_lower_numerics(numerics, call, folder, tmp_path):
-    assert call("lower", folder / "m.qdq.onnx", "-o", tmp_path / "i.onnx", "--numerics", numerics)["numerics"] == numerics
+    assert (
+        call("lower", folder / "m.qdq.onnx", "-o", tmp_path / "i.onnx", "--numerics", numerics)["numerics"]
+        == numerics
+    )
 
 
 def test_program_and_reference_agree(call, folder, tmp_path):
     document = call(
-        "run", folder / "m.so", "--input", folder / "x.npz", "-o", tmp_path / "y.npz", "--check", folder / "m.int.onnx"
+        "run",
+        folder / "m.so",
+        "--input",
+        folder / "x.npz",
+        "-o",
+        tmp_path / "y.npz",
+        "--check",
+        folder / "m.int.onnx",
     )
     assert document["check"]["differing"] == 0
     assert document["check"]["count"] > 1000
@@ -136,7 +153,9 @@ def test_detect_on_files_and_folders(call, folder, tmp_path):
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert {entry["image_id"] for entry in results} == {139, "named.png"}
     assert all(set(entry) == {"image_id", "category_id", "bbox", "score"} for entry in results)
-    by_reference = call("detect", folder / "m.int.onnx", images, "-o", tmp_path / "out2", "--score-threshold", "0")
+    by_reference = call(
+        "detect", folder / "m.int.onnx", images, "-o", tmp_path / "out2", "--score-threshold", "0"
+    )
     assert [e["detections"] for e in by_reference["images"]] == [e["detections"] for e in document["images"]]
     assert json.loads((tmp_path / "out2" / "results.json").read_text()) == results
 
@@ -146,7 +165,10 @@ def test_bench_against_onnxruntime(call, folder):
     assert set(document["contenders"]) == {"aqd-deploy", "onnxruntime float", "onnxruntime int8"}
     assert set(document["ratios"]) == {"onnxruntime float", "onnxruntime int8"}
     assert document["threads"] == 1
-    assert all(0 < entry["min_ms"] <= entry["median_ms"] <= entry["p90_ms"] for entry in document["contenders"].values())
+    assert all(
+        0 < entry["min_ms"] <= entry["median_ms"] <= entry["p90_ms"]
+        for entry in document["contenders"].values()
+    )
 
 
 def test_bench_gate(call, folder):
@@ -201,14 +223,27 @@ def test_demo(call, tmp_path):
     images.mkdir()
     for bits in (None, 2):
         config = parse_architecture(
-            "fcos_r18", bits=bits, width=0.125, fpn_channels=16, head_depth=1, classes=3, image_height=64, image_width=64
+            "fcos_r18",
+            bits=bits,
+            width=0.125,
+            fpn_channels=16,
+            head_depth=1,
+            classes=3,
+            image_height=64,
+            image_width=64,
         )
         save_checkpoint(checkpoints / f"m_{bits}.pt", random_detector(config), compact=True)
     Image.fromarray(textures(1, 70, 90)[0].transpose(1, 2, 0)).save(images / "a.png")
-    document = call("demo", "-o", tmp_path / "out", "--checkpoints", checkpoints, "--images", images, "--threads", "1")
+    document = call(
+        "demo", "-o", tmp_path / "out", "--checkpoints", checkpoints, "--images", images, "--threads", "1"
+    )
     (model,) = document["models"]
     assert model["name"] == "m_2"
-    assert model["agreement"]["program"] == {"differing": 0, "count": model["agreement"]["program"]["count"], "largest": 0}
+    assert model["agreement"]["program"] == {
+        "differing": 0,
+        "count": model["agreement"]["program"]["count"],
+        "largest": 0,
+    }
     assert set(model["agreement"]) == {"float", "integer_reference", "program"}
     assert model["weights"]["by_bits"]["2"]["bytes_per_weight"] <= 0.3
     written = {path.name for path in (tmp_path / "out").iterdir()}

@@ -1,37 +1,25 @@
-"""Small detectors and images for the frontends' tests."""
+"""An image, and one thread for torch: on small networks its threads only wait for each other."""
 
 from __future__ import annotations
 
 import numpy as np
-import onnxruntime
 import pytest
-from onnx import ModelProto
+from small_detectors import SIDE
 
-from aqd_deploy.qat.config import ModelConfig, parse_architecture
-
-SIDE = 64
-
-
-def small_config(architecture: str = "fcos_r18", bits: int | None = 4, **changes) -> ModelConfig:
-    """A detector of the full topology at an eighth of the width, 64 x 64."""
-    settings = {"width": 0.125, "fpn_channels": 16, "head_depth": 1, "classes": 3} | changes
-    return parse_architecture(architecture, bits=bits, image_height=SIDE, image_width=SIDE, **settings)
-
-
-def run_onnx(model: ModelProto, image: np.ndarray) -> dict[str, np.ndarray]:
-    """The outputs of onnxruntime by name."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, {"image": image}), strict=True))
+from aqd_deploy.bench.textures import textures
 
 
 @pytest.fixture(scope="session")
 def image() -> np.ndarray:
     """uint8 [1, 3, 64, 64]."""
-    from aqd_deploy.bench.textures import textures
-
     return textures(1, SIDE, SIDE, seed=11)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Restores torch's number of threads afterwards."""
+    torch = pytest.importorskip("torch")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -6,8 +6,8 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from conftest import run_onnx, small_config
 from onnx import TensorProto
+from small_detectors import run_onnx, small_config
 
 torch = pytest.importorskip("torch")
 
@@ -17,7 +17,8 @@ from aqd_deploy.frontends.strip import strip_quantization  # noqa: E402
 from aqd_deploy.frontends.torch_qdq import export_qdq  # noqa: E402
 from aqd_deploy.qat.layers import QuantConv2d  # noqa: E402
 
-# Folding batch norm changes the order of float32 roundings: 1e-4 of the largest value is far above that and far below
+# Folding batch norm changes the order of float32 roundings: 1e-4 of the largest value is far above that and
+# far below
 # what a missing factor or a missing mean would do.
 FOLDING = 1e-4
 

@@ -7,8 +7,8 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from conftest import run_onnx, small_config
 from onnx import numpy_helper
+from small_detectors import run_onnx, small_config
 
 torch = pytest.importorskip("torch")
 
@@ -18,8 +18,10 @@ from aqd_deploy.frontends.torch_qdq import export_qdq  # noqa: E402
 from aqd_deploy.qat.layers import BatchNorm, QuantConv2d  # noqa: E402
 from aqd_deploy.qat.models import build_model  # noqa: E402
 
-# Both compute in float32 but add in different orders, so a value that lies on a quantizer's decision may round the
-# other way in one of them, and what depends on it moves by a step. Such flips are rare: the rest agrees to 1e-4 of
+# Both compute in float32 but add in different orders, so a value that lies on a quantizer's decision may
+# round the
+# other way in one of them, and what depends on it moves by a step. Such flips are rare: the rest agrees to
+# 1e-4 of
 # the largest value, far below one step.
 ROUNDING, FLIPPED, MOVED = 1e-4, 0.02, 0.02
 
@@ -128,7 +130,7 @@ def test_manifest(architecture):
 def test_group_norm_is_refused():
     model = build_model(small_config())
     model.head.cls_tower[0].bn = torch.nn.GroupNorm(4, 16)
-    with pytest.raises(UnsupportedModelError, match="GroupNorm.*head.cls_tower.0.bn"):
+    with pytest.raises(UnsupportedModelError, match=r"GroupNorm.*head\.cls_tower\.0\.bn"):
         export_qdq(model.eval())
 
 
