@@ -209,7 +209,9 @@ class MoveScales(Pass):
         attributes = {"constants": constants.constants, "error": constants.error}
         new = Node(op, [tensor], output, attributes, node.source)
         self._emit(new, constants.interval.require_int32(node.label), "int32")
-        self.result.changed.append(f"{node.label}: {name} settled on integers by {op}")
+        reasons = constants.reasons()
+        suffix = f" ({reasons})" if reasons else " (Eq. 6)"
+        self.result.changed.append(f"{node.label}: {name} settled on integers by {op}{suffix}")
         return output
 
     def _int32(self, tensor: str) -> str:

@@ -44,6 +44,16 @@ class StreamConstants:
         """Whether every channel only adds an integer: Eq. 6."""
         return all(m.c == 1 and m.d == 0 for m in self.constants)
 
+    def reasons(self) -> str:
+        """Why channels are more than a bias (Eq. 6), with their number; "" where none is."""
+        kinds = {
+            "γ < 0": sum(m.c < 0 for m in self.constants),
+            "constant": sum(m.c == 0 for m in self.constants),
+            "coarser scale": sum(m.d > 0 for m in self.constants),
+            "finer scale": sum(abs(m.c) > 1 and m.d == 0 for m in self.constants),
+        }
+        return ", ".join(f"{kind} in {count} channels" for kind, count in kinds.items() if count)
+
     @property
     def is_identity(self) -> bool:
         """Whether nothing happens at all."""
