@@ -35,7 +35,7 @@ temporary name and renamed: a killed command leaves the old file or the new one.
 
 def page() -> str:
     """The Markdown text."""
-    context = click.Context(cli, info_name="aqd-deploy")
+    context = click.Context(cli, info_name="aqd-deploy", **cli.context_settings)
     parts = [HEADER]
     for name in VERBS:
         command = cli.get_command(context, name)

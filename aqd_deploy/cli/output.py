@@ -28,9 +28,7 @@ def _set_debug(ctx: click.Context, _parameter: click.Parameter, value: bool) -> 
 class Verb(click.Command):
     """A command whose last option is `--debug`."""
 
-    def __init__(
-        self, *arguments: Any, params: list[click.Parameter] | None = None, **attributes: Any
-    ) -> None:
+    def __init__(self, name: str | None, **attributes: Any) -> None:
         debug = click.Option(
             ["--debug"],
             is_flag=True,
@@ -39,7 +37,8 @@ class Verb(click.Command):
             callback=_set_debug,
             help="Show the traceback of a failure.",
         )
-        super().__init__(*arguments, params=[*(params or []), debug], **attributes)
+        attributes["params"] = [*(attributes.get("params") or []), debug]
+        super().__init__(name, **attributes)
 
 
 def verb(**attributes: Any) -> Callable[[Callable[..., Any]], click.Command]:
