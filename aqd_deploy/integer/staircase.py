@@ -65,18 +65,20 @@ def thresholds(form: ChannelForm, quantizer: Quantizer, lo: int, hi: int) -> lis
     shift = _ROOT_BITS - _FRACTION_BITS
 
     def fixed(rational: Fraction) -> int:
-        """rational·√v with 128 fractional bits; off by less than 2 for results below 2^190."""
+        """rational·√v with 128 fractional bits; off by less than 1 + |rational|·2^-192."""
         return rational.numerator * root // ((rational.denominator * v.denominator) << shift)
 
-    slope = fixed(q.step / form.a)
+    per_level, offset = q.step / form.a, (form.b0 + q.step / 2) / form.a
+    slope = fixed(per_level)
     base = form.b1 / form.a
-    start = -((base.numerator << _FRACTION_BITS) // base.denominator) - fixed((form.b0 + q.step / 2) / form.a)
+    start = -((base.numerator << _FRACTION_BITS) // base.denominator) - fixed(offset)
+    error = 2 + (math.floor(max(abs(per_level), abs(offset))) >> shift)
     result = []
     top = hi + 1
     first = q.lo + 1 - q.zero_point
     for m in range(first, first + q.steps):
         position = start + m * slope
-        slack = 2 * abs(m) + 6
+        slack = (abs(m) + 2) * error
         fraction = position & _MASK
         if slack < fraction < _MASK - slack:
             threshold = (position >> _FRACTION_BITS) + 1

@@ -64,3 +64,14 @@ def test_levels_at_the_ends_of_the_range():
     stairs = staircases([form], Quantizer(Fraction(1), 0, 15), np.array([2]), np.array([9]))
     low, high = stairs.levels()
     assert (low.tolist(), high.tolist()) == ([1], [4])
+
+
+def test_thresholds_of_a_vanishing_scale_are_still_exact():
+    """α of 2^-260: positions lose all their fractional bits, and the square roots decide."""
+    tiny = Fraction(1, 1 << 260)
+    form = ChannelForm(tiny, Fraction(-3, 7) + 40 * tiny, 3 * tiny, Fraction(2))
+    quantizer = Quantizer(Fraction(2, 7), -4, 3)
+    bound = 10**4
+    for level, threshold in enumerate(thresholds(form, quantizer, -bound, bound), quantizer.lo + 1):
+        assert threshold == min(max(exact_threshold(form, quantizer, level), -bound), bound + 1)
+    assert -bound < thresholds(form, quantizer, -bound, bound)[2] < bound
