@@ -6,6 +6,9 @@ typical. Here batch-norm statistics and quantizer steps are measured on generate
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 
@@ -26,15 +29,17 @@ def random_detector(config: ModelConfig, seed: int = 0) -> Detector:
         torch.manual_seed(seed)
         model = build_model(config)
         _randomize_batch_norms(model)
-    _initialize_weight_quantizers(model)
+    with _one_thread():
+        _initialize_weight_quantizers(model)
     images = torch.from_numpy(textures(CALIBRATION_BATCH, CALIBRATION_SIZE, CALIBRATION_SIZE, seed))
     inputs = model.preprocess(images)
     quantizers = [module for module in model.modules() if isinstance(module, ActivationQuantizer)]
     for quantizer in quantizers:
         quantizer.observing = True
     _measure_batch_norms(model, inputs)
-    for quantizer in quantizers:
-        quantizer.calibrate()
+    with _one_thread():
+        for quantizer in quantizers:
+            quantizer.calibrate()
     _measure_batch_norms(model, inputs)
     return model.eval()
 
@@ -44,6 +49,17 @@ def _randomize_batch_norms(model: nn.Module) -> None:
         if isinstance(module, BatchNorm):
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias, 0.0, 0.2)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Searches over small tensors: torch's threads would spend their time waiting for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _initialize_weight_quantizers(model: nn.Module) -> None:
