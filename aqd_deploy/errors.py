@@ -1,7 +1,7 @@
 """Typed errors of the library.
 
-Every error carries what a person needs to go on: what failed, the value received, the valid choices and the next
-command. The CLI prints them as sentences in one place (`aqd_deploy.cli.main`) and exits with 1.
+Every error carries what a person needs to go on: what failed, the value received, the valid choices and the
+next command. The CLI prints them as sentences in one place (`aqd_deploy.cli.main`) and exits with 1.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class AqdError(Exception):
 
 
 class ModelFileError(AqdError):
-    """An ONNX file or checkpoint that cannot be read: truncated, not ONNX, too large, missing external data."""
+    """An ONNX file that cannot be read: truncated, not ONNX, too large, missing external data."""
 
 
 class UnsupportedModelError(AqdError):
-    """A model that is readable but has something the integer dialect cannot express (GroupNorm, unknown op)."""
+    """A readable model with something the integer dialect cannot express (GroupNorm, unknown op)."""
 
 
 class ScaleError(AqdError):

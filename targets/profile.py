@@ -139,7 +139,8 @@ def names() -> list[str]:
 def get(name: str | Target) -> Target:
     """The target called `name`, or the one a TVM target string describes.
 
-    Target strings are JSON (`{"kind": "llvm", "mcpu": ...}`) or in the older form `llvm -mcpu=... -mattr=+...`.
+    Target strings are JSON (`{"kind": "llvm", "mcpu": ...}`) or in the older form
+    `llvm -mcpu=... -mattr=+...`.
 
     Raises TargetError for an unknown name (with the nearest ones) and for a string that is no LLVM target.
     """
