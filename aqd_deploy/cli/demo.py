@@ -38,7 +38,7 @@ def command(
     from aqd_deploy.reporting.report import LEGEND, terminal_table, write_report
     from aqd_deploy.workflow.demo import demo
 
-    progress("about three minutes on two idle cores")
+    progress("about two minutes on two idle cores")
     document = demo(output, checkpoints, images, threads=threads, progress=progress)
     json_path, markdown_path = write_report(output, document)
     if as_json:
