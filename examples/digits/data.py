@@ -12,8 +12,8 @@ MOST_BOXES = compose.MOST_DIGITS
 
 
 def compose_arrays(split: str, count: int, size: int, seed: int, folder: Path) -> dict[str, np.ndarray]:
-    """Images 0..count-1 of a split: `images` uint8 [n, 3, size, size] BGR, `boxes` float32 [n, 6, 4] (x1, y1, x2,
-    y2), `labels` int64 [n, 6] with -1 where an image has fewer digits.
+    """Images 0..count-1 of a split: `images` uint8 [n, 3, size, size] BGR, `boxes` float32 [n, 6, 4] (x1, y1,
+    x2, y2), `labels` int64 [n, 6] with -1 where an image has fewer digits.
 
     Reads `folder` if it holds that very set, writes it otherwise (a killed run leaves no half set behind: the
     description is written last).
