@@ -124,16 +124,16 @@ class TestQdqFiles:
 
 
 def overflowing() -> onnx.ModelProto:
-    """A 1x1 convolution over 40,000 channels whose 8-bit weights are all 255: 40000 · 255 · 255 > 2^31."""
-    channels = 40_000
+    """A 3x3 convolution over 3,800 channels whose 8-bit weights are all 255: 9 · 3800 · 255 · 255 > 2^31."""
+    channels = 3_800
     graph = GraphBuilder("overflow")
-    x = graph.image([104, 116, 124], [1.0, 1.0, 1.0], 2, 2)
+    x = graph.image([104, 116, 124], [1.0, 1.0, 1.0], 3, 3)
     spread = np.ones((channels, 3, 1, 1), np.int8)
     x = graph.add("Conv", [x, graph.quantized_weight(spread, 1.0, 4, "spread")], "expand")
     x = graph.quantize_activation(graph.add("Relu", [x], "relu"), 1.0, 8, "input")
-    wide = np.full((1, channels, 1, 1), 255, np.int16)
+    wide = np.full((1, channels, 3, 3), 255, np.int16)
     x = graph.add("Conv", [x, graph.quantized_weight(wide, 1.0, 8, "weight")], "wide")
-    graph.output(x, "out", [1, 1, 2, 2])
+    graph.output(x, "out", [1, 1, 1, 1])
     return graph.model({})
 
 
