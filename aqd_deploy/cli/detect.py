@@ -24,7 +24,7 @@ from aqd_deploy.cli.output import print_json, print_text, progress, verb
 @click.option(
     "--draw-above",
     type=click.FloatRange(0, 1),
-    default=0.3,
+    default=0.5,
     show_default=True,
     help="Lowest score to draw.",
 )

@@ -74,7 +74,7 @@ def detect_images(
     files: list[Path],
     output: Path,
     *,
-    draw_above: float = 0.3,
+    draw_above: float = 0.5,
     progress: Callable[[str], None] = lambda _: None,
 ) -> list[DetectedImage]:
     """Detect in every file; write `<name>.png` with boxes of score ≥ `draw_above`, and `results.json`, to
