@@ -108,7 +108,7 @@ def compile_model(
 
     def write(path: Path) -> None:
         with stages.timed("link"):
-            executable.export_library(str(path), fcompile=_link)
+            _export(executable, path)
         program["compile_seconds"] = dict(stages.seconds)
         append_manifest(path, manifest)
 
@@ -173,6 +173,14 @@ def _model_manifest(model: onnx.ModelProto) -> dict[str, Any]:
 def _file_hash(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _export(executable: Any, path: Path) -> None:
+    """Write the shared library. TVM reports a full disk as its own kind of RuntimeError: an OSError here."""
+    try:
+        executable.export_library(str(path), fcompile=_link)
+    except RuntimeError as error:
+        raise OSError(f"TVM could not write the objects: {str(error).splitlines()[-1]}") from error
 
 
 def _link(output: str, objects: list[str], options: list[str] | None = None, **_: Any) -> None:

@@ -218,6 +218,19 @@ def test_damaged_program_is_refused_before_loading(tiny_program, tmp_path):
         Program.load(tmp_path / "bad.so")
 
 
+def test_tvm_that_cannot_write_its_objects(tiny_program, tmp_path, monkeypatch):
+    """TVM's own error of a full disk becomes ours, and the old program stays."""
+
+    def fail(*_, **__):
+        raise RuntimeError("Traceback\nNo space left on device")
+
+    (tmp_path / "p.so").write_text("old")
+    monkeypatch.setattr("tvm.runtime.Executable.export_library", fail)
+    with pytest.raises(ProgramError, match="No space left on device"):
+        compile_model(tiny_program[1], tmp_path / "p.so", target="x86-64-v2")
+    assert [(f.name, f.read_text()) for f in tmp_path.iterdir()] == [("p.so", "old")]
+
+
 def test_a_failed_compilation_leaves_nothing(tmp_path):
     w = ModelWriter()
     image = w.image("image", 3, 4, 4)
