@@ -101,10 +101,9 @@ def test_at_least_99_percent_of_the_channels_are_proven_exact(shipped):
     assert all("error_bound" in entry for entry in report["skip_adds"])
 
 
+@pytest.mark.parametrize("shipped", ["fcos_r18_digits_2bit"], indirect=True)
 def test_two_bit_weights_take_at_most_0_30_byte(shipped):
     _, _, program = shipped
-    if program.manifest["bits"]["weights"] != 2:
-        pytest.skip("a 2-bit promise")
     by_bits = program.manifest["program"]["weights"]["by_bits"].values()
     stored, weights = sum(e["bytes"] for e in by_bits), sum(e["weights"] for e in by_bits)
     assert weights > 500_000
