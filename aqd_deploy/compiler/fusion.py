@@ -38,6 +38,7 @@ from aqd_deploy.compiler.plan import (
     operation_inputs,
     operation_outputs,
 )
+from aqd_deploy.compiler.ranges import activation_ranges, weight_range
 from aqd_deploy.errors import RangeError, UnsupportedModelError
 from aqd_deploy.kernels.spec import (
     AddBias,
@@ -70,6 +71,7 @@ class _Fusion:
         self.operations: list[Operation] = []
         self.weights: dict[str, np.ndarray] = {}
         self.types = dict(graph.types)
+        self.ranges = activation_ranges(graph)
 
     def plan(self) -> Plan:
         for node in self.graph.nodes:
@@ -114,6 +116,8 @@ class _Fusion:
             odd=node.op == "ConvOdd",
             pad_values=pad_values if any(pads) else None,
             input_signed=x.dtype == "int8",
+            input_range=self.ranges.get(source),
+            weight_range=weight_range(weight),
         )
         self.weights[node.inputs[1]] = weight
         epilogue, outputs = self._grow(node.output, steps, operands)

@@ -10,7 +10,8 @@ Tiles at the end of a row are shifted back inside the map, so nothing needs a re
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from math import prod
 
 from aqd_deploy.kernels.dots import Dots
@@ -49,13 +50,38 @@ class Blocking:
     def pixels(self) -> int:
         return self.tile[0] * self.tile[1]
 
+    def parameters(self) -> dict[str, int]:
+        """The fields as numbers, by name (`kernels.choice.Choice`)."""
+        return {
+            "rows": self.rows,
+            "strips": self.strips,
+            "parts": self.parts,
+            "tile_rows": self.tile[0],
+            "tile_columns": self.tile[1],
+            "blocks": self.blocks,
+            "pixels_first": int(self.pixels_first),
+        }
+
+    @classmethod
+    def from_parameters(cls, values: Mapping[str, int]) -> Blocking:
+        """The inverse of `parameters`."""
+        tile = (values["tile_rows"], values["tile_columns"])
+        first = bool(values["pixels_first"])
+        return cls(values["rows"], values["strips"], values["parts"], tile, values["blocks"], first)
+
 
 def choose_blocking(spec: ConvSpec, layout: WeightLayout, dots: Dots, threads: int, copies: bool) -> Blocking:
     """The blocking with the least estimated time on `threads` threads."""
+    return blockings(spec, layout, dots, threads, copies)[0]
+
+
+def blockings(spec: ConvSpec, layout: WeightLayout, dots: Dots, threads: int, copies: bool) -> list[Blocking]:
+    """Every blocking that fits, by estimated time on `threads` threads."""
     group_blocks = layout.blocks // spec.group
     tiles = _tiles(spec, layout, dots)
     sample_bytes = 2 if dots.sample_dtype == "int16" else 1
-    best, best_cost = None, float("inf")
+    found: list[tuple[float, Blocking]] = []
+    pixels_first = prod(layout.shape) <= WEIGHT_BYTES
     for rows in sorted({-(-spec.out_height // n) for n in range(1, spec.out_height + 1)}, reverse=True):
         strips = -(-spec.out_height // rows)
         in_rows = (rows - 1) * spec.strides[0] + (spec.kernel[0] - 1) * spec.dilations[0] + 1
@@ -74,10 +100,9 @@ def choose_blocking(spec: ConvSpec, layout: WeightLayout, dots: Dots, threads: i
                     continue
                 rounds = -(-strips * parts // threads)
                 cost = rounds * (copy_cost + per_row * share * tile_cost)
-                if cost < best_cost:
-                    best, best_cost = Blocking(rows, strips, parts, tile, blocks), cost
-    assert best is not None  # one strip a row always fits
-    return replace(best, pixels_first=prod(layout.shape) <= WEIGHT_BYTES)
+                found.append((cost, Blocking(rows, strips, parts, tile, blocks, pixels_first)))
+    found.sort(key=lambda entry: entry[0])
+    return [plan for _, plan in found]
 
 
 def _tiles(spec: ConvSpec, layout: WeightLayout, dots: Dots) -> list[tuple[tuple[int, int], int, float]]:

@@ -221,7 +221,8 @@ class _BlockedConv:
                     value = value * const(2, "int32", count) + (
                         window if count == 1 else tirx.Broadcast(window, count)
                     )
-                self.bound.emit(em, em.bind("v", value), top + y + py, x + px, channel, count)
+                place = self.bound.at(top + y + py, x + px)
+                self.bound.emit(em, em.bind("v", value), place, channel, count)
 
         with em.loop("b", plan.blocks) as b:
             channel = em.bind("channel", (block + b) * lanes)

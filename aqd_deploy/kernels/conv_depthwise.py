@@ -75,11 +75,11 @@ def conv_depthwise(spec: ConvSpec, epilogue: Epilogue, isa: Isa, threads: int) -
                 with em.loop("block", full) as block:
                     reduce(y, x, block)
                     value = em.bind("v", load(acc, const(0), lanes))
-                    bound.emit(em, value, top + y, x, block * lanes, lanes)
+                    bound.emit(em, value, bound.at(top + y, x), block * lanes, lanes)
             if rest:
                 reduce(y, x, const(full))
                 em.store(spilled, 0, load(acc, const(0), lanes), lanes)
                 with em.loop("lane", rest) as lane:
                     value = em.bind("v", load(spilled, lane))
-                    bound.emit(em, value, top + y, x, lane + full * lanes, 1)
+                    bound.emit(em, value, bound.at(top + y, x), lane + full * lanes, 1)
     return em.finish()

@@ -58,7 +58,7 @@ def conv_loops(spec: ConvSpec, epilogue: Epilogue, threads: int) -> Any:
             value = load(acc, const(0))
             if spec.odd:
                 value = value * 2 + load(total, const(0))
-            bound.emit(em, em.bind("v", value), y, x, o, 1)
+            bound.emit(em, em.bind("v", value), bound.at(y, x), o, 1)
     return em.finish()
 
 

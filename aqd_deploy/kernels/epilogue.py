@@ -25,31 +25,50 @@ from aqd_deploy.kernels.spec import (
 )
 
 
+@dataclass(frozen=True)
+class Place:
+    """An output pixel: its index among all pixels, its row and column, and its level (`ConvSpec.levels`)."""
+
+    pixel: Expr
+    y: Expr
+    x: Expr
+    level: Expr | None = None
+
+
 @dataclass
 class BoundEpilogue:
     """An epilogue whose parameters are declared in a function under construction.
 
-    `width` and `channels` are those of the output map [height, width, channels].
+    `width` and `channels` are those of the output map [height, width, channels]; parameters have `levels`
+    rows of `channels`.
     """
 
     epilogue: Epilogue
     height: int
     width: int
     channels: int
+    levels: int = 1
     step_params: list[list[Buffer]] = field(default_factory=list)
     store_params: list[list[Buffer]] = field(default_factory=list)
     outputs: list[Buffer] = field(default_factory=list)
 
-    def emit(self, em: Emitter, value: Expr, y: Expr, x: Expr, c: Expr, lanes: int) -> None:
-        """Applies everything to int32 `value`: `lanes` channels from `c` on of output pixel (y, x)."""
+    def at(self, y: Expr, x: Expr) -> Place:
+        """The pixel (y, x) of an output that is one map."""
+        return Place(y * self.width + x, y, x)
+
+    def emit(self, em: Emitter, value: Expr, place: Place, channel: Expr, lanes: int) -> None:
+        """Applies everything to int32 `value`: `lanes` channels from `channel` on of the pixel at `place`."""
+        c = channel
+        if place.level is not None:
+            c = em.bind("parameter", place.level * self.channels + channel)
         for step, params in zip(self.epilogue.steps, self.step_params, strict=True):
-            value = em.bind("v", self._step(step, params, value, y, x, c, lanes))
-        position = em.bind("at", (y * self.width + x) * self.channels + c)
+            value = em.bind("v", self._step(step, params, value, place, channel, c, lanes))
+        position = em.bind("at", place.pixel * self.channels + channel)
         for store, params, output in zip(self.epilogue.stores, self.store_params, self.outputs, strict=True):
             em.store(output, position, self._stored(store, params, value, c, lanes), lanes)
 
     def _step(
-        self, step: Step, params: list[Buffer], value: Expr, y: Expr, x: Expr, c: Expr, lanes: int
+        self, step: Step, params: list[Buffer], value: Expr, place: Place, channel: Expr, c: Expr, lanes: int
     ) -> Expr:
         match step:
             case AddBias():
@@ -59,9 +78,10 @@ class BoundEpilogue:
             case MultiplyShift():
                 return convert(multiply_shift(value, params, c, lanes), "int32", lanes)
             case SkipAdd():
-                row, column = (y, x) if step.upsample == 1 else (y // step.upsample, x // step.upsample)
-                at = (row * (self.width // step.upsample) + column) * self.channels + c
-                other = load(params[0], at, lanes)
+                pixel, up = place.pixel, step.upsample
+                if up != 1:
+                    pixel = place.y // up * (self.width // up) + place.x // up
+                other = load(params[0], pixel * self.channels + channel, lanes)
                 if not step.self_identity:
                     value = convert(multiply_shift(value, params[1:4], c, lanes), "int32", lanes)
                 if not step.other_identity:
@@ -89,7 +109,7 @@ class BoundEpilogue:
                 signed = value * load(params[0], c, lanes)
                 total = const(store.lo, "int32", lanes)
                 for k in range(store.steps):
-                    reached = signed >= load(params[1], c + k * self.channels, lanes)
+                    reached = signed >= load(params[1], c + k * (self.levels * self.channels), lanes)
                     total = total + tirx.Select(reached, const(1, "int32", lanes), const(0, "int32", lanes))
                 return convert(total, store.dtype, lanes)
 
@@ -101,13 +121,15 @@ def multiply_shift(value: Expr, params: list[Buffer], c: Expr, lanes: int) -> Ex
     return tirx.shift_right(product + addend, convert(shift, "int64", lanes))
 
 
-def bind_epilogue(em: Emitter, epilogue: Epilogue, height: int, width: int, channels: int) -> BoundEpilogue:
+def bind_epilogue(
+    em: Emitter, epilogue: Epilogue, height: int, width: int, channels: int, levels: int = 1
+) -> BoundEpilogue:
     """Declares the parameters in the order of `spec.Epilogue`: steps, stores, outputs."""
-    bound = BoundEpilogue(epilogue, height, width, channels)
+    bound = BoundEpilogue(epilogue, height, width, channels, levels)
     for step in epilogue.steps:
-        bound.step_params.append(_step_parameters(em, step, height, width, channels))
+        bound.step_params.append(_step_parameters(em, step, height, width, channels, levels))
     for store in epilogue.stores:
-        bound.store_params.append(_store_parameters(em, store, channels))
+        bound.store_params.append(_store_parameters(em, store, levels * channels))
     for store in epilogue.stores:
         dtype = "int32" if isinstance(store, StoreStream) else store.dtype
         bound.outputs.append(em.parameter("out", (height, width, channels), dtype))
@@ -122,21 +144,20 @@ def _multiply_shift_parameters(em: Emitter, channels: int) -> list[Buffer]:
     ]
 
 
-def _step_parameters(em: Emitter, step: Step, height: int, width: int, channels: int) -> list[Buffer]:
+def _step_parameters(
+    em: Emitter, step: Step, height: int, width: int, channels: int, levels: int
+) -> list[Buffer]:
+    rows = levels * channels
     match step:
         case AddBias():
-            return [em.parameter("bias", (channels,), "int32")]
+            return [em.parameter("bias", (rows,), "int32")]
         case Relu():
             return []
         case MultiplyShift():
-            return _multiply_shift_parameters(em, channels)
+            return _multiply_shift_parameters(em, rows)
         case SkipAdd(upsample=up):
             other = em.parameter("other", (height // up, width // up, channels), "int32")
-            return [
-                other,
-                *_multiply_shift_parameters(em, channels),
-                *_multiply_shift_parameters(em, channels),
-            ]
+            return [other, *_multiply_shift_parameters(em, rows), *_multiply_shift_parameters(em, rows)]
 
 
 def _store_parameters(

@@ -53,7 +53,7 @@ def epilogue_func(
             value = load(data, (y * width + x) * channels + c, lanes)
             if dtype != "int32":
                 value = convert(value, "int32", lanes)
-            bound.emit(em, em.bind("v", value), y, x, c, lanes)
+            bound.emit(em, em.bind("v", value), bound.at(y, x), c, lanes)
 
         for_channels(em, channels, 16, body)
     return em.finish()

@@ -7,15 +7,33 @@ are channels-last: uint8 [H, W, C] (batch 1), int32 streams [H, W, C].
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+
+
+@dataclass(frozen=True)
+class Map:
+    """One feature map of a convolution, and where its pixels begin in the input and output buffers."""
+
+    height: int
+    width: int
+    out_height: int
+    out_width: int
+    in_start: int = 0
+    out_start: int = 0
 
 
 @dataclass(frozen=True)
 class ConvSpec:
-    """Geometry of an integer convolution, batch 1.
+    """Geometry of an integer convolution, batch 1, and what is proven of its operands.
 
     `odd`: weights are q = 2·w + 1 with w the int8 tensor (`aqd.integer.ConvOdd`).
     `pad_values`: value of the padding a channel (`aqd.integer.PadImage`), None for 0.
     `input_signed`: int8 input instead of uint8.
+    `levels`: (height, width) of each map where one weight meets several, a detection head on its pyramid.
+    Their pixels lie one map after the other, [pixels, 1, C]; `height` is the number of input pixels, `width`
+    is 1, and every parameter of the epilogue has a row a level, [levels·C].
+    `input_range` and `weight_range`: closed intervals that hold every activation and weight, None for those
+    of their types. `winograd`: the forms of `winograd_forms` that are exact for the weights.
     """
 
     height: int
@@ -30,16 +48,37 @@ class ConvSpec:
     odd: bool = False
     pad_values: tuple[int, ...] | None = None
     input_signed: bool = False
+    levels: tuple[tuple[int, int], ...] = ()
+    input_range: tuple[int, int] | None = None
+    weight_range: tuple[int, int] | None = None
+    winograd: tuple[str, ...] = ()
+
+    @cached_property
+    def maps(self) -> tuple[Map, ...]:
+        """The maps of `levels`, or the only one."""
+        found: list[Map] = []
+        in_start = out_start = 0
+        for height, width in self.levels or ((self.height, self.width),):
+            out_height, out_width = self._out(height, 0), self._out(width, 1)
+            found.append(Map(height, width, out_height, out_width, in_start, out_start))
+            in_start += height * width
+            out_start += out_height * out_width
+        return tuple(found)
 
     @property
     def out_height(self) -> int:
-        span = (self.kernel[0] - 1) * self.dilations[0] + 1
-        return (self.height + self.pads[0] + self.pads[2] - span) // self.strides[0] + 1
+        """Rows of the output, or with `levels` the number of its pixels."""
+        if self.levels:
+            return sum(m.out_height * m.out_width for m in self.maps)
+        return self._out(self.height, 0)
 
     @property
     def out_width(self) -> int:
-        span = (self.kernel[1] - 1) * self.dilations[1] + 1
-        return (self.width + self.pads[1] + self.pads[3] - span) // self.strides[1] + 1
+        return 1 if self.levels else self._out(self.width, 1)
+
+    def _out(self, size: int, axis: int) -> int:
+        span = (self.kernel[axis] - 1) * self.dilations[axis] + 1
+        return (size + self.pads[axis] + self.pads[axis + 2] - span) // self.strides[axis] + 1
 
 
 @dataclass(frozen=True)
