@@ -1,0 +1,355 @@
+"""Exact Winograd convolution 3x3, stride 1, where the ranges prove it (`winograd_forms.exact_forms`).
+
+A task transforms the inputs of a group of tiles into 8-bit samples (shifted by 128 to be unsigned; the start
+values of the packed weights take that back), multiplies position by position, and transforms the products
+back into outputs for the epilogue. Additions in 8 bits may wrap: what comes out is proven to fit. Tiles that
+reach over the border of their map are read through a patch with zeros; their outside outputs are not stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tvm import tirx
+
+from aqd_deploy.kernels.dots import Dots
+from aqd_deploy.kernels.emit import Buffer, Emitter, Expr, broadcast, const, convert, load
+from aqd_deploy.kernels.epilogue import Place, bind_epilogue
+from aqd_deploy.kernels.spec import ConvSpec, Epilogue
+from aqd_deploy.kernels.winograd_forms import FORMS, WinogradLayout
+from aqd_deploy.kernels.winograd_plan import WinogradPlan
+
+# Transforms and window sums take channels in vectors of this many at least.
+CHANNELS = 16
+SHIFT = 128
+# 1/3 modulo 2^32: exact for multiples of 3.
+THIRD = 0xAAAAAAAB
+
+Pixel = Callable[[int, int, Expr, int], Expr]
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """A tile's map and where it lies there, all int32: (y, x) of its first output, the map's sizes and
+    starts.
+    """
+
+    level: Expr | None
+    y: Expr
+    x: Expr
+    height: Expr
+    width: Expr
+    out_height: Expr
+    out_width: Expr
+    in_start: Expr
+    out_start: Expr
+
+
+def can_winograd(spec: ConvSpec, dots: Dots) -> bool:
+    """3x3, stride 1, zero padding, some exact form, and a dot product of unsigned by signed bytes."""
+    return (
+        bool(spec.winograd)
+        and (spec.kernel, spec.strides, spec.dilations) == ((3, 3), (1, 1), (1, 1))
+        and spec.group == 1
+        and not spec.odd
+        and not any(spec.pad_values or ())
+        and spec.in_channels % CHANNELS == 0
+        and (dots.dot, dots.sample_dtype) == (4, "uint8")
+    )
+
+
+def winograd_layout(spec: ConvSpec, dots: Dots, plan: WinogradPlan) -> WinogradLayout:
+    """The layout of the plan's transformed weights."""
+    return WinogradLayout(plan.form, spec.out_channels, spec.in_channels, dots.lanes, dots.dot)
+
+
+def conv_winograd(spec: ConvSpec, epilogue: Epilogue, dots: Dots, threads: int, plan: WinogradPlan) -> Any:
+    """PrimFunc of a convolution that `can_winograd`; parameters as in `spec.Epilogue`."""
+    return _WinogradConv(spec, epilogue, dots, plan).emit("parallel" if threads > 1 else "serial")
+
+
+class _WinogradConv:
+    """Writes one function; the methods go in the order of the work."""
+
+    def __init__(self, spec: ConvSpec, epilogue: Epilogue, dots: Dots, plan: WinogradPlan) -> None:
+        self.spec, self.dots, self.plan = spec, dots, plan
+        self.form = FORMS[plan.form]
+        self.layout = winograd_layout(spec, dots, plan)
+        self.high, self.wide = self.form.vertical.size, self.form.horizontal.size
+        self.outputs = self.form.rows * self.form.columns
+        self.tiles = [
+            (-(-m.out_height // self.form.rows), -(-m.out_width // self.form.columns)) for m in spec.maps
+        ]
+        self.total = sum(high * wide for high, wide in self.tiles)
+        self.count = min(plan.group, self.total)
+        self.em = Emitter()
+        self.data = self.em.parameter(
+            "data",
+            (spec.height, spec.width, spec.in_channels),
+            "int8" if spec.input_signed else "uint8",
+        )
+        self.weights = self.em.parameter("weights", self.layout.shape, "int8")
+        self.bound = bind_epilogue(
+            self.em,
+            epilogue,
+            spec.out_height,
+            spec.out_width,
+            spec.out_channels,
+            max(1, len(spec.levels)),
+        )
+
+    def emit(self, kind: str) -> Any:
+        em, plan, lanes = self.em, self.plan, self.dots.lanes
+        positions = self.form.positions
+        groups = -(-self.total // plan.group)
+        items = -(-self.layout.blocks // plan.blocks)
+        share = -(-items // plan.parts)
+        with em.loop("task", groups * plan.parts, kind) as task:
+            part = em.bind("part", task % plan.parts)
+            first = em.bind(
+                "first", tirx.Min(task // plan.parts * plan.group, const(self.total - self.count))
+            )
+            samples = em.alloc("samples", "uint8", positions * plan.group * self.spec.in_channels)
+            sums = em.alloc("window_sums", "int32", self.count * self.outputs) if self.form.halved else None
+            patch = em.alloc("patch", "uint8", self.high * self.wide * self.spec.in_channels)
+            with em.loop("t", self.count) as t:
+                self._spread(self._tile(first + t), t, samples, sums, patch)
+            products = em.alloc("products", "int32", positions * plan.group * plan.blocks * lanes)
+            values = em.alloc("tile", "int32", self.outputs * plan.blocks * lanes)
+            count = share if plan.parts == 1 else tirx.Min(const(share), items - part * share)
+            with em.loop("item", count) as offset:
+                block = em.bind(
+                    "block",
+                    tirx.Min((part * share + offset) * plan.blocks, const(self.layout.blocks - plan.blocks)),
+                )
+                with (
+                    em.loop("position", positions) as position,
+                    em.loop("set", plan.group // plan.tiles) as s,
+                ):
+                    self._multiply(
+                        position,
+                        em.bind("row", position * plan.group + s * plan.tiles),
+                        block,
+                        samples,
+                        products,
+                    )
+                with em.loop("t", self.count) as t:
+                    self._gather(t, products, sums, values)
+                    self._finish(self._tile(first + t), block, values)
+        return em.finish()
+
+    def _tile(self, index: Expr) -> _Tile:
+        """Where the tile `index` of the list lies."""
+        em, maps = self.em, self.spec.maps
+        index = em.bind("index", index)
+        starts = [0]
+        for high, wide in self.tiles:
+            starts.append(starts[-1] + high * wide)
+
+        def pick(name: str, values: list[int]) -> Expr:
+            chosen = const(values[0])
+            for start, value in zip(starts[1:], values[1:], strict=False):
+                chosen = tirx.Select(index >= start, const(value), chosen)
+            return em.bind(name, chosen)
+
+        inside = em.bind("inside", index - pick("start", starts[:-1]))
+        tiles_wide = pick("tiles_wide", [wide for _, wide in self.tiles])
+        row = em.bind("tile_row", inside // tiles_wide)
+        return _Tile(
+            pick("level", list(range(len(maps)))) if self.spec.levels else None,
+            em.bind("y", row * self.form.rows),
+            em.bind("x", (inside - row * tiles_wide) * self.form.columns),
+            pick("height", [m.height for m in maps]),
+            pick("width", [m.width for m in maps]),
+            pick("out_height", [m.out_height for m in maps]),
+            pick("out_width", [m.out_width for m in maps]),
+            pick("in_start", [m.in_start for m in maps]),
+            pick("out_start", [m.out_start for m in maps]),
+        )
+
+    def _spread(self, tile: _Tile, t: Expr, samples: Buffer, sums: Buffer | None, patch: Buffer) -> None:
+        """Transforms one tile of the input, straight from it or, at a border, through the patch."""
+        em, channels = self.em, self.spec.in_channels
+        top = em.bind("top", tile.y - self.spec.pads[0])
+        left = em.bind("left", tile.x - self.spec.pads[1])
+        origin = em.bind("origin", (tile.in_start + top * tile.width + left) * channels)
+        line = em.bind("line", tile.width * channels)
+        whole = em.bind(
+            "whole",
+            tirx.all(top >= 0, left >= 0, top + self.high <= tile.height, left + self.wide <= tile.width),
+        )
+
+        def inner(i: int, j: int, c: Expr, lanes: int) -> Expr:
+            return self._unsigned(load(self.data, origin + i * line + (j * channels + c), lanes), lanes)
+
+        def patched(i: int, j: int, c: Expr, lanes: int) -> Expr:
+            return load(patch, (i * self.wide + j) * channels + c, lanes)
+
+        with em.when(whole):
+            self._transform(inner, t, samples, sums)
+        with em.when(tirx.Not(whole)):
+            with em.loop("py", self.high) as i, em.loop("px", self.wide) as j:
+                known = tirx.all(top + i >= 0, top + i < tile.height, left + j >= 0, left + j < tile.width)
+                to = em.bind("to", (i * self.wide + j) * channels)
+                source = em.bind("source", origin + i * line + j * channels)
+                with em.loop("c", channels // CHANNELS) as c:
+                    at = to + c * CHANNELS
+                    em.store(patch, at, const(0, "uint8", CHANNELS), CHANNELS)
+                    with em.when(known):
+                        pixel = load(self.data, source + c * CHANNELS, CHANNELS)
+                        em.store(patch, at, self._unsigned(pixel, CHANNELS), CHANNELS)
+            self._transform(patched, t, samples, sums)
+
+    def _unsigned(self, value: Expr, lanes: int) -> Expr:
+        """The same bits: sums in 8 bits wrap alike."""
+        return tirx.reinterpret(f"uint8x{lanes}", value) if self.spec.input_signed else value
+
+    def _transform(self, pixel: Pixel, t: Expr, samples: Buffer, sums: Buffer | None) -> None:
+        em, form, channels = self.em, self.form, self.spec.in_channels
+        full = self.dots.lanes * self.dots.dot
+        lanes = full if channels % full == 0 else CHANNELS
+        with em.loop("c", channels // lanes) as block:
+            c = em.bind("c", block * lanes)
+            tile = [[em.bind("d", pixel(i, j, c, lanes)) for j in range(self.wide)] for i in range(self.high)]
+            columns = [self._bound(form.vertical.spread([row[j] for row in tile])) for j in range(self.wide)]
+            shift = const(SHIFT, "uint8", lanes)
+            for i in range(self.high):
+                row = self._bound(form.horizontal.spread([column[i] for column in columns]))
+                for j, value in enumerate(row):
+                    position = i * self.wide + j
+                    at = (position * self.plan.group + t) * channels + c
+                    em.store(samples, at, value + shift, lanes)
+        if sums is not None:
+            self._window_sums(pixel, t, sums, lanes)
+
+    def _bound(self, values: list[Expr]) -> list[Expr]:
+        return [self.em.bind("e", value) for value in values]
+
+    def _window_sums(self, pixel: Pixel, t: Expr, sums: Buffer, lanes: int) -> None:
+        """Sum over the window and all channels, of every output pixel of the tile."""
+        em, dots = self.em, self.dots
+        wide = dots.lanes
+        totals = [
+            [em.alloc("total", "int32", wide, "local") for _ in range(self.wide)] for _ in range(self.high)
+        ]
+        for row in totals:
+            for total in row:
+                em.store(total, 0, const(0, "int32", wide), wide)
+        ones = const(1, "int8", dots.lanes * dots.dot)
+        with em.loop("c", self.spec.in_channels // lanes) as block:
+            c = em.bind("c", block * lanes)
+            for i, row in enumerate(totals):
+                for j, total in enumerate(row):
+                    so_far = load(total, const(0), wide)
+                    if lanes == dots.lanes * dots.dot:
+                        signed = tirx.reinterpret(f"int8x{lanes}", pixel(i, j, c, lanes))
+                        so_far = dots.accumulate(so_far, signed, ones)
+                    else:
+                        for part in range(0, lanes, wide):
+                            so_far = so_far + convert(pixel(i, j, c + part, wide), "int32", wide)
+                    em.store(total, 0, so_far, wide)
+        vectors = em.alloc("window_vectors", "int32", self.outputs * wide)
+        for y in range(self.form.rows):
+            for x in range(self.form.columns):
+                window = const(0, "int32", wide)
+                for i in range(3):
+                    for j in range(3):
+                        window = window + load(totals[y + i][x + j], const(0), wide)
+                em.store(vectors, (y * self.form.columns + x) * wide, window, wide)
+        with em.loop("o", self.outputs) as o:
+            value = load(vectors, o * wide)
+            for lane in range(1, wide):
+                value = value + load(vectors, o * wide + lane)
+            em.store(sums, t * self.outputs + o, value)
+
+    def _multiply(self, position: Expr, row: Expr, block: Expr, samples: Buffer, products: Buffer) -> None:
+        """`tiles` × `blocks` accumulators over all input channels of one position."""
+        em, plan, dots, layout = self.em, self.plan, self.dots, self.layout
+        lanes, vector = dots.lanes, dots.lanes * dots.dot
+        accs = [
+            [em.alloc("acc", "int32", lanes, "local") for _ in range(plan.blocks)] for _ in range(plan.tiles)
+        ]
+        first = em.bind("first_block", position * layout.blocks + block)
+        for b in range(plan.blocks):
+            raw = load(self.weights, layout.start_offset + (first + b) * (lanes * 4), lanes * 4)
+            start = em.bind("start", tirx.reinterpret(f"int32x{lanes}", raw))
+            for acc in accs:
+                em.store(acc[b], 0, start, lanes)
+        weight_base = em.bind("weight_base", first * (layout.steps * vector))
+        sample_base = em.bind("sample_base", row * self.spec.in_channels)
+        with em.loop("k", layout.steps) as k:
+            weights = [
+                em.bind("w", dots.weight(self.weights, weight_base + (k + b * layout.steps) * vector))
+                for b in range(plan.blocks)
+            ]
+            for j, acc_row in enumerate(accs):
+                at = sample_base + (j * self.spec.in_channels + k * dots.dot)
+                sample = em.bind("s", dots.sample(samples, at))
+                for acc, weight in zip(acc_row, weights, strict=True):
+                    em.store(acc, 0, dots.accumulate(load(acc, const(0), lanes), sample, weight), lanes)
+        for j, acc_row in enumerate(accs):
+            for b, acc in enumerate(acc_row):
+                at = ((row + j) * plan.blocks + b) * lanes
+                em.store(products, at, load(acc, const(0), lanes), lanes)
+
+    def _gather(self, t: Expr, products: Buffer, sums: Buffer | None, values: Buffer) -> None:
+        """Products of one tile → convolution results in `values` [block, output pixel, lane]."""
+        em, plan, form, lanes = self.em, self.plan, self.form, self.dots.lanes
+        with em.loop("b", plan.blocks) as b:
+            grid = [
+                [
+                    em.bind(
+                        "m",
+                        load(
+                            products,
+                            (((i * self.wide + j) * plan.group + t) * plan.blocks + b) * lanes,
+                            lanes,
+                        ),
+                    )
+                    for j in range(self.wide)
+                ]
+                for i in range(self.high)
+            ]
+            columns = [self._bound(form.vertical.gather([row[j] for row in grid])) for j in range(self.wide)]
+            for y in range(form.rows):
+                row = form.horizontal.gather([column[y] for column in columns])
+                for x, value in enumerate(row):
+                    o = y * form.columns + x
+                    value = self._divided(value, 2 if form.halved else 1)
+                    if sums is not None:
+                        value = value + broadcast(load(sums, t * self.outputs + o), lanes)
+                    em.store(values, (b * self.outputs + o) * lanes, value, lanes)
+
+    def _divided(self, value: Expr, factor: int) -> Expr:
+        """value·factor/divisor, which is exact: a shift, and for 3 the product with its inverse mod 2^32."""
+        lanes, divisor = self.dots.lanes, self.form.divisor // factor
+        odd = 3 if divisor % 3 == 0 else 1
+        value = tirx.shift_right(value, const((divisor // odd).bit_length() - 1, "int32", lanes))
+        if odd == 1:
+            return value
+        wide = convert(value, "int64", lanes) * const(THIRD, "int64", lanes)
+        return convert(wide, "int32", lanes)
+
+    def _finish(self, tile: _Tile, block: Expr, values: Buffer) -> None:
+        """Epilogue of the tile's outputs; channels that do not fill a vector go one by one."""
+        em, plan, spec, lanes = self.em, self.plan, self.spec, self.dots.lanes
+        full_blocks, rest = divmod(spec.out_channels, lanes)
+
+        def pixels(b: Expr, channel: Expr, lane: Expr, count: int) -> None:
+            with em.loop("py", self.form.rows) as py, em.loop("px", self.form.columns) as px:
+                y, x = em.bind("oy", tile.y + py), em.bind("ox", tile.x + px)
+                with em.when(tirx.all(y < tile.out_height, x < tile.out_width)):
+                    at = (b * self.outputs + py * self.form.columns + px) * lanes + lane
+                    place = Place(em.bind("pixel", tile.out_start + y * tile.out_width + x), y, x, tile.level)
+                    self.bound.emit(em, em.bind("v", load(values, at, count)), place, channel, count)
+
+        with em.loop("b", plan.blocks) as b:
+            channel = em.bind("channel", (block + b) * lanes)
+            if full_blocks:
+                with em.when(block + b < full_blocks) if rest else em.always():
+                    pixels(b, channel, const(0), lanes)
+            if rest:
+                with em.when(block + b >= full_blocks), em.loop("lane", rest) as lane:
+                    pixels(b, channel + lane, lane, 1)

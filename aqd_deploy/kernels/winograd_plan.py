@@ -1,0 +1,107 @@
+"""How a Winograd convolution is cut, and which cuts a cost model prefers.
+
+The output is a list of tiles, of all maps one after the other. A task takes a `group` of them and `1/parts`
+of the output channels: it transforms the group's inputs, multiplies for each position `tiles` × `blocks`
+vectors at a time in registers, and transforms back. The weights of a position and its blocks stay in the
+first-level cache while they meet the whole group; the group's samples and products stay in the second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from aqd_deploy.kernels.dots import Dots
+from aqd_deploy.kernels.spec import ConvSpec
+from aqd_deploy.kernels.winograd_forms import FORMS, Form
+
+_NAMES = tuple(FORMS)
+# What samples and products of a group may take of a second-level cache of 1 MiB.
+GROUP_BYTES = 900 * 1024
+# Cycles to bring a vector through an epilogue, and for one vector of additions in a transform.
+STORE_CYCLES = 12.0
+TRANSFORM_CYCLES = 0.75
+# Bytes a cycle from the third-level cache, where weights lie between groups.
+L3_BYTES_PER_CYCLE = 6.0
+STEP_CYCLES = 0.75
+# Starting and ending the loop over steps, in cycles.
+SET_CYCLES = 30.0
+
+
+@dataclass(frozen=True)
+class WinogradPlan:
+    """See the module. `group` is a multiple of `tiles`."""
+
+    form: str
+    tiles: int
+    blocks: int
+    group: int
+    parts: int
+
+    def parameters(self) -> dict[str, int]:
+        """The fields as numbers, by name (`kernels.choice.Choice`)."""
+        return {
+            "form": _NAMES.index(self.form),
+            "tiles": self.tiles,
+            "blocks": self.blocks,
+            "group": self.group,
+            "parts": self.parts,
+        }
+
+    @classmethod
+    def from_parameters(cls, values: Mapping[str, int]) -> WinogradPlan:
+        """The inverse of `parameters`."""
+        form = _NAMES[values["form"]]
+        return cls(form, values["tiles"], values["blocks"], values["group"], values["parts"])
+
+
+def tile_count(spec: ConvSpec, form: Form) -> int:
+    """Tiles of all maps."""
+    return sum(-(-m.out_height // form.rows) * -(-m.out_width // form.columns) for m in spec.maps)
+
+
+def winograd_plans(spec: ConvSpec, dots: Dots, threads: int) -> list[tuple[float, WinogradPlan]]:
+    """(estimated cycles on `threads` threads, plan) of every plan that fits, the best first."""
+    found = [entry for name in spec.winograd for entry in _plans(spec, FORMS[name], dots, threads)]
+    return sorted(found, key=lambda entry: entry[0])
+
+
+def _plans(spec: ConvSpec, form: Form, dots: Dots, threads: int) -> list[tuple[float, WinogradPlan]]:
+    total = tile_count(spec, form)
+    all_blocks = -(-spec.out_channels // dots.lanes)
+    found = []
+    for blocks in range(1, min(all_blocks, 6) + 1):
+        most = (dots.registers - dots.spare_registers - blocks) // blocks
+        items = -(-all_blocks // blocks)
+        for tiles in sorted({min(t, total) for t in range(max(1, most // 2), most + 1)}):
+            sets = -(-total // tiles)
+            for group in sorted({-(-sets // n) * tiles for n in range(1, sets + 1)}):
+                if group > tiles and _group_bytes(spec, form, dots, group, blocks) > GROUP_BYTES:
+                    continue
+                for parts in {1, min(2, items), min(threads, items)}:
+                    plan = WinogradPlan(form.name, tiles, blocks, group, parts)
+                    found.append((_cycles(spec, form, dots, threads, plan), plan))
+    return found
+
+
+def _group_bytes(spec: ConvSpec, form: Form, dots: Dots, group: int, blocks: int) -> int:
+    return form.positions * group * (spec.in_channels + blocks * dots.lanes * 4)
+
+
+def _cycles(spec: ConvSpec, form: Form, dots: Dots, threads: int, plan: WinogradPlan) -> float:
+    """Cycles of the busiest thread."""
+    vector = dots.lanes * dots.dot
+    groups = -(-tile_count(spec, form) // plan.group)
+    items = -(-(-(-spec.out_channels // dots.lanes) // plan.blocks) // plan.parts)
+    steps = -(-spec.in_channels // dots.dot)
+    products = plan.tiles * plan.blocks
+    step = STEP_CYCLES + max(products * dots.product_cycles, (plan.tiles + plan.blocks) / 2)
+    multiply = form.positions * (plan.group / plan.tiles) * (steps * step + SET_CYCLES)
+    weights = form.positions * steps * plan.blocks * vector / L3_BYTES_PER_CYCLE
+    outputs = form.rows * form.columns
+    gather = plan.group * plan.blocks * (3 * form.positions * TRANSFORM_CYCLES + outputs * STORE_CYCLES)
+    spread = plan.group * (spec.in_channels / vector) * 4 * form.positions * TRANSFORM_CYCLES
+    if form.halved:
+        spread += plan.group * (spec.in_channels / vector + 4) * form.positions
+    rounds = -(-groups * plan.parts // threads)
+    return rounds * (spread + items * (max(multiply, weights) + gather))
