@@ -78,7 +78,7 @@ def choose_blocking(spec: ConvSpec, layout: WeightLayout, dots: Dots, threads: i
 def blockings(spec: ConvSpec, layout: WeightLayout, dots: Dots, threads: int, copies: bool) -> list[Blocking]:
     """Every blocking that fits, by estimated time on `threads` threads."""
     group_blocks = layout.blocks // spec.group
-    tiles = _tiles(spec, layout, dots)
+    tiles = register_tiles(spec, layout, dots)
     sample_bytes = 2 if dots.sample_dtype == "int16" else 1
     found: list[tuple[float, Blocking]] = []
     pixels_first = prod(layout.shape) <= WEIGHT_BYTES
@@ -105,7 +105,9 @@ def blockings(spec: ConvSpec, layout: WeightLayout, dots: Dots, threads: int, co
     return [plan for _, plan in found]
 
 
-def _tiles(spec: ConvSpec, layout: WeightLayout, dots: Dots) -> list[tuple[tuple[int, int], int, float]]:
+def register_tiles(
+    spec: ConvSpec, layout: WeightLayout, dots: Dots
+) -> list[tuple[tuple[int, int], int, float]]:
     """(tile, blocks, cycles) of every register tile that fits."""
     reduction = layout.kernel[0] * layout.segments * layout.steps
     found = []

@@ -17,6 +17,7 @@ from aqd_deploy.kernels.conv_loops import conv_loops, loops_layout
 from aqd_deploy.kernels.dots import DOTS
 from aqd_deploy.kernels.isa import Isa
 from aqd_deploy.kernels.layout import WeightLayout
+from aqd_deploy.kernels.level_blocking import largest
 from aqd_deploy.kernels.spec import ConvSpec, Epilogue
 from aqd_deploy.kernels.strip import needs_strip
 
@@ -125,9 +126,10 @@ def _blocked_applies(spec: ConvSpec, isa: Isa) -> str:
 def _blocked_choices(spec: ConvSpec, isa: Isa, threads: int) -> list[Choice]:
     dots = DOTS[isa]
     layout = blocked_layout(spec, dots)
+    main = spec.alone(spec.maps[largest(spec)])
     return [
         Choice.of("blocked", **plan.parameters())
-        for plan in blockings(spec, layout, dots, threads, needs_strip(spec, layout, dots))
+        for plan in blockings(main, layout, dots, threads, needs_strip(spec, layout, dots))
     ]
 
 

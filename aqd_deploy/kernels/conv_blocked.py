@@ -18,8 +18,9 @@ from tvm import tirx
 from aqd_deploy.kernels.blocking import Blocking, choose_blocking
 from aqd_deploy.kernels.dots import Dots
 from aqd_deploy.kernels.emit import Buffer, Emitter, Expr, const, load
-from aqd_deploy.kernels.epilogue import BoundEpilogue, bind_epilogue
+from aqd_deploy.kernels.epilogue import BoundEpilogue, Place, bind_epilogue
 from aqd_deploy.kernels.layout import WeightLayout
+from aqd_deploy.kernels.level_blocking import Batch, largest, level_batches
 from aqd_deploy.kernels.spec import ConvSpec, Epilogue
 from aqd_deploy.kernels.strip import Strip, make_strip, needs_strip, overread
 from aqd_deploy.kernels.windows import window_sums
@@ -43,25 +44,32 @@ def conv_blocked(
     """PrimFunc of a convolution that `can_block`; parameters as in `spec.Epilogue`."""
     layout = blocked_layout(spec, dots)
     copies = needs_strip(spec, layout, dots)
-    plan = blocking or choose_blocking(spec, layout, dots, threads, copies)
-    return _BlockedConv(spec, epilogue, dots, layout, plan, copies).emit(
-        "parallel" if threads > 1 else "serial"
-    )
+    plan = blocking or choose_blocking(spec.alone(spec.maps[largest(spec)]), layout, dots, threads, copies)
+    function = _Function(spec, epilogue, dots, layout)
+    if spec.levels:
+        batches = level_batches(spec, layout, dots, threads, copies, plan)
+    else:
+        batches = [Batch((0,), (plan,))]
+    kind = "parallel" if threads > 1 else "serial"
+    em = function.em
+    if len(batches) == 1:
+        with em.loop("task", batches[0].tasks, kind) as task:
+            _emit_task(function, batches[0], copies, task)
+        return em.finish()
+    # Tasks of different batches take different times: every worker does its share of each batch.
+    with em.loop("worker", threads, kind) as worker:
+        for batch in batches:
+            begin = worker * batch.tasks // threads
+            with em.loop("turn", (worker + 1) * batch.tasks // threads - begin) as turn:
+                _emit_task(function, batch, copies, em.bind("task", begin + turn))
+    return em.finish()
 
 
-class _BlockedConv:
-    """Writes one function; the methods go from the outermost loop inwards."""
+class _Function:
+    """The function under construction: its parameters, shared by the code of all maps."""
 
-    def __init__(
-        self,
-        spec: ConvSpec,
-        epilogue: Epilogue,
-        dots: Dots,
-        layout: WeightLayout,
-        plan: Blocking,
-        copies: bool,
-    ) -> None:
-        self.spec, self.dots, self.layout, self.plan, self.copies = spec, dots, layout, plan, copies
+    def __init__(self, spec: ConvSpec, epilogue: Epilogue, dots: Dots, layout: WeightLayout) -> None:
+        self.spec, self.dots, self.layout = spec, dots, layout
         self.em = Emitter()
         self.data = self.em.parameter(
             "data",
@@ -70,36 +78,63 @@ class _BlockedConv:
         )
         self.weights = self.em.parameter("weights", layout.shape, "int8")
         self.bound: BoundEpilogue = bind_epilogue(
-            self.em, epilogue, spec.out_height, spec.out_width, spec.out_channels
+            self.em, epilogue, spec.out_height, spec.out_width, spec.out_channels, max(1, len(spec.levels))
         )
-        # Stride of a channel block in the packed weights.
-        self.block_stride = layout.kernel[0] * layout.segments * layout.steps * dots.lanes * dots.dot
 
-    def emit(self, kind: str) -> Any:
-        em, plan = self.em, self.plan
-        with em.loop("task", plan.strips * plan.parts, kind) as task:
-            strip_index = em.bind("strip", task // plan.parts)
-            part = em.bind("part", task % plan.parts)
-            top = em.bind("top", tirx.Min(strip_index * plan.rows, const(self.spec.out_height - plan.rows)))
-            slack = overread(self.layout)
-            strip = make_strip(em, self.spec, self.dots, self.data, top, plan.rows, self.copies, slack)
-            sums = self._window_sums(strip)
-            values = em.alloc("tile", "int32", plan.pixels * plan.blocks * self.dots.lanes)
-            # The sums of signed weights are made once a block of channels, so blocks stay outside there.
-            if plan.pixels_first and not self._shifted:
-                with self._tiles() as (y, x), self._channels(part) as (block, first):
-                    self._reduce(strip.at_channel(first), y, x, block, None, values)
-                    self._finish_tile(y, x, top, block, sums, values)
-            else:
-                with self._channels(part) as (block, first):
-                    start = self._weight_sums(block) if self._shifted else None
-                    with self._tiles() as (y, x):
-                        self._reduce(strip.at_channel(first), y, x, block, start, values)
-                        self._finish_tile(y, x, top, block, sums, values)
-        return em.finish()
+
+def _emit_task(function: _Function, batch: Batch, copies: bool, task: Expr) -> None:
+    """A strip of rows (all of them for each map of a larger batch) times a part of the channels."""
+    em, plan = function.em, batch.plans[0]
+    strip_index = em.bind("strip", task // plan.parts)
+    part = em.bind("part", task % plan.parts)
+    convs = [
+        _MapConv(function, level, plan, copies, strip_index)
+        for level, plan in zip(batch.members, batch.plans, strict=True)
+    ]
+    values = em.alloc("tile", "int32", max(c.plan.pixels for c in convs) * plan.blocks * function.dots.lanes)
+    first_conv = convs[0]
+    # The sums of signed weights are made once a block of channels, so blocks stay outside there.
+    if plan.pixels_first and not first_conv.shifted:
+        with first_conv.tiles() as (y, x), first_conv.channels(part) as (block, first):
+            first_conv.tile(y, x, block, first, None, values)
+        return
+    with first_conv.channels(part) as (block, first):
+        start = first_conv.weight_sums(block) if first_conv.shifted else None
+        for conv in convs:
+            with conv.tiles() as (y, x):
+                conv.tile(y, x, block, first, start, values)
+
+
+class _MapConv:
+    """Writes the code of one map in one task; the methods go from the outermost loop inwards."""
+
+    def __init__(
+        self, function: _Function, level: int, plan: Blocking, copies: bool, strip_index: Expr
+    ) -> None:
+        self.em, self.dots, self.layout = function.em, function.dots, function.layout
+        self.weights, self.bound = function.weights, function.bound
+        self.map = function.spec.maps[level]
+        self.level = const(level) if function.spec.levels else None
+        self.spec, self.plan = function.spec.alone(self.map), plan
+        # Stride of a channel block in the packed weights.
+        layout = self.layout
+        self.block_stride = layout.kernel[0] * layout.segments * layout.steps * layout.lanes * layout.dot
+        self.top = self.em.bind(
+            "top", tirx.Min(strip_index * plan.rows, const(self.spec.out_height - plan.rows))
+        )
+        slack, start = overread(layout), self.map.in_start
+        self.strip = make_strip(
+            self.em, self.spec, self.dots, function.data, self.top, plan.rows, copies, slack, start
+        )
+        self.sums = self._window_sums(self.strip)
+
+    def tile(self, y: Expr, x: Expr, block: Expr, first: Expr, start: Buffer | None, values: Buffer) -> None:
+        """One register tile: the reduction over input channels from `first` on, and its epilogue."""
+        self._reduce(self.strip.at_channel(first), y, x, block, start, values)
+        self._finish_tile(y, x, block, values)
 
     @contextmanager
-    def _tiles(self) -> Iterator[tuple[Expr, Expr]]:
+    def tiles(self) -> Iterator[tuple[Expr, Expr]]:
         """Loops over the register tiles of a strip: the strip's row and the column where each begins."""
         em, plan, width = self.em, self.plan, self.spec.out_width
         high, wide = plan.tile
@@ -109,7 +144,7 @@ class _BlockedConv:
             yield y, x
 
     @contextmanager
-    def _channels(self, part: Expr) -> Iterator[tuple[Expr, Expr]]:
+    def channels(self, part: Expr) -> Iterator[tuple[Expr, Expr]]:
         """Loops over a part's blocks of output channels: the first block and its first input channel."""
         em, plan, groups = self.em, self.plan, self.spec.group
         group_blocks = self.layout.blocks // groups
@@ -125,10 +160,10 @@ class _BlockedConv:
             yield block, group * self.layout.in_channels
 
     @property
-    def _shifted(self) -> bool:
+    def shifted(self) -> bool:
         return self.spec.input_signed and self.dots.offset != 0
 
-    def _weight_sums(self, block: Expr) -> Buffer:
+    def weight_sums(self, block: Expr) -> Buffer:
         """−offset·Σ weights of each output channel of the group: what the shifted samples added too much."""
         em, dots, plan = self.em, self.dots, self.plan
         start = em.alloc("start", "int32", plan.blocks * dots.lanes)
@@ -155,7 +190,7 @@ class _BlockedConv:
     def _window_sums(self, strip: Strip) -> Buffer | None:
         if not self.spec.odd:
             return None
-        correction = -self.layout.reduction * self.dots.offset if self._shifted else 0
+        correction = -self.layout.reduction * self.dots.offset if self.shifted else 0
         return window_sums(self.em, self.spec, strip, self.plan.rows, correction)
 
     def _sample_base(self, strip: Strip, y: Expr, x: Expr, ky: Expr, segment: Expr) -> Expr:
@@ -204,9 +239,7 @@ class _BlockedConv:
                 at = (p * plan.blocks + b) * lanes
                 em.store(values, const(at), load(acc, const(0), lanes), lanes)
 
-    def _finish_tile(
-        self, y: Expr, x: Expr, top: Expr, block: Expr, sums: Buffer | None, values: Buffer
-    ) -> None:
+    def _finish_tile(self, y: Expr, x: Expr, block: Expr, values: Buffer) -> None:
         """Epilogue of every value of the tile; channels that do not fill a vector go one by one."""
         em, plan, spec, lanes = self.em, self.plan, self.spec, self.dots.lanes
         full_blocks = spec.out_channels // lanes
@@ -216,13 +249,12 @@ class _BlockedConv:
             with em.loop("py", plan.tile[0]) as py, em.loop("px", plan.tile[1]) as px:
                 pixel = py * plan.tile[1] + px
                 value = load(values, (pixel * plan.blocks + b) * lanes + lane, count)
-                if sums is not None:
-                    window = load(sums, (y + py) * spec.out_width + x + px)
+                if self.sums is not None:
+                    window = load(self.sums, (y + py) * spec.out_width + x + px)
                     value = value * const(2, "int32", count) + (
                         window if count == 1 else tirx.Broadcast(window, count)
                     )
-                place = self.bound.at(top + y + py, x + px)
-                self.bound.emit(em, em.bind("v", value), place, channel, count)
+                self.bound.emit(em, em.bind("v", value), self._place(y + py, x + px), channel, count)
 
         with em.loop("b", plan.blocks) as b:
             channel = em.bind("channel", (block + b) * lanes)
@@ -232,3 +264,8 @@ class _BlockedConv:
             if rest:
                 with em.when(block + b >= full_blocks), em.loop("lane", rest) as lane:
                     pixels(b, channel + lane, lane, 1)
+
+    def _place(self, y: Expr, x: Expr) -> Place:
+        """The output pixel (y, x) of the strip."""
+        row = self.top + y
+        return Place(row * self.spec.out_width + (x + self.map.out_start), row, x, self.level)

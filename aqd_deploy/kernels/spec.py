@@ -6,7 +6,7 @@ are channels-last: uint8 [H, W, C] (batch 1), int32 streams [H, W, C].
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 
@@ -64,6 +64,10 @@ class ConvSpec:
             in_start += height * width
             out_start += out_height * out_width
         return tuple(found)
+
+    def alone(self, m: Map) -> ConvSpec:
+        """The convolution of `m`, one of `maps`, as if it were the only one."""
+        return replace(self, height=m.height, width=m.width, levels=())
 
     @property
     def out_height(self) -> int:

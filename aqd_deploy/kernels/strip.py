@@ -47,14 +47,16 @@ def make_strip(
     rows: int,
     copies: bool,
     slack: int,
+    start: int = 0,
 ) -> Strip:
     """The samples for output rows top … top + rows − 1, copied where `copies` says so.
 
-    `slack` samples may be read behind the last one of a copy.
+    The map begins at pixel `start` of `data`. `slack` samples may be read behind the last one of a copy.
     """
     line = spec.width * spec.in_channels
+    first = start * spec.in_channels
     if not copies:
-        return Strip(data, em.bind("origin", top * (spec.strides[0] * line)), line)
+        return Strip(data, em.bind("origin", top * (spec.strides[0] * line) + first), line)
     in_rows = (rows - 1) * spec.strides[0] + (spec.kernel[0] - 1) * spec.dilations[0] + 1
     columns = (spec.out_width - 1) * spec.strides[1] + (spec.kernel[1] - 1) * spec.dilations[1] + 1
     row_stride = columns * spec.in_channels
@@ -71,7 +73,7 @@ def make_strip(
         known = tirx.all(source >= 0, source < spec.height)
         with em.when(known):
             writer.pad(to, left)
-            writer.copy(to + left * spec.in_channels, source * line, inside * spec.in_channels)
+            writer.copy(to + left * spec.in_channels, source * line + first, inside * spec.in_channels)
             writer.pad(to + (left + inside) * spec.in_channels, right)
         with em.when(tirx.Not(known)):
             writer.pad(to, columns)
