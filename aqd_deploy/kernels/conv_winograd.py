@@ -62,7 +62,7 @@ def can_winograd(spec: ConvSpec, dots: Dots) -> bool:
 
 def winograd_layout(spec: ConvSpec, dots: Dots, plan: WinogradPlan) -> WinogradLayout:
     """The layout of the plan's transformed weights."""
-    return WinogradLayout(plan.form, spec.out_channels, spec.in_channels, dots.lanes, dots.dot)
+    return WinogradLayout(plan.form, spec.out_channels, spec.in_channels, dots.lanes, dots.dot, plan.blocks)
 
 
 def conv_winograd(spec: ConvSpec, epilogue: Epilogue, dots: Dots, threads: int, plan: WinogradPlan) -> Any:
@@ -104,8 +104,9 @@ class _WinogradConv:
         em, plan, lanes = self.em, self.plan, self.dots.lanes
         positions = self.form.positions
         groups = -(-self.total // plan.group)
-        items = -(-self.layout.blocks // plan.blocks)
+        items = self.layout.items
         share = -(-items // plan.parts)
+        sets = plan.group // plan.tiles
         with em.loop("task", groups * plan.parts, kind) as task:
             part = em.bind("part", task % plan.parts)
             first = em.bind(
@@ -120,24 +121,13 @@ class _WinogradConv:
             values = em.alloc("tile", "int32", self.outputs * plan.blocks * lanes)
             count = share if plan.parts == 1 else tirx.Min(const(share), items - part * share)
             with em.loop("item", count) as offset:
-                block = em.bind(
-                    "block",
-                    tirx.Min((part * share + offset) * plan.blocks, const(self.layout.blocks - plan.blocks)),
-                )
-                with (
-                    em.loop("position", positions) as position,
-                    em.loop("set", plan.group // plan.tiles) as s,
-                ):
-                    self._multiply(
-                        position,
-                        em.bind("row", position * plan.group + s * plan.tiles),
-                        block,
-                        samples,
-                        products,
-                    )
+                item = em.bind("item", part * share + offset)
+                with em.loop("position", positions) as position, em.loop("set", sets) as s:
+                    row = em.bind("row", position * plan.group + s * plan.tiles)
+                    self._multiply(position * items + item, row, samples, products)
                 with em.loop("t", self.count) as t:
                     self._gather(t, products, sums, values)
-                    self._finish(self._tile(first + t), block, values)
+                    self._finish(self._tile(first + t), item * plan.blocks, values)
         return em.finish()
 
     def _tile(self, index: Expr) -> _Tile:
@@ -264,24 +254,25 @@ class _WinogradConv:
                 value = value + load(vectors, o * wide + lane)
             em.store(sums, t * self.outputs + o, value)
 
-    def _multiply(self, position: Expr, row: Expr, block: Expr, samples: Buffer, products: Buffer) -> None:
-        """`tiles` × `blocks` accumulators over all input channels of one position."""
+    def _multiply(self, first: Expr, row: Expr, samples: Buffer, products: Buffer) -> None:
+        """`tiles` × `blocks` accumulators over all input channels; `first` is the position's item."""
         em, plan, dots, layout = self.em, self.plan, self.dots, self.layout
         lanes, vector = dots.lanes, dots.lanes * dots.dot
         accs = [
             [em.alloc("acc", "int32", lanes, "local") for _ in range(plan.blocks)] for _ in range(plan.tiles)
         ]
-        first = em.bind("first_block", position * layout.blocks + block)
+        item = em.bind("first_item", first)
         for b in range(plan.blocks):
-            raw = load(self.weights, layout.start_offset + (first + b) * (lanes * 4), lanes * 4)
+            at = layout.start_offset + (item * plan.blocks + b) * (lanes * 4)
+            raw = load(self.weights, at, lanes * 4)
             start = em.bind("start", tirx.reinterpret(f"int32x{lanes}", raw))
             for acc in accs:
                 em.store(acc[b], 0, start, lanes)
-        weight_base = em.bind("weight_base", first * (layout.steps * vector))
+        weight_base = em.bind("weight_base", item * (layout.steps * plan.blocks * vector))
         sample_base = em.bind("sample_base", row * self.spec.in_channels)
         with em.loop("k", layout.steps) as k:
             weights = [
-                em.bind("w", dots.weight(self.weights, weight_base + (k + b * layout.steps) * vector))
+                em.bind("w", dots.weight(self.weights, weight_base + (k * plan.blocks + b) * vector))
                 for b in range(plan.blocks)
             ]
             for j, acc_row in enumerate(accs):
@@ -336,6 +327,7 @@ class _WinogradConv:
         """Epilogue of the tile's outputs; channels that do not fill a vector go one by one."""
         em, plan, spec, lanes = self.em, self.plan, self.spec, self.dots.lanes
         full_blocks, rest = divmod(spec.out_channels, lanes)
+        padded = self.layout.channels != spec.out_channels
 
         def pixels(b: Expr, channel: Expr, lane: Expr, count: int) -> None:
             with em.loop("py", self.form.rows) as py, em.loop("px", self.form.columns) as px:
@@ -348,8 +340,8 @@ class _WinogradConv:
         with em.loop("b", plan.blocks) as b:
             channel = em.bind("channel", (block + b) * lanes)
             if full_blocks:
-                with em.when(block + b < full_blocks) if rest else em.always():
+                with em.when(block + b < full_blocks) if padded else em.always():
                     pixels(b, channel, const(0), lanes)
             if rest:
-                with em.when(block + b >= full_blocks), em.loop("lane", rest) as lane:
+                with em.when(tirx.EQ(block + b, full_blocks)), em.loop("lane", rest) as lane:
                     pixels(b, channel + lane, lane, 1)

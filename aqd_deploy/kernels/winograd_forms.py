@@ -152,14 +152,20 @@ class Form:
         return self.vertical.divisor * self.horizontal.divisor
 
     def base(self, weights: np.ndarray) -> np.ndarray:
-        """The weights that are transformed, int64: q = (w − 1)/2 where halved."""
-        wide = weights.astype(np.int64)
+        """The weights that are transformed, int16: q = (w − 1)/2 where halved."""
+        wide = weights.astype(np.int16)
         return (wide - 1) >> 1 if self.halved else wide
 
     def weigh(self, weights: np.ndarray) -> np.ndarray:
-        """int64 [rows + 2, columns + 2, ...] of weights [..., 3, 3]."""
-        lead = np.moveaxis(self.base(weights), (-2, -1), (0, 1))
-        return np.einsum("ai,bj,ij...->ab...", self.vertical.weigh_matrix, self.horizontal.weigh_matrix, lead)
+        """int16 [positions, ...] of weights int8 [..., 3, 3]."""
+        taps = np.ascontiguousarray(np.moveaxis(self.base(weights), (-2, -1), (0, 1)))
+        return np.stack(self.transform_weights([[taps[i, j] for j in range(3)] for i in range(3)]))
+
+    def transform_weights(self, taps: list[Values]) -> Values:
+        """The transformed weight of every position, row by row, of 3x3 taps."""
+        columns = [self.vertical.weigh([row[j] for row in taps]) for j in range(3)]
+        rows = zip(*columns, strict=True)
+        return [value for row in rows for value in self.horizontal.weigh(list(row))]
 
     def sample_range(self, lowest: int, highest: int) -> tuple[int, int]:
         """The interval of a transformed activation whose tile lies in [lowest, highest]."""
@@ -201,11 +207,10 @@ def _is_exact(form: Form, weights: np.ndarray, input_range: tuple[int, int]) -> 
     low, high = form.sample_range(min(input_range[0], 0), max(input_range[1], 0))
     if low < -128 or high > 127:
         return False
-    # The ninefold growth bounds most tensors without transforming them.
     transformed = form.weigh(weights)
     if transformed.min(initial=0) < -128 or transformed.max(initial=0) > 127:
         return False
-    largest = max(-low, high) * int(np.abs(transformed).sum(axis=3).max(initial=0))
+    largest = max(-low, high) * 127 * weights.shape[1]
     spread = (
         np.abs(form.vertical.gather_matrix).sum(1).max() * np.abs(form.horizontal.gather_matrix).sum(1).max()
     )
@@ -214,10 +219,12 @@ def _is_exact(form: Form, weights: np.ndarray, input_range: tuple[int, int]) -> 
 
 @dataclass(frozen=True)
 class WinogradLayout:
-    """Transformed weights int8 [positions, blocks, steps, lanes, dot], then int32 start values as bytes.
+    """Transformed weights int8 [positions, items, steps, blocks, lanes, dot], then int32 start values
+    [positions, items, blocks, lanes] as bytes; one flat int8 tensor.
 
-    The start value of a position and output channel is −128·Σ of its transformed weights: activations are
-    shifted by 128 to be unsigned. Zeros where channels are padded. `shape` is one flat tensor, int8.
+    An item is `blocks` vectors of output channels that meet a sample together. The start value of a position
+    and output channel is −128·Σ of its transformed weights: activations are shifted by 128 to be unsigned.
+    Zeros where channels are padded.
     """
 
     form: str
@@ -225,27 +232,29 @@ class WinogradLayout:
     in_channels: int
     lanes: int
     dot: int
+    blocks: int
 
     @property
     def steps(self) -> int:
         return -(-self.in_channels // self.dot)
 
     @property
-    def blocks(self) -> int:
-        return -(-self.out_channels // self.lanes)
+    def items(self) -> int:
+        return -(-self.out_channels // (self.lanes * self.blocks))
 
     @property
-    def position_bytes(self) -> int:
-        return self.blocks * self.steps * self.lanes * self.dot
+    def channels(self) -> int:
+        """Output channels with those that fill the last item."""
+        return self.items * self.blocks * self.lanes
 
     @property
     def start_offset(self) -> int:
-        """Where the start values begin; int32 [positions, blocks, lanes]."""
-        return FORMS[self.form].positions * self.position_bytes
+        """Where the start values begin."""
+        return FORMS[self.form].positions * self.channels * self.steps * self.dot
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return (self.start_offset + FORMS[self.form].positions * self.blocks * self.lanes * 4,)
+        return (self.start_offset + FORMS[self.form].positions * self.channels * 4,)
 
     def pack(self, weights: np.ndarray) -> np.ndarray:
         """Weights int8 [out, in, 3, 3] in this layout. Raises ShapeError on another shape."""
@@ -253,10 +262,10 @@ class WinogradLayout:
             expected = str((self.out_channels, self.in_channels, 3, 3))
             raise ShapeError("weights do not fit their layout", received=weights.shape, valid=expected)
         form = FORMS[self.form]
-        padded = np.zeros((form.positions, self.blocks * self.lanes, self.steps * self.dot), np.int64)
+        padded = np.zeros((form.positions, self.channels, self.steps * self.dot), np.int64)
         flat = form.weigh(weights).reshape(form.positions, self.out_channels, self.in_channels)
         padded[:, : self.out_channels, : self.in_channels] = flat
-        split = padded.reshape(form.positions, self.blocks, self.lanes, self.steps, self.dot)
-        products = split.transpose(0, 1, 3, 2, 4).astype(np.int8)
+        split = padded.reshape(form.positions, self.items, self.blocks, self.lanes, self.steps, self.dot)
+        products = split.transpose(0, 1, 4, 2, 3, 5).astype(np.int8)
         starts = (-128 * padded.sum(axis=2)).astype("<i4")
         return np.concatenate([products.reshape(-1), starts.reshape(-1).view(np.int8)])
