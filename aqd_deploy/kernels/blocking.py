@@ -33,6 +33,35 @@ ISSUE_WIDTH = 4
 LOADS_PER_CYCLE = 2
 # Storing one vector through an epilogue, in cycles.
 STORE_CYCLES = 12.0
+# Adding one vector of 16-bit sums to its 32-bit sums in memory.
+WIDEN_CYCLES = 1.5
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """How a reduction is cut where sums fit 16 bits for `Dots.partial_steps` steps only.
+
+    A run is a segment of a kernel row. Either a chunk is `runs` whole runs (parts = 1), or each run is cut
+    into `parts` chunks of `steps` steps; the last chunk may be shorter. `count` chunks in all.
+    """
+
+    runs: int
+    parts: int
+    steps: int
+    count: int
+
+
+def chunks(layout: WeightLayout, dots: Dots) -> Chunks:
+    """The fewest chunks of about equal size."""
+    runs, steps = layout.kernel[0] * layout.segments, layout.steps
+    if steps > dots.partial_steps:
+        parts = -(-steps // dots.partial_steps)
+        size = -(-steps // parts)
+        parts = -(-steps // size)
+        return Chunks(1, parts, size, runs * parts)
+    count = -(-runs // (dots.partial_steps // steps))
+    together = -(-runs // count)
+    return Chunks(together, 1, steps, -(-runs // together))
 
 
 @dataclass(frozen=True)
@@ -72,11 +101,13 @@ class Blocking:
 
 def choose_blocking(spec: ConvSpec, layout: WeightLayout, dots: Dots, threads: int, copies: bool) -> Blocking:
     """The blocking with the least estimated time on `threads` threads."""
-    return blockings(spec, layout, dots, threads, copies)[0]
+    return blockings(spec, layout, dots, threads, copies)[0][1]
 
 
-def blockings(spec: ConvSpec, layout: WeightLayout, dots: Dots, threads: int, copies: bool) -> list[Blocking]:
-    """Every blocking that fits, by estimated time on `threads` threads."""
+def blockings(
+    spec: ConvSpec, layout: WeightLayout, dots: Dots, threads: int, copies: bool
+) -> list[tuple[float, Blocking]]:
+    """(estimated cycles on `threads` threads, blocking) of every blocking that fits, the best first."""
     group_blocks = layout.blocks // spec.group
     tiles = register_tiles(spec, layout, dots)
     sample_bytes = 2 if dots.sample_dtype == "int16" else 1
@@ -102,7 +133,7 @@ def blockings(spec: ConvSpec, layout: WeightLayout, dots: Dots, threads: int, co
                 cost = rounds * (copy_cost + per_row * share * tile_cost)
                 found.append((cost, Blocking(rows, strips, parts, tile, blocks, pixels_first)))
     found.sort(key=lambda entry: entry[0])
-    return [plan for _, plan in found]
+    return found
 
 
 def register_tiles(
@@ -110,6 +141,8 @@ def register_tiles(
 ) -> list[tuple[tuple[int, int], int, float]]:
     """(tile, blocks, cycles) of every register tile that fits."""
     reduction = layout.kernel[0] * layout.segments * layout.steps
+    widenings = chunks(layout, dots).count if dots.partial_steps else 0
+    finish = STORE_CYCLES + widenings * WIDEN_CYCLES
     found = []
     for blocks in range(1, min(layout.blocks // spec.group, 6) + 1):
         pixel_limit = ((dots.registers - dots.spare_registers) // dots.width - blocks) // blocks
@@ -129,5 +162,5 @@ def register_tiles(
                     (pixels + blocks) / LOADS_PER_CYCLE,
                     blocks * dots.lanes * dots.dot / L2_BYTES_PER_CYCLE,
                 )
-                found.append(((high, wide), blocks, reduction * step + pixels * blocks * STORE_CYCLES))
+                found.append(((high, wide), blocks, reduction * step + products * finish))
     return found

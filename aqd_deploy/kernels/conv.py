@@ -14,12 +14,17 @@ from aqd_deploy.kernels.choice import Choice
 from aqd_deploy.kernels.conv_blocked import blocked_layout, can_block, conv_blocked
 from aqd_deploy.kernels.conv_depthwise import conv_depthwise, depthwise_layout, is_depthwise
 from aqd_deploy.kernels.conv_loops import conv_loops, loops_layout
-from aqd_deploy.kernels.dots import DOTS
+from aqd_deploy.kernels.conv_winograd import can_winograd, conv_winograd, winograd_layout
+from aqd_deploy.kernels.dots import dots_for
 from aqd_deploy.kernels.isa import Isa
 from aqd_deploy.kernels.layout import WeightLayout
 from aqd_deploy.kernels.level_blocking import largest
 from aqd_deploy.kernels.spec import ConvSpec, Epilogue
 from aqd_deploy.kernels.strip import needs_strip
+from aqd_deploy.kernels.winograd_forms import FORMS, WinogradLayout
+from aqd_deploy.kernels.winograd_plan import WinogradPlan, winograd_plans
+
+Layout = WeightLayout | WinogradLayout
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ class Kernel:
     """
 
     prim_func: Any
-    layout: WeightLayout
+    layout: Layout
     name: str
     why: str
     choice: Choice
@@ -47,14 +52,14 @@ class Family:
     """A kind of convolution kernel.
 
     `applies(spec, isa)` says why it can be used, "" where it cannot; `choices(spec, isa, threads)` lists what
-    it can be built with, the best by its cost model first; `build(spec, epilogue, isa, threads, choice)`
-    makes the function and its layout.
+    it can be built with, each with the cycles that its cost model estimates, the best first;
+    `build(spec, epilogue, isa, threads, choice)` makes the function and its layout.
     """
 
     name: str
     applies: Callable[[ConvSpec, Isa], str]
-    choices: Callable[[ConvSpec, Isa, int], list[Choice]]
-    build: Callable[[ConvSpec, Epilogue, Isa, int, Choice], tuple[Any, WeightLayout]]
+    choices: Callable[[ConvSpec, Isa, int], list[tuple[float, Choice]]]
+    build: Callable[[ConvSpec, Epilogue, Isa, int, Choice], tuple[Any, Layout]]
 
 
 def conv2d(
@@ -66,31 +71,25 @@ def conv2d(
     output, channels do not divide into groups, or `choice` is none of this convolution's.
     """
     _check(spec)
-    for family in FAMILIES:
-        why = family.applies(spec, isa)
-        if not why or (choice is not None and choice.family != family.name):
-            continue
-        choices = family.choices(spec, isa, threads)
-        if choice is not None and choice not in choices:
-            continue
-        chosen = choice or choices[0]
-        func, layout = family.build(spec, epilogue, isa, threads, chosen)
-        return Kernel(func, layout, f"{family.name}_{isa.value}", why, chosen)
-    raise ShapeError(
-        "no kernel is built this way",
-        received=str(choice),
-        valid="; ".join(str(c) for c in conv_choices(spec, isa, threads)[:3]),
-    )
+    choices = conv_choices(spec, isa, threads)
+    chosen = choice or choices[0]
+    if chosen not in choices:
+        valid = "; ".join(str(c) for c in choices[:3])
+        raise ShapeError("no kernel is built this way", received=str(chosen), valid=valid)
+    family = next(family for family in FAMILIES if family.name == chosen.family)
+    func, layout = family.build(spec, epilogue, isa, threads, chosen)
+    return Kernel(func, layout, f"{family.name}_{isa.value}", family.applies(spec, isa), chosen)
 
 
 def conv_choices(spec: ConvSpec, isa: Isa, threads: int) -> list[Choice]:
-    """Every way to build `spec`: the families that apply, each with its choices, the default first."""
-    return [
-        choice
+    """Every way to build `spec`, by estimated time: the first is the default."""
+    estimates = [
+        estimate
         for family in FAMILIES
         if family.applies(spec, isa)
-        for choice in family.choices(spec, isa, threads)
+        for estimate in family.choices(spec, isa, threads)
     ]
+    return [choice for _, choice in sorted(estimates, key=lambda estimate: estimate[0])]
 
 
 def _check(spec: ConvSpec) -> None:
@@ -108,9 +107,9 @@ def _check(spec: ConvSpec) -> None:
         )
 
 
-def _only(family: str) -> Callable[[ConvSpec, Isa, int], list[Choice]]:
-    """The choices of a family with nothing to tune."""
-    return lambda _spec, _isa, _threads: [Choice(family)]
+def _only(family: str) -> Callable[[ConvSpec, Isa, int], list[tuple[float, Choice]]]:
+    """The choices of a family with nothing to tune, which applies where no other does."""
+    return lambda _spec, _isa, _threads: [(0.0, Choice(family))]
 
 
 def _depthwise_applies(spec: ConvSpec, isa: Isa) -> str:
@@ -118,35 +117,59 @@ def _depthwise_applies(spec: ConvSpec, isa: Isa) -> str:
 
 
 def _blocked_applies(spec: ConvSpec, isa: Isa) -> str:
-    if not can_block(spec, DOTS[isa]):
+    if not can_block(spec, dots_for(spec, isa)):
         return ""
     return f"{spec.out_channels // spec.group} output channels a group: register tiles, packed weights"
 
 
-def _blocked_choices(spec: ConvSpec, isa: Isa, threads: int) -> list[Choice]:
-    dots = DOTS[isa]
+def _blocked_choices(spec: ConvSpec, isa: Isa, threads: int) -> list[tuple[float, Choice]]:
+    dots = dots_for(spec, isa)
     layout = blocked_layout(spec, dots)
     main = spec.alone(spec.maps[largest(spec)])
+    pixels = main.out_height * main.out_width
+    share = spec.out_height * spec.out_width / pixels
     return [
-        Choice.of("blocked", **plan.parameters())
-        for plan in blockings(main, layout, dots, threads, needs_strip(spec, layout, dots))
+        (cycles * share, Choice.of("blocked", **plan.parameters()))
+        for cycles, plan in blockings(main, layout, dots, threads, needs_strip(spec, layout, dots))
     ]
 
 
 def _build_blocked(
     spec: ConvSpec, epilogue: Epilogue, isa: Isa, threads: int, choice: Choice
-) -> tuple[Any, WeightLayout]:
-    dots = DOTS[isa]
+) -> tuple[Any, Layout]:
+    dots = dots_for(spec, isa)
     plan = Blocking.from_parameters(dict(choice.parameters))
     return conv_blocked(spec, epilogue, dots, threads, plan), blocked_layout(spec, dots)
 
 
-def _loops_applies(spec: ConvSpec, isa: Isa) -> str:
-    if is_depthwise(spec) or can_block(spec, DOTS[isa]):
+def _winograd_applies(spec: ConvSpec, isa: Isa) -> str:
+    if not can_winograd(spec, dots_for(spec, isa)):
         return ""
-    reason = (
-        f"groups of {spec.out_channels // spec.group} output channels do not fill {DOTS[isa].lanes} lanes"
-    )
+    form = FORMS[spec.winograd[0]]
+    saved = 9 * form.rows * form.columns / form.positions
+    return f"exact in 8 bits for these ranges: {saved:g} times fewer products"
+
+
+def _winograd_choices(spec: ConvSpec, isa: Isa, threads: int) -> list[tuple[float, Choice]]:
+    return [
+        (cycles, Choice.of("winograd", **plan.parameters()))
+        for cycles, plan in winograd_plans(spec, dots_for(spec, isa), threads)
+    ]
+
+
+def _build_winograd(
+    spec: ConvSpec, epilogue: Epilogue, isa: Isa, threads: int, choice: Choice
+) -> tuple[Any, Layout]:
+    dots = dots_for(spec, isa)
+    plan = WinogradPlan.from_parameters(dict(choice.parameters))
+    return conv_winograd(spec, epilogue, dots, threads, plan), winograd_layout(spec, dots, plan)
+
+
+def _loops_applies(spec: ConvSpec, isa: Isa) -> str:
+    if is_depthwise(spec) or can_block(spec, dots_for(spec, isa)):
+        return ""
+    lanes = dots_for(spec, isa).lanes
+    reason = f"groups of {spec.out_channels // spec.group} output channels do not fill {lanes} lanes"
     return reason + (" or have odd weights" if spec.odd else "")
 
 
@@ -160,6 +183,7 @@ FAMILIES = (
             depthwise_layout(spec, isa),
         ),
     ),
+    Family("winograd", _winograd_applies, _winograd_choices, _build_winograd),
     Family("blocked", _blocked_applies, _blocked_choices, _build_blocked),
     Family(
         "loops",

@@ -3,19 +3,20 @@ rows.
 
 Each task copies the input rows it needs into a padded strip (only where there is padding, or the samples must
 change their type), so the reduction has no border cases: for kernel row, segment and step, `blocks` weight
-vectors meet one broadcast sample a pixel. int8 input becomes uint8 by adding 128; the accumulators start at
-−128·Σ weights in return. Odd weights 2w+1 are 2·acc + the sum of the window, which is computed once a pixel.
+vectors meet one broadcast sample a pixel. int8 input becomes uint8 by adding an offset; the accumulators
+start at −offset·Σ weights in return. Odd weights 2w+1 are 2·acc + the sum of the window, which is computed
+once a pixel.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from tvm import tirx
 
-from aqd_deploy.kernels.blocking import Blocking, choose_blocking
+from aqd_deploy.kernels.blocking import Blocking, choose_blocking, chunks
 from aqd_deploy.kernels.dots import Dots
 from aqd_deploy.kernels.emit import Buffer, Emitter, Expr, const, load
 from aqd_deploy.kernels.epilogue import BoundEpilogue, Place, bind_epilogue
@@ -204,40 +205,118 @@ class _MapConv:
         self, strip: Strip, y: Expr, x: Expr, block: Expr, start: Buffer | None, values: Buffer
     ) -> None:
         """The accumulators of one tile, left in `values` [pixel, block, lane]."""
-        em, plan, dots, layout, spec = self.em, self.plan, self.dots, self.layout, self.spec
+        em, plan, dots, layout = self.em, self.plan, self.dots, self.layout
         lanes = dots.lanes
-        # One buffer an accumulator: each becomes a register.
-        accs = [
-            [em.alloc("acc", "int32", lanes, "local") for _ in range(plan.blocks)] for _ in range(plan.pixels)
-        ]
+        if dots.partial_steps:
+            self._reduce_partially(strip, y, x, block, start, values)
+            return
+        accs = self._accumulators("int32", lanes)
         for row in accs:
             for b, acc in enumerate(row):
-                first = const(0, "int32", lanes) if start is None else load(start, const(b * lanes), lanes)
-                em.store(acc, 0, first, lanes)
+                em.store(acc, 0, self._first(start, b), lanes)
         with em.loop("ky", layout.kernel[0]) as ky, em.loop("segment", layout.segments) as segment:
-            sample_base = em.bind("sample_base", self._sample_base(strip, y, x, ky, segment))
-            step_size = lanes * dots.dot
-            weight_base = em.bind(
-                "weight_base",
-                block * self.block_stride + (ky * layout.segments + segment) * (layout.steps * step_size),
-            )
+            bases = self._bases(strip, y, x, block, ky, segment)
             with em.loop("k", layout.steps) as k:
-                weights = [
-                    em.bind(
-                        "w", dots.weight(self.weights, weight_base + b * self.block_stride + k * step_size)
-                    )
-                    for b in range(plan.blocks)
-                ]
-                for p, row in enumerate(accs):
-                    py, px = divmod(p, plan.tile[1])
-                    offset = py * spec.strides[0] * strip.row_stride + px * spec.strides[1] * spec.in_channels
-                    sample = em.bind("s", dots.sample(strip.samples, sample_base + offset + k * dots.dot))
-                    for acc, weight in zip(row, weights, strict=True):
-                        em.store(acc, 0, dots.accumulate(load(acc, const(0), lanes), sample, weight), lanes)
+                for acc, sample, weight in self._products(strip, bases, k, accs):
+                    em.store(acc, 0, dots.accumulate(load(acc, const(0), lanes), sample, weight), lanes)
         for p, row in enumerate(accs):
             for b, acc in enumerate(row):
                 at = (p * plan.blocks + b) * lanes
                 em.store(values, const(at), load(acc, const(0), lanes), lanes)
+
+    def _reduce_partially(
+        self, strip: Strip, y: Expr, x: Expr, block: Expr, start: Buffer | None, values: Buffer
+    ) -> None:
+        """`_reduce` with 16-bit accumulators in the registers, added to `values` before they can overflow."""
+        em, plan, dots, layout = self.em, self.plan, self.dots, self.layout
+        lanes, wide = dots.lanes, 2 * dots.lanes
+        once = chunks(layout, dots).count == 1
+        places = [
+            (p, b, const((p * plan.blocks + b) * lanes))
+            for p in range(plan.pixels)
+            for b in range(plan.blocks)
+        ]
+        if not once:
+            for _, b, at in places:
+                em.store(values, at, self._first(start, b), lanes)
+        with self._chunk_loops() as runs:
+            accs = self._accumulators("int16", wide)
+            for row in accs:
+                for acc in row:
+                    em.store(acc, 0, const(0, "int16", wide), wide)
+            with runs() as (ky, segment, first, steps):
+                bases = self._bases(strip, y, x, block, ky, segment)
+                with em.loop("k", steps) as step:
+                    for acc, sample, weight in self._products(strip, bases, first + step, accs):
+                        em.store(acc, 0, dots.partial(load(acc, const(0), wide), sample, weight), wide)
+            for p, b, at in places:
+                so_far = self._first(start, b) if once else load(values, at, lanes)
+                em.store(values, at, dots.widen(so_far, load(accs[p][b], const(0), wide)), lanes)
+
+    @contextmanager
+    def _chunk_loops(self) -> Iterator[Callable[[], AbstractContextManager[tuple[Expr, Expr, Expr, Any]]]]:
+        """The loop over chunks of the reduction; yields the loop over the runs of steps in one chunk, which
+        yields kernel row, segment, first step and number of steps.
+        """
+        em, layout = self.em, self.layout
+        cut = chunks(layout, self.dots)
+        runs = layout.kernel[0] * layout.segments
+        with em.loop("chunk_run", -(-runs // cut.runs)) as outer, em.loop("chunk", cut.parts) as part:
+
+            @contextmanager
+            def inner() -> Iterator[tuple[Expr, Expr, Expr, Any]]:
+                count = (
+                    cut.runs if runs % cut.runs == 0 else tirx.Min(const(cut.runs), runs - outer * cut.runs)
+                )
+                steps: Any = cut.steps
+                if layout.steps % cut.steps:
+                    steps = em.bind("steps", tirx.Min(const(cut.steps), layout.steps - part * cut.steps))
+                with em.loop("run", count) as offset:
+                    run = em.bind("run", outer * cut.runs + offset)
+                    yield run // layout.segments, run % layout.segments, part * cut.steps, steps
+
+            yield inner
+
+    def _accumulators(self, dtype: str, lanes: int) -> list[list[Buffer]]:
+        """One buffer an accumulator, [pixel][block]: each becomes a register."""
+        return [
+            [self.em.alloc("acc", dtype, lanes, "local") for _ in range(self.plan.blocks)]
+            for _ in range(self.plan.pixels)
+        ]
+
+    def _first(self, start: Buffer | None, b: int) -> Expr:
+        """What the accumulators of block `b` of the tile start at."""
+        lanes = self.dots.lanes
+        return const(0, "int32", lanes) if start is None else load(start, const(b * lanes), lanes)
+
+    def _bases(
+        self, strip: Strip, y: Expr, x: Expr, block: Expr, ky: Expr, segment: Expr
+    ) -> tuple[Expr, Expr]:
+        """Where the samples of the tile's first pixel and the weights of its first block begin."""
+        em, layout = self.em, self.layout
+        samples = em.bind("sample_base", self._sample_base(strip, y, x, ky, segment))
+        run = (ky * layout.segments + segment) * (layout.steps * self.dots.vector_bytes)
+        return samples, em.bind("weight_base", block * self.block_stride + run)
+
+    def _products(
+        self, strip: Strip, bases: tuple[Expr, Expr], k: Expr, accs: list[list[Buffer]]
+    ) -> Iterator[tuple[Buffer, Expr, Expr]]:
+        """(accumulator, sample, weight) of every product of step `k`; each weight and sample loaded once."""
+        em, plan, dots, spec = self.em, self.plan, self.dots, self.spec
+        sample_base, weight_base = bases
+        weights = [
+            em.bind(
+                "w",
+                dots.weight(self.weights, weight_base + b * self.block_stride + k * dots.vector_bytes),
+            )
+            for b in range(plan.blocks)
+        ]
+        for p, row in enumerate(accs):
+            py, px = divmod(p, plan.tile[1])
+            offset = py * spec.strides[0] * strip.row_stride + px * spec.strides[1] * spec.in_channels
+            sample = em.bind("s", dots.sample(strip.samples, sample_base + offset + k * dots.dot))
+            for acc, weight in zip(row, weights, strict=True):
+                yield acc, sample, weight
 
     def _finish_tile(self, y: Expr, x: Expr, block: Expr, values: Buffer) -> None:
         """Epilogue of every value of the tile; channels that do not fill a vector go one by one."""

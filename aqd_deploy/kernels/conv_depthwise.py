@@ -18,7 +18,7 @@ from aqd_deploy.kernels.layout import WeightLayout
 from aqd_deploy.kernels.spec import ConvSpec, Epilogue
 from aqd_deploy.kernels.strip import make_strip
 
-LANES = {Isa.VNNI: 16, Isa.AVX2: 8, Isa.PORTABLE: 8}
+LANES = {isa: 16 if isa in (Isa.VNNI, Isa.AVX512) else 8 for isa in Isa}
 # Rows of output that one task computes from one padded copy.
 ROWS = 8
 

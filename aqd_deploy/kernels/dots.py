@@ -1,13 +1,37 @@
-"""The dot product of each instruction set, as the blocked convolution uses it."""
+"""The dot products of each instruction set, as the convolutions use them.
+
+`vpmaddubsw` multiplies u8 by s8 and adds two neighbouring products in 16 bits, *saturating*; a following
+16-bit addition wraps. Both are exact where the ranges of the operands prove it: with samples in [0, a] and
+weights in [w₀, w₁], any sum of 2n products lies in [2n·min(0, a·w₀), 2n·max(0, a·w₁)], so n steps may be
+accumulated in 16 bits before they are widened to 32 as long as this interval lies in [−2¹⁵, 2¹⁵ − 1]
+(`exact_steps`). For 4 bits (a = 15, |w| ≤ 15) that is 72 steps, for 2 bits (3, 3) 1820, for 8 bits none.
+int8 samples are made unsigned by subtracting the least value they can have, so their range does not grow.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import Enum
 
 from tvm import tirx
 
-from aqd_deploy.kernels.emit import Buffer, Expr, broadcast, convert, load
+from aqd_deploy.kernels.emit import Buffer, Expr, broadcast, const, convert, load, vector
 from aqd_deploy.kernels.isa import Isa
+from aqd_deploy.kernels.spec import ConvSpec
+
+# Fewer exact steps than this are widened at once: a trip through memory costs more than it saves.
+PARTIAL_STEPS = 8
+
+
+class Product(Enum):
+    """VPDPBUSD: four u8·s8 into 32 bits. PMADDUBSW: two u8·s8 into 16 bits, then `vpmaddwd` by ones.
+    PMADDWD: two 16-bit products into 32 bits. PLAIN: multiplication and addition.
+    """
+
+    VPDPBUSD = "vpdpbusd"
+    PMADDUBSW = "vpmaddubsw"
+    PMADDWD = "vpmaddwd"
+    PLAIN = "plain"
 
 
 @dataclass(frozen=True)
@@ -17,11 +41,13 @@ class Dots:
     `sample_dtype` is the type activations have in memory when they are multiplied ("" keeps the type of the
     input), `offset` what is added to int8 activations on the way there, `registers` how many vector registers
     accumulators, weights and one activation may fill; an accumulator or a weight vector takes `width` of
-    them. The costs choose blocks: `product_cycles` of the multipliers for one dot product, and the
-    micro-operations issued for one product, one weight vector and one sample.
+    them. `partial_steps`: steps that may be accumulated in 16 bits (0: accumulate in 32 bits at once). The
+    costs choose blocks: `product_cycles` of the vector ports for one dot product, and the micro-operations
+    issued for one product, one weight vector and one sample.
     """
 
     isa: Isa
+    product: Product
     lanes: int
     dot: int
     sample_dtype: str
@@ -33,74 +59,142 @@ class Dots:
     product_uops: int
     weight_uops: int
     sample_uops: int
+    partial_steps: int = 0
+
+    @property
+    def vector_bytes(self) -> int:
+        """Weights that one step of one block takes."""
+        return self.lanes * self.dot
 
     def sample(self, samples: Buffer, index: Expr) -> Expr:
         """`dot` neighbouring activations, in every lane."""
-        match self.isa:
-            case Isa.VNNI:
-                word = tirx.reinterpret("int32", load(samples, index, 4))
-                return tirx.reinterpret("int8x64", broadcast(word, 16))
-            case Isa.AVX2:
-                word = tirx.reinterpret("int32", load(samples, index, 2))
-                return tirx.reinterpret("int16x16", broadcast(word, 8))
-            case Isa.PORTABLE:
-                return broadcast(convert(load(samples, index), "int32"), self.lanes)
+        if self.product is Product.PLAIN:
+            return broadcast(convert(load(samples, index), "int32"), self.lanes)
+        word = tirx.reinterpret("int32", load(samples, index, self.dot))
+        return self.from_words(broadcast(word, self.lanes))
+
+    def from_words(self, words: Expr) -> Expr:
+        """int32 [lanes] that hold `dot` samples each, as the operand of `accumulate` and `partial`."""
+        dtype = "int16" if self.product is Product.PMADDWD else "int8"
+        return tirx.reinterpret(vector(dtype, self.vector_bytes), words)
 
     def weight(self, weights: Buffer, index: Expr) -> Expr:
         """The weights of one step: `lanes` channels with `dot` inputs each."""
-        match self.isa:
-            case Isa.VNNI:
-                return load(weights, index, 64)
-            case Isa.AVX2:
-                return convert(load(weights, index, 16), "int16", 16)
-            case Isa.PORTABLE:
-                return convert(load(weights, index, self.lanes), "int32", self.lanes)
+        value = load(weights, index, self.vector_bytes)
+        match self.product:
+            case Product.PMADDWD:
+                return convert(value, "int16", self.vector_bytes)
+            case Product.PLAIN:
+                return convert(value, "int32", self.lanes)
+            case _:
+                return value
 
     def accumulate(self, acc: Expr, sample: Expr, weight: Expr) -> Expr:
         """acc + the dot products, int32 in each lane."""
-        match self.isa:
-            case Isa.VNNI:
-                return tirx.call_llvm_pure_intrin(
-                    "int32x16", "llvm.x86.avx512.vpdpbusd.512", acc, sample, weight
-                )
-            case Isa.AVX2:
-                return acc + tirx.call_llvm_pure_intrin("int32x8", "llvm.x86.avx2.pmadd.wd", sample, weight)
-            case Isa.PORTABLE:
+        match self.product:
+            case Product.VPDPBUSD:
+                name = f"llvm.x86.avx512.vpdpbusd.{self.lanes * 32}"
+                return tirx.call_llvm_pure_intrin(vector("int32", self.lanes), name, acc, sample, weight)
+            case Product.PMADDUBSW:
+                return self.widen(acc, self._pairs(sample, weight))
+            case Product.PMADDWD:
+                return acc + self._pmaddwd(sample, weight)
+            case Product.PLAIN:
                 return acc + sample * weight
 
+    def partial(self, acc: Expr, sample: Expr, weight: Expr) -> Expr:
+        """acc + the sums of pairs, int16 [2·lanes]; exact for `partial_steps` steps from 0 on."""
+        return acc + self._pairs(sample, weight)
 
+    def widen(self, acc: Expr, partial: Expr) -> Expr:
+        """int32 acc + the pairs of the 16-bit sums."""
+        return acc + self._pmaddwd(partial, const(1, "int16", 2 * self.lanes))
+
+    def _pairs(self, sample: Expr, weight: Expr) -> Expr:
+        name = "llvm.x86.avx2.pmadd.ub.sw" if self.lanes == 8 else "llvm.x86.avx512.pmaddubs.w.512"
+        return tirx.call_llvm_pure_intrin(vector("int16", 2 * self.lanes), name, sample, weight)
+
+    def _pmaddwd(self, a: Expr, b: Expr) -> Expr:
+        name = "llvm.x86.avx2.pmadd.wd" if self.lanes == 8 else "llvm.x86.avx512.pmaddw.d.512"
+        return tirx.call_llvm_pure_intrin(vector("int32", self.lanes), name, a, b)
+
+
+def exact_steps(sample_high: int, weight_range: tuple[int, int]) -> int:
+    """n of the module's inequality for samples in [0, sample_high]: 0 where one step may already saturate."""
+    low = -2 * sample_high * min(0, weight_range[0])
+    high = 2 * sample_high * max(0, weight_range[1])
+    # A bound for weights that are all zero is never needed: one step more than any reduction has.
+    limits = [limit // size for limit, size in ((2**15, low), (2**15 - 1, high)) if size]
+    return min(limits, default=2**15)
+
+
+def sample_range(spec: ConvSpec) -> tuple[int, int]:
+    """The closed interval that holds every activation and every value of the padding."""
+    lo, hi = spec.input_range or ((-128, 127) if spec.input_signed else (0, 255))
+    if any(spec.pads):
+        values = spec.pad_values or (0,)
+        return min(lo, *values), max(hi, *values)
+    return lo, hi
+
+
+def dots_for(spec: ConvSpec, isa: Isa) -> Dots:
+    """The dot product for the operands of `spec`: that of `DOTS`, or `vpmaddubsw` where it is exact."""
+    narrow = NARROW.get(isa)
+    if narrow is None:
+        return DOTS[isa]
+    lo, hi = sample_range(spec)
+    offset = -lo if spec.input_signed and lo < 0 else 0
+    weights = spec.weight_range or (-128, 127)
+    # The ones that sum the windows of odd weights are weights too.
+    steps = exact_steps(hi + offset, (weights[0], max(weights[1], 1)))
+    if steps >= PARTIAL_STEPS:
+        return replace(narrow, offset=offset, partial_steps=steps)
+    if steps:
+        cycles, uops = narrow.product_cycles * 1.5, narrow.product_uops + 1
+        return replace(narrow, offset=offset, product_cycles=cycles, product_uops=uops)
+    return DOTS[isa]
+
+
+_VNNI = Dots(
+    Isa.VNNI,
+    Product.VPDPBUSD,
+    lanes=16,
+    dot=4,
+    sample_dtype="uint8",
+    offset=128,
+    registers=32,
+    spare_registers=1,
+    width=1,
+    product_cycles=0.5,
+    product_uops=1,
+    weight_uops=1,
+    sample_uops=1,
+)
+_AVX2 = Dots(
+    Isa.AVX2,
+    Product.PMADDWD,
+    lanes=8,
+    dot=2,
+    sample_dtype="int16",
+    offset=0,
+    registers=16,
+    spare_registers=2,
+    width=1,
+    product_cycles=0.67,
+    product_uops=2,
+    weight_uops=2,
+    sample_uops=1,
+)
+# Exact for operands of any range.
 DOTS = {
-    Isa.VNNI: Dots(
-        Isa.VNNI,
-        lanes=16,
-        dot=4,
-        sample_dtype="uint8",
-        offset=128,
-        registers=32,
-        spare_registers=1,
-        width=1,
-        product_cycles=0.5,
-        product_uops=1,
-        weight_uops=1,
-        sample_uops=1,
-    ),
-    Isa.AVX2: Dots(
-        Isa.AVX2,
-        lanes=8,
-        dot=2,
-        sample_dtype="int16",
-        offset=0,
-        registers=16,
-        spare_registers=2,
-        width=1,
-        product_cycles=0.67,
-        product_uops=2,
-        weight_uops=2,
-        sample_uops=1,
-    ),
+    Isa.VNNI: _VNNI,
+    Isa.AVX512: replace(_AVX2, isa=Isa.AVX512, lanes=16, registers=32, product_cycles=1.0),
+    Isa.AVXVNNI: replace(_VNNI, isa=Isa.AVXVNNI, lanes=8, registers=16),
+    Isa.AVX2: _AVX2,
     # Sixteen registers of 128 bits: a vector of eight lanes fills two.
     Isa.PORTABLE: Dots(
         Isa.PORTABLE,
+        Product.PLAIN,
         lanes=8,
         dot=1,
         sample_dtype="",
@@ -113,4 +207,11 @@ DOTS = {
         weight_uops=4,
         sample_uops=3,
     ),
+}
+# Exact where `exact_steps` says so.
+NARROW = {
+    isa: replace(
+        DOTS[isa], product=Product.PMADDUBSW, dot=4, sample_dtype="uint8", weight_uops=1, spare_registers=2
+    )
+    for isa in (Isa.AVX512, Isa.AVX2)
 }

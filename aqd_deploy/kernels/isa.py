@@ -6,13 +6,17 @@ from enum import Enum
 
 
 class Isa(Enum):
-    """Which dot product a kernel is built on; all give the same integers.
+    """Which instructions a kernel is built on; all give the same integers.
 
-    VNNI: AVX-512 VNNI, `vpdpbusd` (u8·s8, four products added, never saturating).
-    AVX2: 16-bit `vpmaddwd` after widening; `vpmaddubsw` saturates and is never used.
+    VNNI: AVX-512 VNNI, `vpdpbusd` on 512 bits (u8·s8, four products added, never saturating).
+    AVXVNNI: the same instruction on 256 bits, as CPUs without AVX-512 have it.
+    AVX512: AVX-512 BW without VNNI; AVX2: 256 bits. Both have two dot products: 8-bit `vpmaddubsw` where the
+    operands' ranges prove that nothing saturates, else 16-bit `vpmaddwd` after widening (`dots.dots_for`).
     PORTABLE: plain integer arithmetic for any CPU.
     """
 
     VNNI = "vnni"
+    AVX512 = "avx512"
+    AVXVNNI = "avxvnni"
     AVX2 = "avx2"
     PORTABLE = "portable"

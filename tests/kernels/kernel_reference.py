@@ -20,8 +20,22 @@ from aqd_deploy.kernels.spec import (
     StoreThreshold,
 )
 
-MCPU = {Isa.VNNI: "cascadelake", Isa.AVX2: "haswell", Isa.PORTABLE: "x86-64-v2"}
-CPU_FLAGS = {Isa.VNNI: "avx512_vnni", Isa.AVX2: "avx2", Isa.PORTABLE: "sse4_2"}
+MCPU = {
+    Isa.VNNI: "cascadelake",
+    Isa.AVX512: "skylake-avx512",
+    Isa.AVXVNNI: "cascadelake",
+    Isa.AVX2: "haswell",
+    Isa.PORTABLE: "x86-64-v2",
+}
+CPU_FLAGS = {
+    Isa.VNNI: "avx512_vnni",
+    Isa.AVX512: "avx512bw",
+    # The same instruction in another encoding: any CPU with 256-bit VNNI runs these kernels when they are
+    # compiled for it.
+    Isa.AVXVNNI: "avx512_vnni",
+    Isa.AVX2: "avx2",
+    Isa.PORTABLE: "sse4_2",
+}
 
 
 def host_runs(isa: Isa) -> bool:
