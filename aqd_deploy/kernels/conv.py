@@ -15,7 +15,7 @@ from aqd_deploy.kernels.conv_blocked import blocked_layout, can_block, conv_bloc
 from aqd_deploy.kernels.conv_depthwise import conv_depthwise, depthwise_layout, is_depthwise
 from aqd_deploy.kernels.conv_loops import conv_loops, loops_layout
 from aqd_deploy.kernels.conv_winograd import can_winograd, conv_winograd, winograd_layout
-from aqd_deploy.kernels.dots import dots_for
+from aqd_deploy.kernels.dots import DOTS, dots_for
 from aqd_deploy.kernels.isa import Isa
 from aqd_deploy.kernels.layout import WeightLayout
 from aqd_deploy.kernels.level_blocking import largest
@@ -45,6 +45,15 @@ class Kernel:
     @property
     def packed_shape(self) -> tuple[int, ...]:
         return self.layout.shape
+
+    def executed_macs(self, spec: ConvSpec) -> int:
+        """Multiply-accumulates that the kernel needs, without those on padded channels and outputs."""
+        inputs = spec.in_channels // spec.group * spec.out_channels
+        pixels = spec.out_height * spec.out_width
+        if isinstance(self.layout, WinogradLayout):
+            form = FORMS[self.layout.form]
+            return pixels * form.positions * inputs // (form.rows * form.columns)
+        return pixels * spec.kernel[0] * spec.kernel[1] * inputs
 
 
 @dataclass(frozen=True)
@@ -143,7 +152,7 @@ def _build_blocked(
 
 
 def _winograd_applies(spec: ConvSpec, isa: Isa) -> str:
-    if not can_winograd(spec, dots_for(spec, isa)):
+    if not can_winograd(spec, DOTS[isa]):
         return ""
     form = FORMS[spec.winograd[0]]
     saved = 9 * form.rows * form.columns / form.positions
@@ -153,14 +162,15 @@ def _winograd_applies(spec: ConvSpec, isa: Isa) -> str:
 def _winograd_choices(spec: ConvSpec, isa: Isa, threads: int) -> list[tuple[float, Choice]]:
     return [
         (cycles, Choice.of("winograd", **plan.parameters()))
-        for cycles, plan in winograd_plans(spec, dots_for(spec, isa), threads)
+        for cycles, plan in winograd_plans(spec, DOTS[isa], threads)
     ]
 
 
 def _build_winograd(
     spec: ConvSpec, epilogue: Epilogue, isa: Isa, threads: int, choice: Choice
 ) -> tuple[Any, Layout]:
-    dots = dots_for(spec, isa)
+    # Transformed operands have other ranges than the given ones.
+    dots = DOTS[isa]
     plan = WinogradPlan.from_parameters(dict(choice.parameters))
     return conv_winograd(spec, epilogue, dots, threads, plan), winograd_layout(spec, dots, plan)
 
