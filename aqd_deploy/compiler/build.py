@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from aqd_deploy.compiler.fusion import fuse
-from aqd_deploy.compiler.importer import import_graph
 from aqd_deploy.compiler.plan import Plan
+from aqd_deploy.compiler.planning import plan_model
 from aqd_deploy.errors import MissingExtraError, ModelFileError
 from aqd_deploy.runtime.container import FORMAT_VERSION, append_manifest, check_output, write_atomically
 from aqd_deploy.targets import Target, get
@@ -82,7 +81,7 @@ def compile_model(
     threads = threads or available_threads()
     stages = _Stages()
     with stages.timed("plan"):
-        plan = fuse(import_graph(int_model))
+        plan = plan_model(int_model)
     with stages.timed("import_compiler"):
         import tvm
 

@@ -20,7 +20,8 @@ Resize read by
 
 from __future__ import annotations
 
-import heapq
+from collections.abc import Hashable
+from dataclasses import replace
 
 import numpy as np
 
@@ -35,10 +36,9 @@ from aqd_deploy.compiler.plan import (
     Plan,
     Pointwise,
     Resize,
-    operation_inputs,
-    operation_outputs,
 )
 from aqd_deploy.compiler.ranges import activation_ranges, weight_range
+from aqd_deploy.compiler.schedule import in_order, live
 from aqd_deploy.errors import RangeError, UnsupportedModelError
 from aqd_deploy.kernels.spec import (
     AddBias,
@@ -53,6 +53,7 @@ from aqd_deploy.kernels.spec import (
     StoreStream,
     StoreThreshold,
 )
+from aqd_deploy.kernels.winograd_forms import exact_forms, may_winograd
 
 _CONVOLUTIONS = ("ConvInteger", "ConvOdd")
 _STORES = ("Requantize", "Threshold")
@@ -72,6 +73,7 @@ class _Fusion:
         self.weights: dict[str, np.ndarray] = {}
         self.types = dict(graph.types)
         self.ranges = activation_ranges(graph)
+        self.forms: dict[Hashable, tuple[str, ...]] = {}
 
     def plan(self) -> Plan:
         for node in self.graph.nodes:
@@ -83,7 +85,7 @@ class _Fusion:
                 self.operations.append(self._movement(node))
             else:
                 self.operations.append(self._pointwise(node))
-        operations = _schedule(_live(self.operations, self.graph.outputs), self.graph.inputs)
+        operations = in_order(live(self.operations, self.graph.outputs))
         used = {operation.weight for operation in operations if isinstance(operation, Conv)}
         weights = {name: value for name, value in self.weights.items() if name in used}
         return Plan(self.graph.inputs, self.graph.outputs, operations, self.types, weights)
@@ -119,9 +121,19 @@ class _Fusion:
             input_range=self.ranges.get(source),
             weight_range=weight_range(weight),
         )
+        if may_winograd(spec):
+            spec = replace(spec, winograd=self._winograd_forms(node.inputs[1], weight, spec.input_range))
         self.weights[node.inputs[1]] = weight
         epilogue, outputs = self._grow(node.output, steps, operands)
         return Conv(node.name, source, node.inputs[1], spec, epilogue, tuple(operands), outputs)
+
+    def _winograd_forms(
+        self, name: str, weight: np.ndarray, input_range: tuple[int, int] | None
+    ) -> tuple[str, ...]:
+        key = (name, input_range)
+        if key not in self.forms:
+            self.forms[key] = exact_forms(weight, input_range)
+        return self.forms[key]
 
     def _padding(self, node: Node) -> tuple[str, tuple[int, int, int, int], tuple[int, ...] | None]:
         """Input, pads and padding values of a convolution: rule 4 for PadImage."""
@@ -305,38 +317,3 @@ def _zero_point_bias(node: Node, weight: np.ndarray, zero: int) -> np.ndarray:
     if bias.min() < _INT32.min or bias.max() > _INT32.max:
         raise RangeError(f"the zero point of {node.name} leaves int32", received=int(np.abs(bias).max()))
     return bias.astype(np.int32)
-
-
-def _live(operations: list[Operation], outputs: list[str]) -> list[Operation]:
-    """The operations whose results reach a graph output."""
-    producer = {name: operation for operation in operations for name in operation_outputs(operation)}
-    live: set[int] = set()
-    pending = list(outputs)
-    while pending:
-        operation = producer.get(pending.pop())
-        if operation is not None and id(operation) not in live:
-            live.add(id(operation))
-            pending.extend(operation_inputs(operation))
-    return [operation for operation in operations if id(operation) in live]
-
-
-def _schedule(operations: list[Operation], inputs: list[str]) -> list[Operation]:
-    """Execution order: by data dependency, among ready operations the earliest in the file."""
-    producer = {name: i for i, operation in enumerate(operations) for name in operation_outputs(operation)}
-    waiting: dict[int, set[int]] = {}
-    readers: dict[int, list[int]] = {}
-    for i, operation in enumerate(operations):
-        waiting[i] = {producer[name] for name in operation_inputs(operation) if name not in inputs}
-        for needed in waiting[i]:
-            readers.setdefault(needed, []).append(i)
-    ready = [i for i, needed in waiting.items() if not needed]
-    heapq.heapify(ready)
-    ordered: list[Operation] = []
-    while ready:
-        i = heapq.heappop(ready)
-        ordered.append(operations[i])
-        for reader in readers.get(i, ()):
-            waiting[reader].discard(i)
-            if not waiting[reader]:
-                heapq.heappush(ready, reader)
-    return ordered

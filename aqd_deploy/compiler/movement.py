@@ -7,16 +7,33 @@ from typing import Any
 
 from tvm import tirx
 
-from aqd_deploy.compiler.plan import Concat, MaxPool, Pad, Pointwise, Resize, TensorType
-from aqd_deploy.kernels import pointwise
+from aqd_deploy.compiler.plan import (
+    Concat,
+    MaxPool,
+    Pad,
+    Pointwise,
+    Resize,
+    Stack,
+    TensorType,
+    ToChannelsFirst,
+    ToChannelsLast,
+    Unstack,
+)
+from aqd_deploy.kernels import pointwise, stack
 from aqd_deploy.kernels.emit import Emitter, const, load
 
-Movement = Pointwise | MaxPool | Resize | Pad | Concat
+Movement = Pointwise | MaxPool | Resize | Pad | Concat | Stack | Unstack | ToChannelsLast | ToChannelsFirst
 
 
 def label(op: Movement) -> str:
     """Name of the operation's TIR function, and of its row in the manifest."""
-    return type(op).__name__.lower()
+    match op:
+        case ToChannelsLast():
+            return "to_nhwc"
+        case ToChannelsFirst():
+            return "to_nchw"
+        case _:
+            return type(op).__name__.lower()
 
 
 def signature(op: Movement) -> Hashable:
@@ -30,8 +47,10 @@ def signature(op: Movement) -> Hashable:
             return ("resize", op.factors)
         case Pad():
             return ("pad", op.pads, op.values)
-        case Concat():
-            return ("concat",)
+        case Unstack() | ToChannelsFirst():
+            return (label(op), op.starts)
+        case _:
+            return (label(op),)
 
 
 def kernel(op: Movement, tensors: Mapping[str, TensorType], threads: int) -> Any:
@@ -40,6 +59,10 @@ def kernel(op: Movement, tensors: Mapping[str, TensorType], threads: int) -> Any
         parts = [tensors[name] for name in op.inputs]
         x = parts[0]
         return pointwise.concat(x.height, x.width, [part.channels for part in parts], x.dtype, threads)
+    if isinstance(op, Stack):
+        parts = [tensors[name] for name in op.inputs]
+        sizes = [(part.height, part.width) for part in parts]
+        return stack.stack(sizes, parts[0].channels, parts[0].dtype)
     x = tensors[op.input]
     match op:
         case Pointwise():
@@ -50,16 +73,14 @@ def kernel(op: Movement, tensors: Mapping[str, TensorType], threads: int) -> Any
             return pointwise.upsample(*x.shape, op.factors, x.dtype, threads)
         case Pad():
             return _pad(x, op.pads, op.values)
-
-
-def to_channels_last(info: TensorType, threads: int) -> Any:
-    """PrimFunc [1, C, H, W] → [H, W, C]."""
-    return pointwise.nchw_to_nhwc(*info.shape, info.dtype, threads)
-
-
-def to_channels_first(info: TensorType, threads: int) -> Any:
-    """PrimFunc [H, W, C] → [1, C, H, W]."""
-    return pointwise.nhwc_to_nchw(*info.shape, info.dtype, threads)
+        case ToChannelsLast():
+            return pointwise.nchw_to_nhwc(*x.shape, x.dtype, threads)
+        case Unstack() | ToChannelsFirst():
+            sizes = [(tensors[name].height, tensors[name].width) for name in op.outputs]
+            pixels = x.height * x.width
+            if isinstance(op, Unstack):
+                return stack.unstack(pixels, op.starts, sizes, x.channels, x.dtype)
+            return stack.to_channels_first(pixels, op.starts, sizes, x.channels, x.dtype, threads)
 
 
 def _pad(x: TensorType, pads: tuple[int, int, int, int], values: tuple[int, ...]) -> Any:

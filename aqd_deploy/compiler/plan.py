@@ -1,8 +1,8 @@
 """The compiler's own form of a network: a list of operations on channels-last tensors, each one kernel call.
 
-Made from integer ONNX by `aqd_deploy.compiler.fusion`, turned into Relax by
+Made from integer ONNX by `aqd_deploy.compiler.planning`, turned into Relax by
 `aqd_deploy.compiler.relax_module`. Tensors are named as in the ONNX file; batch is 1 everywhere, so a
-tensor is [H, W, C].
+tensor is [H, W, C]. Several maps of one tensor, a stack, are [pixels, 1, C].
 """
 
 from __future__ import annotations
@@ -109,12 +109,57 @@ class Concat:
     output: str
 
 
-Operation = Conv | Pointwise | MaxPool | Resize | Pad | Concat
+@dataclass(frozen=True)
+class Stack:
+    """Copies maps one after the other into one tensor [pixels, 1, C]."""
+
+    name: str
+    inputs: tuple[str, ...]
+    output: str
+
+
+@dataclass(frozen=True)
+class Unstack:
+    """Copies maps out of a stack; `starts` are their first pixels."""
+
+    name: str
+    input: str
+    starts: tuple[int, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ToChannelsLast:
+    """A network input [1, C, H, W] → the tensor `output`; `input` is `border(output)`."""
+
+    name: str
+    input: str
+    output: str
+
+
+@dataclass(frozen=True)
+class ToChannelsFirst:
+    """Maps of `input` that begin at pixels `starts` → network outputs [1, C, H, W] (`border`)."""
+
+    name: str
+    input: str
+    starts: tuple[int, ...]
+    outputs: tuple[str, ...]
+
+
+Operation = (
+    Conv | Pointwise | MaxPool | Resize | Pad | Concat | Stack | Unstack | ToChannelsLast | ToChannelsFirst
+)
+
+
+def border(name: str) -> str:
+    """Name of the [1, C, H, W] form of the network's input or output `name`."""
+    return f"{name}:nchw"
 
 
 def operation_inputs(operation: Operation) -> list[str]:
     """Names of the tensors an operation reads."""
-    if isinstance(operation, Concat):
+    if isinstance(operation, Concat | Stack):
         return list(operation.inputs)
     names = [operation.input]
     if isinstance(operation, Conv | Pointwise):
@@ -124,18 +169,21 @@ def operation_inputs(operation: Operation) -> list[str]:
 
 def operation_outputs(operation: Operation) -> list[str]:
     """Names of the tensors an operation writes."""
-    if isinstance(operation, Conv | Pointwise):
+    if isinstance(operation, Conv | Pointwise | Unstack | ToChannelsFirst):
         return list(operation.outputs)
     return [operation.output]
 
 
 @dataclass
 class Plan:
-    """Operations in execution order, the type of every tensor, the int8 weights [O, I, kh, kw] by name."""
+    """Operations in execution order, the type of every tensor, the int8 weights [O, I, kh, kw] by name.
+
+    `slices`: tensors that exist only as maps of a stack: its name and their first pixel in it.
+    """
 
     inputs: list[str]
     outputs: list[str]
     operations: list[Operation]
     tensors: dict[str, TensorType]
     weights: dict[str, np.ndarray]
-    notes: dict[str, str] = field(default_factory=dict)
+    slices: dict[str, tuple[str, int]] = field(default_factory=dict)

@@ -19,26 +19,28 @@ from aqd_deploy.compiler import movement
 from aqd_deploy.compiler.plan import (
     Concat,
     Conv,
-    MaxPool,
     Operand,
     Operation,
-    Pad,
     Plan,
     Pointwise,
-    Resize,
+    Stack,
+    ToChannelsFirst,
+    border,
     operation_inputs,
     operation_outputs,
 )
 from aqd_deploy.compiler.weights import EncodedWeight, encode
-from aqd_deploy.kernels.conv import Kernel, conv2d
+from aqd_deploy.kernels.conv import Kernel, Layout, conv2d
 from aqd_deploy.kernels.isa import Isa
-from aqd_deploy.kernels.layout import WeightLayout
 from aqd_deploy.kernels.unpack import unpack_func
 
 
 @dataclass(frozen=True)
 class Layer:
-    """What became of one operation: kernel family, the reason for it, cost and weight width."""
+    """What became of one operation: kernel family, the reason for it, cost and weight width.
+
+    `macs` are the convolution's multiply-accumulates, `executed_macs` those that the kernel does for them.
+    """
 
     name: str
     operation: str
@@ -46,6 +48,7 @@ class Layer:
     why: str
     output: tuple[int, int, int]
     macs: int = 0
+    executed_macs: int = 0
     weight_bits: int = 0
 
 
@@ -73,7 +76,7 @@ class _Builder:
         self.functions: dict[Hashable, Any] = {}
         self.kernels: dict[Hashable, Kernel] = {}
         self.constants: dict[Hashable, Any] = {}
-        self.prepared: dict[Hashable, tuple[Any, EncodedWeight, WeightLayout]] = {}
+        self.prepared: dict[Hashable, tuple[Any, EncodedWeight, Layout]] = {}
         self.result = BuiltModule(None)
         self.values: dict[str, Any] = {}
 
@@ -102,7 +105,9 @@ class _Builder:
         spec = op.spec
         macs = spec.out_height * spec.out_width * int(np.prod(weight.shape))
         output = (spec.out_height, spec.out_width, spec.out_channels)
-        layer = Layer(op.name, "conv", kernel.name, kernel.why, output, macs, weight.bits)
+        layer = Layer(
+            op.name, "conv", kernel.name, kernel.why, output, macs, kernel.executed_macs(spec), weight.bits
+        )
         self.result.layers.append(layer)
         return key
 
@@ -126,28 +131,12 @@ class _Builder:
         parameters = images + [variable for variable, _, _ in self.prepared.values()]
         with block.function("main", parameters, {"num_input": len(images)}):
             with block.dataflow():
-                for name, image in zip(plan.inputs, images, strict=True):
-                    self._emit_input(name, image)
+                self.values.update(zip(map(border, plan.inputs), images, strict=True))
                 for op, key in zip(plan.operations, keys, strict=True):
                     self._emit_operation(op, key)
-                outputs = [self._emit_output(name) for name in plan.outputs]
+                outputs = [self.values[border(name)] for name in plan.outputs]
                 result = block.emit_output(relax.Tuple(outputs))
             block.emit_func_output(result)
-
-    def _emit_input(self, name: str, image: Any) -> None:
-        info = self.plan.tensors[name]
-        function = self._function(
-            ("to_channels_last", info), lambda: movement.to_channels_last(info, self.threads), "to_nhwc"
-        )
-        self.values[name] = self._call(function, [image], [name])[0]
-
-    def _emit_output(self, name: str) -> Any:
-        info = self.plan.tensors[name]
-        function = self._function(
-            ("to_channels_first", info), lambda: movement.to_channels_first(info, self.threads), "to_nchw"
-        )
-        out = relax.TensorType(info.nchw, info.dtype)
-        return self.block.emit(relax.call_tir(function, [self.values[name]], out))
 
     def _emit_operation(self, op: Operation, key: Hashable) -> None:
         if isinstance(op, Conv):
@@ -158,20 +147,23 @@ class _Builder:
         else:
             types = self.plan.tensors
             inputs = tuple(types[name] for name in operation_inputs(op))
+            outputs = tuple(types[name] for name in operation_outputs(op))
             function = self._function(
-                (movement.signature(op), inputs),
+                (movement.signature(op), inputs, outputs),
                 lambda: movement.kernel(op, types, self.threads),
                 movement.label(op),
             )
-            arguments = [self.values[name] for name in (op.inputs if isinstance(op, Concat) else (op.input,))]
+            sources = op.inputs if isinstance(op, Concat | Stack) else (op.input,)
+            arguments = [self.values[name] for name in sources]
             if isinstance(op, Pointwise):
                 arguments += [self._operand(v) for v in op.operands]
-        outputs = operation_outputs(op)
-        for name, value in zip(outputs, self._call(function, arguments, outputs), strict=True):
-            self.values[name] = value
+        names = operation_outputs(op)
+        infos = [self.plan.tensors[name] for name in names]
+        first = isinstance(op, ToChannelsFirst)
+        types = [relax.TensorType(info.nchw if first else info.shape, info.dtype) for info in infos]
+        self.values.update(zip(names, self._call(function, arguments, types), strict=True))
 
-    def _call(self, function: Any, arguments: list[Any], outputs: list[str]) -> list[Any]:
-        types = [relax.TensorType(self.plan.tensors[n].shape, self.plan.tensors[n].dtype) for n in outputs]
+    def _call(self, function: Any, arguments: list[Any], types: list[Any]) -> list[Any]:
         if len(types) == 1:
             return [self.block.emit(relax.call_tir(function, arguments, types[0]))]
         result = self.block.emit(relax.call_tir(function, arguments, types))
@@ -205,7 +197,7 @@ class _Builder:
                 result = block.emit_output(relax.Tuple(tensors))
             block.emit_func_output(result)
 
-    def _unpack(self, weight: EncodedWeight, layout: WeightLayout) -> Any:
+    def _unpack(self, weight: EncodedWeight, layout: Layout) -> Any:
         recipe = (weight.shape, weight.bits, weight.offset, weight.step, layout)
         return self._function(("unpack", recipe), lambda: unpack_func(*recipe), "unpack")
 
@@ -217,6 +209,6 @@ class _Builder:
             self.block.emit_func_output(result)
 
 
-def _movement_layer(op: Pointwise | MaxPool | Resize | Pad | Concat, plan: Plan) -> Layer:
+def _movement_layer(op: movement.Movement, plan: Plan) -> Layer:
     output = plan.tensors[operation_outputs(op)[0]].shape
     return Layer(op.name, movement.label(op), "loops", "no multiply-accumulates", output)

@@ -90,13 +90,11 @@ class Program:
     def profile(self, repeats: int = 5) -> list[tuple[str, float]]:
         """(name, seconds) of every kernel call of `main` in order, the best of `repeats` runs.
 
-        Names are those of the manifest's layers; the calls around them reorder inputs and outputs.
+        Names are those of the manifest's layers.
         """
         arguments = [*self._arguments(self.random_inputs()), *self._prepared]
         self._set_threads()
-        names = [info.name for info in self.inputs]
-        names += [layer["name"] for layer in self.manifest["program"]["layers"]]
-        names += [info.name for info in self.outputs]
+        names = [layer["name"] for layer in self.manifest["program"]["layers"]]
         runs = []
         for _ in range(repeats):
             clock = _CallClock()

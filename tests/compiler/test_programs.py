@@ -81,7 +81,8 @@ def test_manifest(tiny_program):
     assert program["target"]["kernels"] == "portable"
     digest = hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
     assert program["sha256"]["integer_model"] == digest
-    assert {layer["operation"] for layer in program["layers"]} == {"conv", "maxpool", "pointwise", "concat"}
+    operations = {"conv", "maxpool", "pointwise", "concat", "stack", "to_nhwc", "to_nchw"}
+    assert {layer["operation"] for layer in program["layers"]} == operations
     assert all(layer["kernel"] and layer["why"] for layer in program["layers"])
     assert program["memory"]["bytes"] > 0
     assert set(program["compile_seconds"]) == {
