@@ -18,7 +18,7 @@ from aqd_deploy.kernels.dots import Dots
 from aqd_deploy.kernels.emit import Buffer, Emitter, Expr, broadcast, const, convert, load
 from aqd_deploy.kernels.epilogue import Place, bind_epilogue
 from aqd_deploy.kernels.spec import ConvSpec, Epilogue
-from aqd_deploy.kernels.winograd_forms import FORMS, WinogradLayout
+from aqd_deploy.kernels.winograd_forms import FORMS, WinogradLayout, may_winograd
 from aqd_deploy.kernels.winograd_plan import WinogradPlan
 
 # Transforms and window sums take channels in vectors of this many at least.
@@ -48,13 +48,10 @@ class _Tile:
 
 
 def can_winograd(spec: ConvSpec, dots: Dots) -> bool:
-    """3x3, stride 1, zero padding, some exact form, and a dot product of unsigned by signed bytes."""
+    """Some exact form, whole vectors of input channels, a dot product of unsigned by signed bytes."""
     return (
         bool(spec.winograd)
-        and (spec.kernel, spec.strides, spec.dilations) == ((3, 3), (1, 1), (1, 1))
-        and spec.group == 1
-        and not spec.odd
-        and not any(spec.pad_values or ())
+        and may_winograd(spec)
         and spec.in_channels % CHANNELS == 0
         and (dots.dot, dots.sample_dtype) == (4, "uint8")
     )

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from aqd_deploy.errors import ShapeError
+from aqd_deploy.kernels.spec import ConvSpec
 
 Values = list[Any]
 
@@ -188,6 +189,15 @@ FORMS = {
         Form("f2x2_halved", 2, 2, True),
     )
 }
+
+
+def may_winograd(spec: ConvSpec) -> bool:
+    """3x3, stride 1, one group, zero padding, plain weights: the geometry that the forms compute."""
+    return (
+        (spec.kernel, spec.strides, spec.dilations, spec.group) == ((3, 3), (1, 1), (1, 1), 1)
+        and not spec.odd
+        and not any(spec.pad_values or ())
+    )
 
 
 def exact_forms(weights: np.ndarray, input_range: tuple[int, int] | None) -> tuple[str, ...]:
