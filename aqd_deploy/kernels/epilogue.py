@@ -1,8 +1,5 @@
 """What follows the accumulators, written lane by lane: steps (bias, ReLU, multiply-shift, skip-add) and
-stores.
-
-64-bit products are written as sext(int32)·sext(int32), the form that instruction selection turns into one
-widening multiplication; shifts are arithmetic, so every result is the integer of docs/integer-dialect.md.
+stores. `fixed_point` has the multiply-shifts; every result is the integer of docs/integer-dialect.md.
 """
 
 from __future__ import annotations
@@ -11,14 +8,18 @@ from dataclasses import dataclass, field
 
 from tvm import tirx
 
+from aqd_deploy.kernels import fixed_point
 from aqd_deploy.kernels.emit import Buffer, Emitter, Expr, const, convert, load
+from aqd_deploy.kernels.fixed_point import Lanes, Rows
 from aqd_deploy.kernels.spec import (
     AddBias,
     Epilogue,
     MultiplyShift,
     Relu,
+    Scaling,
     SkipAdd,
     Step,
+    Store,
     StoreRequantize,
     StoreStream,
     StoreThreshold,
@@ -56,69 +57,79 @@ class BoundEpilogue:
         """The pixel (y, x) of an output that is one map."""
         return Place(y * self.width + x, y, x)
 
+    @property
+    def rows(self) -> Rows:
+        """The rows of the parameters."""
+        return Rows(self.channels, self.levels)
+
     def emit(self, em: Emitter, value: Expr, place: Place, channel: Expr, lanes: int) -> None:
-        """Applies everything to int32 `value`: `lanes` channels from `channel` on of the pixel at `place`."""
-        c = channel
-        if place.level is not None:
-            c = em.bind("parameter", place.level * self.channels + channel)
+        """Applies everything to int32 `value`: `lanes` channels from `channel` on of the pixel at `place`.
+
+        `channel` is a multiple of `lanes`.
+        """
+        at = self._parameter_lanes(em, place, channel, lanes)
         for step, params in zip(self.epilogue.steps, self.step_params, strict=True):
-            value = em.bind("v", self._step(step, params, value, place, channel, c, lanes))
+            value = em.bind("v", self._step(em, step, params, value, place, channel, at))
         position = em.bind("at", place.pixel * self.channels + channel)
         for store, params, output in zip(self.epilogue.stores, self.store_params, self.outputs, strict=True):
-            em.store(output, position, self._stored(store, params, value, c, lanes), lanes)
+            em.store(output, position, self._stored(em, store, params, value, at), lanes)
+
+    def _parameter_lanes(self, em: Emitter, place: Place, channel: Expr, lanes: int) -> Lanes:
+        if place.level is None:
+            return Lanes(channel, channel, lanes)
+        row = em.bind("parameter", place.level * self.channels + channel)
+        if self.channels % 2 == 0:
+            return Lanes(row, row, lanes)
+        return Lanes(row, em.bind("pair", place.level * (self.channels + 1) + channel), lanes)
 
     def _step(
-        self, step: Step, params: list[Buffer], value: Expr, place: Place, channel: Expr, c: Expr, lanes: int
+        self,
+        em: Emitter,
+        step: Step,
+        params: list[Buffer],
+        value: Expr,
+        place: Place,
+        channel: Expr,
+        at: Lanes,
     ) -> Expr:
         match step:
             case AddBias():
-                return value + load(params[0], c, lanes)
+                return value + load(params[0], at.row, at.count)
             case Relu():
-                return tirx.Max(value, const(0, "int32", lanes))
+                return tirx.Max(value, const(0, "int32", at.count))
             case MultiplyShift():
-                return convert(multiply_shift(value, params, c, lanes), "int32", lanes)
+                return self._scaled(em, value, step.scaling, params, at)
             case SkipAdd():
                 pixel, up = place.pixel, step.upsample
                 if up != 1:
                     pixel = place.y // up * (self.width // up) + place.x // up
-                other = load(params[0], pixel * self.channels + channel, lanes)
+                other = load(params[0], pixel * self.channels + channel, at.count)
+                split = 1 + fixed_point.parameter_count(step.self_scaling)
                 if not step.self_identity:
-                    value = convert(multiply_shift(value, params[1:4], c, lanes), "int32", lanes)
+                    value = self._scaled(em, value, step.self_scaling, params[1:split], at)
                 if not step.other_identity:
-                    other = convert(multiply_shift(other, params[4:7], c, lanes), "int32", lanes)
+                    other = self._scaled(em, other, step.other_scaling, params[split:], at)
                 return value + other
 
-    def _stored(
-        self,
-        store: StoreStream | StoreRequantize | StoreThreshold,
-        params: list[Buffer],
-        value: Expr,
-        c: Expr,
-        lanes: int,
-    ) -> Expr:
+    def _scaled(self, em: Emitter, value: Expr, scaling: Scaling, params: list[Buffer], at: Lanes) -> Expr:
+        return fixed_point.multiply_shift(em, value, scaling, params, self.rows, at)
+
+    def _stored(self, em: Emitter, store: Store, params: list[Buffer], value: Expr, at: Lanes) -> Expr:
+        lanes = at.count
         match store:
             case StoreStream():
                 return value
             case StoreRequantize():
-                wide = multiply_shift(value, params, c, lanes)
-                clipped = tirx.Min(
-                    tirx.Max(wide, const(store.lo, "int64", lanes)), const(store.hi, "int64", lanes)
-                )
-                return convert(clipped, store.dtype, lanes)
+                limits = (store.lo, store.hi)
+                level = fixed_point.requantized(em, value, store.scaling, params, self.rows, at, limits)
+                return convert(level, store.dtype, lanes)
             case StoreThreshold():
-                signed = value * load(params[0], c, lanes)
+                signed = value * load(params[0], at.row, lanes)
                 total = const(store.lo, "int32", lanes)
                 for k in range(store.steps):
-                    reached = signed >= load(params[1], c + k * (self.levels * self.channels), lanes)
+                    reached = signed >= load(params[1], at.row + k * self.rows.count, lanes)
                     total = total + tirx.Select(reached, const(1, "int32", lanes), const(0, "int32", lanes))
                 return convert(total, store.dtype, lanes)
-
-
-def multiply_shift(value: Expr, params: list[Buffer], c: Expr, lanes: int) -> Expr:
-    """(value·c + B) >> d as int64; `params` are c int32, B int64, d int32, each [C]."""
-    factor, addend, shift = (load(p, c, lanes) for p in params)
-    product = convert(value, "int64", lanes) * convert(factor, "int64", lanes)
-    return tirx.shift_right(product + addend, convert(shift, "int64", lanes))
 
 
 def bind_epilogue(
@@ -126,47 +137,43 @@ def bind_epilogue(
 ) -> BoundEpilogue:
     """Declares the parameters in the order of `spec.Epilogue`: steps, stores, outputs."""
     bound = BoundEpilogue(epilogue, height, width, channels, levels)
+    rows = bound.rows
     for step in epilogue.steps:
-        bound.step_params.append(_step_parameters(em, step, height, width, channels, levels))
+        bound.step_params.append(_step_parameters(em, step, height, width, rows))
     for store in epilogue.stores:
-        bound.store_params.append(_store_parameters(em, store, levels * channels))
+        bound.store_params.append(_store_parameters(em, store, rows))
     for store in epilogue.stores:
         dtype = "int32" if isinstance(store, StoreStream) else store.dtype
         bound.outputs.append(em.parameter("out", (height, width, channels), dtype))
     return bound
 
 
-def _multiply_shift_parameters(em: Emitter, channels: int) -> list[Buffer]:
-    return [
-        em.parameter("c", (channels,), "int32"),
-        em.parameter("B", (channels,), "int64"),
-        em.parameter("d", (channels,), "int32"),
-    ]
-
-
-def _step_parameters(
-    em: Emitter, step: Step, height: int, width: int, channels: int, levels: int
-) -> list[Buffer]:
-    rows = levels * channels
+def _step_parameters(em: Emitter, step: Step, height: int, width: int, rows: Rows) -> list[Buffer]:
     match step:
         case AddBias():
-            return [em.parameter("bias", (rows,), "int32")]
+            return [em.parameter("bias", (rows.count,), "int32")]
         case Relu():
             return []
         case MultiplyShift():
-            return _multiply_shift_parameters(em, rows)
+            return fixed_point.declare(em, step.scaling, rows)
         case SkipAdd(upsample=up):
-            other = em.parameter("other", (height // up, width // up, channels), "int32")
-            return [other, *_multiply_shift_parameters(em, rows), *_multiply_shift_parameters(em, rows)]
+            other = em.parameter("other", (height // up, width // up, rows.channels), "int32")
+            mine, theirs = step.self_scaling, step.other_scaling
+            return [
+                other,
+                *fixed_point.declare(em, mine, rows),
+                *fixed_point.declare(em, theirs, rows),
+            ]
 
 
-def _store_parameters(
-    em: Emitter, store: StoreStream | StoreRequantize | StoreThreshold, channels: int
-) -> list[Buffer]:
+def _store_parameters(em: Emitter, store: Store, rows: Rows) -> list[Buffer]:
     match store:
         case StoreStream():
             return []
         case StoreRequantize():
-            return _multiply_shift_parameters(em, channels)
+            return fixed_point.declare(em, store.scaling, rows)
         case StoreThreshold(steps=steps):
-            return [em.parameter("sign", (channels,), "int32"), em.parameter("T", (steps, channels), "int32")]
+            return [
+                em.parameter("sign", (rows.count,), "int32"),
+                em.parameter("T", (steps, rows.count), "int32"),
+            ]

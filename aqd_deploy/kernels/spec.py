@@ -86,6 +86,24 @@ class ConvSpec:
 
 
 @dataclass(frozen=True)
+class Scaling:
+    """How (v·c + B) >> d is computed and how its constants are passed; `kernels.scaling` chooses it.
+
+    `form`: "general" takes any constants. The others are exact for the constants and operands that they were
+    chosen for: "shift" (v << k) + B, "narrow" in 32 bits, "wide" 64-bit products of which the bits d … d + 31
+    are taken, "high" of which the upper halves are taken and shifted on. `lower` and `upper`: v is first
+    clamped per channel from below and from above; a requantization has no other clip then.
+    """
+
+    form: str = "general"
+    lower: bool = False
+    upper: bool = False
+
+
+GENERAL = Scaling()
+
+
+@dataclass(frozen=True)
 class AddBias:
     """v += bias; parameters: bias int32 [C]."""
 
@@ -97,7 +115,9 @@ class Relu:
 
 @dataclass(frozen=True)
 class MultiplyShift:
-    """v = (v·c + B) >> d; parameters: c int32 [C], B int64 [C], d int32 [C]."""
+    """v = (v·c + B) >> d; parameters: c int32 [C], B int64 [C], d int32 [C], or those of `scaling`."""
+
+    scaling: Scaling = GENERAL
 
 
 @dataclass(frozen=True)
@@ -105,14 +125,16 @@ class SkipAdd:
     """v = ms(v; ca, Ba, da) + ms(other; cb, Bb, db).
 
     Parameters: other int32 [H/upsample, W/upsample, C], then ca int32, Ba int64, da int32, cb int32,
-    Bb int64, db int32, each [C]. `upsample` is the nearest upsampling fused into the read of `other`.
-    `self_identity` and `other_identity`: that side is c=1, B=0, d=0 in every channel (its three parameters
-    are still passed).
+    Bb int64, db int32, each [C], or those of `self_scaling` and `other_scaling`. `upsample` is the nearest
+    upsampling fused into the read of `other`. `self_identity` and `other_identity`: that side is c=1, B=0,
+    d=0 in every channel (its three parameters are still passed).
     """
 
     upsample: int = 1
     self_identity: bool = False
     other_identity: bool = False
+    self_scaling: Scaling = GENERAL
+    other_scaling: Scaling = GENERAL
 
 
 Step = AddBias | Relu | MultiplyShift | SkipAdd
@@ -125,11 +147,14 @@ class StoreStream:
 
 @dataclass(frozen=True)
 class StoreRequantize:
-    """Store clip((v·c + B) >> d, lo, hi); parameters: c int32 [C], B int64 [C], d int32 [C]."""
+    """Store clip((v·c + B) >> d, lo, hi); parameters: c int32 [C], B int64 [C], d int32 [C], or those of
+    `scaling`.
+    """
 
     lo: int
     hi: int
     dtype: str = "uint8"
+    scaling: Scaling = GENERAL
 
 
 @dataclass(frozen=True)
