@@ -58,7 +58,14 @@ LLVM_TO_CPUINFO = {
     "lse": "atomics",
 }
 # From the most to the least capable: the first that the host satisfies is its profile.
-_HOST_ORDER = ("cascadelake", "x86-64-v4", "x86-64-v3", "x86-64-v2")
+_HOST_ORDER = ("cascadelake", "x86-64-v4", "alderlake", "x86-64-v3", "x86-64-v2")
+# Instruction sets of the kernels, the fastest first, and the features that their programs may use.
+_KERNELS = (
+    ("vnni", {"avx512_vnni", "avx512f", "avx512bw", "avx512vl"}),
+    ("avxvnni", {"avx_vnni", "avx2"}),
+    ("avx512", {"avx512f", "avx512bw", "avx512vl"}),
+    ("avx2", {"avx2"}),
+)
 
 
 @dataclass(frozen=True)
@@ -80,11 +87,11 @@ class Target:
 
     @property
     def kernels(self) -> str:
-        """The kernel family that the features allow: `vnni`, `avx2` or `portable`."""
+        """The instruction set of the kernels that the features allow: `vnni`, `avxvnni`, `avx512`, `avx2` or
+        `portable` (`kernels.isa.Isa`).
+        """
         have = set(self.features)
-        if {"avx512_vnni", "avx512f", "avx512bw", "avx512vl"} <= have:
-            return "vnni"
-        return "avx2" if "avx2" in have else "portable"
+        return next((name for name, needed in _KERNELS if needed <= have), "portable")
 
     def tvm(self) -> dict[str, Any]:
         """The TVM target as the dictionary that `tvm.target.Target` takes."""

@@ -32,6 +32,7 @@ def command(
 
     device = targets.get(target)
     from aqd_deploy.compiler import compile_model
+    from aqd_deploy.compiler.lower import complete_target
     from aqd_deploy.frontends.kinds import kind_of
     from aqd_deploy.integer.files import load_onnx
     from aqd_deploy.passes.pipeline import lower
@@ -40,7 +41,10 @@ def command(
     if kind_of(proto) != "integer":
         progress("lowering")
         proto = lower(proto, numerics=numerics, shape=shape).model
+    device = complete_target(device)
     progress(f"compiling for {device.name} ({device.kernels} kernels)")
+    if device.kernels == "portable":
+        progress("the kernels know no instructions of this target: portable arithmetic, exact but slower")
     report = compile_model(proto, output, target=device, threads=threads, source=model)
     if as_json:
         print_json({

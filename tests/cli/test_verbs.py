@@ -199,11 +199,19 @@ def test_targets(call):
     assert call("targets", "show", "x86-64-v3")["cpu"] == "x86-64-v3"
 
 
+def test_a_cpu_without_own_kernels_gets_the_portable_path_and_is_told(integer_file, tmp_path, capsys):
+    command = ["compile", str(integer_file), "-o", str(tmp_path / "m.so"), "--target", "llvm -mcpu=nehalem"]
+    assert invoke([*command, "--json"]) == 0
+    captured = capsys.readouterr()
+    assert "the kernels know no instructions of this target: portable arithmetic" in captured.err
+    assert json.loads(captured.out)["program"]["target"]["kernels"] == "portable"
+
+
 def test_doctor(call):
     document = call("doctor")
     states = {entry["package"]: entry["state"] for entry in document["requirements"] if not entry["extra"]}
     assert states["onnxruntime"] == "ok"
-    assert document["kernels"] in ("vnni", "avx2", "portable")
+    assert document["kernels"] in ("vnni", "avx512", "avxvnni", "avx2", "portable")
 
 
 def test_doctor_fails_where_a_requirement_is_missing(monkeypatch, capsys):

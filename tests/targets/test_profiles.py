@@ -24,7 +24,14 @@ def test_each_profile_includes_the_one_before_it():
 
 @pytest.mark.parametrize(
     ("name", "kernels"),
-    [("x86-64-v2", "portable"), ("x86-64-v3", "avx2"), ("x86-64-v4", "avx2"), ("cascadelake", "vnni")],
+    [
+        ("x86-64-v2", "portable"),
+        ("x86-64-v3", "avx2"),
+        ("alderlake", "avxvnni"),
+        ("x86-64-v4", "avx512"),
+        ("cascadelake", "vnni"),
+        ("llvm -mtriple=aarch64-linux-gnu -mcpu=cortex-a76", "portable"),
+    ],
 )
 def test_kernels_follow_from_the_features(name, kernels):
     assert targets.get(name).kernels == kernels
@@ -35,6 +42,7 @@ def test_host_is_the_most_capable_profile_that_fits():
     assert targets.detect_host(cpu(V3 - {"avx2"})).profile == "x86-64-v2"
     vnni = frozenset(targets.get("cascadelake").features) | {"amx_tile"}
     assert targets.detect_host(cpu(vnni)).profile == "cascadelake"
+    assert targets.detect_host(cpu(V3 | {"avx_vnni", "sha_ni"})).profile == "alderlake"
 
 
 def test_host_without_a_profile_is_refused():
@@ -52,7 +60,7 @@ def test_unknown_name_lists_the_nearest():
 
 
 def test_unlike_name_lists_all():
-    with pytest.raises(TargetError, match=r"valid: host, cascadelake, x86-64-v2"):
+    with pytest.raises(TargetError, match=r"valid: host, alderlake, cascadelake, x86-64-v2"):
         targets.get("qqq")
 
 
