@@ -2,13 +2,12 @@
 
 A task transforms the inputs of a group of tiles into 8-bit samples (shifted by 128 to be unsigned; the start
 values of the packed weights take that back), multiplies position by position, and transforms the products
-back into outputs for the epilogue. Additions in 8 bits may wrap: what comes out is proven to fit. Tiles that
-reach over the border of their map are read through a patch with zeros; their outside outputs are not stored.
+back into outputs for the epilogue. Additions in 8 bits may wrap: what comes out is proven to fit. Tiles may
+reach over the border of their map: zeros are read there, and nothing is stored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,8 +25,6 @@ CHANNELS = 16
 SHIFT = 128
 # 1/3 modulo 2^32: exact for multiples of 3.
 THIRD = 0xAAAAAAAB
-
-Pixel = Callable[[int, int, Expr, int], Expr]
 
 
 @dataclass(frozen=True)
@@ -76,6 +73,8 @@ class _WinogradConv:
         self.layout = winograd_layout(spec, dots, plan)
         self.high, self.wide = self.form.vertical.size, self.form.horizontal.size
         self.outputs = self.form.rows * self.form.columns
+        full = dots.lanes * dots.dot
+        self.lanes = full if spec.in_channels % full == 0 else CHANNELS
         self.tiles = [
             (-(-m.out_height // self.form.rows), -(-m.out_width // self.form.columns)) for m in spec.maps
         ]
@@ -157,49 +156,39 @@ class _WinogradConv:
         )
 
     def _spread(self, tile: _Tile, t: Expr, samples: Buffer, sums: Buffer | None, patch: Buffer) -> None:
-        """Transforms one tile of the input, straight from it or, at a border, through the patch."""
+        """Transforms one tile of the input; its patch holds zeros where the tile leaves the map."""
         em, channels = self.em, self.spec.in_channels
         top = em.bind("top", tile.y - self.spec.pads[0])
         left = em.bind("left", tile.x - self.spec.pads[1])
-        origin = em.bind("origin", (tile.in_start + top * tile.width + left) * channels)
-        line = em.bind("line", tile.width * channels)
-        whole = em.bind(
-            "whole",
-            tirx.all(top >= 0, left >= 0, top + self.high <= tile.height, left + self.wide <= tile.width),
-        )
-
-        def inner(i: int, j: int, c: Expr, lanes: int) -> Expr:
-            return self._unsigned(load(self.data, origin + i * line + (j * channels + c), lanes), lanes)
-
-        def patched(i: int, j: int, c: Expr, lanes: int) -> Expr:
-            return load(patch, (i * self.wide + j) * channels + c, lanes)
-
-        with em.when(whole):
-            self._transform(inner, t, samples, sums)
-        with em.when(tirx.Not(whole)):
-            with em.loop("py", self.high) as i, em.loop("px", self.wide) as j:
-                known = tirx.all(top + i >= 0, top + i < tile.height, left + j >= 0, left + j < tile.width)
-                to = em.bind("to", (i * self.wide + j) * channels)
-                source = em.bind("source", origin + i * line + j * channels)
-                with em.loop("c", channels // CHANNELS) as c:
-                    at = to + c * CHANNELS
-                    em.store(patch, at, const(0, "uint8", CHANNELS), CHANNELS)
-                    with em.when(known):
-                        pixel = load(self.data, source + c * CHANNELS, CHANNELS)
-                        em.store(patch, at, self._unsigned(pixel, CHANNELS), CHANNELS)
-            self._transform(patched, t, samples, sums)
+        with em.loop("py", self.high) as i, em.loop("px", self.wide) as j:
+            y, x = em.bind("iy", top + i), em.bind("ix", left + j)
+            known = em.bind("known", tirx.all(y >= 0, y < tile.height, x >= 0, x < tile.width))
+            to = em.bind("to", (i * self.wide + j) * channels)
+            source = em.bind("source", (tile.in_start + y * tile.width + x) * channels)
+            with em.when(known), em.loop("c", channels // self.lanes) as c:
+                pixel = load(self.data, source + c * self.lanes, self.lanes)
+                em.store(patch, to + c * self.lanes, self._unsigned(pixel, self.lanes), self.lanes)
+            with em.when(tirx.Not(known)), em.loop("c", channels // self.lanes) as c:
+                em.store(patch, to + c * self.lanes, const(0, "uint8", self.lanes), self.lanes)
+        self._transform(patch, t, samples)
+        if sums is not None:
+            self._window_sums(patch, t, sums)
 
     def _unsigned(self, value: Expr, lanes: int) -> Expr:
         """The same bits: sums in 8 bits wrap alike."""
         return tirx.reinterpret(f"uint8x{lanes}", value) if self.spec.input_signed else value
 
-    def _transform(self, pixel: Pixel, t: Expr, samples: Buffer, sums: Buffer | None) -> None:
-        em, form, channels = self.em, self.form, self.spec.in_channels
-        full = self.dots.lanes * self.dots.dot
-        lanes = full if channels % full == 0 else CHANNELS
+    def _transform(self, patch: Buffer, t: Expr, samples: Buffer) -> None:
+        em, form, channels, lanes = self.em, self.form, self.spec.in_channels, self.lanes
         with em.loop("c", channels // lanes) as block:
             c = em.bind("c", block * lanes)
-            tile = [[em.bind("d", pixel(i, j, c, lanes)) for j in range(self.wide)] for i in range(self.high)]
+            tile = [
+                [
+                    em.bind("d", load(patch, (i * self.wide + j) * channels + c, lanes))
+                    for j in range(self.wide)
+                ]
+                for i in range(self.high)
+            ]
             columns = [self._bound(form.vertical.spread([row[j] for row in tile])) for j in range(self.wide)]
             shift = const(SHIFT, "uint8", lanes)
             for i in range(self.high):
@@ -208,15 +197,13 @@ class _WinogradConv:
                     position = i * self.wide + j
                     at = (position * self.plan.group + t) * channels + c
                     em.store(samples, at, value + shift, lanes)
-        if sums is not None:
-            self._window_sums(pixel, t, sums, lanes)
 
     def _bound(self, values: list[Expr]) -> list[Expr]:
         return [self.em.bind("e", value) for value in values]
 
-    def _window_sums(self, pixel: Pixel, t: Expr, sums: Buffer, lanes: int) -> None:
+    def _window_sums(self, patch: Buffer, t: Expr, sums: Buffer) -> None:
         """Sum over the window and all channels, of every output pixel of the tile."""
-        em, dots = self.em, self.dots
+        em, dots, lanes, channels = self.em, self.dots, self.lanes, self.spec.in_channels
         wide = dots.lanes
         totals = [
             [em.alloc("total", "int32", wide, "local") for _ in range(self.wide)] for _ in range(self.high)
@@ -225,17 +212,18 @@ class _WinogradConv:
             for total in row:
                 em.store(total, 0, const(0, "int32", wide), wide)
         ones = const(1, "int8", dots.lanes * dots.dot)
-        with em.loop("c", self.spec.in_channels // lanes) as block:
+        with em.loop("c", channels // lanes) as block:
             c = em.bind("c", block * lanes)
             for i, row in enumerate(totals):
                 for j, total in enumerate(row):
                     so_far = load(total, const(0), wide)
+                    at = em.bind("at", (i * self.wide + j) * channels + c)
                     if lanes == dots.lanes * dots.dot:
-                        signed = tirx.reinterpret(f"int8x{lanes}", pixel(i, j, c, lanes))
-                        so_far = dots.accumulate(so_far, signed, ones)
+                        sample = tirx.reinterpret(f"int8x{lanes}", load(patch, at, lanes))
+                        so_far = dots.accumulate(so_far, sample, ones)
                     else:
                         for part in range(0, lanes, wide):
-                            so_far = so_far + convert(pixel(i, j, c + part, wide), "int32", wide)
+                            so_far = so_far + convert(load(patch, at + part, wide), "int32", wide)
                     em.store(total, 0, so_far, wide)
         vectors = em.alloc("window_vectors", "int32", self.outputs * wide)
         for y in range(self.form.rows):

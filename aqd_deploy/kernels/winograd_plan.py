@@ -92,7 +92,8 @@ def _cycles(spec: ConvSpec, form: Form, dots: Dots, threads: int, plan: Winograd
     """Cycles of the busiest thread."""
     vector = dots.lanes * dots.dot
     groups = -(-tile_count(spec, form) // plan.group)
-    items = -(-(-(-spec.out_channels // dots.lanes) // plan.blocks) // plan.parts)
+    blocks = -(-spec.out_channels // dots.lanes)
+    items = -(-blocks // (plan.blocks * plan.parts))
     steps = -(-spec.in_channels // dots.dot)
     products = plan.tiles * plan.blocks
     step = STEP_CYCLES + max(products * dots.product_cycles, (plan.tiles + plan.blocks) / 2)
