@@ -77,10 +77,9 @@ def kernel(op: Movement, tensors: Mapping[str, TensorType], threads: int) -> Any
             return pointwise.nchw_to_nhwc(*x.shape, x.dtype, threads)
         case Unstack() | ToChannelsFirst():
             sizes = [(tensors[name].height, tensors[name].width) for name in op.outputs]
-            pixels = x.height * x.width
             if isinstance(op, Unstack):
-                return stack.unstack(pixels, op.starts, sizes, x.channels, x.dtype)
-            return stack.to_channels_first(pixels, op.starts, sizes, x.channels, x.dtype, threads)
+                return stack.unstack(x.height, op.starts, sizes, x.channels, x.dtype)
+            return stack.to_channels_first(x.shape, op.starts, sizes, x.dtype, threads)
 
 
 def _pad(x: TensorType, pads: tuple[int, int, int, int], values: tuple[int, ...]) -> Any:

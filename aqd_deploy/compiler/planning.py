@@ -1,4 +1,4 @@
-"""Integer ONNX → the plan that is compiled: import, fusion, stacked levels, borders, schedule."""
+"""Integer ONNX → the plan that is compiled: import, fusion, stacked levels, borders, schedule, arithmetic."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import onnx
 
+from aqd_deploy.compiler.arithmetic import specialise
 from aqd_deploy.compiler.fusion import fuse
 from aqd_deploy.compiler.importer import import_graph
 from aqd_deploy.compiler.levels import stack_levels
@@ -19,7 +20,7 @@ def plan_model(int_model: onnx.ModelProto) -> Plan:
     Raises UnsupportedModelError, ShapeError or RangeError for a model outside the dialect.
     """
     plan = add_borders(stack_levels(fuse(import_graph(int_model))))
-    return replace(plan, operations=in_order(plan.operations))
+    return specialise(replace(plan, operations=in_order(plan.operations)))
 
 
 def add_borders(plan: Plan) -> Plan:

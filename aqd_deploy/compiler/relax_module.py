@@ -145,12 +145,12 @@ class _Builder:
             weight = self.prepared[key][0]
             arguments = [self.values[op.input], weight, *(self._operand(v) for v in op.operands)]
         else:
-            types = self.plan.tensors
-            inputs = tuple(types[name] for name in operation_inputs(op))
-            outputs = tuple(types[name] for name in operation_outputs(op))
+            tensors = self.plan.tensors
+            inputs = tuple(tensors[name] for name in operation_inputs(op))
+            outputs = tuple(tensors[name] for name in operation_outputs(op))
             function = self._function(
                 (movement.signature(op), inputs, outputs),
-                lambda: movement.kernel(op, types, self.threads),
+                lambda: movement.kernel(op, tensors, self.threads),
                 movement.label(op),
             )
             sources = op.inputs if isinstance(op, Concat | Stack) else (op.input,)

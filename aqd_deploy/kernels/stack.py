@@ -47,16 +47,16 @@ def _copy(em: Emitter, source: Buffer, first: Expr, out: Buffer, to: Expr, count
 
 
 def to_channels_first(
-    pixels: int,
+    shape: tuple[int, int, int],
     starts: Sequence[int],
     sizes: Sequence[tuple[int, int]],
-    channels: int,
     dtype: str,
     threads: int,
 ) -> Any:
-    """(data [pixels, 1, C], out [1, C, H, W] …): the maps of `sizes` that begin at pixels `starts`."""
+    """(data `shape`, [H, W, C] or a stack [pixels, 1, C]; out [1, C, H, W] …): the maps of `sizes` that begin at pixels `starts`."""
     em = Emitter()
-    data = em.parameter("data", (pixels, 1, channels), dtype)
+    channels = shape[2]
+    data = em.parameter("data", shape, dtype)
     outs = [em.parameter(f"out{i}", (1, channels, h, w), dtype) for i, (h, w) in enumerate(sizes)]
     with em.loop("worker", threads, "parallel" if threads > 1 else "serial") as worker:
         for start, out, (height, width) in zip(starts, outs, sizes, strict=True):
