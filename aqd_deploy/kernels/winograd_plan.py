@@ -16,14 +16,22 @@ from aqd_deploy.kernels.spec import ConvSpec
 from aqd_deploy.kernels.winograd_forms import FORMS, Form
 
 _NAMES = tuple(FORMS)
+# What the weights of a position and item may take of a first-level cache of 32 KiB, and how much longer a
+# step takes beyond.
+WEIGHT_BYTES = 20 * 1024
+MISS_FACTOR = 1.1
 # What samples and products of a group may take of a second-level cache of 1 MiB.
-GROUP_BYTES = 900 * 1024
+GROUP_BYTES = 832 * 1024
 # Cycles to bring a vector through an epilogue, and for one vector of additions in a transform.
 STORE_CYCLES = 12.0
 TRANSFORM_CYCLES = 0.75
 # Bytes a cycle from the third-level cache, where weights lie between groups.
 L3_BYTES_PER_CYCLE = 6.0
-STEP_CYCLES = 0.75
+# The part of that time that does not hide behind the multipliers.
+WEIGHT_SHARE = 0.1
+STEP_CYCLES = 0.5
+# What a load costs although the multipliers decide.
+LOAD_CYCLES = 0.05
 # Starting and ending the loop over steps, in cycles.
 SET_CYCLES = 30.0
 
@@ -96,7 +104,10 @@ def _cycles(spec: ConvSpec, form: Form, dots: Dots, threads: int, plan: Winograd
     items = -(-blocks // (plan.blocks * plan.parts))
     steps = -(-spec.in_channels // dots.dot)
     products = plan.tiles * plan.blocks
-    step = STEP_CYCLES + max(products * dots.product_cycles, (plan.tiles + plan.blocks) / 2)
+    loads = plan.tiles + plan.blocks
+    step = STEP_CYCLES + max(products * dots.product_cycles, loads / 2) + loads * LOAD_CYCLES
+    if steps * plan.blocks * vector > WEIGHT_BYTES:
+        step *= MISS_FACTOR
     multiply = form.positions * (plan.group / plan.tiles) * (steps * step + SET_CYCLES)
     weights = form.positions * steps * plan.blocks * vector / L3_BYTES_PER_CYCLE
     outputs = form.rows * form.columns
@@ -105,4 +116,4 @@ def _cycles(spec: ConvSpec, form: Form, dots: Dots, threads: int, plan: Winograd
     if form.halved:
         spread += plan.group * (spec.in_channels / vector + 4) * form.positions
     rounds = -(-groups * plan.parts // threads)
-    return rounds * (spread + items * (max(multiply, weights) + gather))
+    return rounds * (spread + items * (max(multiply, weights) + weights * WEIGHT_SHARE + gather))
