@@ -1,0 +1,196 @@
+"""Exact Winograd: the transforms are identities, the proofs are tight, the kernel returns the reference."""
+
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kernel_reference import MCPU, call, compile_functions, convolve, epilogue_params, finish, host_runs
+
+from aqd_deploy.compiler.weights import encode
+from aqd_deploy.kernels.conv import conv2d, conv_choices
+from aqd_deploy.kernels.isa import Isa
+from aqd_deploy.kernels.spec import ConvSpec, Epilogue, Relu, SkipAdd, StoreRequantize, StoreStream
+from aqd_deploy.kernels.unpack import unpack_func
+from aqd_deploy.kernels.winograd_forms import FORMS, WinogradLayout, exact_forms
+
+needs_vnni = pytest.mark.skipif(not host_runs(Isa.VNNI), reason="this CPU has no AVX-512 VNNI")
+SAME = {"kernel": (3, 3), "pads": (1, 1, 1, 1)}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+@given(st.integers(0, 2**32))
+def test_transforms_compute_the_convolution_times_the_divisor(form, seed):
+    rng = np.random.default_rng(seed)
+    tile = rng.integers(-300, 300, (form.rows + 2, form.columns + 2))
+    taps = (2 * rng.integers(-60, 60, (3, 3)) + 1).astype(np.int8)
+    spread = form.vertical.spread_matrix @ tile @ form.horizontal.spread_matrix.T
+    products = spread * form.weigh(taps).reshape(spread.shape)
+    gathered = form.vertical.gather_matrix @ products @ form.horizontal.gather_matrix.T
+    base = form.base(taps)
+    windows = [
+        [(tile[y : y + 3, x : x + 3] * base).sum() for x in range(form.columns)] for y in range(form.rows)
+    ]
+    np.testing.assert_array_equal(gathered, form.divisor * np.array(windows))
+    if form.halved:
+        np.testing.assert_array_equal(2 * base + 1, taps)
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize("interval", [(0, 3), (0, 15), (-8, 7), (-5, 0)])
+def test_the_range_of_transformed_activations_is_reached_and_never_left(form, interval):
+    lowest, highest = form.sample_range(*interval)
+    vertical, horizontal = form.vertical.spread_matrix, form.horizontal.spread_matrix
+    both = np.einsum("ai,bj->abij", vertical, horizontal).reshape(form.positions, -1)
+    low, high = interval
+    largest = np.where(both > 0, high, low)
+    smallest = np.where(both > 0, low, high)
+    assert (both * largest).sum(1).max() == highest
+    assert (both * smallest).sum(1).min() == lowest
+
+
+def weight(value: int, **taps: int) -> np.ndarray:
+    """int8 [1, 4, 3, 3] of one value; `taps` t<row><column> replaces that of channel 2."""
+    result = np.full((1, 4, 3, 3), value, np.int8)
+    for name, tap in taps.items():
+        result[0, 2, int(name[1]), int(name[2])] = tap
+    return result
+
+
+def test_a_form_is_exact_up_to_the_last_value_that_fits():
+    assert "f2x2" in exact_forms(weight(14, t00=15), (0, 15))  # 8·14 + 15 = 127
+    assert "f2x2" not in exact_forms(weight(14, t00=16), (0, 15))
+    assert "f2x2" in exact_forms(weight(-14, t00=-16), (0, 15))  # −128
+    assert "f2x2" not in exact_forms(weight(-14, t00=-17), (0, 15))
+    assert "f2x2" in exact_forms(weight(1), (0, 31))  # 4·31 = 124
+    assert "f2x2" not in exact_forms(weight(1), (0, 32))
+    assert "f2x4" in exact_forms(weight(1), (0, 8))  # 16·8 = 128, downwards
+    assert "f2x4" not in exact_forms(weight(1), (0, 9))
+
+
+def test_halved_forms_need_odd_weights_only():
+    assert exact_forms(weight(15), (0, 15)) == ("f2x2_halved",)
+    assert exact_forms(weight(15, t11=14), (0, 15)) == ()
+    assert "f2x4_halved" in exact_forms(weight(-7), (0, 7))
+
+
+def test_nothing_is_exact_without_a_range_or_for_another_kernel():
+    assert exact_forms(weight(1), None) == ()
+    assert exact_forms(np.ones((4, 4, 1, 1), np.int8), (0, 3)) == ()
+
+
+def test_padding_counts_as_an_activation():
+    assert exact_forms(weight(1), (31, 31)) == exact_forms(weight(1), (0, 31))
+    assert "f2x2" not in exact_forms(weight(1), (40, 40))
+
+
+@needs_vnni
+@pytest.mark.parametrize(
+    ("form", "bits", "shape", "blocks"),
+    [("f2x2", 3, (40, 18), 2), ("f2x4", 2, (33, 16), 3), ("f2x2_halved", 4, (16, 20), 1)],
+)
+def test_the_program_expands_weights_as_numpy_packs_them(form, bits, shape, blocks):
+    largest = 2**bits - 1
+    weights = (np.random.default_rng(bits).integers(0, largest + 1, (*shape, 3, 3)) * 2 - largest).astype(
+        np.int8
+    )
+    stored = encode(weights)
+    layout = WinogradLayout(form, *shape, 16, 4, blocks)
+    function = unpack_func(stored.shape, stored.bits, stored.offset, stored.step, layout)
+    module = compile_functions({"unpack": function}, MCPU[Isa.VNNI])
+    (packed,) = call(module["unpack"], [stored.stream], [np.full(layout.shape, 55, np.int8)])
+    np.testing.assert_array_equal(packed, layout.pack(weights))
+
+
+def _operands(spec: ConvSpec, interval: tuple[int, int], bits: int, fill: str, rng: np.random.Generator):
+    """Activations in `interval` and odd weights of `bits`: anywhere, or all at one end."""
+    low, high = interval
+    largest = 2**bits - 1
+    shape = (spec.height, spec.width, spec.in_channels)
+    weight_shape = (spec.out_channels, spec.in_channels, 3, 3)
+    if fill == "any":
+        data = rng.integers(low, high + 1, shape)
+        weights = 2 * rng.integers(0, largest + 1, weight_shape) - largest
+    else:
+        data = np.full(shape, high if fill == "highest" else low)
+        weights = np.full(weight_shape, largest if fill != "lowest" else -largest)
+    return data.astype(np.int8 if low < 0 else np.uint8), weights.astype(np.int8)
+
+
+CASES = [
+    (ConvSpec(7, 9, 32, 40, **SAME), (0, 15), 4),
+    (ConvSpec(1, 1, 16, 5, **SAME), (0, 15), 4),
+    (ConvSpec(8, 5, 64, 33, (3, 3), pads=(0, 2, 1, 0)), (0, 3), 2),
+    (ConvSpec(6, 6, 80, 16, (3, 3)), (0, 7), 3),
+    (ConvSpec(5, 12, 128, 100, **SAME, input_signed=True), (-8, 7), 2),
+    (
+        ConvSpec(25 + 9 + 1 + 21, 1, 48, 24, **SAME, levels=((5, 5), (3, 3), (1, 1), (3, 7))),
+        (0, 3),
+        2,
+    ),
+    (ConvSpec(25 + 9 + 2, 1, 64, 16, **SAME, levels=((5, 5), (3, 3), (2, 1))), (0, 15), 4),
+]
+
+
+@needs_vnni
+@pytest.mark.parametrize(("spec", "interval", "bits"), CASES)
+def test_kernels_return_the_reference(spec, interval, bits):
+    rng = np.random.default_rng(7)
+    signed = spec.input_signed
+    functions, calls = {}, []
+    for fill, threads in product(("any", "highest", "lowest"), (1, 3)):
+        data, weights = _operands(spec, interval, bits, fill, rng)
+        exact = exact_forms(weights, interval)
+        assert exact
+        for form in exact:
+            known = replace(spec, winograd=(form,), input_range=interval)
+            choices = [c for c in conv_choices(known, Isa.VNNI, threads) if c.family == "winograd"]
+            kernel = conv2d(known, Epilogue(), Isa.VNNI, threads, choices[int(rng.integers(len(choices)))])
+            name = f"f{len(calls)}"
+            functions[name] = kernel.prim_func
+            calls.append((name, data, kernel.layout.pack(weights), convolve(known, data, weights)))
+    assert signed == (calls[0][1].dtype == np.int8)
+    module = compile_functions(functions, MCPU[Isa.VNNI])
+    for name, data, packed, expected in calls:
+        out = np.full(expected.shape, -77, np.int32)
+        np.testing.assert_array_equal(call(module[name], [data, packed], [out])[0], expected)
+
+
+@needs_vnni
+def test_epilogues_see_every_pixel_and_level_once():
+    rng = np.random.default_rng(3)
+    plain = ConvSpec(7, 10, 32, 40, **SAME, winograd=("f2x2_halved",), input_range=(0, 15))
+    stacked = ConvSpec(
+        35, 1, 32, 40, **SAME, winograd=("f2x2_halved",), input_range=(0, 15), levels=((5, 5), (2, 5))
+    )
+    plain_end = Epilogue((SkipAdd(), Relu()), (StoreStream(), StoreRequantize(0, 15)))
+    stacked_end = Epilogue((), (StoreRequantize(0, 15), StoreRequantize(0, 3)))
+    module = compile_functions(
+        {
+            "plain": conv2d(plain, plain_end, Isa.VNNI, 2).prim_func,
+            "stacked": conv2d(stacked, stacked_end, Isa.VNNI, 2).prim_func,
+        },
+        MCPU[Isa.VNNI],
+    )
+    for name, spec, end in (("plain", plain, plain_end), ("stacked", stacked, stacked_end)):
+        data, weights = _operands(spec, (0, 15), 4, "any", rng)
+        packed = conv2d(spec, end, Isa.VNNI, 2).layout.pack(weights)
+        value = convolve(spec, data, weights)
+        shape = value.shape
+        if spec.levels:
+            rows = [epilogue_params(rng, end, shape, 10**5) for _ in spec.levels]
+            params = [np.concatenate(level) for level in zip(*rows, strict=True)]
+            starts = [m.out_start for m in spec.maps] + [shape[0]]
+            pieces = [
+                finish(end, value[a:b], level)
+                for a, b, level in zip(starts[:-1], starts[1:], rows, strict=True)
+            ]
+            expected = [np.concatenate(piece) for piece in zip(*pieces, strict=True)]
+        else:
+            params = epilogue_params(rng, end, shape, 10**5)
+            expected = finish(end, value, params)
+        outputs = [np.full(e.shape, 99, e.dtype) for e in expected]
+        for got, want in zip(call(module[name], [data, packed, *params], outputs), expected, strict=True):
+            np.testing.assert_array_equal(got, want)
