@@ -10,6 +10,8 @@ from tvm import tirx
 from aqd_deploy.kernels.emit import Buffer, Emitter, Expr, const, load
 
 LANES = 64
+# Pixels and channels that are transposed in registers.
+SQUARE = 16
 
 
 def stack(sizes: Sequence[tuple[int, int]], channels: int, dtype: str) -> Any:
@@ -53,22 +55,47 @@ def to_channels_first(
     dtype: str,
     threads: int,
 ) -> Any:
-    """(data `shape`, [H, W, C] or a stack [pixels, 1, C]; out [1, C, H, W] …): the maps of `sizes` that begin at pixels `starts`."""
+    """(data `shape`, [H, W, C] or a stack [pixels, 1, C]; out [1, C, H, W] …): the maps of `sizes` that begin
+    at pixels `starts`.
+    """
     em = Emitter()
     channels = shape[2]
     data = em.parameter("data", shape, dtype)
     outs = [em.parameter(f"out{i}", (1, channels, h, w), dtype) for i, (h, w) in enumerate(sizes)]
     with em.loop("worker", threads, "parallel" if threads > 1 else "serial") as worker:
         for start, out, (height, width) in zip(starts, outs, sizes, strict=True):
-            size = height * width
-            tile = min(16, size)
-            tiles = -(-size // tile)
+            pixels = height * width
+            square = min(SQUARE, pixels, channels)
+            # Smaller squares would not fill a vector; single values are few then.
+            square = SQUARE if square == SQUARE else 1
+            tiles = -(-pixels // square)
             begin = worker * tiles // threads
-            with em.loop("turn", (worker + 1) * tiles // threads - begin) as turn:
-                # The last tile is shifted back inside: a few pixels are written twice, with the same values.
-                first = em.bind("first", tirx.Min((begin + turn) * tile, const(size - tile)))
-                with em.loop("c", channels) as c:
-                    at = (first + start) * channels + c
-                    index = tirx.Ramp(at, const(channels), tile) if tile > 1 else at
-                    em.store(out, c * size + first, tirx.BufferLoad(data, [index]), tile)
+            with (
+                em.loop("turn", (worker + 1) * tiles // threads - begin) as turn,
+                em.loop("cv", -(-channels // square)) as block,
+            ):
+                # The last squares are shifted back inside: values written twice are the same.
+                p = em.bind("p", tirx.Min((begin + turn) * square, const(pixels - square)))
+                c = em.bind("c", tirx.Min(block * square, const(channels - square)))
+                rows = [load(data, (p + (start + i)) * channels + c, square) for i in range(square)]
+                for i, row in enumerate(_transposed(em, [em.bind("row", row) for row in rows])):
+                    em.store(out, (c + i) * pixels + p, row, square)
     return em.finish()
+
+
+def _transposed(em: Emitter, rows: list[Expr]) -> list[Expr]:
+    """The columns of a square of `rows`, a power of two: at each distance d, the off-diagonal blocks of d·d
+    values change places.
+    """
+    lanes = len(rows)
+    rows = list(rows)
+    distance = lanes // 2
+    while distance:
+        for i in (i for i in range(lanes) if not i & distance):
+            pair = [rows[i], rows[i + distance]]
+            upper = [lane ^ distance | lanes if lane & distance else lane for lane in range(lanes)]
+            lower = [lane | lanes if lane & distance else lane ^ distance for lane in range(lanes)]
+            for row, order in ((i, upper), (i + distance, lower)):
+                rows[row] = em.bind("shuffled", tirx.Shuffle(pair, [const(lane) for lane in order]))
+        distance //= 2
+    return rows
