@@ -97,10 +97,14 @@ def requantized(
     limits: tuple[int, int],
 ) -> Expr:
     """clip((value·c + B) >> d, *limits) in any integer type."""
-    if scaling.form != "general":
-        return multiply_shift(em, value, scaling, params, rows, lanes)
-    lo, hi = (const(limit, "int64", lanes.count) for limit in limits)
-    return tirx.Min(tirx.Max(_general(value, params, lanes), lo), hi)
+    general = scaling.form == "general"
+    result = (
+        _general(value, params, lanes) if general else multiply_shift(em, value, scaling, params, rows, lanes)
+    )
+    if not scaling.clip:
+        return result
+    lo, hi = (const(limit, "int64" if general else "int32", lanes.count) for limit in limits)
+    return tirx.Min(tirx.Max(result, lo), hi)
 
 
 def _general(value: Expr, params: list[Buffer], lanes: Lanes) -> Expr:

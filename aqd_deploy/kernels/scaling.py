@@ -15,20 +15,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from aqd_deploy.integer.ranges import Interval
 from aqd_deploy.kernels.spec import GENERAL, Scaling
 
 _INT32 = np.iinfo(np.int32)
 _PRODUCT_LIMIT = 1 << 62
 # lo·2^d and (hi + 1)·2^d of 8-bit levels stay within int64 up to here.
 _LARGEST_SHIFT = 53
-
-
-@dataclass(frozen=True)
-class Interval:
-    """lo[r] ≤ v ≤ hi[r] for the operands of row r; both int64 [rows], within int32."""
-
-    lo: np.ndarray
-    hi: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -47,6 +40,11 @@ class Constants:
     def __call__(self, v: np.ndarray) -> np.ndarray:
         """(v·c + B) >> d of int64 `v` [rows]."""
         return (v * self.c + self.b) >> self.d
+
+    def image(self, operand: Interval) -> Interval:
+        """The interval of the results."""
+        ends = self(operand.lo), self(operand.hi)
+        return Interval(np.minimum(*ends), np.maximum(*ends))
 
     @property
     def is_identity(self) -> bool:
@@ -88,21 +86,37 @@ def scale_requantize(
     reached = Interval(np.maximum(operand.lo, floor), np.maximum(operand.hi, floor))
     if constants.d.max() > _LARGEST_SHIFT or np.abs(constants.b).max() >= _PRODUCT_LIMIT:
         return _general(constants)
-    settled, clamp = _clamps(constants, reached, limits)
-    if clamp is None:
-        return _general(constants)
+    settled, clamp, clip = _clamps(constants, reached, limits)
     lower, upper = bool((clamp.lo > operand.lo).any()), bool((clamp.hi < operand.hi).any())
-    clamps = [bound for bound, used in ((clamp.lo, lower), (clamp.hi, upper)) if used]
     if _fits_32(settled, clamp):
-        words = _words(settled.c, settled.b, settled.d, *clamps)
-        return Scaled(Scaling("narrow", lower, upper), [words])
-    up = np.maximum(32 - settled.d, 0)
-    if (np.abs(settled.c) << up <= _INT32.max).all() and (np.abs(settled.b) < _PRODUCT_LIMIT >> up).all():
-        words = _words(settled.d + up - 32, *clamps)
+        bounds = _bounds(clamp, lower, upper)
         return Scaled(
-            Scaling("high", lower, upper), [words, _pairs(levels, settled.c << up, settled.b << up)]
+            Scaling("narrow", lower, upper, clip), [_words(settled.c, settled.b, settled.d, *bounds)]
         )
+    clip_only = clip and not relu and _within_int32(settled.image(operand))
+    if clip_only:
+        lower = upper = False
+    bounds = _bounds(clamp, lower, upper)
+    up = np.maximum(32 - settled.d, 0) * (not clip_only)
+    high = settled.d + up >= 32
+    high &= (np.abs(settled.c) << up <= _INT32.max) & (np.abs(settled.b) < _PRODUCT_LIMIT >> up)
+    if high.all():
+        words = _words(settled.d + up - 32, *bounds)
+        pairs = _pairs(levels, settled.c << up, settled.b << up)
+        return Scaled(Scaling("high", lower, upper, clip), [words, pairs])
+    if settled.d.max() <= 32:
+        words = [_words(*bounds)] if bounds else []
+        pairs = _pairs(levels, settled.c, settled.b, (settled.d, 32 - settled.d))
+        return Scaled(Scaling("wide", lower, upper, clip), [*words, pairs])
     return _general(constants)
+
+
+def _bounds(clamp: Interval, lower: bool, upper: bool) -> list[np.ndarray]:
+    return [bound for bound, used in ((clamp.lo, lower), (clamp.hi, upper)) if used]
+
+
+def _within_int32(interval: Interval) -> bool:
+    return bool(interval.lo.min() >= _INT32.min and interval.hi.max() <= _INT32.max)
 
 
 def _general(constants: Constants) -> Scaled:
@@ -141,11 +155,11 @@ def _fits_32(constants: Constants, operand: Interval) -> bool:
 
 def _clamps(
     constants: Constants, operand: Interval, limits: tuple[int, int]
-) -> tuple[Constants, Interval | None]:
-    """The interval of operands whose level lies within `limits`, such that clamping to it is the clip; and
-    the constants, where a constant channel has become c = 0, B = its level, d = 0 with no clamp.
-
-    None where a level is jumped over: the clip has to follow the shift.
+) -> tuple[Constants, Interval, bool]:
+    """The interval of operands whose level lies within `limits`, or one operand more on a side where the next
+    one's level would then be wrong because levels are jumped over; whether there is such a side, so that the
+    clip has to follow the shift as well; and the constants, where a constant channel has become c = 0, B =
+    its level, d = 0 with no clamp.
     """
     lo, hi = limits
     ends = [np.clip(constants(end), lo, hi) for end in (operand.lo, operand.hi)]
@@ -161,15 +175,10 @@ def _clamps(
     rising = c > 0
     first = -(-np.where(rising, below, above) // c)
     last = np.where(rising, above, below) // c
-    first = np.where(constant, operand.lo, np.maximum(first, operand.lo))
-    last = np.where(constant, operand.hi, np.minimum(last, operand.hi))
-    # Level at each clamp, and what the next operand beyond it really gets.
-    edges = [
-        (first, np.maximum(first - 1, operand.lo)),
-        (last, np.minimum(last + 1, operand.hi)),
-    ]
-    exact = first <= last
-    for inside, outside in edges:
-        level = settled(inside)
-        exact &= (level >= lo) & (level <= hi) & (np.clip(settled(outside), lo, hi) == level)
-    return settled, Interval(first, last) if exact.all() else None
+    first = np.where(constant, operand.lo, np.clip(first, operand.lo, operand.hi))
+    last = np.where(constant, operand.hi, np.clip(last, operand.lo, operand.hi))
+    before, after = np.maximum(first - 1, operand.lo), np.minimum(last + 1, operand.hi)
+    jump_before = np.clip(settled(before), lo, hi) != settled(first)
+    jump_after = np.clip(settled(after), lo, hi) != settled(last)
+    clamp = Interval(np.where(jump_before, before, first), np.where(jump_after, after, last))
+    return settled, clamp, bool(jump_before.any() or jump_after.any())

@@ -92,15 +92,17 @@ class Scaling:
     `form`: "general" takes any constants. The others are exact for the constants and operands that they were
     chosen for: "shift" (v << k) + B, "narrow" in 32 bits, "wide" 64-bit products of which the bits d … d + 31
     are taken, "high" of which the upper halves are taken and shifted on. `lower` and `upper`: v is first
-    clamped per channel from below and from above; a requantization has no other clip then.
+    clamped per channel from below and from above; a requantization is clipped after the shift only where
+    `clip` says so.
     """
 
     form: str = "general"
     lower: bool = False
     upper: bool = False
+    clip: bool = False
 
 
-GENERAL = Scaling()
+GENERAL = Scaling(clip=True)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,239 @@
+"""Plan → plan: every multiply-shift in the cheapest form that is exact for its constants and operands.
+
+The operands' intervals follow from the plan itself, channel by channel: accumulators from the weights and
+the intervals of the activations, everything else from the steps that it goes through. A ReLU that only
+requantizations read becomes part of their clamps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from aqd_deploy.compiler.plan import (
+    Concat,
+    Conv,
+    MaxPool,
+    Operand,
+    Operation,
+    Pad,
+    Plan,
+    Pointwise,
+    Resize,
+    Stack,
+    Unstack,
+    operation_inputs,
+    operation_outputs,
+)
+from aqd_deploy.integer.ranges import Interval, concatenate, convolution
+from aqd_deploy.kernels.scaling import Constants, Scaled, scale_requantize, scale_stream
+from aqd_deploy.kernels.spec import (
+    AddBias,
+    Epilogue,
+    MultiplyShift,
+    Relu,
+    SkipAdd,
+    Step,
+    Store,
+    StoreRequantize,
+    StoreStream,
+    StoreThreshold,
+)
+
+_INT32 = np.iinfo(np.int32)
+
+
+def specialise(plan: Plan) -> Plan:
+    """`plan`, whose operations are in execution order, with the forms and parameters of `kernels.scaling`."""
+    intervals: dict[str, Interval] = {}
+    operations = []
+    for op in plan.operations:
+        if isinstance(op, Conv | Pointwise):
+            op, results = _specialised(op, plan, intervals)
+        else:
+            results = [_moved(op, plan, intervals)] * len(operation_outputs(op))
+        operations.append(op)
+        intervals.update(zip(operation_outputs(op), results, strict=True))
+    return replace(plan, operations=operations)
+
+
+def _specialised(
+    op: Conv | Pointwise, plan: Plan, intervals: dict[str, Interval]
+) -> tuple[Conv | Pointwise, list[Interval]]:
+    source = _interval(op.input, plan, intervals)
+    levels = 1
+    if isinstance(op, Conv):
+        levels = len(op.spec.levels) or 1
+        source = _accumulators(op, plan.weights[op.weight], source)
+    others = {
+        name: _rows(_interval(name, plan, intervals), levels) for name in op.operands if isinstance(name, str)
+    }
+    writer = _Writer(op, _rows(source, levels), others, levels)
+    epilogue, operands, results = writer.rewrite()
+    return replace(op, epilogue=epilogue, operands=operands), [_channels(r, levels) for r in results]
+
+
+class _Writer:
+    """Goes through one epilogue with the interval of its value."""
+
+    def __init__(
+        self, op: Conv | Pointwise, value: Interval, others: dict[str, Interval], levels: int
+    ) -> None:
+        self.epilogue = op.epilogue
+        self.given: Iterator[Operand] = iter(op.operands)
+        self.value = value
+        self.others = others
+        self.levels = levels
+        self.operands: list[Operand] = []
+
+    def rewrite(self) -> tuple[Epilogue, tuple[Operand, ...], list[Interval]]:
+        """The epilogue, its operands, and the interval of each store, by rows."""
+        steps = []
+        before = self.value
+        for step in self.epilogue.steps:
+            before = self.value
+            steps.append(self._step(step))
+        given = [self._take(_parameters(store)) for store in self.epilogue.stores]
+        results = [
+            self._result(store, arrays) for store, arrays in zip(self.epilogue.stores, given, strict=True)
+        ]
+        stores = None
+        if steps and isinstance(steps[-1], Relu):
+            stores = self._stores(given, before, relu=True)
+            steps = steps[:-1] if stores else steps
+        stores = stores or self._stores(given, self.value, relu=False) or []
+        self.operands += [array for _, arrays in stores for array in arrays]
+        return (
+            Epilogue(tuple(steps), tuple(store for store, _ in stores)),
+            tuple(self.operands),
+            results,
+        )
+
+    def _take(self, count: int) -> list[np.ndarray]:
+        return [np.asarray(next(self.given)) for _ in range(count)]
+
+    def _step(self, step: Step) -> Step:
+        match step:
+            case AddBias():
+                bias = self._take(1)[0]
+                self.operands.append(bias)
+                self.value = _int32(self.value.shifted(bias.astype(np.int64)))
+            case Relu():
+                self.value = Interval(np.maximum(self.value.lo, 0), np.maximum(self.value.hi, 0))
+            case MultiplyShift():
+                scaled, self.value = self._scaled(self.value)
+                self.operands += scaled.arrays
+                return replace(step, scaling=scaled.scaling)
+            case SkipAdd():
+                return self._skip_add(step)
+        return step
+
+    def _skip_add(self, step: SkipAdd) -> SkipAdd:
+        other = next(self.given)
+        mine, left = self._scaled(self.value)
+        theirs, right = self._scaled(self.others[str(other)])
+        self.operands += [other, *mine.arrays, *theirs.arrays]
+        self.value = _int32(Interval(left.lo + right.lo, left.hi + right.hi))
+        return replace(step, self_scaling=mine.scaling, other_scaling=theirs.scaling)
+
+    def _scaled(self, operand: Interval) -> tuple[Scaled, Interval]:
+        constants = Constants.of(*self._take(3))
+        return scale_stream(constants, operand, self.levels), _int32(constants.image(operand))
+
+    def _stores(
+        self, given: list[list[np.ndarray]], value: Interval, *, relu: bool
+    ) -> list[tuple[Store, list[np.ndarray]]] | None:
+        """Each store with its parameters; None where `relu` can't be part of every one of them."""
+        stores: list[tuple[Store, list[np.ndarray]]] = []
+        for store, arrays in zip(self.epilogue.stores, given, strict=True):
+            if isinstance(store, StoreRequantize):
+                constants, limits = Constants.of(*arrays), (store.lo, store.hi)
+                scaled = scale_requantize(constants, value, limits, self.levels, relu=relu)
+                store, arrays = replace(store, scaling=scaled.scaling), scaled.arrays
+                if relu and scaled.scaling.form == "general":
+                    return None
+            elif relu:
+                return None
+            stores.append((store, arrays))
+        return stores
+
+    def _result(self, store: Store, arrays: list[np.ndarray]) -> Interval:
+        match store:
+            case StoreStream():
+                return self.value
+            case StoreRequantize():
+                return Constants.of(*arrays).image(self.value).clipped(store.lo, store.hi)
+            case StoreThreshold():
+                return Interval.uniform(len(self.value.lo), store.lo, store.lo + store.steps)
+
+
+def _parameters(store: Store) -> int:
+    match store:
+        case StoreStream():
+            return 0
+        case StoreRequantize():
+            return 3
+        case StoreThreshold():
+            return 2
+
+
+def _accumulators(op: Conv, weight: np.ndarray, source: Interval) -> Interval:
+    """The interval of a convolution's accumulators for every output channel."""
+    spec = op.spec
+    if any(spec.pads):
+        padding = np.zeros(spec.in_channels, np.int64)
+        if spec.pad_values is not None:
+            padding = np.array(spec.pad_values, np.int64)
+        source = Interval(np.minimum(source.lo, padding), np.maximum(source.hi, padding))
+    weights = weight.astype(np.int64)
+    if spec.odd:
+        weights = 2 * weights + 1
+    return _int32(convolution(weights, source, spec.group, zero_point=0, padded=False))
+
+
+def _moved(op: Operation, plan: Plan, intervals: dict[str, Interval]) -> Interval:
+    """The interval of what an operation without arithmetic writes."""
+    sources = [_interval(name, plan, intervals) for name in operation_inputs(op)]
+    match op:
+        case Concat():
+            return concatenate(sources)
+        case MaxPool() | Resize() | Stack() | Unstack():
+            return _union(sources)
+        case Pad():
+            values = np.array(op.values, np.int64)
+            return _union([*sources, Interval(values, values)])
+        case _:
+            return _unknown(operation_outputs(op)[0], plan)
+
+
+def _interval(name: str, plan: Plan, intervals: dict[str, Interval]) -> Interval:
+    return intervals[name] if name in intervals else _unknown(name, plan)
+
+
+def _unknown(name: str, plan: Plan) -> Interval:
+    """All values of the tensor's type."""
+    info = plan.tensors[name]
+    limits = np.iinfo(info.dtype)
+    return Interval.uniform(info.channels, int(limits.min), int(limits.max))
+
+
+def _union(parts: list[Interval]) -> Interval:
+    return Interval(np.min([p.lo for p in parts], axis=0), np.max([p.hi for p in parts], axis=0))
+
+
+def _rows(interval: Interval, levels: int) -> Interval:
+    """One row a level for intervals of channels."""
+    return Interval(np.tile(interval.lo, levels), np.tile(interval.hi, levels))
+
+
+def _channels(interval: Interval, levels: int) -> Interval:
+    """What holds on every level."""
+    return Interval(interval.lo.reshape(levels, -1).min(axis=0), interval.hi.reshape(levels, -1).max(axis=0))
+
+
+def _int32(interval: Interval) -> Interval:
+    """Itself, or all of int32 in channels that this arithmetic cannot prove to stay within it."""
+    outside = (interval.lo < _INT32.min) | (interval.hi > _INT32.max)
+    return Interval(np.where(outside, _INT32.min, interval.lo), np.where(outside, _INT32.max, interval.hi))
