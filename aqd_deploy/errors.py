@@ -70,9 +70,21 @@ class CheckpointError(AqdError):
     """A training checkpoint that cannot be loaded."""
 
 
+class RecordsError(AqdError):
+    """Tuning records that are not there, or that another process is writing."""
+
+
+class BudgetError(AqdError):
+    """A tuning budget that is too small for one measurement."""
+
+
 class MissingExtraError(AqdError):
     """An optional dependency is needed; the message names the extra that installs it."""
 
 
+class PeerError(AqdError):
+    """Another runtime could not convert, load or run the network."""
+
+
 class GateError(AqdError):
-    """A command ran, but a gate (`--min-map`, `--max-ms`, `--max-deviation`) failed; exit code 3."""
+    """A command ran, but a gate (`--min-map`, `--max-ms`, `--max-ratio`, `--max-deviation`) failed; exit code 3."""

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
 
-from aqd_deploy.bench.models import calibration_inputs, find_qdq, quantize_int8
-from aqd_deploy.bench.peers import Contender, choose_peers
-from aqd_deploy.bench.rounds import interleave, ratios, statistics
-from aqd_deploy.frontends.strip import strip_quantization
-from aqd_deploy.integer.files import load_onnx
-from aqd_deploy.reporting.environment import environment
+from aqd_deploy.bench.contenders import OURS, Field, add_peer, describe, program_contender
+from aqd_deploy.bench.layers import family_totals, layer_table
+from aqd_deploy.bench.peers import choose_peers
+from aqd_deploy.bench.peers.contract import Peer
+from aqd_deploy.bench.rounds import interleave, ratios, spread, statistics
+from aqd_deploy.bench.workspace import network_folder
+from aqd_deploy.reporting.environment import environment, installed_version
 from aqd_deploy.runtime.program import Program
 
-BENCH_SCHEMA = 1
+if TYPE_CHECKING:
+    from aqd_deploy.bench.peak import Probe
+
+BENCH_SCHEMA = 2
+
+Key = tuple[str, int]
+
+
+@dataclass
+class _Beside:
+    """What takes its turn in the rounds without being a contender: profiles of layers, and peak probes."""
+
+    profiles: dict[int, list[list[tuple[str, float]]]] = field(default_factory=dict)
+    probes: dict[Key, Probe] = field(default_factory=dict)
 
 
 def bench(
@@ -26,59 +40,154 @@ def bench(
     *,
     against: list[str] | None = None,
     model: Path | None = None,
-    threads: int | None = None,
+    threads: list[int] | None = None,
     rounds: int = 10,
     runs: int = 3,
-    images: list[np.ndarray] | None = None,
+    images: np.ndarray | None = None,
+    layers: bool = False,
+    memory: bool = False,
+    keep: Path | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Latency of `program` and of the runtimes in `against`, each with float and INT8 forms of the same
-    network.
+    """Latency of `program` and of every form of the peers in `against`, on the same network and image.
 
-    `images` (uint8 [1, 3, H, W]) calibrate the peers' INT8 form; textures do without. Every contender has
-    the same number of threads. Returns a JSON-able document (docs/report.md). Raises ProgramError for the
-    program, AqdError for an unknown peer or where the QDQ file is missing.
+    `threads` are the numbers of threads to measure, by default the program's own. `images` (uint8
+    [n, 3, H, W]) calibrate the peers' INT8 forms and the first is the input; textures do without. `layers`
+    adds the layer table and the machine's peak, `memory` what fresh processes take, `keep` is a folder for
+    the peers' models. Returns a JSON-able document (docs/report.md). Raises ProgramError for the program,
+    AqdError for an unknown peer or where the QDQ file is missing; a peer that fails is listed.
     """
     peers, missing = choose_peers(against or [])
-    loaded = Program.load(program, threads)
-    contenders: dict[str, Contender] = {"aqd-deploy": _ours(loaded)}
-    with tempfile.TemporaryDirectory() as name:
-        if peers:
-            folder = Path(name)
+    loaded = Program.load(program)
+    counts = list(dict.fromkeys(threads or [loaded.threads]))
+    taking_part = Field(missing=[{"peer": peer.name, "next_command": peer.install} for peer in missing])
+    with ExitStack() as stack:
+        network = None
+        if peers or memory:
+            from aqd_deploy.bench.qdq_file import find_qdq
+
             qdq = find_qdq(program, loaded.manifest, model)
-            progress(f"preparing the peers' models from {qdq}")
-            value = _peer_models(qdq, loaded.manifest, images or [], folder)
-            for peer in peers:
-                for form in ("float", "int8"):
-                    contenders[f"{peer.name} {form}"] = peer.open(
-                        folder / f"{form}.onnx", "image", value, loaded.threads
-                    )
-        seconds = interleave(contenders, rounds=rounds, runs=runs, progress=progress)
-    ours = seconds["aqd-deploy"]
+            progress(f"the peers' network is that of {qdq}")
+            network = stack.enter_context(network_folder(qdq, loaded.manifest, images, keep))
+        for count in counts:
+            taking_part.contenders[OURS, count] = program_contender(loaded, network, count)
+        for peer in peers:
+            assert network is not None
+            add_peer(taking_part, peer, network, counts, progress)
+        beside = _layer_turns(loaded, counts) if layers else _Beside()
+        seconds = _interleave(loaded, taking_part, beside, rounds, runs, progress)
+        resident = None
+        if memory:
+            from aqd_deploy.bench.memory import compare_memory
+
+            assert network is not None
+            progress("measuring memory and start-up in fresh processes")
+            resident = compare_memory(program, network, counts)
     return {
         "schema": BENCH_SCHEMA,
         "program": str(program),
         "name": loaded.manifest.get("name"),
-        "environment": environment(),
-        "threads": loaded.threads,
+        "environment": _environment(peers),
+        "input": "random" if network is None else "textures" if images is None else "image",
         "rounds": rounds,
         "runs_per_round": runs,
-        "contenders": {name: statistics(values) for name, values in seconds.items()},
-        "ratios": {name: ratios(ours, values) for name, values in seconds.items() if name != "aqd-deploy"},
-        "missing": [{"peer": peer.name, "next_command": peer.install} for peer in missing],
+        "forms": describe(taking_part),
+        "notes": {peer.name: peer.note for peer in peers if peer.note},
+        "failed": taking_part.failed,
+        "missing": taking_part.missing,
+        "measured": [_measured(count, loaded, seconds, taking_part, beside) for count in counts],
+        "memory": resident,
     }
 
 
-def _ours(program: Program) -> Contender:
-    inputs = program.random_inputs()
-    return lambda: program.run(inputs)
+def _layer_turns(program: Program, counts: list[int]) -> _Beside:
+    from aqd_deploy.bench.peak import probes
+
+    beside = _Beside({count: [] for count in counts})
+    kernels = program.manifest["program"]["target"]["kernels"]
+    for count in counts:
+        beside.probes.update({(f"peak {probe.name}", count): probe for probe in probes(kernels, count)})
+    return beside
 
 
-def _peer_models(qdq: Path, manifest: dict[str, Any], images: list[np.ndarray], folder: Path) -> np.ndarray:
-    """Write float.onnx and int8.onnx into `folder`; returns an input for them."""
-    stripped = strip_quantization(load_onnx(qdq))
-    shape = tuple(d.dim_value for d in stripped.graph.input[0].type.tensor_type.shape.dim)
-    onnx.save(stripped, folder / "float.onnx")
-    calibration = calibration_inputs(manifest, images, shape)
-    quantize_int8(stripped, calibration, folder)
-    return calibration[0]
+def _interleave(
+    program: Program,
+    taking_part: Field,
+    beside: _Beside,
+    rounds: int,
+    runs: int,
+    progress: Callable[[str], None],
+) -> dict[Key, np.ndarray]:
+    def profile(count: int) -> Callable[[], object]:
+        def run() -> None:
+            program.threads = count
+            beside.profiles[count].append(program.profile(repeats=1))
+
+        return run
+
+    turns: dict[Key, Callable[[], object]] = dict(taking_part.contenders)
+    turns.update({("layers", count): profile(count) for count in beside.profiles})
+    turns.update({key: probe.run for key, probe in beside.probes.items()})
+    named = {f"{label}, {threads_text(count)}": (label, count) for label, count in turns}
+    seconds = interleave(
+        {name: turns[key] for name, key in named.items()}, rounds=rounds, runs=runs, progress=progress
+    )
+    return {named[name]: values for name, values in seconds.items()}
+
+
+def threads_text(count: int) -> str:
+    """`1 thread`, `2 threads`."""
+    return f"{count} thread{'s' if count > 1 else ''}"
+
+
+def _measured(
+    count: int, program: Program, seconds: dict[Key, np.ndarray], taking_part: Field, beside: _Beside
+) -> dict[str, Any]:
+    """What was measured with one number of threads."""
+    ours = seconds[OURS, count]
+    against = {label: ratios(ours, seconds[label, count]) for label in taking_part.forms}
+    document = {
+        "threads": count,
+        "contenders": {
+            label: statistics(values)
+            for (label, threads), values in seconds.items()
+            if threads == count and (label == OURS or label in taking_part.forms)
+        },
+        "spread": spread(ours),
+        "ratios": against,
+        "fastest_int8": _fastest_int8(count, seconds, taking_part),
+    }
+    if beside.profiles:
+        peaks = {
+            probe.name: probe.macs / float(seconds[label, threads].min())
+            for (label, threads), probe in beside.probes.items()
+            if threads == count
+        }
+        best = max(peaks.values())
+        table = layer_table(beside.profiles[count], program.manifest["program"]["layers"], best)
+        document["peak_gmacs_per_s"] = {name: round(value / 1e9, 2) for name, value in peaks.items()}
+        document["layers"] = table
+        document["families"] = family_totals(table, best)
+    return document
+
+
+def _fastest_int8(count: int, seconds: dict[Key, np.ndarray], taking_part: Field) -> dict[str, str]:
+    """The label of each peer's INT8 form with the least minimum."""
+    fastest: dict[str, str] = {}
+    for label, (peer, form) in taking_part.forms.items():
+        if not form.is_int8:
+            continue
+        best = fastest.get(peer.name)
+        if best is None or seconds[label, count].min() < seconds[best, count].min():
+            fastest[peer.name] = label
+    return fastest
+
+
+def _environment(peers: list[Peer]) -> dict[str, Any]:
+    found = environment()
+    for peer in peers:
+        for package in peer.packages:
+            version = installed_version(package)
+            if version is not None:
+                found["packages"][package] = version
+    return found

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 PAUSE_SECONDS = 0.01
+# A difference below this share is not told apart from noise.
+NOISE_LIMIT = 0.1
 
 
 def interleave(
@@ -72,11 +74,23 @@ def ratios(ours: np.ndarray, peer: np.ndarray) -> dict[str, Any]:
     """How many times as long as the peer we take: below 1 we are faster.
 
     Of medians and of minima over all runs; `rounds_quartiles` are the quartiles of the ratio of medians
-    within each round, which tell how much the machine's noise moves it.
+    within each round, which tell how much the machine's noise moves it. `noisy`: the first two differ by more
+    than NOISE_LIMIT, or the quartiles lie further apart than that share of their middle.
     """
     by_round = np.median(ours, axis=1) / np.median(peer, axis=1)
+    of_medians, of_minima = np.median(ours) / np.median(peer), ours.min() / peer.min()
+    quartiles = np.percentile(by_round, [25, 50, 75])
+    apart = max(of_medians, of_minima) / min(of_medians, of_minima) - 1
+    width = (quartiles[2] - quartiles[0]) / quartiles[1]
     return {
-        "of_medians": round(float(np.median(ours) / np.median(peer)), 4),
-        "of_minima": round(float(ours.min() / peer.min()), 4),
-        "rounds_quartiles": [round(float(q), 4) for q in np.percentile(by_round, [25, 50, 75])],
+        "of_medians": round(float(of_medians), 4),
+        "of_minima": round(float(of_minima), 4),
+        "rounds_quartiles": [round(float(q), 4) for q in quartiles],
+        "noisy": bool(max(apart, width) > NOISE_LIMIT),
     }
+
+
+def spread(seconds: np.ndarray) -> float:
+    """How far rounds differ: the interquartile range of their medians as a share of the middle one."""
+    low, middle, high = np.percentile(np.median(seconds, axis=1), [25, 50, 75])
+    return round(float((high - low) / middle), 4)

@@ -2,71 +2,88 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import click
 
-from aqd_deploy.cli.options import existing, json_option, threads_option
+from aqd_deploy.cli.options import existing, json_option
 from aqd_deploy.cli.output import print_json, print_text, progress, verb
+
+
+class ThreadsType(click.ParamType):
+    """`2` or `1,2`: numbers of threads, each from 1 to 256."""
+
+    name = "N,…"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
+        if isinstance(value, list):
+            return value
+        parts = str(value).split(",")
+        if not all(re.fullmatch(r"\d{1,3}", part) and 1 <= int(part) <= 256 for part in parts):
+            self.fail(f"{value!r} is no list of thread counts; valid: 2 or 1,2, up to 256", param, ctx)
+        return [int(part) for part in parts]
 
 
 @verb(name="bench")
 @click.argument("program", type=existing("PROGRAM"))
-@click.option("--against", default="", metavar="PEERS", help="Comma-separated: onnxruntime, openvino.")
+@click.option("--against", default="", metavar="PEERS",
+              help="Comma-separated: onnxruntime, openvino, ncnn, mnn.")  # fmt: skip
 @click.option("--model", type=existing("QDQ.onnx"), help="The QDQ file.  [default: found beside the program]")
-@threads_option
+@click.option(
+    "--image", type=existing("IMAGE"), help="The input, which also calibrates.  [default: textures]"
+)
+@click.option("--threads", type=ThreadsType(), help="Threads: 2, or 1,2 for both in one run.  "
+              "[default: as compiled]")  # fmt: skip
 @click.option("--rounds", type=click.IntRange(1, 1000), default=10, show_default=True, help="Rounds.")
 @click.option(
     "--runs", type=click.IntRange(1, 1000), default=3, show_default=True, help="Measured runs a round."
 )
+@click.option("--layers", is_flag=True, help="Add the layer table, and the machine's dot-product peak.")
+@click.option("--memory", is_flag=True, help="Add memory and start-up of fresh processes.")
+@click.option("--keep", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+              help="Keep the peers' models here, to use them again.  [default: nowhere]")  # fmt: skip
 @click.option("--max-ms", type=float, help="Gate: exit code 3 where the program's median is above.")
+@click.option("--max-ratio", "max_ratios", multiple=True, metavar="PEER=R",
+              help="Gate: exit code 3 where the program takes more than R of the time of the peer's faster "
+              "INT8 form (minima). Can be given several times.")  # fmt: skip
 @json_option
 def command(
-    program: Path,
-    against: str,
-    model: Path | None,
-    threads: int | None,
-    rounds: int,
-    runs: int,
-    max_ms: float | None,
-    as_json: bool,
-) -> None:
-    """Measure a program, interleaved with other runtimes on the same network and number of threads.
+    program: Path, against: str, model: Path | None, image: Path | None, threads: list[int] | None,
+    rounds: int, runs: int, layers: bool, memory: bool, keep: Path | None, max_ms: float | None,
+    max_ratios: tuple[str, ...], as_json: bool,
+) -> None:  # fmt: skip
+    """Measure a program, interleaved with other runtimes on the same network, image and number of threads.
 
-    A peer runs the float network and the INT8 QDQ form that onnxruntime's quantize_static makes of it.
+    A peer runs the float network and its INT8 forms: the QDQ file that onnxruntime's quantize_static makes of
+    it, and what its own tools make. See docs/how-to/benchmark.md.
     """
-    from aqd_deploy.bench.measure import bench
+    from aqd_deploy.bench.gates import check_gates, parse_ratio
 
     peers = [name.strip() for name in against.split(",") if name.strip()]
+    limits = [parse_ratio(text, peers) for text in max_ratios]
+    from aqd_deploy.bench.measure import bench
+
     document = bench(
-        program, against=peers, model=model, threads=threads, rounds=rounds, runs=runs, progress=progress
-    )
+        program, against=peers, model=model, threads=threads, rounds=rounds, runs=runs,
+        images=_pixels(image, program), layers=layers, memory=memory, keep=keep, progress=progress,
+    )  # fmt: skip
     if as_json:
         print_json(document)
     else:
-        print_text(_text(document))
-    median = document["contenders"]["aqd-deploy"]["median_ms"]
-    if max_ms is not None and median > max_ms:
-        from aqd_deploy.errors import GateError
+        from aqd_deploy.bench.view import text_view
 
-        raise GateError("the median latency is above --max-ms", received=f"{median} ms", valid=f"{max_ms} ms")
+        print_text(text_view(document))
+    check_gates(document, max_ms, limits)
 
 
-def _text(document: dict[str, Any]) -> str:
-    from aqd_deploy.reporting.tables import table
+def _pixels(image: Path | None, program: Path) -> Any:
+    """The image as the program's preprocessing makes it, uint8 [1, 3, H, W]; None without one."""
+    if image is None:
+        return None
+    from aqd_deploy.detection.images import Preprocess, load_image
+    from aqd_deploy.runtime.container import read_manifest
 
-    rows = []
-    for name, entry in document["contenders"].items():
-        ratio = document["ratios"].get(name)
-        spread = "-" if ratio is None else "{:.2f} to {:.2f}".format(*ratio["rounds_quartiles"][::2])
-        ours = None if ratio is None else ratio["of_medians"]
-        rows.append([name, entry["min_ms"], entry["median_ms"], entry["p90_ms"], ours, spread])
-    lines = [
-        f"{document['name']}, {document['threads']} threads, {document['rounds']} interleaved rounds",
-        table(["", "min ms", "median ms", "p90 ms", "ours/it", "quartiles"], rows),
-    ]
-    lines += [
-        f"not installed: {entry['peer']}; try: {entry['next_command']}" for entry in document["missing"]
-    ]
-    return "\n".join(lines)
+    pixels, _ = Preprocess.from_manifest(read_manifest(program))(load_image(image))
+    return pixels

@@ -18,7 +18,7 @@ from aqd_deploy.errors import AqdError
 from aqd_deploy.reporting.environment import environment
 from aqd_deploy.reporting.tables import markdown_table, table
 
-REPORT_SCHEMA = 1
+REPORT_SCHEMA = 2
 FORMS = {
     "float": "float",
     "fake_quantized": "fake-quantized",
@@ -179,7 +179,8 @@ def _latency(model: dict[str, Any], form: str) -> list[float | None]:
         "float": "onnxruntime float",
         "onnxruntime_int8": "onnxruntime int8",
     }
-    entry = model["latency"].get("contenders", {}).get(contender.get(form, ""), {})
+    measured = next(iter(model["latency"].get("measured", [])), {})
+    entry = measured.get("contenders", {}).get(contender.get(form, ""), {})
     return [entry.get("median_ms"), entry.get("min_ms")]
 
 

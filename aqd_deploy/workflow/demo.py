@@ -228,12 +228,14 @@ def _evaluate(
 
 
 def _bench(job: _Job, images: ImageSet, program: Program) -> dict[str, Any]:
+    import numpy as np
+
     from aqd_deploy.bench.measure import bench
 
     tensors, _ = images.tensors(program.manifest)
     return bench(
-        job.file(".so"), against=["onnxruntime"], model=job.file(".qdq.onnx"), threads=program.threads,
-        rounds=BENCH_ROUNDS, images=tensors[:8],
+        job.file(".so"), against=["onnxruntime"], model=job.file(".qdq.onnx"), threads=[program.threads],
+        rounds=BENCH_ROUNDS, images=np.concatenate(tensors[:8]),
     )  # fmt: skip
 
 

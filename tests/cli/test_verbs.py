@@ -164,12 +164,15 @@ def test_detect_on_files_and_folders(call, folder, tmp_path):
 
 def test_bench_against_onnxruntime(call, folder):
     document = call("bench", folder / "m.so", "--against", "onnxruntime", "--rounds", "2", "--runs", "1")
-    assert set(document["contenders"]) == {"aqd-deploy", "onnxruntime float", "onnxruntime int8"}
-    assert set(document["ratios"]) == {"onnxruntime float", "onnxruntime int8"}
-    assert document["threads"] == 1
+    (measured,) = document["measured"]
+    assert set(measured["contenders"]) == {"aqd-deploy", "onnxruntime float", "onnxruntime int8"}
+    assert set(measured["ratios"]) == {"onnxruntime float", "onnxruntime int8"}
+    assert measured["fastest_int8"] == {"onnxruntime": "onnxruntime int8"}
+    assert measured["threads"] == 1
+    assert document["failed"] == []
     assert all(
         0 < entry["min_ms"] <= entry["median_ms"] <= entry["p90_ms"]
-        for entry in document["contenders"].values()
+        for entry in measured["contenders"].values()
     )
 
 
@@ -186,7 +189,7 @@ def test_bench_without_the_qdq_file(folder, tmp_path, capsys):
 
 
 def test_missing_peers_are_listed_with_their_command(call, folder, monkeypatch):
-    from aqd_deploy.bench.peers import Peer
+    from aqd_deploy.bench.peers.contract import Peer
 
     monkeypatch.setattr(Peer, "installed", lambda peer: peer.name != "openvino")
     document = call("bench", folder / "m.so", "--against", "openvino", "--rounds", "1", "--runs", "1")

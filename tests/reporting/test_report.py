@@ -30,9 +30,9 @@ MODEL = {
                  "skip_adds": 2, "largest_skip_add_error": 0.5, "float_tensors": 0},
     "accuracy": {"float": {"AP": 0.6123, "AP50": 0.9}, "program": {"AP": 0.6, "AP50": float("nan")}},
     "agreement": {"float": {"correlation": 0.98}, "program": {"differing": 0, "count": 8070, "largest": 0}},
-    "latency": {"contenders": {"aqd-deploy": {"median_ms": 1.25, "min_ms": 1.0},
-                               "onnxruntime float": {"median_ms": 2.5, "min_ms": 2.25},
-                               "onnxruntime int8": {"median_ms": 2.0, "min_ms": 1.75}}},
+    "latency": {"measured": [{"contenders": {"aqd-deploy": {"median_ms": 1.25, "min_ms": 1.0},
+                                             "onnxruntime float": {"median_ms": 2.5, "min_ms": 2.25},
+                                             "onnxruntime int8": {"median_ms": 2.0, "min_ms": 1.75}}}]},
     "seconds": {"compile": 12.5},
 }  # fmt: skip
 
@@ -88,7 +88,7 @@ def test_round_trip(document, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema": 2}, "another schema"),
+        ({"schema": 1}, "another schema"),
         ({"models": "none"}, "'models'"),
         ({"models": [{}]}, "model 0"),
         ({"models": [{**MODEL, "agreement": {"magic": {}}}]}, "unknown form"),

@@ -1,0 +1,91 @@
+"""Who takes part in a measurement: the program, and every form of every peer that could be opened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from aqd_deploy.bench.network import Network
+from aqd_deploy.bench.peers.contract import Contender, Form, Peer
+from aqd_deploy.bench.peers.convert import converted
+from aqd_deploy.bench.quiet import native_output_hidden
+from aqd_deploy.errors import AqdError, PeerError
+from aqd_deploy.runtime.program import Program
+
+OURS = "aqd-deploy"
+
+
+@dataclass
+class Field:
+    """Contenders by label and number of threads, and who is not among them and why."""
+
+    contenders: dict[tuple[str, int], Contender] = field(default_factory=dict)
+    forms: dict[str, tuple[Peer, Form]] = field(default_factory=dict)
+    failed: list[dict[str, str]] = field(default_factory=list)
+    missing: list[dict[str, str]] = field(default_factory=list)
+
+
+def program_contender(program: Program, network: Network | None, threads: int) -> Contender:
+    """The program on `threads` threads, on the peers' image where it has one."""
+    inputs = program.random_inputs()
+    (info, *others) = program.inputs
+    if network is not None and not others:
+        image = np.ascontiguousarray(network.pixels[:1])
+        if (image.shape, str(image.dtype)) == (info.shape, info.dtype):
+            inputs = {info.name: image}
+
+    def run() -> object:
+        program.threads = threads
+        return program.run(inputs)
+
+    return run
+
+
+def add_peer(
+    into: Field, peer: Peer, network: Network, threads: list[int], progress: Callable[[str], None]
+) -> None:
+    """Convert, open and try every form of `peer`; what fails is listed, never raised."""
+    for form in peer.forms:
+        label = f"{peer.name} {form.name}"
+        if not form.installed():
+            into.missing.append({"peer": label, "next_command": peer.install})
+            continue
+        progress(f"preparing {label}")
+        try:
+            opened = {count: _open(form, network, count) for count in threads}
+        except PeerError as error:
+            into.failed.append({"contender": label, "reason": error.sentence()})
+            continue
+        into.forms[label] = peer, form
+        into.contenders.update({(label, count): contender for count, contender in opened.items()})
+
+
+def _open(form: Form, network: Network, threads: int) -> Contender:
+    """The form's contender after one run. PeerError for whatever the runtime raises."""
+    path = network.float_model if form.conversion is None else converted(form.conversion, network)
+    with native_output_hidden() as written:
+        try:
+            contender = form.open(path, network, threads)
+            contender()
+        except Exception as error:  # each runtime has its own
+            if isinstance(error, AqdError):
+                raise PeerError(error.what, received=_last_line(written()) or error.received) from error
+            told = f"{type(error).__name__}: {_last_line(str(error)) or _last_line(written())}"
+            raise PeerError("it cannot run the network", received=told) from error
+    return contender
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:200] if lines else ""
+
+
+def describe(taking_part: Field) -> list[dict[str, Any]]:
+    """Label, peer, form and what the form is, of every peer's contender."""
+    return [
+        {"contender": label, "peer": peer.name, "form": form.name, "int8": form.is_int8, "what": form.what}
+        for label, (peer, form) in taking_part.forms.items()
+    ]

@@ -1,0 +1,74 @@
+"""The layer table: what each kernel of a program takes, beside what the machine could do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+REORDER = "reorder"
+
+
+def layer_table(
+    profiles: Sequence[Sequence[tuple[str, float]]], layers: Sequence[dict[str, Any]], peak: float
+) -> list[dict[str, Any]]:
+    """One entry a kernel call, in order; `profiles` are those of `Program.profile`, of which the best counts.
+
+    `layers` are the manifest's, `peak` is the machine's in MAC/s. Effective MAC/s count the convolution's
+    multiply-accumulates; `share_of_peak` those that were executed, of which Winograd needs fewer.
+    """
+    by_name = {layer["name"]: layer for layer in layers}
+    best = [min(calls, key=lambda call: call[1]) for calls in zip(*profiles, strict=True)]
+    total = sum(seconds for _, seconds in best)
+    return [_entry(name, seconds, total, by_name.get(name, {}), peak) for name, seconds in best]
+
+
+def _entry(name: str, seconds: float, total: float, layer: dict[str, Any], peak: float) -> dict[str, Any]:
+    macs = layer.get("macs", 0)
+    executed = layer.get("executed_macs") or macs
+    return {
+        "name": name,
+        "operation": layer.get("operation", REORDER),
+        "kernel": layer.get("kernel", ""),
+        "why": layer.get("why", "the layout of inputs and outputs"),
+        "output": layer.get("output"),
+        "weight_bits": layer.get("weight_bits", 0),
+        "ms": round(seconds * 1e3, 4),
+        "share_of_time": round(seconds / total, 4),
+        "macs": macs,
+        "executed_macs": executed,
+        **_rates(seconds, macs, executed, peak),
+    }
+
+
+def _rates(seconds: float, macs: int, executed: int, peak: float) -> dict[str, float | None]:
+    if not macs or not seconds:
+        return {"effective_gmacs_per_s": None, "executed_gmacs_per_s": None, "share_of_peak": None}
+    return {
+        "effective_gmacs_per_s": round(macs / seconds / 1e9, 2),
+        "executed_gmacs_per_s": round(executed / seconds / 1e9, 2),
+        "share_of_peak": round(executed / seconds / peak, 4),
+    }
+
+
+def family_totals(table: Sequence[dict[str, Any]], peak: float) -> list[dict[str, Any]]:
+    """Totals by kernel family, or by operation where nothing is multiplied; the slowest first."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for entry in table:
+        groups.setdefault(entry["kernel"] if entry["macs"] else entry["operation"], []).append(entry)
+    totals = []
+    for name, entries in groups.items():
+        seconds = sum(entry["ms"] for entry in entries) / 1e3
+        macs = sum(entry["macs"] for entry in entries)
+        executed = sum(entry["executed_macs"] for entry in entries)
+        totals.append(
+            {
+                "family": name,
+                "layers": len(entries),
+                "ms": round(seconds * 1e3, 4),
+                "share_of_time": round(sum(entry["share_of_time"] for entry in entries), 4),
+                "macs": macs,
+                "executed_macs": executed,
+                **_rates(seconds, macs, executed, peak),
+            }
+        )
+    return sorted(totals, key=lambda entry: -entry["ms"])

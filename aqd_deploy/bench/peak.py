@@ -1,0 +1,65 @@
+"""The dot-product peak of this machine, measured beside the contenders. Compiles, so it imports TVM."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from aqd_deploy.kernels.dots import Dots
+
+# A run takes one or two milliseconds on a fast CPU, twenty on a slow one.
+_STEPS = 400_000
+
+
+@dataclass(frozen=True)
+class Probe:
+    """`run` does `macs` multiply-accumulates with the dot product `name`, on all its threads together."""
+
+    name: str
+    macs: int
+    run: Callable[[], object]
+
+
+def probes(kernels: str, threads: int) -> list[Probe]:
+    """A probe for each dot product of an instruction set (a value of `kernels.isa.Isa`)."""
+    import tvm
+
+    from aqd_deploy import targets
+    from aqd_deploy.kernels.isa import Isa
+    from aqd_deploy.kernels.peak import peak_dots, peak_func, peak_macs
+
+    available = peak_dots(Isa(kernels))
+    functions = {
+        dots.product.value: peak_func(dots, threads, _STEPS).with_attr("global_symbol", dots.product.value)
+        for dots in available
+    }
+    target = tvm.target.Target({**targets.get("host").tvm(), "opt-level": 2})
+    compiled = tvm.compile(tvm.IRModule(functions), target)
+    return [
+        Probe(
+            dots.product.value,
+            threads * peak_macs(dots, _STEPS),
+            _runner(compiled[dots.product.value], dots, threads),
+        )
+        for dots in available
+    ]
+
+
+def _runner(function: Any, dots: Dots, threads: int) -> Callable[[], object]:
+    import tvm
+
+    from aqd_deploy.kernels.peak import peak_outputs
+    from aqd_deploy.runtime import backend
+
+    weights = tvm.runtime.tensor(np.ones(dots.vector_bytes, np.int8))
+    out = tvm.runtime.tensor(np.zeros(peak_outputs(dots, threads), np.int32))
+
+    def run() -> object:
+        backend.set_threads(threads)
+        return function(weights, out)
+
+    return run

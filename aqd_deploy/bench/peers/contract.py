@@ -1,0 +1,72 @@
+"""What a peer is: a runtime, the forms of the network it runs, and how each is made and opened."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from aqd_deploy.bench.network import Network
+
+Contender = Callable[[], object]
+
+INSTALL_PEERS = "pip install 'aqd-deploy[peers]'"
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A peer's own model file, made from the float network in a process of its own.
+
+    `make(network, folder)` writes into an empty folder. `packages` are the distributions whose versions the
+    result depends on.
+    """
+
+    name: str
+    packages: tuple[str, ...]
+    make: Callable[[Network, Path], None]
+
+
+@dataclass(frozen=True)
+class Form:
+    """One way a peer can run the network.
+
+    `name` is "float" or begins with "int8"; `conversion` makes its model (None: the float ONNX file);
+    `open(path, network, threads)` returns a function that runs it once, where `path` is the float ONNX file
+    or the folder the conversion filled; it may raise whatever the runtime raises. `modules` are needed in
+    addition to the peer's.
+    """
+
+    name: str
+    what: str
+    conversion: Conversion | None
+    open: Callable[[Path, Network, int], Contender]
+    modules: tuple[str, ...] = ()
+
+    @property
+    def is_int8(self) -> bool:
+        """Whether convolutions multiply 8-bit integers."""
+        return self.name.startswith("int8")
+
+    def installed(self) -> bool:
+        """Whether the modules that it needs in addition can be imported."""
+        return all(importlib.util.find_spec(name) is not None for name in self.modules)
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A runtime: the modules that must be importable, the command that installs them, and its forms.
+
+    `packages` are the distributions whose versions a result depends on; `note` says what it does not offer.
+    """
+
+    name: str
+    modules: tuple[str, ...]
+    packages: tuple[str, ...]
+    install: str
+    forms: tuple[Form, ...]
+    note: str = ""
+
+    def installed(self) -> bool:
+        """Whether its modules can be imported."""
+        return all(importlib.util.find_spec(name) is not None for name in self.modules)

@@ -1,0 +1,58 @@
+"""OpenVINO: the float file, onnxruntime's INT8 QDQ file, and its own INT8 form by NNCF."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from aqd_deploy.bench.network import Network
+from aqd_deploy.bench.peers.contract import INSTALL_PEERS, Contender, Conversion, Form, Peer
+from aqd_deploy.bench.peers.onnxruntime import QDQ, QDQ_FILE
+
+_IR = "int8.xml"
+
+
+def _quantize_nncf(network: Network, folder: Path) -> None:
+    """`nncf.quantize` with its default preset over the calibration images."""
+    import logging
+
+    import nncf
+    import openvino
+
+    nncf.set_log_level(logging.ERROR)
+    model = openvino.Core().read_model(network.float_model)
+    calibration = network.calibration()
+    quantized = nncf.quantize(model, nncf.Dataset(calibration), subset_size=len(calibration))
+    openvino.save_model(quantized, folder / _IR, compress_to_fp16=False)
+
+
+def _open(path: Path, network: Network, threads: int) -> Contender:
+    import openvino
+
+    settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+    request = openvino.Core().compile_model(str(path), "CPU", settings).create_infer_request()
+    value = network.value
+    return lambda: request.infer([value])
+
+
+PEER = Peer(
+    "openvino",
+    ("openvino",),
+    ("openvino", "nncf"),
+    INSTALL_PEERS,
+    (
+        Form("float", "float32", None, _open),
+        Form(
+            "int8 qdq",
+            "onnxruntime's INT8 QDQ file",
+            QDQ,
+            lambda folder, network, threads: _open(folder / QDQ_FILE, network, threads),
+        ),
+        Form(
+            "int8 nncf",
+            "INT8 by nncf.quantize, default preset",
+            Conversion("int8-nncf", ("openvino", "nncf"), _quantize_nncf),
+            lambda folder, network, threads: _open(folder / _IR, network, threads),
+            modules=("nncf",),
+        ),
+    ),
+)

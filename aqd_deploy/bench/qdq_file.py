@@ -1,0 +1,44 @@
+"""The QDQ file behind a program: what its peers are made from."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from aqd_deploy.errors import AqdError, ModelFileError
+from aqd_deploy.frontends.kinds import kind_of
+from aqd_deploy.integer.files import load_onnx
+from aqd_deploy.passes.read_qdq import read_manifest
+
+
+def find_qdq(program: Path, manifest: dict[str, Any], explicit: Path | None = None) -> Path:
+    """The QDQ file a program was made from.
+
+    `explicit` if given; else the QDQ file beside the program whose SHA-256 the manifest records; else the
+    one beside it of the same stem whose manifest has the same name. Raises AqdError where there is none.
+    """
+    if explicit is not None:
+        if kind_of(load_onnx(explicit)) != "qdq":
+            raise ModelFileError("this is no QDQ file", received=str(explicit), valid="what `export` writes")
+        return explicit
+    recorded = manifest.get("program", {}).get("sha256", {}).get("source")
+    beside = sorted(program.parent.glob("*.onnx"))
+    for path in beside:
+        if recorded is not None and _sha256(path) == recorded and kind_of(load_onnx(path)) == "qdq":
+            return path
+    for path in beside:
+        if path.name.split(".")[0] == program.name.split(".")[0]:
+            model = load_onnx(path)
+            if kind_of(model) == "qdq" and read_manifest(model).get("name") == manifest.get("name"):
+                return path
+    raise AqdError(
+        "the QDQ file that the program was made from is not beside it, so there is nothing to give to a peer",
+        received=str(program),
+        next_command=f"aqd-deploy bench {program} --model m.qdq.onnx --against onnxruntime",
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

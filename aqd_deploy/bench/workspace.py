@@ -1,0 +1,53 @@
+"""Where the peers' models lie: a temporary folder, or one that is kept so that nothing is converted twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aqd_deploy.bench.network import Network, write_network
+from aqd_deploy.errors import AqdError
+
+
+@contextmanager
+def network_folder(
+    qdq: Path, manifest: dict[str, Any], images: np.ndarray | None, keep: Path | None
+) -> Iterator[Network]:
+    """The network of a QDQ file in `keep`, or in a temporary folder that goes when the block ends.
+
+    In `keep` each network has a folder, named after what it depends on. Raises AqdError where `keep` cannot
+    be made, UnsupportedModelError for a file that is no canonical QDQ file.
+    """
+    if keep is None:
+        with tempfile.TemporaryDirectory(prefix="aqd-deploy-bench-") as name:
+            yield write_network(qdq, manifest, images, Path(name))
+        return
+    try:
+        keep.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AqdError("cannot keep models there", received=f"{keep}: {error.strerror}") from error
+    target = keep / f"{manifest.get('name') or qdq.stem}-{_key(qdq, manifest, images)}"
+    if not target.is_dir():
+        temporary = Path(tempfile.mkdtemp(prefix=".network.", dir=keep))
+        try:
+            write_network(qdq, manifest, images, temporary)
+            temporary.rename(target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    yield Network(target)
+
+
+def _key(qdq: Path, manifest: dict[str, Any], images: np.ndarray | None) -> str:
+    digest = hashlib.sha256(qdq.read_bytes())
+    digest.update(json.dumps(manifest.get("preprocessing", {}), sort_keys=True).encode())
+    if images is not None:
+        digest.update(images.tobytes())
+    return digest.hexdigest()[:12]
