@@ -16,6 +16,7 @@ from math import prod
 
 from aqd_deploy.kernels.dots import Dots
 from aqd_deploy.kernels.layout import WeightLayout
+from aqd_deploy.kernels.partial_sums import chunks
 from aqd_deploy.kernels.spec import ConvSpec
 
 # What the padded copy of a strip may take of a second-level cache of 1 MiB; the weights of a tile need the
@@ -35,33 +36,6 @@ LOADS_PER_CYCLE = 2
 STORE_CYCLES = 12.0
 # Adding one vector of 16-bit sums to its 32-bit sums in memory.
 WIDEN_CYCLES = 1.5
-
-
-@dataclass(frozen=True)
-class Chunks:
-    """How a reduction is cut where sums fit 16 bits for `Dots.partial_steps` steps only.
-
-    A run is a segment of a kernel row. Either a chunk is `runs` whole runs (parts = 1), or each run is cut
-    into `parts` chunks of `steps` steps; the last chunk may be shorter. `count` chunks in all.
-    """
-
-    runs: int
-    parts: int
-    steps: int
-    count: int
-
-
-def chunks(layout: WeightLayout, dots: Dots) -> Chunks:
-    """The fewest chunks of about equal size."""
-    runs, steps = layout.kernel[0] * layout.segments, layout.steps
-    if steps > dots.partial_steps:
-        parts = -(-steps // dots.partial_steps)
-        size = -(-steps // parts)
-        parts = -(-steps // size)
-        return Chunks(1, parts, size, runs * parts)
-    count = -(-runs // (dots.partial_steps // steps))
-    together = -(-runs // count)
-    return Chunks(together, 1, steps, -(-runs // together))
 
 
 @dataclass(frozen=True)

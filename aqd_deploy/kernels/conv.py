@@ -13,6 +13,7 @@ from aqd_deploy.kernels.blocking import Blocking, blockings
 from aqd_deploy.kernels.choice import Choice
 from aqd_deploy.kernels.conv_blocked import blocked_layout, can_block, conv_blocked
 from aqd_deploy.kernels.conv_depthwise import conv_depthwise, depthwise_layout, is_depthwise
+from aqd_deploy.kernels.conv_grouped import GroupedPlan, conv_grouped, grouped_layout, grouped_plans
 from aqd_deploy.kernels.conv_loops import conv_loops, loops_layout
 from aqd_deploy.kernels.conv_winograd import can_winograd, conv_winograd, winograd_layout
 from aqd_deploy.kernels.dots import DOTS, dots_for
@@ -25,6 +26,10 @@ from aqd_deploy.kernels.winograd_forms import FORMS, WinogradLayout
 from aqd_deploy.kernels.winograd_plan import WinogradPlan, winograd_plans
 
 Layout = WeightLayout | WinogradLayout
+
+# Cycles of one product in plain loops, and what keeps them behind every other family.
+LOOP_CYCLES = 4.0
+SLOW = 1e6
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,7 @@ def _check(spec: ConvSpec) -> None:
 
 
 def _only(family: str) -> Callable[[ConvSpec, Isa, int], list[tuple[float, Choice]]]:
-    """The choices of a family with nothing to tune, which applies where no other does."""
+    """The choice of a family with nothing to tune, the best wherever it applies."""
     return lambda _spec, _isa, _threads: [(0.0, Choice(family))]
 
 
@@ -175,12 +180,30 @@ def _build_winograd(
     return conv_winograd(spec, epilogue, dots, threads, plan), winograd_layout(spec, dots, plan)
 
 
-def _loops_applies(spec: ConvSpec, isa: Isa) -> str:
-    if is_depthwise(spec) or can_block(spec, dots_for(spec, isa)):
+def _grouped_applies(spec: ConvSpec, isa: Isa) -> str:
+    dots = dots_for(spec, isa)
+    if spec.group == 1 or is_depthwise(spec) or can_block(spec, dots):
         return ""
-    lanes = dots_for(spec, isa).lanes
-    reason = f"groups of {spec.out_channels // spec.group} output channels do not fill {lanes} lanes"
-    return reason + (" or have odd weights" if spec.odd else "")
+    size = spec.out_channels // spec.group
+    return f"{size} output channels a group: {dots.lanes} lanes take the inputs of their groups"
+
+
+def _grouped_choices(spec: ConvSpec, isa: Isa, threads: int) -> list[tuple[float, Choice]]:
+    plans = grouped_plans(spec, dots_for(spec, isa), threads)
+    return [(cycles, plan.choice()) for cycles, plan in plans]
+
+
+def _build_grouped(
+    spec: ConvSpec, epilogue: Epilogue, isa: Isa, threads: int, choice: Choice
+) -> tuple[Any, Layout]:
+    dots, plan = dots_for(spec, isa), GroupedPlan(**dict(choice.parameters))
+    return conv_grouped(spec, epilogue, dots, threads, plan), grouped_layout(spec, dots)
+
+
+def _loops_choices(spec: ConvSpec, _isa: Isa, _threads: int) -> list[tuple[float, Choice]]:
+    values = spec.out_height * spec.out_width * spec.out_channels
+    products = spec.kernel[0] * spec.kernel[1] * spec.in_channels // spec.group
+    return [(values * (products * LOOP_CYCLES + SLOW), Choice("loops"))]
 
 
 FAMILIES = (
@@ -195,10 +218,11 @@ FAMILIES = (
     ),
     Family("winograd", _winograd_applies, _winograd_choices, _build_winograd),
     Family("blocked", _blocked_applies, _blocked_choices, _build_blocked),
+    Family("grouped", _grouped_applies, _grouped_choices, _build_grouped),
     Family(
         "loops",
-        _loops_applies,
-        _only("loops"),
+        lambda _spec, _isa: "one value at a time: any geometry",
+        _loops_choices,
         lambda spec, epilogue, _isa, threads, _: (conv_loops(spec, epilogue, threads), loops_layout(spec)),
     ),
 )

@@ -10,18 +10,19 @@ once a pixel.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tvm import tirx
 
-from aqd_deploy.kernels.blocking import Blocking, choose_blocking, chunks
+from aqd_deploy.kernels.blocking import Blocking, choose_blocking
 from aqd_deploy.kernels.dots import Dots
 from aqd_deploy.kernels.emit import Buffer, Emitter, Expr, const, load
 from aqd_deploy.kernels.epilogue import BoundEpilogue, Place, bind_epilogue
 from aqd_deploy.kernels.layout import WeightLayout
 from aqd_deploy.kernels.level_blocking import Batch, largest, level_batches
+from aqd_deploy.kernels.partial_sums import chunk_loops, chunks
 from aqd_deploy.kernels.spec import ConvSpec, Epilogue
 from aqd_deploy.kernels.strip import Strip, make_strip, needs_strip, overread
 from aqd_deploy.kernels.windows import window_sums
@@ -239,7 +240,7 @@ class _MapConv:
         if not once:
             for _, b, at in places:
                 em.store(values, at, self._first(start, b), lanes)
-        with self._chunk_loops() as runs:
+        with chunk_loops(em, layout, dots) as runs:
             accs = self._accumulators("int16", wide)
             for row in accs:
                 for acc in row:
@@ -252,30 +253,6 @@ class _MapConv:
             for p, b, at in places:
                 so_far = self._first(start, b) if once else load(values, at, lanes)
                 em.store(values, at, dots.widen(so_far, load(accs[p][b], const(0), wide)), lanes)
-
-    @contextmanager
-    def _chunk_loops(self) -> Iterator[Callable[[], AbstractContextManager[tuple[Expr, Expr, Expr, Any]]]]:
-        """The loop over chunks of the reduction; yields the loop over the runs of steps in one chunk, which
-        yields kernel row, segment, first step and number of steps.
-        """
-        em, layout = self.em, self.layout
-        cut = chunks(layout, self.dots)
-        runs = layout.kernel[0] * layout.segments
-        with em.loop("chunk_run", -(-runs // cut.runs)) as outer, em.loop("chunk", cut.parts) as part:
-
-            @contextmanager
-            def inner() -> Iterator[tuple[Expr, Expr, Expr, Any]]:
-                count = (
-                    cut.runs if runs % cut.runs == 0 else tirx.Min(const(cut.runs), runs - outer * cut.runs)
-                )
-                steps: Any = cut.steps
-                if layout.steps % cut.steps:
-                    steps = em.bind("steps", tirx.Min(const(cut.steps), layout.steps - part * cut.steps))
-                with em.loop("run", count) as offset:
-                    run = em.bind("run", outer * cut.runs + offset)
-                    yield run // layout.segments, run % layout.segments, part * cut.steps, steps
-
-            yield inner
 
     def _accumulators(self, dtype: str, lanes: int) -> list[list[Buffer]]:
         """One buffer an accumulator, [pixel][block]: each becomes a register."""

@@ -131,10 +131,8 @@ def exact_steps(sample_high: int, weight_range: tuple[int, int]) -> int:
 def sample_range(spec: ConvSpec) -> tuple[int, int]:
     """The closed interval that holds every activation and every value of the padding."""
     lo, hi = spec.input_range or ((-128, 127) if spec.input_signed else (0, 255))
-    if any(spec.pads):
-        values = spec.pad_values or (0,)
-        return min(lo, *values), max(hi, *values)
-    return lo, hi
+    padding = spec.pad_values or ((0,) if any(spec.pads) else ())
+    return min((lo, *padding)), max((hi, *padding))
 
 
 def dots_for(spec: ConvSpec, isa: Isa) -> Dots:
