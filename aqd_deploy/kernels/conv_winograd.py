@@ -108,11 +108,12 @@ class _WinogradConv:
             first = em.bind(
                 "first", tirx.Min(task // plan.parts * plan.group, const(self.total - self.count))
             )
+            tables = self._tables()
             samples = em.alloc("samples", "uint8", positions * plan.group * self.spec.in_channels)
             sums = em.alloc("window_sums", "int32", self.count * self.outputs) if self.form.halved else None
             patch = em.alloc("patch", "uint8", self.high * self.wide * self.spec.in_channels)
             with em.loop("t", self.count) as t:
-                self._spread(self._tile(first + t), t, samples, sums, patch)
+                self._spread(self._tile(first + t, tables), t, samples, sums, patch)
             products = em.alloc("products", "int32", positions * plan.group * plan.blocks * lanes)
             values = em.alloc("tile", "int32", self.outputs * plan.blocks * lanes)
             count = share if plan.parts == 1 else tirx.Min(const(share), items - part * share)
@@ -123,37 +124,62 @@ class _WinogradConv:
                     self._multiply(position * items + item, row, samples, products)
                 with em.loop("t", self.count) as t:
                     self._gather(t, products, sums, values)
-                    self._finish(self._tile(first + t), item * plan.blocks, values)
+                    self._finish(self._tile(first + t, tables), item * plan.blocks, values)
         return em.finish()
 
-    def _tile(self, index: Expr) -> _Tile:
-        """Where the tile `index` of the list lies."""
+    def _tables(self) -> list[Buffer]:
+        """For stacks: of each field of `_Tile` that depends on the map, its value for every level.
+
+        Loads keep the level opaque: the simplifier takes seconds for a function whose indices select among
+        constants.
+        """
         em, maps = self.em, self.spec.maps
+        if len(maps) == 1:
+            return []
+        tables = []
+        for values in self._fields():
+            table = em.alloc("table", "int32", len(maps))
+            for level, value in enumerate(values):
+                em.store(table, level, const(value))
+            tables.append(table)
+        return tables
+
+    def _fields(self) -> list[list[int]]:
+        """First tile and tiles a row, then height, width, output sizes and starts, of every map."""
+        first = [sum(high * wide for high, wide in self.tiles[:i]) for i in range(len(self.tiles))]
+        maps = self.spec.maps
+        return [
+            first,
+            [wide for _, wide in self.tiles],
+            [m.height for m in maps],
+            [m.width for m in maps],
+            [m.out_height for m in maps],
+            [m.out_width for m in maps],
+            [m.in_start for m in maps],
+            [m.out_start for m in maps],
+        ]
+
+    def _tile(self, index: Expr, tables: list[Buffer]) -> _Tile:
+        """Where the tile `index` of the list lies."""
+        em = self.em
         index = em.bind("index", index)
-        starts = [0]
-        for high, wide in self.tiles:
-            starts.append(starts[-1] + high * wide)
-
-        def pick(name: str, values: list[int]) -> Expr:
-            chosen = const(values[0])
-            for start, value in zip(starts[1:], values[1:], strict=False):
-                chosen = tirx.Select(index >= start, const(value), chosen)
-            return em.bind(name, chosen)
-
-        inside = em.bind("inside", index - pick("start", starts[:-1]))
-        tiles_wide = pick("tiles_wide", [wide for _, wide in self.tiles])
+        if tables:
+            found = em.alloc("level", "int32", 1)
+            em.store(found, 0, const(0))
+            for level, start in enumerate(self._fields()[0][1:], 1):
+                with em.when(index >= start):
+                    em.store(found, 0, const(level))
+            level = em.bind("level", load(found, const(0)))
+            fields = [em.bind("field", load(table, level)) for table in tables]
+        else:
+            level = const(0)
+            fields = [const(values[0]) for values in self._fields()]
+        first, tiles_wide, *rest = fields
+        inside = em.bind("inside", index - first)
         row = em.bind("tile_row", inside // tiles_wide)
-        return _Tile(
-            pick("level", list(range(len(maps)))) if self.spec.levels else None,
-            em.bind("y", row * self.form.rows),
-            em.bind("x", (inside - row * tiles_wide) * self.form.columns),
-            pick("height", [m.height for m in maps]),
-            pick("width", [m.width for m in maps]),
-            pick("out_height", [m.out_height for m in maps]),
-            pick("out_width", [m.out_width for m in maps]),
-            pick("in_start", [m.in_start for m in maps]),
-            pick("out_start", [m.out_start for m in maps]),
-        )
+        column = em.bind("tile_column", inside - row * tiles_wide)
+        y, x = em.bind("y", row * self.form.rows), em.bind("x", column * self.form.columns)
+        return _Tile(level if self.spec.levels else None, y, x, *rest)
 
     def _spread(self, tile: _Tile, t: Expr, samples: Buffer, sums: Buffer | None, patch: Buffer) -> None:
         """Transforms one tile of the input; its patch holds zeros where the tile leaves the map."""
@@ -219,11 +245,11 @@ class _WinogradConv:
                     so_far = load(total, const(0), wide)
                     at = em.bind("at", (i * self.wide + j) * channels + c)
                     if lanes == dots.lanes * dots.dot:
-                        sample = tirx.reinterpret(f"int8x{lanes}", load(patch, at, lanes))
+                        sample = tirx.reinterpret(f"int8x{lanes}", self._shifted(patch, at, lanes))
                         so_far = dots.accumulate(so_far, sample, ones)
                     else:
                         for part in range(0, lanes, wide):
-                            so_far = so_far + convert(load(patch, at + part, wide), "int32", wide)
+                            so_far = so_far + convert(self._shifted(patch, at + part, wide), "int32", wide)
                     em.store(total, 0, so_far, wide)
         vectors = em.alloc("window_vectors", "int32", self.outputs * wide)
         for y in range(self.form.rows):
@@ -237,7 +263,14 @@ class _WinogradConv:
             value = load(vectors, o * wide)
             for lane in range(1, wide):
                 value = value + load(vectors, o * wide + lane)
+            if self.spec.input_signed:
+                value = value - const(SHIFT * 9 * channels)
             em.store(sums, t * self.outputs + o, value)
+
+    def _shifted(self, patch: Buffer, at: Expr, lanes: int) -> Expr:
+        """Samples that can be summed as unsigned bytes: those of signed inputs are 128 higher."""
+        value = load(patch, at, lanes)
+        return value + const(SHIFT, "uint8", lanes) if self.spec.input_signed else value
 
     def _multiply(self, first: Expr, row: Expr, samples: Buffer, products: Buffer) -> None:
         """`tiles` × `blocks` accumulators over all input channels; `first` is the position's item."""

@@ -1,7 +1,6 @@
 """Exact Winograd: the transforms are identities, the proofs are tight, the kernel returns the reference."""
 
 from dataclasses import replace
-from itertools import product
 
 import numpy as np
 import pytest
@@ -140,7 +139,7 @@ def test_kernels_return_the_reference(spec, interval, bits):
     rng = np.random.default_rng(7)
     signed = spec.input_signed
     functions, calls = {}, []
-    for fill, threads in product(("any", "highest", "lowest"), (1, 3)):
+    for fill, threads in (("any", 1), ("highest", 3), ("lowest", 2)):
         data, weights = _operands(spec, interval, bits, fill, rng)
         exact = exact_forms(weights, interval)
         assert exact
