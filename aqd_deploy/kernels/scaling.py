@@ -35,7 +35,7 @@ class Constants:
     @classmethod
     def of(cls, c: np.ndarray, b: np.ndarray, d: np.ndarray) -> Constants:
         """From arrays of any integer types."""
-        return cls(*(np.asarray(a).astype(np.int64) for a in (c, b, d)))
+        return cls(*(np.array(a, np.int64) for a in (c, b, d)))
 
     def __call__(self, v: np.ndarray) -> np.ndarray:
         """(v·c + B) >> d of int64 `v` [rows]."""
