@@ -87,4 +87,6 @@ class PeerError(AqdError):
 
 
 class GateError(AqdError):
-    """A command ran, but a gate (`--min-map`, `--max-ms`, `--max-ratio`, `--max-deviation`) failed; exit code 3."""
+    """A command ran, but a gate (`--min-map`, `--max-ms`, `--max-ratio`, `--max-deviation`) failed: exit
+    code 3.
+    """

@@ -44,6 +44,27 @@ def read_cpu() -> Cpu:
     return Cpu(_ARCHITECTURES.get(machine, machine), model, features, available_threads())
 
 
+@functools.cache
+def cpu_kind() -> str:
+    """Vendor, family and model numbers of this machine's CPU, for example "GenuineIntel-6-85"; on ARM the
+    implementer and part. CPUs of one kind have the same cores, whatever their names and clocks.
+    """
+    text = _CPUINFO.read_text(encoding="utf-8", errors="replace") if _CPUINFO.exists() else ""
+    return parse_cpu_kind(text) or platform.machine().lower()
+
+
+def parse_cpu_kind(text: str) -> str:
+    """The kind of the first processor of /proc/cpuinfo, "" where it is not told."""
+    values: dict[str, str] = {}
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        values.setdefault(key.strip(), value.strip())
+    for names in (("vendor_id", "cpu family", "model"), ("CPU implementer", "CPU part")):
+        if all(name in values for name in names):
+            return "-".join(values[name] for name in names)
+    return ""
+
+
 def available_threads() -> int:
     """Number of hardware threads this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)

@@ -15,3 +15,7 @@ Every function takes contiguous buffers that begin at multiples of 64 bytes, as 
 them; generated code relies on it. Outputs must not alias inputs: tiles overlap at the borders of a map, and
 what two tiles share is computed from the inputs twice.
 """
+
+# Raised whenever a choice of a family comes to mean another function: tuning records of other versions are
+# ignored.
+KERNEL_VERSION = 1

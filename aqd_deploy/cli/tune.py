@@ -1,0 +1,120 @@
+"""`aqd-deploy tune`: find the fastest kernels for a network on this machine."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from aqd_deploy.cli.options import ShapeType, existing, json_option, numerics_option, threads_option
+from aqd_deploy.cli.output import print_json, print_text, progress, verb
+
+
+class DurationType(click.ParamType):
+    """`90`, `90s`, `10m`, `1h` or `1h30m`: seconds as a float."""
+
+    name = "TIME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", str(value).strip())
+        if match is None or not any(match.groups()):
+            self.fail(f"{value!r} is no duration; valid: 90s, 10m, 1h30m", param, ctx)
+        hours, minutes, seconds = (float(part or 0) for part in match.groups())
+        return 3600 * hours + 60 * minutes + seconds
+
+
+@verb(name="tune")
+@click.argument("model", type=existing("MODEL.onnx"))
+@click.option("--target", default="host", show_default=True,
+              help="A profile's name (see `aqd-deploy targets`) that this machine can run.")  # fmt: skip
+@click.option("--budget", type=DurationType(), default="10m", show_default=True,
+              help="Time for everything, for example 90s, 10m or 1h30m.")  # fmt: skip
+@click.option("--records", type=click.Path(path_type=Path, file_okay=False), default=Path("tuning"),
+              show_default=True, help="Folder of the records; a later run goes on with it.")  # fmt: skip
+@threads_option
+@numerics_option
+@click.option("--shape", type=ShapeType(), help="Static shape for a dynamic input, for example 1x3x320x320.")
+@click.option(
+    "--dry-run", is_flag=True, help="List the tasks and the sizes of their spaces, measure nothing."
+)
+@click.option("--replay", "task", metavar="TASK", help="Build, check and time the best record of one task.")
+@json_option
+def command(
+    model: Path, target: str, budget: float, records: Path, threads: int | None, numerics: str,
+    shape: tuple[int, ...] | None, dry_run: bool, task: str | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Measure kernels for a QDQ or integer ONNX file and keep the fastest for `compile --tuned`."""
+    started = time.monotonic()
+    from aqd_deploy import targets
+
+    device = targets.get(target)
+    from aqd_deploy.runtime import backend
+
+    # Brings TVM's runtime in without PyTorch, which it would import for seconds.
+    backend.ffi()
+    from aqd_deploy.frontends.kinds import kind_of
+    from aqd_deploy.integer.files import load_onnx
+    from aqd_deploy.passes.pipeline import lower
+    from aqd_deploy.tuning import describe
+
+    proto = load_onnx(model)
+    if kind_of(proto) != "integer":
+        progress("lowering")
+        proto = lower(proto, numerics=numerics, shape=shape).model
+    if dry_run:
+        document = describe.tasks(proto, device, threads, records)
+        text = describe.tasks_text
+    elif task is not None:
+        document = describe.replayed(proto, device, threads, records, task)
+        text = describe.replayed_text
+    else:
+        show = _Display()
+        document = describe.tuned(proto, device, threads, records, budget, started, show)
+        show.end()
+        text = describe.tuned_text
+    for note in document["notes"]:
+        progress(note)
+    if as_json:
+        print_json(document)
+    else:
+        print_text(text(document))
+
+
+class _Display:
+    """Progress on stderr: one line that is rewritten on a terminal, elsewhere a line a task at most."""
+
+    def __init__(self) -> None:
+        self.terminal = sys.stderr.isatty()
+        self.width = 0
+
+    def __call__(self, now: Any) -> None:
+        if not self.terminal and not now.first:
+            return
+        line = f"{_clock(now.elapsed)} of {_clock(now.budget)}  {now.measured} measured"
+        if now.seconds is None:
+            line += f"  defaults of {now.started} of {now.tasks} tasks"
+        else:
+            line += f"  convolutions {now.default_seconds * 1e3:.2f} -> {now.seconds * 1e3:.2f} ms"
+        if now.task is not None:
+            line += f"  {now.task.use.task}"
+        if self.terminal:
+            click.echo("\r" + line[:100].ljust(self.width), nl=False, err=True)
+            self.width = len(line[:100])
+        else:
+            progress(line)
+
+    def end(self) -> None:
+        """Leave the rewritten line."""
+        if self.width:
+            click.echo("", err=True)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes}:{rest:02}"

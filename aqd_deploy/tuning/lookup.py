@@ -1,0 +1,106 @@
+"""Tuned choices for the compiler: the records of a folder, or those that ship for this kind of CPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+
+from aqd_deploy.errors import RecordsError
+from aqd_deploy.kernels.choice import Choice
+from aqd_deploy.kernels.isa import Isa
+from aqd_deploy.kernels.spec import ConvSpec, Epilogue
+from aqd_deploy.targets import Target
+from aqd_deploy.tuning.records import FILE_NAME, Record, Records, read_records
+from aqd_deploy.tuning.tasks import Task
+
+
+@dataclass
+class Tuned:
+    """Choices by task; `source` names where they come from, `notes` what was ignored and why."""
+
+    source: str = "none"
+    notes: list[str] = field(default_factory=list)
+    _exact: dict[str, Choice] = field(default_factory=dict)
+    _similar: dict[str, tuple[float, Choice]] = field(default_factory=dict)
+
+    def find(self, spec: ConvSpec, epilogue: Epilogue, isa: Isa, threads: int) -> tuple[Choice | None, str]:
+        """The choice for a convolution and "task", or that of the same convolution with another epilogue and
+        "shape", or None and "".
+        """
+        task = Task(spec, epilogue, isa, threads)
+        if task.key in self._exact:
+            return self._exact[task.key], "task"
+        if task.shape_key in self._similar:
+            return self._similar[task.shape_key][1], "shape"
+        return None, ""
+
+    def __len__(self) -> int:
+        return len(self._exact)
+
+    def add(self, records: Records) -> None:
+        """Add the best record of every task."""
+        for key, record in records.best().items():
+            self._exact[key] = record.choice
+            if key in records.tasks:
+                self._add_shape(records, key, record)
+
+    def _add_shape(self, records: Records, key: str, record: Record) -> None:
+        """Of several tasks with one shape, the one with the longest time counts."""
+        try:
+            shape = Task.from_json(records.tasks[key]).shape_key
+        except (KeyError, TypeError, ValueError):
+            self.notes.append(f"task {key}: its definition is damaged and ignored")
+            return
+        seconds = record.seconds or 0.0
+        if seconds >= self._similar.get(shape, (0.0, None))[0]:
+            self._similar[shape] = (seconds, record.choice)
+
+
+def load_tuned(where: str | Path | None, device: Target) -> Tuned:
+    """The tuned choices for `device` from a folder or file `where`, from none ("none"), or the shipped ones
+    (None).
+
+    Raises RecordsError where the folder does not exist or has no records. Records that are damaged, of
+    another version or of another CPU are left out, and `notes` names them.
+    """
+    if where is None:
+        return _shipped(device)
+    if str(where) == "none":
+        return Tuned()
+    path = Path(where)
+    path = path / FILE_NAME if path.is_dir() else path
+    if not path.is_file():
+        raise RecordsError(
+            "no tuning records there",
+            received=str(where),
+            valid=f"none, or a folder with {FILE_NAME}",
+            next_command=f"aqd-deploy tune MODEL.onnx --records {where}",
+        )
+    tuned = Tuned(source=str(where))
+    _add_fitting(tuned, path, device)
+    return tuned
+
+
+def _shipped(device: Target) -> Tuned:
+    """Shipped records for other CPUs are no news, so they are left out silently."""
+    tuned = Tuned(source="shipped")
+    folder = resources.files("aqd_deploy.targets") / "records"
+    files = sorted(folder.iterdir(), key=lambda f: f.name) if folder.is_dir() else []
+    for file in files:
+        if file.name.endswith(f"-{device.kernels}.jsonl"):
+            with resources.as_file(file) as path:
+                _add_fitting(tuned, path, device)
+    return tuned
+
+
+def _add_fitting(tuned: Tuned, path: Path, device: Target) -> None:
+    records = read_records(path)
+    tuned.notes += records.notes
+    if records.header is None:
+        return
+    unfit = records.header.unfit_for(device)
+    if unfit:
+        tuned.notes.append(f"{path}: ignored: {unfit}")
+    else:
+        tuned.add(records)

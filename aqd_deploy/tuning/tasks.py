@@ -1,0 +1,142 @@
+"""What is tuned: a convolution with its epilogue on an instruction set and a number of threads.
+
+A task is named by a hash of its canonical JSON, so two models that share a layer share its records. Tasks of
+one convolution that differ in their epilogues alone have the same `shape_key`: what is good for one is the
+first thing to try for the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from math import prod
+from typing import Any
+
+from aqd_deploy.compiler.plan import Conv, Plan
+from aqd_deploy.kernels import spec as forms
+from aqd_deploy.kernels.isa import Isa
+from aqd_deploy.kernels.spec import ConvSpec, Epilogue, Scaling
+
+TASK_FORMAT = 1
+_SCALINGS = ("scaling", "self_scaling", "other_scaling")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One kernel to tune."""
+
+    spec: ConvSpec
+    epilogue: Epilogue
+    isa: Isa
+    threads: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The definition: {"format", "spec", "epilogue": {"steps", "stores"}, "isa", "threads"}."""
+        return {**self._shape(), "epilogue": _epilogue_json(self.epilogue)}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Task:
+        """The inverse of `to_json`. Raises KeyError, TypeError or ValueError for anything else."""
+        if value["format"] != TASK_FORMAT:
+            raise ValueError(f"task format {value['format']}")
+        fields = {name: _tuples(entry) for name, entry in value["spec"].items()}
+        epilogue = value["epilogue"]
+        steps = tuple(_part(entry) for entry in epilogue["steps"])
+        stores = tuple(_part(entry) for entry in epilogue["stores"])
+        return cls(ConvSpec(**fields), Epilogue(steps, stores), Isa(value["isa"]), int(value["threads"]))
+
+    @cached_property
+    def key(self) -> str:
+        """Sixteen hexadecimal digits, equal for equal tasks in every process."""
+        return _hash(self.to_json())
+
+    @cached_property
+    def shape_key(self) -> str:
+        """Like `key`, of the task without its epilogue."""
+        return _hash(self._shape())
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the convolution."""
+        spec = self.spec
+        products = prod(spec.kernel) * (spec.in_channels // spec.group)
+        return spec.out_height * spec.out_width * spec.out_channels * products
+
+    def __str__(self) -> str:
+        spec = self.spec
+        maps = f"{spec.maps[0].height}x{spec.maps[0].width}"
+        if spec.levels:
+            maps += f" and {len(spec.levels) - 1} more"
+        stride = f" stride {spec.strides[0]}" if spec.strides != (1, 1) else ""
+        kernel = f"{spec.kernel[0]}x{spec.kernel[1]}"
+        return f"{kernel} {spec.in_channels}->{spec.out_channels} on {maps}{stride}"
+
+    def _shape(self) -> dict[str, Any]:
+        return {
+            "format": TASK_FORMAT,
+            "spec": asdict(self.spec),
+            "isa": self.isa.value,
+            "threads": self.threads,
+        }
+
+
+@dataclass
+class Use:
+    """A task in a network: the convolutions of the plan that it stands for, at least one."""
+
+    task: Task
+    operations: list[Conv] = field(default_factory=list)
+
+    @property
+    def layers(self) -> list[str]:
+        """Names of the layers, in the order of execution."""
+        return [operation.name for operation in self.operations]
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of all its layers."""
+        return self.task.macs * len(self.operations)
+
+
+def network_tasks(plan: Plan, isa: Isa, threads: int) -> list[Use]:
+    """The tasks of a network, the one with the most arithmetic first."""
+    return sorted(_uses(plan.operations, isa, threads), key=lambda use: -use.macs)
+
+
+def _uses(operations: Iterable[object], isa: Isa, threads: int) -> list[Use]:
+    found: dict[Task, Use] = {}
+    for operation in operations:
+        if isinstance(operation, Conv):
+            task = Task(operation.spec, operation.epilogue, isa, threads)
+            found.setdefault(task, Use(task)).operations.append(operation)
+    return list(found.values())
+
+
+def _hash(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _epilogue_json(epilogue: Epilogue) -> dict[str, Any]:
+    parts = {"steps": epilogue.steps, "stores": epilogue.stores}
+    return {
+        name: [{"kind": type(part).__name__, **asdict(part)} for part in entries]
+        for name, entries in parts.items()
+    }
+
+
+def _part(value: dict[str, Any]) -> Any:
+    """A step or a store of `kernels.spec` from its JSON."""
+    kinds = {kind.__name__: kind for kind in (*forms.Step.__args__, *forms.Store.__args__)}
+    fields = {name: entry for name, entry in value.items() if name != "kind"}
+    for name in _SCALINGS:
+        if name in fields:
+            fields[name] = Scaling(**fields[name])
+    return kinds[value["kind"]](**fields)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(entry) for entry in value) if isinstance(value, list) else value
