@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import prod
 from typing import Any
 
 from tvm import tirx
+from tvm.ir import PointerType, PrimType
 from tvm.tirx import ForKind
 
 Expr = Any
@@ -72,15 +74,16 @@ class Emitter:
         own).
         """
         unique = self._unique(name)
-        declared = tirx.decl_buffer(tuple(int(n) for n in shape), dtype, unique)
+        offset = tirx.Var(unique + "_offset", "int32")
+        extents = tuple(int(n) for n in shape)
+        declared = tirx.decl_buffer(extents, dtype, unique, elem_offset=offset, offset_factor=1)
         self.params.append(declared)
-        if len(shape) == 1:
-            return declared
-        size = 1
-        for n in shape:
-            size *= int(n)
-        flat = tirx.decl_buffer((size,), dtype, unique + "_flat", data=tirx.buffer_data(declared))
-        self._scopes[-1].append(tirx.DeclBuffer(flat, data=tirx.buffer_data(declared)))
+        # The tensor may lie anywhere in a larger allocation: its first element's address is taken once.
+        first = tirx.address_of(tirx.BufferLoad(declared, [const(0)] * len(extents)))
+        data = tirx.Var(unique + "_data", PointerType(PrimType(dtype)))
+        self._scopes[-1].append(tirx.Bind(data, first))
+        flat = tirx.decl_buffer((prod(extents),), dtype, unique + "_flat", data=data)
+        self._scopes[-1].append(tirx.DeclBuffer(flat, data=data))
         return flat
 
     def alloc(self, name: str, dtype: str, size: int, scope: str = "global") -> Buffer:
