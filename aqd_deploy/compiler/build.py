@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
+from aqd_deploy.compiler.memory import MemoryPlan
 from aqd_deploy.compiler.plan import Plan
 from aqd_deploy.compiler.planning import plan_model
 from aqd_deploy.errors import MissingExtraError, ModelFileError
@@ -25,6 +26,7 @@ from aqd_deploy.targets.cpu import available_threads
 
 if TYPE_CHECKING:
     from aqd_deploy.compiler.relax_module import BuiltModule
+    from aqd_deploy.tuning.lookup import Tuned
 
 # The kernels are written as vectors and registers: level 3 takes half as long again for the same speed.
 _LLVM_LEVEL = 2
@@ -64,16 +66,18 @@ def compile_model(
     target: str | Target = "host",
     threads: int | None = None,
     source: Path | None = None,
+    tuned: str | Path | None = None,
 ) -> CompileReport:
     """Compile integer ONNX (docs/integer-dialect.md) into the program file `out`.
 
     `target` is a profile's name or a TVM target string; `threads` the number of threads the program will
     run with (default: all of this machine); `source` the file that the model came from, recorded by its
-    SHA-256. `out` is written whole or not at all.
+    SHA-256; `tuned` a folder of tuning records, "none", or None for those that ship. `out` is written whole
+    or not at all.
 
     Raises UnsupportedModelError, ShapeError and RangeError for a model outside the dialect, TargetError for
-    an unknown target, ProgramError where `out` cannot be written, MissingExtraError where no linker is
-    installed.
+    an unknown target, RecordsError where `tuned` holds no records, ProgramError where `out` cannot be
+    written, MissingExtraError where no linker is installed.
     """
     out = Path(out)
     device = get(target)
@@ -87,21 +91,24 @@ def compile_model(
 
         from aqd_deploy.compiler import lower, relax_module
         from aqd_deploy.kernels.isa import Isa
+        from aqd_deploy.tuning.lookup import load_tuned
     device = lower.complete_target(device)
+    choices = load_tuned(tuned, device)
     program = _program_section(plan, int_model, device, threads, source)
     manifest = {**_model_manifest(int_model), "program": program}
 
     def describe(built: BuiltModule) -> bytes:
         program["weights"] = weight_summary(built)
         program["layers"] = [asdict(layer) for layer in built.layers]
+        program["memory"] = memory_summary(built.memory)
+        program["tuning"] = tuning_summary(built, choices)
         return json.dumps(manifest, ensure_ascii=False, separators=(",", ":")).encode()
 
     with stages.timed("kernels"):
-        built = relax_module.build_relax(plan, Isa(device.kernels), threads, describe)
+        built = relax_module.build_relax(plan, Isa(device.kernels), threads, choices, describe)
     tvm_target = tvm.target.Target({**device.tvm(), "opt-level": _LLVM_LEVEL})
     with stages.timed("relax"):
         lowered = lower.lower_relax(built.module, tvm_target)
-        program["memory"] = lower.memory_plan(lowered)
     with stages.timed("codegen"):
         executable = lower.generate(lowered, tvm_target)
 
@@ -115,6 +122,16 @@ def compile_model(
     return CompileReport(out, out.stat().st_size, manifest, stages.seconds)
 
 
+def memory_summary(memory: MemoryPlan) -> dict[str, int]:
+    """Bytes of tensors in one run: all, those in the arena, outputs, and the least that the order needs."""
+    return {
+        "bytes": memory.bytes,
+        "arena_bytes": memory.arena_bytes,
+        "output_bytes": memory.output_bytes,
+        "lower_bound_bytes": memory.lower_bound_bytes,
+    }
+
+
 def weight_summary(built: BuiltModule) -> dict[str, Any]:
     """Weights and the bytes they take in the file, by bit width, and their bytes when expanded."""
     by_bits: dict[str, dict[str, int]] = {}
@@ -124,6 +141,23 @@ def weight_summary(built: BuiltModule) -> dict[str, Any]:
         entry["weights"] += int(weight.shape[0] * weight.shape[1] * weight.shape[2] * weight.shape[3])
         entry["bytes"] += weight.stream.nbytes
     return {"by_bits": dict(sorted(by_bits.items())), "expanded_bytes": built.expanded_bytes}
+
+
+def tuning_summary(built: BuiltModule, tuned: Tuned) -> dict[str, Any]:
+    """How many convolutions were built with a choice of their own record, with one of the same shape, and
+    with the cost model's; and which records were ignored.
+    """
+    origins = [layer.tuned for layer in built.layers if layer.choice is not None]
+    notes = list(tuned.notes)
+    if built.stale_choices:
+        notes.append(f"{built.stale_choices} recorded choices are none of their kernels' any more: ignored")
+    return {
+        "records": tuned.source,
+        "task": origins.count("task"),
+        "shape": origins.count("shape"),
+        "default": origins.count(""),
+        "notes": notes,
+    }
 
 
 def _program_section(
@@ -177,12 +211,12 @@ def _file_hash(path: Path) -> str:
 def _export(executable: Any, path: Path) -> None:
     """Write the shared library. TVM reports a full disk as its own kind of RuntimeError: an OSError here."""
     try:
-        executable.export_library(str(path), fcompile=_link)
+        executable.export_library(str(path), fcompile=link)
     except RuntimeError as error:
         raise OSError(f"TVM could not write the objects: {str(error).splitlines()[-1]}") from error
 
 
-def _link(output: str, objects: list[str], options: list[str] | None = None, **_: Any) -> None:
+def link(output: str, objects: list[str], options: list[str] | None = None, **_: Any) -> None:
     """Link `objects` into the shared library `output` with the first C or C++ compiler found."""
     linker = next((path for name in _LINKERS if (path := shutil.which(name))), None)
     if linker is None:

@@ -27,7 +27,6 @@ RELAX_PASSES = (
     transform.VMShapeLower,
     transform.AttachGlobalSymbol,
 )
-_ALLOC_STORAGE = tvm.ir.Op.get("relax.vm.alloc_storage")
 
 
 def complete_target(device: Target) -> Target:
@@ -50,20 +49,9 @@ def complete_target(device: Target) -> Target:
 
 
 def lower_relax(module: Any, target: Any) -> Any:
-    """Apply `RELAX_PASSES`: from here on every tensor has its storage."""
+    """Apply `RELAX_PASSES`: every tensor gets its storage, every call its registers."""
     with target:
         return tvm.transform.Sequential([make() for make in RELAX_PASSES])(module)
-
-
-def memory_plan(lowered: Any) -> dict[str, int]:
-    """Bytes and number of the storages that `main` allocates for its tensors, outputs included."""
-    sizes = [
-        _storage_bytes(binding.value)
-        for block in lowered["main"].body.blocks
-        for binding in block.bindings
-        if isinstance(binding.value, relax.Call) and binding.value.op == _ALLOC_STORAGE
-    ]
-    return {"storages": len(sizes), "bytes": sum(sizes)}
 
 
 def generate(lowered: Any, target: Any) -> Any:
@@ -72,8 +60,3 @@ def generate(lowered: Any, target: Any) -> Any:
     # time. All of them are fixed here, and the virtual machine checks those that come from outside.
     with tvm.transform.PassContext(config={"tirx.disable_assert": True}):
         return relax.build(lowered, target, relax_pipeline=None)
-
-
-def _storage_bytes(call: Any) -> int:
-    size = call.args[0]
-    return int(size.values[0])

@@ -16,6 +16,7 @@ import numpy as np
 from tvm import relax
 
 from aqd_deploy.compiler import movement
+from aqd_deploy.compiler.memory import MemoryPlan, plan_memory
 from aqd_deploy.compiler.plan import (
     Concat,
     Conv,
@@ -24,15 +25,16 @@ from aqd_deploy.compiler.plan import (
     Plan,
     Pointwise,
     Stack,
-    ToChannelsFirst,
     border,
     operation_inputs,
     operation_outputs,
 )
 from aqd_deploy.compiler.weights import EncodedWeight, encode
+from aqd_deploy.errors import ShapeError
 from aqd_deploy.kernels.conv import Kernel, Layout, conv2d
 from aqd_deploy.kernels.isa import Isa
 from aqd_deploy.kernels.unpack import unpack_func
+from aqd_deploy.tuning.lookup import Tuned
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,9 @@ class Layer:
     """What became of one operation: kernel family, the reason for it, cost and weight width.
 
     `macs` are the convolution's multiply-accumulates, `executed_macs` those that the kernel does for them.
+    `choice` is what the kernel was built with (`Choice.to_json`), None where there is nothing to choose;
+    `tuned` where that comes from: "task" a record of this kernel, "shape" one of the same convolution with
+    another epilogue, "" the cost model.
     """
 
     name: str
@@ -50,34 +55,45 @@ class Layer:
     macs: int = 0
     executed_macs: int = 0
     weight_bits: int = 0
+    choice: dict[str, int | str] | None = None
+    tuned: str = ""
 
 
 @dataclass
 class BuiltModule:
-    """The Relax module, its layers in order, and the stored weights by name."""
+    """The Relax module, where its tensors lie, its layers in order, and the stored weights by name."""
 
     module: Any
+    memory: MemoryPlan
     layers: list[Layer] = field(default_factory=list)
     weights: dict[str, EncodedWeight] = field(default_factory=dict)
     expanded_bytes: int = 0
+    stale_choices: int = 0
 
 
-def build_relax(plan: Plan, isa: Isa, threads: int, manifest: Callable[[BuiltModule], bytes]) -> BuiltModule:
-    """The Relax module of `plan` for `isa`; `manifest` writes what the function `manifest` returns."""
-    return _Builder(plan, isa, threads).build(manifest)
+def build_relax(
+    plan: Plan, isa: Isa, threads: int, tuned: Tuned, manifest: Callable[[BuiltModule], bytes]
+) -> BuiltModule:
+    """The Relax module of `plan` for `isa`; `manifest` writes what the function `manifest` returns.
+
+    Kernels are those of `tuned`, and the cost model's where it has none or one that is no choice any more
+    (`BuiltModule.stale_choices` counts these).
+    """
+    return _Builder(plan, isa, threads, tuned).build(manifest)
 
 
 class _Builder:
-    def __init__(self, plan: Plan, isa: Isa, threads: int) -> None:
-        self.plan = plan
+    def __init__(self, plan: Plan, isa: Isa, threads: int, tuned: Tuned) -> None:
+        self.plan, self.memory = plan_memory(plan)
+        self.tuned = tuned
         self.isa = isa
         self.threads = threads
         self.block = relax.BlockBuilder()
         self.functions: dict[Hashable, Any] = {}
-        self.kernels: dict[Hashable, Kernel] = {}
+        self.kernels: dict[Hashable, tuple[Kernel, str]] = {}
         self.constants: dict[Hashable, Any] = {}
         self.prepared: dict[Hashable, tuple[Any, EncodedWeight, Layout]] = {}
-        self.result = BuiltModule(None)
+        self.result = BuiltModule(None, self.memory)
         self.values: dict[str, Any] = {}
 
     def build(self, manifest: Callable[[BuiltModule], bytes]) -> BuiltModule:
@@ -93,7 +109,7 @@ class _Builder:
         if not isinstance(op, Conv):
             self.result.layers.append(_movement_layer(op, self.plan))
             return None
-        kernel = self._kernel(op)
+        kernel, tuned = self._kernel(op)
         weight = self._weight(op.weight)
         content = hashlib.sha256(weight.stream.tobytes()).hexdigest()
         key = (content, weight.shape, weight.bits, weight.step, weight.offset, kernel.layout)
@@ -106,16 +122,39 @@ class _Builder:
         macs = spec.out_height * spec.out_width * int(np.prod(weight.shape))
         output = (spec.out_height, spec.out_width, spec.out_channels)
         layer = Layer(
-            op.name, "conv", kernel.name, kernel.why, output, macs, kernel.executed_macs(spec), weight.bits
+            op.name,
+            "conv",
+            kernel.name,
+            kernel.why,
+            output,
+            macs,
+            kernel.executed_macs(spec),
+            weight.bits,
+            kernel.choice.to_json(),
+            tuned,
         )
         self.result.layers.append(layer)
         return key
 
-    def _kernel(self, op: Conv) -> Kernel:
+    def _kernel(self, op: Conv) -> tuple[Kernel, str]:
+        """The kernel, and where its choice comes from as in `Layer.tuned`."""
         key = (op.spec, op.epilogue)
         if key not in self.kernels:
-            self.kernels[key] = conv2d(op.spec, op.epilogue, self.isa, self.threads)
+            self.kernels[key] = self._tuned_kernel(op) or (
+                conv2d(op.spec, op.epilogue, self.isa, self.threads),
+                "",
+            )
         return self.kernels[key]
+
+    def _tuned_kernel(self, op: Conv) -> tuple[Kernel, str] | None:
+        choice, origin = self.tuned.find(op.spec, op.epilogue, self.isa, self.threads)
+        if choice is None:
+            return None
+        try:
+            return conv2d(op.spec, op.epilogue, self.isa, self.threads, choice), origin
+        except ShapeError:
+            self.result.stale_choices += 1
+            return None
 
     def _weight(self, name: str) -> EncodedWeight:
         if name not in self.result.weights:
@@ -130,17 +169,19 @@ class _Builder:
         ]
         parameters = images + [variable for variable, _, _ in self.prepared.values()]
         with block.function("main", parameters, {"num_input": len(images)}):
-            with block.dataflow():
-                self.values.update(zip(map(border, plan.inputs), images, strict=True))
-                for op, key in zip(plan.operations, keys, strict=True):
-                    self._emit_operation(op, key)
-                outputs = [self.values[border(name)] for name in plan.outputs]
-                result = block.emit_output(relax.Tuple(outputs))
-            block.emit_func_output(result)
+            self.values.update(zip(map(border, plan.inputs), images, strict=True))
+            arena = block.emit(
+                relax.op.memory.alloc_storage(
+                    relax.ShapeExpr([self.memory.arena_bytes]), 0, "global", "uint8"
+                )
+            )
+            for op, key in zip(plan.operations, keys, strict=True):
+                self._emit_operation(op, key, arena)
+            block.emit_func_output(relax.Tuple([self.values[border(name)] for name in plan.outputs]))
 
-    def _emit_operation(self, op: Operation, key: Hashable) -> None:
+    def _emit_operation(self, op: Operation, key: Hashable, arena: Any) -> None:
         if isinstance(op, Conv):
-            kernel = self._kernel(op)
+            kernel, _ = self._kernel(op)
             function = self._function(("conv", op.spec, op.epilogue), lambda: kernel.prim_func, "conv2d")
             weight = self.prepared[key][0]
             arguments = [self.values[op.input], weight, *(self._operand(v) for v in op.operands)]
@@ -157,17 +198,19 @@ class _Builder:
             arguments = [self.values[name] for name in sources]
             if isinstance(op, Pointwise):
                 arguments += [self._operand(v) for v in op.operands]
-        names = operation_outputs(op)
-        infos = [self.plan.tensors[name] for name in names]
-        first = isinstance(op, ToChannelsFirst)
-        types = [relax.TensorType(info.nchw if first else info.shape, info.dtype) for info in infos]
-        self.values.update(zip(names, self._call(function, arguments, types), strict=True))
+        results = [self._allocate(name, arena) for name in operation_outputs(op)]
+        self.block.emit(relax.Call(function, [*arguments, *results]))
 
-    def _call(self, function: Any, arguments: list[Any], types: list[Any]) -> list[Any]:
-        if len(types) == 1:
-            return [self.block.emit(relax.call_tir(function, arguments, types[0]))]
-        result = self.block.emit(relax.call_tir(function, arguments, types))
-        return [self.block.emit(relax.TupleGetItem(result, i)) for i in range(len(types))]
+    def _allocate(self, name: str, arena: Any) -> Any:
+        """The tensor `name`: its place in the arena, or memory of its own for one that leaves the program."""
+        info = self.plan.tensors[name]
+        if name in self.memory.offsets:
+            shape, offset = relax.ShapeExpr(info.shape), self.memory.offsets[name]
+            value = relax.op.memory.alloc_tensor(arena, offset, shape, info.dtype)
+        else:
+            value = relax.op.builtin.alloc_tensor(relax.ShapeExpr(info.nchw), info.dtype, 0)
+        self.values[name] = self.block.emit(value)
+        return self.values[name]
 
     def _operand(self, operand: Operand) -> Any:
         return self.values[operand] if isinstance(operand, str) else self._constant(operand)
