@@ -2,12 +2,15 @@
 
 A task transforms the inputs of a group of tiles into 8-bit samples (shifted by 128 to be unsigned; the start
 values of the packed weights take that back), multiplies position by position, and transforms the products
-back into outputs for the epilogue. Additions in 8 bits may wrap: what comes out is proven to fit. Tiles may
-reach over the border of their map: zeros are read there, and nothing is stored.
+back into outputs for the epilogue. Additions in 8 bits may wrap: what comes out is proven to fit. Tiles at
+the end of a row or map are shifted back inside; where a map is smaller than a tile, what lies outside is not
+stored. Padding is read as zeros.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,6 +83,10 @@ class _WinogradConv:
         ]
         self.total = sum(high * wide for high, wide in self.tiles)
         self.count = min(plan.group, self.total)
+        # Tiles at the end of a row or map are shifted back inside where they fit at all.
+        self.guarded = any(
+            m.out_height < self.form.rows or m.out_width < self.form.columns for m in spec.maps
+        )
         self.em = Emitter()
         self.data = self.em.parameter(
             "data",
@@ -115,16 +122,20 @@ class _WinogradConv:
             with em.loop("t", self.count) as t:
                 self._spread(self._tile(first + t, tables), t, samples, sums, patch)
             products = em.alloc("products", "int32", positions * plan.group * plan.blocks * lanes)
-            values = em.alloc("tile", "int32", self.outputs * plan.blocks * lanes)
+            values = em.alloc("tile", "int32", self.outputs * lanes)
             count = share if plan.parts == 1 else tirx.Min(const(share), items - part * share)
             with em.loop("item", count) as offset:
                 item = em.bind("item", part * share + offset)
                 with em.loop("position", positions) as position, em.loop("set", sets) as s:
                     row = em.bind("row", position * plan.group + s * plan.tiles)
-                    self._multiply(position * items + item, row, samples, products)
-                with em.loop("t", self.count) as t:
-                    self._gather(t, products, sums, values)
-                    self._finish(self._tile(first + t, tables), item * plan.blocks, values)
+                    to = em.bind("to", (s * positions + position) * plan.tiles)
+                    self._multiply(item * positions + position, row, to, samples, products)
+                with em.loop("set", sets) as s, em.loop("j", plan.tiles) as j:
+                    t = em.bind("t", s * plan.tiles + j)
+                    with em.when(t < self.count) if self.count < plan.group else em.always():
+                        tile = self._tile(first + t, tables)
+                        at = em.bind("at", s * positions * plan.tiles + j)
+                        self._gather(tile, t, at, item * plan.blocks, products, sums, values)
         return em.finish()
 
     def _tables(self) -> list[Buffer]:
@@ -178,8 +189,11 @@ class _WinogradConv:
         inside = em.bind("inside", index - first)
         row = em.bind("tile_row", inside // tiles_wide)
         column = em.bind("tile_column", inside - row * tiles_wide)
-        y, x = em.bind("y", row * self.form.rows), em.bind("x", column * self.form.columns)
-        return _Tile(level if self.spec.levels else None, y, x, *rest)
+        y, x = row * self.form.rows, column * self.form.columns
+        if not self.guarded:
+            y = tirx.Min(y, rest[2] - self.form.rows)
+            x = tirx.Min(x, rest[3] - self.form.columns)
+        return _Tile(level if self.spec.levels else None, em.bind("y", y), em.bind("x", x), *rest)
 
     def _spread(self, tile: _Tile, t: Expr, samples: Buffer, sums: Buffer | None, patch: Buffer) -> None:
         """Transforms one tile of the input; its patch holds zeros where the tile leaves the map."""
@@ -272,8 +286,11 @@ class _WinogradConv:
         value = load(patch, at, lanes)
         return value + const(SHIFT, "uint8", lanes) if self.spec.input_signed else value
 
-    def _multiply(self, first: Expr, row: Expr, samples: Buffer, products: Buffer) -> None:
-        """`tiles` × `blocks` accumulators over all input channels; `first` is the position's item."""
+    def _multiply(self, first: Expr, row: Expr, to: Expr, samples: Buffer, products: Buffer) -> None:
+        """`tiles` × `blocks` accumulators over all input channels; `first` is the position of an item.
+
+        Products lie as [set, position, tile, block, lane]: what `_gather` reads together is near.
+        """
         em, plan, dots, layout = self.em, self.plan, self.dots, self.layout
         lanes, vector = dots.lanes, dots.lanes * dots.dot
         accs = [
@@ -300,36 +317,41 @@ class _WinogradConv:
                     em.store(acc, 0, dots.accumulate(load(acc, const(0), lanes), sample, weight), lanes)
         for j, acc_row in enumerate(accs):
             for b, acc in enumerate(acc_row):
-                at = ((row + j) * plan.blocks + b) * lanes
+                at = ((to + j) * plan.blocks + b) * lanes
                 em.store(products, at, load(acc, const(0), lanes), lanes)
 
-    def _gather(self, t: Expr, products: Buffer, sums: Buffer | None, values: Buffer) -> None:
-        """Products of one tile → convolution results in `values` [block, output pixel, lane]."""
+    def _gather(
+        self,
+        tile: _Tile,
+        t: Expr,
+        at: Expr,
+        block: Expr,
+        products: Buffer,
+        sums: Buffer | None,
+        values: Buffer,
+    ) -> None:
+        """Products of one tile → convolution results → epilogue; `at` is the tile's first product."""
         em, plan, form, lanes = self.em, self.plan, self.form, self.dots.lanes
         with em.loop("b", plan.blocks) as b:
-            grid = [
-                [
-                    em.bind(
-                        "m",
-                        load(
-                            products,
-                            (((i * self.wide + j) * plan.group + t) * plan.blocks + b) * lanes,
-                            lanes,
-                        ),
-                    )
-                    for j in range(self.wide)
-                ]
-                for i in range(self.high)
+
+            def product(i: int, j: int) -> Expr:
+                position = i * self.wide + j
+                index = ((at + position * plan.tiles) * plan.blocks + b) * lanes
+                return em.bind("m", load(products, index, lanes))
+
+            columns = [
+                self._bound(form.vertical.gather([product(i, j) for i in range(self.high)]))
+                for j in range(self.wide)
             ]
-            columns = [self._bound(form.vertical.gather([row[j] for row in grid])) for j in range(self.wide)]
+            results = []
             for y in range(form.rows):
-                row = form.horizontal.gather([column[y] for column in columns])
-                for x, value in enumerate(row):
-                    o = y * form.columns + x
-                    value = self._divided(value, 2 if form.halved else 1)
+                for value in form.horizontal.gather([column[y] for column in columns]):
+                    result = self._divided(value, 2 if form.halved else 1)
                     if sums is not None:
-                        value = value + broadcast(load(sums, t * self.outputs + o), lanes)
-                    em.store(values, (b * self.outputs + o) * lanes, value, lanes)
+                        window = load(sums, t * self.outputs + len(results))
+                        result = result + broadcast(window, lanes)
+                    results.append(em.bind("r", result))
+            self._finish(tile, em.bind("block", block + b), results, values)
 
     def _divided(self, value: Expr, factor: int) -> Expr:
         """value·factor/divisor, which is exact: a shift, and for 3 the product with its inverse mod 2^32."""
@@ -341,25 +363,35 @@ class _WinogradConv:
         wide = convert(value, "int64", lanes) * const(THIRD, "int64", lanes)
         return convert(wide, "int32", lanes)
 
-    def _finish(self, tile: _Tile, block: Expr, values: Buffer) -> None:
-        """Epilogue of the tile's outputs; channels that do not fill a vector go one by one."""
-        em, plan, spec, lanes = self.em, self.plan, self.spec, self.dots.lanes
+    def _finish(self, tile: _Tile, block: Expr, results: list[Expr], values: Buffer) -> None:
+        """Epilogue of one block of a tile's outputs; channels that do not fill a vector go one by one."""
+        em, spec, lanes = self.em, self.spec, self.dots.lanes
         full_blocks, rest = divmod(spec.out_channels, lanes)
-        padded = self.layout.channels != spec.out_channels
+        channel = em.bind("channel", block * lanes)
+        if full_blocks:
+            padded = self.layout.channels != spec.out_channels
+            with em.when(block < full_blocks) if padded else em.always():
+                for o, value in enumerate(results):
+                    with self._place(tile, *divmod(o, self.form.columns)) as place:
+                        self.bound.emit(em, value, place, channel, lanes)
+        if rest:
+            with em.when(tirx.EQ(block, full_blocks)):
+                for o, value in enumerate(results):
+                    em.store(values, o * lanes, value, lanes)
+                with (
+                    em.loop("py", self.form.rows) as py,
+                    em.loop("px", self.form.columns) as px,
+                    em.loop("lane", rest) as lane,
+                    self._place(tile, py, px) as place,
+                ):
+                    value = em.bind("v", load(values, (py * self.form.columns + px) * lanes + lane))
+                    self.bound.emit(em, value, place, channel + lane, 1)
 
-        def pixels(b: Expr, channel: Expr, lane: Expr, count: int) -> None:
-            with em.loop("py", self.form.rows) as py, em.loop("px", self.form.columns) as px:
-                y, x = em.bind("oy", tile.y + py), em.bind("ox", tile.x + px)
-                with em.when(tirx.all(y < tile.out_height, x < tile.out_width)):
-                    at = (b * self.outputs + py * self.form.columns + px) * lanes + lane
-                    place = Place(em.bind("pixel", tile.out_start + y * tile.out_width + x), y, x, tile.level)
-                    self.bound.emit(em, em.bind("v", load(values, at, count)), place, channel, count)
-
-        with em.loop("b", plan.blocks) as b:
-            channel = em.bind("channel", (block + b) * lanes)
-            if full_blocks:
-                with em.when(block + b < full_blocks) if padded else em.always():
-                    pixels(b, channel, const(0), lanes)
-            if rest:
-                with em.when(tirx.EQ(block + b, full_blocks)), em.loop("lane", rest) as lane:
-                    pixels(b, channel + lane, lane, 1)
+    @contextmanager
+    def _place(self, tile: _Tile, py: int | Expr, px: int | Expr) -> Iterator[Place]:
+        """An output pixel of a tile, in a branch where it may lie outside."""
+        em = self.em
+        y, x = em.bind("oy", tile.y + py), em.bind("ox", tile.x + px)
+        inside = tirx.all(y < tile.out_height, x < tile.out_width)
+        with em.when(inside) if self.guarded else em.always():
+            yield Place(em.bind("pixel", tile.out_start + y * tile.out_width + x), y, x, tile.level)

@@ -95,11 +95,11 @@ def _unpack_winograd(em: Emitter, stream: _Stream, packed: Any, layout: Winograd
                 value = em.bind("value", load(values, p))
                 total = em.bind("total", lane * positions + p)
                 em.store(sums, total, load(sums, total) + value)
-                at = ((((p * layout.items + item) * layout.steps + k) * blocks + b) * lanes + lane) * dot + j
+                at = ((((item * positions + p) * layout.steps + k) * blocks + b) * lanes + lane) * dot + j
                 em.store(packed, at, convert(value, "int8"))
         with em.loop("p", positions) as p, em.loop("lane", lanes) as lane:
             start = em.bind("start", load(sums, lane * positions + p) * const(-128))
-            at = layout.start_offset + (((p * layout.items + item) * blocks + b) * lanes + lane) * 4
+            at = layout.start_offset + (((item * positions + p) * blocks + b) * lanes + lane) * 4
             em.store(packed, at, tirx.reinterpret("int8x4", start), 4)
 
 

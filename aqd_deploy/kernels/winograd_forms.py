@@ -229,8 +229,8 @@ def _is_exact(form: Form, weights: np.ndarray, input_range: tuple[int, int]) -> 
 
 @dataclass(frozen=True)
 class WinogradLayout:
-    """Transformed weights int8 [positions, items, steps, blocks, lanes, dot], then int32 start values
-    [positions, items, blocks, lanes] as bytes; one flat int8 tensor.
+    """Transformed weights int8 [items, positions, steps, blocks, lanes, dot], then int32 start values
+    [items, positions, blocks, lanes] as bytes; one flat int8 tensor.
 
     An item is `blocks` vectors of output channels that meet a sample together. The start value of a position
     and output channel is −128·Σ of its transformed weights: activations are shifted by 128 to be unsigned.
@@ -276,6 +276,6 @@ class WinogradLayout:
         flat = form.weigh(weights).reshape(form.positions, self.out_channels, self.in_channels)
         padded[:, : self.out_channels, : self.in_channels] = flat
         split = padded.reshape(form.positions, self.items, self.blocks, self.lanes, self.steps, self.dot)
-        products = split.transpose(0, 1, 4, 2, 3, 5).astype(np.int8)
-        starts = (-128 * padded.sum(axis=2)).astype("<i4")
-        return np.concatenate([products.reshape(-1), starts.reshape(-1).view(np.int8)])
+        products = split.transpose(1, 0, 4, 2, 3, 5).astype(np.int8)
+        starts = -128 * split.sum(axis=(4, 5)).transpose(1, 0, 2, 3)
+        return np.concatenate([products.reshape(-1), starts.astype("<i4").reshape(-1).view(np.int8)])
