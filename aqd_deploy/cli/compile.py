@@ -21,10 +21,11 @@ from aqd_deploy.reporting.files import check_output
 @threads_option
 @numerics_option
 @click.option("--shape", type=ShapeType(), help="Static shape for a dynamic input, for example 1x3x320x320.")
+@click.option("--tuned", metavar="DIR|none", help="Tuning records.  [default: those that ship for this CPU]")
 @json_option
 def command(
     model: Path, output: Path, target: str, threads: int | None, numerics: str, shape: tuple[int, ...] | None,
-    as_json: bool,
+    tuned: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Compile a QDQ or integer ONNX file into one self-describing program."""
     check_output(output, model)
@@ -45,7 +46,14 @@ def command(
     progress(f"compiling for {device.name} ({device.kernels} kernels)")
     if device.kernels == "portable":
         progress("the kernels know no instructions of this target: portable arithmetic, exact but slower")
-    report = compile_model(proto, output, target=device, threads=threads, source=model)
+    report = compile_model(proto, output, target=device, threads=threads, source=model, tuned=tuned)
+    tuning = report.manifest["program"]["tuning"]
+    for note in tuning["notes"]:
+        progress(note)
+    progress(
+        f"{tuning['task'] + tuning['shape']} of {tuning['task'] + tuning['shape'] + tuning['default']} "
+        f"convolutions tuned ({tuning['records']} records)"
+    )
     if as_json:
         print_json({
             "file": str(output), "bytes": report.file_bytes, "seconds": report.seconds,

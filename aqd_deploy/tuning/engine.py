@@ -11,9 +11,12 @@ for longer than its own time limit, in every process).
 from __future__ import annotations
 
 import json
+import math
 import os
+import queue
 import shutil
 import subprocess
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +27,7 @@ import tvm
 from tvm.ir.utils import derived_object
 from tvm.s_tir.meta_schedule.builder import BuilderInput, BuilderResult, PyBuilder
 from tvm.s_tir.meta_schedule.runner import EvaluatorConfig, LocalRunner, RunnerInput
-from tvm.support.popen_pool import PopenPoolExecutor, StatusKind
+from tvm.support.popen_pool import PopenWorker
 
 from aqd_deploy.kernels.choice import Choice
 from aqd_deploy.targets import Target
@@ -32,41 +35,75 @@ from aqd_deploy.targets.cpu import available_threads
 from aqd_deploy.tuning import worker
 from aqd_deploy.tuning.tasks import Task
 
-BUILD_TIMEOUT, RUN_TIMEOUT = 60.0, 30.0
-_FEW_WORKERS = 4
+BUILD_TIMEOUT, RUN_TIMEOUT = 60.0, 15.0
+OUT_OF_TIME = "the budget ended first"
+_MOST_WORKERS = 4
 
 
 @derived_object
 class PoolBuilder(PyBuilder):
-    """A builder whose worker processes live as long as it does. Close it."""
+    """A builder whose worker processes live as long as it does. Close it.
+
+    Nothing is built after `deadline` (`time.monotonic()`): what is not ready by then fails with OUT_OF_TIME.
+    """
 
     def __init__(self, workers: int) -> None:
         super().__init__()
-        self.pool = PopenPoolExecutor(workers, timeout=BUILD_TIMEOUT, stderr=subprocess.DEVNULL)
-        self.workers = workers
+        self.deadline = math.inf
+        self.workers = [PopenWorker(stderr=subprocess.DEVNULL) for _ in range(workers)]
+        self.idle: queue.SimpleQueue[PopenWorker] = queue.SimpleQueue()
+        for process in self.workers:
+            self.idle.put(process)
 
     def warm_up(self) -> None:
         """Start every worker and let it import what it needs."""
-        for future in [self.pool.submit(worker.ready) for _ in range(self.workers)]:
-            future.result()
+        with ThreadPoolExecutor(len(self.workers)) as threads:
+            list(threads.map(lambda process: _call(process, worker.ready, (), BUILD_TIMEOUT), self.workers))
 
     def build(self, build_inputs: list[BuilderInput]) -> list[BuilderResult]:
         """The library's path of every input, or its error."""
-        arguments = [(entry.mod, entry.target) for entry in build_inputs]
-        results = self.pool.map_with_error_catching(worker.build_pair, arguments)
-        return [_builder_result(result) for result in results]
+        with ThreadPoolExecutor(len(self.workers)) as threads:
+            return list(threads.map(self._build_one, build_inputs))
 
     def close(self) -> None:
         """End the worker processes."""
-        self.pool.shutdown(wait=False)
+        for process in self.workers:
+            process.kill()
+
+    def _build_one(self, entry: BuilderInput) -> BuilderResult:
+        process = self.idle.get()
+        try:
+            left = self.deadline - time.monotonic()
+            if left <= 0:
+                return BuilderResult(None, OUT_OF_TIME)
+            return _built(process, entry, min(left, BUILD_TIMEOUT))
+        finally:
+            self.idle.put(process)
 
 
-def _builder_result(result: Any) -> BuilderResult:
-    if result.status == StatusKind.COMPLETE:
-        return BuilderResult(result.value, None)
-    if result.status == StatusKind.TIMEOUT:
-        return BuilderResult(None, f"not built within {BUILD_TIMEOUT:g} s")
-    return BuilderResult(None, _last_line(str(result.value) or type(result.value).__name__))
+def _built(process: PopenWorker, entry: BuilderInput, limit: float) -> BuilderResult:
+    try:
+        path = _call(process, worker.build_candidate, (entry.mod, entry.target), limit)
+    except TimeoutError:
+        late = f"not built within {limit:g} s" if limit == BUILD_TIMEOUT else OUT_OF_TIME
+        return BuilderResult(None, late)
+    except Exception as error:
+        return BuilderResult(None, _last_line(str(error) or type(error).__name__))
+    return BuilderResult(path, None)
+
+
+def _call(process: PopenWorker, function: Any, arguments: tuple[Any, ...], limit: float) -> Any:
+    process.send(function, arguments, timeout=limit)
+    return process.recv()
+
+
+@dataclass(frozen=True)
+class Job:
+    """A candidate to build: a choice of a task, and the folder of the task's operands."""
+
+    task: Task
+    choice: Choice
+    operands: Path
 
 
 @dataclass(frozen=True)
@@ -76,6 +113,11 @@ class Built:
     choice: Choice
     library: Path | None
     error: str = ""
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether it was given up for lack of time."""
+        return self.error == OUT_OF_TIME
 
     def remove(self) -> None:
         """Delete its files."""
@@ -100,7 +142,7 @@ class Engine:
         os.environ.setdefault("TVM_NUM_THREADS", str(available_threads()))
         os.environ.setdefault("TVM_BIND_THREADS", "0")
         self.target = tvm.target.Target({**device.tvm(), "opt-level": 2})
-        self.workers = min(available_threads(), _FEW_WORKERS)
+        self.workers = min(available_threads(), _MOST_WORKERS)
         self.builder = PoolBuilder(self.workers)
         with ThreadPoolExecutor(2) as together:
             warming = together.submit(self.builder.warm_up)
@@ -109,16 +151,18 @@ class Engine:
             self.runner.f_alloc_argument = worker.allocate
             warming.result()
 
-    def build(self, task: Task, choices: list[Choice], operands: Path) -> list[Built]:
-        """Build `choices` of `task` in parallel, with the operands that lie in the folder `operands`."""
+    def build(self, jobs: list[Job], deadline: float = math.inf) -> list[Built]:
+        """Build candidates in parallel; what is not ready at `deadline` (of `time.monotonic()`) is unfinished."""
+        self.builder.deadline = deadline
         inputs = [
-            BuilderInput(worker.candidate_module(task, choice, operands), self.target) for choice in choices
+            BuilderInput(worker.candidate_module(job.task, job.choice, job.operands), self.target)
+            for job in jobs
         ]
         return [
-            Built(choice, Path(str(result.artifact_path)))
+            Built(job.choice, Path(str(result.artifact_path)))
             if result.error_msg is None
-            else Built(choice, None, str(result.error_msg))
-            for choice, result in zip(choices, self.builder.build(inputs), strict=True)
+            else Built(job.choice, None, str(result.error_msg))
+            for job, result in zip(jobs, self.builder.build(inputs), strict=True)
         ]
 
     def measure(self, task: Task, candidate: Path, incumbent: Path | None) -> Measured:

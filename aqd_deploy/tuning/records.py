@@ -133,7 +133,7 @@ class Record:
 
 @dataclass
 class Records:
-    """What a file holds. `tasks` are definitions by key (`Task.to_json`), `notes` what was left out and why."""
+    """What a file holds: `tasks` are definitions by key (`Task.to_json`), `notes` what was left out."""
 
     header: Header | None = None
     tasks: dict[str, dict[str, Any]] = field(default_factory=dict)

@@ -1,7 +1,7 @@
 """The integers that every candidate of a task must return, computed without any of its kernels.
 
-Accumulators come from numpy: products of float64 matrices, exact because every sum stays below 2^53. The
-epilogue is the same TIR as in the kernels, one channel at a time, compiled for one thread.
+Accumulators come from numpy: products of matrices in float32 where every sum stays below 2^24, else in
+float64, so exact. The epilogue is the same TIR as in the kernels, one channel at a time, on one thread.
 """
 
 from __future__ import annotations
@@ -18,26 +18,35 @@ from aqd_deploy.kernels.spec import ConvSpec, Epilogue, Map, StoreStream
 
 def accumulators(spec: ConvSpec, data: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """int32 [OH, OW, O] of data [H, W, I] (uint8 or int8) and weights int8 [O, I/group, kh, kw]."""
-    kernel = weights.astype(np.float64)
+    kernel = weights.astype(np.int64)
     if spec.odd:
         kernel = 2 * kernel + 1
+    kernel = kernel.astype(_float_type(spec, data, kernel))
     flat = data.reshape(-1, spec.in_channels)
     maps = [_one_map(spec, m, flat, kernel) for m in spec.maps]
     joined = np.concatenate([m.reshape(-1, spec.out_channels) for m in maps])
     return joined.astype(np.int32).reshape(spec.out_height, spec.out_width, spec.out_channels)
 
 
+def _float_type(spec: ConvSpec, data: np.ndarray, kernel: np.ndarray) -> type[np.floating]:
+    """The type in which every partial sum is exact."""
+    samples = [int(data.min()), int(data.max()), *(spec.pad_values or (0,))]
+    largest = max(abs(sample) for sample in samples)
+    return np.float32 if largest * int(np.abs(kernel).max()) * kernel[0].size < 2**24 else np.float64
+
+
 def _one_map(spec: ConvSpec, place: Map, pixels: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """float64 [pixels, O] of one map."""
+    """The outputs [pixels, O] of one map, of the type of `kernel`."""
     top, left, bottom, right = spec.pads
-    padded = np.zeros((place.height + top + bottom, place.width + left + right, spec.in_channels))
+    shape = (place.height + top + bottom, place.width + left + right, spec.in_channels)
+    padded = np.zeros(shape, kernel.dtype)
     padded[:] = 0 if spec.pad_values is None else np.array(spec.pad_values)
     inside = pixels[place.in_start : place.in_start + place.height * place.width]
     padded[top : top + place.height, left : left + place.width] = inside.reshape(
         place.height, place.width, -1
     )
     group_in, group_out = spec.in_channels // spec.group, spec.out_channels // spec.group
-    result = np.zeros((place.out_height * place.out_width, spec.out_channels))
+    result = np.zeros((place.out_height * place.out_width, spec.out_channels), kernel.dtype)
     for ky in range(spec.kernel[0]):
         for kx in range(spec.kernel[1]):
             rows = _taps(ky * spec.dilations[0], place.out_height, spec.strides[0])

@@ -1,9 +1,9 @@
 """Which of a convolution's thousands of listed choices are worth a measurement, and in which order.
 
 Half of the proposals explore: the choices that the cost model likes, but none that is a neighbour of one
-already tried. The cost models of two kinds of kernel do not compare well, so each kind (family, and form where
-it has one) keeps its own order and the better kinds are asked more often. The other half are neighbours of
-the best choice so far: those that differ in at most two parameters.
+already tried. The cost models of two kinds of kernel do not compare well, so each kind (family, and form
+where it has one) keeps its own order and the better kinds are asked more often. The other half are neighbours
+of the best choice so far: those that differ in at most two parameters.
 """
 
 from __future__ import annotations

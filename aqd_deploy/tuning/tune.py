@@ -1,11 +1,11 @@
 """Tune the convolutions of a network within a time budget.
 
-First the default of every task is measured, the largest first; then batches of candidates go to the task from
-which the next batch is expected to save the most time of the whole network: its share of the time, times the
-improvement that its last batches brought. A candidate becomes the best of its task only if it returns the
-reference's integers, has the intended instructions, and is faster than the best so far in calls that alternate
-with it, by the minimum and by the median. What is good for one task is tried on those of the same convolution
-with another epilogue.
+First the default of every task is measured, the largest first; then batches of candidates go to the task
+from which the next batch is expected to save the most time of the whole network: its share of the time, times
+the improvement that its last batches brought. A candidate becomes the best of its task only if it returns the
+reference's integers, has the intended instructions, and is faster than the best so far in calls that
+alternate with it, by the minimum and by the median. What is good for one task is tried on those of the same
+convolution with another epilogue.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from aqd_deploy.kernels.conv import conv_choices
 from aqd_deploy.kernels.isa import Isa
 from aqd_deploy.targets import Target, get, read_cpu
 from aqd_deploy.targets.cpu import available_threads
-from aqd_deploy.tuning.engine import Built, Engine, Measured
+from aqd_deploy.tuning.engine import Built, Engine, Job, Measured
 from aqd_deploy.tuning.operands import layer_operands
 from aqd_deploy.tuning.progress import Progress, TaskState, network_seconds
 from aqd_deploy.tuning.records import ACCEPTED, REJECTED, SLOWER, Header, Record, RecordsFile
@@ -40,6 +40,8 @@ BATCH = 8
 LEAST_GAIN = 0.01
 # What one candidate takes before any was timed, and what is kept for the end of the run, in seconds.
 FIRST_GUESS, RESERVE = 1.0, 0.5
+# Choices that are tried as a task's first where one does not build or is not exact.
+_FIRST_ATTEMPTS = 3
 
 
 @dataclass
@@ -138,11 +140,7 @@ class _Tuner:
     def run(self, engine: Engine) -> None:
         """Measure until the budget is spent or nothing is left to try."""
         self.require_time("starting TVM's worker processes")
-        for state in self.states:
-            if not state.started and self._affordable(1):
-                self._measure_default(engine, state)
-        if self.measured == 0 and not any(state.started for state in self.states):
-            self.require_time("preparing the first measurement", always=True)
+        self._measure_defaults(engine)
         while True:
             state = max(self.states, key=lambda s: s.priority, default=None)
             count = self._affordable(BATCH)
@@ -161,8 +159,12 @@ class _Tuner:
                 next_command="aqd-deploy tune MODEL.onnx --budget 10m",
             )
 
+    @property
+    def _deadline(self) -> float:
+        return self.started + self.budget
+
     def _left(self) -> float:
-        return self.started + self.budget - time.monotonic()
+        return self._deadline - time.monotonic()
 
     def _affordable(self, most: int) -> int:
         """How many candidates fit the rest of the budget, at most `most`."""
@@ -175,30 +177,46 @@ class _Tuner:
             layer_operands(self.plan, state.use.operations[0]).save(folder)
         return folder
 
-    def _measure_default(self, engine: Engine, state: TaskState) -> None:
-        task = state.use.task
-        (built,) = engine.build(task, [state.best], self._folder(state))
-        state.space.tried.add(built.choice)
-        self._judge(engine, state, built, None)
-        self._tell(state)
+    def _measure_defaults(self, engine: Engine) -> None:
+        """Measure one choice of every task that has none: the first that builds and is exact."""
+        waiting = [state for state in self.states if not state.started]
+        while waiting and self._affordable(1):
+            part, waiting = waiting[: engine.workers], waiting[engine.workers :]
+            for state, built in zip(part, self._build_first(engine, part), strict=True):
+                if built.unfinished:
+                    continue
+                state.space.tried.add(built.choice)
+                self._judge(engine, state, built, None)
+                self._tell(state)
+                if not state.started and len(state.space.tried) < min(_FIRST_ATTEMPTS, len(state.space)):
+                    waiting.append(state)
+        if not self.measured and not any(state.started for state in self.states):
+            self.require_time("preparing the first measurement", always=True)
+
+    def _build_first(self, engine: Engine, states: list[TaskState]) -> list[Built]:
+        jobs = []
+        for state in states:
+            choice = next(c for c in state.space.choices if c not in state.space.tried)
+            jobs.append(Job(state.use.task, choice, self._folder(state)))
+        return engine.build(jobs, self._deadline)
 
     def _search(self, engine: Engine, state: TaskState, count: int) -> None:
         """Build and measure one batch of candidates of a task."""
         began, before = time.monotonic(), state.seconds or 0.0
-        folder = self._folder(state)
-        key = state.use.task.key
-        if key not in self.incumbents:
-            (self.incumbents[key],) = engine.build(state.use.task, [state.best], folder)
+        task, folder = state.use.task, self._folder(state)
         hints, state.hints = state.hints, []
         proposed = state.space.propose(state.best, count, hints)
-        built = engine.build(state.use.task, proposed, folder)
+        wanted = proposed if task.key in self.incumbents else [state.best, *proposed]
+        built = engine.build([Job(task, choice, folder) for choice in wanted], self._deadline)
+        if task.key not in self.incumbents:
+            self.incumbents[task.key] = built.pop(0)
         done = 0
         for candidate in built:
-            if self._left() < RESERVE:
-                state.space.tried.discard(candidate.choice)
+            incumbent = self.incumbents[task.key].library
+            if candidate.unfinished or incumbent is None or self._left() < RESERVE:
                 candidate.remove()
                 continue
-            self._judge(engine, state, candidate, self.incumbents[key].library)
+            self._judge(engine, state, candidate, incumbent)
             done += 1
         if done:
             self.candidate_seconds = (time.monotonic() - began) / done
@@ -292,7 +310,8 @@ def replay(
     """Build, check and time the best record of the task whose key begins with `name`, in turn with the
     task's default.
 
-    Raises RecordsError where the model has no such task or the folder no record of it, and what `tune` raises.
+    Raises RecordsError where the model has no such task or the folder no record of it, and what `tune`
+    raises.
     """
     threads = threads or available_threads()
     device = complete_target(get(target))
@@ -318,7 +337,9 @@ def replay(
     with tempfile.TemporaryDirectory(prefix="aqd-tune-") as scratch, Engine(device) as engine:
         operands = Path(scratch) / use.task.key
         layer_operands(plan, use.operations[0]).save(operands)
-        tuned, default = engine.build(use.task, [record.choice, choices[0]], operands)
+        tuned, default = engine.build(
+            [Job(use.task, choice, operands) for choice in (record.choice, choices[0])]
+        )
         if tuned.library is None:
             measured = Measured([], [], tuned.error)
         else:

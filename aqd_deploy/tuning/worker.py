@@ -81,7 +81,7 @@ def build_candidate(module: Any, target: Any) -> str:
 
 
 def check_instructions(isa: Isa, choice: Choice, assembly: str) -> None:
-    """Raises InstructionError where `assembly` has none of the dot products that the kernel was written for."""
+    """Raises InstructionError where `assembly` has no dot product that the kernel was written for."""
     wanted = _INSTRUCTIONS.get(isa)
     if wanted and choice.family in _DOT_FAMILIES and not re.search(wanted, assembly):
         raise InstructionError(f"its code has no {wanted.replace('|', ' nor ')}")
@@ -174,8 +174,3 @@ def _timed(contenders: list[Callable[[], float]], limit: float) -> list[float]:
 def ready() -> bool:
     """A call that returns when a worker has imported this module."""
     return True
-
-
-def build_pair(pair: tuple[Any, Any]) -> str:
-    """`build_candidate` of (module, target)."""
-    return build_candidate(*pair)
