@@ -69,7 +69,7 @@ def grouped(draw) -> dict:
 
 
 def depthwise(draw) -> dict:
-    channels = draw(st.sampled_from([3, 8, 16, 19, 40]))
+    channels = draw(st.sampled_from([3, 16, 19, 40, 60, 64]))
     return {"group": channels, "in_channels": channels, "out_channels": channels}
 
 
@@ -185,7 +185,7 @@ def check(batch: list[Case], isa: Isa) -> set[str]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_integer_differs(isa, kind):
     # Shrinking would compile for minutes, and a failure prints its case.
-    @settings(max_examples=3, phases=[Phase.generate])
+    @settings(max_examples=2, phases=[Phase.generate])
     @given(st.lists(cases(kind), min_size=CASES, max_size=CASES))
     def sweep(batch: list[Case]) -> None:
         check(batch, isa)
