@@ -184,7 +184,7 @@ class _Builder:
             kernel, _ = self._kernel(op)
             function = self._function(("conv", op.spec, op.epilogue), lambda: kernel.prim_func, "conv2d")
             weight = self.prepared[key][0]
-            arguments = [self.values[op.input], weight, *(self._operand(v) for v in op.operands)]
+            arguments = [self._value(op.input, arena), weight]
         else:
             tensors = self.plan.tensors
             inputs = tuple(tensors[name] for name in operation_inputs(op))
@@ -195,11 +195,15 @@ class _Builder:
                 movement.label(op),
             )
             sources = op.inputs if isinstance(op, Concat | Stack) else (op.input,)
-            arguments = [self.values[name] for name in sources]
-            if isinstance(op, Pointwise):
-                arguments += [self._operand(v) for v in op.operands]
+            arguments = [self._value(name, arena) for name in sources]
+        if isinstance(op, Conv | Pointwise):
+            arguments += [self._operand(v) for v in op.operands]
         results = [self._allocate(name, arena) for name in operation_outputs(op)]
         self.block.emit(relax.Call(function, [*arguments, *results]))
+
+    def _value(self, name: str, arena: Any) -> Any:
+        """The tensor `name`; a stack whose maps were written in place is new here."""
+        return self.values[name] if name in self.values else self._allocate(name, arena)
 
     def _allocate(self, name: str, arena: Any) -> Any:
         """The tensor `name`: its place in the arena, or memory of its own for one that leaves the program."""

@@ -45,6 +45,28 @@ def test_tiny_network_is_exact(target, tmp_path):
         assert_same(model, program, seed)
 
 
+def test_levels_that_lie_in_their_stack(tmp_path):
+    """Maps of 64-byte pixels are written into the stack at once; one of them has another reader."""
+    w = ModelWriter()
+    image = w.image("image", 16, 9, 7)
+    levels = [w.requantize(w.conv(image, w.weight(64, 16, 3), pads=[1, 1, 1, 1]), 64)]
+    for stride in (2, 3):
+        down = w.conv(levels[-1], w.weight(64, 64, 3), strides=[stride] * 2, pads=[1, 1, 1, 1])
+        levels.append(w.requantize(w.relu(down), 64))
+    for channels in (64, 20):
+        shared = w.weight(channels, 64, 3)
+        heads = [w.conv(level, shared, pads=[1, 1, 1, 1]) for level in levels]
+        for head in heads[:2]:
+            w.output(w.bias(head, channels))
+        w.output(w.requantize(heads[2], channels), dtype=TensorProto.UINT8)
+    model = w.model()
+    report = compile_model(model, tmp_path / "p.so", target="x86-64-v2", threads=2)
+    operations = [layer["operation"] for layer in report.manifest["program"]["layers"]]
+    assert "stack" not in operations
+    assert operations.count("conv") == 3 + 2 * 2
+    assert_same(model, Program.load(tmp_path / "p.so"))
+
+
 def test_constants_beyond_int32(tmp_path):
     """An int64 constant must not become int32 on its way through Relax."""
     w = ModelWriter()
