@@ -8,7 +8,7 @@ from typing import Any
 from aqd_deploy.bench.contenders import OURS
 from aqd_deploy.reporting.tables import WIDTH, table
 
-_NAME_WIDTH = 24
+_NAME_WIDTH = 26
 
 
 def text_view(document: dict[str, Any]) -> str:
@@ -31,6 +31,10 @@ def _head(document: dict[str, Any]) -> str:
         f"rounds of {document['runs_per_round']} runs, batch 1, input {document['input']}"
     )
     lines += [f"  {form['contender']}: {form['what']}" for form in document["forms"]]
+    if document["forms"]:
+        lines += _wrapped(
+            f"minima, medians and quartiles of the rounds are ratios: {OURS}'s time by the other's"
+        )
     return "\n".join(lines)
 
 
@@ -49,7 +53,7 @@ def _latency(measured: dict[str, Any]) -> str:
                 "" if ratio is None else "{:.2f}-{:.2f}".format(*ratio["rounds_quartiles"][::2]),
             ]
         )
-    headers[-1:] = ["of minima", "medians", "quartiles"] if measured["ratios"] else ["", "", ""]
+    headers[-1:] = ["minima", "medians", "quartiles"] if measured["ratios"] else ["", "", ""]
     if not measured["ratios"]:
         headers, rows = headers[:4], [row[:4] for row in rows]
     return "\n".join([table(headers, rows), *_verdicts(measured)])
@@ -146,8 +150,8 @@ def _wrapped(text: str) -> list[str]:
 
 
 def _shortened(name: str) -> str:
-    """What fits of a layer's name: its end says more than its beginning."""
-    name = name.removesuffix("_acc")
+    """What fits of a layer's name: without what all have in common, and rather its end than its beginning."""
+    name = ".".join(part for part in name.removesuffix("_acc").split(".") if part != "conv")
     return name if len(name) <= _NAME_WIDTH else "…" + name[-(_NAME_WIDTH - 1) :]
 
 

@@ -72,12 +72,13 @@ def _open(path: Path, network: Network, threads: int) -> Contender:
     source = MNN.Tensor(value.shape, MNN.Halide_Type_Float, value, MNN.Tensor_DimensionType_Caffe)
     interpreter.resizeTensor(target, value.shape)
     interpreter.resizeSession(session)
+    outputs = interpreter.getSessionOutputAll(session)
 
     def run() -> object:
         target.copyFrom(source)
         if interpreter.runSession(session):
             raise PeerError("MNN could not run the network")
-        return interpreter
+        return outputs
 
     return run
 

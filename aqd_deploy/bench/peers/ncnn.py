@@ -65,8 +65,9 @@ def _open(path: Path, network: Network, threads: int) -> Contender:
     net.opt.num_threads = threads
     if net.load_param(str(path / _PARAM)) or net.load_model(str(path / _BIN)):
         raise PeerError("ncnn could not load what pnnx wrote", received=str(path))
-    # ncnn keeps a pointer only; `clone` makes the copy its own.
-    value = ncnn.Mat(np.ascontiguousarray(network.value[0])).clone()
+    # ncnn keeps a pointer to it only, so it must outlive the Mat.
+    pixels = np.ascontiguousarray(network.value[0])
+    value = ncnn.Mat(pixels).clone()
     (source,), targets = net.input_names(), net.output_names()
 
     def run() -> object:

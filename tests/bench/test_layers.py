@@ -1,0 +1,65 @@
+"""The layer table's arithmetic."""
+
+from __future__ import annotations
+
+import pytest
+
+from aqd_deploy.bench.layers import family_totals, layer_table
+
+PEAK = 100e9
+LAYERS = [
+    {
+        "name": "conv1",
+        "operation": "conv",
+        "kernel": "winograd_vnni",
+        "why": "exact",
+        "output": [4, 4, 8],
+        "macs": 9_000_000,
+        "executed_macs": 4_000_000,
+        "weight_bits": 4,
+    },
+    {"name": "conv2", "operation": "conv", "kernel": "blocked_vnni", "why": "tiles", "macs": 1_000_000},
+    {"name": "pool", "operation": "maxpool", "kernel": "loops", "why": "no multiply-accumulates", "macs": 0},
+]
+PROFILES = [
+    [("image", 1e-6), ("conv1", 2e-4), ("conv2", 1e-4), ("pool", 5e-5)],
+    [("image", 9e-6), ("conv1", 1e-4), ("conv2", 1e-4), ("pool", 4e-5)],
+]
+
+
+def test_the_best_of_all_profiles_counts_and_rates_follow():
+    table = layer_table(PROFILES, LAYERS, PEAK)
+    assert [entry["name"] for entry in table] == ["image", "conv1", "conv2", "pool"]
+    assert [entry["ms"] for entry in table] == [0.001, 0.1, 0.1, 0.04]
+    conv1 = table[1]
+    # Winograd does the work of 9 M in 4 M.
+    assert conv1["effective_gmacs_per_s"] == pytest.approx(90)
+    assert conv1["executed_gmacs_per_s"] == pytest.approx(40)
+    assert conv1["share_of_peak"] == pytest.approx(0.4)
+    assert (conv1["kernel"], conv1["why"], conv1["weight_bits"]) == ("winograd_vnni", "exact", 4)
+    assert sum(entry["share_of_time"] for entry in table) == pytest.approx(1, abs=1e-3)
+
+
+def test_without_a_count_of_executed_products_all_are():
+    conv2 = layer_table(PROFILES, LAYERS, PEAK)[2]
+    assert conv2["executed_macs"] == conv2["macs"] == 1_000_000
+    assert conv2["share_of_peak"] == pytest.approx(0.1)
+
+
+def test_what_multiplies_nothing_has_no_rate():
+    image, *_, pool = layer_table(PROFILES, LAYERS, PEAK)
+    assert pool["share_of_peak"] is None and pool["effective_gmacs_per_s"] is None
+    assert image["operation"] == "reorder"
+
+
+def test_a_kernel_called_twice_under_one_name_is_two_entries():
+    profiles = [[("box", 1e-4), ("box", 3e-4)], [("box", 2e-4), ("box", 2e-4)]]
+    assert [entry["ms"] for entry in layer_table(profiles, [], PEAK)] == [0.1, 0.2]
+
+
+def test_totals_by_family():
+    totals = family_totals(layer_table(PROFILES, LAYERS, PEAK), PEAK)
+    assert [entry["family"] for entry in totals] == ["winograd_vnni", "blocked_vnni", "maxpool", "reorder"]
+    assert totals[0]["layers"] == 1 and totals[0]["executed_macs"] == 4_000_000
+    assert totals[2]["share_of_peak"] is None
+    assert sum(entry["ms"] for entry in totals) == pytest.approx(0.241)

@@ -1,0 +1,96 @@
+"""Every form of every peer that is installed runs a small network, and computes that network."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+from float_network import small_network
+
+from aqd_deploy.bench.peers import PEERS, choose_peers
+from aqd_deploy.bench.peers.convert import converted
+from aqd_deploy.bench.quiet import native_output_hidden
+from aqd_deploy.errors import AqdError
+
+FORMS = [
+    pytest.param(
+        peer,
+        form,
+        id=f"{peer.name} {form.name}",
+        marks=pytest.mark.skipif(
+            not (peer.installed() and form.installed()), reason=f"not installed; {peer.install}"
+        ),
+    )
+    for peer in PEERS.values()
+    for form in peer.forms
+]
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    return small_network(tmp_path_factory.mktemp("network"))
+
+
+@pytest.fixture(scope="module")
+def expected(network):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(network.float_model, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(None, {"image": network.value}), strict=True))
+
+
+def outputs(peer: str, returned, names: list[str]) -> dict[str, np.ndarray]:
+    """What a contender returned, as numpy arrays by the outputs' names."""
+    match peer:
+        case "onnxruntime":
+            return dict(zip(names, returned, strict=True))
+        case "openvino":
+            return {next(iter(port.names)): np.array(value) for port, value in returned.items()}
+        case "ncnn":
+            return dict(zip(names, (np.array(mat)[None] for _, mat in returned), strict=True))
+    import MNN
+
+    found = {}
+    for name, tensor in returned.items():
+        host = MNN.Tensor(tensor.getShape(), MNN.Halide_Type_Float, MNN.Tensor_DimensionType_Caffe)
+        tensor.copyToHostTensor(host)
+        found[name] = np.array(host.getNumpyData()).reshape(tensor.getShape())
+    return found
+
+
+@pytest.mark.parametrize(("peer", "form"), FORMS)
+def test_a_form_computes_the_network(peer, form, network, expected, monkeypatch):
+    # Importing it would run pip.
+    monkeypatch.setitem(sys.modules, "MNN.tools", None)
+    path = network.float_model if form.conversion is None else converted(form.conversion, network)
+    with native_output_hidden():
+        run = form.open(path, network, 1)
+        found = outputs(peer.name, run(), list(expected))
+    least = 0.95 if form.is_int8 else 0.99999
+    for name, array in expected.items():
+        assert np.corrcoef(found[name].ravel(), array.ravel())[0, 1] > least
+
+
+@pytest.mark.skipif(not PEERS["mnn"].installed(), reason="not installed")
+def test_mnn_is_converted_without_the_wrappers_that_install_packages(network, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "MNN.tools", None)
+    with native_output_hidden():
+        PEERS["mnn"].forms[0].conversion.make(network, tmp_path)
+    assert (tmp_path / "float.mnn").stat().st_size > 0
+
+
+def test_ncnn_says_that_it_has_no_int8():
+    assert not any(form.is_int8 for form in PEERS["ncnn"].forms)
+    assert "INT8" in PEERS["ncnn"].note
+
+
+def test_peers_by_name(monkeypatch):
+    peer = type(PEERS["mnn"])
+    monkeypatch.setattr(peer, "installed", lambda self: self.name != "ncnn")
+    installed, missing = choose_peers(["ncnn", "mnn", "ncnn"])
+    assert [p.name for p in installed] == ["mnn"]
+    assert [(p.name, p.install) for p in missing] == [("ncnn", "pip install 'aqd-deploy[peers]'")]
+    with pytest.raises(AqdError, match="tensorrt"):
+        choose_peers(["tensorrt"])

@@ -1,0 +1,97 @@
+"""The text view: at most 80 columns, and it says what a person must know."""
+
+from __future__ import annotations
+
+import pytest
+from documents import document, measured, ratio
+
+from aqd_deploy.bench.layers import family_totals, layer_table
+from aqd_deploy.bench.view import text_view
+
+
+def text(*entries, **changed) -> str:
+    shown = text_view(document(*entries, **changed))
+    assert max(map(len, shown.splitlines())) <= 80
+    return shown
+
+
+def unwrapped(shown: str) -> str:
+    return " ".join(shown.split())
+
+
+def test_the_ratio_line_is_that_of_the_faster_int8_form():
+    shown = unwrapped(text(measured(1, openvino_int8_qdq=ratio(0.4), openvino_int8_nncf=ratio(0.5))))
+    assert "takes 0.50 of the time of openvino's INT8 (openvino int8 nncf): 2.00 times as fast" in shown
+    assert "(openvino int8 qdq)" not in shown
+    assert "openvino int8 qdq: how it is made" in shown
+
+
+def test_one_block_a_number_of_threads():
+    shown = text(measured(1, onnxruntime_float=ratio(0.1)), measured(2, onnxruntime_float=ratio(0.2)))
+    assert "1 thread " in shown and "2 threads" in shown
+    assert "0.100" in shown and "0.200" in shown
+
+
+@pytest.mark.parametrize("noisy", [True, False])
+def test_noise_is_named(noisy):
+    shown = unwrapped(text(measured(1, onnxruntime_int8=ratio(0.5, 0.8, noisy))))
+    assert ("too noisy to tell within 10 %: onnxruntime int8" in shown) == noisy
+
+
+def test_noise_without_a_peer():
+    quiet, loud = measured(1), {**measured(1), "spread": 0.34}
+    assert "noisy" not in text(quiet)
+    assert "the rounds differ by 34 %" in text(loud)
+
+
+def test_who_was_not_measured_and_why():
+    shown = unwrapped(
+        text(
+            measured(1, openvino_int8_qdq=ratio(0.4)),
+            notes={"ncnn": "no INT8: its Python packages have no quantizer"},
+            failed=[{"contender": "mnn int8", "reason": "it cannot run the network; got " + "x" * 60}],
+            missing=[{"peer": "ncnn", "next_command": "pip install 'aqd-deploy[peers]'"}],
+        )
+    )
+    assert "ncnn: no INT8" in shown
+    assert "not measured: mnn int8; it cannot run the network" in shown
+    assert "not installed: ncnn; try: pip install 'aqd-deploy[peers]'" in shown
+
+
+def test_layers_have_one_line_each_and_their_reasons_below():
+    layers = [
+        {
+            "name": f"heads.classification.tower.{index}.conv.level0-4_acc",
+            "operation": "conv",
+            "kernel": "winograd_avxvnni" if index % 2 else "depthwise_avxvnni",
+            "why": f"reason number {index // 2}",
+            "macs": 1_259_000_000,
+            "executed_macs": 559_000_000,
+        }
+        for index in range(6)
+    ]
+    table = layer_table([[(layer["name"], 1.2345) for layer in layers]], layers, 300e9)
+    entry = {
+        **measured(1),
+        "peak_gmacs_per_s": {"vpdpbusd": 299.123},
+        "layers": table,
+        "families": family_totals(table, 300e9),
+    }
+    shown = text(entry)
+    assert "measured peak: vpdpbusd 299 G MAC/s" in shown
+    lines = [line for line in shown.splitlines() if "tower." in line]
+    assert len(lines) == 6 and all("1.259" in line and "1234.50" in line for line in lines)
+    assert lines[0].split()[-2:] == ["depthwise", "a"]
+    assert lines[5].split()[-2:] == ["winograd", "c"]
+    assert "c: reason number 2" in shown
+    assert "depthwise_avxvnni" in shown.split("family")[1]
+
+
+def test_memory():
+    entries = [
+        {"contender": name, "threads": 2, "peak_mb": 80.4, "load_s": 0.21, "first_s": 0.1, "process_s": 0.9}
+        for name in ("aqd-deploy", "onnxruntime int8")
+    ]
+    shown = text(measured(2), memory=entries)
+    assert "peak MB" in shown
+    assert "onnxruntime int8        2       80    0.21" in shown
