@@ -223,7 +223,8 @@ def link(output: str, objects: list[str], options: list[str] | None = None, **_:
         raise MissingExtraError(
             "no linker found", valid=", ".join(_LINKERS), next_command="apt-get install g++"
         )
-    command = [linker, "-shared", "-fPIC", "-o", output, *objects, *(options or [])]
+    # -s: TVM's debug information is an eighth of the code, and nothing reads it.
+    command = [linker, "-shared", "-fPIC", "-s", "-o", output, *objects, *(options or [])]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
         raise OSError(f"{linker} failed: {result.stderr.strip()[-500:]}")

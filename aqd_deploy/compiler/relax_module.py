@@ -36,6 +36,10 @@ from aqd_deploy.kernels.isa import Isa
 from aqd_deploy.kernels.unpack import unpack_func
 from aqd_deploy.tuning.lookup import Tuned
 
+# What one thread does in about ten microseconds.
+_SERIAL_MACS = 1_000_000
+_SERIAL_BYTES = 64 * 1024
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -141,17 +145,27 @@ class _Builder:
         key = (op.spec, op.epilogue)
         if key not in self.kernels:
             self.kernels[key] = self._tuned_kernel(op) or (
-                conv2d(op.spec, op.epilogue, self.isa, self.threads),
+                conv2d(op.spec, op.epilogue, self.isa, self._workers(op)),
                 "",
             )
         return self.kernels[key]
 
+    def _workers(self, op: Operation) -> int:
+        """Threads of a kernel: one where waking the others takes as long as the work."""
+        if isinstance(op, Conv):
+            macs = op.spec.out_height * op.spec.out_width * self.plan.weights[op.weight].size
+            return 1 if macs < _SERIAL_MACS else self.threads
+        names = [*operation_inputs(op), *operation_outputs(op)]
+        moved = sum(self.plan.tensors[name].bytes for name in names)
+        return 1 if moved < _SERIAL_BYTES else self.threads
+
     def _tuned_kernel(self, op: Conv) -> tuple[Kernel, str] | None:
-        choice, origin = self.tuned.find(op.spec, op.epilogue, self.isa, self.threads)
+        threads = self._workers(op)
+        choice, origin = self.tuned.find(op.spec, op.epilogue, self.isa, threads)
         if choice is None:
             return None
         try:
-            return conv2d(op.spec, op.epilogue, self.isa, self.threads, choice), origin
+            return conv2d(op.spec, op.epilogue, self.isa, threads, choice), origin
         except ShapeError:
             self.result.stale_choices += 1
             return None
@@ -191,7 +205,7 @@ class _Builder:
             outputs = tuple(tensors[name] for name in operation_outputs(op))
             function = self._function(
                 (movement.signature(op), inputs, outputs),
-                lambda: movement.kernel(op, tensors, self.threads),
+                lambda: movement.kernel(op, tensors, self._workers(op)),
                 movement.label(op),
             )
             sources = op.inputs if isinstance(op, Concat | Stack) else (op.input,)

@@ -39,7 +39,8 @@ def level_batches(
     main = largest(spec)
     batches = [Batch((main,), (first,))]
     small: list[int] = []
-    room = STRIP_BYTES
+    # A batch is shared by channels: too few of them would leave threads without work.
+    room = STRIP_BYTES if layout.blocks >= threads else 0
     by_size = sorted(range(len(spec.maps)), key=lambda i: spec.maps[i].height * spec.maps[i].width)
     for i in by_size:
         room -= _strip_bytes(spec, spec.maps[i], dots)
