@@ -152,7 +152,7 @@ class Engine:
             warming.result()
 
     def build(self, jobs: list[Job], deadline: float = math.inf) -> list[Built]:
-        """Build candidates in parallel; what is not ready at `deadline` (of `time.monotonic()`) is unfinished."""
+        """Build candidates in parallel; what is not ready at `deadline`, a monotonic time, is unfinished."""
         self.builder.deadline = deadline
         inputs = [
             BuilderInput(worker.candidate_module(job.task, job.choice, job.operands), self.target)

@@ -11,8 +11,8 @@ from aqd_deploy.kernels.choice import Choice
 from aqd_deploy.kernels.isa import Isa
 from aqd_deploy.kernels.spec import ConvSpec, Epilogue
 from aqd_deploy.targets import Target
-from aqd_deploy.tuning.records import FILE_NAME, Record, Records, read_records
-from aqd_deploy.tuning.tasks import Task
+from aqd_deploy.tuning.records import FILE_NAME, Records, read_records
+from aqd_deploy.tuning.tasks import Task, is_tunable
 
 
 @dataclass
@@ -28,6 +28,8 @@ class Tuned:
         """The choice for a convolution and "task", or that of the same convolution with another epilogue and
         "shape", or None and "".
         """
+        if not is_tunable(epilogue):
+            return None, ""
         task = Task(spec, epilogue, isa, threads)
         if task.key in self._exact:
             return self._exact[task.key], "task"
@@ -42,19 +44,10 @@ class Tuned:
         """Add the best record of every task."""
         for key, record in records.best().items():
             self._exact[key] = record.choice
-            if key in records.tasks:
-                self._add_shape(records, key, record)
-
-    def _add_shape(self, records: Records, key: str, record: Record) -> None:
-        """Of several tasks with one shape, the one with the longest time counts."""
-        try:
-            shape = Task.from_json(records.tasks[key]).shape_key
-        except (KeyError, TypeError, ValueError):
-            self.notes.append(f"task {key}: its definition is damaged and ignored")
-            return
-        seconds = record.seconds or 0.0
-        if seconds >= self._similar.get(shape, (0.0, None))[0]:
-            self._similar[shape] = (seconds, record.choice)
+            # Of several tasks with one shape, the one with the longest time counts.
+            shape, seconds = records.shapes.get(key), record.seconds or 0.0
+            if shape is not None and seconds >= self._similar.get(shape, (0.0, None))[0]:
+                self._similar[shape] = (seconds, record.choice)
 
 
 def load_tuned(where: str | Path | None, device: Target) -> Tuned:

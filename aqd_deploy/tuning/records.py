@@ -133,10 +133,10 @@ class Record:
 
 @dataclass
 class Records:
-    """What a file holds: `tasks` are definitions by key (`Task.to_json`), `notes` what was left out."""
+    """What a file holds: `shapes` are the shape keys of tasks by their keys, `notes` what was left out."""
 
     header: Header | None = None
-    tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    shapes: dict[str, str] = field(default_factory=dict)
     candidates: list[Record] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -176,8 +176,8 @@ def _read_line(line: bytes, result: Records) -> bool:
     """Add what the line says to `result`; whether it could be read."""
     try:
         value = json.loads(line)
-        if "definition" in value:
-            result.tasks[str(value["task"])] = dict(value["definition"])
+        if "shape" in value:
+            result.shapes[str(value["task"])] = str(value["shape"])
         else:
             result.candidates.append(Record.from_json(value))
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -214,11 +214,11 @@ class RecordsFile:
         self.path.rename(aside)
         return Records(notes=[*found.notes, f"{self.path}: {unfit}; set aside as {aside.name}"])
 
-    def define(self, key: str, definition: dict[str, Any]) -> None:
-        """Write what a task is, once."""
-        if key not in self.records.tasks:
-            self.records.tasks[key] = definition
-            self._append({"task": key, "definition": definition})
+    def define(self, key: str, shape: str, definition: dict[str, Any]) -> None:
+        """Write what a task is, once: its shape key, and its definition for people."""
+        if key not in self.records.shapes:
+            self.records.shapes[key] = shape
+            self._append({"task": key, "shape": shape, "definition": definition})
 
     def add(self, record: Record) -> None:
         """Write a record and wait until it is on the disk."""
@@ -264,10 +264,11 @@ def _drop_torn_line(path: Path) -> None:
         file.truncate(content.rfind(b"\n") + 1)
 
 
-def record_lines(header: Header, tasks: dict[str, dict[str, Any]], best: dict[str, Record]) -> Iterator[str]:
-    """The lines of a file with one accepted record a task: what ships."""
-    yield json.dumps(header.to_json(), separators=(",", ":"))
+def shipped_lines(header: Header, shapes: dict[str, str], best: dict[str, Record]) -> Iterator[str]:
+    """The lines of a file that ships: one accepted record a task, and its shape."""
+    values: list[dict[str, Any]] = [header.to_json()]
     for key in sorted(best):
-        if key in tasks:
-            yield json.dumps({"task": key, "definition": tasks[key]}, separators=(",", ":"))
-        yield json.dumps(best[key].to_json(), separators=(",", ":"))
+        if key in shapes:
+            values.append({"task": key, "shape": shapes[key]})
+        values.append(best[key].to_json())
+    return (json.dumps(value, separators=(",", ":")) for value in values)

@@ -80,9 +80,13 @@ def _exploration(choices: list[Choice]) -> list[Choice]:
     kinds: dict[tuple[str, int], list[Choice]] = {}
     for choice in choices:
         kinds.setdefault((choice.family, dict(choice.parameters).get("form", 0)), []).append(choice)
+    # A family without parameters is what is left where no other applies.
+    tunable = [members for members in kinds.values() if members[0].parameters]
+    fallback = [members for members in kinds.values() if not members[0].parameters]
     ordered = [
         (rank * (1 + _KIND_STEP * index), index, choice)
-        for index, members in enumerate(kinds.values())
+        for index, members in enumerate(tunable)
         for rank, choice in enumerate(members[:_DEEPEST])
     ]
-    return [choice for _, _, choice in sorted(ordered, key=lambda entry: entry[:2])]
+    merged = [choice for _, _, choice in sorted(ordered, key=lambda entry: entry[:2])]
+    return merged + [choice for members in fallback for choice in members]

@@ -101,6 +101,11 @@ class Use:
         return self.task.macs * len(self.operations)
 
 
+def is_tunable(epilogue: Epilogue) -> bool:
+    """Kernels that pool follow the rows of their pool: little is left to tune."""
+    return getattr(epilogue, "pool", None) is None
+
+
 def network_tasks(plan: Plan, isa: Isa, threads: int) -> list[Use]:
     """The tasks of a network, the one with the most arithmetic first."""
     return sorted(_uses(plan.operations, isa, threads), key=lambda use: -use.macs)
@@ -109,7 +114,7 @@ def network_tasks(plan: Plan, isa: Isa, threads: int) -> list[Use]:
 def _uses(operations: Iterable[object], isa: Isa, threads: int) -> list[Use]:
     found: dict[Task, Use] = {}
     for operation in operations:
-        if isinstance(operation, Conv):
+        if isinstance(operation, Conv) and is_tunable(operation.epilogue):
             task = Task(operation.spec, operation.epilogue, isa, threads)
             found.setdefault(task, Use(task)).operations.append(operation)
     return list(found.values())

@@ -10,6 +10,7 @@ convolution with another epilogue.
 
 from __future__ import annotations
 
+import importlib.util
 import statistics
 import tempfile
 import time
@@ -22,7 +23,7 @@ import onnx
 from aqd_deploy.compiler.lower import complete_target
 from aqd_deploy.compiler.plan import Plan
 from aqd_deploy.compiler.planning import plan_model
-from aqd_deploy.errors import BudgetError, RecordsError, TargetError
+from aqd_deploy.errors import BudgetError, MissingExtraError, RecordsError, TargetError
 from aqd_deploy.kernels.choice import Choice
 from aqd_deploy.kernels.conv import conv_choices
 from aqd_deploy.kernels.isa import Isa
@@ -80,6 +81,15 @@ def check_device(device: Target, threads: int) -> None:
         )
 
 
+def require_extra() -> None:
+    """Raise MissingExtraError where a package of TVM's worker processes is not installed."""
+    missing = [name for name in ("cloudpickle", "psutil") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingExtraError(
+            f"tuning needs {' and '.join(missing)}", next_command="pip install 'aqd-deploy[tune]'"
+        )
+
+
 def tune(
     int_model: onnx.ModelProto,
     folder: Path,
@@ -99,6 +109,7 @@ def tune(
     started = time.monotonic() if started is None else started
     threads = threads or available_threads()
     device = complete_target(get(target))
+    require_extra()
     check_device(device, threads)
     plan = plan_model(int_model)
     states = task_states(plan, device, threads)
@@ -235,7 +246,7 @@ class _Tuner:
             else Measured([], [], candidate.error)
         )
         record = _record(task, candidate.choice, result)
-        self.file.define(task.key, task.to_json())
+        self.file.define(task.key, task.shape_key, task.to_json())
         self.file.add(record)
         state.note(record)
         self.measured += 1
@@ -315,6 +326,7 @@ def replay(
     """
     threads = threads or available_threads()
     device = complete_target(get(target))
+    require_extra()
     check_device(device, threads)
     plan = plan_model(int_model)
     uses = network_tasks(plan, Isa(device.kernels), threads)
