@@ -325,6 +325,7 @@ def test_unknown_peers_and_files(fails, tmp_path):
     (tmp_path / "m.txt").write_text("text")
     assert ".onnx" in fails("inspect", tmp_path / "m.txt")
     assert "onnxruntime" in fails("bench", tmp_path / "m.so", "--against", "tensorrt")
+    assert "PEER=R" in fails("bench", tmp_path / "m.so", "--max-ratio", "openvino")
 
 
 def test_demo_without_checkpoints(fails, tmp_path):

@@ -12,6 +12,7 @@ from PIL import Image
 
 from aqd_deploy.bench.textures import textures
 from aqd_deploy.cli.main import invoke
+from aqd_deploy.runtime import read_manifest
 
 
 @pytest.fixture
@@ -179,6 +180,41 @@ def test_bench_against_onnxruntime(call, folder):
 def test_bench_gate(call, folder):
     call("bench", folder / "m.so", "--rounds", "1", "--runs", "1", "--max-ms", "1e-6", code=3)
     call("bench", folder / "m.so", "--rounds", "1", "--runs", "1", "--max-ms", "1e6")
+
+
+def test_bench_layers_memory_and_thread_counts(call, folder, tmp_path, capsys):
+    keep = tmp_path / "keep"
+    options = ("--threads", "1,2", "--layers", "--memory", "--keep", keep, "--rounds", "1", "--runs", "1")
+    document = call("bench", folder / "m.so", *options)
+    layers = read_manifest(folder / "m.so")["program"]["layers"]
+    assert [entry["threads"] for entry in document["measured"]] == [1, 2]
+    for entry in document["measured"]:
+        assert [layer["name"] for layer in entry["layers"]] == [layer["name"] for layer in layers]
+        assert all(peak > 0 for peak in entry["peak_gmacs_per_s"].values())
+        for layer in entry["layers"]:
+            assert layer["why"] and (layer["share_of_peak"] is None) == (layer["macs"] == 0)
+    asked = [(entry["contender"], entry["threads"]) for entry in document["memory"]]
+    assert asked == [(name, count) for count in (1, 2) for name in ("aqd-deploy", "onnxruntime int8")]
+    # An interpreter with numpy takes more than 10 MB; nothing here takes 1 GB.
+    assert all(10 < entry["peak_mb"] < 1000 for entry in document["memory"])
+    (kept,) = keep.iterdir()
+    assert (kept / "float.onnx").exists()
+    assert invoke(["bench", str(folder / "m.so"), *map(str, options)]) == 0
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "measured peak" in shown and "peak MB" in shown
+
+
+def test_bench_ratio_gate(call, folder):
+    asked = ("bench", folder / "m.so", "--against", "onnxruntime", "--rounds", "1", "--runs", "1")
+    call(*asked, "--max-ratio", "onnxruntime=1e-9", code=3)
+    call(*asked, "--max-ratio", "onnxruntime=1e9", "--max-ratio", "onnxruntime float=1e9")
+
+
+def test_bench_with_an_image(call, folder, tmp_path):
+    Image.fromarray(textures(1, 48, 80)[0].transpose(1, 2, 0)).save(tmp_path / "a.png")
+    options = ("--image", tmp_path / "a.png", "--against", "onnxruntime", "--rounds", "1", "--runs", "1")
+    assert call("bench", folder / "m.so", *options)["input"] == "image"
 
 
 def test_bench_without_the_qdq_file(folder, tmp_path, capsys):
