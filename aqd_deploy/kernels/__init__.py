@@ -3,13 +3,19 @@
 `conv.conv2d` is the entry for convolutions, `pointwise` holds everything around them, `unpack` expands stored
 weights when a program is loaded. `spec` is the contract with the compiler.
 
-Convolution families, in the order they are tried:
+Convolution families; the one with the least estimated time is the default:
 
-- depthwise (`conv_depthwise`): one channel a group; vectors of channels.
-- blocked (`conv_blocked`): register tiles of pixels × output channels; `dots` has the dot product of each
-  instruction set, `blocking` chooses the tiles, `strip` makes the padded copy of input rows, `windows` the
-  sums that odd weights need. A new instruction set is one more entry of `dots.DOTS`.
-- loops (`conv_loops`): whatever is left, one value at a time.
+- depthwise (`conv_depthwise`): one channel a group; vectors of channels, 16-bit sums where they are proven.
+- winograd (`conv_winograd`): exact minimal filtering where the transforms fit 8 bits.
+- blocked (`conv_blocked`): register tiles of pixels × output channels; `blocking` chooses the tiles, `strip`
+  makes the padded copy of input rows, `windows` the sums that odd weights need.
+- grouped (`conv_grouped`): groups that do not fill vectors of output channels; `group_samples` gives each
+  lane the inputs of its group.
+- loops (`conv_loops`): one value at a time, for any geometry.
+
+`dots` has the dot products of each instruction set and decides from the ranges which one is exact;
+`partial_sums` cuts reductions whose sums fit 16 bits for some steps only. A new instruction set is one more
+entry of `dots.DOTS`.
 
 Every function takes contiguous buffers that begin at multiples of 64 bytes, as the TVM runtime allocates
 them; generated code relies on it. Outputs must not alias inputs: tiles overlap at the borders of a map, and

@@ -131,9 +131,11 @@ def _depthwise_applies(spec: ConvSpec, isa: Isa) -> str:
 
 
 def _blocked_applies(spec: ConvSpec, isa: Isa) -> str:
-    if not can_block(spec, dots_for(spec, isa)):
+    dots = dots_for(spec, isa)
+    if not can_block(spec, dots):
         return ""
-    return f"{spec.out_channels // spec.group} output channels a group: register tiles, packed weights"
+    size = spec.out_channels // spec.group
+    return f"{size} output channels a group: register tiles, packed weights; {dots.reason}"
 
 
 def _blocked_choices(spec: ConvSpec, isa: Isa, threads: int) -> list[tuple[float, Choice]]:
@@ -185,7 +187,7 @@ def _grouped_applies(spec: ConvSpec, isa: Isa) -> str:
     if spec.group == 1 or is_depthwise(spec) or can_block(spec, dots):
         return ""
     size = spec.out_channels // spec.group
-    return f"{size} output channels a group: {dots.lanes} lanes take the inputs of their groups"
+    return f"{size} output channels a group: lanes take the inputs of their groups; {dots.reason}"
 
 
 def _grouped_choices(spec: ConvSpec, isa: Isa, threads: int) -> list[tuple[float, Choice]]:

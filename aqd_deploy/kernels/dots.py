@@ -62,6 +62,20 @@ class Dots:
     partial_steps: int = 0
 
     @property
+    def reason(self) -> str:
+        """Why this product, in a phrase."""
+        match self.product:
+            case Product.PMADDUBSW:
+                steps = self.partial_steps or "single"
+                return f"{self.product.value}: sums of {steps} steps are proven to fit 16 bits"
+            case Product.PMADDWD:
+                return f"{self.product.value}: 8-bit products could saturate"
+            case Product.PLAIN:
+                return "portable arithmetic"
+            case Product.VPDPBUSD:
+                return self.product.value
+
+    @property
     def vector_bytes(self) -> int:
         """Weights that one step of one block takes."""
         return self.lanes * self.dot

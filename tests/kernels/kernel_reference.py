@@ -64,7 +64,14 @@ def call(function, inputs: list[np.ndarray], outputs: list[np.ndarray]) -> list[
 
 
 def convolve(spec: ConvSpec, data: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """int64 [OH, OW, O] of data [H, W, I] and weights [O, I/group, kh, kw]."""
+    """int64 [OH, OW, O] of data [H, W, I] and weights [O, I/group, kh, kw]; [pixels, 1, O] of levels."""
+    if spec.levels:
+        results = []
+        for m in spec.maps:
+            pixels = data[m.in_start : m.in_start + m.height * m.width]
+            one = convolve(spec.alone(m), pixels.reshape(m.height, m.width, -1), weights)
+            results.append(one.reshape(-1, 1, spec.out_channels))
+        return np.concatenate(results)
     top, left, bottom, right = spec.pads
     padded = np.zeros((spec.height + top + bottom, spec.width + left + right, spec.in_channels), np.int64)
     padded[:] = 0 if spec.pad_values is None else np.array(spec.pad_values)
