@@ -106,7 +106,7 @@ class _Writer:
         stores = stores or self._stores(given, self.value, relu=False) or []
         self.operands += [array for _, arrays in stores for array in arrays]
         return (
-            Epilogue(tuple(steps), tuple(store for store, _ in stores)),
+            replace(self.epilogue, steps=tuple(steps), stores=tuple(store for store, _ in stores)),
             tuple(self.operands),
             results,
         )

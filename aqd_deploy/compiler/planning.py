@@ -1,4 +1,5 @@
-"""Integer ONNX → the plan that is compiled: import, fusion, stacked levels, borders, schedule, arithmetic."""
+"""Integer ONNX → the plan that is compiled: import, fusion, pools, stacked levels, borders, schedule,
+arithmetic."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from aqd_deploy.compiler.fusion import fuse
 from aqd_deploy.compiler.importer import import_graph
 from aqd_deploy.compiler.levels import stack_levels
 from aqd_deploy.compiler.plan import Operation, Plan, ToChannelsFirst, ToChannelsLast, border
+from aqd_deploy.compiler.pooling import pool_in_convolutions
 from aqd_deploy.compiler.schedule import in_order
 
 
@@ -19,7 +21,7 @@ def plan_model(int_model: onnx.ModelProto) -> Plan:
 
     Raises UnsupportedModelError, ShapeError or RangeError for a model outside the dialect.
     """
-    plan = add_borders(stack_levels(fuse(import_graph(int_model))))
+    plan = add_borders(stack_levels(pool_in_convolutions(fuse(import_graph(int_model)))))
     return specialise(replace(plan, operations=in_order(plan.operations)))
 
 

@@ -15,6 +15,7 @@ from aqd_deploy.kernels.conv_blocked import blocked_layout, can_block, conv_bloc
 from aqd_deploy.kernels.conv_depthwise import conv_depthwise, depthwise_layout, is_depthwise
 from aqd_deploy.kernels.conv_grouped import GroupedPlan, conv_grouped, grouped_layout, grouped_plans
 from aqd_deploy.kernels.conv_loops import conv_loops, loops_layout
+from aqd_deploy.kernels.conv_pooled import conv_pooled
 from aqd_deploy.kernels.conv_winograd import can_winograd, conv_winograd, winograd_layout
 from aqd_deploy.kernels.dots import DOTS, dots_for
 from aqd_deploy.kernels.isa import Isa
@@ -81,11 +82,14 @@ def conv2d(
 ) -> Kernel:
     """The kernel for `spec` on `isa`; `threads` is the size of the pool it will run in.
 
-    `choice` is one of `conv_choices`, by default the first. Raises ShapeError where the geometry has no
+    `choice` is one of `conv_choices`, by default the first; one of the family "blocked" where the epilogue
+    has a pool. Raises ShapeError where the geometry has no
     output, channels do not divide into groups, or `choice` is none of this convolution's.
     """
     _check(spec)
     choices = conv_choices(spec, isa, threads)
+    if epilogue.pool is not None:
+        choices = [entry for entry in choices if entry.family == "blocked"]
     chosen = choice or choices[0]
     if chosen not in choices:
         valid = "; ".join(str(c) for c in choices[:3])
@@ -155,7 +159,8 @@ def _build_blocked(
 ) -> tuple[Any, Layout]:
     dots = dots_for(spec, isa)
     plan = Blocking.from_parameters(dict(choice.parameters))
-    return conv_blocked(spec, epilogue, dots, threads, plan), blocked_layout(spec, dots)
+    write = conv_blocked if epilogue.pool is None else conv_pooled
+    return write(spec, epilogue, dots, threads, plan), blocked_layout(spec, dots)
 
 
 def _winograd_applies(spec: ConvSpec, isa: Isa) -> str:

@@ -47,7 +47,7 @@ def conv_blocked(
     layout = blocked_layout(spec, dots)
     copies = needs_strip(spec, layout, dots)
     plan = blocking or choose_blocking(spec.alone(spec.maps[largest(spec)]), layout, dots, threads, copies)
-    function = _Function(spec, epilogue, dots, layout)
+    function = ConvFunction(spec, epilogue, dots, layout)
     if spec.levels:
         batches = level_batches(spec, layout, dots, threads, copies, plan)
     else:
@@ -67,7 +67,7 @@ def conv_blocked(
     return em.finish()
 
 
-class _Function:
+class ConvFunction:
     """The function under construction: its parameters, shared by the code of all maps."""
 
     def __init__(self, spec: ConvSpec, epilogue: Epilogue, dots: Dots, layout: WeightLayout) -> None:
@@ -84,15 +84,26 @@ class _Function:
         )
 
 
-def _emit_task(function: _Function, batch: Batch, copies: bool, task: Expr) -> None:
+def _emit_task(function: ConvFunction, batch: Batch, copies: bool, task: Expr) -> None:
     """A strip of rows (all of them for each map of a larger batch) times a part of the channels."""
     em, plan = function.em, batch.plans[0]
     strip_index = em.bind("strip", task // plan.parts)
     part = em.bind("part", task % plan.parts)
     convs = [
-        _MapConv(function, level, plan, copies, strip_index)
+        MapConv(function, level, plan, copies, _first_row(function, level, plan, strip_index))
         for level, plan in zip(batch.members, batch.plans, strict=True)
     ]
+    emit_tiles(function, convs, part)
+
+
+def _first_row(function: ConvFunction, level: int, plan: Blocking, strip_index: Expr) -> Expr:
+    """Where a strip begins; the last one is shifted back inside."""
+    return tirx.Min(strip_index * plan.rows, const(function.spec.maps[level].out_height - plan.rows))
+
+
+def emit_tiles(function: ConvFunction, convs: list[MapConv], part: Expr) -> None:
+    """Every tile of the strips of `convs` in a part of the channels, with its epilogue."""
+    em, plan = function.em, convs[0].plan
     values = em.alloc("tile", "int32", max(c.plan.pixels for c in convs) * plan.blocks * function.dots.lanes)
     first_conv = convs[0]
     # The sums of signed weights are made once a block of channels, so blocks stay outside there.
@@ -107,12 +118,12 @@ def _emit_task(function: _Function, batch: Batch, copies: bool, task: Expr) -> N
                 conv.tile(y, x, block, first, start, values)
 
 
-class _MapConv:
-    """Writes the code of one map in one task; the methods go from the outermost loop inwards."""
+class MapConv:
+    """Writes the code of one map in one task, which computes `plan.rows` rows from `top` on; the methods go
+    from the outermost loop inwards.
+    """
 
-    def __init__(
-        self, function: _Function, level: int, plan: Blocking, copies: bool, strip_index: Expr
-    ) -> None:
+    def __init__(self, function: ConvFunction, level: int, plan: Blocking, copies: bool, top: Expr) -> None:
         self.em, self.dots, self.layout = function.em, function.dots, function.layout
         self.weights, self.bound = function.weights, function.bound
         self.map = function.spec.maps[level]
@@ -121,9 +132,7 @@ class _MapConv:
         # Stride of a channel block in the packed weights.
         layout = self.layout
         self.block_stride = layout.kernel[0] * layout.segments * layout.steps * layout.lanes * layout.dot
-        self.top = self.em.bind(
-            "top", tirx.Min(strip_index * plan.rows, const(self.spec.out_height - plan.rows))
-        )
+        self.top = self.em.bind("top", top)
         slack, start = overread(layout), self.map.in_start
         self.strip = make_strip(
             self.em, self.spec, self.dots, function.data, self.top, plan.rows, copies, slack, start

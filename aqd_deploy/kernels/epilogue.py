@@ -67,12 +67,18 @@ class BoundEpilogue:
 
         `channel` is a multiple of `lanes`.
         """
+        value = self.stepped(em, value, place, channel, lanes)
         at = self._parameter_lanes(em, place, channel, lanes)
-        for step, params in zip(self.epilogue.steps, self.step_params, strict=True):
-            value = em.bind("v", self._step(em, step, params, value, place, channel, at))
         position = em.bind("at", place.pixel * self.channels + channel)
         for store, params, output in zip(self.epilogue.stores, self.store_params, self.outputs, strict=True):
             em.store(output, position, self._stored(em, store, params, value, at), lanes)
+
+    def stepped(self, em: Emitter, value: Expr, place: Place, channel: Expr, lanes: int) -> Expr:
+        """The value after the steps; arguments as of `emit`."""
+        at = self._parameter_lanes(em, place, channel, lanes)
+        for step, params in zip(self.epilogue.steps, self.step_params, strict=True):
+            value = em.bind("v", self._step(em, step, params, value, place, channel, at))
+        return value
 
     def _parameter_lanes(self, em: Emitter, place: Place, channel: Expr, lanes: int) -> Lanes:
         if place.level is None:

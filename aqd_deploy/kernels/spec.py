@@ -172,8 +172,25 @@ Store = StoreStream | StoreRequantize | StoreThreshold
 
 
 @dataclass(frozen=True)
+class Pool:
+    """Max-pool between the steps and the stores, as ONNX MaxPool: padding never wins, floor mode."""
+
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    pads: tuple[int, int, int, int]  # top, left, bottom, right
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the pooled map."""
+        top, left, bottom, right = self.pads
+        return (
+            (height + top + bottom - self.kernel[0]) // self.strides[0] + 1,
+            (width + left + right - self.kernel[1]) // self.strides[1] + 1,
+        )
+
+
+@dataclass(frozen=True)
 class Epilogue:
-    """Steps in order, then the stores, each of the value after the last step.
+    """Steps in order, a max-pool if there is one, then the stores, each of the resulting value.
 
     The TIR function's parameters are: input, packed weights, (parameters of each step in order), (parameters
     of each store in order), then one output buffer a store in order.
@@ -181,3 +198,4 @@ class Epilogue:
 
     steps: tuple[Step, ...] = ()
     stores: tuple[Store, ...] = (StoreStream(),)
+    pool: Pool | None = None
