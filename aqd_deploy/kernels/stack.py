@@ -78,12 +78,12 @@ def to_channels_first(
                 p = em.bind("p", tirx.Min((begin + turn) * square, const(pixels - square)))
                 c = em.bind("c", tirx.Min(block * square, const(channels - square)))
                 rows = [load(data, (p + (start + i)) * channels + c, square) for i in range(square)]
-                for i, row in enumerate(_transposed(em, [em.bind("row", row) for row in rows])):
+                for i, row in enumerate(transposed(em, [em.bind("row", row) for row in rows])):
                     em.store(out, (c + i) * pixels + p, row, square)
     return em.finish()
 
 
-def _transposed(em: Emitter, rows: list[Expr]) -> list[Expr]:
+def transposed(em: Emitter, rows: list[Expr]) -> list[Expr]:
     """The columns of a square of `rows`, a power of two: at each distance d, the off-diagonal blocks of d·d
     values change places.
     """
