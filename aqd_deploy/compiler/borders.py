@@ -37,8 +37,8 @@ def store_borders(plan: Plan, can_store: Callable[[Conv], bool]) -> Plan:
 
 
 def _stores_all(conv: Conv, op: ToChannelsFirst) -> bool:
-    starts = sorted(op.starts)
-    return conv.epilogue.stores == (StoreStream(),) and starts == [m.out_start for m in conv.spec.maps]
+    only_stream = conv.epilogue.stores == (StoreStream(),) and conv.epilogue.pool is None
+    return only_stream and sorted(op.starts) == [m.out_start for m in conv.spec.maps]
 
 
 def _with_borders(conv: Conv, op: ToChannelsFirst) -> Conv:

@@ -2,8 +2,8 @@
 
 Rules, each with the reason it needs:
 
-1. Convolutions of one group read the same weight with equal geometry but for the size of the map, stride 1
-   and one channel group: what the kernels that take `ConvSpec.levels` ask for.
+1. Convolutions of one group read the same weight with equal geometry but for the size of the map, stride 1,
+   one channel group and no pool: what the kernels that take `ConvSpec.levels` ask for.
 2. Their epilogues have equal steps and stores, a missing bias counting as zeros, and constant parameters
    only: a stack has no second tensor to add.
 3. A group whose members depend on one another, directly or through other groups, is left alone.
@@ -68,7 +68,8 @@ def _as_unit(units: list[list[Operation]], members: list[Operation]) -> list[lis
 
 def _may_stack(op: Conv) -> bool:
     constant = not any(isinstance(operand, str) for operand in op.operands)
-    return constant and op.spec.strides == (1, 1) and op.spec.group == 1
+    plain = op.spec.strides == (1, 1) and op.spec.group == 1 and op.epilogue.pool is None
+    return constant and plain
 
 
 def _group_key(op: Conv) -> Hashable:

@@ -11,7 +11,14 @@ from aqd_deploy.compiler.arithmetic import specialise
 from aqd_deploy.compiler.fusion import fuse
 from aqd_deploy.compiler.importer import import_graph
 from aqd_deploy.compiler.levels import stack_levels
-from aqd_deploy.compiler.plan import Operation, Plan, ToChannelsFirst, ToChannelsLast, border
+from aqd_deploy.compiler.plan import (
+    Operation,
+    Plan,
+    ToChannelsFirst,
+    ToChannelsLast,
+    border,
+    operation_outputs,
+)
 from aqd_deploy.compiler.pooling import pool_in_convolutions
 from aqd_deploy.compiler.schedule import in_order
 
@@ -40,9 +47,12 @@ def add_borders(plan: Plan) -> Plan:
         by_source.setdefault(source, []).append(name)
     for name in [*plan.inputs, *plan.outputs]:
         tensors[border(name)] = tensors[name]
-    operations += plan.operations
-    for source, names in by_source.items():
-        starts = tuple(plan.slices.get(name, (name, 0))[1] for name in names)
-        outputs = tuple(border(name) for name in names)
-        operations.append(ToChannelsFirst(source, source, starts, outputs))
+    for op in plan.operations:
+        operations.append(op)
+        # At once: what was just written is still in a cache, and its memory is free again.
+        for source in by_source.keys() & set(operation_outputs(op)):
+            names = by_source[source]
+            starts = tuple(plan.slices.get(name, (name, 0))[1] for name in names)
+            outputs = tuple(border(name) for name in names)
+            operations.append(ToChannelsFirst(source, source, starts, outputs))
     return replace(plan, operations=operations, tensors=tensors)

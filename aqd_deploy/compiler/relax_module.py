@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from tvm import relax
 
 from aqd_deploy.compiler import movement
+from aqd_deploy.compiler.borders import store_borders
 from aqd_deploy.compiler.memory import MemoryPlan, plan_memory
 from aqd_deploy.compiler.plan import (
     Concat,
@@ -31,8 +32,10 @@ from aqd_deploy.compiler.plan import (
 )
 from aqd_deploy.compiler.weights import EncodedWeight, encode
 from aqd_deploy.errors import ShapeError
+from aqd_deploy.kernels.border_store import stores_borders
 from aqd_deploy.kernels.conv import Kernel, Layout, conv2d
 from aqd_deploy.kernels.isa import Isa
+from aqd_deploy.kernels.spec import StoreStream
 from aqd_deploy.kernels.unpack import unpack_func
 from aqd_deploy.tuning.lookup import Tuned
 
@@ -88,7 +91,7 @@ def build_relax(
 
 class _Builder:
     def __init__(self, plan: Plan, isa: Isa, threads: int, tuned: Tuned) -> None:
-        self.plan, self.memory = plan_memory(plan)
+        self.plan = plan
         self.tuned = tuned
         self.isa = isa
         self.threads = threads
@@ -97,11 +100,16 @@ class _Builder:
         self.kernels: dict[Hashable, tuple[Kernel, str]] = {}
         self.constants: dict[Hashable, Any] = {}
         self.prepared: dict[Hashable, tuple[Any, EncodedWeight, Layout]] = {}
+        self.stale_choices = 0
+        # Only a chosen kernel says whether it can store network outputs.
+        self.plan = store_borders(plan, lambda op: self._kernel(op)[0].choice.family == "blocked")
+        self.plan, self.memory = plan_memory(self.plan)
         self.result = BuiltModule(None, self.memory)
         self.values: dict[str, Any] = {}
 
     def build(self, manifest: Callable[[BuiltModule], bytes]) -> BuiltModule:
         keys = [self._prepare_operation(op) for op in self.plan.operations]
+        self.result.stale_choices = self.stale_choices
         self._emit_main(keys)
         self._emit_prepare()
         self._emit_bytes("manifest", manifest(self.result))
@@ -143,7 +151,12 @@ class _Builder:
     def _kernel(self, op: Conv) -> tuple[Kernel, str]:
         """The kernel, and where its choice comes from as in `Layer.tuned`."""
         key = (op.spec, op.epilogue)
-        if key not in self.kernels:
+        if key not in self.kernels and stores_borders(op.epilogue):
+            streams = replace(op.epilogue, stores=(StoreStream(),))
+            kernel, origin = self._kernel(replace(op, epilogue=streams))
+            choice = kernel.choice
+            self.kernels[key] = conv2d(op.spec, op.epilogue, self.isa, self._workers(op), choice), origin
+        elif key not in self.kernels:
             self.kernels[key] = self._tuned_kernel(op) or (
                 conv2d(op.spec, op.epilogue, self.isa, self._workers(op)),
                 "",
@@ -167,7 +180,7 @@ class _Builder:
         try:
             return conv2d(op.spec, op.epilogue, self.isa, threads, choice), origin
         except ShapeError:
-            self.result.stale_choices += 1
+            self.stale_choices += 1
             return None
 
     def _weight(self, name: str) -> EncodedWeight:

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from tvm import tirx
 
 from aqd_deploy.kernels.blocking import Blocking, choose_blocking
+from aqd_deploy.kernels.border_store import BorderStage, declare_borders, stores_borders
 from aqd_deploy.kernels.dots import Dots
 from aqd_deploy.kernels.emit import Buffer, Emitter, Expr, const, load
 from aqd_deploy.kernels.epilogue import BoundEpilogue, Place, bind_epilogue
@@ -79,9 +81,16 @@ class ConvFunction:
             "int8" if spec.input_signed else "uint8",
         )
         self.weights = self.em.parameter("weights", layout.shape, "int8")
+        to_borders = stores_borders(epilogue)
         self.bound: BoundEpilogue = bind_epilogue(
-            self.em, epilogue, spec.out_height, spec.out_width, spec.out_channels, max(1, len(spec.levels))
+            self.em,
+            replace(epilogue, stores=()) if to_borders else epilogue,
+            spec.out_height,
+            spec.out_width,
+            spec.out_channels,
+            max(1, len(spec.levels)),
         )
+        self.borders = declare_borders(self.em, spec) if to_borders else []
 
 
 def _emit_task(function: ConvFunction, batch: Batch, copies: bool, task: Expr) -> None:
@@ -107,15 +116,18 @@ def emit_tiles(function: ConvFunction, convs: list[MapConv], part: Expr) -> None
     values = em.alloc("tile", "int32", max(c.plan.pixels for c in convs) * plan.blocks * function.dots.lanes)
     first_conv = convs[0]
     # The sums of signed weights are made once a block of channels, so blocks stay outside there.
-    if plan.pixels_first and not first_conv.shifted:
+    if plan.pixels_first and not first_conv.shifted and not function.borders:
         with first_conv.tiles() as (y, x), first_conv.channels(part) as (block, first):
             first_conv.tile(y, x, block, first, None, values)
         return
     with first_conv.channels(part) as (block, first):
         start = first_conv.weight_sums(block) if first_conv.shifted else None
         for conv in convs:
-            with conv.tiles() as (y, x):
-                conv.tile(y, x, block, first, start, values)
+            with conv.tile_rows() as y:
+                with conv.tile_columns() as x:
+                    conv.tile(y, x, block, first, start, values)
+                if conv.stage is not None:
+                    conv.stage.flush(conv.top + y, block)
 
 
 class MapConv:
@@ -138,6 +150,11 @@ class MapConv:
             self.em, self.spec, self.dots, function.data, self.top, plan.rows, copies, slack, start
         )
         self.sums = self._window_sums(self.strip)
+        self.stage = None
+        if function.borders:
+            tile = plan.tile[0], plan.blocks, self.dots.lanes
+            out = function.borders[level]
+            self.stage = BorderStage(self.em, out, self.map, self.spec.out_channels, tile)
 
     def tile(self, y: Expr, x: Expr, block: Expr, first: Expr, start: Buffer | None, values: Buffer) -> None:
         """One register tile: the reduction over input channels from `first` on, and its epilogue."""
@@ -147,12 +164,22 @@ class MapConv:
     @contextmanager
     def tiles(self) -> Iterator[tuple[Expr, Expr]]:
         """Loops over the register tiles of a strip: the strip's row and the column where each begins."""
-        em, plan, width = self.em, self.plan, self.spec.out_width
-        high, wide = plan.tile
-        with em.loop("ty", -(-plan.rows // high)) as ty, em.loop("tx", -(-width // wide)) as tx:
-            y = em.bind("y", tirx.Min(ty * high, const(plan.rows - high)))
-            x = em.bind("x", tirx.Min(tx * wide, const(width - wide)))
+        with self.tile_rows() as y, self.tile_columns() as x:
             yield y, x
+
+    @contextmanager
+    def tile_rows(self) -> Iterator[Expr]:
+        """The first row of each row of tiles; the last is shifted back inside."""
+        em, rows, high = self.em, self.plan.rows, self.plan.tile[0]
+        with em.loop("ty", -(-rows // high)) as ty:
+            yield em.bind("y", tirx.Min(ty * high, const(rows - high)))
+
+    @contextmanager
+    def tile_columns(self) -> Iterator[Expr]:
+        """The first column of each tile of a row; the last is shifted back inside."""
+        em, width, wide = self.em, self.spec.out_width, self.plan.tile[1]
+        with em.loop("tx", -(-width // wide)) as tx:
+            yield em.bind("x", tirx.Min(tx * wide, const(width - wide)))
 
     @contextmanager
     def channels(self, part: Expr) -> Iterator[tuple[Expr, Expr]]:
@@ -319,7 +346,12 @@ class MapConv:
                     value = value * const(2, "int32", count) + (
                         window if count == 1 else tirx.Broadcast(window, count)
                     )
-                self.bound.emit(em, em.bind("v", value), self._place(y + py, x + px), channel, count)
+                value, place = em.bind("v", value), self._place(y + py, x + px)
+                if self.stage is None:
+                    self.bound.emit(em, value, place, channel, count)
+                else:
+                    value = self.bound.stepped(em, value, place, channel, count)
+                    self.stage.put(py * spec.out_width + (x + px), b * lanes + lane, value, count)
 
         with em.loop("b", plan.blocks) as b:
             channel = em.bind("channel", (block + b) * lanes)
