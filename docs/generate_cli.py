@@ -26,7 +26,7 @@ temporary name and renamed: a killed command leaves the old file or the new one.
 | 0 | done |
 | 1 | failed; one sentence on stderr says what, the value received, the valid choices and the next command |
 | 2 | usage |
-| 3 | the command ran, but a gate failed: `run --check`, `bench --max-ms` and `--max-ratio`, `demo` with a differing integer |
+| 3 | the command ran, but a gate failed: a differing integer (`run`, `demo`) or a limit (`bench`) |
 | 130 | interrupted |
 
 `--debug` behind any verb shows the traceback of a failure.

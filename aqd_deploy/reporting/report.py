@@ -179,7 +179,7 @@ def _latency(model: dict[str, Any], form: str) -> list[float | None]:
         "float": "onnxruntime float",
         "onnxruntime_int8": "onnxruntime int8",
     }
-    measured = next(iter(model["latency"].get("measured", [])), {})
+    measured: dict[str, Any] = next(iter(model["latency"].get("measured", [])), {})
     entry = measured.get("contenders", {}).get(contender.get(form, ""), {})
     return [entry.get("median_ms"), entry.get("min_ms")]
 
