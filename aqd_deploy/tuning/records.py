@@ -124,11 +124,11 @@ class Record:
         """The inverse of `to_json`. Raises KeyError, TypeError or ValueError for anything else."""
         if value["state"] not in (ACCEPTED, SLOWER, REJECTED):
             raise ValueError(f"state {value['state']!r}")
-        seconds = [None if value[k] is None else float(value[k]) for k in ("seconds", "best_seconds")]
-        if value["state"] == ACCEPTED and not (seconds[0] and 0 < seconds[0] < float("inf")):
+        seconds, best = (None if value[k] is None else float(value[k]) for k in ("seconds", "best_seconds"))
+        if value["state"] == ACCEPTED and not 0 < (seconds or 0.0) < float("inf"):
             raise ValueError("an accepted record without its time")
         choice = Choice.from_json(value["choice"])
-        return cls(str(value["task"]), choice, value["state"], *seconds, str(value["reason"]))
+        return cls(str(value["task"]), choice, value["state"], seconds, best, str(value["reason"]))
 
 
 @dataclass
@@ -163,9 +163,10 @@ def read_records(path: Path) -> Records:
         )
         result.notes.append(f"{path}: ignored: {why}")
         return result
-    damaged = [number for number, line in enumerate(lines[1:], 2) if line and not _read_line(line, result)]
-    if damaged and damaged[-1] == len(lines):
-        result.notes.append(f"{path}: line {damaged.pop()} is torn and ignored")
+    *whole, torn = lines[1:] or [b""]
+    if torn:
+        result.notes.append(f"{path}: line {len(lines)} is torn and ignored")
+    damaged = [number for number, line in enumerate(whole, 2) if not _read_line(line, result)]
     if damaged:
         named = ", ".join(map(str, damaged[:5])) + (", ..." if len(damaged) > 5 else "")
         result.notes.append(f"{path}: {len(damaged)} damaged lines ignored: {named}")

@@ -103,7 +103,7 @@ class Use:
 
 def is_tunable(epilogue: Epilogue) -> bool:
     """Kernels that pool follow the rows of their pool: little is left to tune."""
-    return getattr(epilogue, "pool", None) is None
+    return epilogue.pool is None
 
 
 def network_tasks(plan: Plan, isa: Isa, threads: int) -> list[Use]:

@@ -90,6 +90,17 @@ def require_extra() -> None:
         )
 
 
+def require_time(what: str, started: float, budget: float) -> None:
+    """Raise BudgetError where the budget is spent after `what`, before anything was measured."""
+    elapsed = time.monotonic() - started
+    if elapsed >= budget:
+        raise BudgetError(
+            f"the budget is too small for one measurement: {what} ended after {elapsed:.1f} s",
+            valid="at least a minute; ten for a detector",
+            next_command="aqd-deploy tune MODEL.onnx --budget 10m",
+        )
+
+
 def tune(
     int_model: onnx.ModelProto,
     folder: Path,
@@ -113,12 +124,12 @@ def tune(
     check_device(device, threads)
     plan = plan_model(int_model)
     states = task_states(plan, device, threads)
+    require_time("reading the model", started, budget)
     with RecordsFile(folder, Header.here(device), device) as file:
         for state in states:
             state.replay(file.records.candidates)
         with tempfile.TemporaryDirectory(prefix="aqd-tune-") as scratch:
             tuner = _Tuner(plan, states, file, Path(scratch), started, budget, on_progress)
-            tuner.require_time("reading the model")
             with Engine(device) as engine:
                 tuner.run(engine)
         notes = file.records.notes
@@ -150,7 +161,7 @@ class _Tuner:
 
     def run(self, engine: Engine) -> None:
         """Measure until the budget is spent or nothing is left to try."""
-        self.require_time("starting TVM's worker processes")
+        require_time("starting TVM's worker processes", self.started, self.budget)
         self._measure_defaults(engine)
         while True:
             state = max(self.states, key=lambda s: s.priority, default=None)
@@ -158,17 +169,6 @@ class _Tuner:
             if state is None or state.priority <= 0 or count < 1:
                 break
             self._search(engine, state, count)
-
-    def require_time(self, what: str, always: bool = False) -> None:
-        """Raise BudgetError where the budget is spent before anything was measured."""
-        if always or self._left() <= 0:
-            raise BudgetError(
-                f"the budget is too small for one measurement: {what} ended after "
-                f"{time.monotonic() - self.started:.1f} s",
-                received=f"{self.budget:g} s",
-                valid="at least a minute; ten for a detector",
-                next_command="aqd-deploy tune MODEL.onnx --budget 10m",
-            )
 
     @property
     def _deadline(self) -> float:
@@ -202,7 +202,7 @@ class _Tuner:
                 if not state.started and len(state.space.tried) < min(_FIRST_ATTEMPTS, len(state.space)):
                     waiting.append(state)
         if not self.measured and not any(state.started for state in self.states):
-            self.require_time("preparing the first measurement", always=True)
+            require_time("preparing the first measurement", self.started, 0.0)
 
     def _build_first(self, engine: Engine, states: list[TaskState]) -> list[Built]:
         jobs = []

@@ -1,0 +1,112 @@
+"""`aqd-deploy tune`: keeps its budget, goes on after a kill, and what it finds changes no integer."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import onnx
+import pytest
+
+from aqd_deploy.cli.main import invoke
+from aqd_deploy.runtime.program import Program
+from aqd_deploy.tuning.records import read_records
+
+
+def run(capsys, *arguments):
+    """The JSON document of a call that works."""
+    capsys.readouterr()
+    assert invoke([str(argument) for argument in arguments] + ["--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_dry_run_lists_tasks_and_writes_nothing(capsys, integer_file, tmp_path):
+    records = tmp_path / "records"
+    document = run(capsys, "tune", integer_file, "--dry-run", "--records", records)
+    assert not records.exists()
+    tasks = document["tasks"]
+    assert sum(task["share"] for task in tasks) == pytest.approx(1, abs=0.01)
+    assert all(task["space"] >= 1 and task["layers"] and task["measured"] == 0 for task in tasks)
+    assert len({task["task"] for task in tasks}) == len(tasks)
+
+
+def test_a_budget_too_small_for_one_measurement(fails, integer_file, tmp_path):
+    said = fails("tune", integer_file, "--budget", "0s", "--records", tmp_path / "records")
+    assert "too small for one measurement" in said
+
+
+def test_no_duration(integer_file, tmp_path):
+    assert invoke(["tune", str(integer_file), "--budget", "soon"]) == 2
+
+
+def test_a_target_that_this_machine_cannot_run(fails, integer_file):
+    target = '{"kind": "llvm", "mcpu": "sapphirerapids", "mattr": ["+amx-int8", "+avxvnni"]}'
+    assert "cannot run" in fails("tune", integer_file, "--target", target)
+
+
+def tune_until(model, records, count):
+    """Tune in another process, and kill it when the file has `count` measurements; returns what it holds."""
+    starter = "from aqd_deploy.cli.main import main; main()"
+    options = ["--budget", "1h", "--threads", "1", "--records", str(records)]
+    process = subprocess.Popen([sys.executable, "-c", starter, "tune", str(model), *options])
+    path = records / "records.jsonl"
+    while not (path.exists() and path.read_text().count('"state"') >= count):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    return read_records(path)
+
+
+@pytest.mark.e2e
+def test_killed_and_resumed_then_compiled(capsys, integer_file, tmp_path):
+    records = tmp_path / "records"
+    tasks = run(capsys, "tune", integer_file, "--threads", 1, "--dry-run")["tasks"]
+    killed = tune_until(integer_file, records, 3)
+    resumed = tune_until(integer_file, records, len(tasks) + 10)
+    assert resumed.candidates[: len(killed.candidates)] == killed.candidates
+    tried = [(record.task, record.choice) for record in resumed.candidates]
+    assert len(set(tried)) == len(tried)
+    assert len(resumed.best()) == len(tasks)
+
+    tuned, plain = tmp_path / "tuned.so", tmp_path / "plain.so"
+    made = run(capsys, "compile", integer_file, "--threads", 1, "-o", tuned, "--tuned", records)
+    run(capsys, "compile", integer_file, "--threads", 1, "-o", plain, "--tuned", "none")
+    summary = made["program"]["tuning"]
+    assert summary["task"] >= 1 and summary["notes"] == []
+    layers = [layer for layer in made["program"]["layers"] if layer["tuned"] == "task"]
+    assert len(layers) == summary["task"] and all(layer["choice"]["family"] for layer in layers)
+    programs = [Program.load(program) for program in (tuned, plain)]
+    inputs = programs[0].random_inputs()
+    first, second = (program.run(inputs) for program in programs)
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+
+    task = next(iter(resumed.best()))
+    options = ["--threads", 1, "--records", records]
+    again = run(capsys, "tune", integer_file, *options, "--replay", task[:8])
+    assert again["task"] == task and again["ms"] > 0 and again["differing_integers"] == 0
+
+
+def test_stale_choices_and_foreign_records_compile_to_the_same_integers(capsys, integer_file, tmp_path):
+    dry = run(capsys, "tune", integer_file, "--dry-run", "--threads", 1)
+    stale = {"choice": {"family": "blocked", "rows": 12345}, "state": "accepted", "reason": ""}
+    lines = [dry["header"]]
+    for task in dry["tasks"]:
+        lines.append({"task": task["task"], **stale, "seconds": 1e-3, "best_seconds": None})
+    path = tmp_path / "records.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)) + "\n")
+    made = run(capsys, "compile", integer_file, "--threads", 1, "-o", tmp_path / "m.so", "--tuned", tmp_path)
+    summary = made["program"]["tuning"]
+    assert summary["task"] == 0 and summary["default"] > 0
+    assert "ignored" in summary["notes"][0]
+    reference = onnx.load(integer_file)
+    from aqd_deploy.integer.reference import ReferenceRunner
+
+    program = Program.load(tmp_path / "m.so")
+    inputs = program.random_inputs()
+    expected = ReferenceRunner(reference).run(inputs)
+    got = program.run(inputs)
+    assert all(np.array_equal(expected[name], got[name]) for name in got)

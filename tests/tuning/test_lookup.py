@@ -1,0 +1,82 @@
+"""The compiler gets the choice of a task, or of its shape, and never one of another CPU."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from aqd_deploy.errors import RecordsError
+from aqd_deploy.kernels.choice import Choice
+from aqd_deploy.kernels.isa import Isa
+from aqd_deploy.kernels.spec import AddBias, ConvSpec, Epilogue, Relu
+from aqd_deploy.targets import get
+from aqd_deploy.tuning.lookup import load_tuned
+from aqd_deploy.tuning.records import ACCEPTED, SLOWER, Header, Record, RecordsFile
+from aqd_deploy.tuning.ship import merge
+from aqd_deploy.tuning.tasks import Task
+
+DEVICE = get("host")
+HEADER = Header.here(DEVICE)
+ISA = Isa(DEVICE.kernels)
+SPEC = ConvSpec(8, 8, 16, 32, (3, 3))
+TASK = Task(SPEC, Epilogue(), ISA, 2)
+CHOICE = Choice.of("blocked", rows=3)
+
+
+def tuned_folder(folder, header=HEADER, choice=CHOICE, task=TASK):
+    """A folder with one accepted record."""
+    with RecordsFile(folder, header, DEVICE) as file:
+        file.define(task.key, task.shape_key, task.to_json())
+        file.add(Record(task.key, choice, ACCEPTED, 1e-3))
+        file.add(Record(task.key, Choice.of("blocked", rows=9), SLOWER, 2e-3, 1e-3))
+    return folder
+
+
+def test_the_task_then_its_shape_then_nothing(tmp_path):
+    tuned = load_tuned(tuned_folder(tmp_path), DEVICE)
+    assert tuned.find(SPEC, Epilogue(), ISA, 2) == (CHOICE, "task")
+    assert tuned.find(SPEC, Epilogue((AddBias(), Relu())), ISA, 2) == (CHOICE, "shape")
+    assert tuned.find(SPEC, Epilogue(), ISA, 1) == (None, "")
+    assert tuned.find(replace(SPEC, odd=True), Epilogue(), ISA, 2) == (None, "")
+
+
+def test_none_and_missing(tmp_path):
+    assert len(load_tuned("none", DEVICE)) == 0
+    with pytest.raises(RecordsError, match="no tuning records"):
+        load_tuned(tmp_path, DEVICE)
+
+
+@pytest.mark.parametrize("change", [{"cpu": "Other-1-2"}, {"kernels": -1}, {"tvm": "0"}])
+def test_what_holds_for_something_else_is_named_and_ignored(tmp_path, change):
+    tuned = load_tuned(tuned_folder(tmp_path, replace(HEADER, **change)), DEVICE)
+    assert len(tuned) == 0 and tuned.find(SPEC, Epilogue(), ISA, 2) == (None, "")
+    assert len(tuned.notes) == 1 and "ignored" in tuned.notes[0]
+
+
+def test_garbage_is_named_and_ignored(tmp_path):
+    (tmp_path / "records.jsonl").write_bytes(b"\x00\xff not records")
+    tuned = load_tuned(tmp_path, DEVICE)
+    assert len(tuned) == 0 and "ignored" in tuned.notes[0]
+
+
+def test_shipped_records_are_a_folder_s_best(tmp_path):
+    other = Task(replace(SPEC, height=9), Epilogue(), ISA, 2)
+    first = tuned_folder(tmp_path / "1")
+    second = tuned_folder(tmp_path / "2", choice=Choice("loops"), task=other)
+    path = tmp_path / "shipped.jsonl"
+    path.write_text("\n".join(merge([first, second])) + "\n")
+    tuned = load_tuned(path, DEVICE)
+    assert tuned.notes == [] and len(tuned) == 2
+    assert tuned.find(SPEC, Epilogue((Relu(),)), ISA, 2) == (CHOICE, "shape")
+    assert tuned.find(other.spec, Epilogue(), ISA, 2) == (Choice("loops"), "task")
+
+
+def test_only_like_records_are_merged(tmp_path):
+    first = tuned_folder(tmp_path / "1")
+    with pytest.raises(RecordsError, match="something else"):
+        merge([first, tuned_folder(tmp_path / "2", replace(HEADER, isa="neon"))])
+
+
+def test_shipped_records_can_be_read():
+    assert load_tuned(None, DEVICE).notes == []

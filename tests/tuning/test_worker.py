@@ -1,0 +1,74 @@
+"""A candidate is accepted only with the right integers and the right instructions."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import tvm
+
+from aqd_deploy.kernels.choice import Choice
+from aqd_deploy.kernels.conv import conv_choices
+from aqd_deploy.kernels.isa import Isa
+from aqd_deploy.kernels.spec import AddBias, ConvSpec, Epilogue, StoreStream
+from aqd_deploy.targets import get
+from aqd_deploy.tuning import worker
+from aqd_deploy.tuning.operands import Operands, random_weights
+from aqd_deploy.tuning.reference import expected_outputs
+from aqd_deploy.tuning.tasks import Task
+
+DEVICE = get("host")
+SPEC = ConvSpec(6, 7, 16, 32, (3, 3), pads=(1, 1, 1, 1))
+TASK = Task(SPEC, Epilogue((AddBias(),), (StoreStream(),)), Isa(DEVICE.kernels), 1)
+CHOICES = conv_choices(SPEC, TASK.isa, 1)
+
+
+@pytest.fixture
+def operands(tmp_path):
+    """A folder with operands of TASK."""
+    rng = np.random.default_rng(1)
+    data = rng.integers(0, 256, (6, 7, 16)).astype(np.uint8)
+    weights, bias = random_weights(SPEC), rng.integers(-99, 99, 32).astype(np.int32)
+    expected = expected_outputs(SPEC, TASK.epilogue, data, weights, [bias])
+    Operands(data, weights, [bias], expected).save(tmp_path)
+    return tmp_path
+
+
+def built(operands, choice):
+    module = worker.candidate_module(TASK, choice, operands)
+    return worker.build_candidate(module, tvm.target.Target({**DEVICE.tvm(), "opt-level": 2}))
+
+
+def evaluated(library, incumbent=None):
+    return worker.evaluate(library, incumbent, json.dumps(TASK.to_json()), None, None, None, None)
+
+
+def test_two_candidates_are_timed_in_turn(operands):
+    first, second = built(operands, CHOICES[0]), built(operands, CHOICES[-1])
+    assert all(seconds > 0 for seconds in evaluated(first))
+    seconds = evaluated(second, first)
+    assert len(seconds) % 2 == 0 and len(seconds) >= 10
+
+
+@pytest.mark.parametrize("output", [0])
+def test_one_wrong_integer_is_told(operands, output):
+    library = built(operands, CHOICES[0])
+    path = operands / f"expected{output:02}.npy"
+    wrong = np.load(path)
+    wrong[5, 6, 31] += 1
+    np.save(path, wrong)
+    worker._operands.cache_clear()
+    with pytest.raises(worker.NotExactError, match="1 of 1344 integers differ"):
+        evaluated(library)
+
+
+def test_a_kernel_without_its_instructions_is_told():
+    blocked = Choice.of("blocked", rows=1)
+    worker.check_instructions(Isa.VNNI, blocked, "vpdpbusd %zmm0, %zmm1, %zmm2")
+    with pytest.raises(worker.InstructionError, match="vpdpbusd"):
+        worker.check_instructions(Isa.VNNI, blocked, "vpmaddwd %zmm0, %zmm1, %zmm2")
+    with pytest.raises(worker.InstructionError):
+        worker.check_instructions(Isa.AVX2, blocked, "vpmulld")
+    worker.check_instructions(Isa.PORTABLE, blocked, "pmulld")
+    worker.check_instructions(Isa.VNNI, Choice("loops"), "imul")
