@@ -6,6 +6,7 @@ import textwrap
 from typing import Any
 
 from aqd_deploy.bench.contenders import OURS
+from aqd_deploy.bench.rounds import NOISE_LIMIT
 from aqd_deploy.reporting.tables import WIDTH, table
 
 _NAME_WIDTH = 26
@@ -72,10 +73,10 @@ def _verdicts(measured: dict[str, Any]) -> list[str]:
     noisy = [label for label, ratio in measured["ratios"].items() if ratio["noisy"]]
     if noisy:
         lines += _wrapped(
-            f"too noisy to tell within 10 %: {', '.join(noisy)} (minima, medians and rounds disagree); "
-            "repeat on a quieter machine or with more --rounds"
+            f"too noisy to tell within {100 * NOISE_LIMIT:.0f} %: {', '.join(noisy)} (minima, medians and "
+            "rounds disagree); repeat on a quieter machine or with more --rounds"
         )
-    elif not measured["ratios"] and measured["spread"] > 0.1:
+    elif not measured["ratios"] and measured["spread"] > NOISE_LIMIT:
         lines += _wrapped(f"noisy: the rounds differ by {100 * measured['spread']:.0f} %")
     return lines
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from aqd_deploy.bench import rounds
-from aqd_deploy.bench.rounds import interleave, ratios, statistics
+from aqd_deploy.bench.rounds import interleave, ratios, spread, statistics
 
 
 @pytest.fixture(autouse=True)
@@ -37,6 +37,27 @@ def test_a_slow_moment_of_the_machine_does_not_move_the_ratio():
     entry = ratios(ours, peer)
     assert entry["of_medians"] == entry["of_minima"] == 0.5
     assert entry["rounds_quartiles"] == [0.5, 0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("change", "noisy"),
+    [
+        (lambda ours: ours, False),
+        # One fast run moves the minimum only; half of the rounds slower move the quartiles.
+        (lambda ours: np.where(np.arange(15).reshape(5, 3) == 7, ours * 0.85, ours), True),
+        (lambda ours: np.where(np.arange(5)[:, None] < 2, ours * 1.3, ours), True),
+        (lambda ours: np.where(np.arange(5)[:, None] < 2, ours * 1.05, ours), False),
+    ],
+)
+def test_what_is_called_noisy(change, noisy):
+    ours, peer = np.full((5, 3), 0.002), np.full((5, 3), 0.004)
+    assert ratios(change(ours), peer)["noisy"] == noisy
+
+
+def test_spread_is_that_of_the_rounds():
+    seconds = np.repeat([[1.0], [1.1], [1.2], [1.3], [1.4]], 3, axis=1)
+    seconds[:, 0] = 9
+    assert spread(seconds) == pytest.approx(0.2 / 1.2, abs=1e-4)
 
 
 @pytest.mark.parametrize("wrong", [{"rounds": 0}, {"runs": 0}])
