@@ -74,7 +74,7 @@ def _may_stack(op: Conv) -> bool:
 
 def _group_key(op: Conv) -> Hashable:
     """Equal for convolutions that rules 1 and 2 allow in one group."""
-    spec = replace(op.spec, height=0, width=0, input_range=None)
+    spec = replace(op.spec, height=0, width=0, input_range=None, winograd=())
     steps = op.epilogue.steps[1:] if _has_bias(op) else op.epilogue.steps
     return op.weight, spec, steps, op.epilogue.stores
 
@@ -164,9 +164,11 @@ def _stacked_spec(specs: list[ConvSpec]) -> ConvSpec:
     known = [spec.input_range for spec in specs]
     ranges = [interval for interval in known if interval is not None]
     joint = (min(r[0] for r in ranges), max(r[1] for r in ranges)) if len(ranges) == len(known) else None
+    # Forms are exact for a weight and a range: those of a member whose range is everybody's.
+    forms = next((spec.winograd for spec in specs if spec.input_range == joint), ())
     levels = tuple((spec.height, spec.width) for spec in specs)
     pixels = sum(height * width for height, width in levels)
-    return replace(specs[0], height=pixels, width=1, levels=levels, input_range=joint)
+    return replace(specs[0], height=pixels, width=1, levels=levels, input_range=joint, winograd=forms)
 
 
 def _operands(op: Conv, bias: bool) -> list[np.ndarray]:
