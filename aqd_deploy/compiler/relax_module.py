@@ -89,6 +89,15 @@ def build_relax(
     return _Builder(plan, isa, threads, tuned).build(manifest)
 
 
+def kernel_threads(plan: Plan, op: Operation, threads: int) -> int:
+    """Threads of a kernel: one where waking the others takes as long as the work."""
+    if isinstance(op, Conv):
+        macs = op.spec.out_height * op.spec.out_width * plan.weights[op.weight].size
+        return 1 if macs < _SERIAL_MACS else threads
+    names = [*operation_inputs(op), *operation_outputs(op)]
+    return 1 if sum(plan.tensors[name].bytes for name in names) < _SERIAL_BYTES else threads
+
+
 class _Builder:
     def __init__(self, plan: Plan, isa: Isa, threads: int, tuned: Tuned) -> None:
         self.plan = plan
@@ -164,13 +173,7 @@ class _Builder:
         return self.kernels[key]
 
     def _workers(self, op: Operation) -> int:
-        """Threads of a kernel: one where waking the others takes as long as the work."""
-        if isinstance(op, Conv):
-            macs = op.spec.out_height * op.spec.out_width * self.plan.weights[op.weight].size
-            return 1 if macs < _SERIAL_MACS else self.threads
-        names = [*operation_inputs(op), *operation_outputs(op)]
-        moved = sum(self.plan.tensors[name].bytes for name in names)
-        return 1 if moved < _SERIAL_BYTES else self.threads
+        return kernel_threads(self.plan, op, self.threads)
 
     def _tuned_kernel(self, op: Conv) -> tuple[Kernel, str] | None:
         threads = self._workers(op)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from math import prod
@@ -106,18 +106,14 @@ def is_tunable(epilogue: Epilogue) -> bool:
     return epilogue.pool is None
 
 
-def network_tasks(plan: Plan, isa: Isa, threads: int) -> list[Use]:
-    """The tasks of a network, the one with the most arithmetic first."""
-    return sorted(_uses(plan.operations, isa, threads), key=lambda use: -use.macs)
-
-
-def _uses(operations: Iterable[object], isa: Isa, threads: int) -> list[Use]:
+def network_tasks(plan: Plan, isa: Isa, threads: Callable[[Conv], int]) -> list[Use]:
+    """The tasks of a network, the one with the most arithmetic first; `threads` tells those of a kernel."""
     found: dict[Task, Use] = {}
-    for operation in operations:
+    for operation in plan.operations:
         if isinstance(operation, Conv) and is_tunable(operation.epilogue):
-            task = Task(operation.spec, operation.epilogue, isa, threads)
+            task = Task(operation.spec, operation.epilogue, isa, threads(operation))
             found.setdefault(task, Use(task)).operations.append(operation)
-    return list(found.values())
+    return sorted(found.values(), key=lambda use: -use.macs)
 
 
 def _hash(value: Any) -> str:

@@ -23,6 +23,7 @@ import onnx
 from aqd_deploy.compiler.lower import complete_target
 from aqd_deploy.compiler.plan import Plan
 from aqd_deploy.compiler.planning import plan_model
+from aqd_deploy.compiler.relax_module import kernel_threads
 from aqd_deploy.errors import BudgetError, MissingExtraError, RecordsError, TargetError
 from aqd_deploy.kernels.choice import Choice
 from aqd_deploy.kernels.conv import conv_choices
@@ -34,7 +35,7 @@ from aqd_deploy.tuning.operands import layer_operands
 from aqd_deploy.tuning.progress import Progress, TaskState, network_seconds
 from aqd_deploy.tuning.records import ACCEPTED, REJECTED, SLOWER, Header, Record, RecordsFile
 from aqd_deploy.tuning.space import Space
-from aqd_deploy.tuning.tasks import Task, network_tasks
+from aqd_deploy.tuning.tasks import Task, Use, network_tasks
 
 BATCH = 8
 # Faster by less than this is noise.
@@ -55,12 +56,16 @@ class TuneReport:
     notes: list[str] = field(default_factory=list)
 
 
+def device_tasks(plan: Plan, device: Target, threads: int) -> list[Use]:
+    """The tasks of a network as `compile_model` builds it for `device`."""
+    return network_tasks(plan, Isa(device.kernels), lambda op: kernel_threads(plan, op, threads))
+
+
 def task_states(plan: Plan, device: Target, threads: int) -> list[TaskState]:
     """The tasks of a network with their spaces, nothing measured."""
-    isa = Isa(device.kernels)
     states = []
-    for use in network_tasks(plan, isa, threads):
-        choices = conv_choices(use.task.spec, isa, threads)
+    for use in device_tasks(plan, device, threads):
+        choices = conv_choices(use.task.spec, use.task.isa, use.task.threads)
         states.append(TaskState(use, Space(choices), choices[0]))
     return states
 
@@ -329,7 +334,7 @@ def replay(
     require_extra()
     check_device(device, threads)
     plan = plan_model(int_model)
-    uses = network_tasks(plan, Isa(device.kernels), threads)
+    uses = device_tasks(plan, device, threads)
     chosen = [use for use in uses if use.task.key.startswith(name)]
     if len(chosen) != 1 or not name:
         keys = ", ".join(use.task.key for use in uses[:5])
@@ -342,7 +347,7 @@ def replay(
     use = chosen[0]
     with RecordsFile(folder, Header.here(device), device) as file:
         record = file.records.best().get(use.task.key)
-    choices = conv_choices(use.task.spec, use.task.isa, threads)
+    choices = conv_choices(use.task.spec, use.task.isa, use.task.threads)
     if record is None or record.choice not in choices:
         raise RecordsError("there is no record of this task", received=f"{use.task.key} in {folder}",
                            next_command="aqd-deploy tune MODEL.onnx --records DIR")  # fmt: skip
