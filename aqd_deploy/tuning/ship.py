@@ -1,8 +1,9 @@
-"""Make the records that ship: the best ones of several folders in one file.
+"""Make the records that ship: tune networks one after the other, and keep the best record of every task.
 
-    python -m aqd_deploy.tuning.ship DIR... -o targets/records/cascadelake-vnni.jsonl
+    python -m aqd_deploy.tuning.ship MODEL.int.onnx... --records DIR --budget 600 --threads 1 --threads 2 \
+        -o targets/records/cascadelake-vnni.jsonl
 
-Folders must have equal headers but for the CPU's name. Of two records of one task the later folder's counts.
+Without models it takes what DIR has. A later run goes on where an earlier one ended.
 """
 
 from __future__ import annotations
@@ -11,42 +12,49 @@ from pathlib import Path
 
 import click
 
+from aqd_deploy.cli.output import progress
 from aqd_deploy.errors import RecordsError
+from aqd_deploy.integer.files import load_onnx
 from aqd_deploy.reporting.files import write_text
-from aqd_deploy.tuning.records import FILE_NAME, Header, Record, read_records, shipped_lines
+from aqd_deploy.tuning.records import FILE_NAME, read_records, shipped_lines
 
 
-def merge(folders: list[Path]) -> list[str]:
-    """The lines of the file that ships. Raises RecordsError for an unreadable or unfit folder."""
-    header: Header | None = None
-    shapes: dict[str, str] = {}
-    best: dict[str, Record] = {}
-    for folder in folders:
-        records = read_records(folder / FILE_NAME)
-        if records.header is None:
-            raise RecordsError("these records cannot be read", received="; ".join(records.notes))
-        if header is not None and _what_matters(records.header) != _what_matters(header):
-            raise RecordsError("these records hold for something else than the first", received=str(folder))
-        header = records.header
-        shapes.update(records.shapes)
-        best.update(records.best())
-    if header is None:
-        raise RecordsError("no folders of records were named")
-    return list(shipped_lines(header, shapes, best))
-
-
-def _what_matters(header: Header) -> tuple[object, ...]:
-    return (header.kernels, header.tvm, header.isa, header.profile, header.cpu)
+def best_lines(folder: Path) -> list[str]:
+    """The lines of the file that ships. Raises RecordsError where the folder has no records."""
+    records = read_records(folder / FILE_NAME)
+    if records.header is None:
+        raise RecordsError("these records cannot be read", received="; ".join(records.notes))
+    return list(shipped_lines(records.header, records.shapes, records.best()))
 
 
 @click.command(help=__doc__)
-@click.argument("folders", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.argument("models", nargs=-1, type=click.Path(exists=True, path_type=Path))
+@click.option("--records", required=True, type=click.Path(path_type=Path, file_okay=False))
+@click.option("--budget", type=float, default=600.0, show_default=True, help="Seconds for each model.")
+@click.option("--threads", "thread_counts", type=int, multiple=True, default=(1, 2), show_default=True)
+@click.option("--target", default="host", show_default=True)
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path))
-def main(folders: tuple[Path, ...], output: Path) -> None:
+def main(
+    models: tuple[Path, ...],
+    records: Path,
+    budget: float,
+    thread_counts: tuple[int, ...],
+    target: str,
+    output: Path,
+) -> None:
     """The command."""
-    lines = merge(list(folders))
+    from aqd_deploy.tuning.progress import network_seconds
+    from aqd_deploy.tuning.tune import tune
+
+    for model in models:
+        for threads in thread_counts:
+            report = tune(load_onnx(model), records, budget=budget, target=target, threads=threads)
+            default, best = (1e3 * (seconds or 0.0) for seconds in network_seconds(report.states))
+            progress(f"{model.name}, {threads} threads: {default:.2f} -> {best:.2f} ms")
+            write_text(output, "\n".join(best_lines(records)) + "\n")
+    lines = best_lines(records)
     write_text(output, "\n".join(lines) + "\n")
-    click.echo(f"{output}: {sum('state' in line for line in lines)} tasks", err=True)
+    progress(f"{output}: {sum('state' in line for line in lines)} tasks")
 
 
 if __name__ == "__main__":

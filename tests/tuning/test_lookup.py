@@ -13,7 +13,7 @@ from aqd_deploy.kernels.spec import AddBias, ConvSpec, Epilogue, Relu
 from aqd_deploy.targets import get
 from aqd_deploy.tuning.lookup import load_tuned
 from aqd_deploy.tuning.records import ACCEPTED, SLOWER, Header, Record, RecordsFile
-from aqd_deploy.tuning.ship import merge
+from aqd_deploy.tuning.ship import best_lines
 from aqd_deploy.tuning.tasks import Task
 
 DEVICE = get("host")
@@ -62,20 +62,19 @@ def test_garbage_is_named_and_ignored(tmp_path):
 
 def test_shipped_records_are_a_folder_s_best(tmp_path):
     other = Task(replace(SPEC, height=9), Epilogue(), ISA, 2)
-    first = tuned_folder(tmp_path / "1")
-    second = tuned_folder(tmp_path / "2", choice=Choice("loops"), task=other)
+    tuned_folder(tmp_path)
+    tuned_folder(tmp_path, choice=Choice("loops"), task=other)
     path = tmp_path / "shipped.jsonl"
-    path.write_text("\n".join(merge([first, second])) + "\n")
+    path.write_text("\n".join(best_lines(tmp_path)) + "\n")
     tuned = load_tuned(path, DEVICE)
     assert tuned.notes == [] and len(tuned) == 2
     assert tuned.find(SPEC, Epilogue((Relu(),)), ISA, 2) == (CHOICE, "shape")
     assert tuned.find(other.spec, Epilogue(), ISA, 2) == (Choice("loops"), "task")
 
 
-def test_only_like_records_are_merged(tmp_path):
-    first = tuned_folder(tmp_path / "1")
-    with pytest.raises(RecordsError, match="something else"):
-        merge([first, tuned_folder(tmp_path / "2", replace(HEADER, isa="neon"))])
+def test_nothing_ships_without_records(tmp_path):
+    with pytest.raises(RecordsError, match="cannot be read"):
+        best_lines(tmp_path)
 
 
 def test_shipped_records_can_be_read():
