@@ -14,8 +14,8 @@ from aqd_deploy.integer import dialect
 
 UINT8, INT8, INT32 = TensorProto.UINT8, TensorProto.INT8, TensorProto.INT32
 
-# One target a kernel family.
-TARGETS = ("x86-64-v2", "x86-64-v3", "cascadelake")
+# One target an instruction set of the kernels.
+TARGETS = ("x86-64-v2", "x86-64-v3", "alderlake", "x86-64-v4", "cascadelake")
 
 
 def runnable_targets() -> list[str]:
