@@ -5,7 +5,9 @@ Kernels here are emitted from listed choices, not scheduled, so there is no trac
 search strategies to mutate; `tune` searches instead. `LocalBuilder` starts new processes for each batch,
 which import TVM and PyTorch for 4 s each before the first candidate of a fifth of a second: `PoolBuilder`
 does the same work in processes that stay. `default_build` is never used (it imports all tensor intrinsics,
-for longer than its own time limit, in every process).
+for longer than its own time limit, in every process). `records` takes the place of `JSONDatabase`, whose
+records are traces of schedules: it has no header to tell another CPU or version by, no rejected candidates
+with their reasons, and one torn line makes it unreadable.
 """
 
 from __future__ import annotations
