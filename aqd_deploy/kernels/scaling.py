@@ -101,9 +101,8 @@ def scale_requantize(
     high = settled.d + up >= 32
     high &= (np.abs(settled.c) << up <= _INT32.max) & (np.abs(settled.b) < _PRODUCT_LIMIT >> up)
     if high.all():
-        words = _words(settled.d + up - 32, *bounds)
         pairs = _pairs(levels, settled.c << up, settled.b << up)
-        return Scaled(Scaling("high", lower, upper, clip), [words, pairs])
+        return Scaled(Scaling("high", lower, upper, clip), [_words(settled.d + up - 32, *bounds), pairs])
     if settled.d.max() <= 32:
         words = [_words(*bounds)] if bounds else []
         pairs = _pairs(levels, settled.c, settled.b, (settled.d, 32 - settled.d))
