@@ -12,6 +12,7 @@ from tvm.relax import transform
 from tvm.target import codegen
 
 from aqd_deploy.errors import TargetError
+from aqd_deploy.kernels.emit import PASS_CONFIG
 from aqd_deploy.targets.profile import LLVM_TO_CPUINFO, Target
 
 # What a module of `call_tir`s with static shapes needs of TVM's default build pipeline, in its order.
@@ -56,7 +57,5 @@ def lower_relax(module: Any, target: Any) -> Any:
 
 def generate(lowered: Any, target: Any) -> Any:
     """Machine code for every kernel, and the Relax virtual machine's program."""
-    # Every kernel would check shapes and types of its arguments, in twice the code and a third of the compile
-    # time. All of them are fixed here, and the virtual machine checks those that come from outside.
-    with tvm.transform.PassContext(config={"tirx.disable_assert": True}):
+    with tvm.transform.PassContext(config=PASS_CONFIG):
         return relax.build(lowered, target, relax_pipeline=None)

@@ -26,6 +26,9 @@ from aqd_deploy.kernels.winograd_plan import WinogradPlan
 # Transforms and window sums take channels in vectors of this many at least.
 CHANNELS = 16
 SHIFT = 128
+# Bytes of a cache line, and how many may be prefetched in a step: more would wait for each other.
+LINE = 64
+MAX_PREFETCHES = 2
 # 1/3 modulo 2^32: exact for multiples of 3.
 THIRD = 0xAAAAAAAB
 
@@ -127,9 +130,7 @@ class _WinogradConv:
             with em.loop("item", count) as offset:
                 item = em.bind("item", part * share + offset)
                 with em.loop("position", positions) as position, em.loop("set", sets) as s:
-                    row = em.bind("row", position * plan.group + s * plan.tiles)
-                    to = em.bind("to", (s * positions + position) * plan.tiles)
-                    self._multiply(item * positions + position, row, to, samples, products)
+                    self._multiply(item * positions + position, position, s, samples, products)
                 with em.loop("set", sets) as s, em.loop("j", plan.tiles) as j:
                     t = em.bind("t", s * plan.tiles + j)
                     with em.when(t < self.count) if self.count < plan.group else em.always():
@@ -286,13 +287,17 @@ class _WinogradConv:
         value = load(patch, at, lanes)
         return value + const(SHIFT, "uint8", lanes) if self.spec.input_signed else value
 
-    def _multiply(self, first: Expr, row: Expr, to: Expr, samples: Buffer, products: Buffer) -> None:
+    def _multiply(
+        self, first: Expr, position: Expr, set_index: Expr, samples: Buffer, products: Buffer
+    ) -> None:
         """`tiles` × `blocks` accumulators over all input channels; `first` is the position of an item.
 
         Products lie as [set, position, tile, block, lane]: what `_gather` reads together is near.
         """
         em, plan, dots, layout = self.em, self.plan, self.dots, self.layout
         lanes, vector = dots.lanes, dots.lanes * dots.dot
+        row = em.bind("row", position * plan.group + set_index * plan.tiles)
+        to = em.bind("to", (set_index * self.form.positions + position) * plan.tiles)
         accs = [
             [em.alloc("acc", "int32", lanes, "local") for _ in range(plan.blocks)] for _ in range(plan.tiles)
         ]
@@ -305,16 +310,26 @@ class _WinogradConv:
                 em.store(acc[b], 0, start, lanes)
         weight_base = em.bind("weight_base", item * (layout.steps * plan.blocks * vector))
         sample_base = em.bind("sample_base", row * self.spec.in_channels)
-        with em.loop("k", layout.steps) as k:
-            weights = [
-                em.bind("w", dots.weight(self.weights, weight_base + (k * plan.blocks + b) * vector))
-                for b in range(plan.blocks)
-            ]
-            for j, acc_row in enumerate(accs):
-                at = sample_base + (j * self.spec.in_channels + k * dots.dot)
-                sample = em.bind("s", dots.sample(samples, at))
-                for acc, weight in zip(acc_row, weights, strict=True):
-                    em.store(acc, 0, dots.accumulate(load(acc, const(0), lanes), sample, weight), lanes)
+        unrolled = 2 if layout.steps % 2 == 0 else 1
+        rounds = layout.steps // unrolled
+        item_bytes = layout.steps * plan.blocks * vector
+        # The next position's weights come while this one's are used: all lines of them, over all sets.
+        lines = -(-item_bytes // (LINE * rounds * (plan.group // plan.tiles)))
+        with em.loop("k", rounds) as k_round:
+            for i in range(lines if lines <= MAX_PREFETCHES * unrolled else 0):
+                line = (set_index * rounds + k_round) * lines + i
+                em.prefetch(self.weights, weight_base + item_bytes + line * LINE)
+            for offset in range(unrolled):
+                k = k_round * unrolled + offset
+                weights = [
+                    em.bind("w", dots.weight(self.weights, weight_base + (k * plan.blocks + b) * vector))
+                    for b in range(plan.blocks)
+                ]
+                for j, acc_row in enumerate(accs):
+                    at = sample_base + (j * self.spec.in_channels + k * dots.dot)
+                    sample = em.bind("s", dots.sample(samples, at))
+                    for acc, weight in zip(acc_row, weights, strict=True):
+                        em.store(acc, 0, dots.accumulate(load(acc, const(0), lanes), sample, weight), lanes)
         for j, acc_row in enumerate(accs):
             for b, acc in enumerate(acc_row):
                 at = ((to + j) * plan.blocks + b) * lanes

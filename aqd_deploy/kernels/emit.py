@@ -12,12 +12,20 @@ from contextlib import contextmanager
 from math import prod
 from typing import Any
 
+import numpy as np
 from tvm import tirx
 from tvm.ir import PointerType, PrimType
 from tvm.tirx import ForKind
 
+SCRATCH = "aqd.scratch_bytes"
+
 Expr = Any
 Buffer = Any
+
+# The options of TVM's pass context that kernels are written for. No pass may merge or move buffers: those of
+# scope "local" would lose what keeps them in registers. Arguments are not checked: every shape is fixed here,
+# and the virtual machine checks those that come from outside; the checks are a third of the compile time.
+PASS_CONFIG = {"tirx.disable_storage_rewrite": True, "tirx.disable_assert": True}
 
 
 def vector(dtype: str, lanes: int) -> str:
@@ -63,6 +71,7 @@ class Emitter:
         self._scopes: list[list[Any]] = [[]]
         self._names: dict[str, int] = {}
         self.params: list[Buffer] = []
+        self._scratch = 0
 
     def _unique(self, name: str) -> str:
         count = self._names.get(name, 0)
@@ -89,7 +98,12 @@ class Emitter:
     def alloc(self, name: str, dtype: str, size: int, scope: str = "global") -> Buffer:
         """A flat buffer that lives until the current block ends; scope "local" is meant for registers."""
         buffer = tirx.decl_buffer((size,), dtype, self._unique(name), scope=scope)
-        self._scopes[-1].append(tirx.AllocBuffer(buffer))
+        if scope != "local":
+            self._scratch += size * np.dtype(dtype).itemsize
+        # Untouched by the lowering of allocations, a small buffer becomes registers; as a piece of a workspace
+        # it would be written back in every step of a loop that has any other side effect.
+        keep = {"disable_lower_builtin": tirx.IntImm("bool", 1)} if scope == "local" else {}
+        self._scopes[-1].append(tirx.AllocBuffer(buffer, keep))
         return buffer
 
     def bind(self, name: str, value: Expr) -> Expr:
@@ -101,6 +115,13 @@ class Emitter:
     def store(self, buffer: Buffer, index: Expr, value: Expr, lanes: int = 1) -> None:
         """buffer[index : index + lanes] = value."""
         self._scopes[-1].append(tirx.BufferStore(buffer, value, [span(as_index(index), lanes)]))
+
+    def prefetch(self, buffer: Buffer, index: Expr) -> None:
+        """Brings the cache line of buffer[index] to the second-level cache; it may lie behind the buffer."""
+        address = tirx.address_of(tirx.BufferLoad(buffer, [index]))
+        read, second_level, data = const(0), const(2), const(1)
+        call = tirx.call_llvm_intrin("void", "llvm.prefetch.p0", address, read, second_level, data)
+        self._scopes[-1].append(tirx.Evaluate(call))
 
     def _close(self) -> Any:
         statements = self._scopes.pop()
@@ -138,5 +159,8 @@ class Emitter:
         yield
 
     def finish(self) -> Any:
-        """The PrimFunc, without a global symbol; parameters do not alias."""
-        return tirx.PrimFunc(self.params, self._close()).with_attr("tirx.noalias", True)
+        """The PrimFunc, without a global symbol; parameters do not alias. Its attribute `SCRATCH` is the
+        most that its buffers in memory take, in bytes a thread.
+        """
+        function = tirx.PrimFunc(self.params, self._close()).with_attr("tirx.noalias", True)
+        return function.with_attr(SCRATCH, self._scratch)

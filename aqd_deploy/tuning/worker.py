@@ -21,6 +21,7 @@ import tvm
 from aqd_deploy.compiler.build import link
 from aqd_deploy.kernels.choice import Choice
 from aqd_deploy.kernels.conv import conv2d
+from aqd_deploy.kernels.emit import PASS_CONFIG
 from aqd_deploy.kernels.isa import Isa
 from aqd_deploy.tuning.operands import Operands
 from aqd_deploy.tuning.reference import output_buffers
@@ -70,7 +71,7 @@ def build_candidate(module: Any, target: Any) -> str:
     operands = Path(str(module.attrs[OPERANDS]))
     kernel = conv2d(task.spec, task.epilogue, task.isa, task.threads, choice)
     function = kernel.prim_func.with_attr("global_symbol", SYMBOL)
-    with tvm.transform.PassContext(config={"tirx.disable_assert": True}):
+    with tvm.transform.PassContext(config=PASS_CONFIG):
         compiled = tvm.compile(tvm.IRModule({SYMBOL: function}), target=target)
     check_instructions(task.isa, choice, compiled.mod.inspect_source("s"))
     folder = Path(tempfile.mkdtemp(prefix="candidate-", dir=operands))

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import tvm
 
+from aqd_deploy.kernels.emit import PASS_CONFIG
 from aqd_deploy.kernels.isa import Isa
 from aqd_deploy.kernels.spec import (
     AddBias,
@@ -47,7 +48,8 @@ def compile_functions(functions: dict[str, object], mcpu: str):
     """One module with every function under its name, for an x86-64 CPU."""
     target = tvm.target.Target({"kind": "llvm", "mcpu": mcpu, "mtriple": "x86_64-linux-gnu"})
     named = {name: func.with_attr("global_symbol", name) for name, func in functions.items()}
-    return tvm.compile(tvm.IRModule(named), target=target)
+    with tvm.transform.PassContext(config=PASS_CONFIG):
+        return tvm.compile(tvm.IRModule(named), target=target)
 
 
 def assembly(module) -> str:
