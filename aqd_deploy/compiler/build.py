@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from aqd_deploy.compiler.memory import MemoryPlan
 from aqd_deploy.compiler.plan import Plan
 from aqd_deploy.compiler.planning import plan_model
 from aqd_deploy.errors import MissingExtraError, ModelFileError
@@ -100,7 +99,7 @@ def compile_model(
     def describe(built: BuiltModule) -> bytes:
         program["weights"] = weight_summary(built)
         program["layers"] = [asdict(layer) for layer in built.layers]
-        program["memory"] = memory_summary(built.memory)
+        program["memory"] = memory_summary(built)
         program["tuning"] = tuning_summary(built, choices)
         return json.dumps(manifest, ensure_ascii=False, separators=(",", ":")).encode()
 
@@ -122,13 +121,17 @@ def compile_model(
     return CompileReport(out, out.stat().st_size, manifest, stages.seconds)
 
 
-def memory_summary(memory: MemoryPlan) -> dict[str, int]:
-    """Bytes of tensors in one run: all, those in the arena, outputs, and the least that the order needs."""
+def memory_summary(built: BuiltModule) -> dict[str, int]:
+    """Bytes of tensors in one run: all, those in the arena, outputs, and the least that the order needs. What
+    kernels need beside them, for all threads of the one that needs most, is `scratch_bytes`.
+    """
+    memory = built.memory
     return {
         "bytes": memory.bytes,
         "arena_bytes": memory.arena_bytes,
         "output_bytes": memory.output_bytes,
         "lower_bound_bytes": memory.lower_bound_bytes,
+        "scratch_bytes": built.scratch_bytes,
     }
 
 

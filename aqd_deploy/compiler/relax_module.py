@@ -34,6 +34,7 @@ from aqd_deploy.compiler.weights import EncodedWeight, encode
 from aqd_deploy.errors import ShapeError
 from aqd_deploy.kernels.border_store import stores_borders
 from aqd_deploy.kernels.conv import Kernel, Layout, conv2d
+from aqd_deploy.kernels.emit import SCRATCH
 from aqd_deploy.kernels.isa import Isa
 from aqd_deploy.kernels.spec import StoreStream
 from aqd_deploy.kernels.unpack import unpack_func
@@ -76,6 +77,7 @@ class BuiltModule:
     weights: dict[str, EncodedWeight] = field(default_factory=dict)
     expanded_bytes: int = 0
     stale_choices: int = 0
+    scratch_bytes: int = 0
 
 
 def build_relax(
@@ -258,7 +260,10 @@ class _Builder:
 
     def _function(self, key: Hashable, make: Callable[[], Any], label: str) -> Any:
         if key not in self.functions:
-            self.functions[key] = self.block.add_func(make(), label)
+            function = make()
+            scratch = int(function.attrs[SCRATCH]) * self.threads
+            self.result.scratch_bytes = max(self.result.scratch_bytes, scratch)
+            self.functions[key] = self.block.add_func(function, label)
         return self.functions[key]
 
     def _emit_prepare(self) -> None:

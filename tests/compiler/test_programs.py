@@ -106,7 +106,13 @@ def test_manifest(tiny_program):
     operations = {"conv", "maxpool", "pointwise", "concat", "stack", "to_nhwc", "to_nchw"}
     assert {layer["operation"] for layer in program["layers"]} == operations
     assert all(layer["kernel"] and layer["why"] for layer in program["layers"])
-    assert program["memory"]["bytes"] > 0
+    memory = program["memory"]
+    assert 0 < memory["lower_bound_bytes"] <= memory["bytes"] <= 1.1 * memory["lower_bound_bytes"]
+    assert memory["bytes"] == memory["arena_bytes"] + memory["output_bytes"]
+    assert memory["output_bytes"] == sum(4 * np.prod(o["shape"]) for o in program["outputs"][:3]) + np.prod(
+        program["outputs"][3]["shape"]
+    )
+    assert memory["scratch_bytes"] > 0
     assert set(program["compile_seconds"]) == {
         "plan",
         "import_compiler",
