@@ -20,15 +20,18 @@ _NAMES = tuple(FORMS)
 # step takes beyond.
 WEIGHT_BYTES = 20 * 1024
 MISS_FACTOR = 1.1
-# What samples and products of a group may take of a second-level cache of 1 MiB.
+# What samples and products of a group may take of a second-level cache of 1 MiB, what they take without
+# pushing anything out, and how much longer the products of a group of twice that size take.
 GROUP_BYTES = 832 * 1024
+QUIET_GROUP_BYTES = 384 * 1024
+CROWDED = 0.06
 # Cycles to bring a vector through an epilogue, and for one vector of additions in a transform.
 STORE_CYCLES = 12.0
 TRANSFORM_CYCLES = 0.75
 # Bytes a cycle from the third-level cache, where weights lie between groups.
 L3_BYTES_PER_CYCLE = 6.0
 # The part of that time that does not hide behind the multipliers.
-WEIGHT_SHARE = 0.1
+WEIGHT_SHARE = 0.03
 STEP_CYCLES = 0.5
 # What a load costs although the multipliers decide.
 LOAD_CYCLES = 0.05
@@ -109,6 +112,8 @@ def _cycles(spec: ConvSpec, form: Form, dots: Dots, threads: int, plan: Winograd
     if steps * plan.blocks * vector > WEIGHT_BYTES:
         step *= MISS_FACTOR
     multiply = form.positions * (plan.group / plan.tiles) * (steps * step + SET_CYCLES)
+    crowd = _group_bytes(spec, form, dots, plan.group, plan.blocks) / QUIET_GROUP_BYTES - 1
+    multiply *= 1 + CROWDED * max(0.0, crowd)
     weights = form.positions * steps * plan.blocks * vector / L3_BYTES_PER_CYCLE
     outputs = form.rows * form.columns
     gather = plan.group * plan.blocks * (3 * form.positions * TRANSFORM_CYCLES + outputs * STORE_CYCLES)
