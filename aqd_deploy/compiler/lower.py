@@ -1,4 +1,4 @@
-"""Relax module → executable: the passes in one list, static memory planning, machine code."""
+"""Relax module → executable: the passes in one list, machine code. Memory is planned before (`memory`)."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from aqd_deploy.errors import TargetError
 from aqd_deploy.kernels.emit import PASS_CONFIG
 from aqd_deploy.targets.profile import LLVM_TO_CPUINFO, Target
 
-# What a module of `call_tir`s with static shapes needs of TVM's default build pipeline, in its order.
+# What a module with static shapes, whose `main` allocates for itself, needs of TVM's default build pipeline,
+# in its order.
 RELAX_PASSES = (
     transform.ToNonDataflow,
     transform.RemovePurityChecking,
     transform.CallTIRRewrite,
-    transform.StaticPlanBlockMemory,
     transform.LowerAllocTensor,
     transform.KillAfterLastUse,
     transform.LowerRuntimeBuiltin,
