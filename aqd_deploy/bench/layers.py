@@ -5,31 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-REORDER = "reorder"
-
 
 def layer_table(
     profiles: Sequence[Sequence[tuple[str, float]]], layers: Sequence[dict[str, Any]], peak: float
 ) -> list[dict[str, Any]]:
     """One entry a kernel call, in order; `profiles` are those of `Program.profile`, of which the best counts.
 
-    `layers` are the manifest's, `peak` is the machine's in MAC/s. Effective MAC/s count the convolution's
-    multiply-accumulates; `share_of_peak` those that were executed, of which Winograd needs fewer.
+    `layers` are the manifest's, one a call: names need not differ. `peak` is the machine's in MAC/s.
+    Effective MAC/s count the convolution's multiply-accumulates; `share_of_peak` those that were executed, of
+    which Winograd needs fewer.
     """
-    by_name = {layer["name"]: layer for layer in layers}
-    best = [min(calls, key=lambda call: call[1]) for calls in zip(*profiles, strict=True)]
-    total = sum(seconds for _, seconds in best)
-    return [_entry(name, seconds, total, by_name.get(name, {}), peak) for name, seconds in best]
+    best = [min(seconds for _, seconds in calls) for calls in zip(*profiles, strict=True)]
+    total = sum(best)
+    return [_entry(seconds, total, layer, peak) for seconds, layer in zip(best, layers, strict=True)]
 
 
-def _entry(name: str, seconds: float, total: float, layer: dict[str, Any], peak: float) -> dict[str, Any]:
+def _entry(seconds: float, total: float, layer: dict[str, Any], peak: float) -> dict[str, Any]:
     macs = layer.get("macs", 0)
     executed = layer.get("executed_macs") or macs
     return {
-        "name": name,
-        "operation": layer.get("operation", REORDER),
-        "kernel": layer.get("kernel", ""),
-        "why": layer.get("why", "the layout of inputs and outputs"),
+        "name": layer["name"],
+        "operation": layer["operation"],
+        "kernel": layer["kernel"],
+        "why": layer["why"],
         "output": layer.get("output"),
         "weight_bits": layer.get("weight_bits", 0),
         "ms": round(seconds * 1e3, 4),

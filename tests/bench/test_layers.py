@@ -7,7 +7,9 @@ import pytest
 from aqd_deploy.bench.layers import family_totals, layer_table
 
 PEAK = 100e9
+NOTHING = "no multiply-accumulates"
 LAYERS = [
+    {"name": "image", "operation": "to_nhwc", "kernel": "loops", "why": NOTHING, "macs": 0},
     {
         "name": "conv1",
         "operation": "conv",
@@ -19,7 +21,7 @@ LAYERS = [
         "weight_bits": 4,
     },
     {"name": "conv2", "operation": "conv", "kernel": "blocked_vnni", "why": "tiles", "macs": 1_000_000},
-    {"name": "pool", "operation": "maxpool", "kernel": "loops", "why": "no multiply-accumulates", "macs": 0},
+    {"name": "pool", "operation": "maxpool", "kernel": "loops", "why": NOTHING, "macs": 0},
 ]
 PROFILES = [
     [("image", 1e-6), ("conv1", 2e-4), ("conv2", 1e-4), ("pool", 5e-5)],
@@ -47,19 +49,21 @@ def test_without_a_count_of_executed_products_all_are():
 
 
 def test_what_multiplies_nothing_has_no_rate():
-    image, *_, pool = layer_table(PROFILES, LAYERS, PEAK)
+    pool = layer_table(PROFILES, LAYERS, PEAK)[-1]
     assert pool["share_of_peak"] is None and pool["effective_gmacs_per_s"] is None
-    assert image["operation"] == "reorder"
 
 
-def test_a_kernel_called_twice_under_one_name_is_two_entries():
+def test_a_convolution_and_its_reordered_output_may_have_one_name():
+    layers = [{**LAYERS[2], "name": "box"}, {**LAYERS[0], "name": "box", "operation": "to_nchw"}]
     profiles = [[("box", 1e-4), ("box", 3e-4)], [("box", 2e-4), ("box", 2e-4)]]
-    assert [entry["ms"] for entry in layer_table(profiles, [], PEAK)] == [0.1, 0.2]
+    table = layer_table(profiles, layers, PEAK)
+    assert [(entry["operation"], entry["ms"]) for entry in table] == [("conv", 0.1), ("to_nchw", 0.2)]
+    assert table[0]["share_of_peak"] and table[1]["share_of_peak"] is None
 
 
 def test_totals_by_family():
     totals = family_totals(layer_table(PROFILES, LAYERS, PEAK), PEAK)
-    assert [entry["family"] for entry in totals] == ["winograd_vnni", "blocked_vnni", "maxpool", "reorder"]
+    assert [entry["family"] for entry in totals] == ["winograd_vnni", "blocked_vnni", "maxpool", "to_nhwc"]
     assert totals[0]["layers"] == 1 and totals[0]["executed_macs"] == 4_000_000
     assert totals[2]["share_of_peak"] is None
     assert sum(entry["ms"] for entry in totals) == pytest.approx(0.241)
