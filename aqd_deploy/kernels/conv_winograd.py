@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from tvm import tirx
@@ -22,6 +21,7 @@ from aqd_deploy.kernels.epilogue import Place, bind_epilogue
 from aqd_deploy.kernels.spec import ConvSpec, Epilogue
 from aqd_deploy.kernels.winograd_forms import FORMS, WinogradLayout, may_winograd
 from aqd_deploy.kernels.winograd_plan import WinogradPlan
+from aqd_deploy.kernels.winograd_tiles import Tile, TileList
 
 # Transforms and window sums take channels in vectors of this many at least.
 CHANNELS = 16
@@ -31,23 +31,6 @@ LINE = 64
 MAX_PREFETCHES = 2
 # 1/3 modulo 2^32: exact for multiples of 3.
 THIRD = 0xAAAAAAAB
-
-
-@dataclass(frozen=True)
-class _Tile:
-    """A tile's map and where it lies there, all int32: (y, x) of its first output, the map's sizes and
-    starts.
-    """
-
-    level: Expr | None
-    y: Expr
-    x: Expr
-    height: Expr
-    width: Expr
-    out_height: Expr
-    out_width: Expr
-    in_start: Expr
-    out_start: Expr
 
 
 def can_winograd(spec: ConvSpec, dots: Dots) -> bool:
@@ -81,15 +64,8 @@ class _WinogradConv:
         self.outputs = self.form.rows * self.form.columns
         full = dots.lanes * dots.dot
         self.lanes = full if spec.in_channels % full == 0 else CHANNELS
-        self.tiles = [
-            (-(-m.out_height // self.form.rows), -(-m.out_width // self.form.columns)) for m in spec.maps
-        ]
-        self.total = sum(high * wide for high, wide in self.tiles)
-        self.count = min(plan.group, self.total)
-        # Tiles at the end of a row or map are shifted back inside where they fit at all.
-        self.guarded = any(
-            m.out_height < self.form.rows or m.out_width < self.form.columns for m in spec.maps
-        )
+        self.tiles = TileList(spec, self.form)
+        self.count = min(plan.group, self.tiles.total)
         self.em = Emitter()
         self.data = self.em.parameter(
             "data",
@@ -109,21 +85,21 @@ class _WinogradConv:
     def emit(self, kind: str) -> Any:
         em, plan, lanes = self.em, self.plan, self.dots.lanes
         positions = self.form.positions
-        groups = -(-self.total // plan.group)
+        groups = -(-self.tiles.total // plan.group)
         items = self.layout.items
         share = -(-items // plan.parts)
         sets = plan.group // plan.tiles
         with em.loop("task", groups * plan.parts, kind) as task:
             part = em.bind("part", task % plan.parts)
             first = em.bind(
-                "first", tirx.Min(task // plan.parts * plan.group, const(self.total - self.count))
+                "first", tirx.Min(task // plan.parts * plan.group, const(self.tiles.total - self.count))
             )
-            tables = self._tables()
+            tables = self.tiles.tables(em)
             samples = em.alloc("samples", "uint8", positions * plan.group * self.spec.in_channels)
             sums = em.alloc("window_sums", "int32", self.count * self.outputs) if self.form.halved else None
             patch = em.alloc("patch", "uint8", self.high * self.wide * self.spec.in_channels)
             with em.loop("t", self.count) as t:
-                self._spread(self._tile(first + t, tables), t, samples, sums, patch)
+                self._spread(self.tiles.at(em, first + t, tables), t, samples, sums, patch)
             products = em.alloc("products", "int32", positions * plan.group * plan.blocks * lanes)
             values = em.alloc("tile", "int32", self.outputs * lanes)
             count = share if plan.parts == 1 else tirx.Min(const(share), items - part * share)
@@ -134,69 +110,12 @@ class _WinogradConv:
                 with em.loop("set", sets) as s, em.loop("j", plan.tiles) as j:
                     t = em.bind("t", s * plan.tiles + j)
                     with em.when(t < self.count) if self.count < plan.group else em.always():
-                        tile = self._tile(first + t, tables)
+                        tile = self.tiles.at(em, first + t, tables)
                         at = em.bind("at", s * positions * plan.tiles + j)
                         self._gather(tile, t, at, item * plan.blocks, products, sums, values)
         return em.finish()
 
-    def _tables(self) -> list[Buffer]:
-        """For stacks: of each field of `_Tile` that depends on the map, its value for every level.
-
-        Loads keep the level opaque: the simplifier takes seconds for a function whose indices select among
-        constants.
-        """
-        em, maps = self.em, self.spec.maps
-        if len(maps) == 1:
-            return []
-        tables = []
-        for values in self._fields():
-            table = em.alloc("table", "int32", len(maps))
-            for level, value in enumerate(values):
-                em.store(table, level, const(value))
-            tables.append(table)
-        return tables
-
-    def _fields(self) -> list[list[int]]:
-        """First tile and tiles a row, then height, width, output sizes and starts, of every map."""
-        first = [sum(high * wide for high, wide in self.tiles[:i]) for i in range(len(self.tiles))]
-        maps = self.spec.maps
-        return [
-            first,
-            [wide for _, wide in self.tiles],
-            [m.height for m in maps],
-            [m.width for m in maps],
-            [m.out_height for m in maps],
-            [m.out_width for m in maps],
-            [m.in_start for m in maps],
-            [m.out_start for m in maps],
-        ]
-
-    def _tile(self, index: Expr, tables: list[Buffer]) -> _Tile:
-        """Where the tile `index` of the list lies."""
-        em = self.em
-        index = em.bind("index", index)
-        if tables:
-            found = em.alloc("level", "int32", 1)
-            em.store(found, 0, const(0))
-            for level, start in enumerate(self._fields()[0][1:], 1):
-                with em.when(index >= start):
-                    em.store(found, 0, const(level))
-            level = em.bind("level", load(found, const(0)))
-            fields = [em.bind("field", load(table, level)) for table in tables]
-        else:
-            level = const(0)
-            fields = [const(values[0]) for values in self._fields()]
-        first, tiles_wide, *rest = fields
-        inside = em.bind("inside", index - first)
-        row = em.bind("tile_row", inside // tiles_wide)
-        column = em.bind("tile_column", inside - row * tiles_wide)
-        y, x = row * self.form.rows, column * self.form.columns
-        if not self.guarded:
-            y = tirx.Min(y, rest[2] - self.form.rows)
-            x = tirx.Min(x, rest[3] - self.form.columns)
-        return _Tile(level if self.spec.levels else None, em.bind("y", y), em.bind("x", x), *rest)
-
-    def _spread(self, tile: _Tile, t: Expr, samples: Buffer, sums: Buffer | None, patch: Buffer) -> None:
+    def _spread(self, tile: Tile, t: Expr, samples: Buffer, sums: Buffer | None, patch: Buffer) -> None:
         """Transforms one tile of the input; its patch holds zeros where the tile leaves the map."""
         em, channels = self.em, self.spec.in_channels
         top = em.bind("top", tile.y - self.spec.pads[0])
@@ -337,7 +256,7 @@ class _WinogradConv:
 
     def _gather(
         self,
-        tile: _Tile,
+        tile: Tile,
         t: Expr,
         at: Expr,
         block: Expr,
@@ -358,7 +277,7 @@ class _WinogradConv:
                 self._bound(form.vertical.gather([product(i, j) for i in range(self.high)]))
                 for j in range(self.wide)
             ]
-            results = []
+            results: list[Expr] = []
             for y in range(form.rows):
                 for value in form.horizontal.gather([column[y] for column in columns]):
                     result = self._divided(value, 2 if form.halved else 1)
@@ -378,7 +297,7 @@ class _WinogradConv:
         wide = convert(value, "int64", lanes) * const(THIRD, "int64", lanes)
         return convert(wide, "int32", lanes)
 
-    def _finish(self, tile: _Tile, block: Expr, results: list[Expr], values: Buffer) -> None:
+    def _finish(self, tile: Tile, block: Expr, results: list[Expr], values: Buffer) -> None:
         """Epilogue of one block of a tile's outputs; channels that do not fill a vector go one by one."""
         em, spec, lanes = self.em, self.spec, self.dots.lanes
         full_blocks, rest = divmod(spec.out_channels, lanes)
@@ -403,10 +322,10 @@ class _WinogradConv:
                     self.bound.emit(em, value, place, channel + lane, 1)
 
     @contextmanager
-    def _place(self, tile: _Tile, py: int | Expr, px: int | Expr) -> Iterator[Place]:
+    def _place(self, tile: Tile, py: int | Expr, px: int | Expr) -> Iterator[Place]:
         """An output pixel of a tile, in a branch where it may lie outside."""
         em = self.em
         y, x = em.bind("oy", tile.y + py), em.bind("ox", tile.x + px)
         inside = tirx.all(y < tile.out_height, x < tile.out_width)
-        with em.when(inside) if self.guarded else em.always():
+        with em.when(inside) if self.tiles.guarded else em.always():
             yield Place(em.bind("pixel", tile.out_start + y * tile.out_width + x), y, x, tile.level)
