@@ -1,5 +1,5 @@
 """Everything around the convolutions: standalone epilogues, pooling, upsampling, concatenation, border
-layouts.
+layout of images.
 
 Maps are channels-last [H, W, C] as in `spec.py`; the borders of a program are [1, C, H, W]. All functions
 return a PrimFunc without a global symbol, inputs first, then the outputs; outputs must not alias inputs.
@@ -149,25 +149,4 @@ def nchw_to_nhwc(height: int, width: int, channels: int, dtype: str, threads: in
     out = em.parameter("out", (height, width, channels), dtype)
     with em.loop("y", height, _rows(threads)) as y, em.loop("x", width) as x, em.loop("c", channels) as c:
         em.store(out, (y * width + x) * channels + c, load(data, (c * height + y) * width + x))
-    return em.finish()
-
-
-def nhwc_to_nchw(height: int, width: int, channels: int, dtype: str, threads: int) -> Any:
-    """(data [H, W, C], out [1, C, H, W]); tiles of 16 pixels keep the reads in the first cache."""
-    em = Emitter()
-    data = em.parameter("data", (height, width, channels), dtype)
-    out = em.parameter("out", (1, channels, height, width), dtype)
-    pixels = height * width
-    tile = min(16, pixels)
-    tiles = -(-pixels // tile)
-    with em.loop("t", tiles, _rows(threads)) as t:
-        # The last tile is shifted back inside: a few pixels are written twice, with the same values.
-        first = em.bind("first", tirx.Min(t * tile, const(pixels - tile)))
-        with em.loop("c", channels) as c:
-            gathered = (
-                tirx.BufferLoad(data, [tirx.Ramp(first * channels + c, const(channels), tile)])
-                if tile > 1
-                else load(data, first * channels + c)
-            )
-            em.store(out, c * pixels + first, gathered, tile)
     return em.finish()
