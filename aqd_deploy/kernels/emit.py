@@ -100,7 +100,7 @@ class Emitter:
         buffer = tirx.decl_buffer((size,), dtype, self._unique(name), scope=scope)
         if scope != "local":
             self._scratch += size * np.dtype(dtype).itemsize
-        # Untouched by the lowering of allocations, a small buffer becomes registers; as a piece of a workspace
+        # Left alone by the lowering of allocations, a small buffer becomes registers; as a piece of workspace
         # it would be written back in every step of a loop that has any other side effect.
         keep = {"disable_lower_builtin": tirx.IntImm("bool", 1)} if scope == "local" else {}
         self._scopes[-1].append(tirx.AllocBuffer(buffer, keep))
