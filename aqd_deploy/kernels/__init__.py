@@ -9,6 +9,7 @@ Convolution families; the one with the least estimated time is the default:
 - winograd (`conv_winograd`): exact minimal filtering where the transforms fit 8 bits.
 - blocked (`conv_blocked`): register tiles of pixels × output channels; `blocking` chooses the tiles, `strip`
   makes the padded copy of input rows, `windows` the sums that odd weights need.
+- few (`conv_few`): up to eight output channels; dot products along the input channels.
 - grouped (`conv_grouped`): groups that do not fill vectors of output channels; `group_samples` gives each
   lane the inputs of its group.
 - loops (`conv_loops`): one value at a time, for any geometry.

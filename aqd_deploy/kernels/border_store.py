@@ -14,6 +14,9 @@ from aqd_deploy.kernels.emit import Buffer, Emitter, Expr, const, load
 from aqd_deploy.kernels.spec import ConvSpec, Epilogue, Map, StoreStream
 from aqd_deploy.kernels.stack import transposed
 
+# The families of `kernels.conv` whose functions may have a `StoreBorder`.
+FAMILIES_TO_BORDERS = ("blocked", "few")
+
 
 @dataclass(frozen=True)
 class StoreBorder(StoreStream):

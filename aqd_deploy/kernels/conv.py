@@ -13,6 +13,7 @@ from aqd_deploy.kernels.blocking import Blocking, blockings
 from aqd_deploy.kernels.choice import Choice
 from aqd_deploy.kernels.conv_blocked import blocked_layout, can_block, conv_blocked
 from aqd_deploy.kernels.conv_depthwise import conv_depthwise, depthwise_layout, is_depthwise
+from aqd_deploy.kernels.conv_few import conv_few, few_cycles, few_layout, is_few
 from aqd_deploy.kernels.conv_grouped import GroupedPlan, conv_grouped, grouped_layout, grouped_plans
 from aqd_deploy.kernels.conv_loops import conv_loops, loops_layout
 from aqd_deploy.kernels.conv_pooled import conv_pooled
@@ -213,6 +214,16 @@ def _loops_choices(spec: ConvSpec, _isa: Isa, _threads: int) -> list[tuple[float
     return [(values * (products * LOOP_CYCLES + SLOW), Choice("loops"))]
 
 
+def _few_applies(spec: ConvSpec, isa: Isa) -> str:
+    if not is_few(spec, DOTS[isa]):
+        return ""
+    return f"{spec.out_channels} output channels: dot products along the input channels"
+
+
+def _few_choices(spec: ConvSpec, isa: Isa, threads: int) -> list[tuple[float, Choice]]:
+    return [(few_cycles(spec, DOTS[isa], threads), Choice("few"))]
+
+
 FAMILIES = (
     Family(
         "depthwise",
@@ -224,6 +235,15 @@ FAMILIES = (
         ),
     ),
     Family("winograd", _winograd_applies, _winograd_choices, _build_winograd),
+    Family(
+        "few",
+        _few_applies,
+        _few_choices,
+        lambda spec, epilogue, isa, threads, _: (
+            conv_few(spec, epilogue, DOTS[isa], threads),
+            few_layout(spec),
+        ),
+    ),
     Family("blocked", _blocked_applies, _blocked_choices, _build_blocked),
     Family("grouped", _grouped_applies, _grouped_choices, _build_grouped),
     Family(
