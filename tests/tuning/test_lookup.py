@@ -28,7 +28,8 @@ def tuned_folder(folder, header=HEADER, choice=CHOICE, task=TASK):
     """A folder with one accepted record."""
     with RecordsFile(folder, header, DEVICE) as file:
         file.define(task.key, task.shape_key, task.to_json())
-        file.add(Record(task.key, choice, ACCEPTED, 1e-3))
+        file.add(Record(task.key, Choice.of("blocked", rows=1), ACCEPTED, 2e-3))
+        file.add(Record(task.key, choice, ACCEPTED, 1e-3, 2e-3))
         file.add(Record(task.key, Choice.of("blocked", rows=9), SLOWER, 2e-3, 1e-3))
     return folder
 
@@ -70,6 +71,12 @@ def test_shipped_records_are_a_folder_s_best(tmp_path):
     assert tuned.notes == [] and len(tuned) == 2
     assert tuned.find(SPEC, Epilogue((Relu(),)), ISA, 2) == (CHOICE, "shape")
     assert tuned.find(other.spec, Epilogue(), ISA, 2) == (Choice("loops"), "task")
+
+
+def test_a_default_that_was_never_beaten_does_not_ship(tmp_path):
+    with RecordsFile(tmp_path, HEADER, DEVICE) as file:
+        file.add(Record(TASK.key, CHOICE, ACCEPTED, 1e-3))
+    assert len(best_lines(tmp_path)) == 1
 
 
 def test_nothing_ships_without_records(tmp_path):
