@@ -29,6 +29,10 @@ from aqd_deploy.kernels.spec import ConvSpec, Epilogue
 from aqd_deploy.kernels.strip import Strip, make_strip, needs_strip, overread
 from aqd_deploy.kernels.windows import window_sums
 
+# How many steps ahead weights are asked for, and the products a step must have to hide the asking.
+PREFETCH_STEPS = 8
+PREFETCH_PRODUCTS = 12
+
 
 def blocked_layout(spec: ConvSpec, dots: Dots) -> WeightLayout:
     """Blocks of output channels; kernel rows are dense unless dilation or groups tear their samples apart."""
@@ -317,6 +321,11 @@ class MapConv:
         """(accumulator, sample, weight) of every product of step `k`; each weight and sample loaded once."""
         em, plan, dots, spec = self.em, self.plan, self.dots, self.spec
         sample_base, weight_base = bases
+        # Weights come from the second-level cache, once for every tile of pixels.
+        if plan.pixels * plan.blocks >= PREFETCH_PRODUCTS:
+            for b in range(plan.blocks):
+                ahead = weight_base + b * self.block_stride + (k + PREFETCH_STEPS) * dots.vector_bytes
+                em.prefetch(self.weights, ahead, level=1)
         weights = [
             em.bind(
                 "w",

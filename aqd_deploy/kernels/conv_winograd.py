@@ -237,7 +237,7 @@ class _WinogradConv:
         with em.loop("k", rounds) as k_round:
             for i in range(lines if lines <= MAX_PREFETCHES * unrolled else 0):
                 line = (set_index * rounds + k_round) * lines + i
-                em.prefetch(self.weights, weight_base + item_bytes + line * LINE)
+                em.prefetch(self.weights, weight_base + item_bytes + line * LINE, level=2)
             for offset in range(unrolled):
                 k = k_round * unrolled + offset
                 weights = [

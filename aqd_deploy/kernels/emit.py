@@ -116,11 +116,11 @@ class Emitter:
         """buffer[index : index + lanes] = value."""
         self._scopes[-1].append(tirx.BufferStore(buffer, value, [span(as_index(index), lanes)]))
 
-    def prefetch(self, buffer: Buffer, index: Expr) -> None:
-        """Brings the cache line of buffer[index] to the second-level cache; it may lie behind the buffer."""
+    def prefetch(self, buffer: Buffer, index: Expr, level: int) -> None:
+        """Brings the cache line of buffer[index], which may lie behind the buffer, to the cache `level`."""
         address = tirx.address_of(tirx.BufferLoad(buffer, [index]))
-        read, second_level, data = const(0), const(2), const(1)
-        call = tirx.call_llvm_intrin("void", "llvm.prefetch.p0", address, read, second_level, data)
+        read, locality, data = const(0), const(4 - level), const(1)
+        call = tirx.call_llvm_intrin("void", "llvm.prefetch.p0", address, read, locality, data)
         self._scopes[-1].append(tirx.Evaluate(call))
 
     def _close(self) -> Any:
