@@ -84,8 +84,8 @@ def conv2d(
     """The kernel for `spec` on `isa`; `threads` is the size of the pool it will run in.
 
     `choice` is one of `conv_choices`, by default the first; one of the family "blocked" where the epilogue
-    has a pool. Raises ShapeError where the geometry has no
-    output, channels do not divide into groups, or `choice` is none of this convolution's.
+    has a pool. Raises ShapeError where the geometry has no output, channels do not divide into groups, or
+    `choice` is none of this convolution's.
     """
     _check(spec)
     choices = conv_choices(spec, isa, threads)
