@@ -53,7 +53,7 @@ from aqd_deploy.kernels.spec import (
     StoreStream,
     StoreThreshold,
 )
-from aqd_deploy.kernels.winograd_forms import exact_forms, may_winograd
+from aqd_deploy.kernels.winograd_forms import exact_forms, may_winograd, true_weights
 
 _CONVOLUTIONS = ("ConvInteger", "ConvOdd")
 _STORES = ("Requantize", "Threshold")
@@ -122,17 +122,15 @@ class _Fusion:
             weight_range=weight_range(weight),
         )
         if may_winograd(spec):
-            spec = replace(spec, winograd=self._winograd_forms(node.inputs[1], weight, spec.input_range))
+            spec = replace(spec, winograd=self._winograd_forms(node.inputs[1], weight, spec))
         self.weights[node.inputs[1]] = weight
         epilogue, outputs = self._grow(node.output, steps, operands)
         return Conv(node.name, source, node.inputs[1], spec, epilogue, tuple(operands), outputs)
 
-    def _winograd_forms(
-        self, name: str, weight: np.ndarray, input_range: tuple[int, int] | None
-    ) -> tuple[str, ...]:
-        key = (name, input_range)
+    def _winograd_forms(self, name: str, weight: np.ndarray, spec: ConvSpec) -> tuple[str, ...]:
+        key = (name, spec.input_range)
         if key not in self.forms:
-            self.forms[key] = exact_forms(weight, input_range)
+            self.forms[key] = exact_forms(true_weights(weight, spec.odd), spec.input_range)
         return self.forms[key]
 
     def _padding(self, node: Node) -> tuple[str, tuple[int, int, int, int], tuple[int, ...] | None]:

@@ -32,7 +32,7 @@ from aqd_deploy.compiler.plan import (
 )
 from aqd_deploy.compiler.weights import EncodedWeight, encode
 from aqd_deploy.errors import ShapeError
-from aqd_deploy.kernels.border_store import FAMILIES_TO_BORDERS, stores_borders
+from aqd_deploy.kernels.border_store import stores_borders
 from aqd_deploy.kernels.conv import Kernel, Layout, conv2d
 from aqd_deploy.kernels.emit import SCRATCH
 from aqd_deploy.kernels.isa import Isa
@@ -113,7 +113,7 @@ class _Builder:
         self.prepared: dict[Hashable, tuple[Any, EncodedWeight, Layout]] = {}
         self.stale_choices = 0
         # Only a chosen kernel says whether it can store network outputs.
-        self.plan = store_borders(plan, lambda op: self._kernel(op)[0].choice.family in FAMILIES_TO_BORDERS)
+        self.plan = store_borders(plan, lambda op: self._kernel(op)[0].stores_borders)
         self.plan, self.memory = plan_memory(self.plan)
         self.result = BuiltModule(None, self.memory)
         self.values: dict[str, Any] = {}

@@ -6,6 +6,7 @@ so each channel gets runs of neighbouring pixels.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tvm import tirx
@@ -13,9 +14,6 @@ from tvm import tirx
 from aqd_deploy.kernels.emit import Buffer, Emitter, Expr, const, load
 from aqd_deploy.kernels.spec import ConvSpec, Epilogue, Map, StoreStream
 from aqd_deploy.kernels.stack import transposed
-
-# The families of `kernels.conv` whose functions may have a `StoreBorder`.
-FAMILIES_TO_BORDERS = ("blocked", "few")
 
 
 @dataclass(frozen=True)
@@ -86,3 +84,90 @@ class BorderStage:
             to = em.bind("to", (channel + down * side) * self._plane + (first + pixel))
             for i, row in enumerate(transposed(em, rows)):
                 em.store(self.out, to + i * self._plane, row, side)
+
+
+class BorderTile:
+    """One block of a tile's outputs, `rows` × `columns` vectors of `lanes` channels, stored to the border of
+    the tile's map. `rows`·`columns` is a multiple of `lanes`; `staged` is int32 scratch of all of them.
+    """
+
+    def __init__(
+        self,
+        em: Emitter,
+        borders: list[Buffer],
+        spec: ConvSpec,
+        size: tuple[int, int],
+        lanes: int,
+        staged: Buffer,
+    ) -> None:
+        self.em, self.borders, self.spec, self.lanes, self.staged = em, borders, spec, lanes, staged
+        self.rows, self.columns = size
+
+    def store(self, values: list[Expr], level: Expr, at: tuple[Expr, Expr], channel: Expr) -> None:
+        """`values`, row by row, of the tile that begins at the row and column `at` of map `level`; `channel`
+        is the first of their channels, which all exist.
+        """
+        em = self.em
+        self._transpose(values)
+        inside = em.alloc("inside", "int32", 1)
+        for m, out in self._maps(level):
+            fits = tirx.all(at[0] + self.rows <= m.out_height, at[1] + self.columns <= m.out_width)
+            em.store(inside, 0, tirx.Select(fits, const(1), const(0)))
+            first = em.bind("first", (channel * m.out_height + at[0]) * m.out_width + at[1])
+            with (
+                em.when(load(inside, const(0)) > 0),
+                em.loop("lane", self.lanes) as lane,
+                em.loop("py", self.rows) as py,
+            ):
+                run = load(self.staged, self._staged(lane, py, 0), self.columns)
+                em.store(out, first + (lane * m.out_height + py) * m.out_width, run, self.columns)
+            with (
+                em.when(load(inside, const(0)) < 1),
+                em.loop("lane", self.lanes) as lane,
+                em.loop("py", self.rows) as py,
+                em.loop("px", self.columns) as px,
+            ):
+                value = load(self.staged, self._staged(lane, py, px))
+                self._store_one(out, m, (at[0] + py, at[1] + px), channel + lane, value)
+
+    def _transpose(self, values: list[Expr]) -> None:
+        """Stages `values` and brings them in the order of `_staged`, in squares of `lanes` outputs.
+
+        By way of memory: what is loaded is not computed again where it is used, as the simplifier does it
+        with sums and shuffles.
+        """
+        em, lanes = self.em, self.lanes
+        for o, value in enumerate(values):
+            em.store(self.staged, o * lanes, value, lanes)
+        for start in range(0, len(values) * lanes, lanes * lanes):
+            square = [load(self.staged, const(start + i * lanes), lanes) for i in range(lanes)]
+            turned = transposed(em, [em.bind("row", row) for row in square])
+            for lane, row in enumerate(turned):
+                em.store(self.staged, start + lane * lanes, row, lanes)
+
+    def _staged(self, lane: Expr, py: Expr, px: Expr | int) -> Expr:
+        """Where the value of a channel and pixel lies: [square, channel, pixel of the square]."""
+        rows = self.lanes // self.columns
+        return ((py // rows * self.lanes + lane) * rows + py % rows) * self.columns + px
+
+    def store_one(self, value: Expr, level: Expr, at: tuple[Expr, Expr], channel: Expr) -> None:
+        """One value of one channel at the row and column `at` of map `level`, if it has them."""
+        for m, out in self._maps(level):
+            self._store_one(out, m, at, channel, value)
+
+    def _store_one(self, out: Buffer, m: Map, at: tuple[Expr, Expr], channel: Expr, value: Expr) -> None:
+        y, x = at
+        with self.em.when(tirx.all(y < m.out_height, x < m.out_width)):
+            self.em.store(out, (channel * m.out_height + y) * m.out_width + x, value)
+
+    def _maps(self, level: Expr) -> Iterator[tuple[Map, Buffer]]:
+        """Every map and its output, in the branch where it is map `level`.
+
+        The branches look at memory: the simplifier takes minutes for what it knows about variables.
+        """
+        em = self.em
+        which = em.alloc("which", "int32", 1)
+        em.store(which, 0, level)
+        for index, (m, out) in enumerate(zip(self.spec.maps, self.borders, strict=True)):
+            with em.when(tirx.EQ(load(which, const(0)), index)) if len(self.borders) > 1 else em.always():
+                yield m, out

@@ -17,7 +17,11 @@ from aqd_deploy.kernels.conv_few import conv_few, few_cycles, few_layout, is_few
 from aqd_deploy.kernels.conv_grouped import GroupedPlan, conv_grouped, grouped_layout, grouped_plans
 from aqd_deploy.kernels.conv_loops import conv_loops, loops_layout
 from aqd_deploy.kernels.conv_pooled import conv_pooled
-from aqd_deploy.kernels.conv_winograd import can_winograd, conv_winograd, winograd_layout
+from aqd_deploy.kernels.conv_winograd import (
+    conv_winograd,
+    winograd_forms,
+    winograd_layout,
+)
 from aqd_deploy.kernels.dots import DOTS, dots_for
 from aqd_deploy.kernels.isa import Isa
 from aqd_deploy.kernels.layout import WeightLayout
@@ -29,6 +33,8 @@ from aqd_deploy.kernels.winograd_plan import WinogradPlan, winograd_plans
 
 Layout = WeightLayout | WinogradLayout
 
+# How much longer register tiles take than their cost model says, next to which Winograd's is measured.
+BLOCKED_OVER_ESTIMATE = 1.25
 # Cycles of one product in plain loops, and what keeps them behind every other family.
 LOOP_CYCLES = 4.0
 SLOW = 1e6
@@ -52,6 +58,14 @@ class Kernel:
     @property
     def packed_shape(self) -> tuple[int, ...]:
         return self.layout.shape
+
+    @property
+    def stores_borders(self) -> bool:
+        """Whether the same choice can be built with a `border_store.StoreBorder`."""
+        if isinstance(self.layout, WinogradLayout):
+            form = FORMS[self.layout.form]
+            return form.rows * form.columns % self.layout.lanes == 0
+        return self.choice.family in ("blocked", "few")
 
     def executed_macs(self, spec: ConvSpec) -> int:
         """Multiply-accumulates that the kernel needs, without those on padded channels and outputs."""
@@ -148,7 +162,7 @@ def _blocked_choices(spec: ConvSpec, isa: Isa, threads: int) -> list[tuple[float
     layout = blocked_layout(spec, dots)
     main = spec.alone(spec.maps[largest(spec)])
     pixels = main.out_height * main.out_width
-    share = spec.out_height * spec.out_width / pixels
+    share = spec.out_height * spec.out_width / pixels * BLOCKED_OVER_ESTIMATE
     return [
         (cycles * share, Choice.of("blocked", **plan.parameters()))
         for cycles, plan in blockings(main, layout, dots, threads, needs_strip(spec, layout, dots))
@@ -165,26 +179,26 @@ def _build_blocked(
 
 
 def _winograd_applies(spec: ConvSpec, isa: Isa) -> str:
-    if not can_winograd(spec, DOTS[isa]):
+    forms = winograd_forms(spec, isa)
+    if not forms:
         return ""
-    form = FORMS[spec.winograd[0]]
-    saved = 9 * form.rows * form.columns / form.positions
-    return f"exact in 8 bits for these ranges: {saved:g} times fewer products"
+    name, dots = next(iter(forms.items()))
+    saving = f"{FORMS[name].saving:.3g} times fewer products"
+    return f"exact in {8 * dots.weight_bytes} bits for these ranges: {saving}"
 
 
 def _winograd_choices(spec: ConvSpec, isa: Isa, threads: int) -> list[tuple[float, Choice]]:
     return [
         (cycles, Choice.of("winograd", **plan.parameters()))
-        for cycles, plan in winograd_plans(spec, DOTS[isa], threads)
+        for cycles, plan in winograd_plans(spec, winograd_forms(spec, isa), threads)
     ]
 
 
 def _build_winograd(
     spec: ConvSpec, epilogue: Epilogue, isa: Isa, threads: int, choice: Choice
 ) -> tuple[Any, Layout]:
-    # Transformed operands have other ranges than the given ones.
-    dots = DOTS[isa]
     plan = WinogradPlan.from_parameters(dict(choice.parameters))
+    dots = winograd_forms(spec, isa)[plan.form]
     return conv_winograd(spec, epilogue, dots, threads, plan), winograd_layout(spec, dots, plan)
 
 

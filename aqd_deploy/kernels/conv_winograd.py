@@ -1,55 +1,72 @@
 """Exact Winograd convolution 3x3, stride 1, where the ranges prove it (`winograd_forms.exact_forms`).
 
-A task transforms the inputs of a group of tiles into 8-bit samples (shifted by 128 to be unsigned; the start
-values of the packed weights take that back), multiplies position by position, and transforms the products
-back into outputs for the epilogue. Additions in 8 bits may wrap: what comes out is proven to fit. Tiles at
-the end of a row or map are shifted back inside; where a map is smaller than a tile, what lies outside is not
-stored. Padding is read as zeros.
+A task transforms the inputs of a group of tiles into samples of 8 bits (shifted to be unsigned; the start
+values of the packed weights take that back) or 16, multiplies position by position, and transforms the
+products back into outputs for the epilogue. Additions of samples may wrap: what comes out is proven to fit.
+Padding is read as zeros.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from tvm import tirx
 
-from aqd_deploy.kernels.dots import Dots
-from aqd_deploy.kernels.emit import Buffer, Emitter, Expr, broadcast, const, convert, load
+from aqd_deploy.kernels.border_store import BorderTile, declare_borders, stores_borders
+from aqd_deploy.kernels.dots import DOTS, WIDE, Dots
+from aqd_deploy.kernels.emit import Buffer, Emitter, Expr, Wrapping, broadcast, const, convert, load, vector
 from aqd_deploy.kernels.epilogue import Place, bind_epilogue
+from aqd_deploy.kernels.isa import Isa
 from aqd_deploy.kernels.spec import ConvSpec, Epilogue
-from aqd_deploy.kernels.winograd_forms import FORMS, WinogradLayout, may_winograd
+from aqd_deploy.kernels.winograd_forms import FORMS, SHIFT, WinogradLayout, may_winograd, padded_range
 from aqd_deploy.kernels.winograd_plan import WinogradPlan
 from aqd_deploy.kernels.winograd_tiles import Tile, TileList
 
 # Transforms and window sums take channels in vectors of this many at least.
 CHANNELS = 16
-SHIFT = 128
 # Bytes of a cache line, and how many may be prefetched in a step: more would wait for each other.
 LINE = 64
 MAX_PREFETCHES = 2
-# 1/3 modulo 2^32: exact for multiples of 3.
-THIRD = 0xAAAAAAAB
 
 
-def can_winograd(spec: ConvSpec, dots: Dots) -> bool:
-    """Some exact form, whole vectors of input channels, a dot product of unsigned by signed bytes."""
-    return (
-        bool(spec.winograd)
-        and may_winograd(spec)
-        and spec.in_channels % CHANNELS == 0
-        and (dots.dot, dots.sample_dtype) == (4, "uint8")
-    )
+def winograd_dots(form: str, isa: Isa) -> Dots | None:
+    """The dot product of a form's transformed operands; None where the instruction set has none."""
+    if FORMS[form].wide:
+        return WIDE.get(isa)
+    dots = DOTS[isa]
+    return dots if (dots.dot, dots.sample_dtype) == (4, "uint8") else None
+
+
+def winograd_forms(spec: ConvSpec, isa: Isa) -> dict[str, Dots]:
+    """The forms that `spec` can be computed with, each with its dot product; they need whole vectors of input
+    channels.
+    """
+    if not may_winograd(spec) or spec.in_channels % CHANNELS:
+        return {}
+    candidates = ((form, winograd_dots(form, isa)) for form in spec.winograd)
+    return {form: dots for form, dots in candidates if dots is not None}
 
 
 def winograd_layout(spec: ConvSpec, dots: Dots, plan: WinogradPlan) -> WinogradLayout:
-    """The layout of the plan's transformed weights."""
-    return WinogradLayout(plan.form, spec.out_channels, spec.in_channels, dots.lanes, dots.dot, plan.blocks)
+    """The layout of the plan's transformed weights. `spec.input_range` is known."""
+    assert spec.input_range is not None
+    shifts = FORMS[plan.form].shifts(*padded_range(spec.input_range))
+    return WinogradLayout(
+        plan.form,
+        spec.out_channels,
+        spec.in_channels,
+        dots.lanes,
+        dots.dot,
+        plan.blocks,
+        tuple(int(shift) for shift in shifts),
+        spec.odd,
+    )
 
 
 def conv_winograd(spec: ConvSpec, epilogue: Epilogue, dots: Dots, threads: int, plan: WinogradPlan) -> Any:
-    """PrimFunc of a convolution that `can_winograd`; parameters as in `spec.Epilogue`."""
+    """PrimFunc of a convolution with one of its `winograd_forms`; parameters as in `spec.Epilogue`."""
     return _WinogradConv(spec, epilogue, dots, plan).emit("parallel" if threads > 1 else "serial")
 
 
@@ -60,8 +77,12 @@ class _WinogradConv:
         self.spec, self.dots, self.plan = spec, dots, plan
         self.form = FORMS[plan.form]
         self.layout = winograd_layout(spec, dots, plan)
+        # Samples of a tile, and the products that they become in each dimension.
         self.high, self.wide = self.form.vertical.size, self.form.horizontal.size
+        self.down, self.across = self.form.vertical.products, self.form.horizontal.products
         self.outputs = self.form.rows * self.form.columns
+        self.dtype = dots.sample_dtype
+        self.columns: Buffer | None = None
         full = dots.lanes * dots.dot
         self.lanes = full if spec.in_channels % full == 0 else CHANNELS
         self.tiles = TileList(spec, self.form)
@@ -73,14 +94,16 @@ class _WinogradConv:
             "int8" if spec.input_signed else "uint8",
         )
         self.weights = self.em.parameter("weights", self.layout.shape, "int8")
+        to_borders = stores_borders(epilogue)
         self.bound = bind_epilogue(
             self.em,
-            epilogue,
+            replace(epilogue, stores=()) if to_borders else epilogue,
             spec.out_height,
             spec.out_width,
             spec.out_channels,
             max(1, len(spec.levels)),
         )
+        self.borders = declare_borders(self.em, spec) if to_borders else []
 
     def emit(self, kind: str) -> Any:
         em, plan, lanes = self.em, self.plan, self.dots.lanes
@@ -95,13 +118,17 @@ class _WinogradConv:
                 "first", tirx.Min(task // plan.parts * plan.group, const(self.tiles.total - self.count))
             )
             tables = self.tiles.tables(em)
-            samples = em.alloc("samples", "uint8", positions * plan.group * self.spec.in_channels)
+            samples = em.alloc("samples", self.dtype, positions * plan.group * self.spec.in_channels)
             sums = em.alloc("window_sums", "int32", self.count * self.outputs) if self.form.halved else None
-            patch = em.alloc("patch", "uint8", self.high * self.wide * self.spec.in_channels)
+            patch = em.alloc("patch", self.dtype, self.high * self.wide * self.spec.in_channels)
             with em.loop("t", self.count) as t:
                 self._spread(self.tiles.at(em, first + t, tables), t, samples, sums, patch)
             products = em.alloc("products", "int32", positions * plan.group * plan.blocks * lanes)
             values = em.alloc("tile", "int32", self.outputs * lanes)
+            if self.form.wide:
+                self.columns = em.alloc("columns", "int32", self.across * self.form.rows * lanes)
+            size = (self.form.rows, self.form.columns)
+            self.border_tile = BorderTile(em, self.borders, self.spec, size, lanes, values)
             count = share if plan.parts == 1 else tirx.Min(const(share), items - part * share)
             with em.loop("item", count) as offset:
                 item = em.bind("item", part * share + offset)
@@ -127,16 +154,18 @@ class _WinogradConv:
             source = em.bind("source", (tile.in_start + y * tile.width + x) * channels)
             with em.when(known), em.loop("c", channels // self.lanes) as c:
                 pixel = load(self.data, source + c * self.lanes, self.lanes)
-                em.store(patch, to + c * self.lanes, self._unsigned(pixel, self.lanes), self.lanes)
+                em.store(patch, to + c * self.lanes, self._sample(pixel, self.lanes), self.lanes)
             with em.when(tirx.Not(known)), em.loop("c", channels // self.lanes) as c:
-                em.store(patch, to + c * self.lanes, const(0, "uint8", self.lanes), self.lanes)
+                em.store(patch, to + c * self.lanes, const(0, self.dtype, self.lanes), self.lanes)
         self._transform(patch, t, samples)
         if sums is not None:
             self._window_sums(patch, t, sums)
 
-    def _unsigned(self, value: Expr, lanes: int) -> Expr:
-        """The same bits: sums in 8 bits wrap alike."""
-        return tirx.reinterpret(f"uint8x{lanes}", value) if self.spec.input_signed else value
+    def _sample(self, value: Expr, lanes: int) -> Expr:
+        """An activation as it is transformed; in 8 bits the same bits, since sums wrap alike."""
+        if self.form.wide:
+            return convert(value, self.dtype, lanes)
+        return tirx.reinterpret(vector(self.dtype, lanes), value) if self.spec.input_signed else value
 
     def _transform(self, patch: Buffer, t: Expr, samples: Buffer) -> None:
         em, form, channels, lanes = self.em, self.form, self.spec.in_channels, self.lanes
@@ -150,16 +179,22 @@ class _WinogradConv:
                 for i in range(self.high)
             ]
             columns = [self._bound(form.vertical.spread([row[j] for row in tile])) for j in range(self.wide)]
-            shift = const(SHIFT, "uint8", lanes)
-            for i in range(self.high):
+            for i in range(self.down):
                 row = self._bound(form.horizontal.spread([column[i] for column in columns]))
                 for j, value in enumerate(row):
-                    position = i * self.wide + j
+                    position = i * self.across + j
                     at = (position * self.plan.group + t) * channels + c
-                    em.store(samples, at, value + shift, lanes)
+                    shift = self.layout.shifts[position]
+                    shifted = value + const(shift, self.dtype, lanes) if shift else value
+                    em.store(samples, at, shifted, lanes)
 
-    def _bound(self, values: list[Expr]) -> list[Expr]:
-        return [self.em.bind("e", value) for value in values]
+    def _bound(self, values: list[Any]) -> list[Any]:
+        return [self._bound_once("e", value) for value in values]
+
+    def _bound_once(self, name: str, value: Any) -> Any:
+        if isinstance(value, Wrapping):
+            return Wrapping(self.em.bind(name, value.value), value.lanes)
+        return self.em.bind(name, value)
 
     def _window_sums(self, patch: Buffer, t: Expr, sums: Buffer) -> None:
         """Sum over the window and all channels, of every output pixel of the tile."""
@@ -214,9 +249,8 @@ class _WinogradConv:
         Products lie as [set, position, tile, block, lane]: what `_gather` reads together is near.
         """
         em, plan, dots, layout = self.em, self.plan, self.dots, self.layout
-        lanes, vector = dots.lanes, dots.lanes * dots.dot
-        row = em.bind("row", position * plan.group + set_index * plan.tiles)
-        to = em.bind("to", (set_index * self.form.positions + position) * plan.tiles)
+        lanes, vector = dots.lanes, dots.vector_bytes
+        row = em.bind("row", (set_index * self.form.positions + position) * plan.tiles)
         accs = [
             [em.alloc("acc", "int32", lanes, "local") for _ in range(plan.blocks)] for _ in range(plan.tiles)
         ]
@@ -228,7 +262,8 @@ class _WinogradConv:
             for acc in accs:
                 em.store(acc[b], 0, start, lanes)
         weight_base = em.bind("weight_base", item * (layout.steps * plan.blocks * vector))
-        sample_base = em.bind("sample_base", row * self.spec.in_channels)
+        first_tile = position * plan.group + set_index * plan.tiles
+        sample_base = em.bind("sample_base", first_tile * self.spec.in_channels)
         unrolled = 2 if layout.steps % 2 == 0 else 1
         rounds = layout.steps // unrolled
         item_bytes = layout.steps * plan.blocks * vector
@@ -251,7 +286,7 @@ class _WinogradConv:
                         em.store(acc, 0, dots.accumulate(load(acc, const(0), lanes), sample, weight), lanes)
         for j, acc_row in enumerate(accs):
             for b, acc in enumerate(acc_row):
-                at = ((to + j) * plan.blocks + b) * lanes
+                at = ((row + j) * plan.blocks + b) * lanes
                 em.store(products, at, load(acc, const(0), lanes), lanes)
 
     def _gather(
@@ -268,64 +303,120 @@ class _WinogradConv:
         em, plan, form, lanes = self.em, self.plan, self.form, self.dots.lanes
         with em.loop("b", plan.blocks) as b:
 
-            def product(i: int, j: int) -> Expr:
-                position = i * self.wide + j
+            def product(i: int, j: int) -> Any:
+                position = i * self.across + j
                 index = ((at + position * plan.tiles) * plan.blocks + b) * lanes
-                return em.bind("m", load(products, index, lanes))
+                value = em.bind("m", load(products, index, lanes))
+                return Wrapping(value, lanes) if form.wide else value
 
             columns = [
-                self._bound(form.vertical.gather([product(i, j) for i in range(self.high)]))
-                for j in range(self.wide)
+                self._bound(form.vertical.gather([product(i, j) for i in range(self.down)]))
+                for j in range(self.across)
             ]
-            results: list[Expr] = []
-            for y in range(form.rows):
+            if self.columns is not None:
+                columns = self._by_memory(columns)
+
+            def row(y: int) -> list[Expr]:
+                found: list[Expr] = []
                 for value in form.horizontal.gather([column[y] for column in columns]):
                     result = self._divided(value, 2 if form.halved else 1)
                     if sums is not None:
-                        window = load(sums, t * self.outputs + len(results))
+                        window = load(sums, t * self.outputs + y * form.columns + len(found))
                         result = result + broadcast(window, lanes)
-                    results.append(em.bind("r", result))
-            self._finish(tile, em.bind("block", block + b), results, values)
+                    found.append(em.bind("r", result))
+                return found
 
-    def _divided(self, value: Expr, factor: int) -> Expr:
-        """value·factor/divisor, which is exact: a shift, and for 3 the product with its inverse mod 2^32."""
+            self._finish(tile, em.bind("block", block + b), row, values)
+
+    def _by_memory(self, columns: list[list[Any]]) -> list[list[Any]]:
+        """`columns`, loaded from where they are stored first. The simplifier repeats sums where they are
+        used, but not loads; sums of sums of many products take it seconds.
+        """
+        em, lanes, rows = self.em, self.dots.lanes, self.form.rows
+        for j, column in enumerate(columns):
+            for y, value in enumerate(column):
+                plain = value.value if isinstance(value, Wrapping) else value
+                em.store(self.columns, (j * rows + y) * lanes, plain, lanes)
+
+        def loaded(index: int) -> Any:
+            value = em.bind("e", load(self.columns, const(index * lanes), lanes))
+            return Wrapping(value, lanes) if self.form.wide else value
+
+        return [[loaded(j * rows + y) for y in range(rows)] for j in range(len(columns))]
+
+    def _divided(self, value: Any, factor: int) -> Expr:
+        """value·factor/divisor, which is exact: an odd divisor is a product with its inverse modulo 2^32, the
+        rest a shift.
+        """
         lanes, divisor = self.dots.lanes, self.form.divisor // factor
-        odd = 3 if divisor % 3 == 0 else 1
-        value = tirx.shift_right(value, const((divisor // odd).bit_length() - 1, "int32", lanes))
-        if odd == 1:
-            return value
-        wide = convert(value, "int64", lanes) * const(THIRD, "int64", lanes)
-        return convert(wide, "int32", lanes)
+        even = divisor & -divisor
+        if even != divisor:
+            value = value if isinstance(value, Wrapping) else Wrapping(value, lanes)
+            value = value * pow(divisor // even, -1, 2**32)
+        value = value.value if isinstance(value, Wrapping) else value
+        return tirx.shift_right(value, const(even.bit_length() - 1, "int32", lanes))
 
-    def _finish(self, tile: Tile, block: Expr, results: list[Expr], values: Buffer) -> None:
-        """Epilogue of one block of a tile's outputs; channels that do not fill a vector go one by one."""
+    def _finish(self, tile: Tile, block: Expr, row: Callable[[int], list[Expr]], values: Buffer) -> None:
+        """Epilogue of one block of a tile's outputs, which `row` computes from top to bottom; channels that
+        do not fill a vector go one by one.
+        """
         em, spec, lanes = self.em, self.spec, self.dots.lanes
         full_blocks, rest = divmod(spec.out_channels, lanes)
         channel = em.bind("channel", block * lanes)
         if full_blocks:
             padded = self.layout.channels != spec.out_channels
             with em.when(block < full_blocks) if padded else em.always():
-                for o, value in enumerate(results):
-                    with self._place(tile, *divmod(o, self.form.columns)) as place:
-                        self.bound.emit(em, value, place, channel, lanes)
+                self._store(tile, channel, row)
         if rest:
             with em.when(tirx.EQ(block, full_blocks)):
-                for o, value in enumerate(results):
+                for o, value in enumerate(value for y in range(self.form.rows) for value in row(y)):
                     em.store(values, o * lanes, value, lanes)
-                with (
-                    em.loop("py", self.form.rows) as py,
-                    em.loop("px", self.form.columns) as px,
-                    em.loop("lane", rest) as lane,
-                    self._place(tile, py, px) as place,
-                ):
-                    value = em.bind("v", load(values, (py * self.form.columns + px) * lanes + lane))
-                    self.bound.emit(em, value, place, channel + lane, 1)
+                with em.loop("o", self.outputs) as turn, em.loop("lane", rest) as lane:
+                    o = em.bind("o", self.outputs - 1 - turn)
+                    value = em.bind("v", load(values, o * lanes + lane))
+                    self._store_one(
+                        tile, (o // self.form.columns, o % self.form.columns), channel + lane, value
+                    )
 
-    @contextmanager
-    def _place(self, tile: Tile, py: int | Expr, px: int | Expr) -> Iterator[Place]:
-        """An output pixel of a tile, in a branch where it may lie outside."""
+    def _store(self, tile: Tile, channel: Expr, row: Callable[[int], list[Expr]]) -> None:
+        """One block of a tile whose channels all exist; the last pixels first, as `_place` needs it. A row is
+        stored before the next is computed: all outputs at once would not fit registers.
+        """
+        em, lanes = self.em, self.dots.lanes
+        if not self.borders:
+            for y in reversed(range(self.form.rows)):
+                for x, value in reversed(list(enumerate(row(y)))):
+                    self.bound.emit(em, value, self._place(tile, y, x), channel, lanes)
+            return
+        stepped = [
+            self.bound.stepped(em, value, self._place(tile, y, x), channel, lanes)
+            for y in range(self.form.rows)
+            for x, value in enumerate(row(y))
+        ]
+        self.border_tile.store(stepped, self._level(tile), (tile.y, tile.x), channel)
+
+    def _store_one(self, tile: Tile, at: tuple[Expr, Expr], channel: Expr, value: Expr) -> None:
+        """A single channel of a tile's pixel `at`."""
+        place = self._place(tile, *at)
+        if not self.borders:
+            self.bound.emit(self.em, value, place, channel, 1)
+            return
+        value = self.bound.stepped(self.em, value, place, channel, 1)
+        position = (tile.y + at[0], tile.x + at[1])
+        self.border_tile.store_one(value, self._level(tile), position, channel)
+
+    @staticmethod
+    def _level(tile: Tile) -> Expr:
+        return const(0) if tile.level is None else tile.level
+
+    def _place(self, tile: Tile, py: int | Expr, px: int | Expr) -> Place:
+        """An output pixel of a tile; one that lies outside is the last one inside in its place.
+
+        The last pixels are stored before the first ones, so what is stored at last is right.
+        """
         em = self.em
-        y, x = em.bind("oy", tile.y + py), em.bind("ox", tile.x + px)
-        inside = tirx.all(y < tile.out_height, x < tile.out_width)
-        with em.when(inside) if self.tiles.guarded else em.always():
-            yield Place(em.bind("pixel", tile.out_start + y * tile.out_width + x), y, x, tile.level)
+        y, x = tile.y + py, tile.x + px
+        if self.tiles.leaves:
+            y, x = tirx.Min(y, tile.out_height - 1), tirx.Min(x, tile.out_width - 1)
+        y, x = em.bind("oy", y), em.bind("ox", x)
+        return Place(em.bind("pixel", tile.out_start + y * tile.out_width + x), y, x, tile.level)

@@ -15,7 +15,7 @@ from enum import Enum
 
 from tvm import tirx
 
-from aqd_deploy.kernels.emit import Buffer, Expr, broadcast, const, convert, load, vector
+from aqd_deploy.kernels.emit import Buffer, Expr, Wrapping, broadcast, const, convert, load, vector
 from aqd_deploy.kernels.isa import Isa
 from aqd_deploy.kernels.spec import ConvSpec
 
@@ -25,12 +25,13 @@ PARTIAL_STEPS = 8
 
 class Product(Enum):
     """VPDPBUSD: four u8·s8 into 32 bits. PMADDUBSW: two u8·s8 into 16 bits, then `vpmaddwd` by ones.
-    PMADDWD: two 16-bit products into 32 bits. PLAIN: multiplication and addition.
+    PMADDWD: two 16-bit products into 32 bits, VPDPWSSD adds them too. PLAIN: multiplication and addition.
     """
 
     VPDPBUSD = "vpdpbusd"
     PMADDUBSW = "vpmaddubsw"
     PMADDWD = "vpmaddwd"
+    VPDPWSSD = "vpdpwssd"
     PLAIN = "plain"
 
 
@@ -41,9 +42,10 @@ class Dots:
     `sample_dtype` is the type activations have in memory when they are multiplied ("" keeps the type of the
     input), `offset` what is added to int8 activations on the way there, `registers` how many vector registers
     accumulators, weights and one activation may fill; an accumulator or a weight vector takes `width` of
-    them. `partial_steps`: steps that may be accumulated in 16 bits (0: accumulate in 32 bits at once). The
-    costs choose blocks: `product_cycles` of the vector ports for one dot product, and the micro-operations
-    issued for one product, one weight vector and one sample.
+    them. `partial_steps`: steps that may be accumulated in 16 bits (0: accumulate in 32 bits at once);
+    `weight_bytes`: the size of a weight in memory. The costs choose blocks: `product_cycles` of the vector
+    ports for one dot product, and the micro-operations issued for one product, one weight vector and one
+    sample.
     """
 
     isa: Isa
@@ -60,6 +62,7 @@ class Dots:
     weight_uops: int
     sample_uops: int
     partial_steps: int = 0
+    weight_bytes: int = 1
 
     @property
     def reason(self) -> str:
@@ -72,13 +75,13 @@ class Dots:
                 return f"{self.product.value}: 8-bit products could saturate"
             case Product.PLAIN:
                 return "portable arithmetic"
-            case Product.VPDPBUSD:
+            case Product.VPDPBUSD | Product.VPDPWSSD:
                 return self.product.value
 
     @property
     def vector_bytes(self) -> int:
-        """Weights that one step of one block takes."""
-        return self.lanes * self.dot
+        """Bytes of the weights that one step of one block takes."""
+        return self.lanes * self.dot * self.weight_bytes
 
     def sample(self, samples: Buffer, index: Expr) -> Expr:
         """`dot` neighbouring activations, in every lane."""
@@ -89,12 +92,14 @@ class Dots:
 
     def from_words(self, words: Expr) -> Expr:
         """int32 [lanes] that hold `dot` samples each, as the operand of `accumulate` and `partial`."""
-        dtype = "int16" if self.product is Product.PMADDWD else "int8"
-        return tirx.reinterpret(vector(dtype, self.vector_bytes), words)
+        dtype = "int16" if self.product in (Product.PMADDWD, Product.VPDPWSSD) else "int8"
+        return tirx.reinterpret(vector(dtype, self.lanes * self.dot), words)
 
     def weight(self, weights: Buffer, index: Expr) -> Expr:
-        """The weights of one step: `lanes` channels with `dot` inputs each."""
+        """The weights of one step: `lanes` channels with `dot` inputs each; `weights` holds bytes."""
         value = load(weights, index, self.vector_bytes)
+        if self.weight_bytes == 2:
+            return tirx.reinterpret(vector("int16", self.lanes * self.dot), value)
         match self.product:
             case Product.PMADDWD:
                 return convert(value, "int16", self.vector_bytes)
@@ -104,15 +109,21 @@ class Dots:
                 return value
 
     def accumulate(self, acc: Expr, sample: Expr, weight: Expr) -> Expr:
-        """acc + the dot products, int32 in each lane."""
+        """acc + the dot products, int32 in each lane; sums of 16-bit weights may wrap."""
         match self.product:
             case Product.VPDPBUSD:
                 name = f"llvm.x86.avx512.vpdpbusd.{self.lanes * 32}"
                 return tirx.call_llvm_pure_intrin(vector("int32", self.lanes), name, acc, sample, weight)
+            case Product.VPDPWSSD:
+                name = f"llvm.x86.avx512.vpdpwssd.{self.lanes * 32}"
+                return tirx.call_llvm_pure_intrin(vector("int32", self.lanes), name, acc, sample, weight)
             case Product.PMADDUBSW:
                 return self.widen(acc, self._pairs(sample, weight))
             case Product.PMADDWD:
-                return acc + self._pmaddwd(sample, weight)
+                product = self._pmaddwd(sample, weight)
+                if self.weight_bytes == 1:
+                    return acc + product
+                return (Wrapping(acc, self.lanes) + Wrapping(product, self.lanes)).value
             case Product.PLAIN:
                 return acc + sample * weight
 
@@ -226,4 +237,22 @@ NARROW = {
         DOTS[isa], product=Product.PMADDUBSW, dot=4, sample_dtype="uint8", weight_uops=1, spare_registers=2
     )
     for isa in (Isa.AVX512, Isa.AVX2)
+}
+# Of 16-bit samples and 16-bit weights in memory; sums wrap.
+WIDE = {
+    isa: replace(
+        DOTS[isa],
+        product=product,
+        dot=2,
+        sample_dtype="int16",
+        offset=0,
+        weight_uops=1,
+        weight_bytes=2,
+    )
+    for isa, product in (
+        (Isa.VNNI, Product.VPDPWSSD),
+        (Isa.AVX512, Product.PMADDWD),
+        (Isa.AVXVNNI, Product.VPDPWSSD),
+        (Isa.AVX2, Product.PMADDWD),
+    )
 }

@@ -25,7 +25,11 @@ Buffer = Any
 # The options of TVM's pass context that kernels are written for. No pass may merge or move buffers: those of
 # scope "local" would lose what keeps them in registers. Arguments are not checked: every shape is fixed here,
 # and the virtual machine checks those that come from outside; the checks are a third of the compile time.
-PASS_CONFIG = {"tirx.disable_storage_rewrite": True, "tirx.disable_assert": True}
+PASS_CONFIG = {
+    "tirx.disable_storage_rewrite": True,
+    "tirx.disable_assert": True,
+    "tirx.disable_cse_tir": True,
+}
 
 
 def vector(dtype: str, lanes: int) -> str:
@@ -164,3 +168,27 @@ class Emitter:
         """
         function = tirx.PrimFunc(self.params, self._close()).with_attr("tirx.noalias", True)
         return function.with_attr(SCRATCH, self._scratch)
+
+
+class Wrapping:
+    """A vector of int32 whose sums wrap: TIR's must not overflow. Written in 64 bits and cut, which becomes
+    one addition.
+    """
+
+    def __init__(self, value: Expr, lanes: int) -> None:
+        self.value, self.lanes = value, lanes
+
+    def _wide(self) -> Expr:
+        return convert(self.value, "int64", self.lanes)
+
+    def _cut(self, value: Expr) -> Wrapping:
+        return Wrapping(convert(value, "int32", self.lanes), self.lanes)
+
+    def __add__(self, other: Wrapping) -> Wrapping:
+        return self._cut(self._wide() + other._wide())
+
+    def __sub__(self, other: Wrapping) -> Wrapping:
+        return self._cut(self._wide() - other._wide())
+
+    def __mul__(self, factor: int) -> Wrapping:
+        return self._cut(self._wide() * const(factor, "int64", self.lanes))

@@ -8,7 +8,7 @@ from tvm import tirx
 
 from aqd_deploy.kernels.emit import Emitter, Expr, const, convert, load
 from aqd_deploy.kernels.layout import WeightLayout, blob_size
-from aqd_deploy.kernels.winograd_forms import FORMS, Form, WinogradLayout
+from aqd_deploy.kernels.winograd_forms import FORMS, WinogradLayout
 
 Shape = tuple[int, int, int, int]
 
@@ -81,6 +81,9 @@ def _unpack_winograd(em: Emitter, stream: _Stream, packed: Any, layout: Winograd
         sums = em.alloc("sums", "int32", lanes * positions)
         with em.loop("s", lanes * positions) as s:
             em.store(sums, s, const(0))
+        shifts = em.alloc("shifts", "int32", positions)
+        for position, shift in enumerate(layout.shifts):
+            em.store(shifts, position, const(-shift))
         # All lanes of a step together: they share cache lines of the packed tensor.
         with em.loop("k", layout.steps) as k, em.loop("lane", lanes) as lane, em.loop("j", dot) as j:
             o, ci = em.bind("o", block * lanes + lane), em.bind("ci", k * dot + j)
@@ -88,7 +91,7 @@ def _unpack_winograd(em: Emitter, stream: _Stream, packed: Any, layout: Winograd
             with em.loop("p", positions) as p:
                 em.store(values, p, const(0))
             with em.when(tirx.all(o < out_channels, ci < in_channels)):
-                taps = [[_base(stream, form, o, ci, ky, kx) for kx in range(3)] for ky in range(3)]
+                taps = [[_base(stream, layout, o, ci, ky, kx) for kx in range(3)] for ky in range(3)]
                 for position, value in enumerate(form.transform_weights(taps)):
                     em.store(values, position, value)
             with em.loop("p", positions) as p:
@@ -96,14 +99,23 @@ def _unpack_winograd(em: Emitter, stream: _Stream, packed: Any, layout: Winograd
                 total = em.bind("total", lane * positions + p)
                 em.store(sums, total, load(sums, total) + value)
                 at = ((((item * positions + p) * layout.steps + k) * blocks + b) * lanes + lane) * dot + j
-                em.store(packed, at, convert(value, "int8"))
+                if form.wide:
+                    halves = tirx.reinterpret("int8x2", convert(value, "int16"))
+                    em.store(packed, at * 2, halves, 2)
+                else:
+                    em.store(packed, at, convert(value, "int8"))
         with em.loop("p", positions) as p, em.loop("lane", lanes) as lane:
-            start = em.bind("start", load(sums, lane * positions + p) * const(-128))
+            start = em.bind("start", load(sums, lane * positions + p) * load(shifts, p))
             at = layout.start_offset + (((item * positions + p) * blocks + b) * lanes + lane) * 4
             em.store(packed, at, tirx.reinterpret("int8x4", start), 4)
 
 
-def _base(stream: _Stream, form: Form, o: Expr, ci: Expr, ky: int, kx: int) -> Expr:
-    """The value that is transformed: q of w = 2q + 1 where halved."""
+def _base(stream: _Stream, layout: WinogradLayout, o: Expr, ci: Expr, ky: int, kx: int) -> Expr:
+    """The value that is transformed: 2w + 1 where odd, and q of w = 2q + 1 where halved."""
     weight = stream.weight(o, ci, ky, kx)
-    return stream.em.bind("q", tirx.shift_right(weight - 1, const(1))) if form.halved else weight
+    halved = FORMS[layout.form].halved
+    if layout.odd and not halved:
+        weight = weight * 2 + 1
+    elif halved and not layout.odd:
+        weight = tirx.shift_right(weight - 1, const(1))
+    return stream.em.bind("base", weight)

@@ -1,14 +1,14 @@
 """Exact integer Winograd convolution: the transforms, when they are exact, and where transformed weights lie.
 
-F(m, 3) computes m neighbouring outputs of a 3-tap filter with m + 2 products instead of 3m:
-y = A·((G·g) ⊙ (B·d)) in one dimension, the same along rows and columns in two. B and A are integers; G is
-made so by a factor for each row, which A takes back up to one common divisor. So the products are integers
-and A·(…) is an exact multiple of the divisor. What must be proven is only that the transformed operands fit
-the 8 bits that dot products take: `exact_forms`.
+A form computes tiles of outputs with one line of `winograd_lines` along columns and one along rows:
+Y = A·((G·g·Gᵀ) ⊙ (B·d·Bᵀ))·Aᵀ. Products are integers and their sum is an exact multiple of the divisor, so
+only this must be proven (`exact_forms`):
 
-- F(2): divisor 2. B's rows have one +1 and one −1 or two +1: activations of b bits become b + 1 (two
-  dimensions: b + 2) bits and a sign. Weights grow up to 3-fold (9-fold).
-- F(4): divisor 24. Activations grow up to 10-fold, weights 7-fold: for 2-bit networks in one dimension.
+- The transformed operands fit what dot products take: 8 bits, or 16 where the form is `wide`. An activation
+  grows by the growth of both lines: 4 bits become 4·15 with F2 twice and 16·15 with C4 twice, which just fits
+  8 bits; 8 bits with F4 twice fit 16.
+- No sum leaves int32; in wide forms sums may wrap, as long as the convolution times the power of two in the
+  divisor fits: dividing by an odd number is a product modulo 2^32.
 
 Where all weights are odd (AQD's grid) and their transforms do not fit, the transforms of (w − 1)/2 do, being
 half as large: w = 2q + 1, so y = 2·conv(x, q) + Σ window(x). These are the `halved` forms.
@@ -19,134 +19,57 @@ Networks" (CVPR 2016).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from aqd_deploy.errors import ShapeError
 from aqd_deploy.kernels.spec import ConvSpec
+from aqd_deploy.kernels.winograd_lines import LINES, Line, Values
 
-Values = list[Any]
-
-
-@dataclass(frozen=True)
-class Line:
-    """F(`outputs`, 3) along one dimension.
-
-    The three functions are linear and work on anything that can be added: numpy arrays, expressions.
-    `spread(d)` is B·d for outputs + 2 samples, `weigh(g)` the scaled G·g of 3 taps, `gather(m)` is A·m for
-    outputs + 2 products, `divisor` times the result.
-    """
-
-    outputs: int
-    divisor: int
-    spread: Callable[[Values], Values]
-    weigh: Callable[[Values], Values]
-    gather: Callable[[Values], Values]
-
-    @property
-    def size(self) -> int:
-        return self.outputs + 2
-
-    @cached_property
-    def spread_matrix(self) -> np.ndarray:
-        """B, int64 [size, size]."""
-        return _matrix(self.spread, self.size)
-
-    @cached_property
-    def weigh_matrix(self) -> np.ndarray:
-        """G with its factors, int64 [size, 3]."""
-        return _matrix(self.weigh, 3)
-
-    @cached_property
-    def gather_matrix(self) -> np.ndarray:
-        """A times the divisor, int64 [outputs, size]."""
-        return _matrix(self.gather, self.size)
-
-
-def _matrix(function: Callable[[Values], Values], size: int) -> np.ndarray:
-    return np.stack(function(list(np.eye(size, dtype=np.int64))))
-
-
-def _doubled(value: Any) -> Any:
-    return value + value
-
-
-def _spread2(d: Values) -> Values:
-    return [d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3]]
-
-
-def _weigh2(g: Values) -> Values:
-    ends, middle = g[0] + g[2], g[1]
-    return [_doubled(g[0]), ends + middle, ends - middle, _doubled(g[2])]
-
-
-def _gather2(m: Values) -> Values:
-    return [m[0] + m[1] + m[2], m[1] - m[2] - m[3]]
-
-
-def _spread4(d: Values) -> Values:
-    four = [_doubled(_doubled(v)) for v in d[:4]]
-    outer, inner = d[4] - four[2], d[3] - four[1]
-    near, far = d[4] - d[2], _doubled(d[3] - d[1])
-    return [
-        four[0] - four[2] + near,
-        outer + inner,
-        outer - inner,
-        near + far,
-        near - far,
-        four[1] - four[3] + (d[5] - d[3]),
-    ]
-
-
-def _weigh4(g: Values) -> Values:
-    ends, middle = g[0] + g[2], g[1]
-    steep, double = g[0] + _doubled(_doubled(g[2])), _doubled(g[1])
-    return [g[0], ends + middle, ends - middle, steep + double, steep - double, g[2]]
-
-
-def _gather4(m: Values) -> Values:
-    """Rows 0-5 of G carry 4, −6, −6, 24, 24 and 1, so A's columns carry 6, −4, −4, 1, 1 and 24."""
-    plus, minus = m[1] + m[2], m[1] - m[2]
-    wide_plus, wide_minus = m[3] + m[4], _doubled(m[3] - m[4])
-    four_plus, four_minus = _doubled(_doubled(plus)), _doubled(_doubled(minus))
-    six = _doubled(m[0] + _doubled(m[0]))
-    last = _doubled(_doubled(_doubled(m[5] + _doubled(m[5]))))
-    return [
-        six + wide_plus - four_plus,
-        wide_minus - four_minus,
-        _doubled(_doubled(wide_plus)) - four_plus,
-        _doubled(_doubled(wide_minus)) - four_minus + last,
-    ]
-
-
-LINES = {2: Line(2, 2, _spread2, _weigh2, _gather2), 4: Line(4, 24, _spread4, _weigh4, _gather4)}
+# What makes signed bytes unsigned.
+SHIFT = 128
 
 
 @dataclass(frozen=True)
 class Form:
-    """F(rows, 3) along rows and F(columns, 3) along columns; `halved` works on q = (w − 1)/2."""
+    """The line `down` along columns and `across` along rows; `halved` works on q = (w − 1)/2, `wide` on
+    operands of 16 bits.
+    """
 
     name: str
-    rows: int
-    columns: int
-    halved: bool
+    down: str
+    across: str
+    halved: bool = False
+    wide: bool = False
 
     @property
     def vertical(self) -> Line:
-        return LINES[self.rows]
+        return LINES[self.down]
 
     @property
     def horizontal(self) -> Line:
-        return LINES[self.columns]
+        return LINES[self.across]
+
+    @property
+    def rows(self) -> int:
+        """Outputs of a tile, from top to bottom."""
+        return self.vertical.outputs
+
+    @property
+    def columns(self) -> int:
+        """Outputs of a tile, from left to right."""
+        return self.horizontal.outputs
 
     @property
     def positions(self) -> int:
         """Products a tile and channel pair."""
-        return self.vertical.size * self.horizontal.size
+        return self.vertical.products * self.horizontal.products
+
+    @property
+    def saving(self) -> float:
+        """How many times fewer products than a direct convolution has."""
+        return 9 * self.rows * self.columns / self.positions
 
     @property
     def divisor(self) -> int:
@@ -158,7 +81,7 @@ class Form:
         return (wide - 1) >> 1 if self.halved else wide
 
     def weigh(self, weights: np.ndarray) -> np.ndarray:
-        """int16 [positions, ...] of weights int8 [..., 3, 3]."""
+        """int16 [positions, ...] of weights [..., 3, 3]."""
         taps = np.ascontiguousarray(np.moveaxis(self.base(weights), (-2, -1), (0, 1)))
         return np.stack(self.transform_weights([[taps[i, j] for j in range(3)] for i in range(3)]))
 
@@ -168,73 +91,113 @@ class Form:
         rows = zip(*columns, strict=True)
         return [value for row in rows for value in self.horizontal.weigh(list(row))]
 
-    def sample_range(self, lowest: int, highest: int) -> tuple[int, int]:
-        """The interval of a transformed activation whose tile lies in [lowest, highest]."""
+    def sample_ranges(self, lowest: int, highest: int) -> tuple[np.ndarray, np.ndarray]:
+        """The interval of each position's transformed activation where the tile lies in [lowest, highest]:
+        its ends, int64 [positions].
+        """
         both = np.einsum("ai,bj->abij", self.vertical.spread_matrix, self.horizontal.spread_matrix)
         flat = both.reshape(self.positions, -1)
         positive, negative = np.maximum(flat, 0).sum(1), np.minimum(flat, 0).sum(1)
-        return (
-            int((positive * lowest + negative * highest).min()),
-            int((positive * highest + negative * lowest).max()),
-        )
+        return positive * lowest + negative * highest, positive * highest + negative * lowest
+
+    def shifts(self, lowest: int, highest: int) -> np.ndarray:
+        """What is added to each position's activations so that bytes hold them unsigned, int64 [positions]:
+        128 where that is enough, which most positions share. 0 where wide.
+        """
+        low, high = self.sample_ranges(lowest, highest)
+        if self.wide:
+            return np.zeros_like(low)
+        return np.where((low >= -SHIFT) & (high < SHIFT), SHIFT, -low)
+
+
+def _forms(name: str, down: str, across: str) -> tuple[Form, Form]:
+    return Form(name, down, across), Form(name + "_halved", down, across, halved=True)
 
 
 # In the order in which they are preferred: fewer products first, then without window sums.
 FORMS = {
     form.name: form
     for form in (
-        Form("f2x4", 2, 4, False),
-        Form("f2x4_halved", 2, 4, True),
-        Form("f2x2", 2, 2, False),
-        Form("f2x2_halved", 2, 2, True),
+        Form("f4x4_wide", "f4", "f4", wide=True),
+        *_forms("f3x4", "f3", "f4"),
+        *_forms("f2x4", "f2", "f4"),
+        *_forms("c4x4", "c4", "c4"),
+        *_forms("f2x2", "f2", "f2"),
     )
 }
 
 
 def may_winograd(spec: ConvSpec) -> bool:
-    """3x3, stride 1, one group, zero padding, plain weights: the geometry that the forms compute."""
-    return (
-        (spec.kernel, spec.strides, spec.dilations, spec.group) == ((3, 3), (1, 1), (1, 1), 1)
-        and not spec.odd
-        and not any(spec.pad_values or ())
+    """3x3, stride 1, one group, zero padding: the geometry that the forms compute."""
+    return (spec.kernel, spec.strides, spec.dilations, spec.group) == ((3, 3), (1, 1), (1, 1), 1) and not any(
+        spec.pad_values or ()
     )
 
 
 def exact_forms(weights: np.ndarray, input_range: tuple[int, int] | None) -> tuple[str, ...]:
-    """Names of the forms that are exact for `weights` int8 [O, I, 3, 3] and activations in `input_range`.
+    """Names of the forms that are exact for `weights` [O, I, 3, 3], any integers (`true_weights`), and
+    activations in `input_range`.
 
-    Exact means: every transformed weight and activation fits in −128…127 and no sum leaves int32. Zero
-    padding counts as an activation. None, an unknown range, has no exact form.
+    Exact means what the module says. Zero padding counts as an activation. None, an unknown range, has no
+    exact form.
     """
     if input_range is None or weights.ndim != 4 or weights.shape[2:] != (3, 3):
         return ()
     return tuple(form.name for form in FORMS.values() if _is_exact(form, weights, input_range))
 
 
+def true_weights(weights: np.ndarray, odd: bool) -> np.ndarray:
+    """int16: `weights` int8, or 2w + 1 where `odd` (`ConvSpec.odd`)."""
+    wide = weights.astype(np.int16)
+    return 2 * wide + 1 if odd else wide
+
+
+def padded_range(input_range: tuple[int, int]) -> tuple[int, int]:
+    """The interval with the zeros of the padding."""
+    return min(input_range[0], 0), max(input_range[1], 0)
+
+
 def _is_exact(form: Form, weights: np.ndarray, input_range: tuple[int, int]) -> bool:
     if form.halved and not np.all(weights & 1):
         return False
-    low, high = form.sample_range(min(input_range[0], 0), max(input_range[1], 0))
-    if low < -128 or high > 127:
-        return False
+    interval = padded_range(input_range)
+    low, high = form.sample_ranges(*interval)
     transformed = form.weigh(weights)
+    if form.wide:
+        return bool(low.min() >= -(2**15) and high.max() < 2**15) and _fits_wrapped(form, weights, interval)
+    shifts = form.shifts(*interval)
+    if (low + shifts).min() < 0 or (high + shifts).max() > 255:
+        return False
     if transformed.min(initial=0) < -128 or transformed.max(initial=0) > 127:
         return False
-    largest = max(-low, high) * 127 * weights.shape[1]
-    spread = (
+    largest = int(max(-low.min(), high.max())) * 127 * weights.shape[1]
+    growth = (
         np.abs(form.vertical.gather_matrix).sum(1).max() * np.abs(form.horizontal.gather_matrix).sum(1).max()
     )
-    return largest * int(spread) < 2**31
+    return largest * int(growth) < 2**31
+
+
+def _fits_wrapped(form: Form, weights: np.ndarray, interval: tuple[int, int]) -> bool:
+    """Whether results times the power of two in the divisor fit int32."""
+    even = form.divisor & -form.divisor
+    wide = weights.astype(np.int64)
+    positive = np.maximum(wide, 0).sum(axis=(1, 2, 3))
+    negative = np.minimum(wide, 0).sum(axis=(1, 2, 3))
+    lowest, highest = interval
+    high = (positive * highest + negative * lowest).max(initial=0)
+    low = (positive * lowest + negative * highest).min(initial=0)
+    return bool(low * even >= -(2**31) and high * even < 2**31)
 
 
 @dataclass(frozen=True)
 class WinogradLayout:
-    """Transformed weights int8 [items, positions, steps, blocks, lanes, dot], then int32 start values
-    [items, positions, blocks, lanes] as bytes; one flat int8 tensor.
+    """Transformed weights [items, positions, steps, blocks, lanes, dot], int8 or, where the form is wide,
+    int16, then int32 start values [items, positions, blocks, lanes]; as bytes, one flat int8 tensor.
 
     An item is `blocks` vectors of output channels that meet a sample together. The start value of a position
-    and output channel is −128·Σ of its transformed weights: activations are shifted by 128 to be unsigned.
-    Zeros where channels are padded.
+    and output channel is −shift·Σ of its transformed weights: activations are shifted to be unsigned
+    (`Form.shifts`). Zeros where channels are padded. Transformed are the weights int8 [out, in, 3, 3], or
+    2w + 1 where `odd`.
     """
 
     form: str
@@ -243,6 +206,8 @@ class WinogradLayout:
     lanes: int
     dot: int
     blocks: int
+    shifts: tuple[int, ...]
+    odd: bool = False
 
     @property
     def steps(self) -> int:
@@ -258,9 +223,19 @@ class WinogradLayout:
         return self.items * self.blocks * self.lanes
 
     @property
+    def dtype(self) -> str:
+        """The type of a transformed weight."""
+        return "int16" if FORMS[self.form].wide else "int8"
+
+    @property
+    def vector_bytes(self) -> int:
+        """Weights of one step of one block."""
+        return self.lanes * self.dot * (2 if FORMS[self.form].wide else 1)
+
+    @property
     def start_offset(self) -> int:
-        """Where the start values begin."""
-        return FORMS[self.form].positions * self.channels * self.steps * self.dot
+        """Where the start values begin, in bytes."""
+        return FORMS[self.form].positions * self.items * self.blocks * self.steps * self.vector_bytes
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -273,9 +248,14 @@ class WinogradLayout:
             raise ShapeError("weights do not fit their layout", received=weights.shape, valid=expected)
         form = FORMS[self.form]
         padded = np.zeros((form.positions, self.channels, self.steps * self.dot), np.int64)
-        flat = form.weigh(weights).reshape(form.positions, self.out_channels, self.in_channels)
+        flat = form.weigh(true_weights(weights, self.odd)).reshape(
+            form.positions, self.out_channels, self.in_channels
+        )
         padded[:, : self.out_channels, : self.in_channels] = flat
         split = padded.reshape(form.positions, self.items, self.blocks, self.lanes, self.steps, self.dot)
-        products = split.transpose(1, 0, 4, 2, 3, 5).astype(np.int8)
-        starts = -128 * split.sum(axis=(4, 5)).transpose(1, 0, 2, 3)
-        return np.concatenate([products.reshape(-1), starts.astype("<i4").reshape(-1).view(np.int8)])
+        products = split.transpose(1, 0, 4, 2, 3, 5).astype(self.dtype)
+        shifts = np.array(self.shifts).reshape(-1, 1, 1, 1)
+        starts = (-shifts * split.sum(axis=(4, 5))).transpose(1, 0, 2, 3)
+        return np.concatenate(
+            [products.reshape(-1).view(np.int8), starts.astype("<i4").reshape(-1).view(np.int8)]
+        )

@@ -21,22 +21,34 @@ _NAMES = tuple(FORMS)
 WEIGHT_BYTES = 20 * 1024
 MISS_FACTOR = 1.1
 # What samples and products of a group may take of a second-level cache of 1 MiB, what they take without
-# pushing anything out, and how much longer the products of a group of twice that size take.
+# pushing anything out, and how much longer the products of a group of twice that size take. Wide forms, whose
+# weights come from memory, gain more from large groups than they lose.
 GROUP_BYTES = 832 * 1024
+WIDE_GROUP_BYTES = 1280 * 1024
 QUIET_GROUP_BYTES = 384 * 1024
 CROWDED = 0.06
 # Cycles to bring a vector through an epilogue, and for one vector of additions in a transform.
 STORE_CYCLES = 12.0
 TRANSFORM_CYCLES = 0.75
-# Bytes a cycle from the third-level cache, where weights lie between groups.
+# Bytes a cycle from the third-level cache, where weights lie between groups, and from memory, where they lie
+# if all of them take more than this of the cache.
 L3_BYTES_PER_CYCLE = 6.0
-# The part of that time that does not hide behind the multipliers.
-WEIGHT_SHARE = 0.03
+MEMORY_BYTES_PER_CYCLE = 4.0
+L3_BYTES = 8 * 1024 * 1024
+# The parts of that time that do not hide behind the multipliers.
+L3_SHARE = 0.03
+MEMORY_SHARE = 0.3
+# Cycles a byte of all weights that do not hide when a run brings them from memory for the first time.
+FIRST_CYCLES = 0.3
 STEP_CYCLES = 0.5
 # What a load costs although the multipliers decide.
 LOAD_CYCLES = 0.05
+# More than these and some are spilled, although they would fit.
+MOST_ACCUMULATORS = 26
 # Starting and ending the loop over steps, in cycles.
 SET_CYCLES = 30.0
+# How much longer forms take in whole networks than the model says: the epilogues of 16 outputs spill.
+CROWDED_FORMS = {"c4x4": 1.15, "c4x4_halved": 1.15}
 
 
 @dataclass(frozen=True)
@@ -71,23 +83,28 @@ def tile_count(spec: ConvSpec, form: Form) -> int:
     return sum(-(-m.out_height // form.rows) * -(-m.out_width // form.columns) for m in spec.maps)
 
 
-def winograd_plans(spec: ConvSpec, dots: Dots, threads: int) -> list[tuple[float, WinogradPlan]]:
-    """(estimated cycles on `threads` threads, plan) of every plan that fits, the best first."""
-    found = [entry for name in spec.winograd for entry in _plans(spec, FORMS[name], dots, threads)]
+def winograd_plans(
+    spec: ConvSpec, forms: Mapping[str, Dots], threads: int
+) -> list[tuple[float, WinogradPlan]]:
+    """(estimated cycles on `threads` threads, plan) of every plan that fits, the best first; `forms` are
+    those that are exact, each with its dot product.
+    """
+    found = [entry for form, dots in forms.items() for entry in _plans(spec, FORMS[form], dots, threads)]
     return sorted(found, key=lambda entry: entry[0])
 
 
 def _plans(spec: ConvSpec, form: Form, dots: Dots, threads: int) -> list[tuple[float, WinogradPlan]]:
     total = tile_count(spec, form)
     all_blocks = -(-spec.out_channels // dots.lanes)
+    most_bytes = WIDE_GROUP_BYTES if form.wide else GROUP_BYTES
     found = []
     for blocks in range(1, min(all_blocks, 6) + 1):
-        most = (dots.registers - dots.spare_registers - blocks) // blocks
+        most = min(dots.registers - dots.spare_registers - blocks, MOST_ACCUMULATORS) // blocks
         items = -(-all_blocks // blocks)
         for tiles in sorted({min(t, total) for t in range(max(1, most // 2), most + 1)}):
             sets = -(-total // tiles)
             for group in sorted({-(-sets // n) * tiles for n in range(1, sets + 1)}):
-                if group > tiles and _group_bytes(spec, form, dots, group, blocks) > GROUP_BYTES:
+                if group > tiles and _group_bytes(spec, form, dots, group, blocks) > most_bytes:
                     continue
                 for parts in {1, min(2, items), min(threads, items)}:
                     plan = WinogradPlan(form.name, tiles, blocks, group, parts)
@@ -96,12 +113,16 @@ def _plans(spec: ConvSpec, form: Form, dots: Dots, threads: int) -> list[tuple[f
 
 
 def _group_bytes(spec: ConvSpec, form: Form, dots: Dots, group: int, blocks: int) -> int:
-    return form.positions * group * (spec.in_channels + blocks * dots.lanes * 4)
+    return form.positions * group * (spec.in_channels * _sample_bytes(form) + blocks * dots.lanes * 4)
+
+
+def _sample_bytes(form: Form) -> int:
+    return 2 if form.wide else 1
 
 
 def _cycles(spec: ConvSpec, form: Form, dots: Dots, threads: int, plan: WinogradPlan) -> float:
     """Cycles of the busiest thread."""
-    vector = dots.lanes * dots.dot
+    vector = dots.vector_bytes
     groups = -(-tile_count(spec, form) // plan.group)
     blocks = -(-spec.out_channels // dots.lanes)
     items = -(-blocks // (plan.blocks * plan.parts))
@@ -114,11 +135,18 @@ def _cycles(spec: ConvSpec, form: Form, dots: Dots, threads: int, plan: Winograd
     multiply = form.positions * (plan.group / plan.tiles) * (steps * step + SET_CYCLES)
     crowd = _group_bytes(spec, form, dots, plan.group, plan.blocks) / QUIET_GROUP_BYTES - 1
     multiply *= 1 + CROWDED * max(0.0, crowd)
-    weights = form.positions * steps * plan.blocks * vector / L3_BYTES_PER_CYCLE
+    weights = form.positions * steps * plan.blocks * vector
     outputs = form.rows * form.columns
     gather = plan.group * plan.blocks * (3 * form.positions * TRANSFORM_CYCLES + outputs * STORE_CYCLES)
-    spread = plan.group * (spec.in_channels / vector) * 4 * form.positions * TRANSFORM_CYCLES
+    vectors = plan.group * spec.in_channels * _sample_bytes(form) / vector
+    spread = vectors * 4 * form.positions * TRANSFORM_CYCLES
     if form.halved:
         spread += plan.group * (spec.in_channels / vector + 4) * form.positions
     rounds = -(-groups * plan.parts // threads)
-    return rounds * (spread + items * (max(multiply, weights) + weights * WEIGHT_SHARE + gather))
+    all_weights = -(-blocks // plan.blocks) * weights
+    near = all_weights <= L3_BYTES
+    stream = weights / (L3_BYTES_PER_CYCLE if near else MEMORY_BYTES_PER_CYCLE)
+    exposed = stream * (L3_SHARE if near else MEMORY_SHARE)
+    cycles = rounds * (spread + items * (max(multiply, stream) + exposed + gather))
+    cycles += all_weights * FIRST_CYCLES / min(threads, groups * plan.parts)
+    return cycles * CROWDED_FORMS.get(form.name, 1.0)

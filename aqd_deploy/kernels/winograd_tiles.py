@@ -29,8 +29,8 @@ class Tile:
 
 
 class TileList:
-    """`total` tiles. Those at the end of a row or map are shifted back inside; with `guarded`, where some map
-    is smaller than a tile, they are not, and what lies outside must not be stored.
+    """`total` tiles. Those at the end of a row or map are shifted back inside; `leaves` says whether some map
+    is smaller than a tile, which then leaves it.
     """
 
     def __init__(self, spec: ConvSpec, form: Form) -> None:
@@ -40,7 +40,7 @@ class TileList:
         counts = [-(-m.out_height // form.rows) * wide for m, wide in zip(maps, self.tiles_wide, strict=True)]
         self.starts = [sum(counts[:level]) for level in range(len(maps))]
         self.total = sum(counts)
-        self.guarded = any(m.out_height < form.rows or m.out_width < form.columns for m in maps)
+        self.leaves = any(m.out_height < form.rows or m.out_width < form.columns for m in maps)
 
     def tables(self, em: Emitter) -> list[Buffer]:
         """For stacks: of each number that depends on the map, its value for every level.
@@ -89,9 +89,11 @@ class TileList:
         first, tiles_wide, height, width, out_height, out_width, in_start, out_start = numbers
         inside = em.bind("inside", index - first)
         row = em.bind("tile_row", inside // tiles_wide)
-        y, x = row * self.form.rows, (inside - row * tiles_wide) * self.form.columns
-        if not self.guarded:
-            y, x = tirx.Min(y, out_height - self.form.rows), tirx.Min(x, out_width - self.form.columns)
+        last_y, last_x = out_height - self.form.rows, out_width - self.form.columns
+        if self.leaves:
+            last_y, last_x = tirx.Max(last_y, 0), tirx.Max(last_x, 0)
+        y = tirx.Min(row * self.form.rows, last_y)
+        x = tirx.Min((inside - row * tiles_wide) * self.form.columns, last_x)
         return Tile(
             level if self.spec.levels else None,
             em.bind("y", y),
