@@ -18,7 +18,7 @@ from aqd_deploy.kernels.winograd_forms import FORMS, Form
 _NAMES = tuple(FORMS)
 # What the weights of a position and item may take of a first-level cache of 32 KiB, and how much longer a
 # step takes beyond.
-WEIGHT_BYTES = 20 * 1024
+WEIGHT_BYTES = 24 * 1024
 MISS_FACTOR = 1.1
 # What samples and products of a group may take of a second-level cache of 1 MiB, what they take without
 # pushing anything out, and how much longer the products of a group of twice that size take. Wide forms, whose
@@ -47,8 +47,8 @@ LOAD_CYCLES = 0.05
 MOST_ACCUMULATORS = 26
 # Starting and ending the loop over steps, in cycles.
 SET_CYCLES = 30.0
-# How much longer forms take in whole networks than the model says: the epilogues of 16 outputs spill.
-CROWDED_FORMS = {"c4x4": 1.15, "c4x4_halved": 1.15}
+# How much longer forms of large tiles take in whole networks than the model says.
+CROWDED_FORMS = {"c4x4": 1.15, "c4x4_halved": 1.15, "f3x4": 1.12, "f3x4_halved": 1.12}
 
 
 @dataclass(frozen=True)

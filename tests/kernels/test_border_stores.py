@@ -1,5 +1,7 @@
 """Convolutions that store the network's outputs themselves, [1, C, H, W] a map."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,8 +17,10 @@ ISAS = [isa for isa in Isa if host_runs(isa)]
 STEPS = (AddBias(), Relu())
 
 
-def check(levels, channels: int, out_channels: int, isa: Isa, threads: int, seed: int = 0, choice=None):
-    """`levels` of one map is an ordinary convolution."""
+def check(
+    levels, channels: int, out_channels: int, isa: Isa, threads: int, seed: int = 0, choice=None, family=None
+):
+    """`levels` of one map is an ordinary convolution; `family` replaces `choice` by its first one."""
     pixels = sum(h * w for h, w in levels)
     shape = (pixels, 1) if len(levels) > 1 else levels[0]
     spec = ConvSpec(*shape, channels, out_channels, (3, 3), pads=(1, 1, 1, 1), odd=True)
@@ -24,6 +28,9 @@ def check(levels, channels: int, out_channels: int, isa: Isa, threads: int, seed
         spec = ConvSpec(
             *shape, channels, out_channels, (3, 3), pads=(1, 1, 1, 1), odd=True, levels=tuple(levels)
         )
+    spec = replace(spec, winograd=("f4x4_wide",), input_range=(0, 255))
+    if family:
+        choice = next(c for c in conv_choices(spec, isa, threads) if c.family == family)
     rng = np.random.default_rng(seed)
     data = rng.integers(0, 256, (*shape, channels)).astype(np.uint8)
     weights = rng.integers(-128, 128, (out_channels, channels, 3, 3)).astype(np.int8)
@@ -59,6 +66,14 @@ def test_heads_of_a_detector(isa):
 )
 def test_any_maps(isa, levels, out_channels, threads, seed):
     check(levels, 4, out_channels, isa, threads, seed)
+
+
+@pytest.mark.parametrize("isa", [isa for isa in ISAS if isa is not Isa.PORTABLE])
+@pytest.mark.parametrize("out_channels", [48, 36, 5])
+def test_winograd_tiles_turn_their_outputs(isa, out_channels):
+    """Maps of whole tiles, maps that tiles are shifted back into, and maps smaller than a tile."""
+    for levels, threads in ((((12, 8), (9, 7), (3, 3), (1, 5)), 2), (((13, 11),), 1)):
+        check(levels, 32, out_channels, isa, threads, family="winograd")
 
 
 def test_a_choice_that_goes_pixels_first():

@@ -17,7 +17,7 @@ from aqd_deploy.kernels.choice import Choice
 from aqd_deploy.kernels.conv import conv2d, conv_choices
 from aqd_deploy.kernels.isa import Isa
 from aqd_deploy.kernels.spec import ConvSpec, Epilogue
-from aqd_deploy.kernels.winograd_forms import exact_forms
+from aqd_deploy.kernels.winograd_forms import exact_forms, true_weights
 
 ISAS = [isa for isa in Isa if host_runs(isa)]
 CASES = 3
@@ -167,7 +167,8 @@ def check(batch: list[Case], isa: Isa) -> set[str]:
     runs, families = {}, set()
     for case in batch:
         data, weights = operands(case)
-        spec = replace(case.spec, winograd=exact_forms(weights, case.spec.input_range))
+        forms = exact_forms(true_weights(weights, case.spec.odd), case.spec.input_range)
+        spec = replace(case.spec, winograd=forms)
         expected = convolve(spec, data, weights).astype(np.int32)
         for choice in some_choices(spec, isa, case.threads, case.pick):
             kernel = conv2d(spec, Epilogue(), isa, case.threads, choice)

@@ -13,10 +13,21 @@ from aqd_deploy.kernels.conv import conv2d, conv_choices
 from aqd_deploy.kernels.isa import Isa
 from aqd_deploy.kernels.spec import ConvSpec, Epilogue, Relu, SkipAdd, StoreRequantize, StoreStream
 from aqd_deploy.kernels.unpack import unpack_func
-from aqd_deploy.kernels.winograd_forms import FORMS, WinogradLayout, exact_forms
+from aqd_deploy.kernels.winograd_forms import FORMS, WinogradLayout, exact_forms, true_weights
+from aqd_deploy.kernels.winograd_lines import LINES
 
 needs_vnni = pytest.mark.skipif(not host_runs(Isa.VNNI), reason="this CPU has no AVX-512 VNNI")
 SAME = {"kernel": (3, 3), "pads": (1, 1, 1, 1)}
+
+
+@pytest.mark.parametrize(
+    ("name", "samples", "weights"), [("f2", 2, 3), ("c4", 4, 3), ("f3", 6, 7), ("f4", 10, 7)]
+)
+def test_lines_let_operands_grow_as_their_table_says(name, samples, weights):
+    line = LINES[name]
+    assert np.abs(line.spread_matrix).sum(1).max() == samples
+    assert np.abs(line.weigh_matrix).sum(1).max() == weights
+    assert line.spread_matrix.shape == (line.products, line.size)
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
@@ -40,14 +51,23 @@ def test_transforms_compute_the_convolution_times_the_divisor(form, seed):
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 @pytest.mark.parametrize("interval", [(0, 3), (0, 15), (-8, 7), (-5, 0)])
 def test_the_range_of_transformed_activations_is_reached_and_never_left(form, interval):
-    lowest, highest = form.sample_range(*interval)
+    lowest, highest = form.sample_ranges(*interval)
     vertical, horizontal = form.vertical.spread_matrix, form.horizontal.spread_matrix
     both = np.einsum("ai,bj->abij", vertical, horizontal).reshape(form.positions, -1)
     low, high = interval
-    largest = np.where(both > 0, high, low)
-    smallest = np.where(both > 0, low, high)
-    assert (both * largest).sum(1).max() == highest
-    assert (both * smallest).sum(1).min() == lowest
+    np.testing.assert_array_equal((both * np.where(both > 0, high, low)).sum(1), highest)
+    np.testing.assert_array_equal((both * np.where(both > 0, low, high)).sum(1), lowest)
+
+
+def test_shifts_make_bytes_unsigned_with_128_wherever_that_is_enough():
+    form = FORMS["c4x4"]
+    low, high = form.sample_ranges(0, 15)
+    shifts = form.shifts(0, 15)
+    assert (low + shifts).min() >= 0 and (high + shifts).max() <= 255
+    # Only the sums of all sixteen inner samples, which reach 16·15, need another.
+    assert np.flatnonzero(shifts != 128).tolist() == [8]
+    assert high.max() == 240
+    assert not FORMS["f4x4_wide"].shifts(0, 255).any()
 
 
 def weight(value: int, **taps: int) -> np.ndarray:
@@ -63,15 +83,43 @@ def test_a_form_is_exact_up_to_the_last_value_that_fits():
     assert "f2x2" not in exact_forms(weight(14, t00=16), (0, 15))
     assert "f2x2" in exact_forms(weight(-14, t00=-16), (0, 15))  # −128
     assert "f2x2" not in exact_forms(weight(-14, t00=-17), (0, 15))
-    assert "f2x2" in exact_forms(weight(1), (0, 31))  # 4·31 = 124
-    assert "f2x2" not in exact_forms(weight(1), (0, 32))
-    assert "f2x4" in exact_forms(weight(1), (0, 8))  # 16·8 = 128, downwards
-    assert "f2x4" not in exact_forms(weight(1), (0, 9))
+    assert "f2x2" in exact_forms(weight(1), (0, 63))  # two each way: 128 values; or four up: 252
+    assert "f2x2" not in exact_forms(weight(1), (0, 64))
+    assert "f2x4" in exact_forms(weight(1), (0, 12))  # ten each way: 240
+    assert "f2x4" not in exact_forms(weight(1), (0, 13))
+    assert "f3x4" in exact_forms(weight(1), (0, 4))  # thirty each way: 240
+    assert "f3x4" not in exact_forms(weight(1), (0, 5))
+    assert "c4x4" in exact_forms(weight(1), (0, 15))  # sixteen up: 240
+    assert "c4x4" not in exact_forms(weight(1), (0, 16))
+
+
+def wide(high: int, low: int = 0) -> np.ndarray:
+    """int16 [1, 8, 3, 3] with weights of the sum `high` and some of the sum `low` in one output channel."""
+    result = np.zeros((1, 8, 3, 3), np.int16)
+    result[0, 0].flat[:8] = high // 8
+    result[0, 0].flat[8] = high - 8 * (high // 8)
+    result[0, 1, 0, 0] = low
+    return result
+
+
+def test_sums_of_wide_forms_may_wrap_as_long_as_the_result_fits():
+    # 255·w·64 of F(4)'s divisor 24² = 64·9.
+    limit = (2**31 - 1) // (64 * 255)
+    assert exact_forms(wide(limit), (0, 255)) == ("f4x4_wide",)
+    assert exact_forms(wide(limit + 1), (0, 255)) == ()
+    # Activations that are never negative cannot take weights of both signs to one end.
+    assert exact_forms(wide(limit, -1000), (0, 255)) == ("f4x4_wide",)
+    assert exact_forms(wide(limit, -1000), (-1, 255)) == ()
+
+
+def test_wide_samples_fit_16_bits():
+    assert "f4x4_wide" in exact_forms(weight(1), (0, 481))  # 8·8 + 2·2 times 481: 32708
+    assert "f4x4_wide" not in exact_forms(weight(1), (0, 482))
 
 
 def test_halved_forms_need_odd_weights_only():
-    assert exact_forms(weight(15), (0, 15)) == ("f2x2_halved",)
-    assert exact_forms(weight(15, t11=14), (0, 15)) == ()
+    assert exact_forms(weight(15), (0, 15)) == ("f4x4_wide", "c4x4_halved", "f2x2_halved")
+    assert exact_forms(weight(15, t11=14), (0, 15)) == ("f4x4_wide",)
     assert "f2x4_halved" in exact_forms(weight(-7), (0, 7))
 
 
@@ -82,13 +130,20 @@ def test_nothing_is_exact_without_a_range_or_for_another_kernel():
 
 def test_padding_counts_as_an_activation():
     assert exact_forms(weight(1), (31, 31)) == exact_forms(weight(1), (0, 31))
-    assert "f2x2" not in exact_forms(weight(1), (40, 40))
+    assert "f2x2" not in exact_forms(weight(1), (64, 64))
 
 
 @needs_vnni
 @pytest.mark.parametrize(
     ("form", "bits", "shape", "blocks"),
-    [("f2x2", 3, (40, 18), 2), ("f2x4", 2, (33, 16), 3), ("f2x2_halved", 4, (16, 20), 1)],
+    [
+        ("f2x2", 3, (40, 18), 2),
+        ("f2x4", 2, (33, 16), 3),
+        ("f2x2_halved", 4, (16, 20), 1),
+        ("c4x4", 4, (20, 33), 1),
+        ("f3x4", 2, (16, 16), 2),
+        ("f4x4_wide", 4, (40, 18), 2),
+    ],
 )
 def test_the_program_expands_weights_as_numpy_packs_them(form, bits, shape, blocks):
     largest = 2**bits - 1
@@ -96,7 +151,9 @@ def test_the_program_expands_weights_as_numpy_packs_them(form, bits, shape, bloc
         np.int8
     )
     stored = encode(weights)
-    layout = WinogradLayout(form, *shape, 16, 4, blocks)
+    wide = FORMS[form].wide
+    shifts = tuple(int(shift) for shift in FORMS[form].shifts(0, 2**bits - 1))
+    layout = WinogradLayout(form, *shape, 16, 2 if wide else 4, blocks, shifts, odd=wide)
     function = unpack_func(stored.shape, stored.bits, stored.offset, stored.step, layout)
     module = compile_functions({"unpack": function}, MCPU[Isa.VNNI])
     (packed,) = call(module["unpack"], [stored.stream], [np.full(layout.shape, 55, np.int8)])
@@ -130,6 +187,12 @@ CASES = [
         2,
     ),
     (ConvSpec(25 + 9 + 2, 1, 64, 16, **SAME, levels=((5, 5), (3, 3), (2, 1))), (0, 15), 4),
+    (ConvSpec(9, 10, 64, 24, **SAME, odd=True), (0, 255), 5),
+    (
+        ConvSpec(81 + 4, 1, 16, 40, **SAME, odd=True, input_signed=True, levels=((9, 9), (4, 1))),
+        (-128, 127),
+        7,
+    ),
 ]
 
 
@@ -141,7 +204,7 @@ def test_kernels_return_the_reference(spec, interval, bits):
     functions, calls = {}, []
     for fill, threads in (("any", 1), ("highest", 3), ("lowest", 2)):
         data, weights = _operands(spec, interval, bits, fill, rng)
-        exact = exact_forms(weights, interval)
+        exact = exact_forms(true_weights(weights, spec.odd), interval)
         assert exact
         for form in exact:
             known = replace(spec, winograd=(form,), input_range=interval)
