@@ -1,9 +1,9 @@
 """The program file: a shared library with its manifest behind it, readable without executing anything.
 
     offset 0        the ELF shared library, `elf_size` bytes
-    elf_size        the manifest, UTF-8 JSON, `manifest_size` bytes
+    elf_size        the manifest, UTF-8 JSON as a zlib stream (RFC 1950), `manifest_size` bytes
     end − 96        the footer: magic (8), format version (u32), zero (u32), elf_size, manifest_size (u64),
-                    SHA-256 of the library (32), SHA-256 of the manifest (32); integers little-endian
+                    SHA-256 of the library (32), SHA-256 of the zlib stream (32); integers little-endian
 
 The dynamic linker ignores bytes behind the sections, so the file is loaded as it is. A reader checks, in
 this order: the magic, the format version, the sizes, both hashes. Only then is anything in the file
@@ -18,6 +18,7 @@ import os
 import shutil
 import struct
 import tempfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from typing import Any
 
 from aqd_deploy.errors import ProgramError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _MAGIC = b"AQDPROG\x00"
 _FOOTER = struct.Struct("<8sIIQQ32s32s")
 _RECOMPILE = "aqd-deploy compile MODEL.onnx -o PROGRAM.so"
@@ -44,18 +45,19 @@ class Container:
 def append_manifest(library: Path, manifest: dict[str, Any]) -> None:
     """Append `manifest` and the footer to the shared library at `library`."""
     text = json.dumps(manifest, ensure_ascii=False, separators=(",", ":")).encode()
+    packed = zlib.compress(text, level=9)
     body = library.read_bytes()
     footer = _FOOTER.pack(
         _MAGIC,
         FORMAT_VERSION,
         0,
         len(body),
-        len(text),
+        len(packed),
         hashlib.sha256(body).digest(),
-        hashlib.sha256(text).digest(),
+        hashlib.sha256(packed).digest(),
     )
     with library.open("ab") as file:
-        file.write(text + footer)
+        file.write(packed + footer)
 
 
 def read_container(path: str | os.PathLike[str]) -> Container:
@@ -92,12 +94,12 @@ def read_container(path: str | os.PathLike[str]) -> Container:
         )
     if elf_size + manifest_size + _FOOTER.size != len(data):
         raise _damaged(path, f"{len(data)} bytes instead of {elf_size + manifest_size + _FOOTER.size}")
-    text = data[elf_size : elf_size + manifest_size]
+    packed = data[elf_size : elf_size + manifest_size]
     if hashlib.sha256(memoryview(data)[:elf_size]).digest() != elf_hash:
         raise _damaged(path, "a library whose SHA-256 differs from the recorded one")
-    if hashlib.sha256(text).digest() != manifest_hash:
+    if hashlib.sha256(packed).digest() != manifest_hash:
         raise _damaged(path, "a manifest whose SHA-256 differs from the recorded one")
-    return Container(path, json.loads(text), elf_size, len(data))
+    return Container(path, json.loads(zlib.decompress(packed)), elf_size, len(data))
 
 
 def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
