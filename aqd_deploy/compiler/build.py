@@ -95,16 +95,12 @@ def compile_model(
     choices = load_tuned(tuned, device)
     program = _program_section(plan, int_model, device, threads, source)
     manifest = {**_model_manifest(int_model), "program": program}
-
-    def describe(built: BuiltModule) -> bytes:
-        program["weights"] = weight_summary(built)
-        program["layers"] = [asdict(layer) for layer in built.layers]
-        program["memory"] = memory_summary(built)
-        program["tuning"] = tuning_summary(built, choices)
-        return json.dumps(manifest, ensure_ascii=False, separators=(",", ":")).encode()
-
     with stages.timed("kernels"):
-        built = relax_module.build_relax(plan, Isa(device.kernels), threads, choices, describe)
+        built = relax_module.build_relax(plan, Isa(device.kernels), threads, choices)
+    program["weights"] = weight_summary(built)
+    program["layers"] = [asdict(layer) for layer in built.layers]
+    program["memory"] = memory_summary(built)
+    program["tuning"] = tuning_summary(built, choices)
     tvm_target = tvm.target.Target({**device.tvm(), "opt-level": _LLVM_LEVEL})
     with stages.timed("relax"):
         lowered = lower.lower_relax(built.module, tvm_target)

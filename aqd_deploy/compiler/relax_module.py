@@ -1,8 +1,9 @@
-"""Plan → Relax module: `main(image, *prepared)`, `prepare()` and `manifest()` over calls of TIR kernels.
+"""Plan → Relax module: `main(image, *prepared)` and `prepare()` over calls of TIR kernels.
 
-`prepare` expands every weight's bit stream into the layout its kernel reads; the program keeps the result
-for all runs. Equal kernels are one function, equal constants one constant, and convolutions that share a
-weight and a layout share one stream and one expanded tensor.
+`prepare` expands every weight's bit stream into the layout its kernel reads, and the frames that hold the
+constants of epilogues; the program keeps the result for all runs. Equal kernels are one function, equal
+constants one tensor, and convolutions that share a weight and a layout share one stream and one expanded
+tensor.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from tvm import relax
 
 from aqd_deploy.compiler import movement
 from aqd_deploy.compiler.borders import store_borders
+from aqd_deploy.compiler.constants import ConstantPool
 from aqd_deploy.compiler.memory import MemoryPlan, plan_memory
 from aqd_deploy.compiler.plan import (
     Concat,
@@ -35,6 +37,7 @@ from aqd_deploy.errors import ShapeError
 from aqd_deploy.kernels.border_store import stores_borders
 from aqd_deploy.kernels.conv import Kernel, Layout, conv2d
 from aqd_deploy.kernels.emit import SCRATCH
+from aqd_deploy.kernels.expand import expand_func
 from aqd_deploy.kernels.isa import Isa
 from aqd_deploy.kernels.spec import StoreStream
 from aqd_deploy.kernels.unpack import unpack_func
@@ -80,15 +83,13 @@ class BuiltModule:
     scratch_bytes: int = 0
 
 
-def build_relax(
-    plan: Plan, isa: Isa, threads: int, tuned: Tuned, manifest: Callable[[BuiltModule], bytes]
-) -> BuiltModule:
-    """The Relax module of `plan` for `isa`; `manifest` writes what the function `manifest` returns.
+def build_relax(plan: Plan, isa: Isa, threads: int, tuned: Tuned) -> BuiltModule:
+    """The Relax module of `plan` for `isa`.
 
     Kernels are those of `tuned`, and the cost model's where it has none or one that is no choice any more
     (`BuiltModule.stale_choices` counts these).
     """
-    return _Builder(plan, isa, threads, tuned).build(manifest)
+    return _Builder(plan, isa, threads, tuned).build()
 
 
 def kernel_threads(plan: Plan, op: Operation, threads: int) -> int:
@@ -109,7 +110,8 @@ class _Builder:
         self.block = relax.BlockBuilder()
         self.functions: dict[Hashable, Any] = {}
         self.kernels: dict[Hashable, tuple[Kernel, str]] = {}
-        self.constants: dict[Hashable, Any] = {}
+        self.pools: dict[str, ConstantPool] = {}
+        self.constants: dict[tuple[str, int, tuple[int, ...]], Any] = {}
         self.prepared: dict[Hashable, tuple[Any, EncodedWeight, Layout]] = {}
         self.stale_choices = 0
         # Only a chosen kernel says whether it can store network outputs.
@@ -118,17 +120,22 @@ class _Builder:
         self.result = BuiltModule(None, self.memory)
         self.values: dict[str, Any] = {}
 
-    def build(self, manifest: Callable[[BuiltModule], bytes]) -> BuiltModule:
+    def build(self) -> BuiltModule:
         keys = [self._prepare_operation(op) for op in self.plan.operations]
         self.result.stale_choices = self.stale_choices
         self._emit_main(keys)
         self._emit_prepare()
-        self._emit_bytes("manifest", manifest(self.result))
         self.result.module = self.block.finalize()
         return self.result
 
     def _prepare_operation(self, op: Operation) -> Hashable:
-        """Choose a convolution's kernel and register its weights; returns the key of the expanded tensor."""
+        """Choose a convolution's kernel and register its weights and constants; returns the key of the
+        expanded weights.
+        """
+        if isinstance(op, Conv | Pointwise):
+            for operand in op.operands:
+                if not isinstance(operand, str):
+                    self._constant(operand)
         if not isinstance(op, Conv):
             self.result.layers.append(_movement_layer(op, self.plan))
             return None
@@ -199,7 +206,8 @@ class _Builder:
             relax.Var(name, relax.TensorType(plan.tensors[name].nchw, plan.tensors[name].dtype))
             for name in plan.inputs
         ]
-        parameters = images + [variable for variable, _, _ in self.prepared.values()]
+        weights = [variable for variable, _, _ in self.prepared.values()]
+        parameters = [*images, *weights, *self.constants.values()]
         with block.function("main", parameters, {"num_input": len(images)}):
             self.values.update(zip(map(border, plan.inputs), images, strict=True))
             arena = block.emit(
@@ -252,10 +260,14 @@ class _Builder:
         return self.values[operand] if isinstance(operand, str) else self._constant(operand)
 
     def _constant(self, array: np.ndarray) -> Any:
-        """A Relax constant of exactly the dtype of `array` (without it, int64 silently becomes int32)."""
-        key = (array.dtype.str, array.shape, array.tobytes())
+        """The parameter of `main` that holds the values of `array`, int32 or int64."""
+        dtype = str(array.dtype)
+        if dtype not in self.pools:
+            self.pools[dtype] = ConstantPool(dtype)
+        key = (dtype, self.pools[dtype].add(array), array.shape)
         if key not in self.constants:
-            self.constants[key] = relax.const(array, str(array.dtype))
+            tensor = relax.TensorType(array.shape, dtype)
+            self.constants[key] = relax.Var(f"constant{len(self.constants)}", tensor)
         return self.constants[key]
 
     def _function(self, key: Hashable, make: Callable[[], Any], label: str) -> Any:
@@ -267,28 +279,43 @@ class _Builder:
         return self.functions[key]
 
     def _emit_prepare(self) -> None:
+        """`prepare`: what `main` takes behind its images, in the order of its parameters."""
         block = self.block
         with block.function("prepare", []):
-            with block.dataflow():
-                tensors = []
-                for variable, weight, layout in self.prepared.values():
-                    arguments = [self._constant(weight.stream)]
-                    tensors.append(
-                        block.emit(relax.call_tir(self._unpack(weight, layout), arguments, variable.ty))
-                    )
-                result = block.emit_output(relax.Tuple(tensors))
-            block.emit_func_output(result)
+            tensors = []
+            for variable, weight, layout in self.prepared.values():
+                arguments = [_stored(weight.stream)]
+                call = relax.call_tir(self._unpack(weight, layout), arguments, variable.ty)
+                tensors.append(block.emit(call))
+            storages = {dtype: self._emit_pool(pool) for dtype, pool in self.pools.items()}
+            for dtype, start, shape in self.constants:
+                offset = start * np.dtype(dtype).itemsize
+                view = relax.op.memory.alloc_tensor(storages[dtype], offset, relax.ShapeExpr(shape), dtype)
+                tensors.append(block.emit(view))
+            block.emit_func_output(relax.Tuple(tensors))
+
+    def _emit_pool(self, pool: ConstantPool) -> Any:
+        """The storage that holds the values of `pool`."""
+        frames, dtype = pool.frames(), str(pool.dtype)
+        size = relax.ShapeExpr([pool.size * pool.dtype.itemsize])
+        storage = self.block.emit(relax.op.memory.alloc_storage(size, 0, "global", "uint8"))
+        values = relax.op.memory.alloc_tensor(storage, 0, relax.ShapeExpr([pool.size]), dtype)
+        # Where no frame has a plane there still is an array to pass.
+        planes = frames.planes if frames.planes.size else np.zeros(1, np.uint64)
+        recipe = (frames.bases.size, planes.size, dtype)
+        function = self._function(("expand", recipe), lambda: expand_func(*recipe), "expand")
+        arguments = [_stored(array) for array in (frames.bases, frames.widths, planes)]
+        self.block.emit(relax.Call(function, [*arguments, self.block.emit(values)]))
+        return storage
 
     def _unpack(self, weight: EncodedWeight, layout: Layout) -> Any:
         recipe = (weight.shape, weight.bits, weight.offset, weight.step, layout)
         return self._function(("unpack", recipe), lambda: unpack_func(*recipe), "unpack")
 
-    def _emit_bytes(self, name: str, text: bytes) -> None:
-        with self.block.function(name, []):
-            with self.block.dataflow():
-                value = relax.const(np.frombuffer(text, np.uint8), "uint8")
-                result = self.block.emit_output(value)
-            self.block.emit_func_output(result)
+
+def _stored(array: np.ndarray) -> Any:
+    """A Relax constant of exactly the dtype of `array` (without it, int64 silently becomes int32)."""
+    return relax.const(array, str(array.dtype))
 
 
 def _movement_layer(op: movement.Movement, plan: Plan) -> Layer:

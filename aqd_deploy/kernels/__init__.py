@@ -1,7 +1,8 @@
 """Integer kernels as TIR functions, one family a file.
 
-`conv.conv2d` is the entry for convolutions, `pointwise` holds everything around them, `unpack` expands stored
-weights when a program is loaded. `spec` is the contract with the compiler.
+`conv.conv2d` is the entry for convolutions, `pointwise` holds everything around them. When a program is
+loaded, `unpack` expands stored weights, and `expand` the constants of epilogues, which are stored as
+`frames`. `spec` is the contract with the compiler.
 
 Convolution families; the one with the least estimated time is the default:
 

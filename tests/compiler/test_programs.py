@@ -12,7 +12,7 @@ from small_models import ModelWriter, random_image, reference, runnable_targets,
 
 from aqd_deploy.compiler import compile_model
 from aqd_deploy.errors import ProgramError, ShapeError, TargetError, UnsupportedModelError
-from aqd_deploy.runtime import Program, backend, read_manifest
+from aqd_deploy.runtime import Program, read_manifest
 from aqd_deploy.runtime.container import append_manifest, read_container
 from aqd_deploy.runtime.program import check_runnable
 from aqd_deploy.targets import Cpu
@@ -121,15 +121,6 @@ def test_manifest(tiny_program):
         "codegen",
         "link",
     }
-
-
-def test_the_module_itself_returns_the_manifest(tiny_program):
-    report, _ = tiny_program
-    text = bytes(np.from_dlpack(backend.load_vm(report.path)["manifest"]()))
-    inner = json.loads(text)
-    outer = read_manifest(report.path)
-    for key in ("target", "inputs", "outputs", "weights", "layers", "sha256"):
-        assert inner["program"][key] == outer["program"][key]
 
 
 def test_weights_take_their_bits_and_a_shared_one_is_stored_once(tmp_path):
