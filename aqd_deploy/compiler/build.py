@@ -138,7 +138,7 @@ def weight_summary(built: BuiltModule) -> dict[str, Any]:
         entry = by_bits.setdefault(str(weight.bits), {"tensors": 0, "weights": 0, "bytes": 0})
         entry["tensors"] += 1
         entry["weights"] += int(weight.shape[0] * weight.shape[1] * weight.shape[2] * weight.shape[3])
-        entry["bytes"] += weight.stream.nbytes
+        entry["bytes"] += weight.nbytes
     return {"by_bits": dict(sorted(by_bits.items())), "expanded_bytes": built.expanded_bytes}
 
 

@@ -37,8 +37,9 @@ from aqd_deploy.errors import ShapeError
 from aqd_deploy.kernels.border_store import stores_borders
 from aqd_deploy.kernels.conv import Kernel, Layout, conv2d
 from aqd_deploy.kernels.emit import SCRATCH
-from aqd_deploy.kernels.expand import expand_func
+from aqd_deploy.kernels.expand import expand_func, expand_rice_func
 from aqd_deploy.kernels.isa import Isa
+from aqd_deploy.kernels.rice import RiceCodes
 from aqd_deploy.kernels.spec import StoreStream
 from aqd_deploy.kernels.unpack import unpack_func
 from aqd_deploy.tuning.lookup import Tuned
@@ -112,6 +113,7 @@ class _Builder:
         self.kernels: dict[Hashable, tuple[Kernel, str]] = {}
         self.pools: dict[str, ConstantPool] = {}
         self.constants: dict[tuple[str, int, tuple[int, ...]], Any] = {}
+        self.stored: dict[Hashable, Any] = {}
         self.prepared: dict[Hashable, tuple[Any, EncodedWeight, Layout]] = {}
         self.stale_choices = 0
         # Only a chosen kernel says whether it can store network outputs.
@@ -210,11 +212,7 @@ class _Builder:
         parameters = [*images, *weights, *self.constants.values()]
         with block.function("main", parameters, {"num_input": len(images)}):
             self.values.update(zip(map(border, plan.inputs), images, strict=True))
-            arena = block.emit(
-                relax.op.memory.alloc_storage(
-                    relax.ShapeExpr([self.memory.arena_bytes]), 0, "global", "uint8"
-                )
-            )
+            arena = self._storage(self.memory.arena_bytes)
             for op, key in zip(plan.operations, keys, strict=True):
                 self._emit_operation(op, key, arena)
             block.emit_func_output(relax.Tuple([self.values[border(name)] for name in plan.outputs]))
@@ -270,6 +268,13 @@ class _Builder:
             self.constants[key] = relax.Var(f"constant{len(self.constants)}", tensor)
         return self.constants[key]
 
+    def _stored(self, array: np.ndarray) -> Any:
+        """A Relax constant of exactly the dtype of `array` (without it, int64 silently becomes int32)."""
+        key = (array.dtype.str, array.shape, array.tobytes())
+        if key not in self.stored:
+            self.stored[key] = relax.const(array, str(array.dtype))
+        return self.stored[key]
+
     def _function(self, key: Hashable, make: Callable[[], Any], label: str) -> Any:
         if key not in self.functions:
             function = make()
@@ -284,9 +289,10 @@ class _Builder:
         with block.function("prepare", []):
             tensors = []
             for variable, weight, layout in self.prepared.values():
-                arguments = [_stored(weight.stream)]
-                call = relax.call_tir(self._unpack(weight, layout), arguments, variable.ty)
-                tensors.append(block.emit(call))
+                bits = weight.bits if weight.rice is None else 8
+                blob = self._stored(weight.stream) if weight.rice is None else self._emit_codes(weight.rice)
+                unpack = self._unpack(weight, bits, layout)
+                tensors.append(block.emit(relax.call_tir(unpack, [blob], variable.ty)))
             storages = {dtype: self._emit_pool(pool) for dtype, pool in self.pools.items()}
             for dtype, start, shape in self.constants:
                 offset = start * np.dtype(dtype).itemsize
@@ -294,28 +300,39 @@ class _Builder:
                 tensors.append(block.emit(view))
             block.emit_func_output(relax.Tuple(tensors))
 
+    def _emit_codes(self, stored: RiceCodes) -> Any:
+        """The codes, uint8 [count], in memory that goes back for `main` to take as its arena."""
+        size = max(stored.count, self.memory.arena_bytes)
+        storage = self._storage(size)
+        codes = relax.op.memory.alloc_tensor(storage, 0, relax.ShapeExpr([stored.count]), "uint8")
+        recipe = (stored.count, stored.words.size, stored.centre, stored.shift)
+        function = self._function(("rice", recipe), lambda: expand_rice_func(*recipe), "expand")
+        result = self.block.emit(codes)
+        self.block.emit(
+            relax.Call(function, [self._stored(stored.words), self._stored(stored.starts), result])
+        )
+        return result
+
+    def _storage(self, size: int) -> Any:
+        """Memory of `size` bytes."""
+        return self.block.emit(relax.op.memory.alloc_storage(relax.ShapeExpr([size]), 0, "global", "uint8"))
+
     def _emit_pool(self, pool: ConstantPool) -> Any:
         """The storage that holds the values of `pool`."""
         frames, dtype = pool.frames(), str(pool.dtype)
-        size = relax.ShapeExpr([pool.size * pool.dtype.itemsize])
-        storage = self.block.emit(relax.op.memory.alloc_storage(size, 0, "global", "uint8"))
+        storage = self._storage(pool.size * pool.dtype.itemsize)
         values = relax.op.memory.alloc_tensor(storage, 0, relax.ShapeExpr([pool.size]), dtype)
         # Where no frame has a plane there still is an array to pass.
         planes = frames.planes if frames.planes.size else np.zeros(1, np.uint64)
         recipe = (frames.bases.size, planes.size, dtype)
         function = self._function(("expand", recipe), lambda: expand_func(*recipe), "expand")
-        arguments = [_stored(array) for array in (frames.bases, frames.widths, planes)]
+        arguments = [self._stored(array) for array in (frames.bases, frames.widths, planes)]
         self.block.emit(relax.Call(function, [*arguments, self.block.emit(values)]))
         return storage
 
-    def _unpack(self, weight: EncodedWeight, layout: Layout) -> Any:
-        recipe = (weight.shape, weight.bits, weight.offset, weight.step, layout)
+    def _unpack(self, weight: EncodedWeight, bits: int, layout: Layout) -> Any:
+        recipe = (weight.shape, bits, weight.offset, weight.step, layout)
         return self._function(("unpack", recipe), lambda: unpack_func(*recipe), "unpack")
-
-
-def _stored(array: np.ndarray) -> Any:
-    """A Relax constant of exactly the dtype of `array` (without it, int64 silently becomes int32)."""
-    return relax.const(array, str(array.dtype))
 
 
 def _movement_layer(op: movement.Movement, plan: Plan) -> Layer:

@@ -3,6 +3,9 @@
 A tensor of integers q is stored as codes: q = offset + step·code, with step the greatest common divisor of
 the differences. AQD's odd grid (−3 −1 1 3) so takes 2 bits, an 8-bit tensor 8. The first code lies in the
 lowest bits of the first byte; the kernels' `prepare` expands the stream once, when the program is loaded.
+
+Trained 8-bit weights crowd around zero: where Rice codes (`kernels.rice`) are a sixteenth smaller, the
+program holds them instead of the stream.
 """
 
 from __future__ import annotations
@@ -11,16 +14,31 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from aqd_deploy.kernels import rice
+from aqd_deploy.kernels.rice import RiceCodes
+
+# What the function that expands them takes in the file.
+_LEAST_SAVING = 4096
+
 
 @dataclass(frozen=True, eq=False)
 class EncodedWeight:
-    """`stream` uint8 [ceil(n·bits / 8)]; shape [O, I, kh, kw] of the n weights; q = offset + step·code."""
+    """`stream` uint8 [ceil(n·bits / 8)]; shape [O, I, kh, kw] of the n weights; q = offset + step·code.
+
+    `rice`: the codes in the form that the program holds instead, None where it holds the stream.
+    """
 
     stream: np.ndarray
     bits: int
     step: int
     offset: int
     shape: tuple[int, int, int, int]
+    rice: RiceCodes | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in the program."""
+        return self.stream.nbytes if self.rice is None else self.rice.nbytes
 
 
 def encode(weight: np.ndarray) -> EncodedWeight:
@@ -34,7 +52,19 @@ def encode(weight: np.ndarray) -> EncodedWeight:
     planes = (codes[:, None] >> np.arange(bits, dtype=np.uint8)) & 1
     stream = np.packbits(planes.reshape(-1), bitorder="little")
     out_channels, in_channels, kh, kw = weight.shape
-    return EncodedWeight(stream, bits, step, offset, (out_channels, in_channels, kh, kw))
+    return EncodedWeight(
+        stream, bits, step, offset, (out_channels, in_channels, kh, kw), _rice(codes, stream.nbytes)
+    )
+
+
+def _rice(codes: np.ndarray, stream_bytes: int) -> RiceCodes | None:
+    """Rice codes where they are worth it; none of them is shorter than the least shift and a bit."""
+    least = len(codes) * (min(rice.SHIFTS) + 1) // 8
+    if stream_bytes - least < _LEAST_SAVING:
+        return None
+    stored = rice.encode(codes)
+    saved = stream_bytes - stored.nbytes
+    return stored if saved >= max(_LEAST_SAVING, stream_bytes // 16) else None
 
 
 def decode(encoded: EncodedWeight) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Expands frames of bit planes into integers, once, when a program is loaded."""
+"""Expands frames of bit planes and Rice codes into integers, once, when a program is loaded."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from tvm import tirx
 
 from aqd_deploy.kernels.emit import Emitter, const, convert, load
 from aqd_deploy.kernels.frames import FRAME
+from aqd_deploy.kernels.rice import CHUNK
 
 
 def expand_func(frames: int, planes: int, dtype: str) -> Any:
@@ -36,4 +37,37 @@ def expand_func(frames: int, planes: int, dtype: str) -> Any:
                 em.store(value, 0, load(value, const(0)) + scaled)
             em.store(values, frame * FRAME + lane, tirx.reinterpret(dtype, load(value, const(0))))
         em.store(first, 0, load(first, const(0)) + width)
+    return em.finish()
+
+
+def expand_rice_func(count: int, words: int, centre: int, shift: int) -> Any:
+    """PrimFunc (words uint32 [words], starts int32 [⌈count / 4096⌉]) -> codes uint8 [count], as
+    `rice.decode`.
+    """
+    em = Emitter()
+    chunks = -(-count // CHUNK)
+    stored = em.parameter("words", (words,), "uint32")
+    starts = em.parameter("starts", (chunks,), "int32")
+    codes = em.parameter("codes", (count,), "uint8")
+    with em.loop("chunk", chunks, "parallel") as chunk:
+        position = em.alloc("position", "int32", 1, scope="local")
+        em.store(position, 0, load(starts, chunk))
+        left = em.bind("left", tirx.Min(const(CHUNK), const(count) - chunk * CHUNK))
+        with em.loop("i", left) as i:
+            bit = em.bind("bit", load(position, const(0)))
+            word = em.bind("word", bit // 32)
+            low, high = (convert(load(stored, word + step), "uint64") for step in (0, 1))
+            both = low + tirx.shift_left(high, const(32, "uint64"))
+            aligned = tirx.shift_right(both, convert(bit % 32, "uint64"))
+            window = em.bind("window", convert(aligned, "uint32"))
+            # The lowest zero and the ones below it are the bits that an increment changes.
+            changed = tirx.bitwise_xor(window, window + const(1, "uint32"))
+            ones = em.bind("ones", convert(tirx.popcount(changed), "int32") - 1)
+            rest = convert(tirx.shift_right(window, convert(ones + 1, "uint32")), "int32")
+            lower = tirx.bitwise_and(rest, const((1 << shift) - 1))
+            folded = em.bind("folded", ones * (1 << shift) + lower)
+            sign = const(0) - tirx.bitwise_and(folded, const(1))
+            distance = tirx.bitwise_xor(tirx.shift_right(folded, const(1)), sign)
+            em.store(codes, chunk * CHUNK + i, convert(distance + centre, "uint8"))
+            em.store(position, 0, bit + ones + (1 + shift))
     return em.finish()

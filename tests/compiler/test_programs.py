@@ -264,3 +264,24 @@ def test_a_failed_compilation_leaves_nothing(tmp_path):
     with pytest.raises(ProgramError, match=r"must end in \.so; got .*p\.bin; valid: p\.so"):
         compile_model(tiny_network(), tmp_path / "p.bin", target="x86-64-v2")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("signed_bits", [8, 7])
+def test_weights_in_rice_codes(signed_bits, tmp_path):
+    """Two layers of crowded weights: their codes are expanded before they are unpacked."""
+    w = ModelWriter()
+    rng = np.random.default_rng(signed_bits)
+    limit = (1 << (signed_bits - 1)) - 1
+    x = w.image("image", 16, 6, 5)
+    for channels, kernel in ((96, 5), (64, 3)):
+        noise = np.round(rng.normal(0, limit / 5, (channels, 16 if kernel == 5 else 96, kernel, kernel)))
+        weight = w.constant(np.clip(noise, -limit - 1, limit).astype(np.int8))
+        x = w.conv(x, weight, pads=[1, 1, 1, 1])
+        if kernel == 5:
+            x = w.requantize(w.relu(x), channels)
+    w.output(x)
+    model = w.model()
+    report = compile_model(model, tmp_path / "p.so", target="x86-64-v2")
+    (entry,) = report.manifest["program"]["weights"]["by_bits"].values()
+    assert entry["bytes"] < entry["weights"] * signed_bits / 8 * 15 / 16
+    assert_same(model, Program.load(tmp_path / "p.so"))
