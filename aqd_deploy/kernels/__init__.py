@@ -33,4 +33,4 @@ what two tiles share is computed from the inputs twice.
 
 # Raised whenever a choice of a family comes to mean another function: tuning records of other versions are
 # ignored.
-KERNEL_VERSION = 1
+KERNEL_VERSION = 2
