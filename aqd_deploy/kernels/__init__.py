@@ -7,8 +7,8 @@ loaded, `unpack` expands stored weights, and `expand` the constants of epilogues
 Convolution families; the one with the least estimated time is the default:
 
 - depthwise (`conv_depthwise`): one channel a group; vectors of channels, 16-bit sums where they are proven.
-- winograd (`conv_winograd`): exact minimal filtering where the transforms fit 8 or 16 bits; `winograd_lines` has
-  the transforms, `winograd_forms` the proofs.
+- winograd (`conv_winograd`): exact minimal filtering where the transforms fit 8 or 16 bits; `winograd_lines`
+  has the transforms, `winograd_forms` the proofs.
 - blocked (`conv_blocked`): register tiles of pixels × output channels; `blocking` chooses the tiles, `strip`
   makes the padded copy of input rows, `windows` the sums that odd weights need.
 - few (`conv_few`): up to eight output channels; dot products along the input channels.

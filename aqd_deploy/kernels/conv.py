@@ -83,13 +83,19 @@ class Family:
 
     `applies(spec, isa)` says why it can be used, "" where it cannot; `choices(spec, isa, threads)` lists what
     it can be built with, each with the cycles that its cost model estimates, the best first;
-    `build(spec, epilogue, isa, threads, choice)` makes the function and its layout.
+    `build(spec, epilogue, isa, threads, choice)` makes the function and its layout. `reason` says why a
+    choice was possible where that is not what `applies` says.
     """
 
     name: str
     applies: Callable[[ConvSpec, Isa], str]
     choices: Callable[[ConvSpec, Isa, int], list[tuple[float, Choice]]]
     build: Callable[[ConvSpec, Epilogue, Isa, int, Choice], tuple[Any, Layout]]
+    reason: Callable[[ConvSpec, Isa, Choice], str] | None = None
+
+    def why(self, spec: ConvSpec, isa: Isa, choice: Choice) -> str:
+        """Why a kernel could be built with `choice`, in a phrase."""
+        return self.reason(spec, isa, choice) if self.reason else self.applies(spec, isa)
 
 
 def conv2d(
@@ -111,7 +117,7 @@ def conv2d(
         raise ShapeError("no kernel is built this way", received=str(chosen), valid=valid)
     family = next(family for family in FAMILIES if family.name == chosen.family)
     func, layout = family.build(spec, epilogue, isa, threads, chosen)
-    return Kernel(func, layout, f"{family.name}_{isa.value}", family.applies(spec, isa), chosen)
+    return Kernel(func, layout, f"{family.name}_{isa.value}", family.why(spec, isa, chosen), chosen)
 
 
 def conv_choices(spec: ConvSpec, isa: Isa, threads: int) -> list[Choice]:
@@ -179,12 +185,14 @@ def _build_blocked(
 
 
 def _winograd_applies(spec: ConvSpec, isa: Isa) -> str:
-    forms = winograd_forms(spec, isa)
-    if not forms:
-        return ""
-    name, dots = next(iter(forms.items()))
-    saving = f"{FORMS[name].saving:.3g} times fewer products"
-    return f"exact in {8 * dots.weight_bytes} bits for these ranges: {saving}"
+    return ", ".join(f"{form} is exact" for form in winograd_forms(spec, isa))
+
+
+def _winograd_reason(spec: ConvSpec, isa: Isa, choice: Choice) -> str:
+    form = WinogradPlan.from_parameters(dict(choice.parameters)).form
+    bits = 8 * winograd_forms(spec, isa)[form].weight_bytes
+    saving = f"{FORMS[form].saving:.3g} times fewer products"
+    return f"{form}, exact in {bits} bits for these ranges: {saving}"
 
 
 def _winograd_choices(spec: ConvSpec, isa: Isa, threads: int) -> list[tuple[float, Choice]]:
@@ -248,7 +256,7 @@ FAMILIES = (
             depthwise_layout(spec, isa),
         ),
     ),
-    Family("winograd", _winograd_applies, _winograd_choices, _build_winograd),
+    Family("winograd", _winograd_applies, _winograd_choices, _build_winograd, _winograd_reason),
     Family(
         "few",
         _few_applies,

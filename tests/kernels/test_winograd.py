@@ -256,3 +256,14 @@ def test_epilogues_see_every_pixel_and_level_once():
         outputs = [np.full(e.shape, 99, e.dtype) for e in expected]
         for got, want in zip(call(module[name], [data, packed, *params], outputs), expected, strict=True):
             np.testing.assert_array_equal(got, want)
+
+
+def test_a_kernel_says_which_form_it_takes_and_why():
+    spec = ConvSpec(40, 40, 64, 64, **SAME, winograd=("f4x4_wide", "f2x2"), input_range=(0, 15))
+    for form, words in (
+        ("f4x4_wide", "f4x4_wide, exact in 16 bits for these ranges: 4 times fewer products"),
+        ("f2x2", "f2x2, exact in 8 bits for these ranges: 2.25 times fewer products"),
+    ):
+        alone = replace(spec, winograd=(form,))
+        choice = next(c for c in conv_choices(alone, Isa.VNNI, 1) if c.family == "winograd")
+        assert conv2d(spec, Epilogue(), Isa.VNNI, 1, choice).why == words
