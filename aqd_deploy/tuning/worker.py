@@ -21,8 +21,11 @@ import tvm
 from aqd_deploy.compiler.build import link
 from aqd_deploy.kernels.choice import Choice
 from aqd_deploy.kernels.conv import conv2d
+from aqd_deploy.kernels.dots import WIDE
 from aqd_deploy.kernels.emit import PASS_CONFIG
 from aqd_deploy.kernels.isa import Isa
+from aqd_deploy.kernels.winograd_forms import FORMS
+from aqd_deploy.kernels.winograd_plan import WinogradPlan
 from aqd_deploy.tuning.operands import Operands
 from aqd_deploy.tuning.reference import output_buffers
 from aqd_deploy.tuning.tasks import Task
@@ -84,6 +87,8 @@ def build_candidate(module: Any, target: Any) -> str:
 def check_instructions(isa: Isa, choice: Choice, assembly: str) -> None:
     """Raises InstructionError where `assembly` has no dot product that the kernel was written for."""
     wanted = _INSTRUCTIONS.get(isa)
+    if choice.family == "winograd" and FORMS[WinogradPlan.from_parameters(dict(choice.parameters)).form].wide:
+        wanted = WIDE[isa].product.value
     if wanted and choice.family in _DOT_FAMILIES and not re.search(wanted, assembly):
         raise InstructionError(f"its code has no {wanted.replace('|', ' nor ')}")
 

@@ -12,6 +12,7 @@ from aqd_deploy.kernels.choice import Choice
 from aqd_deploy.kernels.conv import conv_choices
 from aqd_deploy.kernels.isa import Isa
 from aqd_deploy.kernels.spec import AddBias, ConvSpec, Epilogue, StoreStream
+from aqd_deploy.kernels.winograd_plan import WinogradPlan
 from aqd_deploy.targets import get
 from aqd_deploy.tuning import worker
 from aqd_deploy.tuning.operands import Operands, random_weights
@@ -70,5 +71,9 @@ def test_a_kernel_without_its_instructions_is_told():
         worker.check_instructions(Isa.VNNI, blocked, "vpmaddwd %zmm0, %zmm1, %zmm2")
     with pytest.raises(worker.InstructionError):
         worker.check_instructions(Isa.AVX2, blocked, "vpmulld")
+    wide = Choice.of("winograd", **WinogradPlan("f4x4_wide", 6, 4, 24, 1).parameters())
+    worker.check_instructions(Isa.VNNI, wide, "vpdpwssd %zmm0, %zmm1, %zmm2")
+    with pytest.raises(worker.InstructionError, match="vpdpwssd"):
+        worker.check_instructions(Isa.VNNI, wide, "vpdpbusd %zmm0, %zmm1, %zmm2")
     worker.check_instructions(Isa.PORTABLE, blocked, "pmulld")
     worker.check_instructions(Isa.VNNI, Choice("loops"), "imul")
