@@ -128,7 +128,7 @@ class _Fusion:
         return Conv(node.name, source, node.inputs[1], spec, epilogue, tuple(operands), outputs)
 
     def _winograd_forms(self, name: str, weight: np.ndarray, spec: ConvSpec) -> tuple[str, ...]:
-        key = (name, spec.input_range)
+        key = (name, spec.odd, spec.input_range)
         if key not in self.forms:
             self.forms[key] = exact_forms(true_weights(weight, spec.odd), spec.input_range)
         return self.forms[key]

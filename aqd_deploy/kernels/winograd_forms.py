@@ -162,15 +162,15 @@ def _is_exact(form: Form, weights: np.ndarray, input_range: tuple[int, int]) -> 
         return False
     interval = padded_range(input_range)
     low, high = form.sample_ranges(*interval)
-    transformed = form.weigh(weights)
     if form.wide:
         return bool(low.min() >= -(2**15) and high.max() < 2**15) and _fits_wrapped(form, weights, interval)
     shifts = form.shifts(*interval)
     if (low + shifts).min() < 0 or (high + shifts).max() > 255:
         return False
+    transformed = form.weigh(weights)
     if transformed.min(initial=0) < -128 or transformed.max(initial=0) > 127:
         return False
-    largest = int(max(-low.min(), high.max())) * 127 * weights.shape[1]
+    largest = int(max(-low.min(), high.max())) * 128 * weights.shape[1]
     growth = (
         np.abs(form.vertical.gather_matrix).sum(1).max() * np.abs(form.horizontal.gather_matrix).sum(1).max()
     )
