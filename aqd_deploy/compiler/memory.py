@@ -7,7 +7,8 @@ Rules:
 2. A tensor is alive from the operation that writes it (for a stack: its first map) to the last that reads it;
    an operation's inputs and outputs are alive together.
 3. Tensors are placed the largest first, each at the lowest offset that no tensor alive with it uses.
-4. Network inputs and outputs belong to the caller; each has memory of its own.
+4. A skip-add that writes over its operand (`in_place`) has its output there.
+5. Network inputs and outputs belong to the caller; each has memory of its own.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from aqd_deploy.compiler.plan import (
     border,
     operation_inputs,
     operation_outputs,
+    written_over,
 )
 
 # What kernels expect of the address of every tensor.
@@ -67,6 +69,9 @@ class Block:
 def plan_memory(plan: Plan) -> tuple[Plan, MemoryPlan]:
     """The memory of `plan`, whose operations are in order, and the plan without the copies of rule 1."""
     plan, views = _without_copies(plan)
+    for op in plan.operations:
+        for name, operand in written_over(op).items():
+            views[name] = views.get(operand, (operand, 0))
     outside = {border(name) for name in (*plan.inputs, *plan.outputs)}
     blocks = _blocks(plan, views, outside)
     placed = place(blocks)

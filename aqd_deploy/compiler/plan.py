@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from aqd_deploy.kernels.spec import ConvSpec, Epilogue
+from aqd_deploy.kernels.spec import ConvSpec, Epilogue, StoreInPlace
 
 
 @dataclass(frozen=True)
@@ -172,6 +172,15 @@ def operation_outputs(operation: Operation) -> list[str]:
     if isinstance(operation, Conv | Pointwise | Unstack | ToChannelsFirst):
         return list(operation.outputs)
     return [operation.output]
+
+
+def written_over(operation: Operation) -> dict[str, str]:
+    """Of the outputs that lie in the bytes of an input (`StoreInPlace`), which input that is."""
+    if not isinstance(operation, Conv):
+        return {}
+    pairs = zip(operation.outputs, operation.epilogue.stores, strict=False)
+    added = [operand for operand in operation.operands if isinstance(operand, str)]
+    return {name: added[0] for name, store in pairs if isinstance(store, StoreInPlace)}
 
 
 @dataclass

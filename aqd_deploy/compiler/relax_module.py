@@ -19,11 +19,11 @@ from tvm import relax
 from aqd_deploy.compiler import movement
 from aqd_deploy.compiler.borders import store_borders
 from aqd_deploy.compiler.constants import ConstantPool
+from aqd_deploy.compiler.in_place import add_in_place
 from aqd_deploy.compiler.memory import MemoryPlan, plan_memory
 from aqd_deploy.compiler.plan import (
     Concat,
     Conv,
-    Operand,
     Operation,
     Plan,
     Pointwise,
@@ -31,16 +31,16 @@ from aqd_deploy.compiler.plan import (
     border,
     operation_inputs,
     operation_outputs,
+    written_over,
 )
 from aqd_deploy.compiler.weights import EncodedWeight, encode
 from aqd_deploy.errors import ShapeError
-from aqd_deploy.kernels.border_store import stores_borders
 from aqd_deploy.kernels.conv import Kernel, Layout, conv2d
 from aqd_deploy.kernels.emit import SCRATCH
 from aqd_deploy.kernels.expand import expand_func, expand_rice_func
 from aqd_deploy.kernels.isa import Isa
 from aqd_deploy.kernels.rice import RiceCodes
-from aqd_deploy.kernels.spec import StoreStream
+from aqd_deploy.kernels.spec import Epilogue, StoreStream
 from aqd_deploy.kernels.unpack import unpack_func
 from aqd_deploy.tuning.lookup import Tuned
 
@@ -116,8 +116,9 @@ class _Builder:
         self.stored: dict[Hashable, Any] = {}
         self.prepared: dict[Hashable, tuple[Any, EncodedWeight, Layout]] = {}
         self.stale_choices = 0
-        # Only a chosen kernel says whether it can store network outputs.
+        # Only a chosen kernel says whether it can store network outputs, or write over what it reads.
         self.plan = store_borders(plan, lambda op: self._kernel(op)[0].stores_borders)
+        self.plan = add_in_place(self.plan, lambda op: self._kernel(op)[0].writes_once)
         self.plan, self.memory = plan_memory(self.plan)
         self.result = BuiltModule(None, self.memory)
         self.values: dict[str, Any] = {}
@@ -171,8 +172,8 @@ class _Builder:
     def _kernel(self, op: Conv) -> tuple[Kernel, str]:
         """The kernel, and where its choice comes from as in `Layer.tuned`."""
         key = (op.spec, op.epilogue)
-        if key not in self.kernels and stores_borders(op.epilogue):
-            streams = replace(op.epilogue, stores=(StoreStream(),))
+        streams = _plain_streams(op.epilogue)
+        if key not in self.kernels and streams != op.epilogue:
             kernel, origin = self._kernel(replace(op, epilogue=streams))
             choice = kernel.choice
             self.kernels[key] = conv2d(op.spec, op.epilogue, self.isa, self._workers(op), choice), origin
@@ -235,12 +236,17 @@ class _Builder:
             sources = op.inputs if isinstance(op, Concat | Stack) else (op.input,)
             arguments = [self._value(name, arena) for name in sources]
         if isinstance(op, Conv | Pointwise):
-            arguments += [self._operand(v) for v in op.operands]
-        results = [self._allocate(name, arena) for name in operation_outputs(op)]
+            arguments += [
+                self._value(v, arena) if isinstance(v, str) else self._constant(v) for v in op.operands
+            ]
+        over = written_over(op)
+        results = [self._allocate(name, arena) for name in operation_outputs(op) if name not in over]
         self.block.emit(relax.Call(function, [*arguments, *results]))
 
     def _value(self, name: str, arena: Any) -> Any:
-        """The tensor `name`; a stack whose maps were written in place is new here."""
+        """The tensor `name`; new here is a stack whose maps were written in place, or what was written over
+        another tensor.
+        """
         return self.values[name] if name in self.values else self._allocate(name, arena)
 
     def _allocate(self, name: str, arena: Any) -> Any:
@@ -253,9 +259,6 @@ class _Builder:
             value = relax.op.builtin.alloc_tensor(relax.ShapeExpr(info.nchw), info.dtype, 0)
         self.values[name] = self.block.emit(value)
         return self.values[name]
-
-    def _operand(self, operand: Operand) -> Any:
-        return self.values[operand] if isinstance(operand, str) else self._constant(operand)
 
     def _constant(self, array: np.ndarray) -> Any:
         """The parameter of `main` that holds the values of `array`, int32 or int64."""
@@ -333,6 +336,12 @@ class _Builder:
     def _unpack(self, weight: EncodedWeight, bits: int, layout: Layout) -> Any:
         recipe = (weight.shape, bits, weight.offset, weight.step, layout)
         return self._function(("unpack", recipe), lambda: unpack_func(*recipe), "unpack")
+
+
+def _plain_streams(epilogue: Epilogue) -> Epilogue:
+    """`epilogue`, whose streams go where the tuner has them: to outputs of their own."""
+    stores = (StoreStream() if isinstance(store, StoreStream) else store for store in epilogue.stores)
+    return replace(epilogue, stores=tuple(stores))
 
 
 def _movement_layer(op: movement.Movement, plan: Plan) -> Layer:

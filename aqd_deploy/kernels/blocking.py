@@ -53,6 +53,11 @@ class Blocking:
     def pixels(self) -> int:
         return self.tile[0] * self.tile[1]
 
+    def writes_once(self, spec: ConvSpec, group_blocks: int) -> bool:
+        """Whether no tile is shifted back over another, for `group_blocks` vectors of channels a group."""
+        even = self.rows * self.strips == spec.out_height and self.rows % self.tile[0] == 0
+        return even and spec.out_width % self.tile[1] == 0 and group_blocks % self.blocks == 0
+
     def parameters(self) -> dict[str, int]:
         """The fields as numbers, by name (`kernels.choice.Choice`)."""
         return {

@@ -47,6 +47,8 @@ class Kernel:
     `prim_func` has no global symbol. Its parameters: data uint8 or int8 [H, W, I]; weights int8
     `packed_shape`; step parameters, store parameters and outputs [OH, OW, O] as in `spec.Epilogue`. Outputs
     must not alias inputs. `name` is the family with its instruction set, `why` the reason for it.
+    `writes_once`: no output value is computed twice, so the same choice can be built with a
+    `spec.StoreInPlace`.
     """
 
     prim_func: Any
@@ -54,6 +56,7 @@ class Kernel:
     name: str
     why: str
     choice: Choice
+    writes_once: bool
 
     @property
     def packed_shape(self) -> tuple[int, ...]:
@@ -84,7 +87,7 @@ class Family:
     `applies(spec, isa)` says why it can be used, "" where it cannot; `choices(spec, isa, threads)` lists what
     it can be built with, each with the cycles that its cost model estimates, the best first;
     `build(spec, epilogue, isa, threads, choice)` makes the function and its layout. `reason` says why a
-    choice was possible where that is not what `applies` says.
+    choice was possible where that is not what `applies` says; `writes_once` as in `Kernel`.
     """
 
     name: str
@@ -92,6 +95,7 @@ class Family:
     choices: Callable[[ConvSpec, Isa, int], list[tuple[float, Choice]]]
     build: Callable[[ConvSpec, Epilogue, Isa, int, Choice], tuple[Any, Layout]]
     reason: Callable[[ConvSpec, Isa, Choice], str] | None = None
+    writes_once: Callable[[ConvSpec, Isa, Choice], bool] = lambda _spec, _isa, _choice: False
 
     def why(self, spec: ConvSpec, isa: Isa, choice: Choice) -> str:
         """Why a kernel could be built with `choice`, in a phrase."""
@@ -117,7 +121,14 @@ def conv2d(
         raise ShapeError("no kernel is built this way", received=str(chosen), valid=valid)
     family = next(family for family in FAMILIES if family.name == chosen.family)
     func, layout = family.build(spec, epilogue, isa, threads, chosen)
-    return Kernel(func, layout, f"{family.name}_{isa.value}", family.why(spec, isa, chosen), chosen)
+    return Kernel(
+        func,
+        layout,
+        f"{family.name}_{isa.value}",
+        family.why(spec, isa, chosen),
+        chosen,
+        family.writes_once(spec, isa, chosen),
+    )
 
 
 def conv_choices(spec: ConvSpec, isa: Isa, threads: int) -> list[Choice]:
@@ -184,6 +195,12 @@ def _build_blocked(
     return write(spec, epilogue, dots, threads, plan), blocked_layout(spec, dots)
 
 
+def _blocked_writes_once(spec: ConvSpec, isa: Isa, choice: Choice) -> bool:
+    blocks = blocked_layout(spec, dots_for(spec, isa)).blocks // spec.group
+    plan = Blocking.from_parameters(dict(choice.parameters))
+    return not spec.levels and plan.writes_once(spec, blocks)
+
+
 def _winograd_applies(spec: ConvSpec, isa: Isa) -> str:
     return ", ".join(f"{form} is exact" for form in winograd_forms(spec, isa))
 
@@ -208,6 +225,11 @@ def _build_winograd(
     plan = WinogradPlan.from_parameters(dict(choice.parameters))
     dots = winograd_forms(spec, isa)[plan.form]
     return conv_winograd(spec, epilogue, dots, threads, plan), winograd_layout(spec, dots, plan)
+
+
+def _winograd_writes_once(spec: ConvSpec, _isa: Isa, choice: Choice) -> bool:
+    form = FORMS[WinogradPlan.from_parameters(dict(choice.parameters)).form]
+    return all(m.out_height % form.rows == 0 and m.out_width % form.columns == 0 for m in spec.maps)
 
 
 def _grouped_applies(spec: ConvSpec, isa: Isa) -> str:
@@ -256,7 +278,14 @@ FAMILIES = (
             depthwise_layout(spec, isa),
         ),
     ),
-    Family("winograd", _winograd_applies, _winograd_choices, _build_winograd, _winograd_reason),
+    Family(
+        "winograd",
+        _winograd_applies,
+        _winograd_choices,
+        _build_winograd,
+        _winograd_reason,
+        _winograd_writes_once,
+    ),
     Family(
         "few",
         _few_applies,
@@ -266,7 +295,7 @@ FAMILIES = (
             few_layout(spec),
         ),
     ),
-    Family("blocked", _blocked_applies, _blocked_choices, _build_blocked),
+    Family("blocked", _blocked_applies, _blocked_choices, _build_blocked, writes_once=_blocked_writes_once),
     Family("grouped", _grouped_applies, _grouped_choices, _build_grouped),
     Family(
         "loops",

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 from tvm import tirx
@@ -162,6 +163,7 @@ class MapConv:
 
     def tile(self, y: Expr, x: Expr, block: Expr, first: Expr, start: Buffer | None, values: Buffer) -> None:
         """One register tile: the reduction over input channels from `first` on, and its epilogue."""
+        self._prefetch_streams(y, x, block)
         self._reduce(self.strip.at_channel(first), y, x, block, start, values)
         self._finish_tile(y, x, block, values)
 
@@ -339,6 +341,12 @@ class MapConv:
             sample = em.bind("s", dots.sample(strip.samples, sample_base + offset + k * dots.dot))
             for acc, weight in zip(row, weights, strict=True):
                 yield acc, sample, weight
+
+    def _prefetch_streams(self, y: Expr, x: Expr, block: Expr) -> None:
+        """Asks for the skip-add operands of a tile, which arrive while it is reduced."""
+        plan, lanes = self.plan, self.dots.lanes
+        for py, px, b in product(range(plan.tile[0]), range(plan.tile[1]), range(plan.blocks)):
+            self.bound.prefetch(self.em, self._place(y + py, x + px), (block + b) * lanes)
 
     def _finish_tile(self, y: Expr, x: Expr, block: Expr, values: Buffer) -> None:
         """Epilogue of every value of the tile; channels that do not fill a vector go one by one."""

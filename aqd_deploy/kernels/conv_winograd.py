@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 from tvm import tirx
@@ -86,7 +87,6 @@ class _WinogradConv:
         full = dots.lanes * dots.dot
         self.lanes = full if spec.in_channels % full == 0 else CHANNELS
         self.tiles = TileList(spec, self.form)
-        self.count = min(plan.group, self.tiles.total)
         self.em = Emitter()
         self.data = self.em.parameter(
             "data",
@@ -111,17 +111,23 @@ class _WinogradConv:
         groups = -(-self.tiles.total // plan.group)
         items = self.layout.items
         share = -(-items // plan.parts)
-        sets = plan.group // plan.tiles
         with em.loop("task", groups * plan.parts, kind) as task:
             part = em.bind("part", task % plan.parts)
-            first = em.bind(
-                "first", tirx.Min(task // plan.parts * plan.group, const(self.tiles.total - self.count))
+            first = em.bind("first", task // plan.parts * plan.group)
+            # The last group may be smaller; its sets are whole, and what they hold too much is not stored.
+            even = self.tiles.total % plan.group == 0
+            count = const(plan.group) if even else tirx.Min(const(plan.group), self.tiles.total - first)
+            count = em.bind("count", count)
+            sets = (
+                const(plan.group // plan.tiles)
+                if even
+                else em.bind("sets", (count + (plan.tiles - 1)) // plan.tiles)
             )
             tables = self.tiles.tables(em)
             samples = em.alloc("samples", self.dtype, positions * plan.group * self.spec.in_channels)
-            sums = em.alloc("window_sums", "int32", self.count * self.outputs) if self.form.halved else None
+            sums = em.alloc("window_sums", "int32", plan.group * self.outputs) if self.form.halved else None
             patch = em.alloc("patch", self.dtype, self.high * self.wide * self.spec.in_channels)
-            with em.loop("t", self.count) as t:
+            with em.loop("t", count) as t:
                 self._spread(self.tiles.at(em, first + t, tables), t, samples, sums, patch)
             products = em.alloc("products", "int32", positions * plan.group * plan.blocks * lanes)
             values = em.alloc("tile", "int32", self.outputs * lanes)
@@ -129,14 +135,18 @@ class _WinogradConv:
                 self.columns = em.alloc("columns", "int32", self.across * self.form.rows * lanes)
             size = (self.form.rows, self.form.columns)
             self.border_tile = BorderTile(em, self.borders, self.spec, size, lanes, values)
-            count = share if plan.parts == 1 else tirx.Min(const(share), items - part * share)
-            with em.loop("item", count) as offset:
+            of_part = share if plan.parts == 1 else tirx.Min(const(share), items - part * share)
+            with em.loop("item", of_part) as offset:
                 item = em.bind("item", part * share + offset)
                 with em.loop("position", positions) as position, em.loop("set", sets) as s:
                     self._multiply(item * positions + position, position, s, samples, products)
                 with em.loop("set", sets) as s, em.loop("j", plan.tiles) as j:
                     t = em.bind("t", s * plan.tiles + j)
-                    with em.when(t < self.count) if self.count < plan.group else em.always():
+                    with em.always() if even else em.when(t < count):
+                        if self.bound.streams:
+                            self._prefetch_streams(
+                                self.tiles.at(em, first + t + 1, tables), item * plan.blocks
+                            )
                         tile = self.tiles.at(em, first + t, tables)
                         at = em.bind("at", s * positions * plan.tiles + j)
                         self._gather(tile, t, at, item * plan.blocks, products, sums, values)
@@ -289,6 +299,11 @@ class _WinogradConv:
                 at = ((row + j) * plan.blocks + b) * lanes
                 em.store(products, at, load(acc, const(0), lanes), lanes)
 
+    def _prefetch_streams(self, tile: Tile, block: Expr) -> None:
+        """Asks for what the epilogue will read for a tile."""
+        for y, x, b in product(range(self.form.rows), range(self.form.columns), range(self.plan.blocks)):
+            self.bound.prefetch(self.em, self._place(tile, y, x), (block + b) * self.dots.lanes)
+
     def _gather(
         self,
         tile: Tile,
@@ -303,14 +318,14 @@ class _WinogradConv:
         em, plan, form, lanes = self.em, self.plan, self.form, self.dots.lanes
         with em.loop("b", plan.blocks) as b:
 
-            def product(i: int, j: int) -> Any:
+            def at_position(i: int, j: int) -> Any:
                 position = i * self.across + j
                 index = ((at + position * plan.tiles) * plan.blocks + b) * lanes
                 value = em.bind("m", load(products, index, lanes))
                 return Wrapping(value, lanes) if form.wide else value
 
             columns = [
-                self._bound(form.vertical.gather([product(i, j) for i in range(self.down)]))
+                self._bound(form.vertical.gather([at_position(i, j) for i in range(self.down)]))
                 for j in range(self.across)
             ]
             if self.columns is not None:

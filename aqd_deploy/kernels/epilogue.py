@@ -20,6 +20,7 @@ from aqd_deploy.kernels.spec import (
     SkipAdd,
     Step,
     Store,
+    StoreInPlace,
     StoreRequantize,
     StoreStream,
     StoreThreshold,
@@ -72,6 +73,17 @@ class BoundEpilogue:
         position = em.bind("at", place.pixel * self.channels + channel)
         for store, params, output in zip(self.epilogue.stores, self.store_params, self.outputs, strict=True):
             em.store(output, position, self._stored(em, store, params, value, at), lanes)
+
+    @property
+    def streams(self) -> list[Buffer]:
+        """The other operands of skip-adds, without those read upsampled: few bytes, many times."""
+        steps = zip(self.epilogue.steps, self.step_params, strict=True)
+        return [params[0] for step, params in steps if isinstance(step, SkipAdd) and step.upsample == 1]
+
+    def prefetch(self, em: Emitter, place: Place, channel: Expr) -> None:
+        """Asks for what skip-adds read of the pixel at `place` from `channel` on: `streams`."""
+        for stream in self.streams:
+            em.prefetch(stream, place.pixel * self.channels + channel, level=1)
 
     def stepped(self, em: Emitter, value: Expr, place: Place, channel: Expr, lanes: int) -> Expr:
         """The value after the steps; arguments as of `emit`."""
@@ -149,8 +161,12 @@ def bind_epilogue(
     for store in epilogue.stores:
         bound.store_params.append(_store_parameters(em, store, rows))
     for store in epilogue.stores:
-        dtype = "int32" if isinstance(store, StoreStream) else store.dtype
-        bound.outputs.append(em.parameter("out", (height, width, channels), dtype))
+        if isinstance(store, StoreInPlace):
+            (operand,) = bound.streams
+            bound.outputs.append(operand)
+        else:
+            dtype = "int32" if isinstance(store, StoreStream) else store.dtype
+            bound.outputs.append(em.parameter("out", (height, width, channels), dtype))
     return bound
 
 

@@ -148,6 +148,13 @@ class StoreStream:
 
 
 @dataclass(frozen=True)
+class StoreInPlace(StoreStream):
+    """Store v as int32 over the `other` operand of the epilogue's only skip-add, which has `upsample` 1; no
+    parameters, and no output of its own. For kernels that write each value once (`conv.Kernel.writes_once`).
+    """
+
+
+@dataclass(frozen=True)
 class StoreRequantize:
     """Store clip((v·c + B) >> d, lo, hi); parameters: c int32 [C], B int64 [C], d int32 [C], or those of
     `scaling`.
