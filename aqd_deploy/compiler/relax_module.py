@@ -24,6 +24,7 @@ from aqd_deploy.compiler.memory import MemoryPlan, plan_memory
 from aqd_deploy.compiler.plan import (
     Concat,
     Conv,
+    Operand,
     Operation,
     Plan,
     Pointwise,
@@ -259,6 +260,9 @@ class _Builder:
             value = relax.op.builtin.alloc_tensor(relax.ShapeExpr(info.nchw), info.dtype, 0)
         self.values[name] = self.block.emit(value)
         return self.values[name]
+
+    def _operand(self, operand: Operand, arena: Any) -> Any:
+        return self._value(operand, arena) if isinstance(operand, str) else self._constant(operand)
 
     def _constant(self, array: np.ndarray) -> Any:
         """The parameter of `main` that holds the values of `array`, int32 or int64."""

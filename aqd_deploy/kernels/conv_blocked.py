@@ -343,7 +343,7 @@ class MapConv:
                 yield acc, sample, weight
 
     def _prefetch_streams(self, y: Expr, x: Expr, block: Expr) -> None:
-        """Asks for the skip-add operands of a tile, which arrive while it is reduced."""
+        """Asks for the streams of a tile, which arrive while it is reduced."""
         plan, lanes = self.plan, self.dots.lanes
         for py, px, b in product(range(plan.tile[0]), range(plan.tile[1]), range(plan.blocks)):
             self.bound.prefetch(self.em, self._place(y + py, x + px), (block + b) * lanes)

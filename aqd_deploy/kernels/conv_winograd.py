@@ -116,13 +116,10 @@ class _WinogradConv:
             first = em.bind("first", task // plan.parts * plan.group)
             # The last group may be smaller; its sets are whole, and what they hold too much is not stored.
             even = self.tiles.total % plan.group == 0
-            count = const(plan.group) if even else tirx.Min(const(plan.group), self.tiles.total - first)
-            count = em.bind("count", count)
-            sets = (
-                const(plan.group // plan.tiles)
-                if even
-                else em.bind("sets", (count + (plan.tiles - 1)) // plan.tiles)
-            )
+            count, sets = const(plan.group), const(plan.group // plan.tiles)
+            if not even:
+                count = em.bind("count", tirx.Min(const(plan.group), self.tiles.total - first))
+                sets = em.bind("sets", (count + (plan.tiles - 1)) // plan.tiles)
             tables = self.tiles.tables(em)
             samples = em.alloc("samples", self.dtype, positions * plan.group * self.spec.in_channels)
             sums = em.alloc("window_sums", "int32", plan.group * self.outputs) if self.form.halved else None
@@ -300,7 +297,7 @@ class _WinogradConv:
                 em.store(products, at, load(acc, const(0), lanes), lanes)
 
     def _prefetch_streams(self, tile: Tile, block: Expr) -> None:
-        """Asks for what the epilogue will read for a tile."""
+        """Asks for the streams at a tile."""
         for y, x, b in product(range(self.form.rows), range(self.form.columns), range(self.plan.blocks)):
             self.bound.prefetch(self.em, self._place(tile, y, x), (block + b) * self.dots.lanes)
 

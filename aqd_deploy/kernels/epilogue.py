@@ -75,13 +75,19 @@ class BoundEpilogue:
             em.store(output, position, self._stored(em, store, params, value, at), lanes)
 
     @property
-    def streams(self) -> list[Buffer]:
+    def added(self) -> list[Buffer]:
         """The other operands of skip-adds, without those read upsampled: few bytes, many times."""
         steps = zip(self.epilogue.steps, self.step_params, strict=True)
         return [params[0] for step, params in steps if isinstance(step, SkipAdd) and step.upsample == 1]
 
+    @property
+    def streams(self) -> list[Buffer]:
+        """What is read or written as int32 at the place of the result."""
+        stores = zip(self.epilogue.stores, self.outputs, strict=True)
+        return self.added + [output for store, output in stores if type(store) is StoreStream]
+
     def prefetch(self, em: Emitter, place: Place, channel: Expr) -> None:
-        """Asks for what skip-adds read of the pixel at `place` from `channel` on: `streams`."""
+        """Asks for `streams` at the pixel of `place` from `channel` on."""
         for stream in self.streams:
             em.prefetch(stream, place.pixel * self.channels + channel, level=1)
 
@@ -162,7 +168,7 @@ def bind_epilogue(
         bound.store_params.append(_store_parameters(em, store, rows))
     for store in epilogue.stores:
         if isinstance(store, StoreInPlace):
-            (operand,) = bound.streams
+            (operand,) = bound.added
             bound.outputs.append(operand)
         else:
             dtype = "int32" if isinstance(store, StoreStream) else store.dtype
