@@ -130,6 +130,14 @@ class BorderTile:
                 value = load(self.staged, self._staged(lane, py, px))
                 self._store_one(out, m, (at[0] + py, at[1] + px), channel + lane, value)
 
+    def prefetch(self, level: Expr, at: tuple[Expr, Expr], channel: Expr) -> None:
+        """Asks for the rows that `store` will write."""
+        em = self.em
+        for m, out in self._maps(level):
+            first = em.bind("first", (channel * m.out_height + at[0]) * m.out_width + at[1])
+            with em.loop("lane", self.lanes) as lane, em.loop("py", self.rows) as py:
+                em.prefetch(out, first + (lane * m.out_height + py) * m.out_width, level=1)
+
     def _transpose(self, values: list[Expr]) -> None:
         """Stages `values` and brings them in the order of `_staged`, in squares of `lanes` outputs.
 

@@ -314,6 +314,8 @@ class _WinogradConv:
         """Products of one tile → convolution results → epilogue; `at` is the tile's first product."""
         em, plan, form, lanes = self.em, self.plan, self.form, self.dots.lanes
         with em.loop("b", plan.blocks) as b:
+            if self.borders:
+                self.border_tile.prefetch(self._level(tile), (tile.y, tile.x), (block + b) * lanes)
 
             def at_position(i: int, j: int) -> Any:
                 position = i * self.across + j
