@@ -24,6 +24,8 @@ from aqd_deploy.kernels.strip import needs_strip
 # What the kept rows may take of a second-level cache of 1 MiB.
 KEPT_BYTES = 704 * 1024
 LANES = 16
+# How many pixels before they are stored streams are asked for.
+AHEAD = 4
 
 
 def conv_pooled(spec: ConvSpec, epilogue: Epilogue, dots: Dots, threads: int, blocking: Blocking) -> Any:
@@ -58,6 +60,7 @@ def conv_pooled(spec: ConvSpec, epilogue: Epilogue, dots: Dots, threads: int, bl
             place = pooled.at(first + y, x)
 
             def body(c: Expr, lanes: int, place: Place = place) -> None:
+                pooled.prefetch(em, replace(place, pixel=place.pixel + AHEAD), c)
                 value = em.bind("v", strip.highest(pool, place, c, lanes))
                 pooled.emit(em, value, place, c, lanes)
 
