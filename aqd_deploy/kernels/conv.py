@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from aqd_deploy.errors import ShapeError
@@ -114,12 +115,12 @@ def conv2d(
     _check(spec)
     choices = conv_choices(spec, isa, threads)
     if epilogue.pool is not None:
-        choices = [entry for entry in choices if entry.family == "blocked"]
+        choices = tuple(entry for entry in choices if entry.family == "blocked")
     chosen = choice or choices[0]
     if chosen not in choices:
         valid = "; ".join(str(c) for c in choices[:3])
         raise ShapeError("no kernel is built this way", received=str(chosen), valid=valid)
-    family = next(family for family in FAMILIES if family.name == chosen.family)
+    family = _family(chosen)
     func, layout = family.build(spec, epilogue, isa, threads, chosen)
     return Kernel(
         func,
@@ -127,19 +128,31 @@ def conv2d(
         f"{family.name}_{isa.value}",
         family.why(spec, isa, chosen),
         chosen,
-        family.writes_once(spec, isa, chosen),
+        writes_once(spec, isa, chosen),
     )
 
 
-def conv_choices(spec: ConvSpec, isa: Isa, threads: int) -> list[Choice]:
-    """Every way to build `spec`, by estimated time: the first is the default."""
+def writes_once(spec: ConvSpec, isa: Isa, choice: Choice) -> bool:
+    """As `Kernel.writes_once` of the kernel that `choice` makes."""
+    return _family(choice).writes_once(spec, isa, choice)
+
+
+def _family(choice: Choice) -> Family:
+    return next(family for family in FAMILIES if family.name == choice.family)
+
+
+@lru_cache(maxsize=16)
+def conv_choices(spec: ConvSpec, isa: Isa, threads: int) -> tuple[Choice, ...]:
+    """Every way to build `spec`, by estimated time: the first is the default. Remembered, since a kernel and
+    its variants with other stores ask for the same.
+    """
     estimates = [
         estimate
         for family in FAMILIES
         if family.applies(spec, isa)
         for estimate in family.choices(spec, isa, threads)
     ]
-    return [choice for _, choice in sorted(estimates, key=lambda estimate: estimate[0])]
+    return tuple(choice for _, choice in sorted(estimates, key=lambda estimate: estimate[0]))
 
 
 def _check(spec: ConvSpec) -> None:

@@ -9,7 +9,7 @@ of the best choice so far: those that differ in at most two parameters.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from aqd_deploy.kernels.choice import Choice
 
@@ -24,7 +24,7 @@ _DEEPEST = 400
 class Space:
     """The choices of one task. `choices` come as `conv_choices` lists them, the default first."""
 
-    def __init__(self, choices: list[Choice]) -> None:
+    def __init__(self, choices: Sequence[Choice]) -> None:
         self.choices = choices
         self.tried: set[Choice] = set()
         self._known = set(choices)
@@ -75,7 +75,7 @@ def distance(first: Choice, second: Choice) -> int:
     return sum(a != b for a, b in zip(first.parameters, second.parameters, strict=True))
 
 
-def _exploration(choices: list[Choice]) -> list[Choice]:
+def _exploration(choices: Sequence[Choice]) -> list[Choice]:
     """The choices of all kinds, merged."""
     kinds: dict[tuple[str, int], list[Choice]] = {}
     for choice in choices:

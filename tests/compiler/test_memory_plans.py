@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_models import ModelWriter, tiny_network
 
+from aqd_deploy.compiler.in_place import add_in_place
 from aqd_deploy.compiler.memory import ALIGNMENT, Block, most_alive, place, plan_memory
 from aqd_deploy.compiler.plan import Stack, Unstack, operation_inputs, operation_outputs
 from aqd_deploy.compiler.planning import plan_model
@@ -74,13 +75,18 @@ def test_nothing_is_overwritten_before_its_last_reader(writer):
     check_contents(writer.model())
 
 
-def test_nothing_is_overwritten_in_a_residual_network():
-    check_contents(tiny_network())
+@pytest.mark.parametrize("in_place", [False, True])
+def test_nothing_is_overwritten_in_a_residual_network(in_place):
+    plan = plan_model(tiny_network())
+    check_plan(add_in_place(plan, lambda op: in_place))
 
 
 def check_contents(model) -> None:
+    check_plan(plan_model(model))
+
+
+def check_plan(original) -> None:
     """Goes through the operations with the name of the tensor that each byte of the arena holds."""
-    original = plan_model(model)
     parts = {op.output: set(op.inputs) for op in copies(original) if isinstance(op, Stack)}
     plan, memory = plan_memory(original)
     holds: dict[int, str] = {}
