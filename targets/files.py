@@ -105,7 +105,7 @@ def read_tables(folders: tuple[Path, ...]) -> Tables:
     for name, path, read in _files(folders):
         found.paths[name] = path
         try:
-            raw[name] = _checked(name, path, read())
+            raw[name] = _checked(name, path, read)
         except TargetError as error:
             found.problems[name] = error
     for name in sorted(raw):
@@ -129,14 +129,17 @@ def _files(folders: tuple[Path, ...]) -> list[tuple[str, str, Callable[[], str]]
     return list(files.values())
 
 
-def _checked(name: str, path: str, text_of: Callable[[], str] | str) -> dict[str, Any]:
+def _checked(name: str, path: str, text_of: Callable[[], str]) -> dict[str, Any]:
     """The table in `text_of`, every key known and of its type. Raises TargetError with file and line."""
     if not _NAME.fullmatch(name) or name == "host":
         raise TargetError(
             f"{path}: a profile cannot be called {name!r}",
             valid="lower-case letters, digits, '-', '_' and '.', and not host",
         )
-    text = text_of if isinstance(text_of, str) else text_of()
+    try:
+        text = text_of()
+    except (OSError, UnicodeDecodeError) as error:
+        raise TargetError(f"{path} cannot be read", received=str(error)) from error
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
