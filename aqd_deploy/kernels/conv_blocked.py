@@ -259,13 +259,8 @@ class MapConv:
                 em.store(acc, 0, self._first(start, b), lanes)
         with em.loop("ky", layout.kernel[0]) as ky, em.loop("segment", layout.segments) as segment:
             bases = self._bases(strip, y, x, block, ky, segment)
-            rounds, rest = divmod(layout.steps, dots.sample_steps)
-            for first, count, steps in ((0, rounds, dots.sample_steps), (layout.steps - rest, rest, 1)):
-                if count == 0:
-                    continue
-                with em.loop("k", count) as k:
-                    for acc, sample, weight in self._products(strip, bases, first + k * steps, accs, steps):
-                        em.store(acc, 0, dots.accumulate(load(acc, const(0), lanes), sample, weight), lanes)
+            for acc, sample, weight in self._steps(strip, bases, 0, layout.steps, accs):
+                em.store(acc, 0, dots.accumulate(load(acc, const(0), lanes), sample, weight), lanes)
         for p, row in enumerate(accs):
             for b, acc in enumerate(row):
                 at = (p * plan.blocks + b) * lanes
@@ -293,9 +288,8 @@ class MapConv:
                     em.store(acc, 0, const(0, "int16", wide), wide)
             with runs() as (ky, segment, first, steps):
                 bases = self._bases(strip, y, x, block, ky, segment)
-                with em.loop("k", steps) as step:
-                    for acc, sample, weight in self._products(strip, bases, first + step, accs):
-                        em.store(acc, 0, dots.partial(load(acc, const(0), wide), sample, weight), wide)
+                for acc, sample, weight in self._steps(strip, bases, first, steps, accs):
+                    em.store(acc, 0, dots.partial(load(acc, const(0), wide), sample, weight), wide)
             for p, b, at in places:
                 so_far = self._first(start, b) if once else load(values, at, lanes)
                 em.store(values, at, dots.widen(so_far, load(accs[p][b], const(0), wide)), lanes)
@@ -320,6 +314,27 @@ class MapConv:
         samples = em.bind("sample_base", self._sample_base(strip, y, x, ky, segment))
         run = (ky * layout.segments + segment) * (layout.steps * self.dots.vector_bytes)
         return samples, em.bind("weight_base", block * self.block_stride + run)
+
+    def _steps(
+        self,
+        strip: Strip,
+        bases: tuple[Expr, Expr],
+        first: int | Expr,
+        count: int | Expr,
+        accs: list[list[Buffer]],
+    ) -> Iterator[tuple[Buffer, Expr, Expr]]:
+        """The products of `count` steps from `first` on, in the body of a loop: what is written for each
+        belongs there. Steps whose samples are loaded together first, then the others.
+        """
+        em, together = self.em, self.dots.sample_steps
+        rounds = count // together
+        for start, turns, steps in ((0, rounds, together), (rounds * together, count - rounds * together, 1)):
+            if isinstance(turns, int) and turns == 0:
+                continue
+            with em.loop("k", turns) as k:
+                yield from self._products(strip, bases, first + start + k * steps, accs, steps)
+            if together == 1:
+                return
 
     def _products(
         self, strip: Strip, bases: tuple[Expr, Expr], k: Expr, accs: list[list[Buffer]], steps: int = 1

@@ -286,6 +286,7 @@ class _WinogradConv:
         sample_base = em.bind("sample_base", first_tile * self.spec.in_channels)
         unrolled = 2 if layout.steps % 2 == 0 else 1
         if dots.sample_steps > 1:
+            # Whole loads, since input channels come in `CHANNELS`.
             unrolled = dots.sample_steps
         rounds = layout.steps // unrolled
         item_bytes = layout.steps * plan.blocks * vector

@@ -56,7 +56,7 @@ class Dots:
     many vector registers accumulators, weights and one activation may fill; an accumulator or a weight vector
     takes `width` of them. `partial_steps`: steps that may be accumulated in 16 bits (0: accumulate in 32 bits
     at once); `weight_bytes`: the size of a weight in memory; `sample_steps`: neighbouring steps whose samples
-    are loaded as one register, from which a product takes its own. The costs choose blocks: `product_cycles`
+    are loaded as one register, from which each product takes its own. The costs choose blocks: `product_cycles`
     of the vector ports for one dot product, and the micro-operations issued for one product, one weight
     vector and one sample.
     """
@@ -329,11 +329,12 @@ _SMLAL = replace(
     isa=Isa.NEON,
     product=Product.SMLAL,
     dot=2,
-    spare_registers=2,
+    spare_registers=3,
     product_cycles=2.0,
     product_uops=2,
-    sample_uops=2,
-    sample_steps=1,
+    # Every step takes its word out of the register.
+    sample_uops=9,
+    sample_steps=8,
 )
 # Exact for operands of any range.
 DOTS = {
