@@ -81,6 +81,9 @@ _KERNELS = (
     ("avxvnni", {"avx_vnni", "avx2"}),
     ("avx512", {"avx512f", "avx512bw", "avx512vl"}),
     ("avx2", {"avx2"}),
+    ("dotprod", {"asimd", "asimddp"}),
+    ("neon", {"asimd"}),
+    ("neon32", {"neon"}),
 )
 
 
@@ -122,8 +125,8 @@ class Target:
 
     @property
     def kernels(self) -> str:
-        """The instruction set of the kernels that the features allow: `vnni`, `avxvnni`, `avx512`, `avx2` or
-        `portable` (`kernels.isa.Isa`).
+        """The instruction set of the kernels that the features allow, a value of `kernels.isa.Isa`;
+        `portable` where they allow no other.
         """
         have = set(self.features)
         return next((name for name, needed in _KERNELS if needed <= have), "portable")
