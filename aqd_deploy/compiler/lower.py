@@ -46,6 +46,8 @@ def complete_target(device: Target) -> Target:
         )
     names = codegen.llvm_get_cpu_features(tvm.target.Target(device.tvm()))
     features = {LLVM_TO_CPUINFO[name] for name in names if name in LLVM_TO_CPUINFO}
+    if "neon" in names:
+        features.add("neon" if device.architecture == "armv7" else "asimd")
     return replace(device, features=tuple(sorted(features | set(device.features))))
 
 
