@@ -19,9 +19,9 @@ from aqd_deploy.bundle.elf import required_versions
 from aqd_deploy.bundle.readme import readme_text
 from aqd_deploy.bundle.runner import build_runner
 from aqd_deploy.bundle.runtime_libraries import runtime_libraries
-from aqd_deploy.errors import BundleError
+from aqd_deploy.errors import BundleError, TargetError
 from aqd_deploy.runtime.container import read_container
-from aqd_deploy.targets import Target
+from aqd_deploy.targets import Target, get
 
 FORMAT_VERSION = 1
 KIND = "aqd-deploy bundle"
@@ -121,7 +121,9 @@ def _check_output(out: Path) -> None:
     if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
         raise BundleError(f"cannot write into {out.parent}", received=out, valid="a folder in a writable one")
     if out.is_symlink() or (out.exists() and not out.is_dir()):
-        raise BundleError("the output is no folder", received=out, valid="a new folder, or a bundle to replace")
+        raise BundleError(
+            "the output is no folder", received=out, valid="a new folder, or a bundle to replace"
+        )
     if out.is_dir() and any(out.iterdir()) and not _is_bundle(out):
         raise BundleError(
             "the output is a folder with something else in it",
@@ -138,7 +140,13 @@ def _is_bundle(folder: Path) -> bool:
 
 
 def _target(entry: dict[str, Any]) -> Target:
-    """The target as the program's manifest describes it: its profile need not be known here."""
+    """The profile that the program was compiled for; where it is not known here, what the manifest says."""
+    try:
+        profile = get(entry["profile"])
+    except TargetError:
+        profile = None
+    if profile is not None and profile.triple == entry["triple"]:
+        return profile
     return Target(
         name=entry["name"],
         description="the target of a program",

@@ -8,8 +8,8 @@ from importlib import resources
 from pathlib import Path
 
 from aqd_deploy.bundle.cache import cached, key_of
-from aqd_deploy.bundle.toolchain import find_toolchain
-from aqd_deploy.errors import MissingExtraError
+from aqd_deploy.compiler.toolchain import find_toolchain
+from aqd_deploy.errors import BundleError, MissingExtraError
 from aqd_deploy.targets import Target
 
 _FLAGS = (
@@ -22,7 +22,7 @@ _FLAGS = (
 def build_runner(target: Target) -> Path:
     """The runner for `target`, from the cache or compiled (seconds).
 
-    Raises MissingExtraError where there is no compiler for the target.
+    Raises MissingExtraError where there is no compiler for the target, BundleError where it fails.
     """
     toolchain = find_toolchain(target)
     sources = _sources()
@@ -31,7 +31,7 @@ def build_runner(target: Target) -> Path:
     key = key_of(
         [
             *(path.read_bytes() for path in (*sources, *headers)),
-            " ".join([*toolchain.command, *_FLAGS, target.triple]).encode(),
+            " ".join([*toolchain.command, *_FLAGS, target.architecture]).encode(),
             _version(toolchain.command),
         ]
     )
@@ -40,7 +40,10 @@ def build_runner(target: Target) -> Path:
         code = [path for path in sources if path.suffix == ".cc"]
         toolchain.compile(code, folder / "aqd-run", [*_FLAGS, "-isystem", str(include)])
 
-    return cached(f"runner-{key}", make) / "aqd-run"
+    try:
+        return cached(f"runner-{key}", make) / "aqd-run"
+    except OSError as error:
+        raise BundleError("cannot make the native runner", received=error) from error
 
 
 def _sources() -> list[Path]:

@@ -112,7 +112,10 @@ def _from_wheels(wheels: tuple[_Wheel, ...]) -> list[Path]:
                     (folder / Path(wheel.member).name).write_bytes(archive.read(wheel.member))
 
     name = "-".join(["runtime-aarch64", *(wheel.sha256[:12] for wheel in wheels)])
-    folder = cached(name, make)
+    try:
+        folder = cached(name, make)
+    except OSError as error:
+        raise BundleError("cannot keep TVM's aarch64 runtime", received=error) from error
     return [folder / Path(wheel.member).name for wheel in wheels]
 
 

@@ -56,7 +56,7 @@ void compress(std::uint32_t* state, const unsigned char* data, std::size_t block
     std::uint32_t a = state[0], b = state[1], c = state[2], d = state[3];
     std::uint32_t e = state[4], f = state[5], g = state[6], h = state[7];
     for (int i = 0; i < 64; i += 8) {
-      const auto word = [&](int j) { return kRound[i + j] + (i ? extend(w, i + j) : w[j]); };
+      const auto word = [&](int j) { return kRound[i + j] + (i < 16 ? w[i + j] : extend(w, i + j)); };
       mix(a, b, c, d, e, f, g, h, word(0));
       mix(h, a, b, c, d, e, f, g, word(1));
       mix(g, h, a, b, c, d, e, f, word(2));
