@@ -62,6 +62,10 @@ class ProgramError(AqdError):
     """A compiled program that is damaged, of another version, or for another CPU."""
 
 
+class BundleError(AqdError):
+    """A bundle that is damaged or cannot be made: no runtime for its target, something else in its folder."""
+
+
 class ImageError(AqdError):
     """An image file that cannot be used."""
 
