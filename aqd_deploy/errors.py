@@ -62,6 +62,10 @@ class ProgramError(AqdError):
     """A compiled program that is damaged, of another version, or for another CPU."""
 
 
+class DeviceError(AqdError):
+    """A device that cannot be reached, that refuses us or the program, or that was lost on the way."""
+
+
 class ImageError(AqdError):
     """An image file that cannot be used."""
 
