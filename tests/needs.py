@@ -1,4 +1,5 @@
-"""Tools that some tests need: a test with the marker is skipped where its tool is missing, and fails in CI."""
+"""Tools that some tests need: a test with the marker is skipped where its tool is missing, and fails in CI.
+"""
 
 from __future__ import annotations
 

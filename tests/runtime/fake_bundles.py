@@ -1,5 +1,5 @@
-"""A program file without code and a bundle whose `aqd-run` is a shell script: what copying, running and errors
-are tested with. The script takes what `aqd-run` takes, writes prepared outputs, and answers as it does.
+"""A program file without code and a bundle whose `aqd-run` is a shell script: what copying, running and
+errors are tested with. The script takes what `aqd-run` takes, writes prepared outputs and answers as it does.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import os
 import sys
 import threading
@@ -15,7 +16,9 @@ import psutil
 import pytest
 from fake_bundles import INPUTS, OUTPUTS, bundler, write_program
 
+from aqd_deploy.cli.main import invoke
 from aqd_deploy.errors import AqdError, DeviceError, ProgramError
+from aqd_deploy.runtime.devices import bundles
 from aqd_deploy.runtime.devices.bundles import Bundles
 from aqd_deploy.runtime.devices.ssh import SshDevice
 from aqd_deploy.runtime.devices.ssh_client import OPTIONS_VARIABLE
@@ -113,13 +116,29 @@ def test_only_what_changed_is_copied(server, open_ssh, tmp_path):
     assert len(sent) == 1, "a second run needs one connection"
 
 
+def test_verbs_take_the_device(server, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(bundles, "make_bundle", bundler())
+    program, arrays = write_program(tmp_path / "m.so"), tmp_path / "x.npz"
+    np.savez(arrays, **INPUTS)
+    assert invoke(["run", str(program), "--input", str(arrays), "--device", server.device]) == 0
+    assert capsys.readouterr().out.startswith("scores  int32  1x4x2x3\n")
+    asked = ["--device", server.device, "--rounds", "2", "--runs", "3", "--threads", "1", "--json"]
+    assert invoke(["bench", str(program), *asked]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["device"] == server.device
+    (measured,) = document["measured"]
+    assert measured["contenders"]["aqd-deploy"]["rounds_ms"] == [250.0, 250.0]
+    assert invoke(["bench", str(program), *asked[:-1], "--max-ms", "249"]) == 3
+    assert f"fake on {server.device}" in " ".join(capsys.readouterr().out.split())
+
+
 def test_a_connection_cut_while_it_runs(server, open_ssh, tmp_path):
     program = write_program(tmp_path / "m.so")
     flag = tmp_path / "started"
     device = open_ssh(f"[ -e {flag} ] || {{ touch {flag}; exec sleep 60; }}")
     cutting = threading.Thread(target=lambda: (wait_until(flag.exists), server.cut()))
     cutting.start()
-    with pytest.raises(DeviceError, match="the connection was lost.*try: the same command"):
+    with pytest.raises(DeviceError, match=r"the connection was lost.*try: the same command"):
         device.run(program, INPUTS)
     cutting.join()
     wait_until(lambda: is_clean(server))
@@ -156,7 +175,7 @@ def test_the_folder_of_a_killed_script_goes_the_next_time(server, open_ssh, tmp_
 
 def test_what_the_runner_says_is_the_error(server, open_ssh, tmp_path):
     program = write_program(tmp_path / "m.so")
-    with pytest.raises(DeviceError, match="this CPU lacks asimddp$"):
+    with pytest.raises(DeviceError, match=r"this CPU lacks asimddp$"):
         open_ssh("echo 'aqd-run: this CPU lacks asimddp' >&2; exit 1").run(program, INPUTS)
     with pytest.raises(DeviceError, match="SIGILL"):
         open_ssh("kill -ILL $$").run(program, INPUTS)

@@ -43,7 +43,9 @@ class SshDevice:
     """
 
     def __init__(self, destination: str, port: int | None = None, bundles: Bundles | None = None) -> None:
-        self.text = f"ssh:{destination}" + (f":{port}" if port else "")
+        user, at, host = destination.rpartition("@")
+        shown = f"[{host}]" if ":" in host else host
+        self.text = f"ssh:{user}{at}{shown}" + (f":{port}" if port else "")
         self._client = SshClient(destination, port)
         self._bundles = bundles or Bundles()
         self._board: _Board | None = None
