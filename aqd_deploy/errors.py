@@ -66,6 +66,10 @@ class BundleError(AqdError):
     """A bundle that is damaged or cannot be made: no runtime for its target, something else in its folder."""
 
 
+class DeviceError(AqdError):
+    """A device that cannot be reached, that refuses us or the program, or that was lost on the way."""
+
+
 class ImageError(AqdError):
     """An image file that cannot be used."""
 

@@ -1,19 +1,44 @@
-"""Skips tests whose tools are missing; where the environment variable CI is set, they fail instead."""
+"""Tools that some tests need: a test whose tool is missing is skipped, and fails where CI is set.
+
+A marker of `TOOLS` says it for a whole test; `need` says it in the middle of one.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
+from typing import NoReturn
 
 import pytest
 
+# By marker: names of the tool, any of which will do, and what installs it.
+TOOLS = {
+    "needs_qemu": (("qemu-aarch64-static", "qemu-aarch64"), "apt-get install qemu-user-static"),
+    "needs_cross": (("aarch64-linux-gnu-g++",), "apt-get install g++-aarch64-linux-gnu"),
+    "needs_sshd": (("sshd", "/usr/sbin/sshd"), "apt-get install openssh-server openssh-client"),
+}
+
+
+def find_tool(marker: str) -> str | None:
+    """The path of a marker's tool."""
+    return next((path for name in TOOLS[marker][0] if (path := shutil.which(name))), None)
+
+
+def check_tools(item: pytest.Item) -> None:
+    """Skip a test whose marker's tool is missing; with CI set, fail it."""
+    for marker, (names, install) in TOOLS.items():
+        if item.get_closest_marker(marker) is not None and find_tool(marker) is None:
+            _refuse(f"needs {names[0]}: {install}")
+
 
 def need(*tools: str) -> None:
-    """Skip the test that calls this unless every one of `tools` is on the path; fail it in CI."""
+    """Skip the test that calls this unless every one of `tools` is on the path; with CI set, fail it."""
     missing = [tool for tool in tools if shutil.which(tool) is None]
-    if not missing:
-        return
-    reason = f"not installed: {', '.join(missing)}"
+    if missing:
+        _refuse(f"not installed: {', '.join(missing)}")
+
+
+def _refuse(reason: str) -> NoReturn:
     if os.environ.get("CI"):
-        pytest.fail(reason)
+        pytest.fail(reason, pytrace=False)
     pytest.skip(reason)

@@ -26,9 +26,9 @@ def text_view(document: dict[str, Any]) -> str:
 
 
 def _head(document: dict[str, Any]) -> str:
-    machine = document["environment"]
+    where = document.get("device") or document["environment"]["cpu"]
     lines = _wrapped(
-        f"{document['name'] or document['program']} on {machine['cpu']}: {document['rounds']} interleaved "
+        f"{document['name'] or document['program']} on {where}: {document['rounds']} interleaved "
         f"rounds of {document['runs_per_round']} runs, batch 1, input {document['input']}"
     )
     lines += [f"  {form['contender']}: {form['what']}" for form in document["forms"]]

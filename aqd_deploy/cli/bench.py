@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from aqd_deploy.cli.options import existing, json_option
+from aqd_deploy.cli.options import device_option, existing, json_option
 from aqd_deploy.cli.output import print_json, print_text, progress, verb
 
 
@@ -44,6 +44,7 @@ class ThreadsType(click.ParamType):
 @click.option("--memory", is_flag=True, help="Add memory and start-up of fresh processes.")
 @click.option("--keep", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
               help="Keep the peers' models here, to use them again.  [default: nowhere]")  # fmt: skip
+@device_option
 @click.option("--max-ms", type=float, help="Gate: exit code 3 where the program's median is above.")
 @click.option("--max-ratio", "max_ratios", multiple=True, metavar="PEER=R",
               help="Gate: exit code 3 where the program takes more than R of the time of the peer's faster "
@@ -51,8 +52,8 @@ class ThreadsType(click.ParamType):
 @json_option
 def command(
     program: Path, against: str, model: Path | None, image: Path | None, threads: list[int] | None,
-    rounds: int, runs: int, layers: bool, memory: bool, keep: Path | None, max_ms: float | None,
-    max_ratios: tuple[str, ...], as_json: bool,
+    rounds: int, runs: int, layers: bool, memory: bool, keep: Path | None, device: str,
+    max_ms: float | None, max_ratios: tuple[str, ...], as_json: bool,
 ) -> None:  # fmt: skip
     """Measure a program, interleaved with other runtimes on the same network, image and number of threads.
 
@@ -63,12 +64,23 @@ def command(
 
     peers = [name.strip() for name in against.split(",") if name.strip()]
     limits = [parse_ratio(text, peers) for text in max_ratios]
-    from aqd_deploy.bench.measure import bench
+    if device.strip() == "local":
+        from aqd_deploy.bench.measure import bench
 
-    document = bench(
-        program, against=peers, model=model, threads=threads, rounds=rounds, runs=runs,
-        images=_pixels(image, program), layers=layers, memory=memory, keep=keep, progress=progress,
-    )  # fmt: skip
+        document = bench(
+            program, against=peers, model=model, threads=threads, rounds=rounds, runs=runs,
+            images=_pixels(image, program), layers=layers, memory=memory, keep=keep, progress=progress,
+        )  # fmt: skip
+    else:
+        from aqd_deploy.bench.device import bench_on_device, check_only_latency
+
+        check_only_latency(device, {
+            "--against": peers, "--model": model, "--image": image, "--layers": layers, "--memory": memory,
+            "--keep": keep,
+        })  # fmt: skip
+        document = bench_on_device(
+            program, device, threads=threads, rounds=rounds, runs=runs, progress=progress
+        )
     if as_json:
         print_json(document)
     else:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from aqd_deploy.cli.options import existing, json_option, threads_option
+from aqd_deploy.cli.options import device_option, existing, json_option, threads_option
 from aqd_deploy.cli.output import print_json, print_text, progress, verb
 
 
@@ -28,6 +28,7 @@ from aqd_deploy.cli.output import print_json, print_text, progress, verb
     show_default=True,
     help="Lowest score to draw.",
 )
+@device_option
 @threads_option
 @json_option
 def command(
@@ -36,10 +37,12 @@ def command(
     output: Path,
     score_threshold: float | None,
     draw_above: float,
+    device: str,
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Detect objects in images (files or folders) with a program (.so) or an integer ONNX file.
+    """Detect objects in images (files or folders) with a program (.so), a bundle or an integer ONNX
+    file.
 
     Draws boxes into copies of the images and writes COCO results (results.json) to the output folder.
     """
@@ -47,9 +50,9 @@ def command(
     from aqd_deploy.workflow.runners import open_runner
 
     files = image_files(images)
-    runner = open_runner(program, threads)
-    manifest = with_score_threshold(runner.manifest, score_threshold)
-    found = detect_images(runner.run, manifest, files, output, draw_above=draw_above, progress=progress)
+    with open_runner(program, threads, device) as runner:
+        manifest = with_score_threshold(runner.manifest, score_threshold)
+        found = detect_images(runner.run, manifest, files, output, draw_above=draw_above, progress=progress)
     boxes = sum(len(entry.detections) for entry in found)
     if as_json:
         print_json(

@@ -14,6 +14,10 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 threads_option = click.option(
     "--threads", type=click.IntRange(1, 256), default=None, help="Threads to use. [default: every core]"
 )
+device_option = click.option(
+    "--device", default="local", show_default=True, metavar="DEVICE",
+    help="Where it runs: local, qemu[:CPU], ssh:USER@HOST[:PORT] or rpc:HOST:PORT/KEY.",
+)  # fmt: skip
 numerics_option = click.option(
     "--numerics", type=click.Choice(NUMERICS), default="exact", show_default=True,
     help="How requantization constants are chosen.",

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from aqd_deploy.cli.options import existing, json_option, threads_option
+from aqd_deploy.cli.options import device_option, existing, json_option, threads_option
 from aqd_deploy.cli.output import print_json, print_text, verb
 from aqd_deploy.reporting.files import check_output
 
@@ -18,12 +18,15 @@ from aqd_deploy.reporting.files import check_output
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Where to write the outputs (.npz).")
 @click.option("--check", type=existing("M.int.onnx"),
               help="Run this integer ONNX too; exit code 3 if any integer differs.")  # fmt: skip
+@device_option
 @threads_option
 @json_option
 def command(
-    program: Path, source: Path, output: Path | None, check: Path | None, threads: int | None, as_json: bool
-) -> None:
-    """Run a program (.so), or an integer ONNX file by the reference, on the arrays of an .npz file.
+    program: Path, source: Path, output: Path | None, check: Path | None, device: str, threads: int | None,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Run a program (.so), a bundle (a folder), or an integer ONNX file by the reference, on the arrays of an
+    .npz file.
 
     Inputs and outputs have the names, shapes (NCHW) and dtypes of the integer ONNX.
     """
@@ -33,7 +36,8 @@ def command(
     from aqd_deploy.workflow.runners import open_runner
 
     inputs = read_arrays(source)
-    outputs = open_runner(program, threads).run(inputs)
+    with open_runner(program, threads, device) as runner:
+        outputs = runner.run(inputs)
     if output is not None:
         write_arrays(output, outputs)
     document: dict[str, Any] = {

@@ -5,27 +5,18 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from aqd_deploy.errors import ProgramError, ShapeError
+from aqd_deploy.errors import ProgramError
 from aqd_deploy.runtime import backend
 from aqd_deploy.runtime.container import Container, read_container
+from aqd_deploy.runtime.tensors import TensorInfo, checked_inputs, random_inputs
 from aqd_deploy.targets.cpu import Cpu, available_threads, read_cpu
 
 # The TVM runtime's own allocations have this alignment, and generated code relies on it.
 _ALIGNMENT = 64
-
-
-@dataclass(frozen=True)
-class TensorInfo:
-    """Name, shape (NCHW, as in the integer ONNX) and numpy dtype name of an input or output."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
 
 
 class Program:
@@ -34,8 +25,8 @@ class Program:
     def __init__(self, container: Container, threads: int | None = None) -> None:
         self.manifest: dict[str, Any] = container.manifest
         program = container.manifest["program"]
-        self.inputs = [_tensor_info(entry) for entry in program["inputs"]]
-        self.outputs = [_tensor_info(entry) for entry in program["outputs"]]
+        self.inputs = TensorInfo.from_manifest(program["inputs"])
+        self.outputs = TensorInfo.from_manifest(program["outputs"])
         self.threads = threads or program.get("threads") or available_threads()
         self._set_threads()
         started = time.perf_counter()
@@ -106,25 +97,14 @@ class Program:
 
     def random_inputs(self, seed: int = 0) -> dict[str, np.ndarray]:
         """Uniform pseudo-random values over the whole range of each input's dtype."""
-        generator = np.random.default_rng(seed)
-        return {
-            info.name: generator.integers(
-                np.iinfo(info.dtype).min, np.iinfo(info.dtype).max, info.shape, info.dtype, endpoint=True
-            )
-            for info in self.inputs
-        }
+        return random_inputs(self.inputs, seed)
 
     def _set_threads(self) -> None:
         backend.set_threads(min(self.threads, available_threads()))
 
     def _arguments(self, inputs: Mapping[str, np.ndarray]) -> list[Any]:
-        unknown = sorted(set(inputs) - {info.name for info in self.inputs})
-        if unknown:
-            raise ShapeError(
-                f"the program has no input {unknown[0]}", valid=", ".join(info.name for info in self.inputs)
-            )
         from_dlpack = backend.ffi().from_dlpack
-        return [from_dlpack(_aligned(_checked(info, inputs))) for info in self.inputs]
+        return [from_dlpack(_aligned(array)) for array in checked_inputs(self.inputs, inputs)]
 
 
 class _CallClock:
@@ -161,7 +141,7 @@ def check_runnable(container: Container, cpu: Cpu | None = None) -> None:
             f"{container.path} is for another CPU than this one",
             received=f"a program for {architecture}",
             valid=cpu.architecture,
-            next_command=recompile,
+            next_command=f"{recompile}, or the same command with --device qemu",
         )
     missing = sorted(set(program["target"]["features"]) - cpu.features)
     if missing:
@@ -170,23 +150,6 @@ def check_runnable(container: Container, cpu: Cpu | None = None) -> None:
             received=f"a program for {program['target']['name']}",
             next_command=recompile,
         )
-
-
-def _tensor_info(entry: dict[str, Any]) -> TensorInfo:
-    return TensorInfo(entry["name"], tuple(entry["shape"]), entry["dtype"])
-
-
-def _checked(info: TensorInfo, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-    if info.name not in inputs:
-        raise ShapeError(f"input {info.name} is missing", received=", ".join(inputs) or "no inputs")
-    array = np.asarray(inputs[info.name])
-    if array.shape != info.shape or array.dtype != np.dtype(info.dtype):
-        raise ShapeError(
-            f"input {info.name} does not fit the program",
-            received=f"{array.dtype} {list(array.shape)}",
-            valid=f"{info.dtype} {list(info.shape)}",
-        )
-    return array
 
 
 def _aligned(array: np.ndarray) -> np.ndarray:

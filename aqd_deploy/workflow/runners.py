@@ -1,13 +1,17 @@
-"""One face for what can run a network: a compiled program, or an ONNX file by onnxruntime."""
+"""One face for what runs a network: a compiled program, here or on a device; an ONNX file by onnxruntime."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+
+from aqd_deploy.errors import DeviceError
+from aqd_deploy.runtime.devices import Device, open_device
+from aqd_deploy.runtime.devices.bundles import program_file
 
 
 class _Runs(Protocol):
@@ -20,25 +24,60 @@ class Runner:
 
     manifest: dict[str, Any]
     network: _Runs
+    close: Callable[[], None] = lambda: None
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs by name, of the network's own dtypes, for inputs by name."""
         return self.network.run(inputs)
 
+    def __enter__(self) -> Runner:
+        return self
 
-def open_runner(path: Path, threads: int | None = None) -> Runner:
-    """The runner of a program, or of a file named .onnx (integer or QDQ) by the reference.
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
-    Raises ProgramError or ModelFileError where the file cannot be loaded.
+
+@dataclass(frozen=True)
+class _OnDevice:
+    """A program on a device."""
+
+    device: Device
+    program: Path
+    threads: int | None
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return self.device.run(self.program, inputs, self.threads)
+
+
+def open_runner(path: Path, threads: int | None = None, device: str = "local") -> Runner:
+    """The runner of a program (or bundle) on `device` (`open_device`), or of a file named .onnx (integer or
+    QDQ) by the reference. Close it, or use it in a `with` statement.
+
+    Raises ProgramError or ModelFileError where the file cannot be loaded, DeviceError where there is no such
+    device, or the file is none that it runs.
     """
     if path.suffix == ".onnx":
+        if device.strip() != "local":
+            raise DeviceError(
+                "a device runs compiled programs",
+                received=str(path),
+                next_command="aqd-deploy compile MODEL.onnx --target NAME -o PROGRAM.so",
+            )
         from aqd_deploy.integer.files import load_onnx
         from aqd_deploy.integer.reference import ReferenceRunner
         from aqd_deploy.passes.read_qdq import read_manifest
 
         model = load_onnx(path)
         return Runner(read_manifest(model), ReferenceRunner(model, threads))
-    from aqd_deploy.runtime.program import Program
+    if device.strip() == "local":
+        from aqd_deploy.runtime.program import Program
 
-    program = Program.load(path, threads)
-    return Runner(program.manifest, program)
+        program = Program.load(program_file(path), threads)
+        return Runner(program.manifest, program)
+    return _on_device(path, threads, open_device(device))
+
+
+def _on_device(path: Path, threads: int | None, device: Device) -> Runner:
+    from aqd_deploy.runtime.container import read_manifest
+
+    return Runner(read_manifest(program_file(path)), _OnDevice(device, path, threads), device.close)

@@ -1,0 +1,84 @@
+"""Latency of a program on a device, in the form of `bench.measure`'s document: no peers, layers or memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aqd_deploy.bench.contenders import OURS
+from aqd_deploy.bench.measure import BENCH_SCHEMA
+from aqd_deploy.bench.rounds import spread, statistics
+from aqd_deploy.errors import DeviceError
+from aqd_deploy.reporting.environment import environment
+from aqd_deploy.runtime.container import read_manifest
+from aqd_deploy.runtime.devices import open_device
+from aqd_deploy.runtime.devices.bundles import program_file
+
+
+def bench_on_device(
+    program: Path,
+    device: str,
+    *,
+    threads: list[int] | None = None,
+    rounds: int = 10,
+    runs: int = 3,
+    progress: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Latency of `program` on `device` (`open_device`), `runs` runs in each of `rounds` calls of the device.
+
+    `threads` are the numbers of threads to measure, by default the program's own. Returns the document of
+    `bench`, with the device's name under `device`; its `environment` is this machine's. Raises DeviceError
+    and ProgramError.
+    """
+    manifest = read_manifest(program_file(program))
+    counts = list(dict.fromkeys(threads or [manifest["program"]["threads"]]))
+    opened = open_device(device)
+    try:
+        seconds: dict[int, list[list[float]]] = {count: [] for count in counts}
+        for index in range(rounds):
+            progress(f"round {index + 1} of {rounds} on {opened.text}")
+            for count in counts:
+                seconds[count].append(opened.time(program, runs, 1, count))
+    finally:
+        opened.close()
+    return {
+        "schema": BENCH_SCHEMA,
+        "program": str(program),
+        "name": manifest.get("name"),
+        "device": opened.text,
+        "environment": environment(),
+        "input": "random",
+        "rounds": rounds,
+        "runs_per_round": runs,
+        "forms": [],
+        "notes": {},
+        "failed": [],
+        "missing": [],
+        "measured": [_measured(count, np.array(values)) for count, values in seconds.items()],
+        "memory": None,
+    }
+
+
+def check_only_latency(device: str, asked: dict[str, object]) -> None:
+    """Raise DeviceError where an option (by its name) asks for what only this machine can measure."""
+    for option, value in asked.items():
+        if value:
+            raise DeviceError(
+                f"{option} measures on this machine only",
+                received=f"--device {device}",
+                valid="--threads, --rounds, --runs, --max-ms, --json",
+                next_command=f"the same command without {option}",
+            )
+
+
+def _measured(count: int, seconds: np.ndarray) -> dict[str, Any]:
+    return {
+        "threads": count,
+        "contenders": {OURS: statistics(seconds)},
+        "spread": spread(seconds),
+        "ratios": {},
+        "fastest_int8": {},
+    }

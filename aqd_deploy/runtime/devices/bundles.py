@@ -1,0 +1,104 @@
+"""The bundle of a program, as the devices that run `aqd-run` need it: made when first asked for, in a folder
+that goes with the device.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aqd_deploy.errors import ProgramError
+from aqd_deploy.runtime.container import read_manifest
+from aqd_deploy.runtime.tensors import TensorInfo
+
+RUNNER, PROGRAM = "aqd-run", "program.so"
+
+
+@dataclass(frozen=True)
+class LocalBundle:
+    """A bundle's folder on this machine, and what its program says of itself."""
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    @property
+    def target(self) -> dict[str, Any]:
+        """What the program is for: `name`, `architecture`, `cpu`, `features`, ..."""
+        return dict(self.manifest["program"]["target"])
+
+    @property
+    def inputs(self) -> list[TensorInfo]:
+        """The program's inputs in order."""
+        return TensorInfo.from_manifest(self.manifest["program"]["inputs"])
+
+    @property
+    def outputs(self) -> list[TensorInfo]:
+        """The program's outputs in order."""
+        return TensorInfo.from_manifest(self.manifest["program"]["outputs"])
+
+    def files(self) -> dict[str, Path]:
+        """Every file by its path within the bundle, with forward slashes."""
+        found = sorted(path for path in self.folder.rglob("*") if path.is_file())
+        return {path.relative_to(self.folder).as_posix(): path for path in found}
+
+
+def program_file(path: Path) -> Path:
+    """The program: `path` itself, or the one in the bundle `path`.
+
+    Raises ProgramError where `path` is a folder without a bundle in it.
+    """
+    if not path.is_dir():
+        return path
+    missing = [name for name in (PROGRAM, RUNNER) if not (path / name).is_file()]
+    if missing:
+        raise ProgramError(
+            "the folder is no bundle",
+            received=f"{path}, without {' and '.join(missing)}",
+            next_command="aqd-deploy package PROGRAM.so -o BUNDLE",
+        )
+    return path / PROGRAM
+
+
+def make_bundle(program: Path, folder: Path) -> None:
+    """Write the bundle of `program` to `folder`. Raises what `aqd_deploy.bundle.create_bundle` raises."""
+    from aqd_deploy.bundle import create_bundle
+
+    create_bundle(program, folder)
+
+
+class Bundles:
+    """Bundles of programs, each made once for as long as its program stays as it is. Close it."""
+
+    def __init__(self, create: Callable[[Path, Path], object] | None = None) -> None:
+        self._create = create
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._made: dict[str, LocalBundle] = {}
+
+    def get(self, path: Path) -> LocalBundle:
+        """The bundle of the program `path`, or the one that the folder `path` is.
+
+        Raises ProgramError for a damaged program, and what the making of a bundle raises.
+        """
+        program = program_file(path)
+        manifest = read_manifest(program)
+        if path.is_dir():
+            return LocalBundle(path, manifest)
+        name = hashlib.sha256(program.read_bytes()).hexdigest()[:16]
+        if name not in self._made:
+            if self._folder is None:
+                self._folder = tempfile.TemporaryDirectory(prefix="aqd-bundles-")
+            folder = Path(self._folder.name) / name
+            (self._create or make_bundle)(program, folder)
+            self._made[name] = LocalBundle(folder, manifest)
+        return self._made[name]
+
+    def close(self) -> None:
+        """Remove the bundles that were made."""
+        if self._folder is not None:
+            self._folder.cleanup()
+        self._folder = None
+        self._made.clear()

@@ -1,0 +1,47 @@
+"""This machine, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from aqd_deploy.runtime.devices.bundles import program_file
+
+if TYPE_CHECKING:
+    from aqd_deploy.runtime.program import Program
+
+
+class LocalDevice:
+    """Runs programs with the TVM runtime of this process; each is loaded once."""
+
+    text = "local"
+
+    def __init__(self) -> None:
+        self._loaded: dict[tuple[Path, int | None], Program] = {}
+
+    def run(
+        self, program: Path, inputs: Mapping[str, np.ndarray], threads: int | None = None
+    ) -> dict[str, np.ndarray]:
+        """See `Device`. Raises what `Program.load` raises."""
+        return self._program(program, threads).run(inputs)
+
+    def time(
+        self, program: Path, repeats: int = 10, warmup: int = 2, threads: int | None = None
+    ) -> list[float]:
+        """See `Device`."""
+        return self._program(program, threads).time(repeats, warmup)
+
+    def close(self) -> None:
+        """Forget the loaded programs."""
+        self._loaded.clear()
+
+    def _program(self, path: Path, threads: int | None) -> Program:
+        from aqd_deploy.runtime.program import Program
+
+        key = (path.resolve(), threads)
+        if key not in self._loaded:
+            self._loaded[key] = Program.load(program_file(path), threads)
+        return self._loaded[key]

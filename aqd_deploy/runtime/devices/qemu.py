@@ -1,0 +1,163 @@
+"""User-mode emulation: a program for another CPU runs here, instruction by instruction.
+
+It proves which integers come out and that the CPU has every instruction of the program; an emulated chip that
+lacks one stops as the real one would. It says nothing about speed.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from aqd_deploy.errors import DeviceError, MissingExtraError, ProgramError
+from aqd_deploy.runtime.devices.bundles import RUNNER, Bundles, LocalBundle
+from aqd_deploy.runtime.devices.runner import input_files, read_answer, refusal, run_arguments
+
+
+@dataclass(frozen=True)
+class _Machine:
+    """How an architecture is emulated: qemu's name of it, the folder below /usr that Debian's cross packages
+    put its libraries in, the package with them, and what stands for CPUs that qemu has no model of: features
+    and the model that has just those, the most capable first.
+    """
+
+    qemu: str
+    sysroot: str
+    package: str
+    models: tuple[tuple[str, str], ...]
+
+
+_MACHINES = {
+    "aarch64": _Machine(
+        "aarch64",
+        "aarch64-linux-gnu",
+        "libstdc++6-arm64-cross",
+        (("i8mm", "max"), ("asimddp", "cortex-a76"), ("", "cortex-a72")),
+    ),
+    "armv7": _Machine("arm", "arm-linux-gnueabihf", "libstdc++6-armhf-cross", (("", "cortex-a15"),)),
+}
+
+
+class QemuDevice:
+    """Runs the bundle of a program under `qemu-ARCH`, as `cpu` or as the CPU that the program is for."""
+
+    def __init__(self, cpu: str | None = None, bundles: Bundles | None = None) -> None:
+        self.text = f"qemu:{cpu}" if cpu else "qemu"
+        self.cpu = cpu
+        self._bundles = bundles or Bundles()
+
+    def run(
+        self, program: Path, inputs: Mapping[str, np.ndarray], threads: int | None = None
+    ) -> dict[str, np.ndarray]:
+        """See `Device`. Raises MissingExtraError where qemu or the libraries of the architecture are missing,
+        DeviceError where the CPU cannot be emulated or lacks what the program needs.
+        """
+        bundle = self._bundles.get(program)
+        emulator = _emulator(bundle.target, self.cpu)
+        with tempfile.TemporaryDirectory(prefix="aqd-qemu-") as name:
+            folder = Path(name)
+            for file, data in input_files(bundle, inputs).items():
+                (folder / file).write_bytes(data)
+            output = folder / "out"
+            output.mkdir()
+            arguments = run_arguments(bundle, name, str(output), 1, 0, threads)
+            done = subprocess.run(
+                [*emulator, str(bundle.folder / RUNNER), *arguments],
+                capture_output=True,
+                text=True,
+                errors="replace",
+                check=False,
+            )
+            if done.returncode:
+                raise self._refusal(bundle, done.returncode, done.stderr)
+            answer = read_answer(
+                self.text, done.stdout, bundle.outputs, lambda file: (output / Path(file).name).read_bytes()
+            )
+        return answer.outputs
+
+    def time(self, program: Path, repeats: int = 10, warmup: int = 2, threads: int | None = None) -> NoReturn:
+        """Raises DeviceError: emulated times mean nothing."""
+        raise DeviceError(
+            "times under emulation say nothing about the chip, so they are not measured",
+            received=self.text,
+            valid="a board (ssh:USER@HOST, rpc:HOST:PORT/KEY), or an estimate (bench --estimate)",
+            next_command="aqd-deploy bench PROGRAM.so --device ssh:USER@HOST",
+        )
+
+    def close(self) -> None:
+        """Remove the bundles that were made."""
+        self._bundles.close()
+
+    def _refusal(self, bundle: LocalBundle, status: int, stderr: str) -> DeviceError:
+        # What qemu adds behind a crash only repeats the signal.
+        told = "\n".join(line for line in stderr.splitlines() if not line.startswith("qemu: uncaught"))
+        return refusal(f"{self.text} ({bundle.target['name']})", status, told)
+
+
+def _emulator(target: Mapping[str, Any], cpu: str | None) -> list[str]:
+    """The beginning of the command that runs an executable for `target`."""
+    architecture = target["architecture"]
+    machine = _MACHINES.get(architecture)
+    if machine is None:
+        raise ProgramError(
+            "programs for this architecture are not emulated",
+            received=f"a program for {architecture}",
+            valid=", ".join(_MACHINES),
+            next_command="the same command without --device",
+        )
+    names = (f"qemu-{machine.qemu}-static", f"qemu-{machine.qemu}")
+    path = next((found for name in names if (found := shutil.which(name))), None)
+    if path is None:
+        raise MissingExtraError(
+            f"emulating {architecture} needs {' or '.join(names)}",
+            next_command="apt-get install qemu-user-static",
+        )
+    return [path, "-cpu", _model(path, target, machine, cpu), *_libraries(machine)]
+
+
+def _libraries(machine: _Machine) -> list[str]:
+    """Where the emulated program finds its C library: QEMU_LD_PREFIX, or Debian's cross packages."""
+    if os.environ.get("QEMU_LD_PREFIX"):
+        return []
+    sysroot = Path("/usr") / machine.sysroot
+    if not (sysroot / "lib").is_dir():
+        raise MissingExtraError(
+            f"the libraries of {machine.sysroot} are missing",
+            valid=f"{sysroot}, or the folder that QEMU_LD_PREFIX names",
+            next_command=f"apt-get install {machine.package}",
+        )
+    return ["-L", str(sysroot)]
+
+
+def _model(path: str, target: Mapping[str, Any], machine: _Machine, cpu: str | None) -> str:
+    """The CPU to emulate: `cpu`, or the target's own, or the model with its features."""
+    known = _models(path)
+    if cpu is not None:
+        if cpu.split(",")[0] not in known:
+            raise DeviceError(
+                "qemu has no such CPU",
+                received=cpu,
+                valid=", ".join(sorted(known)),
+                next_command=f"{path} -cpu help",
+            )
+        return cpu
+    if target["cpu"] in known:
+        return str(target["cpu"])
+    features = {*target["features"], ""}
+    return next(model for feature, model in machine.models if feature in features)
+
+
+@functools.cache
+def _models(path: str) -> frozenset[str]:
+    """The names that `-cpu help` lists."""
+    told = subprocess.run([path, "-cpu", "help"], capture_output=True, text=True, check=False).stdout
+    return frozenset(line.split()[0] for line in told.splitlines() if line.startswith(" ") and line.strip())
