@@ -48,7 +48,7 @@ class Cpu:
 
 
 def architecture_of(machine: str) -> str:
-    """The architecture of `uname -m` or of the first part of a triple: x86_64, aarch64, armv7; else `machine`.
+    """The architecture of `uname -m` or of a triple's first part: x86_64, aarch64, armv7; else `machine`.
 
     Both `armv7l` and `armv8l` (a 32-bit process on a 64-bit kernel) are armv7.
     """

@@ -1,8 +1,8 @@
 """Profile files: finding, reading and checking them. `profile.py` makes targets of the tables read here.
 
 Shipped profiles lie beside this module. A user's lie in the folders of `AQD_DEPLOY_TARGETS` (separated like
-PATH) and in `aqd-deploy/targets` of the user's configuration folder; theirs win over a shipped one of the same
-name. A file that cannot be used is kept as its error, so that it spoils no other profile.
+PATH) and in `aqd-deploy/targets` of the user's configuration folder; theirs win over a shipped one of the
+same name. A file that cannot be used is kept as its error, so that it spoils no other profile.
 """
 
 from __future__ import annotations
@@ -94,7 +94,10 @@ def user_folders() -> tuple[Path, ...]:
     """Folders in which the user's own profiles may lie, the first wins; they need not exist."""
     named = os.environ.get(FOLDERS_VARIABLE, "").split(os.pathsep)
     configuration = os.environ.get("XDG_CONFIG_HOME") or Path("~/.config").expanduser()
-    return (*(Path(each).expanduser() for each in named if each), Path(configuration) / "aqd-deploy" / "targets")
+    return (
+        *(Path(each).expanduser() for each in named if each),
+        Path(configuration) / "aqd-deploy" / "targets",
+    )
 
 
 @functools.cache
@@ -178,7 +181,9 @@ def _complete(
         merged = dict(table)
     else:
         if parent in (*below, name):
-            raise TargetError(f"{path}: the profile extends itself", received=" → ".join((*below, name, parent)))
+            raise TargetError(
+                f"{path}: the profile extends itself", received=" → ".join((*below, name, parent))
+            )
         if parent not in raw:
             nearest = difflib.get_close_matches(parent, raw, n=3, cutoff=0.4) or sorted(raw)
             raise TargetError(

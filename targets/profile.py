@@ -2,8 +2,8 @@
 
 To add a device, put `<name>.toml` beside this file or into a folder of your own (`files.py`): `description`,
 `architecture`, `triple`, `cpu` (LLVM's name), `features` (names of /proc/cpuinfo that its programs need;
-`extends` adds those of another profile) and optionally `attributes` (LLVM `mattr`) and what is published about
-the device. Which kernels are used follows from the features. docs/how-to/devices.md lists every key.
+`extends` adds those of another profile) and optionally `attributes` (LLVM `mattr`) and what is published
+about the device. Which kernels are used follows from the features. docs/targets.md lists every key.
 """
 
 from __future__ import annotations
@@ -69,10 +69,11 @@ LLVM_TO_CPUINFO = {
     "rcpc": "lrcpc",
     "flagm": "flagm",
 }
-# From the most to the least capable: the first that the host satisfies is its profile. On ARM one whose CPU is
-# this machine's core comes before.
+# From the most to the least capable: the first that the host satisfies is its profile. On ARM one whose CPU
+# is this machine's core comes before.
 _HOST_ORDER = (
-    "cascadelake", "x86-64-v4", "alderlake", "x86-64-v3", "x86-64-v2", "aarch64-dotprod", "aarch64", "armv7-neon",
+    "cascadelake", "x86-64-v4", "alderlake", "x86-64-v3", "x86-64-v2",
+    "aarch64-dotprod", "aarch64", "armv7-neon",
 )  # fmt: skip
 _CORE_FIGURES = ("l1d_kib", "int8_macs_per_cycle")
 # Instruction sets of the kernels, the fastest first, and the features that their programs may use.
@@ -92,13 +93,13 @@ class Target:
     """A device to compile for.
 
     `features` are the /proc/cpuinfo names that a program for this target demands; `cpu`, `triple`,
-    `attributes` and `float_abi` ("hard", "soft" or LLVM's default "") go to LLVM. `profile` is the name of the
-    file the values come from ("raw" for a TVM target string).
+    `attributes` and `float_abi` ("hard", "soft" or LLVM's default "") go to LLVM. `profile` is the name of
+    the file the values come from ("raw" for a TVM target string).
 
-    What is known of the device, None where it is not: `cores`, `clock_ghz`, data caches in KiB (`l1d_kib` and
-    `l2_kib` a core, or a cluster where `sources` says so; `l3_kib` shared), `bandwidth_gb_s` of main memory in
-    10⁹ bytes/s, `int8_macs_per_cycle` of a core. `sources` says where each number is from. `toolchain` is a C++
-    compiler command, `device` how the board is reached.
+    What is known of the device, None where it is not: `cores`, `clock_ghz`, data caches in KiB (`l1d_kib`,
+    `l2_kib` a core, or a cluster where `sources` says so; `l3_kib` shared), `bandwidth_gb_s` of main memory
+    in 10⁹ bytes/s, `int8_macs_per_cycle` of a core. `sources` says where each number is from. `toolchain` is
+    a C++ compiler command, `device` how the board is reached.
     """
 
     name: str
@@ -189,8 +190,8 @@ def get(name: str | Target) -> Target:
     Target strings are JSON (`{"kind": "llvm", "mcpu": ...}`) or in the older form
     `llvm -mcpu=... -mattr=+...`.
 
-    Raises TargetError for an unknown name (with the nearest ones), for a profile whose file cannot be used, and
-    for a string that is no LLVM target.
+    Raises TargetError for an unknown name (with the nearest ones), for a profile whose file cannot be used,
+    and for a string that is no LLVM target.
     """
     if isinstance(name, Target):
         return name

@@ -32,14 +32,15 @@ def command(
     from aqd_deploy import targets
 
     device = targets.get(target)
+    from aqd_deploy.compiler.toolchain import find_toolchain
+
+    find_toolchain(device)  # what is missing is told before the work begins
     from aqd_deploy.compiler import compile_model
     from aqd_deploy.compiler.lower import complete_target
-    from aqd_deploy.compiler.toolchain import find_toolchain
     from aqd_deploy.frontends.kinds import kind_of
     from aqd_deploy.integer.files import load_onnx
     from aqd_deploy.passes.pipeline import lower
 
-    find_toolchain(device)  # a missing one is told before the work begins
     proto = load_onnx(model)
     if kind_of(proto) != "integer":
         progress("lowering")

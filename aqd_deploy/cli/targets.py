@@ -32,7 +32,8 @@ _FIGURES = (
 def command(action: str, name: str | None, as_json: bool) -> None:
     """List the device profiles, or show one (`targets show NAME`) with all that will be emitted for it.
 
-    Profiles of your own are read from the folders in AQD_DEPLOY_TARGETS and from ~/.config/aqd-deploy/targets.
+    Profiles of your own are read from the folders in AQD_DEPLOY_TARGETS and from
+    ~/.config/aqd-deploy/targets.
     """
     if action == "show":
         if name is None:
@@ -86,8 +87,7 @@ def _lines(target: Target, toolchain: dict[str, Any], path: str) -> dict[str, ob
     install = toolchain.get("next_command")
     found = toolchain["detail"] if install is None else f"{toolchain['detail']}; try: {install}"
     figures = {
-        title: form.format(value)
-        + (f" ({target.sources[key]})" if key in target.sources else "")
+        title: form.format(value) + (f" ({target.sources[key]})" if key in target.sources else "")
         for title, key, form in _FIGURES
         if (value := getattr(target, key))
     }

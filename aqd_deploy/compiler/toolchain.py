@@ -55,7 +55,11 @@ class Toolchain:
         return shlex.join(self.command)
 
     def link(
-        self, output: str | Path, objects: Sequence[str | Path], options: Sequence[str] | None = None, **_: Any
+        self,
+        output: str | Path,
+        objects: Sequence[str | Path],
+        options: Sequence[str] | None = None,
+        **_: Any,
     ) -> None:
         """Link `objects` into the shared library `output`, without symbols (TVM's `fcompile`).
 
@@ -84,8 +88,8 @@ class Toolchain:
 def find_toolchain(target: Target) -> Toolchain:
     """The compiler for `target`.
 
-    Raises MissingExtraError where there is none, with the command that installs one, and TargetError where the
-    one that the profile names makes code for another machine, or nobody knows the architecture.
+    Raises MissingExtraError where there is none, with the command that installs one, and TargetError where
+    the one that the profile names makes code for another machine, or nobody knows the architecture.
     """
     architecture = target.architecture
     if architecture not in _MACHINES:
@@ -139,7 +143,9 @@ def check_machine(file: Path, architecture: str) -> None:
     """Raise TargetError where `file` is no ELF file for `architecture`."""
     with file.open("rb") as stream:
         header = stream.read(20)
-    machine = struct.unpack_from("<H", header, 18)[0] if header[:4] == b"\x7fELF" and len(header) == 20 else None
+    machine = (
+        struct.unpack_from("<H", header, 18)[0] if header[:4] == b"\x7fELF" and len(header) == 20 else None
+    )
     if machine != _MACHINES[architecture]:
         names = {number: name for name, number in _MACHINES.items()}
         raise TargetError(

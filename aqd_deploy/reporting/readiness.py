@@ -16,8 +16,8 @@ _EMULATORS = {"x86_64": "qemu-x86_64", "aarch64": "qemu-aarch64", "armv7": "qemu
 
 
 def readiness(target: Target) -> dict[str, Any]:
-    """The JSON-able answer: `target`, `kernels`, `checks` (each with `what`, `needed_for`, `state`, `detail` and,
-    where it is missing, `next_command`) and `ready`: nothing that compiling needs is missing.
+    """The JSON-able answer: `target`, `kernels`, `checks` (each with `what`, `needed_for`, `state`, `detail`
+    and, where it is missing, `next_command`) and `ready`: nothing that compiling needs is missing.
     """
     checks = list(_checks(target))
     return {

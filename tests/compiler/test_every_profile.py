@@ -1,4 +1,4 @@
-"""Every profile, from a small network to the end: machine code for its CPU, and a program where it is linked."""
+"""Every profile, from a small network to the end: machine code for its CPU, and a linked program."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The toolchain of a target: found in the right order, looked at, and named with its command where missing."""
+"""The toolchain of a target: found in the right order, looked at, and told with its command where missing."""
 
 import os
 import subprocess
@@ -55,7 +55,10 @@ def test_the_host_compiler_is_never_taken_for_a_foreign_target(tools):
     with pytest.raises(MissingExtraError) as caught:
         find_toolchain(FOREIGN)
     sentence = caught.value.sentence()
-    assert ABROAD in sentence and f"apt-get install {toolchain._DEBIAN_PACKAGES[FOREIGN.architecture]}" in sentence
+    assert (
+        ABROAD in sentence
+        and f"apt-get install {toolchain._DEBIAN_PACKAGES[FOREIGN.architecture]}" in sentence
+    )
     assert "pip install 'aqd-deploy[cross]'" in sentence
 
 
@@ -68,7 +71,9 @@ def test_native_compilers(tools):
 
 
 def test_a_named_toolchain_that_is_not_there(tools):
-    with pytest.raises(MissingExtraError, match=r"that the profile raspberrypi-4 names is not installed; got 'g\+\+-99'"):
+    with pytest.raises(
+        MissingExtraError, match=r"that the profile raspberrypi-4 names is not installed; got 'g\+\+-99'"
+    ):
         find_toolchain(replace(targets.get("raspberrypi-4"), toolchain="g++-99"))
 
 
@@ -97,7 +102,7 @@ def test_what_was_made_is_looked_at(tmp_path):
 
 
 def test_a_failing_compiler_is_told(tmp_path):
-    with pytest.raises(OSError, match="failed: .*nothing.o"):
+    with pytest.raises(OSError, match=r"failed: .*nothing\.o"):
         native_toolchain().link(tmp_path / "a.so", [tmp_path / "nothing.o"])
 
 
@@ -122,7 +127,17 @@ def test_compile_without_a_cross_compiler_fails_before_the_work(tmp_path):
         "from aqd_deploy.cli.main import invoke; sys.exit(invoke(sys.argv[1:]))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", command, "compile", str(model), "--target", ABROAD, "-o", str(tmp_path / "m.so")],
+        [
+            sys.executable,
+            "-c",
+            command,
+            "compile",
+            str(model),
+            "--target",
+            ABROAD,
+            "-o",
+            str(tmp_path / "m.so"),
+        ],
         env={**os.environ, "PATH": str(tmp_path)},
         capture_output=True,
         text=True,

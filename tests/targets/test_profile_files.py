@@ -99,7 +99,7 @@ def test_missing_key(refusal, key):
 )
 def test_wrong_type(refusal, line, told):
     sentence = refusal(f'extends = "raspberrypi-4"\n\n{line}\n')
-    key, _, value = line.partition(" = ")
+    key, _, _ = line.partition(" = ")
     assert f"line 3: wrong value of {key!r}; got" in sentence and told in sentence
 
 
