@@ -118,3 +118,34 @@ def _decoded(data: bytes, calls: list[tuple[str, list[np.ndarray]]]) -> list[lis
         results.append(after)
     assert at == len(data)
     return results
+
+
+class Batch:
+    """Calls of kernels with what each must write, compiled and run together: the compiler is what takes the
+    time.
+    """
+
+    def __init__(self, isa: Isa) -> None:
+        self.isa = isa
+        self._functions: dict[str, Any] = {}
+        self._calls: list[tuple[str, list[np.ndarray]]] = []
+        self._expected: list[tuple[object, list[np.ndarray]]] = []
+
+    def add(
+        self, label: object, function: Any, inputs: list[np.ndarray], expected: list[np.ndarray]
+    ) -> None:
+        """A call of `function`; its outputs hold other values before."""
+        name = f"f{len(self._functions)}"
+        self._functions[name] = function
+        self._calls.append((name, [*inputs, *(np.full_like(e, 99) for e in expected)]))
+        self._expected.append((label, expected))
+
+    def check(self, folder: Path) -> None:
+        """Run everything and compare every output, tolerance zero."""
+        assert self._calls
+        results = run_arm(self._functions, self._calls, self.isa, folder)
+        for (label, expected), after in zip(self._expected, results, strict=True):
+            got = after[len(after) - len(expected) :]
+            for index, (e, g) in enumerate(zip(expected, got, strict=True)):
+                differing = np.count_nonzero(e != g)
+                assert differing == 0, f"{differing} of {e.size} of output {index}: {label} on {self.isa}"
