@@ -158,7 +158,9 @@ def _profiles() -> dict[str, Target]:
 
 
 def _from_table(name: str, table: dict[str, Any]) -> Target:
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+    values: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in table.items()
+    }
     values.pop("extends", None)
     values["features"] = tuple(sorted(values["features"]))
     return Target(name=name, profile=name, **values)

@@ -61,7 +61,9 @@ def layer_estimate(layer: dict[str, Any], target: Target, cores: int) -> dict[st
     rate = _rate(target, cores)
     compute = multiplications / rate * 1e3 if rate else None
     memory = moved / (target.bandwidth_gb_s * 1e9) * 1e3 if target.bandwidth_gb_s else None
-    both = compute is not None and memory is not None
+    bound = slowest = None
+    if compute is not None and memory is not None:
+        bound, slowest = ("compute", compute) if compute > memory else ("memory", memory)
     return {
         **{key: layer.get(key) for key in _SHARED},
         "output": list(layer["output"]),
@@ -73,8 +75,8 @@ def layer_estimate(layer: dict[str, Any], target: Target, cores: int) -> dict[st
         "multiplications_per_byte": round(multiplications / moved, 3) if moved else None,
         "compute_ms": compute,
         "memory_ms": memory,
-        "bound": None if not both else "compute" if compute > memory else "memory",
-        "ms": max(compute, memory) if both else None,
+        "bound": bound,
+        "ms": slowest,
     }
 
 

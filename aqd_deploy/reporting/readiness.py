@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import tempfile
 from collections.abc import Iterable
@@ -44,6 +45,7 @@ def _checks(target: Target) -> Iterable[dict[str, Any]]:
     yield compiler
     if compiler["state"] == "ok":
         yield {"what": "linking", "needed_for": "compile", **_linking(find_toolchain(target))}
+    yield {"what": "TVM's runtime", "needed_for": "package", **_runtime(target.architecture)}
     lacking = target.missing_on(read_cpu())
     if not lacking:
         yield {"what": "this machine", "needed_for": "run", "state": "ok", "detail": "runs its programs"}
@@ -76,6 +78,19 @@ def _linking(toolchain: Toolchain) -> dict[str, Any]:
         told = error.strerror or str(error) if isinstance(error, OSError) else _told(error)
         return {"state": "broken", "detail": told, "next_command": "install the whole compiler"}
     return {"state": "ok", "detail": f"makes shared libraries for {toolchain.architecture}"}
+
+
+def _runtime(architecture: str) -> dict[str, Any]:
+    """Where the libraries come from that a program needs on the device."""
+    if architecture == read_cpu().architecture:
+        missing = [name for name in ("tvm", "tvm_ffi") if importlib.util.find_spec(name) is None]
+        if missing:
+            told = f"not installed: {', '.join(missing)}"
+            return {"state": "missing", "detail": told, "next_command": "pip install aqd-deploy"}
+        return {"state": "ok", "detail": "that of the installed packages"}
+    if architecture == "aarch64":
+        return {"state": "later", "detail": "pip downloads its wheels (100 MB) when a program is packaged"}
+    return {"state": "later", "detail": "no wheel is published: it is made, or named, when packaging"}
 
 
 def _emulator(architecture: str) -> dict[str, Any]:
