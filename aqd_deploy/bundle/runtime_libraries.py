@@ -132,8 +132,8 @@ def _download(wheels: tuple[_Wheel, ...], folder: Path) -> list[Path]:
         lines = result.stderr.strip().splitlines() or ["pip gave no reason"]
         raise BundleError(
             f"cannot download TVM's aarch64 runtime (100 MB, once): {lines[-1]}",
-            next_command=f"pip download {' '.join(options)} -d DIR {' '.join(names)} where there is a network, "
-            "then PIP_FIND_LINKS=DIR aqd-deploy package ...",
+            next_command=f"pip download {' '.join(options)} -d DIR {' '.join(names)}, where there is a "
+            "network, then PIP_FIND_LINKS=DIR aqd-deploy package PROGRAM.so -o BUNDLE",
         )
     return [_verified(folder, wheel) for wheel in wheels]
 
