@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 _FFI = (
     "backtrace", "container", "custom_allocator", "dtype", "error", "function", "init_once", "object",
-    "tensor", "extra/env_c_api", "extra/env_context", "extra/json_parser", "extra/json_writer", "extra/library_module",
-    "extra/library_module_dynamic_lib", "extra/library_module_system_lib", "extra/module",
+    "tensor", "extra/env_c_api", "extra/env_context", "extra/json_parser", "extra/json_writer",
+    "extra/library_module", "extra/library_module_dynamic_lib", "extra/library_module_system_lib",
+    "extra/module",
 )  # fmt: skip
 _RUNTIME = (
     "cpu_device_api", "device_api", "file_utils", "logging", "module", "tensor", "thread_pool",
