@@ -1,4 +1,4 @@
-"""Files that are made or fetched once: in the user's cache folder, under a key of what they were made from."""
+"""Files that are made or fetched once: in the user's cache folder, named by what they were made from."""
 
 from __future__ import annotations
 

@@ -13,7 +13,8 @@ from aqd_deploy.errors import BundleError, MissingExtraError
 from aqd_deploy.targets import Target
 
 _FLAGS = (
-    "-std=c++17", "-O2", "-Wall", "-Wextra", "-ffunction-sections", "-Wl,--gc-sections", "-s", "-pthread",
+    "-std=c++17", "-O2", "-Wall", "-Wextra", "-Wno-psabi", "-ffunction-sections", "-Wl,--gc-sections", "-s",
+    "-pthread",
     # The device's own libstdc++ may be older than the compiler's.
     "-static-libstdc++", "-static-libgcc",
 )  # fmt: skip

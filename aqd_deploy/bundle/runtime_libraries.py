@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,8 +22,10 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from aqd_deploy.bundle.cache import cached
+from aqd_deploy.bundle import runtime_sources
+from aqd_deploy.bundle.cache import cached, key_of
 from aqd_deploy.bundle.elf import elf_architecture
+from aqd_deploy.compiler.toolchain import find_toolchain
 from aqd_deploy.errors import BundleError
 from aqd_deploy.targets import Target, read_cpu
 
@@ -66,10 +69,12 @@ def runtime_libraries(target: Target, folder: Path | None = None) -> list[Path]:
         found = [_installed("tvm_ffi") / "lib" / LIBRARIES[0], _installed("tvm") / "lib" / LIBRARIES[1]]
     elif target.architecture == "aarch64":
         found = _from_wheels(_AARCH64_WHEELS)
+    elif target.architecture in runtime_sources.ARCHITECTURES:
+        found = _from_sources(target)
     else:
         raise BundleError(
             f"no runtime libraries for {target.architecture}",
-            valid="this machine's architecture, aarch64",
+            valid=f"{read_cpu().architecture}, aarch64, {', '.join(runtime_sources.ARCHITECTURES)}",
             next_command="aqd-deploy package PROGRAM.so -o BUNDLE --runtime DIR, with your own in DIR",
         )
     for path in found:
@@ -119,6 +124,26 @@ def _from_wheels(wheels: tuple[_Wheel, ...]) -> list[Path]:
     return [folder / Path(wheel.member).name for wheel in wheels]
 
 
+def _from_sources(target: Target) -> list[Path]:
+    """The libraries compiled for `target`, once."""
+    toolchain = find_toolchain(target)
+    packages = _installed("tvm"), _installed("tvm_ffi")
+    versions = " ".join(f"{wheel.package} {metadata.version(wheel.package)}" for wheel in _AARCH64_WHEELS)
+
+    def make(folder: Path) -> None:
+        runtime_sources.build_runtime(toolchain, *packages, folder)
+        shutil.rmtree(folder / "objects")
+
+    key = key_of([runtime_sources.recipe(toolchain), versions.encode()])
+    try:
+        folder = cached(f"runtime-{target.architecture}-{key}", make)
+    except OSError as error:
+        raise BundleError(
+            f"cannot compile TVM's runtime for {target.architecture}", received=error
+        ) from error
+    return [folder / name for name in LIBRARIES]
+
+
 def _download(wheels: tuple[_Wheel, ...], folder: Path) -> list[Path]:
     """Let pip fetch the `wheels` into `folder`, by its own settings (index, proxy, find-links)."""
     options = ["--no-deps", "--only-binary=:all:", "--platform", "manylinux_2_28_aarch64"]
@@ -132,8 +157,8 @@ def _download(wheels: tuple[_Wheel, ...], folder: Path) -> list[Path]:
         lines = result.stderr.strip().splitlines() or ["pip gave no reason"]
         raise BundleError(
             f"cannot download TVM's aarch64 runtime (100 MB, once): {lines[-1]}",
-            next_command=f"pip download {' '.join(options)} -d DIR {' '.join(names)} where there is a network, "
-            "then PIP_FIND_LINKS=DIR aqd-deploy package ...",
+            next_command=f"pip download {' '.join(options)} -d DIR {' '.join(names)}, where there is a "
+            "network, then PIP_FIND_LINKS=DIR aqd-deploy package PROGRAM.so -o BUNDLE",
         )
     return [_verified(folder, wheel) for wheel in wheels]
 

@@ -15,7 +15,7 @@ from aqd_deploy.cli.output import print_json, print_text, progress, verb
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True,
               help="The folder to write; a bundle there is replaced.")  # fmt: skip
 @click.option("--runtime", type=click.Path(path_type=Path), metavar="DIR",
-              help="TVM's runtime libraries for the target.  [default: found, downloaded or compiled]")  # fmt: skip
+              help="TVM's runtime libraries for the target.  [default: found or made]")  # fmt: skip
 @json_option
 def command(program: Path, output: Path, runtime: Path | None, as_json: bool) -> None:
     """Package a program with its runtime and a native runner for a device without Python.

@@ -11,7 +11,7 @@ from aqd_deploy.compiler import compile_model
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "compiler"))
 
-from small_models import random_image, reference, tiny_network  # noqa: E402
+from small_models import random_image, reference, tiny_network
 
 MODEL = tiny_network({"name": "tiny", "schema": 1})
 

@@ -5,11 +5,13 @@ import json
 import re
 import subprocess
 import time
+from importlib import resources
 
 import numpy as np
 import pytest
 from bundle_models import assert_equal, case
 
+from aqd_deploy import targets
 from aqd_deploy.bundle import create_bundle, read_bundle
 from aqd_deploy.errors import BundleError, ProgramError
 from aqd_deploy.runtime import Program
@@ -105,9 +107,9 @@ def test_start_time_is_told(shared_bundle, run_bundle, capsys):
         started = time.perf_counter()
         document = json.loads(run_bundle(shared_bundle.path).stdout)
         starts.append(time.perf_counter() - started - sum(document["seconds"]))
+        assert document["load_seconds"] < starts[-1]
     with capsys.disabled():
         print(f" [aqd-run starts in {1000 * min(starts):.0f} ms]", end="")
-    assert min(starts) > 0
 
 
 def test_a_bundle_replaces_a_bundle_and_nothing_else(program, tmp_path):
@@ -135,8 +137,8 @@ def test_damaged_programs_are_not_packaged(program, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["p.so"]
 
 
-def test_the_runner_knows_every_feature_that_programs_demand(shared_bundle):
-    source = (create_bundle.__globals__["__file__"].removesuffix("create.py")) + "native/cpu.cc"
-    with open(source) as file:
-        known = set(re.findall(r'\{"(\w+)", ', file.read()))
-    assert set(LLVM_TO_CPUINFO.values()) <= known
+def test_the_runner_knows_every_feature_that_programs_demand():
+    source = resources.files("aqd_deploy.bundle") / "native" / "cpu.cc"
+    known = set(re.findall(r'\{"(\w+)", ', source.read_text()))
+    demanded = {feature for name in targets.names() for feature in targets.get(name).features}
+    assert set(LLVM_TO_CPUINFO.values()) | demanded <= known

@@ -54,7 +54,7 @@ def test_a_feature_that_the_cpu_lacks(bundle_copy, refused, features):
     # Whatever is wrong with the libraries is not even looked at.
     flip(bundle_copy / "lib" / "libtvm_ffi.so", 100)
     assert refused(bundle_copy).startswith(
-        f"this CPU lacks {features[-1]}, which the program needs; got a program for x86-64-v2; try: aqd-deploy compile"
+        f"this CPU lacks {features[-1]}, which the program needs; got a program for x86-64-v2; try: "
     )
 
 

@@ -1,9 +1,13 @@
 #include "bundle.h"
 
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
-#include <cstdio>
 #include <cstring>
 #include <thread>
 
@@ -18,13 +22,41 @@ namespace {
 constexpr int kFormat = 1;
 constexpr char kAgain[] = "; try: copy the whole bundle again, or make it with aqd-deploy package";
 
+// The bytes of a file, mapped.
+class FileView {
+ public:
+  explicit FileView(const std::string& path) {
+    const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    struct stat status;
+    if (file < 0 || fstat(file, &status) != 0) fail(path);
+    size_ = static_cast<std::size_t>(status.st_size);
+    // Nothing to map in an empty file.
+    if (size_) data_ = mmap(nullptr, size_, PROT_READ, MAP_PRIVATE | MAP_POPULATE, file, 0);
+    if (data_ == MAP_FAILED) fail(path);
+    close(file);
+  }
+  FileView(FileView&& other) noexcept : data_(other.data_), size_(other.size_) { other.size_ = 0; }
+  FileView(const FileView&) = delete;
+  FileView& operator=(const FileView&) = delete;
+  ~FileView() {
+    if (size_) munmap(data_, size_);
+  }
+
+  const unsigned char* data() const { return static_cast<const unsigned char*>(data_); }
+  std::size_t size() const { return size_; }
+
+ private:
+  [[noreturn]] static void fail(const std::string& path) {
+    throw Failure("cannot read " + path + ": " + std::strerror(errno) + kAgain);
+  }
+
+  void* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
 std::string read_text(const std::string& path) {
-  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"), std::fclose);
-  if (!file) throw Failure("cannot read " + path + ": " + std::strerror(errno) + kAgain);
-  std::string text;
-  char buffer[4096];
-  while (const std::size_t count = std::fread(buffer, 1, sizeof buffer, file.get())) text.append(buffer, count);
-  return text;
+  const FileView view(path);
+  return std::string(reinterpret_cast<const char*>(view.data()), view.size());
 }
 
 std::vector<std::string> read_names(const Json& list) {
@@ -43,18 +75,48 @@ std::vector<TensorInfo> read_tensors(const Json& list) {
   return tensors;
 }
 
-void check_file(const Bundle& bundle, const BundleFile& file) {
-  const std::string path = bundle.folder + "/" + file.path;
-  const Digest digest = digest_of_file(path);
-  if (digest.bytes != file.bytes) {
-    throw Failure(path + " is damaged or of another bundle; got " + std::to_string(digest.bytes) +
-                  " bytes; valid: " + std::to_string(file.bytes) + kAgain);
+// A file of the bundle in memory, and the digests of its chunks.
+struct Checked {
+  Checked(const std::string& folder, const BundleFile& recorded)
+      : path(folder + "/" + recorded.path), file(recorded), contents(path) {
+    if (contents.size() != file.bytes) {
+      throw Failure(path + " is damaged or of another bundle; got " + std::to_string(contents.size()) +
+                    " bytes; valid: " + std::to_string(file.bytes) + kAgain);
+    }
+    chunks.resize((contents.size() + kChunk - 1) / kChunk);
   }
-  if (digest.hex != file.sha256) {
-    throw Failure(path + " is damaged or of another bundle; got SHA-256 " + digest.hex +
-                  "; valid: " + file.sha256 + kAgain);
+
+  std::size_t groups() const { return (chunks.size() + kLanes - 1) / kLanes; }
+
+  // The digests of up to `kLanes` chunks.
+  void digest_group(std::size_t group) {
+    const std::size_t first = group * kLanes, whole = contents.size() / kChunk;
+    const std::size_t count = std::min(kLanes, whole > first ? whole - first : 0);
+    if (count) {
+      const unsigned char* pieces[kLanes];
+      Digest digests[kLanes];
+      for (std::size_t i = 0; i < kLanes; ++i) {
+        pieces[i] = contents.data() + (first + std::min(i, count - 1)) * kChunk;
+      }
+      digest_chunks(pieces, digests);
+      std::copy(digests, digests + count, chunks.begin() + static_cast<std::ptrdiff_t>(first));
+    }
+    if (first + count < chunks.size() && count < kLanes) {
+      chunks[whole] = digest(contents.data() + whole * kChunk, contents.size() - whole * kChunk);
+    }
   }
-}
+
+  void check() const {
+    if (hex(digest(reinterpret_cast<const unsigned char*>(chunks.data()), chunks.size() * sizeof(Digest))) == file.tree) return;
+    throw Failure(path + " is damaged or of another bundle; got SHA-256 " +
+                  hex(digest(contents.data(), contents.size())) + "; valid: " + file.sha256 + kAgain);
+  }
+
+  std::string path;
+  BundleFile file;
+  FileView contents;
+  std::vector<Digest> chunks;
+};
 
 }  // namespace
 
@@ -62,9 +124,9 @@ Bundle read_bundle(const std::string& folder) {
   const std::string path = folder + "/manifest.json";
   const std::string recorded = read_text(folder + "/manifest.sha256");
   const std::string text = read_text(path);
-  const Digest digest = digest_of_file(path);
+  const Digest found = digest(reinterpret_cast<const unsigned char*>(text.data()), text.size());
   // The form that `sha256sum -c` reads.
-  if (recorded != digest.hex + "  manifest.json\n") {
+  if (recorded != hex(found) + "  manifest.json\n") {
     throw Failure(path + " does not belong to manifest.sha256 beside it: one of them is damaged or of another "
                          "bundle" + kAgain);
   }
@@ -84,7 +146,7 @@ Bundle read_bundle(const std::string& folder) {
   bundle.outputs = read_tensors(manifest.at("outputs"));
   bundle.threads = static_cast<int>(manifest.at("threads").integer());
   for (const Json& file : manifest.at("files").list()) {
-    bundle.files.push_back({file.at("path").text(), file.at("sha256").text(),
+    bundle.files.push_back({file.at("path").text(), file.at("sha256").text(), file.at("tree").text(),
                             static_cast<std::uint64_t>(file.at("bytes").integer())});
   }
   return bundle;
@@ -104,27 +166,22 @@ void check_cpu(const Bundle& bundle) {
 }
 
 void check_files(const Bundle& bundle, int threads) {
-  // The largest first, so that the threads end together.
-  std::vector<BundleFile> files = bundle.files;
-  std::sort(files.begin(), files.end(), [](const auto& a, const auto& b) { return a.bytes > b.bytes; });
-  std::vector<std::string> failures(files.size());
+  std::vector<Checked> files;
+  files.reserve(bundle.files.size());
+  std::vector<std::pair<Checked*, std::size_t>> work;
+  for (const BundleFile& file : bundle.files) {
+    files.emplace_back(bundle.folder, file);
+    for (std::size_t group = 0; group < files.back().groups(); ++group) work.emplace_back(&files.back(), group);
+  }
   std::atomic<std::size_t> next{0};
-  const auto work = [&] {
-    for (std::size_t i; (i = next++) < files.size();) {
-      try {
-        check_file(bundle, files[i]);
-      } catch (const Failure& failure) {
-        failures[i] = failure.sentence;
-      }
-    }
+  const auto loop = [&] {
+    for (std::size_t i; (i = next++) < work.size();) work[i].first->digest_group(work[i].second);
   };
   std::vector<std::thread> helpers;
-  for (int i = 1; i < threads; ++i) helpers.emplace_back(work);
-  work();
+  for (int i = 1; i < threads; ++i) helpers.emplace_back(loop);
+  loop();
   for (std::thread& helper : helpers) helper.join();
-  for (const std::string& failure : failures) {
-    if (!failure.empty()) throw Failure(failure);
-  }
+  for (const Checked& file : files) file.check();
 }
 
 }  // namespace aqd

@@ -11,6 +11,7 @@ namespace aqd {
 struct BundleFile {
   std::string path;  // relative to the folder
   std::string sha256;
+  std::string tree;  // the SHA-256 of the SHA-256 of its chunks of `kChunk` bytes
   std::uint64_t bytes;
 };
 
@@ -30,7 +31,7 @@ Bundle read_bundle(const std::string& folder);
 // Throws Failure unless the bundle is for this runner's architecture and this CPU.
 void check_cpu(const Bundle& bundle);
 
-// Throws Failure, naming the file, unless every file of the bundle has its size and SHA-256.
+// Throws Failure, naming the file, unless every file of the bundle has its size and hash.
 void check_files(const Bundle& bundle, int threads);
 
 }  // namespace aqd

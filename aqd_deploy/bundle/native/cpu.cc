@@ -50,6 +50,9 @@ constexpr Feature kFeatures[] = {
     {"avx512vl", 7, 0, ebx, 31, kZmm},
     {"avx512vbmi", 7, 0, ecx, 1, kZmm},
     {"avx512_vbmi2", 7, 0, ecx, 6, kZmm},
+    {"gfni", 7, 0, ecx, 8, kNone},
+    {"vaes", 7, 0, ecx, 9, kYmm},
+    {"vpclmulqdq", 7, 0, ecx, 10, kYmm},
     {"avx512_vnni", 7, 0, ecx, 11, kZmm},
     {"avx512_bitalg", 7, 0, ecx, 12, kZmm},
     {"avx512_vpopcntdq", 7, 0, ecx, 14, kZmm},
@@ -98,6 +101,7 @@ constexpr Feature kFeatures[] = {
     {"asimdhp", AT_HWCAP, 10}, {"asimdrdm", AT_HWCAP, 12}, {"jscvt", AT_HWCAP, 13},
     {"fcma", AT_HWCAP, 14},    {"lrcpc", AT_HWCAP, 15},    {"dcpop", AT_HWCAP, 16},
     {"asimddp", AT_HWCAP, 20}, {"sve", AT_HWCAP, 22},      {"asimdfhm", AT_HWCAP, 23},
+    {"flagm", AT_HWCAP, 27},   {"sb", AT_HWCAP, 29},
     {"sve2", AT_HWCAP2, 1},    {"svei8mm", AT_HWCAP2, 9},  {"i8mm", AT_HWCAP2, 13},
     {"bf16", AT_HWCAP2, 14},
 };
