@@ -37,6 +37,8 @@ class DurationType(click.ParamType):
               help="Time for everything, for example 90s, 10m or 1h30m.")  # fmt: skip
 @click.option("--records", type=click.Path(path_type=Path, file_okay=False), default=Path("tuning"),
               show_default=True, help="Folder of the records; a later run goes on with it.")  # fmt: skip
+@click.option("--device", default="local", show_default=True, metavar="DEVICE",
+              help="Where candidates run: local, or all boards with a key: rpc:HOST:PORT/KEY.")  # fmt: skip
 @threads_option
 @numerics_option
 @click.option("--shape", type=ShapeType(), help="Static shape for a dynamic input, for example 1x3x320x320.")
@@ -46,14 +48,15 @@ class DurationType(click.ParamType):
 @click.option("--replay", "task", metavar="TASK", help="Build, check and time the best record of one task.")
 @json_option
 def command(
-    model: Path, target: str, budget: float, records: Path, threads: int | None, numerics: str,
-    shape: tuple[int, ...] | None, dry_run: bool, task: str | None, as_json: bool,
+    model: Path, target: str, budget: float, records: Path, device: str, threads: int | None,
+    numerics: str, shape: tuple[int, ...] | None, dry_run: bool, task: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure kernels for a QDQ or integer ONNX file and keep the fastest for `compile --tuned`."""
     started = time.monotonic()
     from aqd_deploy import targets
 
-    device = targets.get(target)
+    chosen = targets.get(target)
+    tracker = _tracker(device)
     from aqd_deploy.runtime import backend
 
     # Brings TVM's runtime in without PyTorch, which it would import for seconds.
@@ -68,14 +71,14 @@ def command(
         progress("lowering")
         proto = lower(proto, numerics=numerics, shape=shape).model
     if dry_run:
-        document = describe.tasks(proto, device, threads, records)
+        document = describe.tasks(proto, chosen, threads, records)
         text = describe.tasks_text
     elif task is not None:
-        document = describe.replayed(proto, device, threads, records, task)
+        document = describe.replayed(proto, chosen, threads, records, task, tracker)
         text = describe.replayed_text
     else:
         show = _Display()
-        document = describe.tuned(proto, device, threads, records, budget, started, show)
+        document = describe.tuned(proto, chosen, threads, records, budget, started, show, tracker)
         show.end()
         text = describe.tuned_text
     for note in document["notes"]:
@@ -84,6 +87,22 @@ def command(
         print_json(document)
     else:
         print_text(text(document))
+
+
+def _tracker(device: str) -> Any:
+    """The tracker whose boards measure; None for this machine."""
+    from aqd_deploy.errors import DeviceError
+    from aqd_deploy.runtime.devices.device import parse_rpc
+
+    if device.strip() == "local":
+        return None
+    if not device.strip().startswith("rpc:"):
+        raise DeviceError(
+            "candidates are measured on this machine or on boards of a TVM RPC tracker",
+            received=repr(device),
+            valid="local, rpc:HOST:PORT/KEY",
+        )
+    return parse_rpc(device)
 
 
 class _Display:

@@ -12,11 +12,13 @@ from aqd_deploy.compiler.lower import complete_target
 from aqd_deploy.compiler.planning import plan_model
 from aqd_deploy.errors import RecordsError
 from aqd_deploy.reporting.tables import table
+from aqd_deploy.runtime.devices.rpc_tracker import Tracker
 from aqd_deploy.targets import Target
 from aqd_deploy.targets.cpu import available_threads
 from aqd_deploy.tuning.progress import Progress, TaskState, network_seconds
 from aqd_deploy.tuning.records import FILE_NAME, Header, read_records
-from aqd_deploy.tuning.tune import replay, task_states, tune
+from aqd_deploy.tuning.replay import replay
+from aqd_deploy.tuning.tune import task_states, tune
 
 DOCUMENT = 1
 
@@ -46,10 +48,18 @@ def tuned(
     budget: float,
     started: float,
     on_progress: Callable[[Progress], None],
+    tracker: Tracker | None = None,
 ) -> dict[str, Any]:
     """Tune, and tell what came out; see `tune.tune`."""
     report = tune(
-        model, folder, budget=budget, target=target, threads=threads, started=started, on_progress=on_progress
+        model,
+        folder,
+        budget=budget,
+        target=target,
+        threads=threads,
+        tracker=tracker,
+        started=started,
+        on_progress=on_progress,
     )
     return {
         **_document(target, threads, report.states, report.notes),
@@ -60,10 +70,15 @@ def tuned(
 
 
 def replayed(
-    model: onnx.ModelProto, target: Target, threads: int | None, folder: Path, name: str
+    model: onnx.ModelProto,
+    target: Target,
+    threads: int | None,
+    folder: Path,
+    name: str,
+    tracker: Tracker | None = None,
 ) -> dict[str, Any]:
     """Measure one record again; see `tune.replay`. Raises RecordsError where it is not exact any more."""
-    again = replay(model, folder, name, target=target, threads=threads)
+    again = replay(model, folder, name, target=target, threads=threads, tracker=tracker)
     if again.measured.error:
         raise RecordsError("the record does not hold", received=again.measured.error)
     return {

@@ -32,9 +32,10 @@ from tvm.s_tir.meta_schedule.runner import EvaluatorConfig, LocalRunner, RunnerI
 from tvm.support.popen_pool import PopenWorker
 
 from aqd_deploy.kernels.choice import Choice
+from aqd_deploy.runtime.devices.rpc_tracker import Tracker
 from aqd_deploy.targets import Target
 from aqd_deploy.targets.cpu import available_threads
-from aqd_deploy.tuning import worker
+from aqd_deploy.tuning import boards, worker
 from aqd_deploy.tuning.tasks import Task
 
 BUILD_TIMEOUT, RUN_TIMEOUT = 60.0, 15.0
@@ -128,6 +129,15 @@ class Built:
 
 
 @dataclass(frozen=True)
+class Trial:
+    """A measurement to make: the library of a candidate of a task, and that of the incumbent if any."""
+
+    task: Task
+    candidate: Path
+    incumbent: Path | None
+
+
+@dataclass(frozen=True)
 class Measured:
     """Seconds of each call of a candidate, and of the incumbent in turn with it; or why there are none."""
 
@@ -137,9 +147,12 @@ class Measured:
 
 
 class Engine:
-    """Worker processes that build and run candidates for `device`. Start-up takes seconds; close it."""
+    """Worker processes that build candidates for `device` and run them, here or on the boards of a tracker.
+    Start-up takes seconds; close it.
+    """
 
-    def __init__(self, device: Target) -> None:
+    def __init__(self, device: Target, tracker: Tracker | None = None) -> None:
+        self.tracker = tracker
         # Workers inherit these; without them TVM counts half the threads and pins its callers.
         os.environ.setdefault("TVM_NUM_THREADS", str(available_threads()))
         os.environ.setdefault("TVM_BIND_THREADS", "0")
@@ -148,10 +161,16 @@ class Engine:
         self.builder = PoolBuilder(self.workers)
         with ThreadPoolExecutor(2) as together:
             warming = together.submit(self.builder.warm_up)
-            config = EvaluatorConfig(number=1, repeat=1, min_repeat_ms=0)
-            self.runner = LocalRunner(timeout_sec=RUN_TIMEOUT, evaluator_config=config)
-            self.runner.f_alloc_argument = worker.allocate
+            self.runner = _local_runner() if tracker is None else boards.boards_runner(tracker)
             warming.result()
+
+    @property
+    def parallel(self) -> int:
+        """How many candidates are measured at a time: one here, or one on each board that is there now.
+
+        Raises DeviceError where no board is left.
+        """
+        return 1 if self.tracker is None else self.tracker.servers()
 
     def build(self, jobs: list[Job], deadline: float = math.inf) -> list[Built]:
         """Build candidates in parallel; what is not ready at `deadline`, a monotonic time, is unfinished."""
@@ -167,19 +186,17 @@ class Engine:
             for job, result in zip(jobs, self.builder.build(inputs), strict=True)
         ]
 
-    def measure(self, task: Task, candidate: Path, incumbent: Path | None) -> Measured:
-        """Check the integers of a candidate and time it in turn with the incumbent."""
-        definition = json.dumps(task.to_json())
-        best = None if incumbent is None else str(incumbent)
-        self.runner.f_run_evaluator = partial(worker.evaluate, str(candidate), best, definition)
-        (future,) = self.runner.run([RunnerInput(str(candidate), "cpu", [])])
-        result = future.result()
-        if result.error_msg is not None:
-            return Measured([], [], _last_line(str(result.error_msg)))
-        seconds = [float(value) for value in result.run_secs]
-        if best is None:
-            return Measured(seconds, [])
-        return Measured(seconds[::2], seconds[1::2])
+    def measure(self, trials: list[Trial]) -> list[Measured]:
+        """Check the integers of candidates and time each in turn with its incumbent.
+
+        Boards measure at the same time; one that is lost costs the measurement that it was at.
+        """
+        evaluator = _local_evaluator if self.tracker is None else boards.evaluator
+        futures = []
+        for trial in trials:
+            self.runner.f_run_evaluator = evaluator(trial.candidate, trial.incumbent, trial.task)
+            futures += self.runner.run([RunnerInput(str(trial.candidate), "cpu", [])])
+        return [_measured(trial, future.result()) for trial, future in zip(trials, futures, strict=True)]
 
     def close(self) -> None:
         """End the worker processes."""
@@ -191,6 +208,27 @@ class Engine:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _local_runner() -> LocalRunner:
+    config = EvaluatorConfig(number=1, repeat=1, min_repeat_ms=0)
+    runner = LocalRunner(timeout_sec=RUN_TIMEOUT, evaluator_config=config)
+    runner.f_alloc_argument = worker.allocate
+    return runner
+
+
+def _local_evaluator(candidate: Path, incumbent: Path | None, task: Task) -> Any:
+    best = None if incumbent is None else str(incumbent)
+    return partial(worker.evaluate, str(candidate), best, json.dumps(task.to_json()))
+
+
+def _measured(trial: Trial, result: Any) -> Measured:
+    if result.error_msg is not None:
+        return Measured([], [], _last_line(str(result.error_msg)))
+    seconds = [float(value) for value in result.run_secs]
+    if trial.incumbent is None:
+        return Measured(seconds, [])
+    return Measured(seconds[::2], seconds[1::2])
 
 
 def _last_line(text: str) -> str:

@@ -11,12 +11,14 @@ convolution with another epilogue.
 from __future__ import annotations
 
 import importlib.util
+import math
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 import onnx
 
@@ -24,13 +26,14 @@ from aqd_deploy.compiler.lower import complete_target
 from aqd_deploy.compiler.plan import Plan
 from aqd_deploy.compiler.planning import plan_model
 from aqd_deploy.compiler.relax_module import kernel_threads
-from aqd_deploy.errors import BudgetError, MissingExtraError, RecordsError, TargetError
+from aqd_deploy.errors import BudgetError, MissingExtraError, TargetError
 from aqd_deploy.kernels.choice import Choice
 from aqd_deploy.kernels.conv import conv_choices
 from aqd_deploy.kernels.isa import Isa
+from aqd_deploy.runtime.devices.rpc_tracker import Tracker
 from aqd_deploy.targets import Target, get, read_cpu
 from aqd_deploy.targets.cpu import available_threads
-from aqd_deploy.tuning.engine import Built, Engine, Job, Measured
+from aqd_deploy.tuning.engine import Built, Engine, Job, Measured, Trial
 from aqd_deploy.tuning.operands import layer_operands
 from aqd_deploy.tuning.progress import Progress, TaskState, network_seconds
 from aqd_deploy.tuning.records import ACCEPTED, REJECTED, SLOWER, Header, Record, RecordsFile
@@ -44,6 +47,8 @@ LEAST_GAIN = 0.01
 FIRST_GUESS, RESERVE = 1.0, 0.5
 # Choices that are tried as a task's first where one does not build or is not exact.
 _FIRST_ATTEMPTS = 3
+
+_Item = TypeVar("_Item")
 
 
 @dataclass
@@ -70,14 +75,24 @@ def task_states(plan: Plan, device: Target, threads: int) -> list[TaskState]:
     return states
 
 
-def check_device(device: Target, threads: int) -> None:
-    """Raise TargetError where this machine cannot run what is to be measured."""
+def check_device(device: Target, threads: int, tracker: Tracker | None = None) -> None:
+    """Raise TargetError where this machine, or a board of `tracker`, cannot run what is to be measured."""
+    if tracker is not None:
+        if device.name != device.profile:
+            raise TargetError(
+                "boards need a target by its profile's name",
+                received=device.name,
+                valid="a name of aqd-deploy targets list other than host",
+                next_command=f"aqd-deploy tune MODEL.onnx --target NAME --device {tracker.text}",
+            )
+        tracker.servers()
+        return
     missing = device.missing_on(read_cpu())
     if missing:
         raise TargetError(
             "this machine cannot run what is to be tuned",
             received=f"{device.name}, which needs {', '.join(missing)}",
-            valid="a target of this machine",
+            valid="a target of this machine, or --device rpc:HOST:PORT/KEY",
             next_command="aqd-deploy tune MODEL.onnx --target host",
         )
     if threads > available_threads():
@@ -113,32 +128,41 @@ def tune(
     budget: float,
     target: str | Target = "host",
     threads: int | None = None,
+    tracker: Tracker | None = None,
     started: float | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> TuneReport:
     """Tune integer ONNX for `budget` seconds from `started` (`time.monotonic()`), and write `folder`.
 
-    A later run with the same folder goes on where this one ends, or was killed. Raises what
+    Candidates run on this machine, or on the boards of `tracker`; one that is lost on the way costs a
+    measurement. A later run with the same folder goes on where this one ends, or was killed. Raises what
     `compile_model` raises for the model, TargetError for a target that this machine cannot run, RecordsError
-    where another process has the folder, BudgetError where not one measurement fits the budget.
+    where another process has the folder, BudgetError where not one measurement fits the budget, DeviceError
+    where no board is left.
     """
     started = time.monotonic() if started is None else started
     threads = threads or available_threads()
     device = complete_target(get(target))
     require_extra()
-    check_device(device, threads)
+    check_device(device, threads, tracker)
     plan = plan_model(int_model)
     states = task_states(plan, device, threads)
     require_time("reading the model", started, budget)
-    with RecordsFile(folder, Header.here(device), device) as file:
+    with RecordsFile(folder, records_header(device, tracker), device) as file:
         for state in states:
             state.replay(file.records.candidates)
         with tempfile.TemporaryDirectory(prefix="aqd-tune-") as scratch:
             tuner = _Tuner(plan, states, file, Path(scratch), started, budget, on_progress)
-            with Engine(device) as engine:
+            with Engine(device, tracker) as engine:
                 tuner.run(engine)
         notes = file.records.notes
     return TuneReport(states, time.monotonic() - started, tuner.measured, notes)
+
+
+def records_header(device: Target, tracker: Tracker | None) -> Header:
+    """For what the numbers hold: this machine's CPU, or boards by their key."""
+    here = Header.here(device)
+    return here if tracker is None else replace(here, cpu=tracker.key, model=f"boards {tracker.key}")
 
 
 class _Tuner:
@@ -198,12 +222,16 @@ class _Tuner:
         waiting = [state for state in self.states if not state.started]
         while waiting and self._affordable(1):
             part, waiting = waiting[: engine.workers], waiting[engine.workers :]
-            for state, built in zip(part, self._build_first(engine, part), strict=True):
-                if built.unfinished:
-                    continue
-                state.space.tried.add(built.choice)
-                self._judge(engine, state, built, None)
-                self._tell(state)
+            built = zip(part, self._build_first(engine, part), strict=True)
+            ready = [(state, candidate) for state, candidate in built if not candidate.unfinished]
+            for state, candidate in ready:
+                state.space.tried.add(candidate.choice)
+            for group in _groups(ready, engine):
+                results = _measure(engine, [(s.use.task, candidate, None) for s, candidate in group])
+                for (state, candidate), result in zip(group, results, strict=True):
+                    self._settle(state, candidate, _record(state.use.task, candidate.choice, result))
+                    self._tell(state)
+            for state, _ in ready:
                 if not state.started and len(state.space.tried) < min(_FIRST_ATTEMPTS, len(state.space)):
                     waiting.append(state)
         if not self.measured and not any(state.started for state in self.states):
@@ -227,13 +255,16 @@ class _Tuner:
         if task.key not in self.incumbents:
             self.incumbents[task.key] = built.pop(0)
         done = 0
-        for candidate in built:
+        for group in _groups(built, engine):
             incumbent = self.incumbents[task.key].library
-            if candidate.unfinished or incumbent is None or self._left() < RESERVE:
-                candidate.remove()
-                continue
-            self._judge(engine, state, candidate, incumbent)
-            done += 1
+            late = incumbent is None or self._left() < RESERVE
+            ready = [candidate for candidate in group if not (late or candidate.unfinished)]
+            for candidate in group:
+                if candidate not in ready:
+                    candidate.remove()
+            results = _measure(engine, [(task, candidate, incumbent) for candidate in ready])
+            self._settle_group(state, ready, results)
+            done += len(ready)
         if done:
             self.candidate_seconds = (time.monotonic() - began) / done
         gain = 1 - (state.seconds or 0.0) / before if before else 0.0
@@ -242,15 +273,20 @@ class _Tuner:
             self._share(state)
         self._tell(state)
 
-    def _judge(self, engine: Engine, state: TaskState, candidate: Built, incumbent: Path | None) -> None:
-        """Measure one candidate, record it, and make it the best one where it is."""
+    def _settle_group(self, state: TaskState, group: list[Built], results: list[Measured]) -> None:
+        """Record candidates measured beside the same incumbent: only the best may take its place."""
+        beaten = False
+        ranked = sorted(zip(group, results, strict=True), key=lambda pair: _ratio(pair[1]))
+        for candidate, result in ranked:
+            record = _record(state.use.task, candidate.choice, result)
+            if beaten and record.state == ACCEPTED:
+                record = replace(record, state=SLOWER)
+            beaten = beaten or record.state == ACCEPTED
+            self._settle(state, candidate, record)
+
+    def _settle(self, state: TaskState, candidate: Built, record: Record) -> None:
+        """Keep the record of a candidate, and make it the best one where it is."""
         task = state.use.task
-        result = (
-            engine.measure(task, candidate.library, incumbent)
-            if candidate.library is not None
-            else Measured([], [], candidate.error)
-        )
-        record = _record(task, candidate.choice, result)
         self.file.define(task.key, task.shape_key, task.to_json())
         self.file.add(record)
         state.note(record)
@@ -291,6 +327,35 @@ class _Tuner:
         )
 
 
+def _groups(items: list[_Item], engine: Engine) -> Iterator[list[_Item]]:
+    """`items` in parts as large as the engine measures at a time, which may change on the way."""
+    while items:
+        count = engine.parallel
+        yield items[:count]
+        items = items[count:]
+
+
+def _measure(engine: Engine, wanted: list[tuple[Task, Built, Path | None]]) -> list[Measured]:
+    """What came of each candidate of a task beside an incumbent; one that was not built has its error."""
+    trials = [
+        Trial(task, candidate.library, incumbent)
+        for task, candidate, incumbent in wanted
+        if candidate.library is not None
+    ]
+    results = iter(engine.measure(trials))
+    return [
+        Measured([], [], candidate.error) if candidate.library is None else next(results)
+        for _, candidate, _ in wanted
+    ]
+
+
+def _ratio(result: Measured) -> float:
+    """A candidate's time by its incumbent's on the same board; infinite where either is missing."""
+    if result.error or not result.incumbent:
+        return math.inf
+    return min(result.seconds) / min(result.incumbent)
+
+
 def _record(task: Task, choice: Choice, result: Measured) -> Record:
     """Accepted where it is the first, or faster than the incumbent by minimum and median."""
     if result.error:
@@ -302,63 +367,3 @@ def _record(task: Task, choice: Choice, result: Measured) -> Record:
     faster = seconds < (1 - LEAST_GAIN) * best
     steady = statistics.median(result.seconds) < statistics.median(result.incumbent)
     return Record(task.key, choice, ACCEPTED if faster and steady else SLOWER, seconds, best)
-
-
-@dataclass(frozen=True)
-class Replay:
-    """One record measured again: the task, its choice and the default, seconds of each, or the error."""
-
-    task: Task
-    layers: list[str]
-    record: Record
-    default: Choice
-    measured: Measured
-
-
-def replay(
-    int_model: onnx.ModelProto,
-    folder: Path,
-    name: str,
-    *,
-    target: str | Target = "host",
-    threads: int | None = None,
-) -> Replay:
-    """Build, check and time the best record of the task whose key begins with `name`, in turn with the
-    task's default.
-
-    Raises RecordsError where the model has no such task or the folder no record of it, and what `tune`
-    raises.
-    """
-    threads = threads or available_threads()
-    device = complete_target(get(target))
-    require_extra()
-    check_device(device, threads)
-    plan = plan_model(int_model)
-    uses = device_tasks(plan, device, threads)
-    chosen = [use for use in uses if use.task.key.startswith(name)]
-    if len(chosen) != 1 or not name:
-        keys = ", ".join(use.task.key for use in uses[:5])
-        raise RecordsError(
-            "the model has no such task" if not chosen else "several tasks begin like this",
-            received=name,
-            valid=f"{keys}{', ...' if len(uses) > 5 else ''}",
-            next_command="aqd-deploy tune MODEL.onnx --dry-run",
-        )
-    use = chosen[0]
-    with RecordsFile(folder, Header.here(device), device) as file:
-        record = file.records.best().get(use.task.key)
-    choices = conv_choices(use.task.spec, use.task.isa, use.task.threads)
-    if record is None or record.choice not in choices:
-        raise RecordsError("there is no record of this task", received=f"{use.task.key} in {folder}",
-                           next_command="aqd-deploy tune MODEL.onnx --records DIR")  # fmt: skip
-    with tempfile.TemporaryDirectory(prefix="aqd-tune-") as scratch, Engine(device) as engine:
-        operands = Path(scratch) / use.task.key
-        layer_operands(plan, use.operations[0]).save(operands)
-        tuned, default = engine.build(
-            [Job(use.task, choice, operands) for choice in (record.choice, choices[0])]
-        )
-        if tuned.library is None:
-            measured = Measured([], [], tuned.error)
-        else:
-            measured = engine.measure(use.task, tuned.library, default.library)
-    return Replay(use.task, use.layers, record, choices[0], measured)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from types import SimpleNamespace
 
 import pytest
@@ -26,7 +27,8 @@ class FakeEngine:
 
     workers = 2
 
-    def __init__(self):
+    def __init__(self, parallel=1):
+        self.parallel = parallel
         self.now = 100.0
         self.broken = set()
 
@@ -39,8 +41,12 @@ class FakeEngine:
             results.append(Built(job.choice, None, OUT_OF_TIME) if late else Built(job.choice, path))
         return results
 
-    def measure(self, task, candidate, incumbent):
-        self.now += RUN
+    def measure(self, trials):
+        self.now += RUN * bool(trials)
+        assert len(trials) <= self.parallel
+        return [self.result(trial.candidate, trial.incumbent) for trial in trials]
+
+    def result(self, candidate, incumbent):
         if candidate.choice in self.broken:
             return Measured([], [], "output 0: 1 of 9 integers differ")
         return Measured([seconds(candidate)], [] if incumbent is None else [seconds(incumbent)])
@@ -69,8 +75,8 @@ class FakeFile:
 def tuner(monkeypatch, tmp_path):
     """A function that tunes tasks of these heights for a budget; returns the engine, states and records."""
 
-    def call(heights, budget, broken=()):
-        engine, file = FakeEngine(), FakeFile()
+    def call(heights, budget, broken=(), parallel=1):
+        engine, file = FakeEngine(parallel), FakeFile()
         engine.broken = set(broken)
         monkeypatch.setattr(tune, "time", SimpleNamespace(monotonic=lambda: engine.now))
         states = [
@@ -89,18 +95,28 @@ def tuner(monkeypatch, tmp_path):
     return call
 
 
+@pytest.mark.parametrize("parallel", [1, 3])
 @pytest.mark.parametrize("budget", [10, 33, 60, 61.3])
-def test_the_budget_is_kept(tuner, budget):
-    engine, _, records = tuner([10, 10, 10], budget)
+def test_the_budget_is_kept(tuner, budget, parallel):
+    engine, _, records = tuner([10, 10, 10], budget, parallel=parallel)
     assert budget / 2 < engine.now - 100 <= budget + RUN
     assert records.candidates
 
 
-def test_the_fastest_choice_is_found_and_every_choice_tried_once(tuner):
-    _, (state,), records = tuner([10], 1000)
+@pytest.mark.parametrize("parallel", [1, 3, 8])
+def test_the_fastest_choice_is_found_and_every_choice_tried_once(tuner, parallel):
+    _, (state,), records = tuner([10], 1000, parallel=parallel)
     assert state.best == Choice.of("blocked", rows=6, tile=6)
     assert state.space.exhausted and len(records.candidates) == len(CHOICES)
     assert state.seconds == pytest.approx(10)
+
+
+def test_candidates_measured_together_are_judged_together(tuner):
+    """Both may beat the incumbent; the time of the task is that of the better one, counted once."""
+    _, _, records = tuner([10], 1000, parallel=8)
+    accepted = [record for record in records.candidates if record.state == ACCEPTED]
+    assert [record.seconds for record in accepted] == sorted((r.seconds for r in accepted), reverse=True)
+    assert all(b.best_seconds == a.seconds for a, b in itertools.pairwise(accepted))
 
 
 def test_time_goes_to_where_it_is_lost(tuner):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from aqd_deploy.errors import DeviceError
+from aqd_deploy.runtime.devices.rpc_tracker import Tracker
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,12 +72,13 @@ def open_device(text: str) -> Device:
     if kind == "rpc":
         from aqd_deploy.runtime.devices.rpc import RpcDevice
 
-        return RpcDevice(*parse_rpc(text))
+        tracker = parse_rpc(text)
+        return RpcDevice(tracker.host, tracker.port, tracker.key)
     raise DeviceError("there is no such device", received=repr(text), valid=FORMS)
 
 
-def parse_rpc(text: str) -> tuple[str, int, str]:
-    """Host and port of the tracker, and the key of the boards. Raises DeviceError."""
+def parse_rpc(text: str) -> Tracker:
+    """The tracker, and the key of the boards. Raises DeviceError."""
     kind, _, rest = text.strip().partition(":")
     match = _RPC.fullmatch(rest)
     if kind != "rpc" or match is None or not _is_port(match["port"]):
@@ -85,7 +87,7 @@ def parse_rpc(text: str) -> tuple[str, int, str]:
             received=repr(text),
             valid="rpc:HOST:PORT/KEY, for example rpc:192.168.1.2:9190/raspberrypi-5",
         )
-    return match["v6"] or match["host"], int(match["port"]), match["key"]
+    return Tracker(match["v6"] or match["host"], int(match["port"]), match["key"])
 
 
 def _is_port(text: str) -> bool:

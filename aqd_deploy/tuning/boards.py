@@ -1,0 +1,137 @@
+"""Measuring candidates on the boards of a TVM RPC tracker, one candidate on each board at a time.
+
+`boards_runner` is MetaSchedule's `RPCRunner` with our way to check and time a candidate. What runs in its
+worker processes holds one board each: it uploads a candidate and the incumbent, checks the candidate's
+integers against the reference, and has the board time both in turn.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm.s_tir.meta_schedule.runner import EvaluatorConfig, RPCConfig, RPCRunner
+from tvm.support.popen_pool import PopenPoolExecutor
+
+from aqd_deploy.runtime.devices.rpc_tracker import Tracker
+from aqd_deploy.tuning import worker
+from aqd_deploy.tuning.operands import Operands
+from aqd_deploy.tuning.reference import output_buffers
+from aqd_deploy.tuning.tasks import Task
+
+# Seconds that a measurement may hold a board, and that it may take with the wait for one that is free.
+BOARD_TIMEOUT, WAIT_TIMEOUT = 30, 90.0
+# Calls of one contender before it is the other's turn: each turn crosses the network.
+_TURN = 5
+_MOST_TURNS = 40
+
+
+def boards_runner(tracker: Tracker) -> RPCRunner:
+    """A runner with a worker process for each board that is there. Raises DeviceError where none is."""
+    count = tracker.servers()
+    runner = RPCRunner(
+        rpc_config=RPCConfig(
+            tracker_host=tracker.host,
+            tracker_port=tracker.port,
+            tracker_key=tracker.key,
+            session_timeout_sec=BOARD_TIMEOUT,
+        ),
+        evaluator_config=EvaluatorConfig(number=1, repeat=1, min_repeat_ms=0),
+        f_upload_module=_nothing_uploaded,
+        f_alloc_argument=_nothing_allocated,
+        f_cleanup=_session_ends,
+    )
+    # The runner's own pool waits for ever for a board that is gone.
+    runner.pool.shutdown(wait=False)
+    runner.pool = PopenPoolExecutor(max_workers=count, timeout=WAIT_TIMEOUT)
+    return runner
+
+
+def evaluator(candidate: Path, incumbent: Path | None, task: Task) -> Any:
+    """The runner's `f_run_evaluator` of one measurement."""
+    best = None if incumbent is None else str(incumbent)
+    return partial(evaluate_on_board, str(candidate), best, json.dumps(task.to_json()))
+
+
+def evaluate_on_board(
+    library: str,
+    incumbent: str | None,
+    definition: str,
+    session: Any,
+    _module: Any,
+    device: Any,
+    _config: Any,
+    _arguments: Any,
+) -> list[float]:
+    """Check a candidate on a board, then time it in turn with the best one so far.
+
+    Returns what `worker.evaluate` returns. Raises `worker.NotExactError`.
+    """
+    task = Task.from_json(json.loads(definition))
+    session.get_function("runtime.config_threadpool")(1, task.threads)
+    candidate = _OnBoard(session, device, Path(library), task, "candidate.so")
+    candidate.check()
+    contenders = [candidate]
+    if incumbent is not None:
+        contenders.append(_OnBoard(session, device, Path(incumbent), task, "incumbent.so"))
+    return _timed(contenders, worker.SCREEN_SECONDS if incumbent is None else worker.CONFIRM_SECONDS)
+
+
+class _OnBoard:
+    """A built candidate with its operands in a board's memory."""
+
+    def __init__(self, session: Any, device: Any, library: Path, task: Task, name: str) -> None:
+        operands = Operands.load(library.parent.parent)
+        packed = np.load(library.parent / "packed.npy")
+        session.upload(str(library), name)
+        self._module = session.load_module(name)
+        self._device = device
+        inputs = [operands.data, packed, *operands.parameters]
+        outputs = output_buffers(task.spec, task.epilogue)
+        self._tensors = [tvm.runtime.tensor(array, device) for array in (*inputs, *outputs)]
+        self._expected = operands.expected
+
+    def check(self) -> None:
+        """Raises NotExactError where one integer differs from the reference."""
+        self._module[worker.SYMBOL](*self._tensors)
+        for index, expected in enumerate(self._expected, -len(self._expected)):
+            result = self._tensors[index].numpy()
+            differing = int(np.count_nonzero(expected != result))
+            if differing:
+                raise worker.NotExactError(
+                    f"output {index + len(self._expected)}: {differing} of {expected.size} integers differ"
+                )
+
+    def turn(self) -> list[float]:
+        """Seconds of a few calls, by the board's clock."""
+        timed = self._module.time_evaluator(worker.SYMBOL, self._device, number=1, repeat=_TURN)
+        return [float(value) for value in timed(*self._tensors).results]
+
+
+def _timed(contenders: list[_OnBoard], limit: float) -> list[float]:
+    """Seconds of the contenders' calls, call by call in turn, for `limit` seconds in all."""
+    seconds: list[float] = []
+    for _ in range(_MOST_TURNS):
+        turns = [contender.turn() for contender in contenders]
+        seconds += [value for calls in zip(*turns, strict=True) for value in calls]
+        if math.fsum(seconds) >= limit:
+            break
+    return seconds
+
+
+def _nothing_uploaded(_session: Any, _local: str, _remote: str) -> None:
+    """The runner's `f_upload_module`: the evaluator uploads the candidate beside the incumbent."""
+
+
+def _nothing_allocated(_session: Any, _device: Any, _info: Any, _repeat: int) -> list[Any]:
+    """The runner's `f_alloc_argument`: operands lie in files beside the candidate."""
+    return []
+
+
+def _session_ends(_session: Any, _path: str | None) -> None:
+    """The runner's `f_cleanup`: a board's server removes the session's folder with the session."""
