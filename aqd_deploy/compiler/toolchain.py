@@ -158,7 +158,7 @@ def _run(command: list[str]) -> None:
 
 
 def _zig(architecture: str) -> Toolchain:
-    """zig's compilers. `cc` links programs: they hold no C++, whose library `c++` first builds for minutes."""
+    """zig's compilers; `cc` links, since programs hold no C++, whose library `c++` would first build."""
     options = ("-target", f"{gnu_triple(architecture)}.{_ZIG_GLIBC}")
     zig = (sys.executable, "-m", "ziglang")
     return Toolchain((*zig, "c++", *options), "zig", architecture, (*zig, "cc", *options))
