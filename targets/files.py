@@ -91,13 +91,14 @@ class Tables:
 
 
 def user_folders() -> tuple[Path, ...]:
-    """Folders in which the user's own profiles may lie, the first wins; they need not exist."""
+    """Folders in which the user's own profiles lie, the first wins; the last need not exist."""
     named = os.environ.get(FOLDERS_VARIABLE, "").split(os.pathsep)
+    return (*(Path(each).expanduser() for each in named if each), _configuration_folder())
+
+
+def _configuration_folder() -> Path:
     configuration = os.environ.get("XDG_CONFIG_HOME") or Path("~/.config").expanduser()
-    return (
-        *(Path(each).expanduser() for each in named if each),
-        Path(configuration) / "aqd-deploy" / "targets",
-    )
+    return Path(configuration) / "aqd-deploy" / "targets"
 
 
 @functools.cache
@@ -105,7 +106,7 @@ def read_tables(folders: tuple[Path, ...]) -> Tables:
     """The shipped profiles and those in `folders`, each complete with what it extends."""
     found = Tables()
     raw: dict[str, dict[str, Any]] = {}
-    for name, path, read in _files(folders):
+    for name, path, read in _files(folders, found):
         found.paths[name] = path
         try:
             raw[name] = _checked(name, path, read)
@@ -119,13 +120,19 @@ def read_tables(folders: tuple[Path, ...]) -> Tables:
     return found
 
 
-def _files(folders: tuple[Path, ...]) -> list[tuple[str, str, Callable[[], str]]]:
-    """Name, path and reader of every profile file, one a name."""
+def _files(folders: tuple[Path, ...], found: Tables) -> list[tuple[str, str, Callable[[], str]]]:
+    """Name, path and reader of every profile file, one a name; folders that cannot be read are problems."""
     files: dict[str, tuple[str, str, Callable[[], str]]] = {}
     for folder in (resources.files("aqd_deploy.targets"), *reversed(folders)):
-        if not folder.is_dir():
+        try:
+            entries = sorted(folder.iterdir(), key=lambda each: each.name)
+        except OSError as error:
+            if not isinstance(error, FileNotFoundError) or folder != _configuration_folder():
+                found.problems[str(folder)] = TargetError(
+                    f"{folder}: the folder of profiles cannot be read", received=error.strerror
+                )
             continue
-        for entry in sorted(folder.iterdir(), key=lambda each: each.name):
+        for entry in entries:
             if entry.name.endswith(".toml"):
                 name = entry.name.removesuffix(".toml")
                 files[name] = (name, str(entry), functools.partial(entry.read_text, encoding="utf-8"))

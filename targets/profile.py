@@ -271,15 +271,16 @@ def _from_tvm_string(text: str) -> Target:
             received=repr(text),
             valid="mtriple, mcpu, mattr, mfloat-abi",
         )
-    cpu = str(table.get("mcpu", "x86-64-v2"))
     triple = str(table.get("mtriple", "x86_64-linux-gnu"))
+    architecture = architecture_of(triple.split("-")[0])
+    cpu = str(table.get("mcpu", "x86-64-v2" if architecture == "x86_64" else "generic"))
     attributes = tuple(str(a) for a in table.get("mattr", ()))
     known = _profiles().get(cpu)
     added = {LLVM_TO_CPUINFO.get(a[1:], a[1:]) for a in attributes if a.startswith("+")}
     return Target(
         name=text,
         description="TVM target string",
-        architecture=architecture_of(triple.split("-")[0]),
+        architecture=architecture,
         triple=triple,
         cpu=cpu,
         features=tuple(sorted(set(known.features if known else ()) | added)),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import textwrap
 from typing import Any
 
+from aqd_deploy.bench.view import shortened
 from aqd_deploy.reporting.tables import WIDTH, key_values, table
 
-_NAME_WIDTH = 22
+_NAME_WIDTH = 17
 
 
 def estimate_view(document: dict[str, Any]) -> str:
@@ -42,7 +43,7 @@ def _layers(entry: dict[str, Any]) -> str:
     headers = ["layer", "kernel", "M mult.", "kB", "mult./B", "bound", "ms"]
     rows = [
         [
-            layer["name"][-_NAME_WIDTH:],
+            shortened(layer["name"], _NAME_WIDTH),
             layer["kernel"],
             f"{layer['multiplications'] / 1e6:.2f}",
             f"{layer['bytes'] / 1e3:.1f}",

@@ -86,7 +86,7 @@ def _layers(measured: dict[str, Any]) -> str:
     reasons = list(dict.fromkeys(entry["why"] for entry in measured["layers"]))
     rows = [
         [
-            _shortened(entry["name"]),
+            shortened(entry["name"]),
             entry["ms"],
             f"{100 * entry['share_of_time']:.1f}",
             _giga(entry["macs"]),
@@ -150,10 +150,10 @@ def _wrapped(text: str) -> list[str]:
     return textwrap.wrap(text, WIDTH, subsequent_indent="  ")
 
 
-def _shortened(name: str) -> str:
+def shortened(name: str, width: int = _NAME_WIDTH) -> str:
     """What fits of a layer's name: without what all have in common, and rather its end than its beginning."""
     name = ".".join(part for part in name.removesuffix("_acc").split(".") if part != "conv")
-    return name if len(name) <= _NAME_WIDTH else "…" + name[-(_NAME_WIDTH - 1) :]
+    return name if len(name) <= width else "…" + name[-(width - 1) :]
 
 
 def _giga(macs: int) -> str:

@@ -44,12 +44,13 @@ _SHOWN_STDERR = 500
 @dataclass(frozen=True)
 class Toolchain:
     """A C++ compiler and linker for `architecture`: its command line, and where it was found (`profile`,
-    `native`, `cross` or `zig`).
+    `native`, `cross` or `zig`). `link_command` links where that is another than `command`.
     """
 
     command: tuple[str, ...]
     origin: str
     architecture: str
+    link_command: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return shlex.join(self.command)
@@ -66,7 +67,8 @@ class Toolchain:
         Raises OSError where the compiler fails, TargetError where it made a library of another machine.
         """
         # -s: TVM's debug information is an eighth of the code, and nothing reads it.
-        self._run(["-shared", "-fPIC", "-s", "-o", str(output), *map(str, objects), *(options or [])])
+        flags = ["-shared", "-fPIC", "-s", "-o", str(output)]
+        _run([*(self.link_command or self.command), *flags, *map(str, objects), *(options or [])])
         check_machine(Path(output), self.architecture)
 
     def compile(
@@ -76,13 +78,8 @@ class Toolchain:
 
         Raises OSError where the compiler fails, TargetError where it made a file of another machine.
         """
-        self._run([*map(str, source_files), *flags, "-o", str(output)])
+        _run([*self.command, *map(str, source_files), *flags, "-o", str(output)])
         check_machine(Path(output), self.architecture)
-
-    def _run(self, arguments: list[str]) -> None:
-        result = subprocess.run([*self.command, *arguments], capture_output=True, text=True, check=False)
-        if result.returncode:
-            raise OSError(f"{self} failed: {result.stderr.strip()[-_SHOWN_STDERR:]}")
 
 
 def find_toolchain(target: Target) -> Toolchain:
@@ -107,9 +104,7 @@ def find_toolchain(target: Target) -> Toolchain:
     if cross is not None:
         return Toolchain((cross,), "cross", architecture)
     if importlib.util.find_spec("ziglang") is not None:
-        zig_target = f"{gnu_triple(architecture)}.{_ZIG_GLIBC}"
-        command = (sys.executable, "-m", "ziglang", "c++", "-target", zig_target)
-        return Toolchain(command, "zig", architecture)
+        return _zig(architecture)
     raise MissingExtraError(
         f"no C++ compiler for {architecture}, which {target.name} needs, is installed",
         valid=", ".join(_candidates(architecture)),
@@ -153,6 +148,20 @@ def check_machine(file: Path, architecture: str) -> None:
             received=names.get(machine, f"ELF machine {machine}") if machine is not None else "no ELF file",
             valid=architecture,
         )
+
+
+def _run(command: list[str]) -> None:
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        told = result.stderr.strip()[-_SHOWN_STDERR:]
+        raise OSError(f"{command[0]} failed: {told or f'exit code {result.returncode}'}")
+
+
+def _zig(architecture: str) -> Toolchain:
+    """zig's compilers; `cc` links, since programs hold no C++, whose library `c++` would first build."""
+    options = ("-target", f"{gnu_triple(architecture)}.{_ZIG_GLIBC}")
+    zig = (sys.executable, "-m", "ziglang")
+    return Toolchain((*zig, "c++", *options), "zig", architecture, (*zig, "cc", *options))
 
 
 def _own(target: Target) -> Toolchain:

@@ -42,6 +42,7 @@ def test_the_order(tools, monkeypatch):
     assert zig.origin == "zig"
     assert zig.command[:-1] == (sys.executable, "-m", "ziglang", "c++", "-target")
     assert zig.command[-1].startswith(triple)
+    assert zig.link_command == (*zig.command[:3], "cc", *zig.command[4:])
     cross = tools(f"{triple}-g++")
     assert find_toolchain(FOREIGN).command == (cross,)
     own = tools("board-g++", answer=f"{FOREIGN.architecture}-none-linux")

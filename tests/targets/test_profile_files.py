@@ -138,6 +138,16 @@ def test_names_that_cannot_be(folder, name, capsys):
     assert f"a profile cannot be called {name!r}" in capsys.readouterr().err
 
 
+def test_a_folder_that_is_not_there(tmp_path, folder, monkeypatch, capsys):
+    monkeypatch.setenv("AQD_DEPLOY_TARGETS", f"{tmp_path / 'missing'}:{folder}")
+    (folder / "camera.toml").write_text(CAMERA)
+    assert invoke(["targets", "list"]) == 0
+    captured = capsys.readouterr()
+    told = f"{tmp_path / 'missing'}: the folder of profiles cannot be read; got No such file or directory"
+    assert told in captured.err and captured.err.count("left out") == 1
+    assert "camera" in captured.out
+
+
 def test_a_bad_file_spoils_nothing_else(folder, capsys):
     (folder / "camera.toml").write_text(CAMERA)
     (folder / "broken.toml").write_text("cores = \n")

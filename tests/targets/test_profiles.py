@@ -79,6 +79,12 @@ def test_target_string_in_both_forms(text):
     assert set(target.features) == V3 | {"avx512_vnni"}
 
 
+def test_target_string_of_a_foreign_device():
+    target = targets.get("llvm -mtriple=armv7a-linux-gnueabihf -mfloat-abi=hard")
+    assert (target.architecture, target.cpu, target.float_abi) == ("armv7", "generic", "hard")
+    assert target.tvm()["mfloat-abi"] == "hard"
+
+
 @pytest.mark.parametrize("text", ['{"kind": "cuda"}', '{"kind": "llvm", "mcp": "x"}', "{", "llvm mcpu"])
 def test_bad_target_strings(text):
     with pytest.raises(TargetError):
