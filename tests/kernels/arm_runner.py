@@ -1,5 +1,5 @@
-"""Compiles kernels for ARM and runs them under qemu's user-mode emulation, in a program of `harness.c` without
-TVM's runtime.
+"""Compiles kernels for ARM and runs them under qemu's user-mode emulation, in a program of `harness.c`
+without TVM's runtime.
 """
 
 from __future__ import annotations
