@@ -43,7 +43,8 @@ class Product(Enum):
     VPDPWSSD = "vpdpwssd"
     SDOT = "sdot"
     SMLAL = "smlal"
-    SMLAL16 = "smlal16"
+    # `smlal` and, on Armv7, `vmlal`: a value is found in the assembly.
+    SMLAL16 = "mlal"
     PLAIN = "plain"
 
 
