@@ -19,9 +19,9 @@ Convolution families; the one with the least estimated time is the default:
 `level_blocking` cuts a convolution over several maps (`ConvSpec.levels`), `stack` copies maps into one tensor
 and transposes the network's outputs, which `border_store` does inside the convolution that makes them.
 
-`dots` has the dot products of each instruction set and decides from the ranges which one is exact;
-`partial_sums` cuts reductions whose sums fit 16 bits for some steps only. A new instruction set is one more
-entry of `dots.DOTS`.
+`dots` has the dot products of each instruction set and decides from the ranges which one is exact, `dots_arm`
+those of ARM as expressions; `partial_sums` cuts reductions whose sums fit 16 bits for some steps only. A new
+instruction set is one more entry of `dots.DOTS`.
 
 `epilogue` writes what follows the accumulators; `scaling` chooses from constants and intervals how each
 multiply-shift is computed, `fixed_point` computes it. A max-pool in the epilogue makes a blocked convolution

@@ -1,9 +1,9 @@
 """Exact Winograd convolution 3x3, stride 1, where the ranges prove it (`winograd_forms.exact_forms`).
 
 A task transforms the inputs of a group of tiles into samples of 8 bits (shifted to what the dot product
-takes; the start values of the packed weights take that back) or 16, multiplies position by position, and transforms the
-products back into outputs for the epilogue. Additions of samples may wrap: what comes out is proven to fit.
-Padding is read as zeros.
+takes; the start values of the packed weights take that back) or 16, multiplies position by position, and
+transforms the products back into outputs for the epilogue. Additions of samples may wrap: what comes out is
+proven to fit. Padding is read as zeros.
 """
 
 from __future__ import annotations

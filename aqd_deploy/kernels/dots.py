@@ -43,7 +43,8 @@ class Product(Enum):
     VPDPWSSD = "vpdpwssd"
     SDOT = "sdot"
     SMLAL = "smlal"
-    SMLAL16 = "smlal16"
+    # `smlal` and, on Armv7, `vmlal`: a value is found in the assembly.
+    SMLAL16 = "mlal"
     PLAIN = "plain"
 
 
@@ -56,9 +57,9 @@ class Dots:
     many vector registers accumulators, weights and one activation may fill; an accumulator or a weight vector
     takes `width` of them. `partial_steps`: steps that may be accumulated in 16 bits (0: accumulate in 32 bits
     at once); `weight_bytes`: the size of a weight in memory; `sample_steps`: neighbouring steps whose samples
-    are loaded as one register, from which each product takes its own. The costs choose blocks: `product_cycles`
-    of the vector ports for one dot product, and the micro-operations issued for one product, one weight
-    vector and one sample.
+    are loaded as one register, from which each product takes its own. The costs choose blocks:
+    `product_cycles` of the vector ports for one dot product, and the micro-operations issued for one product,
+    one weight vector and one load of samples.
     """
 
     isa: Isa

@@ -42,7 +42,7 @@ def peak_func(dots: Dots, threads: int, steps: int) -> Any:
     weights = em.parameter("weights", (dots.vector_bytes,), "int8")
     count, lanes = _accumulators(dots), dots.lanes
     out = em.parameter("out", (peak_outputs(dots, threads),), "int32")
-    narrow = dots.product is Product.PMADDUBSW
+    narrow = dots.product in (Product.PMADDUBSW, Product.SMLAL)
     dtype, width = ("int16", 2 * lanes) if narrow else ("int32", lanes)
     with em.loop("task", threads, "parallel") as task:
         weight = em.bind("weight", dots.weight(weights, tirx.IntImm("int32", 0)))
@@ -69,6 +69,10 @@ def _product(dots: Dots, acc: Expr, weight: Expr) -> Expr:
     match dots.product:
         case Product.PMADDUBSW:
             return dots.partial(acc, tirx.reinterpret(vector("int8", dots.vector_bytes), acc), weight)
+        case Product.SMLAL:
+            samples = tirx.reinterpret(vector("int8", 2 * dots.vector_bytes), acc)
+            first = [tirx.IntImm("int32", index) for index in range(dots.vector_bytes)]
+            return dots.partial(acc, tirx.Shuffle([samples], first), weight)
         case Product.PLAIN:
             return dots.accumulate(acc, acc, weight)
         case _:

@@ -1,5 +1,5 @@
-"""Compiles kernels for ARM and runs them under qemu's user-mode emulation, in a program of `harness.c` without
-TVM's runtime.
+"""Compiles kernels for ARM and runs them under qemu's user-mode emulation, in a program of `harness.c`
+without TVM's runtime.
 """
 
 from __future__ import annotations
@@ -131,9 +131,7 @@ class Batch:
         self._calls: list[tuple[str, list[np.ndarray]]] = []
         self._expected: list[tuple[object, list[np.ndarray]]] = []
 
-    def add(
-        self, label: object, function: Any, inputs: list[np.ndarray], expected: list[np.ndarray]
-    ) -> None:
+    def add(self, label: object, function: Any, inputs: list[np.ndarray], expected: list[np.ndarray]) -> None:
         """A call of `function`; its outputs hold other values before."""
         name = f"f{len(self._functions)}"
         self._functions[name] = function

@@ -72,13 +72,14 @@ def test_every_form_of_winograd(isa, tmp_path):
         exact = exact_forms(true_weights(weights, spec.odd), interval)
         known = replace(spec, winograd=exact, input_range=interval)
         expected = convolve(known, data, weights).astype(np.int32)
-        for form, choices in winograd_choices(known, isa, 1 + number % 3).items():
-            choice = choices[int(rng.integers(len(choices)))]
+        offered = winograd_choices(known, isa, 1 + number % 3)
+        # One kernel a form is enough to compile.
+        for form in [form for form in offered if form not in met][:2]:
+            choice = offered[form][int(rng.integers(len(offered[form])))]
             kernel = conv2d(known, Epilogue(), isa, 1 + number % 3, choice)
             met.add(form)
-            batch.add(
-                f"{choice}, {known}, {fill}", kernel.prim_func, [data, kernel.layout.pack(weights)], [expected]
-            )
+            label = f"{choice}, {known}, {fill}"
+            batch.add(label, kernel.prim_func, [data, kernel.layout.pack(weights)], [expected])
     # Where there is `sdot`, products of 16 bits are not worth it.
     assert ("f4x4_wide" in met) == (isa is not Isa.DOTPROD)
     assert met >= {"f2x2", "f2x4", "c4x4", "f2x2_halved"}
@@ -123,10 +124,13 @@ def test_one_sign_only_over_the_longest_reduction(isa, weight, tmp_path):
 def test_few_channels_and_shifted_samples(isa, tmp_path_factory, seed):
     need_machine(isa)
     rng, batch = np.random.default_rng(seed), Batch(isa)
-    for channels, out, high, odd in ((32, 1, 15, True), (48, 4, 127, False), (16, 5, 255, True), (64, 8, 3, True)):
-        spec = ConvSpec(
-            5, 7, channels, out, **SAME, odd=odd, input_range=(0, high), weight_range=(-128, 127)
-        )
+    for channels, out, high, odd in (
+        (32, 1, 15, True),
+        (48, 4, 127, False),
+        (16, 5, 255, True),
+        (64, 8, 3, True),
+    ):
+        spec = ConvSpec(5, 7, channels, out, **SAME, odd=odd, input_range=(0, high), weight_range=(-128, 127))
         data = rng.integers(0, high + 1, (5, 7, channels)).astype(np.uint8)
         weights = rng.integers(-128, 128, (out, channels, 3, 3)).astype(np.int8)
         expected = convolve(spec, data, weights).astype(np.int32)
