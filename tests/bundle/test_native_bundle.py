@@ -5,7 +5,9 @@ import json
 import re
 import subprocess
 import time
+import tomllib
 from importlib import resources
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -142,3 +144,22 @@ def test_the_runner_knows_every_feature_that_programs_demand():
     known = set(re.findall(r'\{"(\w+)", ', source.read_text()))
     demanded = {feature for name in targets.names() for feature in targets.get(name).features}
     assert set(LLVM_TO_CPUINFO.values()) | demanded <= known
+
+
+def test_every_native_source_ships():
+    root = Path(__file__).resolve().parents[2]
+    config = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]
+    package = root / "aqd_deploy" / "bundle"
+    shipped = {path for glob in config["package-data"]["aqd_deploy.bundle"] for path in package.glob(glob)}
+    assert shipped == {path for path in (package / "native").rglob("*") if path.is_file()}
+
+
+def test_a_full_disk_under_stdout(shared_bundle):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [shared_bundle.path / "aqd-run"], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert (done.returncode, done.stderr) == (
+        1,
+        "error: cannot write to standard output: No space left on device\n",
+    )

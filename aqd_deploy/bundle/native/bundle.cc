@@ -107,7 +107,8 @@ struct Checked {
   }
 
   void check() const {
-    if (hex(digest(reinterpret_cast<const unsigned char*>(chunks.data()), chunks.size() * sizeof(Digest))) == file.tree) return;
+    const auto* bytes = reinterpret_cast<const unsigned char*>(chunks.data());
+    if (hex(digest(bytes, chunks.size() * sizeof(Digest))) == file.tree) return;
     throw Failure(path + " is damaged or of another bundle; got SHA-256 " +
                   hex(digest(contents.data(), contents.size())) + "; valid: " + file.sha256 + kAgain);
   }
