@@ -55,17 +55,9 @@ def test_both_boards_measure_and_one_may_go(farm, model, tmp_path):
     thread = threading.Thread(target=kill_while_it_measures, daemon=True)
     thread.start()
     records = tmp_path / "records"
-    target = get("host").profile
+    options = {"target": get("host").profile, "threads": 1, "tracker": farm.tracker}
     with pytest.raises(Enough):
-        tune(
-            model,
-            records,
-            budget=600,
-            target=target,
-            threads=1,
-            tracker=farm.tracker,
-            on_progress=until_enough,
-        )
+        tune(model, records, budget=600, on_progress=until_enough, **options)
     thread.join()
     found = read_records(records / "records.jsonl")
     assert found.header.cpu == farm.tracker.key
@@ -75,7 +67,7 @@ def test_both_boards_measure_and_one_may_go(farm, model, tmp_path):
     assert farm.sessions(0) >= 5 and farm.sessions(1) == 2
     farm.kill(0)
     with pytest.raises(DeviceError, match="no board with this key"):
-        tune(model, records, budget=600, target=target, threads=1, tracker=farm.tracker)
+        tune(model, records, budget=600, **options)
 
 
 def test_boards_need_a_named_target():
