@@ -62,6 +62,10 @@ class ProgramError(AqdError):
     """A compiled program that is damaged, of another version, or for another CPU."""
 
 
+class BundleError(AqdError):
+    """A bundle that is damaged or cannot be made: no runtime for its target, something else in its folder."""
+
+
 class DeviceError(AqdError):
     """A device that cannot be reached, that refuses us or the program, or that was lost on the way."""
 

@@ -4,6 +4,6 @@
 """
 
 from aqd_deploy.targets.cpu import Cpu, read_cpu
-from aqd_deploy.targets.profile import Target, detect_host, get, names
+from aqd_deploy.targets.profile import Target, detect_host, get, names, path_of, problems
 
-__all__ = ["Cpu", "Target", "detect_host", "get", "names", "read_cpu"]
+__all__ = ["Cpu", "Target", "detect_host", "get", "names", "path_of", "problems", "read_cpu"]

@@ -1,8 +1,9 @@
 """Target profiles: loading, host detection, raw TVM target strings.
 
-To add a device, put `<name>.toml` beside this file: `description`, `architecture`, `triple`, `cpu` (LLVM's
-name), `features` (names of /proc/cpuinfo that its programs need; `extends` adds those of another profile) and
-optionally `attributes` (LLVM `mattr`). Which kernels are used follows from the features.
+To add a device, put `<name>.toml` beside this file or into a folder of your own (`files.py`): `description`,
+`architecture`, `triple`, `cpu` (LLVM's name), `features` (names of /proc/cpuinfo that its programs need;
+`extends` adds those of another profile) and optionally `attributes` (LLVM `mattr`) and what is published
+about the device. Which kernels are used follows from the features. docs/targets.md lists every key.
 """
 
 from __future__ import annotations
@@ -11,15 +12,16 @@ import difflib
 import functools
 import json
 import shlex
-import tomllib
-from dataclasses import dataclass, replace
-from importlib import resources
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from aqd_deploy.errors import TargetError
-from aqd_deploy.targets.cpu import Cpu, read_cpu
+from aqd_deploy.targets.cpu import Cpu, architecture_of, read_cpu
+from aqd_deploy.targets.files import read_tables, user_folders
 
-# LLVM's names of the x86 features that generated code may use, in the spelling of /proc/cpuinfo.
+# LLVM's names of the features that generated code may use, in the spelling of /proc/cpuinfo.
 LLVM_TO_CPUINFO = {
     "sse3": "pni",
     "ssse3": "ssse3",
@@ -52,19 +54,37 @@ LLVM_TO_CPUINFO = {
     "avxvnni": "avx_vnni",
     "amx-tile": "amx_tile",
     "amx-int8": "amx_int8",
+    "gfni": "gfni",
     "dotprod": "asimddp",
     "i8mm": "i8mm",
+    "bf16": "bf16",
     "sve": "sve",
+    "sve2": "sve2",
     "lse": "atomics",
+    "rdm": "asimdrdm",
+    "fullfp16": "asimdhp",
+    "fp16fml": "asimdfhm",
+    "complxnum": "fcma",
+    "jsconv": "jscvt",
+    "rcpc": "lrcpc",
+    "flagm": "flagm",
 }
-# From the most to the least capable: the first that the host satisfies is its profile.
-_HOST_ORDER = ("cascadelake", "x86-64-v4", "alderlake", "x86-64-v3", "x86-64-v2")
+# From the most to the least capable: the first that the host satisfies is its profile. On ARM one whose CPU
+# is this machine's core comes before.
+_HOST_ORDER = (
+    "cascadelake", "x86-64-v4", "alderlake", "x86-64-v3", "x86-64-v2",
+    "aarch64-dotprod", "aarch64", "armv7-neon",
+)  # fmt: skip
+_CORE_FIGURES = ("l1d_kib", "int8_macs_per_cycle")
 # Instruction sets of the kernels, the fastest first, and the features that their programs may use.
 _KERNELS = (
     ("vnni", {"avx512_vnni", "avx512f", "avx512bw", "avx512vl"}),
     ("avxvnni", {"avx_vnni", "avx2"}),
     ("avx512", {"avx512f", "avx512bw", "avx512vl"}),
     ("avx2", {"avx2"}),
+    ("dotprod", {"asimd", "asimddp"}),
+    ("neon", {"asimd"}),
+    ("neon32", {"neon"}),
 )
 
 
@@ -72,8 +92,14 @@ _KERNELS = (
 class Target:
     """A device to compile for.
 
-    `features` are the /proc/cpuinfo names that a program for this target demands; `cpu`, `triple` and
-    `attributes` go to LLVM. `profile` is the file the values come from ("raw" for a TVM target string).
+    `features` are the /proc/cpuinfo names that a program for this target demands; `cpu`, `triple`,
+    `attributes` and `float_abi` ("hard", "soft" or LLVM's default "") go to LLVM. `profile` is the name of
+    the file the values come from ("raw" for a TVM target string).
+
+    What is known of the device, None where it is not: `cores`, `clock_ghz`, data caches in KiB (`l1d_kib`,
+    `l2_kib` a core, or a cluster where `sources` says so; `l3_kib` shared), `bandwidth_gb_s` of main memory
+    in 10⁹ bytes/s, `int8_macs_per_cycle` of a core. `sources` says where each number is from. `toolchain` is
+    a C++ compiler command, `device` how the board is reached.
     """
 
     name: str
@@ -84,11 +110,24 @@ class Target:
     features: tuple[str, ...]
     attributes: tuple[str, ...] = ()
     profile: str = ""
+    aliases: tuple[str, ...] = ()
+    float_abi: str = ""
+    soc: str = ""
+    cores: int | None = None
+    clock_ghz: float | None = None
+    l1d_kib: float | None = None
+    l2_kib: float | None = None
+    l3_kib: float | None = None
+    bandwidth_gb_s: float | None = None
+    int8_macs_per_cycle: float | None = None
+    toolchain: str = ""
+    device: str = ""
+    sources: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def kernels(self) -> str:
-        """The instruction set of the kernels that the features allow: `vnni`, `avxvnni`, `avx512`, `avx2` or
-        `portable` (`kernels.isa.Isa`).
+        """The instruction set of the kernels that the features allow, a value of `kernels.isa.Isa`;
+        `portable` where they allow no other.
         """
         have = set(self.features)
         return next((name for name, needed in _KERNELS if needed <= have), "portable")
@@ -98,6 +137,8 @@ class Target:
         target: dict[str, Any] = {"kind": "llvm", "mtriple": self.triple, "mcpu": self.cpu}
         if self.attributes:
             target["mattr"] = list(self.attributes)
+        if self.float_abi:
+            target["mfloat-abi"] = self.float_abi
         return target
 
     def missing_on(self, cpu: Cpu) -> list[str]:
@@ -108,34 +149,36 @@ class Target:
 
 
 @functools.cache
+def _load(folders: tuple[Path, ...]) -> dict[str, Target]:
+    return {name: _from_table(name, table) for name, table in read_tables(folders).tables.items()}
+
+
 def _profiles() -> dict[str, Target]:
-    raw = {
-        entry.name.removesuffix(".toml"): tomllib.loads(entry.read_text(encoding="utf-8"))
-        for entry in resources.files("aqd_deploy.targets").iterdir()
-        if entry.name.endswith(".toml")
+    return _load(user_folders())
+
+
+def _from_table(name: str, table: dict[str, Any]) -> Target:
+    values: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in table.items()
     }
-    return {name: _from_table(name, raw) for name in sorted(raw)}
+    values.pop("extends", None)
+    values["features"] = tuple(sorted(values["features"]))
+    return Target(name=name, profile=name, **values)
 
 
-def _from_table(name: str, raw: dict[str, dict[str, Any]]) -> Target:
-    table = raw[name]
-    features = _features(name, raw)
-    return Target(
-        name=name,
-        description=table["description"],
-        architecture=table["architecture"],
-        triple=table["triple"],
-        cpu=table["cpu"],
-        features=tuple(sorted(features)),
-        attributes=tuple(table.get("attributes", ())),
-        profile=name,
-    )
+def _aliases() -> dict[str, str]:
+    """Profile names by alias; no alias hides a name."""
+    return {alias: name for name, target in _profiles().items() for alias in target.aliases}
 
 
-def _features(name: str, raw: dict[str, dict[str, Any]]) -> set[str]:
-    table = raw[name]
-    inherited = _features(table["extends"], raw) if "extends" in table else set()
-    return inherited | set(table["features"])
+def problems() -> dict[str, TargetError]:
+    """The profile files that cannot be used, by the name they would have."""
+    return dict(read_tables(user_folders()).problems)
+
+
+def path_of(target: Target) -> str:
+    """The file of a target's profile, "" for a TVM target string."""
+    return read_tables(user_folders()).paths.get(target.profile, "")
 
 
 def names() -> list[str]:
@@ -149,18 +192,24 @@ def get(name: str | Target) -> Target:
     Target strings are JSON (`{"kind": "llvm", "mcpu": ...}`) or in the older form
     `llvm -mcpu=... -mattr=+...`.
 
-    Raises TargetError for an unknown name (with the nearest ones) and for a string that is no LLVM target.
+    Raises TargetError for an unknown name (with the nearest ones), for a profile whose file cannot be used,
+    and for a string that is no LLVM target.
     """
     if isinstance(name, Target):
         return name
     text = name.strip()
     if text == "host":
         return detect_host()
-    if text in _profiles():
-        return _profiles()[text]
     if text.startswith("{") or text.split(" ")[0] == "llvm":
         return _from_tvm_string(text)
-    nearest = difflib.get_close_matches(text, names(), n=3, cutoff=0.4)
+    known = text.lower()
+    if known in _profiles():
+        return _profiles()[known]
+    if known in problems():
+        raise problems()[known]
+    if known in _aliases():
+        return _profiles()[_aliases()[known]]
+    nearest = difflib.get_close_matches(known, [*names(), *_aliases()], n=3, cutoff=0.5)
     valid = ", ".join(nearest) if nearest else ", ".join(names())
     raise TargetError(
         "unknown target",
@@ -176,15 +225,36 @@ def detect_host(cpu: Cpu | None = None) -> Target:
     Raises TargetError where no profile fits.
     """
     cpu = cpu or read_cpu()
-    for name in _HOST_ORDER:
-        profile = _profiles()[name]
+    shipped = read_tables(()).tables
+    same_core = sorted(name for name, table in shipped.items() if cpu.core and table["cpu"] == cpu.core)
+    for name in (*same_core, *_HOST_ORDER):
+        profile = _load(())[name]
         if not profile.missing_on(cpu):
-            return replace(profile, name="host", description=f"this machine: {profile.description}")
+            return _as_host(profile, cpu)
     raise TargetError(
         "no profile fits this machine's CPU",
         received=f"{cpu.architecture} {cpu.model}",
         valid=", ".join(_HOST_ORDER),
         next_command="aqd-deploy targets list",
+    )
+
+
+def _as_host(profile: Target, cpu: Cpu) -> Target:
+    """`profile` for this machine: what is published of its core stays, what is of one board goes."""
+    return replace(
+        profile,
+        name="host",
+        description=f"this machine: {profile.description}",
+        aliases=(),
+        soc="",
+        cores=cpu.threads,
+        clock_ghz=None,
+        l2_kib=None,
+        l3_kib=None,
+        bandwidth_gb_s=None,
+        toolchain="",
+        device="",
+        sources={key: profile.sources[key] for key in _CORE_FIGURES if key in profile.sources},
     )
 
 
@@ -194,10 +264,12 @@ def _from_tvm_string(text: str) -> Target:
         raise TargetError(
             "only LLVM targets can be compiled", received=repr(text), valid='{"kind": "llvm", ...}'
         )
-    unknown = sorted(set(table) - {"kind", "mtriple", "mcpu", "mattr"})
+    unknown = sorted(set(table) - {"kind", "mtriple", "mcpu", "mattr", "mfloat-abi"})
     if unknown:
         raise TargetError(
-            f"unknown target option {', '.join(unknown)}", received=repr(text), valid="mtriple, mcpu, mattr"
+            f"unknown target option {', '.join(unknown)}",
+            received=repr(text),
+            valid="mtriple, mcpu, mattr, mfloat-abi",
         )
     cpu = str(table.get("mcpu", "x86-64-v2"))
     triple = str(table.get("mtriple", "x86_64-linux-gnu"))
@@ -207,11 +279,12 @@ def _from_tvm_string(text: str) -> Target:
     return Target(
         name=text,
         description="TVM target string",
-        architecture=triple.split("-")[0],
+        architecture=architecture_of(triple.split("-")[0]),
         triple=triple,
         cpu=cpu,
         features=tuple(sorted(set(known.features if known else ()) | added)),
         attributes=attributes,
+        float_abi=str(table.get("mfloat-abi", "")),
         profile="raw",
     )
 

@@ -1,12 +1,19 @@
-"""Tools that some tests need: a test with the marker is skipped where its tool is missing, and fails in CI.
+"""Tools that some tests need: a test whose tool is missing is skipped, and fails where CI is set.
+
+A marker of `TOOLS` says it for a whole test; `need` says it in the middle of one.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
 
 import pytest
+
+from aqd_deploy.errors import AqdError
 
 # By marker: names of the tool, any of which will do, and what installs it.
 TOOLS = {
@@ -22,11 +29,31 @@ def find_tool(marker: str) -> str | None:
 
 
 def check_tools(item: pytest.Item) -> None:
-    """Skip a test whose tool is missing; with CI set, fail it."""
+    """Skip a test whose marker's tool is missing; with CI set, fail it."""
     for marker, (names, install) in TOOLS.items():
-        if item.get_closest_marker(marker) is None or find_tool(marker) is not None:
-            continue
-        reason = f"needs {names[0]}: {install}"
-        if os.environ.get("CI"):
-            pytest.fail(reason, pytrace=False)
-        pytest.skip(reason)
+        if item.get_closest_marker(marker) is not None and find_tool(marker) is None:
+            _refuse(f"needs {names[0]}: {install}")
+
+
+def need(*tools: str) -> None:
+    """Skip the test that calls this unless every one of `tools` is on the path; with CI set, fail it."""
+    missing = [tool for tool in tools if shutil.which(tool) is None]
+    if missing:
+        _refuse(f"not installed: {', '.join(missing)}")
+
+
+@contextmanager
+def need_network(sentence: str) -> Iterator[None]:
+    """Skip the test where the body fails with an error that contains `sentence`; with CI set, fail it."""
+    try:
+        yield
+    except AqdError as error:
+        if sentence not in error.sentence():
+            raise
+        _refuse(f"no network: {error.what}")
+
+
+def _refuse(reason: str) -> NoReturn:
+    if os.environ.get("CI"):
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)

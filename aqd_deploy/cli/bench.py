@@ -49,17 +49,24 @@ class ThreadsType(click.ParamType):
 @click.option("--max-ratio", "max_ratios", multiple=True, metavar="PEER=R",
               help="Gate: exit code 3 where the program takes more than R of the time of the peer's faster "
               "INT8 form (minima). Can be given several times.")  # fmt: skip
+@click.option("--estimate", "profile", metavar="PROFILE",
+              help="Measure nothing: estimate the time on this profile's device, layer by layer. PROGRAM may "
+              "then be an ONNX file, and be for any device.")  # fmt: skip
 @json_option
 def command(
     program: Path, against: str, model: Path | None, image: Path | None, threads: list[int] | None,
     rounds: int, runs: int, layers: bool, memory: bool, keep: Path | None, device: str,
-    max_ms: float | None, max_ratios: tuple[str, ...], as_json: bool,
+    max_ms: float | None, max_ratios: tuple[str, ...], profile: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure a program, interleaved with other runtimes on the same network, image and number of threads.
 
     A peer runs the float network and its INT8 forms: the QDQ file that onnxruntime's quantize_static makes of
     it, and what its own tools make. See docs/how-to/benchmark.md.
     """
+    if profile is not None:
+        _refuse_measuring()
+        _estimate(program, profile, threads, as_json)
+        return
     from aqd_deploy.bench.gates import check_gates, parse_ratio
 
     peers = [name.strip() for name in against.split(",") if name.strip()]
@@ -88,6 +95,28 @@ def command(
 
         print_text(text_view(document))
     check_gates(document, max_ms, limits)
+
+
+def _refuse_measuring() -> None:
+    """Options that measure something do not go with an estimate."""
+    context = click.get_current_context()
+    for option in context.command.params:
+        given = context.get_parameter_source(str(option.name)) == click.core.ParameterSource.COMMANDLINE
+        if given and option.name not in ("program", "profile", "threads", "as_json", "debug"):
+            raise click.UsageError(f"--estimate measures nothing: without {option.opts[0]}")
+
+
+def _estimate(path: Path, profile: str, threads: list[int] | None, as_json: bool) -> None:
+    from aqd_deploy import targets
+    from aqd_deploy.bench.estimate import estimate
+
+    document = estimate(path, targets.get(profile), threads=threads, progress=progress)
+    if as_json:
+        print_json(document)
+    else:
+        from aqd_deploy.bench.estimate_view import estimate_view
+
+        print_text(estimate_view(document))
 
 
 def _pixels(image: Path | None, program: Path) -> Any:

@@ -32,6 +32,9 @@ def command(
     from aqd_deploy import targets
 
     device = targets.get(target)
+    from aqd_deploy.compiler.toolchain import find_toolchain
+
+    find_toolchain(device)  # what is missing is told before the work begins
     from aqd_deploy.compiler import compile_model
     from aqd_deploy.compiler.lower import complete_target
     from aqd_deploy.frontends.kinds import kind_of

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+import click
+
 from aqd_deploy.cli.options import json_option
 from aqd_deploy.cli.output import print_json, print_text, verb
 
 
 @verb(name="doctor")
+@click.option("--target", metavar="NAME",
+              help="Tell what compiling for this profile, and running its programs here, needs.")  # fmt: skip
 @json_option
-def command(as_json: bool) -> None:
+def command(target: str | None, as_json: bool) -> None:
     """Tell what is installed against what is wanted, the kernels this CPU gets, and how to install what is
     missing.
     """
+    if target is not None:
+        _target(target, as_json)
+        return
     from aqd_deploy.reporting.environment import diagnosis
 
     document = diagnosis()
@@ -26,6 +33,34 @@ def command(as_json: bool) -> None:
         from aqd_deploy.errors import AqdError
 
         raise AqdError(f"not ready: {base[0]['what']}", next_command=base[0]["next_command"])
+
+
+def _target(name: str, as_json: bool) -> None:
+    from aqd_deploy.errors import AqdError
+    from aqd_deploy.reporting.readiness import readiness
+    from aqd_deploy.targets import get
+
+    document = readiness(get(name))
+    if as_json:
+        print_json(document)
+    else:
+        print_text(_target_text(document))
+    if not document["ready"]:
+        missing = next(c for c in document["checks"] if c["needed_for"] == "compile" and c["state"] != "ok")
+        raise AqdError(
+            f"not ready to compile for {document['target']}: {missing['detail']}",
+            next_command=missing.get("next_command"),
+        )
+
+
+def _target_text(document: dict[str, Any]) -> str:
+    from aqd_deploy.reporting.tables import key_values, table
+
+    rows = [[c["what"], c["needed_for"], c["state"], c["detail"]] for c in document["checks"]]
+    head = {key: document[key] for key in ("target", "triple", "cpu", "kernels")}
+    parts = [key_values(head), table(["what", "needed for", "state", "detail"], rows)]
+    notes = [f"{c['what']}: {c['next_command']}" for c in document["checks"] if "next_command" in c]
+    return "\n\n".join([*parts, *(["\n".join(notes)] if notes else [])])
 
 
 def _text(document: dict[str, Any]) -> str:

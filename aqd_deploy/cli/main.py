@@ -22,7 +22,8 @@ from aqd_deploy.cli.output import Settings, print_error
 from aqd_deploy.errors import AqdError, GateError
 
 VERBS = (
-    "export", "lower", "compile", "tune", "run", "detect", "bench", "inspect", "targets", "doctor", "demo",
+    "export", "lower", "compile", "tune", "package", "run", "detect", "bench", "inspect", "targets", "doctor",
+    "demo",
 )  # fmt: skip
 
 INTERRUPTED, TERMINATED = 130, 143

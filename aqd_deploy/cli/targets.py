@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import click
 
 from aqd_deploy.cli.options import json_option
-from aqd_deploy.cli.output import print_json, print_text, verb
+from aqd_deploy.cli.output import print_json, print_text, progress, verb
+
+if TYPE_CHECKING:
+    from aqd_deploy.targets import Target
+
+_GROUPS = (("x86_64", "x86-64"), ("aarch64", "ARM, 64 bits"), ("armv7", "ARM, 32 bits"))
+_FIGURES = (
+    ("SoC", "soc", "{}"),
+    ("cores", "cores", "{}"),
+    ("clock", "clock_ghz", "{} GHz"),
+    ("L1 data cache", "l1d_kib", "{} KiB"),
+    ("L2 cache", "l2_kib", "{} KiB"),
+    ("L3 cache", "l3_kib", "{} KiB"),
+    ("memory bandwidth", "bandwidth_gb_s", "{} GB/s"),
+    ("int8 rate of a core", "int8_macs_per_cycle", "{} multiply-accumulates a cycle"),
+)
 
 
 @verb(name="targets")
@@ -13,29 +30,85 @@ from aqd_deploy.cli.output import print_json, print_text, verb
 @click.argument("name", required=False)
 @json_option
 def command(action: str, name: str | None, as_json: bool) -> None:
-    """List the device profiles, or show one (`targets show NAME`)."""
-    from aqd_deploy.reporting.tables import key_values, table
-    from aqd_deploy.targets import get, names
+    """List the device profiles, or show one (`targets show NAME`) with all that will be emitted for it.
 
+    Profiles of your own are read from the folders in AQD_DEPLOY_TARGETS and from
+    ~/.config/aqd-deploy/targets.
+    """
     if action == "show":
         if name is None:
             raise click.UsageError("targets show needs the NAME of a profile")
-        profile = _as_dict(get(name))
-        if as_json:
-            print_json(profile)
-        else:
-            print_text(key_values(profile))
-        return
+        _show(name, as_json)
+    else:
+        _list(as_json)
+
+
+def _list(as_json: bool) -> None:
+    from aqd_deploy.targets import get, names, problems
+
+    for error in problems().values():
+        progress(f"left out: {error.sentence()}")
     profiles = [_as_dict(get(each)) for each in names()]
     if as_json:
         print_json(profiles)
-    else:
-        print_text(table(["name", "description"], [[p["name"], p.get("description", "")] for p in profiles]))
+        return
+    known = dict(_GROUPS)
+    titles = [*known.values(), *sorted({p["architecture"] for p in profiles} - set(known))]
+    groups = [(title, [p for p in profiles if known.get(p["architecture"], p["architecture"]) == title])
+              for title in titles]  # fmt: skip
+    print_text("\n\n".join(f"{title}\n{_group(members)}" for title, members in groups if members))
 
 
-def _as_dict(profile: object) -> dict:
+def _group(profiles: list[dict[str, Any]]) -> str:
+    from aqd_deploy.reporting.tables import table
+
+    rows = [[p["name"], ", ".join(p["aliases"]), p["kernels"], p["description"]] for p in profiles]
+    return table(["name", "or", "kernels", "description"], rows)
+
+
+def _show(name: str, as_json: bool) -> None:
+    from aqd_deploy.reporting.readiness import toolchain_state
+    from aqd_deploy.reporting.tables import key_values
+    from aqd_deploy.targets import get, path_of
+
+    target = get(name)
+    state = toolchain_state(target)
+    if as_json:
+        print_json({
+            **_as_dict(target), "file": path_of(target), "tvm_target": target.tvm(), "toolchain_found": state,
+        })  # fmt: skip
+        return
+    print_text(key_values(_lines(target, state, path_of(target))))
+
+
+def _lines(target: Target, toolchain: dict[str, Any], path: str) -> dict[str, object]:
+    import json
+
+    install = toolchain.get("next_command")
+    found = toolchain["detail"] if install is None else f"{toolchain['detail']}; try: {install}"
+    figures = {
+        title: form.format(value) + (f" ({target.sources[key]})" if key in target.sources else "")
+        for title, key, form in _FIGURES
+        if (value := getattr(target, key))
+    }
+    return {
+        "name": ", ".join((target.name, *target.aliases)),
+        "description": target.description,
+        **figures,
+        "architecture": target.architecture,
+        "triple": target.triple,
+        "CPU": target.cpu,
+        "attributes": " ".join(target.attributes) or "none beside the CPU's own",
+        "demands of the CPU": " ".join(target.features) or "nothing beside the architecture",
+        "kernels": target.kernels,
+        "TVM target": json.dumps(target.tvm()),
+        "toolchain": found,
+        "device": target.device or "not named: say --device",
+        "file": path or "a TVM target string",
+    }
+
+
+def _as_dict(target: Target) -> dict[str, Any]:
     import dataclasses
 
-    if dataclasses.is_dataclass(profile) and not isinstance(profile, type):
-        return dataclasses.asdict(profile)
-    return dict(vars(profile))
+    return {**dataclasses.asdict(target), "kernels": target.kernels}

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +16,8 @@ import onnx
 
 from aqd_deploy.compiler.plan import Plan
 from aqd_deploy.compiler.planning import plan_model
-from aqd_deploy.errors import MissingExtraError, ModelFileError
+from aqd_deploy.compiler.toolchain import Toolchain, find_toolchain, native_toolchain
+from aqd_deploy.errors import ModelFileError
 from aqd_deploy.runtime.container import FORMAT_VERSION, append_manifest, check_output, write_atomically
 from aqd_deploy.targets import Target, get
 from aqd_deploy.targets.cpu import available_threads
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
 # The kernels are written as vectors and registers: level 3 takes half as long again for the same speed.
 _LLVM_LEVEL = 2
-_LINKERS = ("c++", "g++", "clang++", "cc", "gcc", "clang")
 
 
 @dataclass
@@ -70,18 +68,19 @@ def compile_model(
     """Compile integer ONNX (docs/integer-dialect.md) into the program file `out`.
 
     `target` is a profile's name or a TVM target string; `threads` the number of threads the program will
-    run with (default: all of this machine); `source` the file that the model came from, recorded by its
+    run with (default: all of the device); `source` the file that the model came from, recorded by its
     SHA-256; `tuned` a folder of tuning records, "none", or None for those that ship. `out` is written whole
     or not at all.
 
     Raises UnsupportedModelError, ShapeError and RangeError for a model outside the dialect, TargetError for
     an unknown target, RecordsError where `tuned` holds no records, ProgramError where `out` cannot be
-    written, MissingExtraError where no linker is installed.
+    written, MissingExtraError where no compiler for the target is installed (before anything is compiled).
     """
     out = Path(out)
     device = get(target)
     check_output(out)
-    threads = threads or available_threads()
+    toolchain = find_toolchain(device)
+    threads = threads or default_threads(device)
     stages = _Stages()
     with stages.timed("plan"):
         plan = plan_model(int_model)
@@ -109,12 +108,17 @@ def compile_model(
 
     def write(path: Path) -> None:
         with stages.timed("link"):
-            _export(executable, path)
+            _export(executable, path, toolchain)
         program["compile_seconds"] = dict(stages.seconds)
         append_manifest(path, manifest)
 
     write_atomically(out, write)
     return CompileReport(out, out.stat().st_size, manifest, stages.seconds)
+
+
+def default_threads(device: Target) -> int:
+    """The cores of the device where its profile tells them, else the threads of this machine."""
+    return device.cores or available_threads()
 
 
 def memory_summary(built: BuiltModule) -> dict[str, int]:
@@ -207,23 +211,14 @@ def _file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _export(executable: Any, path: Path) -> None:
+def _export(executable: Any, path: Path, toolchain: Toolchain) -> None:
     """Write the shared library. TVM reports a full disk as its own kind of RuntimeError: an OSError here."""
     try:
-        executable.export_library(str(path), fcompile=link)
+        executable.export_library(str(path), fcompile=toolchain.link)
     except RuntimeError as error:
         raise OSError(f"TVM could not write the objects: {str(error).splitlines()[-1]}") from error
 
 
 def link(output: str, objects: list[str], options: list[str] | None = None, **_: Any) -> None:
-    """Link `objects` into the shared library `output` with the first C or C++ compiler found."""
-    linker = next((path for name in _LINKERS if (path := shutil.which(name))), None)
-    if linker is None:
-        raise MissingExtraError(
-            "no linker found", valid=", ".join(_LINKERS), next_command="apt-get install g++"
-        )
-    # -s: TVM's debug information is an eighth of the code, and nothing reads it.
-    command = [linker, "-shared", "-fPIC", "-s", "-o", output, *objects, *(options or [])]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode:
-        raise OSError(f"{linker} failed: {result.stderr.strip()[-500:]}")
+    """Link `objects` into the shared library `output` with this machine's own compiler."""
+    native_toolchain().link(output, objects, options)

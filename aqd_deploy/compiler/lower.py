@@ -45,8 +45,11 @@ def complete_target(device: Target) -> Target:
             "LLVM does not know this CPU", received=device.cpu, valid=f"nearest {', '.join(known)}"
         )
     names = codegen.llvm_get_cpu_features(tvm.target.Target(device.tvm()))
-    features = {LLVM_TO_CPUINFO[name] for name in names if name in LLVM_TO_CPUINFO}
-    return replace(device, features=tuple(sorted(features | set(device.features))))
+    features = {LLVM_TO_CPUINFO[name] for name in names if name in LLVM_TO_CPUINFO} | set(device.features)
+    # LLVM calls the vector unit of both architectures NEON, Linux only that of the older one.
+    if "neon" in features | set(names):
+        features = features - {"neon"} | {"neon" if device.architecture == "armv7" else "asimd"}
+    return replace(device, features=tuple(sorted(features)))
 
 
 def lower_relax(module: Any, target: Any) -> Any:

@@ -57,7 +57,8 @@ class Layer:
     `macs` are the convolution's multiply-accumulates, `executed_macs` those that the kernel does for them.
     `choice` is what the kernel was built with (`Choice.to_json`), None where there is nothing to choose;
     `tuned` where that comes from: "task" a record of this kernel, "shape" one of the same convolution with
-    another epilogue, "" the cost model.
+    another epilogue, "" the cost model. `weight_bytes` (as expanded for the kernel), `input_bytes` (all
+    tensors read) and `output_bytes` are what one run moves.
     """
 
     name: str
@@ -70,6 +71,9 @@ class Layer:
     weight_bits: int = 0
     choice: dict[str, int | str] | None = None
     tuned: str = ""
+    weight_bytes: int = 0
+    input_bytes: int = 0
+    output_bytes: int = 0
 
 
 @dataclass
@@ -142,7 +146,7 @@ class _Builder:
                 if not isinstance(operand, str):
                     self._constant(operand)
         if not isinstance(op, Conv):
-            self.result.layers.append(_movement_layer(op, self.plan))
+            self._add_layer(op, _movement_layer(op, self.plan))
             return None
         kernel, tuned = self._kernel(op)
         weight = self._weight(op.weight)
@@ -167,9 +171,17 @@ class _Builder:
             weight.bits,
             kernel.choice.to_json(),
             tuned,
+            weight_bytes=int(np.prod(kernel.packed_shape)),
         )
-        self.result.layers.append(layer)
+        self._add_layer(op, layer)
         return key
+
+    def _add_layer(self, op: Operation, layer: Layer) -> None:
+        """`layer` with the bytes of its tensors."""
+        tensors = self.plan.tensors
+        inputs = sum(tensors[name].bytes for name in operation_inputs(op))
+        outputs = sum(tensors[name].bytes for name in operation_outputs(op))
+        self.result.layers.append(replace(layer, input_bytes=inputs, output_bytes=outputs))
 
     def _kernel(self, op: Conv) -> tuple[Kernel, str]:
         """The kernel, and where its choice comes from as in `Layer.tuned`."""

@@ -89,7 +89,7 @@ def blockings(
     """(estimated cycles on `threads` threads, blocking) of every blocking that fits, the best first."""
     group_blocks = layout.blocks // spec.group
     tiles = register_tiles(spec, layout, dots)
-    sample_bytes = 2 if dots.sample_dtype == "int16" else 1
+    sample_bytes = dots.sample_bytes
     found: list[tuple[float, Blocking]] = []
     pixels_first = prod(layout.shape) <= WEIGHT_BYTES
     for rows in sorted({-(-spec.out_height // n) for n in range(1, spec.out_height + 1)}, reverse=True):
@@ -124,21 +124,21 @@ def register_tiles(
     finish = STORE_CYCLES + widenings * WIDEN_CYCLES
     found = []
     for blocks in range(1, min(layout.blocks // spec.group, 6) + 1):
-        pixel_limit = ((dots.registers - dots.spare_registers) // dots.width - blocks) // blocks
+        pixel_limit = dots.most_pixels(blocks)
         for high in range(1, min(spec.out_height, pixel_limit) + 1):
             for wide in range(1, min(spec.out_width, pixel_limit // high) + 1):
                 pixels = high * wide
                 products = pixels * blocks
                 uops = (
                     products * dots.product_uops
-                    + pixels * dots.sample_uops
+                    + pixels * dots.sample_uops / dots.sample_steps
                     + blocks * dots.weight_uops
                     + LOOP_UOPS
                 )
                 step = STEP_CYCLES + max(
                     products * dots.product_cycles,
                     uops / ISSUE_WIDTH,
-                    (pixels + blocks) / LOADS_PER_CYCLE,
+                    (pixels / dots.sample_steps + blocks) / LOADS_PER_CYCLE,
                     blocks * dots.lanes * dots.dot / L2_BYTES_PER_CYCLE,
                 )
                 found.append(((high, wide), blocks, reduction * step + products * finish))

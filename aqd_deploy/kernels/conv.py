@@ -5,7 +5,7 @@ choices, and the function that each choice makes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -23,7 +23,7 @@ from aqd_deploy.kernels.conv_winograd import (
     winograd_forms,
     winograd_layout,
 )
-from aqd_deploy.kernels.dots import DOTS, dots_for
+from aqd_deploy.kernels.dots import DOTS, Dots, dots_for
 from aqd_deploy.kernels.isa import Isa
 from aqd_deploy.kernels.layout import WeightLayout
 from aqd_deploy.kernels.level_blocking import largest
@@ -272,13 +272,18 @@ def _loops_choices(spec: ConvSpec, _isa: Isa, _threads: int) -> list[tuple[float
 
 
 def _few_applies(spec: ConvSpec, isa: Isa) -> str:
-    if not is_few(spec, DOTS[isa]):
+    if not is_few(spec, _few_dots(spec, isa)):
         return ""
     return f"{spec.out_channels} output channels: dot products along the input channels"
 
 
+def _few_dots(spec: ConvSpec, isa: Isa) -> Dots:
+    """The dot product that adds in 32 bits."""
+    return replace(dots_for(spec, isa), partial_steps=0) if DOTS[isa].sample_dtype == "int8" else DOTS[isa]
+
+
 def _few_choices(spec: ConvSpec, isa: Isa, threads: int) -> list[tuple[float, Choice]]:
-    return [(few_cycles(spec, DOTS[isa], threads), Choice("few"))]
+    return [(few_cycles(spec, _few_dots(spec, isa), threads), Choice("few"))]
 
 
 FAMILIES = (
@@ -304,7 +309,7 @@ FAMILIES = (
         _few_applies,
         _few_choices,
         lambda spec, epilogue, isa, threads, _: (
-            conv_few(spec, epilogue, DOTS[isa], threads),
+            conv_few(spec, epilogue, _few_dots(spec, isa), threads),
             few_layout(spec),
         ),
     ),

@@ -205,7 +205,7 @@ class MapConv:
 
     @property
     def shifted(self) -> bool:
-        return self.spec.input_signed and self.dots.offset != 0
+        return self.dots.offset_of(self.spec) != 0
 
     def weight_sums(self, block: Expr) -> Buffer:
         """−offset·Σ weights of each output channel of the group: what the shifted samples added too much."""
@@ -259,9 +259,8 @@ class MapConv:
                 em.store(acc, 0, self._first(start, b), lanes)
         with em.loop("ky", layout.kernel[0]) as ky, em.loop("segment", layout.segments) as segment:
             bases = self._bases(strip, y, x, block, ky, segment)
-            with em.loop("k", layout.steps) as k:
-                for acc, sample, weight in self._products(strip, bases, k, accs):
-                    em.store(acc, 0, dots.accumulate(load(acc, const(0), lanes), sample, weight), lanes)
+            for acc, sample, weight in self._steps(strip, bases, 0, layout.steps, accs):
+                em.store(acc, 0, dots.accumulate(load(acc, const(0), lanes), sample, weight), lanes)
         for p, row in enumerate(accs):
             for b, acc in enumerate(row):
                 at = (p * plan.blocks + b) * lanes
@@ -289,9 +288,8 @@ class MapConv:
                     em.store(acc, 0, const(0, "int16", wide), wide)
             with runs() as (ky, segment, first, steps):
                 bases = self._bases(strip, y, x, block, ky, segment)
-                with em.loop("k", steps) as step:
-                    for acc, sample, weight in self._products(strip, bases, first + step, accs):
-                        em.store(acc, 0, dots.partial(load(acc, const(0), wide), sample, weight), wide)
+                for acc, sample, weight in self._steps(strip, bases, first, steps, accs):
+                    em.store(acc, 0, dots.partial(load(acc, const(0), wide), sample, weight), wide)
             for p, b, at in places:
                 so_far = self._first(start, b) if once else load(values, at, lanes)
                 em.store(values, at, dots.widen(so_far, load(accs[p][b], const(0), wide)), lanes)
@@ -317,10 +315,33 @@ class MapConv:
         run = (ky * layout.segments + segment) * (layout.steps * self.dots.vector_bytes)
         return samples, em.bind("weight_base", block * self.block_stride + run)
 
-    def _products(
-        self, strip: Strip, bases: tuple[Expr, Expr], k: Expr, accs: list[list[Buffer]]
+    def _steps(
+        self,
+        strip: Strip,
+        bases: tuple[Expr, Expr],
+        first: int | Expr,
+        count: int | Expr,
+        accs: list[list[Buffer]],
     ) -> Iterator[tuple[Buffer, Expr, Expr]]:
-        """(accumulator, sample, weight) of every product of step `k`; each weight and sample loaded once."""
+        """The products of `count` steps from `first` on, in the body of a loop: what is written for each
+        belongs there. Steps whose samples are loaded together first, then the others.
+        """
+        em, together = self.em, self.dots.sample_steps
+        rounds = count // together
+        for start, turns, steps in ((0, rounds, together), (rounds * together, count - rounds * together, 1)):
+            if isinstance(turns, int) and turns == 0:
+                continue
+            with em.loop("k", turns) as k:
+                yield from self._products(strip, bases, first + start + k * steps, accs, steps)
+            if together == 1:
+                return
+
+    def _products(
+        self, strip: Strip, bases: tuple[Expr, Expr], k: Expr, accs: list[list[Buffer]], steps: int = 1
+    ) -> Iterator[tuple[Buffer, Expr, Expr]]:
+        """(accumulator, sample, weight) of every product of `steps` steps from `k` on, one or
+        `Dots.sample_steps`; each weight and sample loaded once.
+        """
         em, plan, dots, spec = self.em, self.plan, self.dots, self.spec
         sample_base, weight_base = bases
         # Weights come from the second-level cache, once for every tile of pixels.
@@ -328,19 +349,29 @@ class MapConv:
             for b in range(plan.blocks):
                 ahead = weight_base + b * self.block_stride + (k + PREFETCH_STEPS) * dots.vector_bytes
                 em.prefetch(self.weights, ahead, level=1)
-        weights = [
-            em.bind(
-                "w",
-                dots.weight(self.weights, weight_base + b * self.block_stride + k * dots.vector_bytes),
-            )
-            for b in range(plan.blocks)
-        ]
-        for p, row in enumerate(accs):
+        places = []
+        for p in range(plan.pixels):
             py, px = divmod(p, plan.tile[1])
             offset = py * spec.strides[0] * strip.row_stride + px * spec.strides[1] * spec.in_channels
-            sample = em.bind("s", dots.sample(strip.samples, sample_base + offset + k * dots.dot))
-            for acc, weight in zip(row, weights, strict=True):
-                yield acc, sample, weight
+            places.append(sample_base + offset + k * dots.dot)
+        words = [em.bind("s", dots.sample_words(strip.samples, at)) for at in places] if steps > 1 else []
+        for step in range(steps):
+            weights = [
+                em.bind(
+                    "w",
+                    dots.weight(
+                        self.weights, weight_base + b * self.block_stride + (k + step) * dots.vector_bytes
+                    ),
+                )
+                for b in range(plan.blocks)
+            ]
+            for p, row in enumerate(accs):
+                if steps > 1:
+                    sample = dots.sample_of(words[p], step)
+                else:
+                    sample = em.bind("s", dots.sample(strip.samples, places[p]))
+                for acc, weight in zip(row, weights, strict=True):
+                    yield acc, sample, weight
 
     def _prefetch_streams(self, y: Expr, x: Expr, block: Expr) -> None:
         """Asks for the streams of a tile, which arrive while it is reduced."""

@@ -28,13 +28,16 @@ ROWS = 8
 
 
 def is_few(spec: ConvSpec, dots: Dots) -> bool:
-    """At most eight output channels, whole vectors of unsigned inputs, one group."""
+    """At most eight output channels, whole vectors of unsigned inputs that are samples as they are, one
+    group.
+    """
     return (
         spec.out_channels <= MOST_CHANNELS
         and spec.group == 1
         and spec.in_channels % dots.vector_bytes == 0
         and not spec.input_signed
-        and (dots.dot, dots.sample_dtype) == (4, "uint8")
+        and dots.dot == 4
+        and not dots.converts(spec)
         and not dots.partial_steps
     )
 

@@ -82,7 +82,7 @@ def grouped_plans(spec: ConvSpec, dots: Dots, threads: int) -> list[tuple[float,
 def _strip_bytes(spec: ConvSpec, dots: Dots, rows: int) -> int:
     in_rows = (rows - 1) * spec.strides[0] + (spec.kernel[0] - 1) * spec.dilations[0] + 1
     columns = spec.width + spec.pads[1] + spec.pads[3]
-    return in_rows * columns * spec.in_channels * (2 if dots.sample_dtype == "int16" else 1)
+    return in_rows * columns * spec.in_channels * dots.sample_bytes
 
 
 def conv_grouped(spec: ConvSpec, epilogue: Epilogue, dots: Dots, threads: int, plan: GroupedPlan) -> Any:
@@ -153,7 +153,7 @@ class _MapConv:
 
     @property
     def _offset(self) -> int:
-        return self.dots.offset if self.spec.input_signed else 0
+        return self.dots.offset_of(self.spec)
 
     def _start(self) -> Buffer:
         """−offset·Σ weights of every output channel: what the shifted samples add too much."""
@@ -178,8 +178,8 @@ class _MapConv:
         dots = self.dots
         if dots.dot == 1:
             return const(1, "int32", dots.lanes)
-        bits = 32 // dots.dot
-        return dots.from_words(const(sum(1 << (bits * i) for i in range(count)), "int32", dots.lanes))
+        bits = 8 * dots.sample_bytes
+        return dots.from_words(const(sum(1 << (bits * i) for i in range(count)), dots.word, dots.lanes))
 
     def _ones(self) -> list[Expr]:
         """The ones of a whole step and of the last, whose surplus samples belong to other groups."""

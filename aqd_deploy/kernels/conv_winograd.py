@@ -1,7 +1,7 @@
 """Exact Winograd convolution 3x3, stride 1, where the ranges prove it (`winograd_forms.exact_forms`).
 
-A task transforms the inputs of a group of tiles into samples of 8 bits (shifted to be unsigned; the start
-values of the packed weights take that back) or 16, multiplies position by position, and transforms the
+A task transforms the inputs of a group of tiles into samples of 8 bits (shifted to what the dot product
+takes; the start values of the packed weights take that back) or 16, multiplies position by position, and transforms the
 products back into outputs for the epilogue. Additions of samples may wrap: what comes out is proven to fit.
 Padding is read as zeros.
 """
@@ -37,7 +37,8 @@ def winograd_dots(form: str, isa: Isa) -> Dots | None:
     if FORMS[form].wide:
         return WIDE.get(isa)
     dots = DOTS[isa]
-    return dots if (dots.dot, dots.sample_dtype) == (4, "uint8") else None
+    bytes_alone = dots.sample_dtype == "int8" or (dots.dot, dots.sample_dtype) == (4, "uint8")
+    return dots if bytes_alone else None
 
 
 def winograd_forms(spec: ConvSpec, isa: Isa) -> dict[str, Dots]:
@@ -54,6 +55,8 @@ def winograd_layout(spec: ConvSpec, dots: Dots, plan: WinogradPlan) -> WinogradL
     """The layout of the plan's transformed weights. `spec.input_range` is known."""
     assert spec.input_range is not None
     shifts = FORMS[plan.form].shifts(*padded_range(spec.input_range))
+    if dots.sample_dtype == "int8":
+        shifts = shifts - SHIFT
     return WinogradLayout(
         plan.form,
         spec.out_channels,
@@ -82,10 +85,11 @@ class _WinogradConv:
         self.high, self.wide = self.form.vertical.size, self.form.horizontal.size
         self.down, self.across = self.form.vertical.products, self.form.horizontal.products
         self.outputs = self.form.rows * self.form.columns
-        self.dtype = dots.sample_dtype
+        # Bytes are unsigned until they are multiplied: sums of theirs may wrap.
+        self.dtype = "int16" if self.form.wide else "uint8"
         self.columns: Buffer | None = None
         full = dots.lanes * dots.dot
-        self.lanes = full if spec.in_channels % full == 0 else CHANNELS
+        self.lanes = full if full > CHANNELS and spec.in_channels % full == 0 else CHANNELS
         self.tiles = TileList(spec, self.form)
         self.em = Emitter()
         self.data = self.em.parameter(
@@ -192,7 +196,7 @@ class _WinogradConv:
                     position = i * self.across + j
                     at = (position * self.plan.group + t) * channels + c
                     shift = self.layout.shifts[position]
-                    shifted = value + const(shift, self.dtype, lanes) if shift else value
+                    shifted = value + const(shift % 256, self.dtype, lanes) if shift else value
                     em.store(samples, at, shifted, lanes)
 
     def _bound(self, values: list[Any]) -> list[Any]:
@@ -221,11 +225,11 @@ class _WinogradConv:
                     so_far = load(total, const(0), wide)
                     at = em.bind("at", (i * self.wide + j) * channels + c)
                     if lanes == dots.lanes * dots.dot:
-                        sample = tirx.reinterpret(f"int8x{lanes}", self._shifted(patch, at, lanes))
+                        sample = tirx.reinterpret(f"int8x{lanes}", self._summed(patch, at, lanes))
                         so_far = dots.accumulate(so_far, sample, ones)
                     else:
                         for part in range(0, lanes, wide):
-                            so_far = so_far + convert(self._shifted(patch, at + part, wide), "int32", wide)
+                            so_far = so_far + convert(self._summed(patch, at + part, wide), "int32", wide)
                     em.store(total, 0, so_far, wide)
         vectors = em.alloc("window_vectors", "int32", self.outputs * wide)
         for y in range(self.form.rows):
@@ -239,13 +243,22 @@ class _WinogradConv:
             value = load(vectors, o * wide)
             for lane in range(1, wide):
                 value = value + load(vectors, o * wide + lane)
-            if self.spec.input_signed:
+            if self.spec.input_signed and not self._sums_signed:
                 value = value - const(SHIFT * 9 * channels)
             em.store(sums, t * self.outputs + o, value)
 
-    def _shifted(self, patch: Buffer, at: Expr, lanes: int) -> Expr:
-        """Samples that can be summed as unsigned bytes: those of signed inputs are 128 higher."""
+    @property
+    def _sums_signed(self) -> bool:
+        """Whether samples are summed as signed bytes, which holds every activation that fits a form."""
+        return self.dots.sample_dtype == "int8"
+
+    def _summed(self, patch: Buffer, at: Expr, lanes: int) -> Expr:
+        """Samples that can be summed: as signed bytes, or as unsigned ones where those of signed inputs are
+        128 higher.
+        """
         value = load(patch, at, lanes)
+        if self._sums_signed:
+            return tirx.reinterpret(vector("int8", lanes), value)
         return value + const(SHIFT, "uint8", lanes) if self.spec.input_signed else value
 
     def _multiply(
@@ -272,6 +285,9 @@ class _WinogradConv:
         first_tile = position * plan.group + set_index * plan.tiles
         sample_base = em.bind("sample_base", first_tile * self.spec.in_channels)
         unrolled = 2 if layout.steps % 2 == 0 else 1
+        if dots.sample_steps > 1:
+            # Whole loads, since input channels come in `CHANNELS`.
+            unrolled = dots.sample_steps
         rounds = layout.steps // unrolled
         item_bytes = layout.steps * plan.blocks * vector
         # The next position's weights come while this one's are used: all lines of them, over all sets.
@@ -280,6 +296,11 @@ class _WinogradConv:
             for i in range(lines if lines <= MAX_PREFETCHES * unrolled else 0):
                 line = (set_index * rounds + k_round) * lines + i
                 em.prefetch(self.weights, weight_base + item_bytes + line * LINE, level=2)
+            words = []
+            if dots.sample_steps > 1:
+                for j in range(plan.tiles):
+                    at = sample_base + (j * self.spec.in_channels + k_round * (unrolled * dots.dot))
+                    words.append(em.bind("s", dots.sample_words(samples, at)))
             for offset in range(unrolled):
                 k = k_round * unrolled + offset
                 weights = [
@@ -287,8 +308,11 @@ class _WinogradConv:
                     for b in range(plan.blocks)
                 ]
                 for j, acc_row in enumerate(accs):
-                    at = sample_base + (j * self.spec.in_channels + k * dots.dot)
-                    sample = em.bind("s", dots.sample(samples, at))
+                    if words:
+                        sample = dots.sample_of(words[j], offset)
+                    else:
+                        at = sample_base + (j * self.spec.in_channels + k * dots.dot)
+                        sample = em.bind("s", dots.sample(samples, at))
                     for acc, weight in zip(acc_row, weights, strict=True):
                         em.store(acc, 0, dots.accumulate(load(acc, const(0), lanes), sample, weight), lanes)
         for j, acc_row in enumerate(accs):

@@ -6,6 +6,10 @@ weights in [w₀, w₁], any sum of 2n products lies in [2n·min(0, a·w₀), 2n
 accumulated in 16 bits before they are widened to 32 as long as this interval lies in [−2¹⁵, 2¹⁵ − 1]
 (`exact_steps`). For 4 bits (a = 15, |w| ≤ 15) that is 72 steps, for 2 bits (3, 3) 1820, for 8 bits none.
 int8 samples are made unsigned by subtracting the least value they can have, so their range does not grow.
+
+ARM multiplies s8 by s8 (`dots_arm`): samples up to 127 are int8 as they are, others take 128 off. `sdot` adds
+four products in 32 bits. `smlal` adds one product to each 16-bit sum, exact for n steps where n times each
+end of the products' interval lies in [−2¹⁵, 2¹⁵ − 1] (`exact_sums`): 145 steps at 4 bits.
 """
 
 from __future__ import annotations
@@ -15,23 +19,31 @@ from enum import Enum
 
 from tvm import tirx
 
+from aqd_deploy.kernels import dots_arm
 from aqd_deploy.kernels.emit import Buffer, Expr, Wrapping, broadcast, const, convert, load, vector
 from aqd_deploy.kernels.isa import Isa
 from aqd_deploy.kernels.spec import ConvSpec
 
+# The largest sample of the dot products that multiply s8 by s8.
+SIGNED_HIGH = 127
 # Fewer exact steps than this are widened at once: a trip through memory costs more than it saves.
 PARTIAL_STEPS = 8
 
 
 class Product(Enum):
     """VPDPBUSD: four u8·s8 into 32 bits. PMADDUBSW: two u8·s8 into 16 bits, then `vpmaddwd` by ones.
-    PMADDWD: two 16-bit products into 32 bits, VPDPWSSD adds them too. PLAIN: multiplication and addition.
+    PMADDWD: two 16-bit products into 32 bits, VPDPWSSD adds them too. SDOT: four s8·s8 into 32 bits. SMLAL:
+    one s8·s8 into 16 bits, pairs of which are added into 32. SMLAL16: one s16·s16 into 32 bits. PLAIN:
+    multiplication and addition.
     """
 
     VPDPBUSD = "vpdpbusd"
     PMADDUBSW = "vpmaddubsw"
     PMADDWD = "vpmaddwd"
     VPDPWSSD = "vpdpwssd"
+    SDOT = "sdot"
+    SMLAL = "smlal"
+    SMLAL16 = "smlal16"
     PLAIN = "plain"
 
 
@@ -40,12 +52,13 @@ class Dots:
     """`lanes` output channels times `dot` inputs an instruction.
 
     `sample_dtype` is the type activations have in memory when they are multiplied ("" keeps the type of the
-    input), `offset` what is added to int8 activations on the way there, `registers` how many vector registers
-    accumulators, weights and one activation may fill; an accumulator or a weight vector takes `width` of
-    them. `partial_steps`: steps that may be accumulated in 16 bits (0: accumulate in 32 bits at once);
-    `weight_bytes`: the size of a weight in memory. The costs choose blocks: `product_cycles` of the vector
-    ports for one dot product, and the micro-operations issued for one product, one weight vector and one
-    sample.
+    input), `offset` what may have to be added to activations on the way there (`offset_of`), `registers` how
+    many vector registers accumulators, weights and one activation may fill; an accumulator or a weight vector
+    takes `width` of them. `partial_steps`: steps that may be accumulated in 16 bits (0: accumulate in 32 bits
+    at once); `weight_bytes`: the size of a weight in memory; `sample_steps`: neighbouring steps whose samples
+    are loaded as one register, from which each product takes its own. The costs choose blocks: `product_cycles`
+    of the vector ports for one dot product, and the micro-operations issued for one product, one weight
+    vector and one sample.
     """
 
     isa: Isa
@@ -63,6 +76,7 @@ class Dots:
     sample_uops: int
     partial_steps: int = 0
     weight_bytes: int = 1
+    sample_steps: int = 1
 
     @property
     def reason(self) -> str:
@@ -75,7 +89,11 @@ class Dots:
                 return f"{self.product.value}: 8-bit products could saturate"
             case Product.PLAIN:
                 return "portable arithmetic"
-            case Product.VPDPBUSD | Product.VPDPWSSD:
+            case Product.SMLAL:
+                if self.partial_steps:
+                    return f"smlal: sums of {self.partial_steps} steps are proven to fit 16 bits"
+                return "smull, widened at once: sums could leave 16 bits"
+            case _:
                 return self.product.value
 
     @property
@@ -83,16 +101,57 @@ class Dots:
         """Bytes of the weights that one step of one block takes."""
         return self.lanes * self.dot * self.weight_bytes
 
+    @property
+    def sample_bytes(self) -> int:
+        """The size of a sample in memory."""
+        return 2 if self.sample_dtype == "int16" else 1
+
+    @property
+    def word(self) -> str:
+        """The integer type that `dot` samples fill."""
+        return f"int{8 * self.sample_bytes * self.dot}"
+
+    @property
+    def partial_lanes(self) -> int:
+        """16-bit sums of one dot product."""
+        return 2 * self.lanes
+
+    def most_pixels(self, blocks: int) -> int:
+        """Pixels of a register tile with `blocks` vectors of weights. One sample is held at a time; of
+        `sample_steps` steps those of all pixels.
+        """
+        free = (self.registers - self.spare_registers) // self.width - blocks
+        return free // (blocks + 1 if self.sample_steps > 1 else blocks)
+
+    def offset_of(self, spec: ConvSpec) -> int:
+        """What is added to the activations of `spec`: 0 for those that are samples as they are."""
+        return self.offset if spec.input_signed or self.sample_dtype == "int8" else 0
+
+    def converts(self, spec: ConvSpec) -> bool:
+        """Whether activations have other bits as samples than in memory."""
+        if self.sample_dtype == "int8":
+            return self.offset_of(spec) != 0
+        return self.sample_dtype not in ("", "int8" if spec.input_signed else "uint8")
+
     def sample(self, samples: Buffer, index: Expr) -> Expr:
         """`dot` neighbouring activations, in every lane."""
         if self.product is Product.PLAIN:
             return broadcast(convert(load(samples, index), "int32"), self.lanes)
-        word = tirx.reinterpret("int32", load(samples, index, self.dot))
+        word = tirx.reinterpret(self.word, load(samples, index, self.dot))
         return self.from_words(broadcast(word, self.lanes))
 
+    def sample_words(self, samples: Buffer, index: Expr) -> Expr:
+        """The words of `sample_steps` steps."""
+        words = vector(self.word, self.sample_steps)
+        return tirx.reinterpret(words, load(samples, index, self.sample_steps * self.dot))
+
+    def sample_of(self, words: Expr, step: int) -> Expr:
+        """As `sample`: the word of one of the steps of `sample_words`."""
+        return self.from_words(tirx.Shuffle([words], [const(step)] * self.lanes))
+
     def from_words(self, words: Expr) -> Expr:
-        """int32 [lanes] that hold `dot` samples each, as the operand of `accumulate` and `partial`."""
-        dtype = "int16" if self.product in (Product.PMADDWD, Product.VPDPWSSD) else "int8"
+        """`word` [lanes] that hold `dot` samples each, as the operand of `accumulate` and `partial`."""
+        dtype = "int16" if self.sample_dtype == "int16" else "int8"
         return tirx.reinterpret(vector(dtype, self.lanes * self.dot), words)
 
     def weight(self, weights: Buffer, index: Expr) -> Expr:
@@ -124,15 +183,27 @@ class Dots:
                 if self.weight_bytes == 1:
                     return acc + product
                 return (Wrapping(acc, self.lanes) + Wrapping(product, self.lanes)).value
+            case Product.SDOT:
+                return dots_arm.sdot(acc, sample, weight)
+            case Product.SMLAL:
+                return self.widen(acc, dots_arm.products(sample, weight))
+            case Product.SMLAL16:
+                return dots_arm.accumulate_words(acc, sample, weight)
             case Product.PLAIN:
                 return acc + sample * weight
 
     def partial(self, acc: Expr, sample: Expr, weight: Expr) -> Expr:
-        """acc + the sums of pairs, int16 [2·lanes]; exact for `partial_steps` steps from 0 on."""
+        """acc + the products or the sums of pairs, int16 [2·lanes]; exact for `partial_steps` steps from 0
+        on.
+        """
+        if self.product is Product.SMLAL:
+            return acc + dots_arm.products(sample, weight)
         return acc + self._pairs(sample, weight)
 
     def widen(self, acc: Expr, partial: Expr) -> Expr:
         """int32 acc + the pairs of the 16-bit sums."""
+        if self.product is Product.SMLAL:
+            return dots_arm.add_pairs(acc, partial, self.isa)
         return acc + self._pmaddwd(partial, const(1, "int16", 2 * self.lanes))
 
     def _pairs(self, sample: Expr, weight: Expr) -> Expr:
@@ -153,6 +224,15 @@ def exact_steps(sample_high: int, weight_range: tuple[int, int]) -> int:
     return min(limits, default=2**15)
 
 
+def exact_sums(samples: tuple[int, int], weights: tuple[int, int]) -> int:
+    """Products of samples and weights in these closed intervals whose sum cannot leave int16, however many of
+    them are added in whatever order.
+    """
+    products = [s * w for s in samples for w in weights]
+    low, high = -min(0, *products), max(0, *products)
+    return min((limit // size for limit, size in ((2**15, low), (2**15 - 1, high)) if size), default=2**15)
+
+
 def sample_range(spec: ConvSpec) -> tuple[int, int]:
     """The closed interval that holds every activation and every value of the padding."""
     lo, hi = spec.input_range or ((-128, 127) if spec.input_signed else (0, 255))
@@ -162,6 +242,8 @@ def sample_range(spec: ConvSpec) -> tuple[int, int]:
 
 def dots_for(spec: ConvSpec, isa: Isa) -> Dots:
     """The dot product for the operands of `spec`: that of `DOTS`, or `vpmaddubsw` where it is exact."""
+    if DOTS[isa].sample_dtype == "int8":
+        return _signed_dots(spec, DOTS[isa])
     narrow = NARROW.get(isa)
     if narrow is None:
         return DOTS[isa]
@@ -176,6 +258,23 @@ def dots_for(spec: ConvSpec, isa: Isa) -> Dots:
         cycles, uops = narrow.product_cycles * 1.5, narrow.product_uops + 1
         return replace(narrow, offset=offset, product_cycles=cycles, product_uops=uops)
     return DOTS[isa]
+
+
+def _signed_dots(spec: ConvSpec, dots: Dots) -> Dots:
+    """`dots` with what its samples must be shifted by, and the steps that are exact in 16 bits."""
+    lo, hi = sample_range(spec)
+    if hi > SIGNED_HIGH:
+        dots = replace(dots, offset=-SIGNED_HIGH - 1)
+        lo, hi = lo + dots.offset, hi + dots.offset
+    if dots.product is not Product.SMLAL:
+        return dots
+    weights = spec.weight_range or (-128, 127)
+    # The ones that sum the windows of odd weights and of shifted samples are weights, those of the latter
+    # samples too.
+    steps = exact_sums((min(lo, 0), max(hi, 1)), (min(weights[0], 0), max(weights[1], 1)))
+    if steps < PARTIAL_STEPS:
+        return dots
+    return replace(dots, partial_steps=steps, product_cycles=dots.product_cycles / 2, product_uops=1)
 
 
 _VNNI = Dots(
@@ -208,12 +307,44 @@ _AVX2 = Dots(
     weight_uops=2,
     sample_uops=1,
 )
+_SDOT = Dots(
+    Isa.DOTPROD,
+    Product.SDOT,
+    lanes=4,
+    dot=4,
+    sample_dtype="int8",
+    offset=0,
+    registers=32,
+    spare_registers=1,
+    width=1,
+    product_cycles=0.5,
+    product_uops=1,
+    weight_uops=1,
+    sample_uops=1,
+    sample_steps=4,
+)
+# In-order and narrow cores: a product and its widening are two cycles of the one multiplier.
+_SMLAL = replace(
+    _SDOT,
+    isa=Isa.NEON,
+    product=Product.SMLAL,
+    dot=2,
+    spare_registers=3,
+    product_cycles=2.0,
+    product_uops=2,
+    # Every step takes its word out of the register.
+    sample_uops=9,
+    sample_steps=8,
+)
 # Exact for operands of any range.
 DOTS = {
     Isa.VNNI: _VNNI,
     Isa.AVX512: replace(_AVX2, isa=Isa.AVX512, lanes=16, registers=32, product_cycles=1.0),
     Isa.AVXVNNI: replace(_VNNI, isa=Isa.AVXVNNI, lanes=8, registers=16),
     Isa.AVX2: _AVX2,
+    Isa.DOTPROD: _SDOT,
+    Isa.NEON: _SMLAL,
+    Isa.NEON32: replace(_SMLAL, isa=Isa.NEON32, registers=16),
     # Sixteen registers of 128 bits: a vector of eight lanes fills two.
     Isa.PORTABLE: Dots(
         Isa.PORTABLE,
@@ -255,4 +386,18 @@ WIDE = {
         (Isa.AVXVNNI, Product.VPDPWSSD),
         (Isa.AVX2, Product.PMADDWD),
     )
+} | {
+    # Where there is `sdot`, four times as many products of 8 bits are as fast.
+    isa: replace(
+        DOTS[isa],
+        product=Product.SMLAL16,
+        dot=1,
+        sample_dtype="int16",
+        product_cycles=1.0,
+        product_uops=1,
+        weight_bytes=2,
+        sample_uops=1,
+        sample_steps=8,
+    )
+    for isa in (Isa.NEON, Isa.NEON32)
 }

@@ -79,7 +79,7 @@ class GroupSamples:
         if dots.product is Product.PLAIN:
             words = convert(load(samples, at, self.words), "int32", self.words)
         else:
-            words = tirx.reinterpret(vector("int32", self.words), load(samples, at, self.words * dots.dot))
+            words = tirx.reinterpret(vector(dots.word, self.words), load(samples, at, self.words * dots.dot))
         places = [const(lane // self.group_out * self.group_in // dots.dot) for lane in range(lanes)]
         spread = tirx.Shuffle([words] * -(-lanes // self.words), places)
         return spread if dots.product is Product.PLAIN else dots.from_words(spread)
@@ -93,8 +93,8 @@ class GroupSamples:
         return value if dots.product is Product.PLAIN else dots.from_words(value)
 
     def _word(self, samples: Buffer, at: Expr) -> Expr:
-        """int32 in every lane: `dot` samples."""
+        """A word of `dot` samples in every lane."""
         dots = self.dots
         if dots.product is Product.PLAIN:
             return broadcast(convert(load(samples, at), "int32"), dots.lanes)
-        return broadcast(tirx.reinterpret("int32", load(samples, at, dots.dot)), dots.lanes)
+        return broadcast(tirx.reinterpret(dots.word, load(samples, at, dots.dot)), dots.lanes)

@@ -58,7 +58,7 @@ def level_batches(
 
 def _strip_bytes(spec: ConvSpec, m: Map, dots: Dots) -> int:
     rows, columns = m.height + spec.pads[0] + spec.pads[2], m.width + spec.pads[1] + spec.pads[3]
-    return rows * columns * spec.in_channels * (2 if dots.sample_dtype == "int16" else 1)
+    return rows * columns * spec.in_channels * dots.sample_bytes
 
 
 def _joined(spec: ConvSpec, layout: WeightLayout, dots: Dots, threads: int, members: list[int]) -> Batch:

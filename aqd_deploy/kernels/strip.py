@@ -29,8 +29,7 @@ class Strip:
 
 def needs_strip(spec: ConvSpec, layout: WeightLayout, dots: Dots) -> bool:
     """Whether a copy is needed: padding, another sample type, or steps that would read behind the input."""
-    data_dtype = "int8" if spec.input_signed else "uint8"
-    return any(spec.pads) or dots.sample_dtype not in ("", data_dtype) or overread(layout) > 0
+    return any(spec.pads) or dots.converts(spec) or overread(layout) > 0
 
 
 def overread(layout: WeightLayout) -> int:
@@ -90,7 +89,7 @@ class _Writer:
         self, em: Emitter, spec: ConvSpec, dots: Dots, dtype: str, samples: Buffer, data: Buffer
     ) -> None:
         self.em, self.spec, self.samples, self.data, self.dtype = em, spec, samples, data, dtype
-        self.offset = dots.offset if spec.input_signed else 0
+        self.offset = dots.offset_of(spec)
 
     def copy(self, to: Expr, source: Expr, count: int) -> None:
         """`count` samples from the input; the last vector is shifted back so that it ends at the last

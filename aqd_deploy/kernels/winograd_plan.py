@@ -99,7 +99,7 @@ def _plans(spec: ConvSpec, form: Form, dots: Dots, threads: int) -> list[tuple[f
     most_bytes = WIDE_GROUP_BYTES if form.wide else GROUP_BYTES
     found = []
     for blocks in range(1, min(all_blocks, 6) + 1):
-        most = min(dots.registers - dots.spare_registers - blocks, MOST_ACCUMULATORS) // blocks
+        most = min(dots.most_pixels(blocks), MOST_ACCUMULATORS // blocks)
         items = -(-all_blocks // blocks)
         for tiles in sorted({min(t, total) for t in range(max(1, most // 2), most + 1)}):
             sets = -(-total // tiles)
@@ -128,7 +128,7 @@ def _cycles(spec: ConvSpec, form: Form, dots: Dots, threads: int, plan: Winograd
     items = -(-blocks // (plan.blocks * plan.parts))
     steps = -(-spec.in_channels // dots.dot)
     products = plan.tiles * plan.blocks
-    loads = plan.tiles + plan.blocks
+    loads = plan.tiles / dots.sample_steps + plan.blocks
     step = STEP_CYCLES + max(products * dots.product_cycles, loads / 2) + loads * LOAD_CYCLES
     if steps * plan.blocks * vector > WEIGHT_BYTES:
         step *= MISS_FACTOR

@@ -41,7 +41,7 @@ CPU_FLAGS = {
 
 def host_runs(isa: Isa) -> bool:
     """Whether this machine has the instructions."""
-    return CPU_FLAGS[isa] in Path("/proc/cpuinfo").read_text().split()
+    return isa in CPU_FLAGS and CPU_FLAGS[isa] in Path("/proc/cpuinfo").read_text().split()
 
 
 def compile_functions(functions: dict[str, object], mcpu: str):

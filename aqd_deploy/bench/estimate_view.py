@@ -1,0 +1,70 @@
+"""The text view of an estimate, at most 80 columns, under a heading of its own."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+from aqd_deploy.reporting.tables import WIDTH, key_values, table
+
+_NAME_WIDTH = 22
+
+
+def estimate_view(document: dict[str, Any]) -> str:
+    """Heading, the figures it rests on and what they lack, then a table and a total a number of threads."""
+    parts = [_heading(document), _figures(document)]
+    if document["missing_keys"]:
+        parts.append(_wrapped(
+            f"the profile {document['profile']} lacks {', '.join(document['missing_keys'])}: no time can be "
+            "told from it; set the key in a profile of your own that extends it"
+        ))  # fmt: skip
+    for entry in document["estimates"]:
+        parts.append(f"{_layers(entry)}\n{_total(entry)}")
+    return "\n\n".join(parts)
+
+
+def _heading(document: dict[str, Any]) -> str:
+    title = f"ESTIMATE for {document['profile']}, nothing was measured: {document['file']}"
+    if document["compiled_for"] != document["profile"]:
+        title += f" (kernels of a program for {document['compiled_for']})"
+    return _wrapped(title)
+
+
+def _figures(document: dict[str, Any]) -> str:
+    figures, sources = document["figures"], document["sources"]
+    return key_values({
+        key: "not in the profile" if value is None else f"{value} ({sources.get(key, 'no source named')})"
+        for key, value in figures.items()
+    })  # fmt: skip
+
+
+def _layers(entry: dict[str, Any]) -> str:
+    headers = ["layer", "kernel", "M mult.", "kB", "mult./B", "bound", "ms"]
+    rows = [
+        [
+            layer["name"][-_NAME_WIDTH:],
+            layer["kernel"],
+            f"{layer['multiplications'] / 1e6:.2f}",
+            f"{layer['bytes'] / 1e3:.1f}",
+            "-" if layer["multiplications_per_byte"] is None else f"{layer['multiplications_per_byte']:.1f}",
+            layer["bound"] or "-",
+            "-" if layer["ms"] is None else f"{layer['ms']:.4f}",
+        ]
+        for layer in entry["layers"]
+    ]
+    return table(headers, rows)
+
+
+def _total(entry: dict[str, Any]) -> str:
+    total = "unknown" if entry["total_ms"] is None else f"{entry['total_ms']:.3f} ms"
+    threads = entry["threads"]
+    return _wrapped(
+        f"estimated, {threads} thread{'s' if threads > 1 else ''} on {entry['cores_used']} "
+        f"core{'s' if entry['cores_used'] > 1 else ''}: {total} for {entry['multiplications'] / 1e9:.3f} G "
+        f"multiplications and {entry['bytes'] / 1e6:.1f} MB; {entry['compute_bound_layers']} layers bound by "
+        f"compute, {entry['memory_bound_layers']} by memory"
+    )
+
+
+def _wrapped(text: str) -> str:
+    return "\n".join(textwrap.wrap(text, WIDTH))

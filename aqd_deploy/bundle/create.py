@@ -1,0 +1,229 @@
+"""A program file → a bundle: a folder that runs on a bare device.
+
+`program.so`, the runner `aqd-run`, TVM's runtime in `lib/`, `manifest.json` (what it is, what it needs, size
+and SHA-256 of every file), `manifest.sha256` and `README.txt`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aqd_deploy.bundle.elf import required_versions
+from aqd_deploy.bundle.readme import readme_text
+from aqd_deploy.bundle.runner import build_runner
+from aqd_deploy.bundle.runtime_libraries import runtime_libraries
+from aqd_deploy.errors import BundleError, TargetError
+from aqd_deploy.runtime.container import read_container
+from aqd_deploy.targets import Target, get
+
+FORMAT_VERSION = 1
+KIND = "aqd-deploy bundle"
+# As in native/sha256.h.
+CHUNK = 1 << 14
+PROGRAM, RUNNER, MANIFEST, MANIFEST_HASH, README = (
+    "program.so", "aqd-run", "manifest.json", "manifest.sha256", "README.txt",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle on the disk: its folder and its manifest."""
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @property
+    def files(self) -> dict[str, int]:
+        """Bytes of every file by its path in the bundle, the manifest and its hash included."""
+        listed = {entry["path"]: entry["bytes"] for entry in self.manifest["files"]}
+        return listed | {name: (self.path / name).stat().st_size for name in (MANIFEST, MANIFEST_HASH)}
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of all files."""
+        return sum(self.files.values())
+
+    @property
+    def bytes_beside_weights(self) -> int:
+        """Bytes of all files but for the weights in the program."""
+        return self.total_bytes - self.manifest["weight_bytes"]
+
+
+def create_bundle(program: Path, out: Path, *, runtime: Path | None = None) -> Bundle:
+    """Package the program file `program` into the folder `out`, for the target it was compiled for.
+
+    `runtime` is a folder with TVM's runtime libraries for that target; by default they are found
+    (`runtime_libraries`). `out` is written whole or not at all; an older bundle there is replaced.
+
+    Raises ProgramError where `program` is no whole program, BundleError where `out` is something else than a
+    bundle or cannot be written and where there are no runtime libraries, MissingExtraError where there is no
+    C++ compiler for the target.
+    """
+    container = read_container(program)
+    _check_output(out)
+    target = _target(container.manifest["program"]["target"])
+    libraries = runtime_libraries(target, runtime)
+    sources = {PROGRAM: Path(program), RUNNER: build_runner(target)}
+    sources |= {f"lib/{path.name}": path for path in libraries}
+    try:
+        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+        try:
+            _fill(temporary, container.manifest, sources, [f"lib/{path.name}" for path in libraries])
+            _replace(temporary, out)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise BundleError(f"cannot write {out}", received=error.strerror or str(error)) from error
+    return read_bundle(out)
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """The bundle in `folder`, every file compared with its recorded size and SHA-256.
+
+    Raises BundleError where it is no bundle, is of another version, or a file differs.
+    """
+    manifest = _read_manifest(folder)
+    if manifest.get("format") != FORMAT_VERSION:
+        raise BundleError(
+            f"{folder} is a bundle of another version",
+            received=f"format {manifest.get('format')}",
+            valid=f"format {FORMAT_VERSION}",
+        )
+    for entry in manifest["files"]:
+        path = folder / entry["path"]
+        if not path.is_file() or _describe(path, entry["path"]) != entry:
+            raise BundleError(
+                f"{path} is missing, damaged or of another bundle",
+                next_command="aqd-deploy package PROGRAM.so -o BUNDLE",
+            )
+    return Bundle(folder, manifest)
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    try:
+        data = (folder / MANIFEST).read_bytes()
+        recorded = (folder / MANIFEST_HASH).read_bytes()
+        manifest = json.loads(data)
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{folder} is no bundle", received=str(error)) from error
+    if not isinstance(manifest, dict) or manifest.get("kind") != KIND or recorded != _hash_line(data):
+        raise BundleError(f"{folder} is no bundle, or its manifest is damaged")
+    return manifest
+
+
+def _check_output(out: Path) -> None:
+    """Before the work: `out` is free, an empty folder, or a bundle, in a folder that can be written."""
+    if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
+        raise BundleError(f"cannot write into {out.parent}", received=out, valid="a folder in a writable one")
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise BundleError(
+            "the output is no folder", received=out, valid="a new folder, or a bundle to replace"
+        )
+    if out.is_dir() and any(out.iterdir()) and not _is_bundle(out):
+        raise BundleError(
+            "the output is a folder with something else in it",
+            received=out,
+            valid="a new folder, or a bundle to replace",
+        )
+
+
+def _is_bundle(folder: Path) -> bool:
+    try:
+        return json.loads((folder / MANIFEST).read_bytes()).get("kind") == KIND
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _target(entry: dict[str, Any]) -> Target:
+    """The profile that the program was compiled for; where it is not known here, what the manifest says."""
+    try:
+        profile = get(entry["profile"])
+    except TargetError:
+        profile = None
+    if profile is not None and profile.triple == entry["triple"]:
+        return profile
+    return Target(
+        name=entry["name"],
+        description="the target of a program",
+        architecture=entry["architecture"],
+        triple=entry["triple"],
+        cpu=entry["cpu"],
+        features=tuple(entry["features"]),
+        attributes=tuple(entry["attributes"]),
+        profile=entry["profile"],
+    )
+
+
+def _fill(folder: Path, program: dict[str, Any], sources: dict[str, Path], libraries: list[str]) -> None:
+    folder.chmod(0o755)
+    for name, source in sources.items():
+        copy = folder / name
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copyfile(source, copy)
+        copy.chmod(0o755 if name == RUNNER else 0o644)
+    manifest = _manifest(program, required_versions(folder / name for name in sources), libraries)
+    (folder / README).write_text(readme_text(manifest), encoding="utf-8")
+    manifest["files"] = [_describe(folder / name, name) for name in (*sources, README)]
+    data = (json.dumps(manifest, indent=2, ensure_ascii=False) + "\n").encode()
+    (folder / MANIFEST).write_bytes(data)
+    (folder / MANIFEST_HASH).write_bytes(_hash_line(data))
+
+
+def _manifest(model: dict[str, Any], needs: dict[str, str], libraries: list[str]) -> dict[str, Any]:
+    program = model["program"]
+    return {
+        "kind": KIND,
+        "format": FORMAT_VERSION,
+        "name": model.get("name", ""),
+        "aqd_deploy_version": program["aqd_deploy_version"],
+        "tvm_version": program["tvm_version"],
+        "target": program["target"],
+        "needs": needs,
+        "threads": program["threads"],
+        "inputs": program["inputs"],
+        "outputs": program["outputs"],
+        "integer_model_sha256": program["sha256"]["integer_model"],
+        "weight_bytes": sum(entry["bytes"] for entry in program["weights"]["by_bits"].values()),
+        "libraries": libraries,
+    }
+
+
+def _describe(path: Path, name: str) -> dict[str, Any]:
+    data = path.read_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    return {"path": name, "bytes": len(data), "sha256": digest, "tree": _tree_hash(data)}
+
+
+def _tree_hash(data: bytes) -> str:
+    """SHA-256 of the SHA-256 of every `CHUNK` bytes: what the runner checks, several chunks at a time."""
+    chunks = (data[at : at + CHUNK] for at in range(0, len(data), CHUNK))
+    return hashlib.sha256(b"".join(hashlib.sha256(chunk).digest() for chunk in chunks)).hexdigest()
+
+
+def _hash_line(data: bytes) -> bytes:
+    """The line that `sha256sum -c` reads."""
+    return f"{hashlib.sha256(data).hexdigest()}  {MANIFEST}\n".encode()
+
+
+def _replace(new: Path, out: Path) -> None:
+    """Rename `new` to `out`; an older bundle there is moved aside first and put back where that fails."""
+    if not out.exists():
+        new.replace(out)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    old = aside / "old"
+    out.replace(old)
+    try:
+        new.replace(out)
+    except OSError:
+        old.replace(out)
+        raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)

@@ -1,0 +1,17 @@
+// What the CPU can do, asked of the CPU itself or of the kernel's auxiliary vector: under user-mode emulation
+// /proc/cpuinfo describes the machine outside.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace aqd {
+
+// The architecture that this runner was compiled for: x86_64, aarch64 or armv7.
+const char* architecture();
+
+// Those of `features` (in the spelling of /proc/cpuinfo) that this CPU, or the kernel, does not offer. A name
+// that the runner does not know counts as missing.
+std::vector<std::string> missing_features(const std::vector<std::string>& features);
+
+}  // namespace aqd

@@ -1,0 +1,65 @@
+"""`aqd-run`, the native runner: compiled from `native/` for the architecture of a program, and kept."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+from importlib import resources
+from pathlib import Path
+
+from aqd_deploy.bundle.cache import cached, key_of
+from aqd_deploy.compiler.toolchain import find_toolchain
+from aqd_deploy.errors import BundleError, MissingExtraError
+from aqd_deploy.targets import Target
+
+_FLAGS = (
+    "-std=c++17", "-O2", "-Wall", "-Wextra", "-Wno-psabi", "-ffunction-sections", "-Wl,--gc-sections", "-s",
+    "-pthread",
+    # The device's own libstdc++ may be older than the compiler's.
+    "-static-libstdc++", "-static-libgcc",
+)  # fmt: skip
+
+
+def build_runner(target: Target) -> Path:
+    """The runner for `target`, from the cache or compiled (seconds).
+
+    Raises MissingExtraError where there is no compiler for the target, BundleError where it fails.
+    """
+    toolchain = find_toolchain(target)
+    sources = _sources()
+    include = _ffi_include()
+    headers = [include / "tvm" / "ffi" / "c_api.h", include / "dlpack" / "dlpack.h"]
+    key = key_of(
+        [
+            *(path.read_bytes() for path in (*sources, *headers)),
+            " ".join([*toolchain.command, *_FLAGS, target.architecture]).encode(),
+            _version(toolchain.command),
+        ]
+    )
+
+    def make(folder: Path) -> None:
+        code = [path for path in sources if path.suffix == ".cc"]
+        toolchain.compile(code, folder / "aqd-run", [*_FLAGS, "-isystem", str(include)])
+
+    try:
+        return cached(f"runner-{key}", make) / "aqd-run"
+    except OSError as error:
+        raise BundleError("cannot make the native runner", received=error) from error
+
+
+def _sources() -> list[Path]:
+    folder = Path(str(resources.files("aqd_deploy.bundle") / "native"))
+    return sorted(path for path in folder.iterdir() if path.suffix in (".cc", ".h"))
+
+
+def _ffi_include() -> Path:
+    """The headers of tvm_ffi, found without importing it."""
+    spec = importlib.util.find_spec("tvm_ffi")
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingExtraError("the TVM runtime is not installed", next_command="pip install aqd-deploy")
+    return Path(spec.submodule_search_locations[0]) / "include"
+
+
+def _version(command: tuple[str, ...]) -> bytes:
+    """What the compiler says of itself: another version makes another runner."""
+    return subprocess.run([*command, "--version"], capture_output=True, check=False).stdout

@@ -1,0 +1,98 @@
+"""TVM's runtime libraries, cross-compiled from the C++ sources that the installed packages carry.
+
+For architectures without published wheels. Only what a program needs is compiled: the FFI, tensors, the
+thread pool and the Relax virtual machine. `native/runtime/tvm_support.h` stands in for the headers of TVM's
+`support` folder, which the packages lack.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from aqd_deploy.compiler.toolchain import Toolchain
+
+_FFI = (
+    "backtrace", "container", "custom_allocator", "dtype", "error", "function", "init_once", "object",
+    "tensor", "extra/env_c_api", "extra/env_context", "extra/json_parser", "extra/json_writer",
+    "extra/library_module", "extra/library_module_dynamic_lib", "extra/library_module_system_lib",
+    "extra/module",
+)  # fmt: skip
+_RUNTIME = (
+    "cpu_device_api", "device_api", "file_utils", "logging", "module", "tensor", "thread_pool",
+    "threading_backend", "timer", "workspace_pool", "memory/memory_manager", "vm/builtin", "vm/bytecode",
+    "vm/executable", "vm/vm",
+)  # fmt: skip
+_SUPPORT = (
+    "include/tvm/support/io.h", "include/tvm/support/serializer.h", "include/tvm/support/cuda/nvtx.h",
+    "support/bytes_io.h", "support/base64.h", "support/utils.h",
+)  # fmt: skip
+_FLAGS = (
+    "-std=c++17", "-O2", "-DNDEBUG", "-fPIC", "-pthread", "-ffunction-sections", "-fdata-sections",
+    "-DTVM_FFI_USE_LIBBACKTRACE=0", "-DTVM_FFI_EXPORTS", "-DTVM_RUNTIME_EXPORTS",
+)  # fmt: skip
+_OF_ARCHITECTURE = {"armv7": ("-march=armv7-a", "-mfpu=neon", "-mfloat-abi=hard")}
+_LINK = ("-pthread", "-ldl", "-Wl,--gc-sections")
+
+ARCHITECTURES = tuple(_OF_ARCHITECTURE)
+
+
+def support_header() -> Path:
+    """The header that stands in for TVM's `support` folder."""
+    return Path(str(resources.files("aqd_deploy.bundle") / "native" / "runtime" / "tvm_support.h"))
+
+
+def recipe(toolchain: Toolchain) -> bytes:
+    """What else than the packages' versions decides about the libraries: key of a cache."""
+    flags = (*toolchain.command, *_FLAGS, *_OF_ARCHITECTURE[toolchain.architecture], *_LINK, *_FFI, *_RUNTIME)
+    return "\n".join(flags).encode() + support_header().read_bytes()
+
+
+def build_runtime(toolchain: Toolchain, tvm: Path, ffi: Path, folder: Path) -> None:
+    """Compile `libtvm_ffi.so` and `libtvm_runtime.so` into `folder` (minutes).
+
+    `tvm` and `ffi` are the folders of the installed packages. Raises OSError where the compiler fails.
+    """
+    work = folder / "objects"
+    headers = _support_headers(work)
+    flags = [*_FLAGS, *_OF_ARCHITECTURE[toolchain.architecture], "-I", str(headers / "include")]
+    flags += ["-I", str(tvm / "include"), "-I", str(ffi / "include")]
+    # So that "../support/x.h" and "../../support/x.h" are found in `headers`.
+    flags += ["-iquote", str(headers / "runtime"), "-iquote", str(headers / "runtime" / "vm")]
+    sources = [ffi / "src" / "ffi" / f"{name}.cc" for name in _FFI]
+    objects = _compile(toolchain, sources, work / "ffi", flags)
+    options = ["-Wl,-soname,libtvm_ffi.so", *_LINK]
+    toolchain.link(str(folder / "libtvm_ffi.so"), list(map(str, objects)), options)
+    sources = [tvm / "src" / "runtime" / f"{name}.cc" for name in _RUNTIME]
+    objects = _compile(toolchain, sources, work / "runtime", flags)
+    options = ["-Wl,-soname,libtvm_runtime.so", "-L", str(folder), "-ltvm_ffi", *_LINK]
+    toolchain.link(str(folder / "libtvm_runtime.so"), list(map(str, objects)), options)
+
+
+def _support_headers(work: Path) -> Path:
+    """A tree in which every header of TVM's `support` folder is ours."""
+    tree = work / "headers"
+    (tree / "runtime" / "vm").mkdir(parents=True)
+    for name in _SUPPORT:
+        header = tree / name
+        header.parent.mkdir(parents=True, exist_ok=True)
+        header.write_text(f'#include "{support_header()}"\n', encoding="utf-8")
+    return tree
+
+
+def _compile(toolchain: Toolchain, sources: Sequence[Path], folder: Path, flags: list[str]) -> list[Path]:
+    """Objects of `sources`, as many at a time as there are cores."""
+    folder.mkdir(parents=True)
+    objects = [folder / f"{path.stem}.o" for path in sources]
+
+    def compile_one(pair: tuple[Path, Path]) -> None:
+        toolchain.compile([pair[0]], pair[1], ["-c", *flags])
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(compile_one, zip(sources, objects, strict=True)))
+    return objects

@@ -1,0 +1,204 @@
+"""The C++ compiler of a target: found, not assumed, and never the host's for a foreign device.
+
+`find_toolchain` looks, in this order, for the profile's own `toolchain`, the cross compiler that
+distributions package (`aarch64-linux-gnu-g++`), and `zig c++` of the package `ziglang`; for this machine's
+own architecture first for its native compilers. What was made is looked at: a file for another machine
+than the target's is an error.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shlex
+import shutil
+import struct
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aqd_deploy.errors import MissingExtraError, TargetError
+from aqd_deploy.targets import Target, read_cpu
+from aqd_deploy.targets.cpu import architecture_of
+
+NATIVE = ("c++", "g++", "clang++", "cc", "gcc", "clang")
+# ELF's number of the machine, by architecture, and the triple of the GNU tools.
+_MACHINES = {"x86_64": 62, "aarch64": 183, "armv7": 40}
+_GNU_TRIPLES = {
+    "x86_64": "x86_64-linux-gnu",
+    "aarch64": "aarch64-linux-gnu",
+    "armv7": "arm-linux-gnueabihf",
+}
+_DEBIAN_PACKAGES = {
+    "x86_64": "g++-x86-64-linux-gnu",
+    "aarch64": "g++-aarch64-linux-gnu",
+    "armv7": "g++-arm-linux-gnueabihf",
+}
+# The C library that TVM's own runtime wheels are built against.
+_ZIG_GLIBC = "2.28"
+_SHOWN_STDERR = 500
+
+
+@dataclass(frozen=True)
+class Toolchain:
+    """A C++ compiler and linker for `architecture`: its command line, and where it was found (`profile`,
+    `native`, `cross` or `zig`).
+    """
+
+    command: tuple[str, ...]
+    origin: str
+    architecture: str
+
+    def __str__(self) -> str:
+        return shlex.join(self.command)
+
+    def link(
+        self,
+        output: str | Path,
+        objects: Sequence[str | Path],
+        options: Sequence[str] | None = None,
+        **_: Any,
+    ) -> None:
+        """Link `objects` into the shared library `output`, without symbols (TVM's `fcompile`).
+
+        Raises OSError where the compiler fails, TargetError where it made a library of another machine.
+        """
+        # -s: TVM's debug information is an eighth of the code, and nothing reads it.
+        self._run(["-shared", "-fPIC", "-s", "-o", str(output), *map(str, objects), *(options or [])])
+        check_machine(Path(output), self.architecture)
+
+    def compile(
+        self, source_files: Sequence[str | Path], output: str | Path, flags: Sequence[str] = ()
+    ) -> None:
+        """Compile C++ `source_files` into the executable (or what `flags` say) `output`.
+
+        Raises OSError where the compiler fails, TargetError where it made a file of another machine.
+        """
+        self._run([*map(str, source_files), *flags, "-o", str(output)])
+        check_machine(Path(output), self.architecture)
+
+    def _run(self, arguments: list[str]) -> None:
+        result = subprocess.run([*self.command, *arguments], capture_output=True, text=True, check=False)
+        if result.returncode:
+            raise OSError(f"{self} failed: {result.stderr.strip()[-_SHOWN_STDERR:]}")
+
+
+def find_toolchain(target: Target) -> Toolchain:
+    """The compiler for `target`.
+
+    Raises MissingExtraError where there is none, with the command that installs one, and TargetError where
+    the one that the profile names makes code for another machine, or nobody knows the architecture.
+    """
+    architecture = target.architecture
+    if architecture not in _MACHINES:
+        raise TargetError(
+            "programs cannot be linked for this architecture",
+            received=architecture,
+            valid=", ".join(_MACHINES),
+        )
+    if target.toolchain:
+        return _own(target)
+    native = _native_command(architecture)
+    if native is not None:
+        return Toolchain((native,), "native", architecture)
+    cross = shutil.which(f"{gnu_triple(architecture)}-g++")
+    if cross is not None:
+        return Toolchain((cross,), "cross", architecture)
+    if importlib.util.find_spec("ziglang") is not None:
+        zig_target = f"{gnu_triple(architecture)}.{_ZIG_GLIBC}"
+        command = (sys.executable, "-m", "ziglang", "c++", "-target", zig_target)
+        return Toolchain(command, "zig", architecture)
+    raise MissingExtraError(
+        f"no C++ compiler for {architecture}, which {target.name} needs, is installed",
+        valid=", ".join(_candidates(architecture)),
+        next_command=" or ".join(install_commands(architecture)),
+    )
+
+
+def native_toolchain() -> Toolchain:
+    """The compiler for this machine. Raises MissingExtraError where none is installed."""
+    architecture = read_cpu().architecture
+    command = _native_command(architecture)
+    if command is None:
+        raise MissingExtraError(
+            "no linker found", valid=", ".join(NATIVE), next_command=install_commands(architecture)[0]
+        )
+    return Toolchain((command,), "native", architecture)
+
+
+def install_commands(architecture: str) -> list[str]:
+    """The commands that install a compiler for `architecture`, the nearest first."""
+    package = "g++" if architecture == read_cpu().architecture else _DEBIAN_PACKAGES[architecture]
+    return [f"apt-get install {package}", "pip install 'aqd-deploy[cross]'"]
+
+
+def gnu_triple(architecture: str) -> str:
+    """How the GNU tools and the folders of cross libraries (`/usr/<triple>`) call an architecture."""
+    return _GNU_TRIPLES[architecture]
+
+
+def check_machine(file: Path, architecture: str) -> None:
+    """Raise TargetError where `file` is no ELF file for `architecture`."""
+    with file.open("rb") as stream:
+        header = stream.read(20)
+    machine = (
+        struct.unpack_from("<H", header, 18)[0] if header[:4] == b"\x7fELF" and len(header) == 20 else None
+    )
+    if machine != _MACHINES[architecture]:
+        names = {number: name for name, number in _MACHINES.items()}
+        raise TargetError(
+            f"the toolchain made a file for another machine than the target's: {file.name}",
+            received=names.get(machine, f"ELF machine {machine}") if machine is not None else "no ELF file",
+            valid=architecture,
+        )
+
+
+def _own(target: Target) -> Toolchain:
+    """The toolchain that the profile names."""
+    try:
+        words = shlex.split(target.toolchain)
+    except ValueError as error:
+        raise TargetError(
+            f"the toolchain of {target.name} is no command line ({error})", received=repr(target.toolchain)
+        ) from error
+    program = shutil.which(words[0])
+    if program is None:
+        raise MissingExtraError(
+            f"the C++ compiler that the profile {target.name} names is not installed",
+            received=repr(target.toolchain),
+            next_command=f"{' or '.join(install_commands(target.architecture))}, without the key toolchain",
+        )
+    command = (program, *words[1:])
+    told = _told_architecture(command)
+    if told and told != target.architecture:
+        raise TargetError(
+            f"the toolchain of the profile {target.name} makes code for another machine",
+            received=f"{target.toolchain!r}, which compiles for {told}",
+            valid=f"a compiler for {target.architecture}, or no key toolchain",
+        )
+    return Toolchain(command, "profile", target.architecture)
+
+
+def _told_architecture(command: Sequence[str]) -> str:
+    """What `-dumpmachine` answers, "" where the compiler does not know it."""
+    try:
+        result = subprocess.run(
+            [*command, "-dumpmachine"], capture_output=True, text=True, check=False, timeout=60
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    architecture = architecture_of(result.stdout.strip().split("-")[0])
+    return architecture if result.returncode == 0 and architecture in _MACHINES else ""
+
+
+def _native_command(architecture: str) -> str | None:
+    if architecture != read_cpu().architecture:
+        return None
+    return next((path for name in NATIVE if (path := shutil.which(name))), None)
+
+
+def _candidates(architecture: str) -> list[str]:
+    native = NATIVE if architecture == read_cpu().architecture else ()
+    return [*native, f"{gnu_triple(architecture)}-g++", "zig c++ (the package ziglang)"]

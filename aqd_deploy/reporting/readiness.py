@@ -1,0 +1,122 @@
+"""What compiling for a target, and running its programs here, needs of this machine (`doctor --target`)."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from aqd_deploy.compiler.toolchain import Toolchain, find_toolchain, gnu_triple
+from aqd_deploy.errors import AqdError, TargetError
+from aqd_deploy.targets import Target, read_cpu
+
+_EMULATORS = {"x86_64": "qemu-x86_64", "aarch64": "qemu-aarch64", "armv7": "qemu-arm"}
+
+
+def readiness(target: Target) -> dict[str, Any]:
+    """The JSON-able answer: `target`, `kernels`, `checks` (each with `what`, `needed_for`, `state`, `detail`
+    and, where it is missing, `next_command`) and `ready`: nothing that compiling needs is missing.
+    """
+    checks = list(_checks(target))
+    return {
+        "target": target.name,
+        "triple": target.triple,
+        "cpu": target.cpu,
+        "kernels": target.kernels,
+        "checks": checks,
+        "ready": all(check["state"] == "ok" for check in checks if check["needed_for"] == "compile"),
+    }
+
+
+def toolchain_state(target: Target) -> dict[str, Any]:
+    """The toolchain that would be used, or what is missing and the command that installs it."""
+    try:
+        toolchain = find_toolchain(target)
+    except AqdError as error:
+        return {"state": "missing", "detail": _told(error), "next_command": error.next_command}
+    return {"state": "ok", "detail": f"{toolchain} ({toolchain.origin})"}
+
+
+def _checks(target: Target) -> Iterable[dict[str, Any]]:
+    compiler = {"what": "C++ compiler", "needed_for": "compile", **toolchain_state(target)}
+    yield compiler
+    if compiler["state"] == "ok":
+        yield {"what": "linking", "needed_for": "compile", **_linking(find_toolchain(target))}
+    yield {"what": "TVM's runtime", "needed_for": "package", **_runtime(target.architecture)}
+    lacking = target.missing_on(read_cpu())
+    if not lacking:
+        yield {"what": "this machine", "needed_for": "run", "state": "ok", "detail": "runs its programs"}
+        return
+    yield {
+        "what": "this machine",
+        "needed_for": "run",
+        "state": "other",
+        "detail": f"cannot run its programs by itself: lacks {', '.join(lacking)}",
+    }
+    if target.architecture in _EMULATORS and target.architecture != read_cpu().architecture:
+        yield {"what": "emulator", "needed_for": "run --device qemu", **_emulator(target.architecture)}
+        yield {
+            "what": "its C library",
+            "needed_for": "run --device qemu",
+            **_c_library(target.architecture),
+        }
+
+
+def _linking(toolchain: Toolchain) -> dict[str, Any]:
+    """Whether the toolchain makes a shared library; zig is believed, since its first one takes a minute."""
+    if toolchain.origin == "zig":
+        return {"state": "ok", "detail": "not tried: zig's first library takes about a minute"}
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder) / "probe.c"
+            source.write_text("int probe(void) { return 0; }\n", encoding="utf-8")
+            toolchain.link(Path(folder) / "probe.so", [source])
+    except (OSError, TargetError) as error:
+        told = error.strerror or str(error) if isinstance(error, OSError) else _told(error)
+        return {"state": "broken", "detail": told, "next_command": "install the whole compiler"}
+    return {"state": "ok", "detail": f"makes shared libraries for {toolchain.architecture}"}
+
+
+def _runtime(architecture: str) -> dict[str, Any]:
+    """Where the libraries come from that a program needs on the device."""
+    if architecture == read_cpu().architecture:
+        missing = [name for name in ("tvm", "tvm_ffi") if importlib.util.find_spec(name) is None]
+        if missing:
+            told = f"not installed: {', '.join(missing)}"
+            return {"state": "missing", "detail": told, "next_command": "pip install aqd-deploy"}
+        return {"state": "ok", "detail": "that of the installed packages"}
+    if architecture == "aarch64":
+        return {"state": "later", "detail": "pip downloads its wheels (100 MB) when a program is packaged"}
+    return {"state": "later", "detail": "no wheel is published: it is made, or named, when packaging"}
+
+
+def _emulator(architecture: str) -> dict[str, Any]:
+    name = _EMULATORS[architecture]
+    path = shutil.which(f"{name}-static") or shutil.which(name)
+    if path is None:
+        return {
+            "state": "missing",
+            "detail": f"no {name}-static or {name}",
+            "next_command": "apt-get install qemu-user-static",
+        }
+    return {"state": "ok", "detail": path}
+
+
+def _c_library(architecture: str) -> dict[str, Any]:
+    folder = Path("/usr") / gnu_triple(architecture) / "lib"
+    if not (folder / "libc.so.6").exists():
+        package = {"aarch64": "libc6-arm64-cross", "armv7": "libc6-armhf-cross"}.get(architecture)
+        return {
+            "state": "missing",
+            "detail": f"no {folder}/libc.so.6",
+            "next_command": f"apt-get install {package}" if package else "a root folder for qemu -L",
+        }
+    return {"state": "ok", "detail": str(folder)}
+
+
+def _told(error: AqdError) -> str:
+    parts = [error.what, *([f"got {error.received}"] if error.received is not None else [])]
+    return "; ".join(parts)

@@ -1,0 +1,144 @@
+"""A bundle for this machine: what is in it, and that its runner computes what everything else computes."""
+
+import hashlib
+import json
+import re
+import subprocess
+import time
+from importlib import resources
+
+import numpy as np
+import pytest
+from bundle_models import assert_equal, case
+
+from aqd_deploy import targets
+from aqd_deploy.bundle import create_bundle, read_bundle
+from aqd_deploy.errors import BundleError, ProgramError
+from aqd_deploy.runtime import Program
+from aqd_deploy.targets.profile import LLVM_TO_CPUINFO
+
+FILES = {
+    "program.so", "aqd-run", "lib/libtvm_ffi.so", "lib/libtvm_runtime.so", "README.txt", "manifest.json",
+    "manifest.sha256",
+}  # fmt: skip
+BUDGET = 8_000_000
+
+
+def rewrite_manifest(folder, change):
+    """Change the manifest and record its new hash, as a bundle made elsewhere would have it."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    change(manifest)
+    data = json.dumps(manifest).encode()
+    (folder / "manifest.json").write_bytes(data)
+    (folder / "manifest.sha256").write_text(f"{hashlib.sha256(data).hexdigest()}  manifest.json\n")
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_integers_equal_the_program_and_the_reference(shared_bundle, program, outputs_of, threads):
+    for seed in range(3):
+        inputs, expected = case(seed)
+        got = outputs_of(shared_bundle.path, inputs, "--threads", threads)
+        assert_equal(got, expected)
+        assert_equal(got, Program.load(program, threads=threads).run(inputs))
+
+
+def test_raw_bytes_and_zeros_are_inputs(shared_bundle, run_bundle, program, tmp_path):
+    inputs, expected = case()
+    (tmp_path / "x.raw").write_bytes(inputs["image"].tobytes())
+    for options, wanted in (
+        (["--input", f"image={tmp_path / 'x.raw'}"], expected),
+        ([], Program.load(program).run({"image": np.zeros_like(inputs["image"])})),
+    ):
+        done = run_bundle(shared_bundle.path, *options, "--output", tmp_path / "o")
+        names = [each["name"] for each in json.loads(done.stdout)["outputs"]]
+        assert_equal({name: np.load(tmp_path / "o" / f"{i}.npy") for i, name in enumerate(names)}, wanted)
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
+def test_versions_of_npy(shared_bundle, run_bundle, tmp_path, version):
+    inputs, expected = case()
+    with (tmp_path / "x.npy").open("wb") as file:
+        np.lib.format.write_array(file, inputs["image"], version=version)
+    done = run_bundle(shared_bundle.path, f"--input=image={tmp_path / 'x.npy'}", f"--output={tmp_path / 'o'}")
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_array_equal(np.load(tmp_path / "o" / "0.npy"), next(iter(expected.values())))
+
+
+def test_the_document(shared_bundle, run_bundle):
+    done = run_bundle(shared_bundle.path, "--repeat", 4, "--warmup", 1, "--threads", 1)
+    document = json.loads(done.stdout)
+    assert done.stderr == ""
+    assert document["threads"] == 1
+    assert len(document["seconds"]) == 4
+    assert all(0 < second < 10 for second in document["seconds"])
+    assert 0 < document["verify_seconds"] < document["load_seconds"]
+    described = [{key: each[key] for key in ("name", "shape", "dtype")} for each in document["outputs"]]
+    assert described == shared_bundle.manifest["outputs"]
+    assert {each["file"] for each in document["outputs"]} == {None}
+
+
+def test_it_runs_from_anywhere_without_python(shared_bundle, bundle_copy, tmp_path):
+    link = tmp_path / "runner"
+    link.symlink_to(bundle_copy / "aqd-run")
+    done = subprocess.run([link, "--verify"], cwd="/", env={}, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["files"] == len(shared_bundle.manifest["files"])
+
+
+def test_files_hashes_and_size(shared_bundle):
+    on_disk = {path.relative_to(shared_bundle.path).as_posix() for path in shared_bundle.path.rglob("*.*")}
+    assert on_disk | {"aqd-run"} == FILES
+    assert set(shared_bundle.files) == FILES
+    assert {entry["path"] for entry in shared_bundle.manifest["files"]} == FILES - {
+        "manifest.json",
+        "manifest.sha256",
+    }
+    for entry in shared_bundle.manifest["files"]:
+        data = (shared_bundle.path / entry["path"]).read_bytes()
+        assert (len(data), hashlib.sha256(data).hexdigest()) == (entry["bytes"], entry["sha256"])
+    assert shared_bundle.total_bytes == sum((shared_bundle.path / name).stat().st_size for name in FILES)
+    assert shared_bundle.bytes_beside_weights <= BUDGET
+    subprocess.run(["sha256sum", "--check", "--quiet", "manifest.sha256"], cwd=shared_bundle.path, check=True)
+    assert len((shared_bundle.path / "README.txt").read_text().splitlines()) == 10
+
+
+def test_start_time_is_told(shared_bundle, run_bundle, capsys):
+    starts = []
+    for _ in range(5):
+        started = time.perf_counter()
+        document = json.loads(run_bundle(shared_bundle.path).stdout)
+        starts.append(time.perf_counter() - started - sum(document["seconds"]))
+        assert document["load_seconds"] < starts[-1]
+    with capsys.disabled():
+        print(f" [aqd-run starts in {1000 * min(starts):.0f} ms]", end="")
+
+
+def test_a_bundle_replaces_a_bundle_and_nothing_else(program, tmp_path):
+    first = create_bundle(program, tmp_path / "b")
+    (tmp_path / "b" / "program.so").write_bytes(b"old")
+    assert create_bundle(program, tmp_path / "b").manifest == first.manifest
+    assert read_bundle(tmp_path / "b").manifest == first.manifest
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("keep")
+    with pytest.raises(BundleError, match="something else in it"):
+        create_bundle(program, tmp_path / "mine")
+    with pytest.raises(BundleError, match="no folder"):
+        create_bundle(program, tmp_path / "mine" / "notes.txt")
+    with pytest.raises(BundleError, match="cannot write into"):
+        create_bundle(program, tmp_path / "nowhere" / "b")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "mine"]
+
+
+def test_damaged_programs_are_not_packaged(program, tmp_path):
+    data = bytearray(program.read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "p.so").write_bytes(data)
+    with pytest.raises(ProgramError, match="damaged"):
+        create_bundle(tmp_path / "p.so", tmp_path / "b")
+    assert [path.name for path in tmp_path.iterdir()] == ["p.so"]
+
+
+def test_the_runner_knows_every_feature_that_programs_demand():
+    source = resources.files("aqd_deploy.bundle") / "native" / "cpu.cc"
+    known = set(re.findall(r'\{"(\w+)", ', source.read_text()))
+    demanded = {feature for name in targets.names() for feature in targets.get(name).features}
+    assert set(LLVM_TO_CPUINFO.values()) | demanded <= known

@@ -1,0 +1,70 @@
+"""Every profile, from a small network to the end: machine code for its CPU, and a linked program."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import tvm
+from needs import need
+from small_models import tiny_network
+from tvm.target import codegen
+
+from aqd_deploy import targets
+from aqd_deploy.compiler import build, compile_model
+from aqd_deploy.compiler.toolchain import Toolchain, check_machine, gnu_triple
+from aqd_deploy.runtime.container import read_manifest
+from aqd_deploy.targets.profile import LLVM_TO_CPUINFO
+
+NAMES = targets.names()[1:]
+FOREIGN = [name for name in NAMES if targets.get(name).architecture != targets.read_cpu().architecture]
+
+
+class ObjectsOnly(Toolchain):
+    """In place of a linker: looks at the machine of every object, and keeps the first."""
+
+    def link(self, output, objects, options=None, **_):
+        assert objects
+        for each in objects:
+            check_machine(Path(each), self.architecture)
+        shutil.copyfile(objects[0], output)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_profile_gets_machine_code(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        build, "find_toolchain", lambda target: ObjectsOnly(("none",), "test", target.architecture)
+    )
+    report = compile_model(tiny_network(), tmp_path / "m.so", target=name, tuned="none")
+    told = report.manifest["program"]["target"]
+    target = targets.get(name)
+    assert (told["name"], told["kernels"], told["features"]) == (name, target.kernels, list(target.features))
+    assert report.manifest["program"]["threads"] == build.default_threads(target)
+
+
+@pytest.mark.needs_cross
+@pytest.mark.parametrize("name", FOREIGN)
+def test_foreign_profiles_are_linked_for_their_machine(name, tmp_path):
+    target = targets.get(name)
+    need(f"{gnu_triple(target.architecture)}-g++")
+    path = compile_model(tiny_network(), tmp_path / "m.so", target=name, tuned="none").path
+    check_machine(path, target.architecture)
+    assert read_manifest(path)["program"]["target"]["triple"] == target.triple
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_llvm_may_emit_only_what_the_profile_demands(name):
+    """Of the features that LLVM uses by itself, its CPU and attributes allow none that is not demanded."""
+    target = targets.get(name)
+    assert codegen.llvm_is_valid_cpu(target.cpu, target.triple)
+    allowed = codegen.llvm_get_cpu_features(tvm.target.Target(target.tvm()))
+    assert {LLVM_TO_CPUINFO[each] for each in allowed if each in LLVM_TO_CPUINFO} <= set(target.features)
+
+
+def test_features_of_a_raw_target_are_those_of_its_cpu():
+    from aqd_deploy.compiler.lower import complete_target
+
+    raw = complete_target(targets.get("llvm -mtriple=aarch64-linux-gnu -mcpu=cortex-a76"))
+    assert {"asimd", "asimddp"} <= set(raw.features) and raw.architecture == "aarch64"
+    assert complete_target(targets.get("llvm -mtriple=armv7a-linux-gnueabihf -mcpu=cortex-a7")).features == (
+        "neon",
+    )

@@ -1,0 +1,147 @@
+"""The toolchain of a target: found in the right order, looked at, and told with its command where missing."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+from needs import need
+
+from aqd_deploy import targets
+from aqd_deploy.compiler import toolchain
+from aqd_deploy.compiler.toolchain import check_machine, find_toolchain, native_toolchain
+from aqd_deploy.errors import MissingExtraError, TargetError
+
+HERE = targets.read_cpu().architecture
+ABROAD = "raspberrypi-4" if HERE != "aarch64" else "x86-64-v2"
+FOREIGN = targets.get(ABROAD)
+
+
+@pytest.fixture
+def tools(tmp_path, monkeypatch):
+    """A path on which only the programs that the test puts there are found, and no ziglang."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+    monkeypatch.setattr(toolchain.importlib.util, "find_spec", lambda name: None)
+
+    def put(name, answer=""):
+        path = folder / name
+        path.write_text(f"#!/bin/sh\necho '{answer}'\n")
+        path.chmod(0o755)
+        return str(path)
+
+    return put
+
+
+def test_the_order(tools, monkeypatch):
+    monkeypatch.setattr(toolchain.importlib.util, "find_spec", lambda name: object())
+    zig = find_toolchain(FOREIGN)
+    triple = toolchain.gnu_triple(FOREIGN.architecture)
+    assert zig.origin == "zig"
+    assert zig.command[:-1] == (sys.executable, "-m", "ziglang", "c++", "-target")
+    assert zig.command[-1].startswith(triple)
+    cross = tools(f"{triple}-g++")
+    assert find_toolchain(FOREIGN).command == (cross,)
+    own = tools("board-g++", answer=f"{FOREIGN.architecture}-none-linux")
+    named = find_toolchain(replace(FOREIGN, toolchain="board-g++ --sysroot=/board"))
+    assert (named.command, named.origin) == ((own, "--sysroot=/board"), "profile")
+
+
+def test_the_host_compiler_is_never_taken_for_a_foreign_target(tools):
+    for name in toolchain.NATIVE:
+        tools(name)
+    with pytest.raises(MissingExtraError) as caught:
+        find_toolchain(FOREIGN)
+    sentence = caught.value.sentence()
+    assert (
+        ABROAD in sentence
+        and f"apt-get install {toolchain._DEBIAN_PACKAGES[FOREIGN.architecture]}" in sentence
+    )
+    assert "pip install 'aqd-deploy[cross]'" in sentence
+
+
+def test_native_compilers(tools):
+    with pytest.raises(MissingExtraError, match="no linker found"):
+        native_toolchain()
+    path = tools("clang++")
+    assert native_toolchain().command == (path,)
+    assert find_toolchain(targets.get("host")).command == (path,)
+
+
+def test_a_named_toolchain_that_is_not_there(tools):
+    with pytest.raises(
+        MissingExtraError, match=r"that the profile raspberrypi-4 names is not installed; got 'g\+\+-99'"
+    ):
+        find_toolchain(replace(targets.get("raspberrypi-4"), toolchain="g++-99"))
+
+
+def test_a_named_toolchain_for_another_machine(tools):
+    tools("g++", answer="x86_64-linux-gnu")
+    with pytest.raises(TargetError, match=r"another machine; got 'g\+\+', which compiles for x86_64"):
+        find_toolchain(replace(targets.get("raspberrypi-4"), toolchain="g++"))
+
+
+def test_an_architecture_that_nobody_knows():
+    with pytest.raises(TargetError, match="cannot be linked for this architecture; got riscv64"):
+        find_toolchain(targets.get("llvm -mtriple=riscv64-linux-gnu -mcpu=generic-rv64"))
+
+
+def test_what_was_made_is_looked_at(tmp_path):
+    source = tmp_path / "a.c"
+    source.write_text("int a(void) { return 1; }\n")
+    out = tmp_path / "a.so"
+    liar = replace(native_toolchain(), architecture=FOREIGN.architecture)
+    with pytest.raises(TargetError, match=f"another machine than the target's: a.so; got {HERE}"):
+        liar.link(out, [source])
+    native_toolchain().link(out, [source])
+    check_machine(out, HERE)
+    with pytest.raises(TargetError, match="no ELF file"):
+        check_machine(source, HERE)
+
+
+def test_a_failing_compiler_is_told(tmp_path):
+    with pytest.raises(OSError, match=r"failed: .*nothing\.o"):
+        native_toolchain().link(tmp_path / "a.so", [tmp_path / "nothing.o"])
+
+
+@pytest.mark.needs_cross
+@pytest.mark.parametrize("name", ["raspberrypi-4", "armv7-neon"])
+def test_cross_compilers_compile(name, tmp_path):
+    target = targets.get(name)
+    need(f"{toolchain.gnu_triple(target.architecture)}-g++")
+    source = tmp_path / "a.cc"
+    source.write_text("#include <string>\nint main() { return (int)std::string().size(); }\n")
+    find_toolchain(target).compile([source], tmp_path / "a", ["-O2", "-std=c++17"])
+    check_machine(tmp_path / "a", target.architecture)
+
+
+def test_compile_without_a_cross_compiler_fails_before_the_work(tmp_path):
+    """In a process whose path has no compiler; the model is not even read."""
+    model = tmp_path / "m.onnx"
+    model.write_bytes(b"never read")
+    command = (
+        "import sys; from importlib import util; real = util.find_spec\n"
+        "util.find_spec = lambda name, *more: None if name == 'ziglang' else real(name, *more)\n"
+        "from aqd_deploy.cli.main import invoke; sys.exit(invoke(sys.argv[1:]))"
+    )
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            command,
+            "compile",
+            str(model),
+            "--target",
+            ABROAD,
+            "-o",
+            str(tmp_path / "m.so"),
+        ],
+        env={**os.environ, "PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1 and done.stdout == ""
+    assert "error: no C++ compiler for" in done.stderr and "apt-get install" in done.stderr
+    assert "Traceback" not in done.stderr and not list(tmp_path.glob("*.so"))

@@ -1,0 +1,158 @@
+"""What the compiler makes of the kernels for ARM: the instructions meant, no others, and no more cycles than
+the multipliers take.
+"""
+
+import re
+import subprocess
+
+import pytest
+from arm_runner import MACHINES, compile_arm
+from hypothesis import given
+from hypothesis import strategies as st
+from needs import need
+
+from aqd_deploy.kernels.conv import conv2d, conv_choices
+from aqd_deploy.kernels.dots import Product, dots_for, exact_sums
+from aqd_deploy.kernels.isa import Isa
+from aqd_deploy.kernels.spec import ConvSpec, Epilogue
+
+SAME = {"kernel": (3, 3), "pads": (1, 1, 1, 1)}
+BITS4 = {"input_range": (0, 15), "weight_range": (-15, 15)}
+BITS8 = {"input_range": (0, 255), "weight_range": (-128, 127)}
+LARGE = ConvSpec(40, 40, 256, 256, **SAME)
+FORMS = {**BITS4, "winograd": ("c4x4", "f2x2")}
+
+
+def code(spec: ConvSpec, isa: Isa, family: str) -> str:
+    """The assembly of the family's first choice."""
+    choice = next(c for c in conv_choices(spec, isa, 1) if c.family == family)
+    return compile_arm({"conv": conv2d(spec, Epilogue(), isa, 1, choice).prim_func}, isa).inspect_source("s")
+
+
+def busiest_loop(assembly: str, instruction: str) -> list[str]:
+    """The body of the innermost loop with the most of an instruction (a regular expression)."""
+    lines = assembly.splitlines()
+    labels: dict[str, int] = {}
+    best: list[str] = []
+    for number, line in enumerate(lines):
+        if label := re.match(r"(\.LBB\w+):", line):
+            labels[label.group(1)] = number
+        jump = re.match(r"\t(?:b\.?\w*|cbn?z|tbn?z)\t.*?(\.LBB\w+)", line)
+        if jump is None or jump.group(1) not in labels:
+            continue
+        body = lines[labels[jump.group(1)] + 1 : number + 1]
+        body = [word for word in body if re.match(r"\t[a-z]|\.LBB", word)]
+        if not any(word.startswith(".LBB") for word in body) and count(body, instruction) > count(
+            best, instruction
+        ):
+            best = body
+    return best
+
+
+def count(lines: list[str], instruction: str) -> int:
+    return sum(bool(re.match(rf"\t{instruction}\s", line)) for line in lines)
+
+
+GEOMETRIES = {
+    "blocked": [ConvSpec(9, 9, 64, 48, **SAME, **bits) for bits in (BITS4, BITS8)],
+    "grouped": [ConvSpec(6, 6, 32, 32, **SAME, group=16, **bits) for bits in (BITS4, BITS8)],
+    "winograd": [ConvSpec(9, 9, 64, 48, **SAME, **FORMS)],
+}
+
+
+@pytest.mark.parametrize("family", GEOMETRIES)
+def test_dot_products_where_the_cpu_has_them(family):
+    for spec in GEOMETRIES[family]:
+        body = busiest_loop(code(spec, Isa.DOTPROD, family), "sdot")
+        assert count(body, "sdot") >= 6, body
+        # No other products of vectors there.
+        assert count(body, r"[su]?ml[as]l?2?|[su]mull2?|mul\s+v\d+.*,") == 0
+
+
+@pytest.mark.parametrize("isa", [Isa.NEON, Isa.NEON32])
+@pytest.mark.parametrize("family", GEOMETRIES)
+def test_none_where_it_would_trap(isa, family):
+    for spec in GEOMETRIES[family]:
+        text = code(spec, isa, family)
+        assert not re.search(r"\bv?[su]u?dot\b", text)
+        assert re.search(r"\tv?(smlal|smull|mlal\.s|mull\.s)", text), "the products are not NEON's"
+
+
+@pytest.mark.parametrize("isa", MACHINES)
+def test_lanes_of_one_load_are_multiplied(isa):
+    """Samples of neighbouring steps come in one register; a load for each would be one more a product."""
+    body = busiest_loop(code(LARGE, isa, "blocked"), r"sdot|sadalp|vpadal\.s16")
+    assert count(body, r"ld1r.*|vld1\.\d+\s+\{d\d+\[\]\}.*") == 0
+
+
+# Instructions of the multiplier, how many of them a cycle, in the model of the CPU.
+BUDGETS = [
+    ("cortex-a76", Isa.DOTPROD, BITS8, "blocked", "sdot", 2),
+    ("cortex-a76", Isa.DOTPROD, BITS4, "blocked", "sdot", 2),
+    ("cortex-a76", Isa.DOTPROD, FORMS, "winograd", "sdot", 2),
+    ("cortex-a72", Isa.NEON, BITS4, "blocked", "smlal2?", 1),
+    ("cortex-a72", Isa.NEON, BITS8, "blocked", "smull2?", 1),
+    ("cortex-a72", Isa.NEON, {**BITS8, "winograd": ("f4x4_wide",)}, "winograd", "smlal2?", 1),
+]
+
+
+@pytest.mark.parametrize(("cpu", "isa", "ranges", "family", "instruction", "rate"), BUDGETS)
+def test_the_inner_loop_takes_hardly_more_than_its_products(
+    cpu, isa, ranges, family, instruction, rate, tmp_path
+):
+    need("llvm-mca")
+    spec = ConvSpec(40, 40, 256, 256, **SAME, **ranges)
+    body = busiest_loop(code(spec, isa, family), instruction)
+    products = count(body, instruction)
+    assert products >= 16
+    source = tmp_path / "loop.s"
+    source.write_text("\n".join(body) + "\n")
+    command = ["llvm-mca", "-mtriple=aarch64", f"-mcpu={cpu}", "-iterations=100", str(source)]
+    report = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    cycles = int(re.search(r"Total Cycles:\s+(\d+)", report).group(1)) / 100
+    assert cycles * rate <= 1.25 * products, f"{cycles} cycles for {products} products"
+
+
+@given(
+    st.tuples(st.integers(-128, 127), st.integers(0, 255)),
+    st.tuples(st.integers(-128, 127), st.integers(0, 255)),
+)
+def test_the_bound_of_sums_is_safe_and_tight(samples, weights):
+    (low, span), (first, wide) = samples, weights
+    s, w = (low, min(127, low + span)), (first, min(127, first + wide))
+    steps = exact_sums(s, w)
+    ends = [a * b for a in s for b in w]
+    assert all(-(2**15) <= steps * end < 2**15 for end in ends)
+    if any(ends):
+        assert not all(-(2**15) <= (steps + 1) * end < 2**15 for end in ends)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "weights", "offset", "steps"),
+    [
+        ((0, 15), (-15, 15), 0, 145),
+        ((0, 3), (-3, 3), 0, 3640),
+        ((0, 127), (-15, 15), 0, 17),
+        ((0, 255), (-15, 15), -128, 17),
+        ((0, 255), (-128, 127), -128, 0),
+        ((-8, 7), (-8, 7), 0, 511),
+    ],
+)
+def test_what_the_ranges_allow(inputs, weights, offset, steps):
+    spec = ConvSpec(
+        8, 8, 64, 64, (1, 1), input_signed=inputs[0] < 0, input_range=inputs, weight_range=weights
+    )
+    for isa in (Isa.NEON, Isa.NEON32):
+        dots = dots_for(spec, isa)
+        assert (dots.product, dots.offset_of(spec), dots.partial_steps) == (Product.SMLAL, offset, steps)
+        assert ("fit 16 bits" in dots.reason) == (steps > 0)
+    dots = dots_for(spec, Isa.DOTPROD)
+    assert (dots.product, dots.offset_of(spec), dots.partial_steps) == (Product.SDOT, offset, 0)
+    assert dots.converts(spec) == (offset != 0)
+
+
+def test_padding_counts_as_a_sample():
+    spec = ConvSpec(8, 8, 4, 64, **SAME, pad_values=(200, 0, 0, 0), **BITS4)
+    assert dots_for(spec, Isa.DOTPROD).offset_of(spec) == -128
+    need_no_shift = ConvSpec(8, 8, 4, 64, **SAME, pad_values=(127, 0, 0, 0), **BITS4)
+    assert dots_for(need_no_shift, Isa.DOTPROD).offset_of(need_no_shift) == 0

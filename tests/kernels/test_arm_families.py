@@ -1,0 +1,136 @@
+"""Every kernel family returns the integers of the numpy reference on ARM, under qemu: on a CPU with dot
+products, on one that would trap at them, and on Armv7.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from arm_runner import MACHINES, Batch, need_machine
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from kernel_reference import convolve
+from test_families_sweep import KINDS, cases, operands, some_choices
+from test_winograd import CASES as WINOGRAD_CASES
+from test_winograd import _operands as winograd_operands
+
+from aqd_deploy.kernels.choice import Choice
+from aqd_deploy.kernels.conv import conv2d, conv_choices
+from aqd_deploy.kernels.isa import Isa
+from aqd_deploy.kernels.spec import ConvSpec, Epilogue
+from aqd_deploy.kernels.winograd_forms import exact_forms, true_weights
+from aqd_deploy.kernels.winograd_plan import WinogradPlan
+
+pytestmark = [pytest.mark.needs_qemu, pytest.mark.needs_cross]
+ISAS = list(MACHINES)
+CASES = 3
+SAME = {"kernel": (3, 3), "pads": (1, 1, 1, 1)}
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_integer_differs(isa, kind, tmp_path):
+    need_machine(isa)
+    found = []
+
+    @settings(max_examples=CASES, phases=[Phase.generate])
+    @given(cases(kind))
+    def collect(case):
+        found.append(case)
+
+    collect()
+    batch = Batch(isa)
+    for case in found:
+        data, weights = operands(case)
+        forms = exact_forms(true_weights(weights, case.spec.odd), case.spec.input_range)
+        spec = replace(case.spec, winograd=forms)
+        expected = convolve(spec, data, weights).astype(np.int32)
+        for choice in some_choices(spec, isa, case.threads, case.pick):
+            kernel = conv2d(spec, Epilogue(), isa, case.threads, choice)
+            label = f"{choice}, {case}"
+            batch.add(label, kernel.prim_func, [data, kernel.layout.pack(weights)], [expected])
+    batch.check(tmp_path)
+
+
+def winograd_choices(spec: ConvSpec, isa: Isa, threads: int) -> dict[str, list[Choice]]:
+    """The choices of each Winograd form that the instruction set has."""
+    found: dict[str, list[Choice]] = {}
+    for choice in conv_choices(spec, isa, threads):
+        if choice.family == "winograd":
+            form = WinogradPlan.from_parameters(dict(choice.parameters)).form
+            found.setdefault(form, []).append(choice)
+    return found
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_every_form_of_winograd(isa, tmp_path):
+    need_machine(isa)
+    rng, batch, met = np.random.default_rng(7), Batch(isa), set()
+    for number, (spec, interval, bits) in enumerate(WINOGRAD_CASES):
+        fill = ("any", "highest", "lowest")[number % 3]
+        data, weights = winograd_operands(spec, interval, bits, fill, rng)
+        exact = exact_forms(true_weights(weights, spec.odd), interval)
+        known = replace(spec, winograd=exact, input_range=interval)
+        expected = convolve(known, data, weights).astype(np.int32)
+        for form, choices in winograd_choices(known, isa, 1 + number % 3).items():
+            choice = choices[int(rng.integers(len(choices)))]
+            kernel = conv2d(known, Epilogue(), isa, 1 + number % 3, choice)
+            met.add(form)
+            batch.add(
+                f"{choice}, {known}, {fill}", kernel.prim_func, [data, kernel.layout.pack(weights)], [expected]
+            )
+    # Where there is `sdot`, products of 16 bits are not worth it.
+    assert ("f4x4_wide" in met) == (isa is not Isa.DOTPROD)
+    assert met >= {"f2x2", "f2x4", "c4x4", "f2x2_halved"}
+    batch.check(tmp_path)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("weight", [-128, 127])
+def test_one_sign_only_over_the_longest_reduction(isa, weight, tmp_path):
+    """Sums that saturate or wrap anywhere would show; so would one step too many in 16 bits."""
+    need_machine(isa)
+    batch = Batch(isa)
+    for ranges, sample, dtype in (
+        (((0, 255), (-128, 127)), 255, np.uint8),
+        (((0, 255), (-128, 127)), 0, np.uint8),
+        (((-128, 127), (-128, 127)), -128, np.int8),
+        (((0, 15), (-128, 127)), 15, np.uint8),
+        (((0, 30), (-128, 127)), 30, np.uint8),
+    ):
+        inputs, weights_range = ranges
+        spec = ConvSpec(
+            2,
+            3,
+            400,
+            12,
+            **SAME,
+            input_range=inputs,
+            weight_range=weights_range,
+            input_signed=dtype is np.int8,
+        )
+        data = np.full((2, 3, 400), sample, dtype)
+        weights = np.full((12, 400, 3, 3), weight, np.int8)
+        kernel = conv2d(spec, Epilogue(), isa, 1)
+        expected = convolve(spec, data, weights).astype(np.int32)
+        batch.add(spec, kernel.prim_func, [data, kernel.layout.pack(weights)], [expected])
+    batch.check(tmp_path)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@settings(max_examples=1, phases=[Phase.generate])
+@given(st.integers(0, 2**31))
+def test_few_channels_and_shifted_samples(isa, tmp_path_factory, seed):
+    need_machine(isa)
+    rng, batch = np.random.default_rng(seed), Batch(isa)
+    for channels, out, high, odd in ((32, 1, 15, True), (48, 4, 127, False), (16, 5, 255, True), (64, 8, 3, True)):
+        spec = ConvSpec(
+            5, 7, channels, out, **SAME, odd=odd, input_range=(0, high), weight_range=(-128, 127)
+        )
+        data = rng.integers(0, high + 1, (5, 7, channels)).astype(np.uint8)
+        weights = rng.integers(-128, 128, (out, channels, 3, 3)).astype(np.int8)
+        expected = convolve(spec, data, weights).astype(np.int32)
+        for choice in some_choices(spec, isa, 2, seed):
+            kernel = conv2d(spec, Epilogue(), isa, 2, choice)
+            batch.add(f"{choice} {spec}", kernel.prim_func, [data, kernel.layout.pack(weights)], [expected])
+    batch.check(tmp_path_factory.mktemp("few"))

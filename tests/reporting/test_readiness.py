@@ -1,0 +1,86 @@
+"""doctor --target: what compiling for a device needs, what is missing, and the command that installs it."""
+
+import json
+
+import pytest
+from needs import need
+
+from aqd_deploy import targets
+from aqd_deploy.cli.main import invoke
+from aqd_deploy.reporting.readiness import readiness
+
+
+@pytest.fixture
+def bare(tmp_path, monkeypatch):
+    """A path without any program, and no ziglang."""
+    from aqd_deploy.compiler import toolchain
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(toolchain.importlib.util, "find_spec", lambda name: None)
+
+
+def states(document):
+    return {check["what"]: check["state"] for check in document["checks"]}
+
+
+def test_this_machine_is_ready():
+    document = readiness(targets.get("host"))
+    assert document["ready"]
+    assert set(states(document).values()) == {"ok"}
+    assert set(states(document)) == {"C++ compiler", "linking", "TVM's runtime", "this machine"}
+
+
+@pytest.mark.needs_cross
+@pytest.mark.parametrize("name", ["raspberrypi-4", "armv7-neon"])
+def test_a_foreign_device_with_its_compiler(name):
+    need("aarch64-linux-gnu-g++", "arm-linux-gnueabihf-g++")
+    document = readiness(targets.get(name))
+    assert document["ready"] and states(document)["linking"] == "ok"
+    assert json.loads(json.dumps(document)) == document
+
+
+@pytest.mark.skipif(
+    targets.read_cpu().architecture == "aarch64", reason="the board is no foreign device here"
+)
+def test_a_foreign_device_without_anything(bare, capsys):
+    assert invoke(["doctor", "--target", "rpi4"]) == 1
+    captured = capsys.readouterr()
+    assert "apt-get install g++-aarch64-linux-gnu" in captured.out
+    assert "apt-get install qemu-user-static" in captured.out
+    assert "error: not ready to compile for raspberrypi-4: no C++ compiler for aarch64" in captured.err
+    assert max(map(len, captured.out.split("\n\n")[1].splitlines())) <= 80
+
+
+def test_a_broken_compiler_is_found_out(tmp_path, monkeypatch):
+    compiler = tmp_path / "c++"
+    compiler.write_text("#!/bin/sh\necho 'no crt1.o' >&2\nexit 1\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    document = readiness(targets.get("host"))
+    linking = next(check for check in document["checks"] if check["what"] == "linking")
+    assert not document["ready"] and linking["state"] == "broken" and "no crt1.o" in linking["detail"]
+
+
+def test_unknown_target(capsys):
+    assert invoke(["doctor", "--target", "raspberypi-4"]) == 1
+    assert "nearest raspberrypi-4" in capsys.readouterr().err
+
+
+def test_show_tells_what_will_be_emitted(bare, capsys):
+    assert invoke(["targets", "show", "pi5"]) == 0
+    text = capsys.readouterr().out
+    for told in (
+        "raspberrypi-5, rpi5",
+        "aarch64-linux-gnu",
+        "cortex-a76",
+        "asimddp",
+        "-lse",
+        "17.1 GB/s",
+        "kernels",
+    ):
+        assert told in text
+    if targets.read_cpu().architecture != "aarch64":
+        assert "apt-get install" in text
+    assert invoke(["targets", "show", "pi5", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["tvm_target"]["mcpu"] == "cortex-a76" and document["sources"]["clock_ghz"]
