@@ -57,6 +57,8 @@ def command(
 
     chosen = targets.get(target)
     tracker = _tracker(device)
+    if tracker is not None:
+        threads = threads or chosen.cores
     from aqd_deploy.runtime import backend
 
     # Brings TVM's runtime in without PyTorch, which it would import for seconds.

@@ -31,6 +31,7 @@ from tvm.s_tir.meta_schedule.builder import BuilderInput, BuilderResult, PyBuild
 from tvm.s_tir.meta_schedule.runner import EvaluatorConfig, LocalRunner, RunnerInput
 from tvm.support.popen_pool import PopenWorker
 
+from aqd_deploy.compiler.toolchain import find_toolchain
 from aqd_deploy.kernels.choice import Choice
 from aqd_deploy.runtime.devices.rpc_tracker import Tracker
 from aqd_deploy.targets import Target
@@ -153,6 +154,7 @@ class Engine:
 
     def __init__(self, device: Target, tracker: Tracker | None = None) -> None:
         self.tracker = tracker
+        self.toolchain = find_toolchain(device)
         # Workers inherit these; without them TVM counts half the threads and pins its callers.
         os.environ.setdefault("TVM_NUM_THREADS", str(available_threads()))
         os.environ.setdefault("TVM_BIND_THREADS", "0")
@@ -176,7 +178,9 @@ class Engine:
         """Build candidates in parallel; what is not ready at `deadline`, a monotonic time, is unfinished."""
         self.builder.deadline = deadline
         inputs = [
-            BuilderInput(worker.candidate_module(job.task, job.choice, job.operands), self.target)
+            BuilderInput(
+                worker.candidate_module(job.task, job.choice, job.operands, self.toolchain), self.target
+            )
             for job in jobs
         ]
         return [

@@ -12,13 +12,14 @@ import re
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tvm
 
-from aqd_deploy.compiler.build import link
+from aqd_deploy.compiler.toolchain import Toolchain, native_toolchain
 from aqd_deploy.kernels.choice import Choice
 from aqd_deploy.kernels.conv import conv2d
 from aqd_deploy.kernels.dots import WIDE
@@ -30,7 +31,8 @@ from aqd_deploy.tuning.operands import Operands
 from aqd_deploy.tuning.reference import output_buffers
 from aqd_deploy.tuning.tasks import Task
 
-TASK, CHOICE, OPERANDS, SYMBOL = "aqd.task", "aqd.choice", "aqd.operands", "conv2d"
+TASK, CHOICE, OPERANDS, LINKER = "aqd.task", "aqd.choice", "aqd.operands", "aqd.linker"
+SYMBOL = "conv2d"
 # The dot product that each instruction set is there for.
 _INSTRUCTIONS = {
     Isa.VNNI: "vpdpbusd",
@@ -58,9 +60,12 @@ class InstructionError(ValueError):
     """A candidate's code lacks the instructions it was written for."""
 
 
-def candidate_module(task: Task, choice: Choice, operands: Path) -> Any:
-    """The module that stands for a candidate on its way to `build_candidate`."""
+def candidate_module(task: Task, choice: Choice, operands: Path, toolchain: Toolchain | None = None) -> Any:
+    """The module that stands for a candidate on its way to `build_candidate`; `toolchain` (default: this
+    machine's own) links it.
+    """
     module = tvm.IRModule({}).with_attr(TASK, json.dumps(task.to_json()))
+    module = module.with_attr(LINKER, json.dumps(asdict(toolchain or native_toolchain())))
     return module.with_attr(CHOICE, json.dumps(choice.to_json())).with_attr(OPERANDS, str(operands))
 
 
@@ -72,6 +77,7 @@ def build_candidate(module: Any, target: Any) -> str:
     task = Task.from_json(json.loads(str(module.attrs[TASK])))
     choice = Choice.from_json(json.loads(str(module.attrs[CHOICE])))
     operands = Path(str(module.attrs[OPERANDS]))
+    toolchain = Toolchain(**json.loads(str(module.attrs[LINKER])))
     kernel = conv2d(task.spec, task.epilogue, task.isa, task.threads, choice)
     function = kernel.prim_func.with_attr("global_symbol", SYMBOL)
     with tvm.transform.PassContext(config=PASS_CONFIG):
@@ -80,7 +86,7 @@ def build_candidate(module: Any, target: Any) -> str:
     folder = Path(tempfile.mkdtemp(prefix="candidate-", dir=operands))
     np.save(folder / "packed.npy", kernel.layout.pack(np.load(operands / "weights.npy")))
     library = folder / "kernel.so"
-    compiled.export_library(str(library), fcompile=link)
+    compiled.export_library(str(library), fcompile=toolchain.link)
     return str(library)
 
 

@@ -49,7 +49,7 @@ def rpc_farm(folder: Path, servers: int) -> Iterator[Farm]:
             options = ["--tracker", f"127.0.0.1:{ports[0]}", "--key", KEY]
             farm.servers.append(_start(log, "tvm.exec.rpc_server", port, *options))
             farm.logs.append(log)
-        _wait(farm, servers, [folder / "tracker.log", *farm.logs])
+        _wait(farm, [*started, *farm.servers], [folder / "tracker.log", *farm.logs])
         yield farm
     finally:
         for process in (*farm.servers, *started):
@@ -58,19 +58,22 @@ def rpc_farm(folder: Path, servers: int) -> Iterator[Farm]:
 
 def _start(log: Path, module: str, port: int, *options: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", module, "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--port-end", str(port + 1)]
     environment = {**os.environ, "TVM_BIND_THREADS": "0"}
     with log.open("wb") as file:
         return subprocess.Popen([*command, *options], stdout=file, stderr=file, env=environment)
 
 
-def _wait(farm: Farm, servers: int, logs: list[Path]) -> None:
-    for _ in range(600):
+def _wait(farm: Farm, processes: list[subprocess.Popen[bytes]], logs: list[Path]) -> None:
+    end = time.monotonic() + 120
+    while time.monotonic() < end and all(process.poll() is None for process in processes):
         try:
-            if farm.tracker.servers() == servers:
+            if farm.tracker.servers() == len(farm.servers):
                 return
         except DeviceError:
             # Not there yet.
-            time.sleep(0.2)
+            pass
+        time.sleep(0.2)
     raise TimeoutError("\n".join(log.read_text(errors="replace") for log in logs))
 
 
