@@ -31,16 +31,18 @@ QUICK = {
 }
 
 
-def cases():
-    for board, name, bits in itertools.product(BOARDS, ("fcos_r18", "retinanet_r18"), (2, 4, 8)):
-        marks = () if (board, name, bits) in QUICK else (pytest.mark.matrix,)
-        yield pytest.param(board, name, bits, id=f"{board}-{name}-{bits}bit", marks=marks)
+def case(board: str, name: str, bits: int):
+    marks = () if (board, name, bits) in QUICK else (pytest.mark.matrix,)
+    return pytest.param(board, name, bits, id=f"{board}-{name}-{bits}bit", marks=marks)
+
+
+CASES = [case(*each) for each in itertools.product(BOARDS, ("fcos_r18", "retinanet_r18"), (2, 4, 8))]
 
 
 @pytest.mark.e2e
 @pytest.mark.needs_qemu
 @pytest.mark.needs_cross
-@pytest.mark.parametrize(("board", "name", "bits"), cases())
+@pytest.mark.parametrize(("board", "name", "bits"), CASES)
 def test_a_board_returns_the_integers_of_onnxruntime(board, name, bits, tmp_path):
     width = float(os.environ.get("AQD_MATRIX_WIDTH", "0.25"))
     config = parse_architecture(
