@@ -81,9 +81,8 @@ class _WinogradConv:
         self.spec, self.dots, self.plan = spec, dots, plan
         self.form = FORMS[plan.form]
         self.layout = winograd_layout(spec, dots, plan)
-        # Samples of a tile, and the products that they become in each dimension.
+        # Samples of a tile.
         self.high, self.wide = self.form.vertical.size, self.form.horizontal.size
-        self.down, self.across = self.form.vertical.products, self.form.horizontal.products
         self.outputs = self.form.rows * self.form.columns
         # Bytes are unsigned until they are multiplied: sums of theirs may wrap.
         self.dtype = "int16" if self.form.wide else "uint8"
@@ -133,7 +132,9 @@ class _WinogradConv:
             products = em.alloc("products", "int32", positions * plan.group * plan.blocks * lanes)
             values = em.alloc("tile", "int32", self.outputs * lanes)
             if self.form.wide:
-                self.columns = em.alloc("columns", "int32", self.across * self.form.rows * lanes)
+                self.columns = em.alloc(
+                    "columns", "int32", self.form.horizontal.values * self.form.rows * lanes
+                )
             size = (self.form.rows, self.form.columns)
             self.border_tile = BorderTile(em, self.borders, self.spec, size, lanes, values)
             of_part = share if plan.parts == 1 else tirx.Min(const(share), items - part * share)
@@ -189,15 +190,11 @@ class _WinogradConv:
                 ]
                 for i in range(self.high)
             ]
-            columns = [self._bound(form.vertical.spread([row[j] for row in tile])) for j in range(self.wide)]
-            for i in range(self.down):
-                row = self._bound(form.horizontal.spread([column[i] for column in columns]))
-                for j, value in enumerate(row):
-                    position = i * self.across + j
-                    at = (position * self.plan.group + t) * channels + c
-                    shift = self.layout.shifts[position]
-                    shifted = value + const(shift % 256, self.dtype, lanes) if shift else value
-                    em.store(samples, at, shifted, lanes)
+            for position, value in enumerate(form.spread(tile, self._bound)):
+                at = (position * self.plan.group + t) * channels + c
+                shift = self.layout.shifts[position]
+                shifted = value + const(shift % 256, self.dtype, lanes) if shift else value
+                em.store(samples, at, shifted, lanes)
 
     def _bound(self, values: list[Any]) -> list[Any]:
         return [self._bound_once("e", value) for value in values]
@@ -341,22 +338,18 @@ class _WinogradConv:
             if self.borders:
                 self.border_tile.prefetch(self._level(tile), (tile.y, tile.x), (block + b) * lanes)
 
-            def at_position(i: int, j: int) -> Any:
-                position = i * self.across + j
+            def at_position(position: int) -> Any:
                 index = ((at + position * plan.tiles) * plan.blocks + b) * lanes
                 value = em.bind("m", load(products, index, lanes))
                 return Wrapping(value, lanes) if form.wide else value
 
-            columns = [
-                self._bound(form.vertical.gather([at_position(i, j) for i in range(self.down)]))
-                for j in range(self.across)
-            ]
+            columns = form.gather_columns(at_position, self._bound)
             if self.columns is not None:
                 columns = self._by_memory(columns)
 
             def row(y: int) -> list[Expr]:
                 found: list[Expr] = []
-                for value in form.horizontal.gather([column[y] for column in columns]):
+                for value in form.gather_row([column[y] for column in columns]):
                     result = self._divided(value, 2 if form.halved else 1)
                     if sums is not None:
                         window = load(sums, t * self.outputs + y * form.columns + len(found))

@@ -1,8 +1,14 @@
 """Exact integer Winograd convolution: the transforms, when they are exact, and where transformed weights lie.
 
 A form computes tiles of outputs with one line of `winograd_lines` along columns and one along rows:
-Y = A·((G·g·Gᵀ) ⊙ (B·d·Bᵀ))·Aᵀ. Products are integers and their sum is an exact multiple of the divisor, so
-only this must be proven (`exact_forms`):
+Y = A·((G·g·Gᵀ) ⊙ (B·d·Bᵀ))·Aᵀ. Values that are complex in one direction take three real products (Gauss): of
+(a + ib)(c + ie) with k₁ = c(a + b), k₂ = a(e − c), k₃ = b(c + e) the real part is k₁ − k₃, the imaginary one
+k₁ + k₂. Those that are complex in both, v = a + i₁b + i₂c + i₁i₂d, are two complex numbers, not a product of
+nine: with i₁ = i₂ = i and i₁ = −i₂ = i they become p = (a − d) + i(b + c) and q = (a + d) + i(b − c), and take
+six. So C4 twice has 16 + 8·3 + 6 = 46 products.
+
+Products are integers and their sum is an exact multiple of the divisor, so only this must be proven
+(`exact_forms`):
 
 - The transformed operands fit what dot products take: 8 bits, or 16 where the form is `wide`. An activation
   grows by the growth of both lines: 4 bits become 4·15 with F2 twice and 16·15 with C4 twice, which just fits
@@ -19,16 +25,38 @@ Networks" (CVPR 2016).
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from typing import Any
 
 import numpy as np
 
 from aqd_deploy.errors import ShapeError
 from aqd_deploy.kernels.spec import ConvSpec
-from aqd_deploy.kernels.winograd_lines import LINES, Line, Values
+from aqd_deploy.kernels.winograd_lines import LINES, Line, Values, doubled
 
 # What makes signed bytes unsigned.
 SHIFT = 128
+# Gives intermediate values a name, where they are expressions.
+Keep = Callable[[Values], Values]
+
+
+def _sample_parts(real: Any, imaginary: Any) -> Values:
+    """a + b, a, b: what an activation brings to the products k₁, k₂, k₃."""
+    return [real + imaginary, real, imaginary]
+
+
+def _weight_parts(real: Any, imaginary: Any) -> Values:
+    """c, e − c, c + e: what a weight brings."""
+    return [real, imaginary - real, real + imaginary]
+
+
+def _product(at: Callable[[int], Any], position: int) -> Values:
+    """Real and imaginary part of the three products from `position` on."""
+    first = at(position)
+    return [first - at(position + 2), first + at(position + 1)]
 
 
 @dataclass(frozen=True)
@@ -64,7 +92,14 @@ class Form:
     @property
     def positions(self) -> int:
         """Products a tile and channel pair."""
-        return self.vertical.products * self.horizontal.products
+        down, across = self.vertical, self.horizontal
+        real = down.reals * across.reals
+        return real + 3 * (down.reals * across.complex + down.complex * across.reals) + 6 * self._twice
+
+    @property
+    def _twice(self) -> bool:
+        """Whether there are values that are complex in both directions."""
+        return self.vertical.complex and self.horizontal.complex
 
     @property
     def saving(self) -> float:
@@ -86,17 +121,92 @@ class Form:
         return np.stack(self.transform_weights([[taps[i, j] for j in range(3)] for i in range(3)]))
 
     def transform_weights(self, taps: list[Values]) -> Values:
-        """The transformed weight of every position, row by row, of 3x3 taps."""
+        """The transformed weight of every position, of 3x3 taps."""
         columns = [self.vertical.weigh([row[j] for row in taps]) for j in range(3)]
         rows = zip(*columns, strict=True)
-        return [value for row in rows for value in self.horizontal.weigh(list(row))]
+        return list(self._operands((self.horizontal.weigh(list(row)) for row in rows), _weight_parts))
+
+    def spread(self, tile: list[Values], keep: Keep = list) -> Iterator[Any]:
+        """The transformed activation of every position, of a tile's samples [rows + 2, columns + 2]; `keep`
+        gives values that are used more than once a name.
+        """
+        columns = [keep(self.vertical.spread([row[j] for row in tile])) for j in range(self.horizontal.size)]
+        rows = zip(*columns, strict=True)
+        return self._operands((keep(self.horizontal.spread(list(row))) for row in rows), _sample_parts, keep)
+
+    def _operands(
+        self, rows: Iterable[Values], parts: Callable[[Any, Any], Values], keep: Keep = list
+    ) -> Iterator[Any]:
+        """One side of every product: values that are real in both directions as they are, `parts` of the
+        complex ones.
+        """
+        reals, rows = self.horizontal.reals, iter(rows)
+        for row in islice(rows, self.vertical.reals):
+            yield from row[:reals]
+            if self.horizontal.complex:
+                yield from parts(*row[reals:])
+        if self.vertical.complex:
+            real, imaginary = rows
+            for pair in zip(real[:reals], imaginary[:reals], strict=True):
+                yield from parts(*pair)
+            if self.horizontal.complex:
+                (a, c), (b, d) = real[reals:], imaginary[reals:]
+                for number in ((a - d, b + c), (a + d, b - c)):
+                    yield from parts(*keep(list(number)))
+
+    def gather_columns(self, at: Callable[[int], Any], keep: Keep = list) -> list[Values]:
+        """Products summed along columns, [values across][rows]; `at` loads the product of a position."""
+        down, across = self.vertical, self.horizontal
+        step = across.reals + 3 * across.complex
+        below = down.reals * step
+        columns = []
+        for j in range(across.reals):
+            column = [at(i * step + j) for i in range(down.reals)]
+            if down.complex:
+                column += [doubled(part) for part in _product(at, below + 3 * j)]
+            columns.append(keep(down.gather(column)))
+        if across.complex:
+            pairs = [keep(_product(at, i * step + across.reals)) for i in range(down.reals)]
+            if down.complex:
+                pairs += self._twice_complex(at, below + 3 * across.reals, keep)
+            columns += [keep(down.gather([pair[part] for pair in pairs])) for part in range(2)]
+        return columns
+
+    @staticmethod
+    def _twice_complex(at: Callable[[int], Any], position: int, keep: Keep) -> list[Values]:
+        """2a, 2c and 2b, 2d of a value that is complex in both directions."""
+        (real, imaginary), (other_real, other_imaginary) = (
+            keep(_product(at, position)),
+            keep(_product(at, position + 3)),
+        )
+        return [
+            [real + other_real, imaginary - other_imaginary],
+            [imaginary + other_imaginary, other_real - real],
+        ]
+
+    def gather_row(self, values: Values) -> Values:
+        """`divisor` times a row of outputs, of what `gather_columns` returns for that row."""
+        reals = self.horizontal.reals
+        return self.horizontal.gather(values[:reals] + [doubled(part) for part in values[reals:]])
+
+    @cached_property
+    def spread_matrix(self) -> np.ndarray:
+        """`spread` as int64 [positions, rows + 2, columns + 2]."""
+        size = (self.vertical.size, self.horizontal.size)
+        units = np.eye(size[0] * size[1], dtype=np.int64).reshape(*size, -1)
+        return np.stack(list(self.spread([list(row) for row in units]))).reshape(self.positions, *size)
+
+    @cached_property
+    def gather_matrix(self) -> np.ndarray:
+        """`divisor` times the outputs of products, int64 [rows, columns, positions]."""
+        columns = self.gather_columns(list(np.eye(self.positions, dtype=np.int64)).__getitem__)
+        return np.stack([self.gather_row([column[y] for column in columns]) for y in range(self.rows)])
 
     def sample_ranges(self, lowest: int, highest: int) -> tuple[np.ndarray, np.ndarray]:
         """The interval of each position's transformed activation where the tile lies in [lowest, highest]:
         its ends, int64 [positions].
         """
-        both = np.einsum("ai,bj->abij", self.vertical.spread_matrix, self.horizontal.spread_matrix)
-        flat = both.reshape(self.positions, -1)
+        flat = self.spread_matrix.reshape(self.positions, -1)
         positive, negative = np.maximum(flat, 0).sum(1), np.minimum(flat, 0).sum(1)
         return positive * lowest + negative * highest, positive * highest + negative * lowest
 
@@ -171,10 +281,7 @@ def _is_exact(form: Form, weights: np.ndarray, input_range: tuple[int, int]) -> 
     if transformed.min(initial=0) < -128 or transformed.max(initial=0) > 127:
         return False
     largest = int(max(-low.min(), high.max())) * 128 * weights.shape[1]
-    growth = (
-        np.abs(form.vertical.gather_matrix).sum(1).max() * np.abs(form.horizontal.gather_matrix).sum(1).max()
-    )
-    return largest * int(growth) < 2**31
+    return largest * int(np.abs(form.gather_matrix).sum(2).max()) < 2**31
 
 
 def _fits_wrapped(form: Form, weights: np.ndarray, interval: tuple[int, int]) -> bool:

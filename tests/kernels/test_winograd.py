@@ -1,6 +1,7 @@
 """Exact Winograd: the transforms are identities, the proofs are tight, the kernel returns the reference."""
 
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from aqd_deploy.kernels.conv import conv2d, conv_choices
 from aqd_deploy.kernels.isa import Isa
 from aqd_deploy.kernels.spec import ConvSpec, Epilogue, Relu, SkipAdd, StoreRequantize, StoreStream
 from aqd_deploy.kernels.unpack import unpack_func
-from aqd_deploy.kernels.winograd_forms import FORMS, WinogradLayout, exact_forms, true_weights
+from aqd_deploy.kernels.winograd_forms import FORMS, Form, WinogradLayout, exact_forms, true_weights
 from aqd_deploy.kernels.winograd_lines import LINES
 
 needs_vnni = pytest.mark.skipif(not host_runs(Isa.VNNI), reason="this CPU has no AVX-512 VNNI")
@@ -21,24 +22,39 @@ SAME = {"kernel": (3, 3), "pads": (1, 1, 1, 1)}
 
 
 @pytest.mark.parametrize(
-    ("name", "samples", "weights"), [("f2", 2, 3), ("c4", 4, 3), ("f3", 6, 7), ("f4", 10, 7)]
+    ("name", "samples", "weights"), [("f2", 2, 3), ("c4", 4, 4), ("f3", 6, 7), ("f4", 10, 7)]
 )
 def test_lines_let_operands_grow_as_their_table_says(name, samples, weights):
     line = LINES[name]
-    assert np.abs(line.spread_matrix).sum(1).max() == samples
-    assert np.abs(line.weigh_matrix).sum(1).max() == weights
-    assert line.spread_matrix.shape == (line.products, line.size)
+    for function, size, growth in ((line.spread, line.size, samples), (line.weigh, 3, weights)):
+        rows = function(list(np.eye(size, dtype=np.int64)))
+        assert len(rows) == line.values
+        assert max(np.abs(row).sum() for row in rows) == growth
 
 
-@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-@given(st.integers(0, 2**32))
-def test_transforms_compute_the_convolution_times_the_divisor(form, seed):
+def test_complex_values_take_few_products():
+    assert {name: form.positions for name, form in FORMS.items() if not form.halved} == {
+        "f4x4_wide": 36,
+        "f3x4": 30,
+        "f2x4": 24,
+        "c4x4": 46,
+        "f2x2": 16,
+    }
+
+
+@pytest.mark.parametrize(("down", "across"), product(LINES, LINES))
+@given(st.integers(0, 2**32), st.booleans())
+def test_transforms_compute_the_convolution_times_the_divisor(down, across, seed, halved):
+    form = Form("any", down, across, halved=halved)
     rng = np.random.default_rng(seed)
     tile = rng.integers(-300, 300, (form.rows + 2, form.columns + 2))
     taps = (2 * rng.integers(-60, 60, (3, 3)) + 1).astype(np.int8)
-    spread = form.vertical.spread_matrix @ tile @ form.horizontal.spread_matrix.T
-    products = spread * form.weigh(taps).reshape(spread.shape)
-    gathered = form.vertical.gather_matrix @ products @ form.horizontal.gather_matrix.T
+    samples = np.array(list(form.spread([list(row) for row in tile])))
+    np.testing.assert_array_equal(np.einsum("pij,ij->p", form.spread_matrix, tile), samples)
+    products = samples * form.weigh(taps)
+    columns = form.gather_columns(list(products).__getitem__)
+    gathered = np.stack([form.gather_row([column[y] for column in columns]) for y in range(form.rows)])
+    np.testing.assert_array_equal(form.gather_matrix @ products, gathered)
     base = form.base(taps)
     windows = [
         [(tile[y : y + 3, x : x + 3] * base).sum() for x in range(form.columns)] for y in range(form.rows)
@@ -52,11 +68,10 @@ def test_transforms_compute_the_convolution_times_the_divisor(form, seed):
 @pytest.mark.parametrize("interval", [(0, 3), (0, 15), (-8, 7), (-5, 0)])
 def test_the_range_of_transformed_activations_is_reached_and_never_left(form, interval):
     lowest, highest = form.sample_ranges(*interval)
-    vertical, horizontal = form.vertical.spread_matrix, form.horizontal.spread_matrix
-    both = np.einsum("ai,bj->abij", vertical, horizontal).reshape(form.positions, -1)
+    flat = form.spread_matrix.reshape(form.positions, -1)
     low, high = interval
-    np.testing.assert_array_equal((both * np.where(both > 0, high, low)).sum(1), highest)
-    np.testing.assert_array_equal((both * np.where(both > 0, low, high)).sum(1), lowest)
+    np.testing.assert_array_equal((flat * np.where(flat > 0, high, low)).sum(1), highest)
+    np.testing.assert_array_equal((flat * np.where(flat > 0, low, high)).sum(1), lowest)
 
 
 def test_shifts_make_bytes_unsigned_with_128_wherever_that_is_enough():
