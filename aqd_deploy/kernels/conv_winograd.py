@@ -17,7 +17,18 @@ from tvm import tirx
 
 from aqd_deploy.kernels.border_store import BorderTile, declare_borders, stores_borders
 from aqd_deploy.kernels.dots import DOTS, WIDE, Dots
-from aqd_deploy.kernels.emit import Buffer, Emitter, Expr, Wrapping, broadcast, const, convert, load, vector
+from aqd_deploy.kernels.emit import (
+    Buffer,
+    Emitter,
+    Expr,
+    Wrapping,
+    broadcast,
+    const,
+    convert,
+    lane_sum,
+    load,
+    vector,
+)
 from aqd_deploy.kernels.epilogue import Place, bind_epilogue
 from aqd_deploy.kernels.isa import Isa
 from aqd_deploy.kernels.spec import ConvSpec, Epilogue
@@ -127,8 +138,12 @@ class _WinogradConv:
             samples = em.alloc("samples", self.dtype, positions * plan.group * self.spec.in_channels)
             sums = em.alloc("window_sums", "int32", plan.group * self.outputs) if self.form.halved else None
             patch = em.alloc("patch", self.dtype, self.high * self.wide * self.spec.in_channels)
+            pixel_sums = em.alloc("pixel_sums", "int32", self.high * self.wide) if self.form.halved else None
             with em.loop("t", count) as t:
-                self._spread(self.tiles.at(em, first + t, tables), t, samples, sums, patch)
+                self._fill(self.tiles.at(em, first + t, tables), patch, pixel_sums)
+                self._transform(patch, t, samples)
+                if pixel_sums is not None:
+                    self._window_sums(pixel_sums, t, sums)
             products = em.alloc("products", "int32", positions * plan.group * plan.blocks * lanes)
             values = em.alloc("tile", "int32", self.outputs * lanes)
             if self.form.wide:
@@ -154,24 +169,27 @@ class _WinogradConv:
                         self._gather(tile, t, at, item * plan.blocks, products, sums, values)
         return em.finish()
 
-    def _spread(self, tile: Tile, t: Expr, samples: Buffer, sums: Buffer | None, patch: Buffer) -> None:
-        """Transforms one tile of the input; its patch holds zeros where the tile leaves the map."""
-        em, channels = self.em, self.spec.in_channels
+    def _fill(self, tile: Tile, patch: Buffer, sums: Buffer | None) -> None:
+        """Samples of one tile, zeros where it leaves the map, and the sum of every pixel's channels."""
+        em, channels, lanes = self.em, self.spec.in_channels, self.lanes
         top = em.bind("top", tile.y - self.spec.pads[0])
         left = em.bind("left", tile.x - self.spec.pads[1])
         with em.loop("py", self.high) as i, em.loop("px", self.wide) as j:
             y, x = em.bind("iy", top + i), em.bind("ix", left + j)
             known = em.bind("known", tirx.all(y >= 0, y < tile.height, x >= 0, x < tile.width))
-            to = em.bind("to", (i * self.wide + j) * channels)
+            at = em.bind("patch_pixel", i * self.wide + j)
             source = em.bind("source", (tile.in_start + y * tile.width + x) * channels)
-            with em.when(known), em.loop("c", channels // self.lanes) as c:
-                pixel = load(self.data, source + c * self.lanes, self.lanes)
-                em.store(patch, to + c * self.lanes, self._sample(pixel, self.lanes), self.lanes)
-            with em.when(tirx.Not(known)), em.loop("c", channels // self.lanes) as c:
-                em.store(patch, to + c * self.lanes, const(0, self.dtype, self.lanes), self.lanes)
-        self._transform(patch, t, samples)
-        if sums is not None:
-            self._window_sums(patch, t, sums)
+            with em.when(known):
+                with em.loop("c", channels // lanes) as c:
+                    pixel = load(self.data, source + c * lanes, lanes)
+                    em.store(patch, at * channels + c * lanes, self._sample(pixel, lanes), lanes)
+                if sums is not None:
+                    em.store(sums, at, self._channel_sum(patch, at * channels))
+            with em.when(tirx.Not(known)):
+                with em.loop("c", channels // lanes) as c:
+                    em.store(patch, at * channels + c * lanes, const(0, self.dtype, lanes), lanes)
+                if sums is not None:
+                    em.store(sums, at, const(0))
 
     def _sample(self, value: Expr, lanes: int) -> Expr:
         """An activation as it is transformed; in 8 bits the same bits, since sums wrap alike."""
@@ -181,6 +199,9 @@ class _WinogradConv:
 
     def _transform(self, patch: Buffer, t: Expr, samples: Buffer) -> None:
         em, form, channels, lanes = self.em, self.form, self.spec.in_channels, self.lanes
+        tiles = self.plan.tiles
+        of_set, j = em.bind("set", t // tiles), em.bind("j", t % tiles)
+        to = em.bind("to", (of_set * (self.form.positions * tiles) + j) * channels)
         with em.loop("c", channels // lanes) as block:
             c = em.bind("c", block * lanes)
             tile = [
@@ -191,7 +212,7 @@ class _WinogradConv:
                 for i in range(self.high)
             ]
             for position, value in enumerate(form.spread(tile, self._bound)):
-                at = (position * self.plan.group + t) * channels + c
+                at = to + position * (tiles * channels) + c
                 shift = self.layout.shifts[position]
                 shifted = value + const(shift % 256, self.dtype, lanes) if shift else value
                 em.store(samples, at, shifted, lanes)
@@ -204,45 +225,38 @@ class _WinogradConv:
             return Wrapping(self.em.bind(name, value.value), value.lanes)
         return self.em.bind(name, value)
 
-    def _window_sums(self, patch: Buffer, t: Expr, sums: Buffer) -> None:
-        """Sum over the window and all channels, of every output pixel of the tile."""
-        em, dots, lanes, channels = self.em, self.dots, self.lanes, self.spec.in_channels
+    def _channel_sum(self, patch: Buffer, start: Expr) -> Expr:
+        """Sum over the channels of one pixel, whose samples are not all padding."""
+        em, dots, lanes = self.em, self.dots, self.lanes
         wide = dots.lanes
-        totals = [
-            [em.alloc("total", "int32", wide, "local") for _ in range(self.wide)] for _ in range(self.high)
-        ]
-        for row in totals:
-            for total in row:
-                em.store(total, 0, const(0, "int32", wide), wide)
+        total = em.alloc("total", "int32", wide, "local")
+        em.store(total, 0, const(0, "int32", wide), wide)
         ones = const(1, "int8", dots.lanes * dots.dot)
-        with em.loop("c", channels // lanes) as block:
-            c = em.bind("c", block * lanes)
-            for i, row in enumerate(totals):
-                for j, total in enumerate(row):
-                    so_far = load(total, const(0), wide)
-                    at = em.bind("at", (i * self.wide + j) * channels + c)
-                    if lanes == dots.lanes * dots.dot:
-                        sample = tirx.reinterpret(f"int8x{lanes}", self._summed(patch, at, lanes))
-                        so_far = dots.accumulate(so_far, sample, ones)
-                    else:
-                        for part in range(0, lanes, wide):
-                            so_far = so_far + convert(self._summed(patch, at + part, wide), "int32", wide)
-                    em.store(total, 0, so_far, wide)
-        vectors = em.alloc("window_vectors", "int32", self.outputs * wide)
+        with em.loop("c", self.spec.in_channels // lanes) as block:
+            at = em.bind("at", start + block * lanes)
+            so_far = load(total, const(0), wide)
+            if lanes == dots.lanes * dots.dot:
+                sample = tirx.reinterpret(f"int8x{lanes}", self._summed(patch, at, lanes))
+                so_far = dots.accumulate(so_far, sample, ones)
+            else:
+                for part in range(0, lanes, wide):
+                    so_far = so_far + convert(self._summed(patch, at + part, wide), "int32", wide)
+            em.store(total, 0, so_far, wide)
+        value = lane_sum(load(total, const(0), wide), wide)
+        if self.spec.input_signed and not self._sums_signed:
+            value = value - const(SHIFT * self.spec.in_channels)
+        return value
+
+    def _window_sums(self, pixel_sums: Buffer, t: Expr, sums: Buffer) -> None:
+        """Sum over the window of every output pixel of the tile, along rows first."""
+        em, columns = self.em, self.form.columns
+        rows = []
+        for i in range(self.high):
+            near, middle, far = (load(pixel_sums, const(i * self.wide + j), columns) for j in range(3))
+            rows.append(em.bind("row", near + middle + far))
         for y in range(self.form.rows):
-            for x in range(self.form.columns):
-                window = const(0, "int32", wide)
-                for i in range(3):
-                    for j in range(3):
-                        window = window + load(totals[y + i][x + j], const(0), wide)
-                em.store(vectors, (y * self.form.columns + x) * wide, window, wide)
-        with em.loop("o", self.outputs) as o:
-            value = load(vectors, o * wide)
-            for lane in range(1, wide):
-                value = value + load(vectors, o * wide + lane)
-            if self.spec.input_signed and not self._sums_signed:
-                value = value - const(SHIFT * 9 * channels)
-            em.store(sums, t * self.outputs + o, value)
+            at = t * self.outputs + y * columns
+            em.store(sums, at, rows[y] + rows[y + 1] + rows[y + 2], columns)
 
     @property
     def _sums_signed(self) -> bool:
@@ -279,8 +293,7 @@ class _WinogradConv:
             for acc in accs:
                 em.store(acc[b], 0, start, lanes)
         weight_base = em.bind("weight_base", item * (layout.steps * plan.blocks * vector))
-        first_tile = position * plan.group + set_index * plan.tiles
-        sample_base = em.bind("sample_base", first_tile * self.spec.in_channels)
+        sample_base = em.bind("sample_base", row * self.spec.in_channels)
         unrolled = 2 if layout.steps % 2 == 0 else 1
         if dots.sample_steps > 1:
             # Whole loads, since input channels come in `CHANNELS`.

@@ -63,6 +63,11 @@ def load(buffer: Buffer, index: Expr, lanes: int = 1) -> Expr:
     return tirx.BufferLoad(buffer, [span(index, lanes)])
 
 
+def lane_sum(value: Expr, lanes: int) -> Expr:
+    """Sum of the lanes of an int32 vector."""
+    return tirx.call_llvm_intrin("int32", f"llvm.vector.reduce.add.v{lanes}i32", value)
+
+
 def as_index(value: int | Expr) -> Expr:
     """Python integers become int32 constants."""
     return const(value) if isinstance(value, int) else value

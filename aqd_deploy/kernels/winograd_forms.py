@@ -3,9 +3,9 @@
 A form computes tiles of outputs with one line of `winograd_lines` along columns and one along rows:
 Y = A·((G·g·Gᵀ) ⊙ (B·d·Bᵀ))·Aᵀ. Values that are complex in one direction take three real products (Gauss): of
 (a + ib)(c + ie) with k₁ = c(a + b), k₂ = a(e − c), k₃ = b(c + e) the real part is k₁ − k₃, the imaginary one
-k₁ + k₂. Those that are complex in both, v = a + i₁b + i₂c + i₁i₂d, are two complex numbers, not a product of
-nine: with i₁ = i₂ = i and i₁ = −i₂ = i they become p = (a − d) + i(b + c) and q = (a + d) + i(b − c), and take
-six. So C4 twice has 16 + 8·3 + 6 = 46 products.
+k₁ + k₂. Those that are complex in both, a + i₁b + i₂c + i₁i₂d, are two complex numbers, i₁ = i₂ = i and
+i₁ = −i₂ = i: (a − d) + i(b + c) and (a + d) + i(b − c). They take six products, not nine; C4 twice has
+16 + 8·3 + 6 = 46.
 
 Products are integers and their sum is an exact multiple of the divisor, so only this must be proven
 (`exact_forms`):

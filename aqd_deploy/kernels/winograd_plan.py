@@ -21,10 +21,9 @@ _NAMES = tuple(FORMS)
 WEIGHT_BYTES = 24 * 1024
 MISS_FACTOR = 1.1
 # What samples and products of a group may take of a second-level cache of 1 MiB, what they take without
-# pushing anything out, and how much longer the products of a group of twice that size take. Wide forms, whose
-# weights come from memory, gain more from large groups than they lose.
-GROUP_BYTES = 832 * 1024
-WIDE_GROUP_BYTES = 1280 * 1024
+# pushing anything out, and how much longer the products of a group of twice that size take. Forms with many
+# positions, whose weights come from further away, gain more from large groups than they lose.
+GROUP_BYTES = 1280 * 1024
 QUIET_GROUP_BYTES = 384 * 1024
 CROWDED = 0.06
 # Cycles to bring a vector through an epilogue, and for one vector of additions in a transform.
@@ -32,11 +31,11 @@ STORE_CYCLES = 12.0
 TRANSFORM_CYCLES = 0.75
 # Bytes a cycle from the third-level cache, where weights lie between groups, and from memory, where they lie
 # if all of them take more than this of the cache.
-L3_BYTES_PER_CYCLE = 6.0
+L3_BYTES_PER_CYCLE = 4.5
 MEMORY_BYTES_PER_CYCLE = 4.0
 L3_BYTES = 8 * 1024 * 1024
 # The parts of that time that do not hide behind the multipliers.
-L3_SHARE = 0.03
+L3_SHARE = 0.06
 MEMORY_SHARE = 0.3
 # Cycles a byte of all weights that do not hide when a run brings them from memory for the first time.
 FIRST_CYCLES = 0.3
@@ -47,8 +46,8 @@ LOAD_CYCLES = 0.05
 MOST_ACCUMULATORS = 26
 # Starting and ending the loop over steps, in cycles.
 SET_CYCLES = 30.0
-# How much longer forms of large tiles take in whole networks than the model says.
-CROWDED_FORMS = {"c4x4": 1.15, "c4x4_halved": 1.15, "f3x4": 1.12, "f3x4_halved": 1.12}
+# How much longer forms take in whole networks than the model says.
+CROWDED_FORMS = {"f3x4": 1.12, "f3x4_halved": 1.12}
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,6 @@ def winograd_plans(
 def _plans(spec: ConvSpec, form: Form, dots: Dots, threads: int) -> list[tuple[float, WinogradPlan]]:
     total = tile_count(spec, form)
     all_blocks = -(-spec.out_channels // dots.lanes)
-    most_bytes = WIDE_GROUP_BYTES if form.wide else GROUP_BYTES
     found = []
     for blocks in range(1, min(all_blocks, 6) + 1):
         most = min(dots.most_pixels(blocks), MOST_ACCUMULATORS // blocks)
@@ -104,7 +102,7 @@ def _plans(spec: ConvSpec, form: Form, dots: Dots, threads: int) -> list[tuple[f
         for tiles in sorted({min(t, total) for t in range(max(1, most // 2), most + 1)}):
             sets = -(-total // tiles)
             for group in sorted({-(-sets // n) * tiles for n in range(1, sets + 1)}):
-                if group > tiles and _group_bytes(spec, form, dots, group, blocks) > most_bytes:
+                if group > tiles and _group_bytes(spec, form, dots, group, blocks) > GROUP_BYTES:
                     continue
                 for parts in {1, min(2, items), min(threads, items)}:
                     plan = WinogradPlan(form.name, tiles, blocks, group, parts)
