@@ -25,7 +25,7 @@ MISS_FACTOR = 1.1
 # positions, whose weights come from further away, gain more from large groups than they lose.
 GROUP_BYTES = 1280 * 1024
 QUIET_GROUP_BYTES = 384 * 1024
-CROWDED = 0.06
+CROWDED = 0.03
 # Cycles to bring a vector through an epilogue, and for one vector of additions in a transform.
 STORE_CYCLES = 12.0
 TRANSFORM_CYCLES = 0.75
