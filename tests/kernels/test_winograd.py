@@ -42,7 +42,7 @@ def test_complex_values_take_few_products():
     }
 
 
-@pytest.mark.parametrize(("down", "across"), product(LINES, LINES))
+@pytest.mark.parametrize(("down", "across"), list(product(LINES, LINES)))
 @given(st.integers(0, 2**32), st.booleans())
 def test_transforms_compute_the_convolution_times_the_divisor(down, across, seed, halved):
     form = Form("any", down, across, halved=halved)
