@@ -21,6 +21,7 @@ def estimate_view(document: dict[str, Any]) -> str:
         ))  # fmt: skip
     for entry in document["estimates"]:
         parts.append(f"{_layers(entry)}\n{_total(entry)}")
+    parts.append(_inner_loops(document))
     return "\n\n".join(parts)
 
 
@@ -65,6 +66,33 @@ def _total(entry: dict[str, Any]) -> str:
         f"multiplications and {entry['bytes'] / 1e6:.1f} MB; {entry['compute_bound_layers']} layers bound by "
         f"compute, {entry['memory_bound_layers']} by memory"
     )
+
+
+def _inner_loops(document: dict[str, Any]) -> str:
+    """Cycles by the simulator, a table of its own: the figures above do not rest on them."""
+    told, entries = document["inner_loops"], document["estimates"]
+    note = [_wrapped(f"inner loops: {told['note']}")] if told["note"] else []
+    if not any(layer["inner_loop"] for layer in entries[0]["layers"]):
+        return "\n".join(note)
+    head = _wrapped(
+        f"inner loops simulated by llvm-mca for {told['cpu']}, nothing was measured: every load from the "
+        "first cache, nothing around the loop counted"
+    )
+    headers = ["layer", "kernel", "cycles/mult.", "M cycles"]
+    headers += [f"ms on {entry['cores_used']}" for entry in entries]
+    rows = []
+    for layers in zip(*(entry["layers"] for entry in entries), strict=True):
+        loop = layers[0]["inner_loop"]
+        if loop:
+            rows.append([
+                shortened(layers[0]["name"], _NAME_WIDTH),
+                layers[0]["kernel"],
+                f"{loop['cycles_per_product']:.4f}",
+                f"{layers[0]['inner_loop_cycles'] / 1e6:.3f}",
+                *("-" if each["inner_loop_ms"] is None else f"{each['inner_loop_ms']:.4f}" for each in layers),
+            ])  # fmt: skip
+    cycles = sum(layer["inner_loop_cycles"] or 0 for layer in entries[0]["layers"])
+    return "\n".join([head, table(headers, rows), f"simulated: {cycles / 1e6:.1f} M cycles in all", *note])
 
 
 def _wrapped(text: str) -> str:

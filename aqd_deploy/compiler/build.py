@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from aqd_deploy.tuning.lookup import Tuned
 
 # The kernels are written as vectors and registers: level 3 takes half as long again for the same speed.
-_LLVM_LEVEL = 2
+LLVM_LEVEL = 2
 
 
 @dataclass
@@ -100,7 +100,7 @@ def compile_model(
     program["layers"] = [asdict(layer) for layer in built.layers]
     program["memory"] = memory_summary(built)
     program["tuning"] = tuning_summary(built, choices)
-    tvm_target = tvm.target.Target({**device.tvm(), "opt-level": _LLVM_LEVEL})
+    tvm_target = tvm.target.Target({**device.tvm(), "opt-level": LLVM_LEVEL})
     with stages.timed("relax"):
         lowered = lower.lower_relax(built.module, tvm_target)
     with stages.timed("codegen"):
