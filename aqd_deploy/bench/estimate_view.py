@@ -50,7 +50,7 @@ def _layers(entry: dict[str, Any]) -> str:
             f"{layer['bytes'] / 1e3:.1f}",
             "-" if layer["multiplications_per_byte"] is None else f"{layer['multiplications_per_byte']:.1f}",
             layer["bound"] or "-",
-            "-" if layer["ms"] is None else f"{layer['ms']:.4f}",
+            _milliseconds(layer["ms"]),
         ]
         for layer in entry["layers"]
     ]
@@ -80,19 +80,23 @@ def _inner_loops(document: dict[str, Any]) -> str:
     )
     headers = ["layer", "kernel", "cycles/mult.", "M cycles"]
     headers += [f"ms on {entry['cores_used']}" for entry in entries]
-    rows = []
-    for layers in zip(*(entry["layers"] for entry in entries), strict=True):
-        loop = layers[0]["inner_loop"]
-        if loop:
-            rows.append([
-                shortened(layers[0]["name"], _NAME_WIDTH),
-                layers[0]["kernel"],
-                f"{loop['cycles_per_product']:.4f}",
-                f"{layers[0]['inner_loop_cycles'] / 1e6:.3f}",
-                *("-" if each["inner_loop_ms"] is None else f"{each['inner_loop_ms']:.4f}" for each in layers),
-            ])  # fmt: skip
+    rows = [
+        [
+            shortened(first["name"], _NAME_WIDTH),
+            first["kernel"],
+            f"{first['inner_loop']['cycles_per_product']:.4f}",
+            f"{first['inner_loop_cycles'] / 1e6:.3f}",
+            *(_milliseconds(each["inner_loop_ms"]) for each in (first, *others)),
+        ]
+        for first, *others in zip(*(entry["layers"] for entry in entries), strict=True)
+        if first["inner_loop"]
+    ]
     cycles = sum(layer["inner_loop_cycles"] or 0 for layer in entries[0]["layers"])
     return "\n".join([head, table(headers, rows), f"simulated: {cycles / 1e6:.1f} M cycles in all", *note])
+
+
+def _milliseconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
 
 
 def _wrapped(text: str) -> str:

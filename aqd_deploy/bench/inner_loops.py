@@ -1,6 +1,6 @@
-"""What the inner loops of a network's convolutions would take on a CPU that is not there: llvm-mca, the
-simulator of pipelines that comes with LLVM, on the machine code for that CPU. An estimate: every load hits the
-first cache, no branch is mispredicted.
+"""What the inner loops of a network's convolutions would take on a CPU that is not there: llvm-mca, LLVM's
+simulator of pipelines, on the machine code for that CPU. An estimate: every load hits the first cache, no
+branch is mispredicted, and LLVM may know a CPU only by the pipelines of one like it.
 """
 
 from __future__ import annotations

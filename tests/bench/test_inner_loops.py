@@ -75,5 +75,5 @@ def test_what_the_simulator_does_not_know(monkeypatch):
     board = targets.get("raspberrypi-5")
     with pytest.raises(inner_loops.NoSchedule, match="does not know the CPU cortex-a999"):
         inner_loops.simulated_cycles(InnerLoop(("\tnop",), 1), replace(board, cpu="cortex-a999"))
-    with pytest.raises(inner_loops.NoSchedule, match="llvm-mca: .*error"):
+    with pytest.raises(inner_loops.NoSchedule, match=r"llvm-mca: .*error"):
         inner_loops.simulated_cycles(InnerLoop(("\tno such instruction",), 1), board)
