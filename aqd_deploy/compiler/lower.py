@@ -31,19 +31,22 @@ RELAX_PASSES = (
 
 
 def complete_target(device: Target) -> Target:
-    """`device` with the features that LLVM knows of its CPU, where it came from a TVM target string.
+    """`device`, checked and, where it came from a TVM target string, with the features that LLVM knows of its
+    CPU.
 
     Raises TargetError for a CPU that LLVM does not know.
     """
+    if not codegen.llvm_is_valid_cpu(device.cpu, device.triple):
+        generic = tvm.target.Target({"kind": "llvm", "mtriple": device.triple})
+        known = list(map(str, codegen.llvm_get_cpu_archlist(generic)))
+        nearest = difflib.get_close_matches(device.cpu, known)
+        raise TargetError(
+            f"LLVM does not know the CPU of {device.name}",
+            received=repr(device.cpu),
+            valid=f"nearest {', '.join(nearest)}" if nearest else f"a CPU of LLVM's for {device.triple}",
+        )
     if device.profile != "raw":
         return device
-    if not codegen.llvm_is_valid_cpu(device.cpu, device.triple):
-        known = difflib.get_close_matches(
-            device.cpu, codegen.llvm_get_cpu_archlist(tvm.target.Target(device.tvm()))
-        )
-        raise TargetError(
-            "LLVM does not know this CPU", received=device.cpu, valid=f"nearest {', '.join(known)}"
-        )
     names = codegen.llvm_get_cpu_features(tvm.target.Target(device.tvm()))
     features = {LLVM_TO_CPUINFO[name] for name in names if name in LLVM_TO_CPUINFO} | set(device.features)
     # LLVM calls the vector unit of both architectures NEON, Linux only that of the older one.

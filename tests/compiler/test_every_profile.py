@@ -1,6 +1,7 @@
 """Every profile, from a small network to the end: machine code for its CPU, and a linked program."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from tvm.target import codegen
 
 from aqd_deploy import targets
 from aqd_deploy.compiler import build, compile_model
+from aqd_deploy.compiler.lower import complete_target
 from aqd_deploy.compiler.toolchain import Toolchain, check_machine, gnu_triple
+from aqd_deploy.errors import TargetError
 from aqd_deploy.runtime.container import read_manifest
 from aqd_deploy.targets.profile import LLVM_TO_CPUINFO
 
@@ -60,9 +63,13 @@ def test_llvm_may_emit_only_what_the_profile_demands(name):
     assert {LLVM_TO_CPUINFO[each] for each in allowed if each in LLVM_TO_CPUINFO} <= set(target.features)
 
 
-def test_features_of_a_raw_target_are_those_of_its_cpu():
-    from aqd_deploy.compiler.lower import complete_target
+def test_a_profile_of_a_cpu_that_llvm_does_not_know():
+    mine = replace(targets.get("raspberrypi-4"), name="mine", cpu="cortex-a72x")
+    with pytest.raises(TargetError, match=r"CPU of mine; got 'cortex-a72x'; valid: nearest cortex-a72,"):
+        complete_target(mine)
 
+
+def test_features_of_a_raw_target_are_those_of_its_cpu():
     raw = complete_target(targets.get("llvm -mtriple=aarch64-linux-gnu -mcpu=cortex-a76"))
     assert {"asimd", "asimddp"} <= set(raw.features) and raw.architecture == "aarch64"
     assert complete_target(targets.get("llvm -mtriple=armv7a-linux-gnueabihf -mcpu=cortex-a7")).features == (

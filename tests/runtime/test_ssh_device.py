@@ -209,8 +209,8 @@ def test_a_board_of_another_architecture(server, open_ssh, tmp_path):
 @pytest.mark.parametrize(
     "key, hosts, sentence",
     [
-        ("other_key", "known_hosts", "does not accept this key.*ssh-copy-id"),
-        ("missing_key", "known_hosts", "does not accept this key.*ssh-copy-id"),
+        ("other_key", "known_hosts", "does not accept this key.*ssh-copy-id -p"),
+        ("missing_key", "known_hosts", "does not accept this key.*ssh-copy-id -p"),
         ("user_key", "no_hosts", "host key is not the known one, or not known yet"),
         ("user_key", "wrong_hosts", "host key is not the known one.*ssh-keygen -R"),
     ],
