@@ -91,8 +91,18 @@ def _inner_loops(document: dict[str, Any]) -> str:
         for first, *others in zip(*(entry["layers"] for entry in entries), strict=True)
         if first["inner_loop"]
     ]
+    return "\n".join([head, table(headers, rows), _simulated(entries), *note])
+
+
+def _simulated(entries: list[dict[str, Any]]) -> str:
+    """The cycles of all inner loops, and the time on each number of cores where the clock is known."""
     cycles = sum(layer["inner_loop_cycles"] or 0 for layer in entries[0]["layers"])
-    return "\n".join([head, table(headers, rows), f"simulated: {cycles / 1e6:.1f} M cycles in all", *note])
+    times = [
+        f"{sum(layer['inner_loop_ms'] or 0 for layer in entry['layers']):.3f} ms on {entry['cores_used']}"
+        for entry in entries
+        if any(layer["inner_loop_ms"] for layer in entry["layers"])
+    ]
+    return _wrapped(", ".join([f"simulated: {cycles / 1e6:.1f} M cycles", *times]))
 
 
 def _milliseconds(value: float | None) -> str:

@@ -22,7 +22,7 @@ _TURNS = 100
 _NO_CORE = re.compile(r"generic|x86-64(-v\d)?|")
 
 
-class NoSchedule(ValueError):
+class ScheduleError(ValueError):
     """llvm-mca cannot simulate a loop: its text says why."""
 
 
@@ -36,18 +36,18 @@ def obstacle(target: Target) -> str:
 
 
 def simulated_cycles(loop: InnerLoop, target: Target) -> float:
-    """Cycles of one turn on the target's CPU, over a hundred turns. Raises NoSchedule."""
+    """Cycles of one turn on the target's CPU, over a hundred turns. Raises ScheduleError."""
     command = [TOOL, f"-mtriple={target.triple}", f"-mcpu={target.cpu}", f"-iterations={_TURNS}"]
     if target.attributes:
         command.append(f"-mattr={','.join(target.attributes)}")
     text = "\n".join(loop.lines) + "\n"
     done = subprocess.run([*command, "-"], input=text, capture_output=True, text=True, check=False)
     if "is not a recognized processor" in done.stderr:
-        raise NoSchedule(f"this {TOOL} does not know the CPU {target.cpu}")
+        raise ScheduleError(f"this {TOOL} does not know the CPU {target.cpu}")
     cycles = re.search(r"Total Cycles:\s+(\d+)", done.stdout)
     if done.returncode or cycles is None:
         told = next((line for line in done.stderr.splitlines() if "error" in line), "no cycles told")
-        raise NoSchedule(f"{TOOL}: {told.strip()[:200]}")
+        raise ScheduleError(f"{TOOL}: {told.strip()[:200]}")
     return int(cycles[1]) / _TURNS
 
 
@@ -75,7 +75,7 @@ def inner_loops(
             continue
         try:
             cycles = simulated_cycles(loop, target)
-        except NoSchedule as error:
+        except ScheduleError as error:
             reasons.add(str(error))
             continue
         found[name] = {
@@ -101,12 +101,6 @@ def called_functions(module: Any) -> list[str]:
 
 def assembly(function: Any, target: Target) -> str:
     """The machine code of one kernel for `target`, as text."""
-    import tvm
+    from aqd_deploy.compiler.lower import codegen_target, compile_kernels
 
-    from aqd_deploy.compiler.build import LLVM_LEVEL
-    from aqd_deploy.kernels.emit import PASS_CONFIG
-
-    named = tvm.IRModule({"kernel": function.with_attr("global_symbol", "kernel")})
-    with tvm.transform.PassContext(config=PASS_CONFIG):
-        made = tvm.compile(named, target=tvm.target.Target({**target.tvm(), "opt-level": LLVM_LEVEL}))
-    return made.mod.inspect_source("s")
+    return compile_kernels({"kernel": function}, codegen_target(target)).mod.inspect_source("s")

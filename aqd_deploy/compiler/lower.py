@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,8 @@ from aqd_deploy.errors import TargetError
 from aqd_deploy.kernels.emit import PASS_CONFIG
 from aqd_deploy.targets.profile import LLVM_TO_CPUINFO, Target
 
+# The kernels are written as vectors and registers: level 3 takes half as long again for the same speed.
+_LLVM_LEVEL = 2
 # What a module with static shapes, whose `main` allocates for itself, needs of TVM's default build pipeline,
 # in its order.
 RELAX_PASSES = (
@@ -53,6 +56,18 @@ def complete_target(device: Target) -> Target:
     if "neon" in features | set(names):
         features = features - {"neon"} | {"neon" if device.architecture == "armv7" else "asimd"}
     return replace(device, features=tuple(sorted(features)))
+
+
+def codegen_target(device: Target) -> Any:
+    """The TVM target that kernels for `device` are compiled with."""
+    return tvm.target.Target({**device.tvm(), "opt-level": _LLVM_LEVEL})
+
+
+def compile_kernels(functions: Mapping[str, Any], target: Any) -> Any:
+    """Machine code for PrimFuncs without global symbols, each under its name."""
+    named = {name: function.with_attr("global_symbol", name) for name, function in functions.items()}
+    with tvm.transform.PassContext(config=PASS_CONFIG):
+        return tvm.compile(tvm.IRModule(named), target=target)
 
 
 def lower_relax(module: Any, target: Any) -> Any:

@@ -65,13 +65,12 @@ def program_file(path: Path) -> Path:
 
 
 def target_of(path: Path) -> Target | None:
-    """The profile that the program (or bundle) `path` was compiled for; None where it is not known here.
-
-    Raises ProgramError for a damaged program.
+    """The profile that the program (or bundle) `path` was compiled for; None where it is not known here, or
+    the program cannot be read: whoever runs it tells why.
     """
     try:
         return get(read_manifest(program_file(path))["program"]["target"]["name"])
-    except TargetError:
+    except (TargetError, ProgramError):
         return None
 
 
