@@ -22,7 +22,7 @@ def estimate_view(document: dict[str, Any]) -> str:
     for entry in document["estimates"]:
         parts.append(f"{_layers(entry)}\n{_total(entry)}")
     parts.append(_inner_loops(document))
-    return "\n\n".join(parts)
+    return "\n\n".join(filter(None, parts))
 
 
 def _heading(document: dict[str, Any]) -> str:
