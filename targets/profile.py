@@ -209,7 +209,9 @@ def get(name: str | Target) -> Target:
         raise problems()[known]
     if known in _aliases():
         return _profiles()[_aliases()[known]]
-    nearest = difflib.get_close_matches(known, [*names(), *_aliases()], n=3, cutoff=0.5)
+    aliases = _aliases()
+    close = difflib.get_close_matches(known, [*names(), *aliases], n=6, cutoff=0.5)
+    nearest = list(dict.fromkeys(aliases.get(each, each) for each in close))[:3]
     valid = ", ".join(nearest) if nearest else ", ".join(names())
     raise TargetError(
         "unknown target",

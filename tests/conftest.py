@@ -1,15 +1,50 @@
-"""Shared set-up: a fixed Hypothesis profile, so that a failing example is the same everywhere, and what is
-done with tests whose tools are missing.
+"""Shared set-up: a fixed Hypothesis profile, so that a failing example is the same everywhere, what is done
+with tests whose tools are missing, and how tests are shared out among processes.
 """
+
+import os
+from pathlib import Path
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # As many processes as cores: threads that wait by spinning would take the cores from the others' work.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "0")
 
 import pytest
 from hypothesis import HealthCheck, settings
 from needs import check_tools
 
+TESTS = str(Path(__file__).parent)
+
 settings.register_profile(
     "fixed", derandomize=True, deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("fixed")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests first, so that no process is left alone with one at the end; tests that share what a fixture
+    makes go to one process (`--dist loadgroup`), all others wherever there is room.
+    """
+    items.sort(key=lambda item: item.get_closest_marker("e2e") is None)
+    for item in items:
+        if (group := _group(item)) is not None:
+            item.add_marker(pytest.mark.xdist_group(group))
+
+
+def _group(item: pytest.Item) -> str | None:
+    """The module, with the values of its parameters that fixtures of a wider scope than a test take; None
+    where a test shares nothing.
+    """
+    definitions = [each[-1] for each in item._fixtureinfo.name2fixturedefs.values()]
+    ours = [each for each in definitions if each.func.__code__.co_filename.startswith(TESTS)]
+    shared = [each.argname for each in ours if each.scope != "function"]
+    if not shared:
+        return None
+    values = getattr(getattr(item, "callspec", None), "params", {})
+    return "-".join(
+        [item.nodeid.partition("::")[0], *(str(values[name]) for name in shared if name in values)]
+    )
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -33,9 +33,9 @@ def bench_on_device(
     `bench`, with the device's name under `device`; its `environment` is this machine's. Raises DeviceError
     and ProgramError.
     """
+    opened = open_device(device, timing=True)
     manifest = read_manifest(program_file(program))
     counts = list(dict.fromkeys(threads or [manifest["program"]["threads"]]))
-    opened = open_device(device)
     try:
         seconds: dict[int, list[list[float]]] = {count: [] for count in counts}
         for index in range(rounds):

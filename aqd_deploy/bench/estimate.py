@@ -4,13 +4,13 @@ measurement.
 Every layer takes the longer of two times: its executed multiplications at the cores' peak rate, and its bytes
 (weights as expanded, input, output) at the peak bandwidth of main memory, each moved once. So it is a bound
 that no program beats by much where tensors don't fit the caches, and that real programs miss by their
-overheads.
+overheads. Beside it stands what a simulator of the CPU's pipelines says of the inner loops (`inner_loops`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,18 @@ WHAT = "estimate from a profile's figures, not measured"
 _COMPUTE_KEYS = ("clock_ghz", "int8_macs_per_cycle")
 _MEMORY_KEYS = ("bandwidth_gb_s",)
 _SHARED = ("name", "operation", "kernel", "weight_bits")
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A manifest's layers, the target that their kernels are for, and their inner loops: an entry of
+    `inner_loops.inner_loops` or None a layer, and why some are None.
+    """
+
+    layers: Sequence[dict[str, Any]]
+    compiled_for: str
+    loops: Sequence[dict[str, Any] | None] = field(default=())
+    loops_note: str = ""
 
 
 def estimate(
@@ -35,35 +47,39 @@ def estimate(
     """The JSON-able estimate of the program or ONNX file (QDQ or integer) at `path` on `target`.
 
     `estimates` has an entry for each of `threads` (default: the profile's cores). A figure that the profile
-    lacks is listed in `missing_keys`, and whatever follows from it is None.
+    lacks is listed in `missing_keys`, and whatever follows from it is None. `inner_loops` says for whose
+    pipelines inner loops were simulated, and in `note` why some or all were not.
 
     Raises ModelFileError, UnsupportedModelError or ProgramError for a file that cannot be used.
     """
     counts = list(threads or [target.cores or 1])
-    layers, compiled_for = _layers(path, target, counts[0], shape, numerics, progress)
+    table = (
+        _program_table(path)
+        if path.suffix == ".so"
+        else _model_table(path, target, counts[0], shape, numerics, progress)
+    )
+    loops = table.loops or [None] * len(table.layers)
+    work = [layer_work(layer, target, loop) for layer, loop in zip(table.layers, loops, strict=True)]
     figures = {key: getattr(target, key) for key in ("cores", *_COMPUTE_KEYS, *_MEMORY_KEYS)}
     return {
         "what": WHAT,
         "file": str(path),
         "profile": target.name,
-        "compiled_for": compiled_for,
+        "compiled_for": table.compiled_for,
         "figures": figures,
         "sources": {key: target.sources[key] for key in figures if key in target.sources},
         "missing_keys": [key for key in (*_COMPUTE_KEYS, *_MEMORY_KEYS) if figures[key] is None],
-        "estimates": [_for_threads(layers, target, count) for count in counts],
+        "inner_loops": {"cpu": target.cpu, "note": table.loops_note},
+        "estimates": [_for_threads(work, target, count) for count in counts],
     }
 
 
-def layer_estimate(layer: dict[str, Any], target: Target, cores: int) -> dict[str, Any]:
-    """One layer of a manifest's table: multiplications, bytes, their ratio, both times in ms, the bound."""
+def layer_work(layer: dict[str, Any], target: Target, loop: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What one layer of a manifest's table asks of a device, for any number of cores: multiplications, bytes,
+    their ratio, the time of the bytes in ms, and the cycles of its inner loop.
+    """
     multiplications = layer.get("executed_macs") or layer.get("macs", 0)
     moved = layer["weight_bytes"] + layer["input_bytes"] + layer["output_bytes"]
-    rate = _rate(target, cores)
-    compute = multiplications / rate * 1e3 if rate else None
-    memory = moved / (target.bandwidth_gb_s * 1e9) * 1e3 if target.bandwidth_gb_s else None
-    bound = slowest = None
-    if compute is not None and memory is not None:
-        bound, slowest = ("compute", compute) if compute > memory else ("memory", memory)
     return {
         **{key: layer.get(key) for key in _SHARED},
         "output": list(layer["output"]),
@@ -73,8 +89,25 @@ def layer_estimate(layer: dict[str, Any], target: Target, cores: int) -> dict[st
         "output_bytes": layer["output_bytes"],
         "bytes": moved,
         "multiplications_per_byte": round(multiplications / moved, 3) if moved else None,
+        "memory_ms": moved / (target.bandwidth_gb_s * 1e9) * 1e3 if target.bandwidth_gb_s else None,
+        "inner_loop": loop,
+        "inner_loop_cycles": round(loop["cycles_per_product"] * multiplications) if loop else None,
+    }
+
+
+def layer_estimate(work: dict[str, Any], target: Target, cores: int) -> dict[str, Any]:
+    """`layer_work` with what follows from the number of cores: the times in ms of the multiplications and of
+    the inner loop, the longer of compute and memory, and which it is.
+    """
+    rate, cycles = _rate(target, cores), work["inner_loop_cycles"]
+    compute, memory = (work["multiplications"] / rate * 1e3 if rate else None), work["memory_ms"]
+    bound = slowest = None
+    if compute is not None and memory is not None:
+        bound, slowest = ("compute", compute) if compute > memory else ("memory", memory)
+    return {
+        **work,
         "compute_ms": compute,
-        "memory_ms": memory,
+        "inner_loop_ms": cycles / (target.clock_ghz * 1e6 * cores) if cycles and target.clock_ghz else None,
         "bound": bound,
         "ms": slowest,
     }
@@ -87,9 +120,9 @@ def _rate(target: Target, cores: int) -> float | None:
     return target.clock_ghz * 1e9 * target.int8_macs_per_cycle * cores
 
 
-def _for_threads(layers: Sequence[dict[str, Any]], target: Target, threads: int) -> dict[str, Any]:
+def _for_threads(work: Sequence[dict[str, Any]], target: Target, threads: int) -> dict[str, Any]:
     cores = min(threads, target.cores or threads)
-    entries = [layer_estimate(layer, target, cores) for layer in layers]
+    entries = [layer_estimate(layer, target, cores) for layer in work]
     times = [entry["ms"] for entry in entries]
     return {
         "threads": threads,
@@ -103,21 +136,7 @@ def _for_threads(layers: Sequence[dict[str, Any]], target: Target, threads: int)
     }
 
 
-def _layers(
-    path: Path,
-    target: Target,
-    threads: int,
-    shape: tuple[int, ...] | None,
-    numerics: str,
-    progress: Callable[[str], None],
-) -> tuple[list[dict[str, Any]], str]:
-    """The layer table, and the name of the target that its kernels are for."""
-    if path.suffix == ".so":
-        return _program_layers(path)
-    return _model_layers(path, target, threads, shape, numerics, progress), target.name
-
-
-def _program_layers(path: Path) -> tuple[list[dict[str, Any]], str]:
+def _program_table(path: Path) -> _Table:
     from aqd_deploy.runtime.container import read_manifest
 
     program = read_manifest(path)["program"]
@@ -128,18 +147,20 @@ def _program_layers(path: Path) -> tuple[list[dict[str, Any]], str]:
             received=f"a program of aqd-deploy {program.get('aqd_deploy_version', 'unknown')}",
             next_command="aqd-deploy compile MODEL.onnx -o PROGRAM.so",
         )
-    return layers, program["target"]["name"]
+    note = "inner loops are simulated for an ONNX file; name the program's model in its place"
+    return _Table(layers, program["target"]["name"], loops_note=note)
 
 
-def _model_layers(
+def _model_table(
     path: Path,
     target: Target,
     threads: int,
     shape: tuple[int, ...] | None,
     numerics: str,
     progress: Callable[[str], None],
-) -> list[dict[str, Any]]:
-    """The table that compiling the model for `target` would write: kernels are chosen, no code is made."""
+) -> _Table:
+    """The table that compiling the model for `target` would write."""
+    from aqd_deploy.bench.inner_loops import inner_loops
     from aqd_deploy.compiler import relax_module
     from aqd_deploy.compiler.planning import plan_model
     from aqd_deploy.frontends.kinds import kind_of
@@ -156,4 +177,5 @@ def _model_layers(
     built = relax_module.build_relax(
         plan_model(model), Isa(target.kernels), threads, load_tuned("none", target)
     )
-    return [asdict(layer) for layer in built.layers]
+    loops, note = inner_loops(built, target, progress)
+    return _Table([asdict(layer) for layer in built.layers], target.name, loops, note)

@@ -21,7 +21,8 @@ def estimate_view(document: dict[str, Any]) -> str:
         ))  # fmt: skip
     for entry in document["estimates"]:
         parts.append(f"{_layers(entry)}\n{_total(entry)}")
-    return "\n\n".join(parts)
+    parts.append(_inner_loops(document))
+    return "\n\n".join(filter(None, parts))
 
 
 def _heading(document: dict[str, Any]) -> str:
@@ -49,7 +50,7 @@ def _layers(entry: dict[str, Any]) -> str:
             f"{layer['bytes'] / 1e3:.1f}",
             "-" if layer["multiplications_per_byte"] is None else f"{layer['multiplications_per_byte']:.1f}",
             layer["bound"] or "-",
-            "-" if layer["ms"] is None else f"{layer['ms']:.4f}",
+            _milliseconds(layer["ms"]),
         ]
         for layer in entry["layers"]
     ]
@@ -65,6 +66,47 @@ def _total(entry: dict[str, Any]) -> str:
         f"multiplications and {entry['bytes'] / 1e6:.1f} MB; {entry['compute_bound_layers']} layers bound by "
         f"compute, {entry['memory_bound_layers']} by memory"
     )
+
+
+def _inner_loops(document: dict[str, Any]) -> str:
+    """Cycles by the simulator, a table of its own: the figures above do not rest on them."""
+    told, entries = document["inner_loops"], document["estimates"]
+    note = [_wrapped(f"inner loops: {told['note']}")] if told["note"] else []
+    if not any(layer["inner_loop"] for layer in entries[0]["layers"]):
+        return "\n".join(note)
+    head = _wrapped(
+        f"inner loops simulated by llvm-mca for {told['cpu']}, nothing was measured: every load from the "
+        "first cache, nothing around the loop counted"
+    )
+    headers = ["layer", "kernel", "cycles/mult.", "M cycles"]
+    headers += [f"ms on {entry['cores_used']}" for entry in entries]
+    rows = [
+        [
+            shortened(first["name"], _NAME_WIDTH),
+            first["kernel"],
+            f"{first['inner_loop']['cycles_per_product']:.4f}",
+            f"{first['inner_loop_cycles'] / 1e6:.3f}",
+            *(_milliseconds(each["inner_loop_ms"]) for each in (first, *others)),
+        ]
+        for first, *others in zip(*(entry["layers"] for entry in entries), strict=True)
+        if first["inner_loop"]
+    ]
+    return "\n".join([head, table(headers, rows), _simulated(entries), *note])
+
+
+def _simulated(entries: list[dict[str, Any]]) -> str:
+    """The cycles of all inner loops, and the time on each number of cores where the clock is known."""
+    cycles = sum(layer["inner_loop_cycles"] or 0 for layer in entries[0]["layers"])
+    times = [
+        f"{sum(layer['inner_loop_ms'] or 0 for layer in entry['layers']):.3f} ms on {entry['cores_used']}"
+        for entry in entries
+        if any(layer["inner_loop_ms"] for layer in entry["layers"])
+    ]
+    return _wrapped(", ".join([f"simulated: {cycles / 1e6:.1f} M cycles", *times]))
+
+
+def _milliseconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
 
 
 def _wrapped(text: str) -> str:

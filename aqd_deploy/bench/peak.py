@@ -29,6 +29,7 @@ def probes(kernels: str, threads: int) -> list[Probe]:
     import tvm
 
     from aqd_deploy import targets
+    from aqd_deploy.compiler.lower import codegen_target
     from aqd_deploy.kernels.isa import Isa
     from aqd_deploy.kernels.peak import peak_dots, peak_func, peak_macs
 
@@ -37,8 +38,7 @@ def probes(kernels: str, threads: int) -> list[Probe]:
         dots.product.value: peak_func(dots, threads, _STEPS).with_attr("global_symbol", dots.product.value)
         for dots in available
     }
-    target = tvm.target.Target({**targets.get("host").tvm(), "opt-level": 2})
-    compiled = tvm.compile(tvm.IRModule(functions), target)
+    compiled = tvm.compile(tvm.IRModule(functions), codegen_target(targets.get("host")))
     return [
         Probe(
             dots.product.value,

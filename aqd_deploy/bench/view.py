@@ -87,12 +87,7 @@ def _layers(measured: dict[str, Any]) -> str:
     rows = [
         [
             shortened(entry["name"]),
-            entry["ms"],
-            f"{100 * entry['share_of_time']:.1f}",
-            _giga(entry["macs"]),
-            _whole(entry["effective_gmacs_per_s"]),
-            _whole(entry["executed_gmacs_per_s"]),
-            _percent(entry["share_of_peak"]),
+            *_rates(entry),
             f"{_kernel(entry)} {_letter(reasons.index(entry['why']))}",
         ]
         for entry in measured["layers"]
@@ -111,17 +106,24 @@ def _layers(measured: dict[str, Any]) -> str:
         [
             entry["family"],
             entry["layers"],
-            entry["ms"],
-            f"{100 * entry['share_of_time']:.1f}",
-            _giga(entry["macs"]),
-            _whole(entry["effective_gmacs_per_s"]),
-            _whole(entry["executed_gmacs_per_s"]),
-            _percent(entry["share_of_peak"]),
+            *_rates(entry),
         ]
         for entry in measured["families"]
     ]
     headers = ["family", "layers", "ms", "time%", "G MAC", "eff", "done", "peak%"]
     return "\n".join([*lines, "", table(headers, totals)])
+
+
+def _rates(entry: dict[str, Any]) -> list[object]:
+    """Cells that layers and families share."""
+    return [
+        entry["ms"],
+        f"{100 * entry['share_of_time']:.1f}",
+        _giga(entry["macs"]),
+        _whole(entry["effective_gmacs_per_s"]),
+        _whole(entry["executed_gmacs_per_s"]),
+        _percent(entry["share_of_peak"]),
+    ]
 
 
 def _memory(entries: list[dict[str, Any]]) -> str:

@@ -21,15 +21,14 @@ from aqd_deploy.bundle.runner import build_runner
 from aqd_deploy.bundle.runtime_libraries import runtime_libraries
 from aqd_deploy.errors import BundleError, TargetError
 from aqd_deploy.runtime.container import read_container
+from aqd_deploy.runtime.devices.bundles import PROGRAM, RUNNER
 from aqd_deploy.targets import Target, get
 
 FORMAT_VERSION = 1
 KIND = "aqd-deploy bundle"
 # As in native/sha256.h.
 CHUNK = 1 << 14
-PROGRAM, RUNNER, MANIFEST, MANIFEST_HASH, README = (
-    "program.so", "aqd-run", "manifest.json", "manifest.sha256", "README.txt",
-)  # fmt: skip
+MANIFEST, MANIFEST_HASH, README = "manifest.json", "manifest.sha256", "README.txt"
 
 
 @dataclass(frozen=True)

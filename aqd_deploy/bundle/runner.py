@@ -10,6 +10,7 @@ from pathlib import Path
 from aqd_deploy.bundle.cache import cached, key_of
 from aqd_deploy.compiler.toolchain import find_toolchain
 from aqd_deploy.errors import BundleError, MissingExtraError
+from aqd_deploy.runtime.devices.bundles import RUNNER
 from aqd_deploy.targets import Target
 
 _FLAGS = (
@@ -39,10 +40,10 @@ def build_runner(target: Target) -> Path:
 
     def make(folder: Path) -> None:
         code = [path for path in sources if path.suffix == ".cc"]
-        toolchain.compile(code, folder / "aqd-run", [*_FLAGS, "-isystem", str(include)])
+        toolchain.compile(code, folder / RUNNER, [*_FLAGS, "-isystem", str(include)])
 
     try:
-        return cached(f"runner-{key}", make) / "aqd-run"
+        return cached(f"runner-{key}", make) / RUNNER
     except OSError as error:
         raise BundleError("cannot make the native runner", received=error) from error
 

@@ -23,9 +23,9 @@ from importlib import metadata
 from pathlib import Path
 
 from aqd_deploy.bundle import runtime_sources
-from aqd_deploy.bundle.cache import cached, key_of
+from aqd_deploy.bundle.cache import cache_folder, cached, key_of
 from aqd_deploy.bundle.elf import elf_architecture
-from aqd_deploy.compiler.toolchain import find_toolchain
+from aqd_deploy.compiler.toolchain import Toolchain, find_toolchain
 from aqd_deploy.errors import BundleError
 from aqd_deploy.targets import Target, read_cpu
 
@@ -82,6 +82,21 @@ def runtime_libraries(target: Target, folder: Path | None = None) -> list[Path]:
     return found
 
 
+def kept_folder(target: Target) -> Path | None:
+    """The cache's folder in which `runtime_libraries` keeps those that it fetches or makes for `target`, be
+    it there or not; None where they come from the installed packages or from nowhere.
+
+    Raises what `find_toolchain` raises where they have to be made and there is no compiler.
+    """
+    if target.architecture == read_cpu().architecture:
+        return None
+    if target.architecture == "aarch64":
+        return cache_folder() / _wheels_name(_AARCH64_WHEELS)
+    if target.architecture in runtime_sources.ARCHITECTURES:
+        return cache_folder() / _sources_name(target, find_toolchain(target))
+    return None
+
+
 def _check(path: Path, target: Target) -> None:
     if not path.is_file():
         raise BundleError("a runtime library is missing", received=path, valid=", ".join(LIBRARIES))
@@ -116,9 +131,8 @@ def _from_wheels(wheels: tuple[_Wheel, ...]) -> list[Path]:
                 with zipfile.ZipFile(path) as archive:
                     (folder / Path(wheel.member).name).write_bytes(archive.read(wheel.member))
 
-    name = "-".join(["runtime-aarch64", *(wheel.sha256[:12] for wheel in wheels)])
     try:
-        folder = cached(name, make)
+        folder = cached(_wheels_name(wheels), make)
     except OSError as error:
         raise BundleError("cannot keep TVM's aarch64 runtime", received=error) from error
     return [folder / Path(wheel.member).name for wheel in wheels]
@@ -128,20 +142,27 @@ def _from_sources(target: Target) -> list[Path]:
     """The libraries compiled for `target`, once."""
     toolchain = find_toolchain(target)
     packages = _installed("tvm"), _installed("tvm_ffi")
-    versions = " ".join(f"{wheel.package} {metadata.version(wheel.package)}" for wheel in _AARCH64_WHEELS)
 
     def make(folder: Path) -> None:
         runtime_sources.build_runtime(toolchain, *packages, folder)
         shutil.rmtree(folder / "objects")
 
-    key = key_of([runtime_sources.recipe(toolchain), versions.encode()])
     try:
-        folder = cached(f"runtime-{target.architecture}-{key}", make)
+        folder = cached(_sources_name(target, toolchain), make)
     except OSError as error:
         raise BundleError(
             f"cannot compile TVM's runtime for {target.architecture}", received=error
         ) from error
     return [folder / name for name in LIBRARIES]
+
+
+def _wheels_name(wheels: tuple[_Wheel, ...]) -> str:
+    return "-".join(["runtime-aarch64", *(wheel.sha256[:12] for wheel in wheels)])
+
+
+def _sources_name(target: Target, toolchain: Toolchain) -> str:
+    versions = " ".join(f"{wheel.package} {metadata.version(wheel.package)}" for wheel in _AARCH64_WHEELS)
+    return f"runtime-{target.architecture}-{key_of([runtime_sources.recipe(toolchain), versions.encode()])}"
 
 
 def _download(wheels: tuple[_Wheel, ...], folder: Path) -> list[Path]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from aqd_deploy.cli.options import device_option, existing, json_option
+from aqd_deploy.cli.options import device_for, device_option, existing, json_option
 from aqd_deploy.cli.output import print_json, print_text, progress, verb
 
 
@@ -55,7 +55,7 @@ class ThreadsType(click.ParamType):
 @json_option
 def command(
     program: Path, against: str, model: Path | None, image: Path | None, threads: list[int] | None,
-    rounds: int, runs: int, layers: bool, memory: bool, keep: Path | None, device: str,
+    rounds: int, runs: int, layers: bool, memory: bool, keep: Path | None, device: str | None,
     max_ms: float | None, max_ratios: tuple[str, ...], profile: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure a program, interleaved with other runtimes on the same network, image and number of threads.
@@ -71,7 +71,8 @@ def command(
 
     peers = [name.strip() for name in against.split(",") if name.strip()]
     limits = [parse_ratio(text, peers) for text in max_ratios]
-    if device.strip() == "local":
+    where = device_for(program, device)
+    if where.strip() == "local":
         from aqd_deploy.bench.measure import bench
 
         document = bench(
@@ -81,12 +82,12 @@ def command(
     else:
         from aqd_deploy.bench.device import bench_on_device, check_only_latency
 
-        check_only_latency(device, {
+        check_only_latency(where, {
             "--against": peers, "--model": model, "--image": image, "--layers": layers, "--memory": memory,
             "--keep": keep,
         })  # fmt: skip
         document = bench_on_device(
-            program, device, threads=threads, rounds=rounds, runs=runs, progress=progress
+            program, where, threads=threads, rounds=rounds, runs=runs, progress=progress
         )
     if as_json:
         print_json(document)

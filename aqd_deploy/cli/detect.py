@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from aqd_deploy.cli.options import device_option, existing, json_option, threads_option
+from aqd_deploy.cli.options import device_for, device_option, existing, json_option, threads_option
 from aqd_deploy.cli.output import print_json, print_text, progress, verb
 
 
@@ -37,7 +37,7 @@ def command(
     output: Path,
     score_threshold: float | None,
     draw_above: float,
-    device: str,
+    device: str | None,
     threads: int | None,
     as_json: bool,
 ) -> None:
@@ -50,7 +50,7 @@ def command(
     from aqd_deploy.workflow.runners import open_runner
 
     files = image_files(images)
-    with open_runner(program, threads, device) as runner:
+    with open_runner(program, threads, device_for(program, device)) as runner:
         manifest = with_score_threshold(runner.manifest, score_threshold)
         found = detect_images(runner.run, manifest, files, output, draw_above=draw_above, progress=progress)
     boxes = sum(len(entry.detections) for entry in found)

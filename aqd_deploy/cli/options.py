@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from aqd_deploy.cli.output import progress
+
+if TYPE_CHECKING:
+    from aqd_deploy.targets import Target
 
 NUMERICS = ("exact", "paper", "power-of-two")
 
@@ -15,13 +20,33 @@ threads_option = click.option(
     "--threads", type=click.IntRange(1, 256), default=None, help="Threads to use. [default: every core]"
 )
 device_option = click.option(
-    "--device", default="local", show_default=True, metavar="DEVICE",
-    help="Where it runs: local, qemu[:CPU], ssh:USER@HOST[:PORT] or rpc:HOST:PORT/KEY.",
+    "--device", metavar="DEVICE",
+    help="Where it runs: local, qemu[:CPU], ssh:USER@HOST[:PORT] or rpc:HOST:PORT/KEY.  [default: the "
+    "device that the target's profile names, or local]",
 )  # fmt: skip
 numerics_option = click.option(
     "--numerics", type=click.Choice(NUMERICS), default="exact", show_default=True,
     help="How requantization constants are chosen.",
 )  # fmt: skip
+
+
+def device_of(target: Target | None, named: str | None) -> str:
+    """What --device says, else the device of the target's profile (told on stderr), else `local`."""
+    if named is not None:
+        return named
+    if target is None or not target.device:
+        return "local"
+    progress(f"on {target.device}, the device of the profile {target.name}; --device local for this machine")
+    return target.device
+
+
+def device_for(program: Path, named: str | None) -> str:
+    """`device_of` the target that the program (a file or a bundle) was compiled for."""
+    if named is not None or program.suffix == ".onnx":
+        return named or "local"
+    from aqd_deploy.runtime.devices.bundles import target_of
+
+    return device_of(target_of(program), named)
 
 
 def existing(name: str = "FILE") -> click.Path:

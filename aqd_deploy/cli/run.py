@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from aqd_deploy.cli.options import device_option, existing, json_option, threads_option
+from aqd_deploy.cli.options import device_for, device_option, existing, json_option, threads_option
 from aqd_deploy.cli.output import print_json, print_text, verb
 from aqd_deploy.reporting.files import check_output
 
@@ -22,8 +22,8 @@ from aqd_deploy.reporting.files import check_output
 @threads_option
 @json_option
 def command(
-    program: Path, source: Path, output: Path | None, check: Path | None, device: str, threads: int | None,
-    as_json: bool,
+    program: Path, source: Path, output: Path | None, check: Path | None, device: str | None,
+    threads: int | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Run a program (.so), a bundle (a folder), or an integer ONNX file by the reference, on the arrays of an
     .npz file.
@@ -36,7 +36,7 @@ def command(
     from aqd_deploy.workflow.runners import open_runner
 
     inputs = read_arrays(source)
-    with open_runner(program, threads, device) as runner:
+    with open_runner(program, threads, device_for(program, device)) as runner:
         outputs = runner.run(inputs)
     if output is not None:
         write_arrays(output, outputs)

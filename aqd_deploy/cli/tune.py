@@ -10,7 +10,14 @@ from typing import Any
 
 import click
 
-from aqd_deploy.cli.options import ShapeType, existing, json_option, numerics_option, threads_option
+from aqd_deploy.cli.options import (
+    ShapeType,
+    device_of,
+    existing,
+    json_option,
+    numerics_option,
+    threads_option,
+)
 from aqd_deploy.cli.output import print_json, print_text, progress, verb
 
 
@@ -37,8 +44,9 @@ class DurationType(click.ParamType):
               help="Time for everything, for example 90s, 10m or 1h30m.")  # fmt: skip
 @click.option("--records", type=click.Path(path_type=Path, file_okay=False), default=Path("tuning"),
               show_default=True, help="Folder of the records; a later run goes on with it.")  # fmt: skip
-@click.option("--device", default="local", show_default=True, metavar="DEVICE",
-              help="Where candidates run: local, or all boards with a key: rpc:HOST:PORT/KEY.")  # fmt: skip
+@click.option("--device", metavar="DEVICE",
+              help="Where candidates run: local, or all boards with a key: rpc:HOST:PORT/KEY.  [default: the "
+              "device that the target's profile names, or local]")  # fmt: skip
 @threads_option
 @numerics_option
 @click.option("--shape", type=ShapeType(), help="Static shape for a dynamic input, for example 1x3x320x320.")
@@ -48,7 +56,7 @@ class DurationType(click.ParamType):
 @click.option("--replay", "task", metavar="TASK", help="Build, check and time the best record of one task.")
 @json_option
 def command(
-    model: Path, target: str, budget: float, records: Path, device: str, threads: int | None,
+    model: Path, target: str, budget: float, records: Path, device: str | None, threads: int | None,
     numerics: str, shape: tuple[int, ...] | None, dry_run: bool, task: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure kernels for a QDQ or integer ONNX file and keep the fastest for `compile --tuned`."""
@@ -56,7 +64,9 @@ def command(
     from aqd_deploy import targets
 
     chosen = targets.get(target)
-    tracker = _tracker(device)
+    if dry_run and not chosen.device.startswith("rpc:"):
+        device = device or "local"
+    tracker = _tracker(device_of(chosen, device))
     if tracker is not None:
         threads = threads or chosen.cores
     from aqd_deploy.runtime import backend

@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from aqd_deploy.compiler.relax_module import BuiltModule
     from aqd_deploy.tuning.lookup import Tuned
 
-# The kernels are written as vectors and registers: level 3 takes half as long again for the same speed.
-_LLVM_LEVEL = 2
-
 
 @dataclass
 class CompileReport:
@@ -85,8 +82,6 @@ def compile_model(
     with stages.timed("plan"):
         plan = plan_model(int_model)
     with stages.timed("import_compiler"):
-        import tvm
-
         from aqd_deploy.compiler import lower, relax_module
         from aqd_deploy.kernels.isa import Isa
         from aqd_deploy.tuning.lookup import load_tuned
@@ -100,7 +95,7 @@ def compile_model(
     program["layers"] = [asdict(layer) for layer in built.layers]
     program["memory"] = memory_summary(built)
     program["tuning"] = tuning_summary(built, choices)
-    tvm_target = tvm.target.Target({**device.tvm(), "opt-level": _LLVM_LEVEL})
+    tvm_target = lower.codegen_target(device)
     with stages.timed("relax"):
         lowered = lower.lower_relax(built.module, tvm_target)
     with stages.timed("codegen"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,8 @@ from aqd_deploy.errors import TargetError
 from aqd_deploy.kernels.emit import PASS_CONFIG
 from aqd_deploy.targets.profile import LLVM_TO_CPUINFO, Target
 
+# The kernels are written as vectors and registers: level 3 takes half as long again for the same speed.
+_LLVM_LEVEL = 2
 # What a module with static shapes, whose `main` allocates for itself, needs of TVM's default build pipeline,
 # in its order.
 RELAX_PASSES = (
@@ -31,25 +34,40 @@ RELAX_PASSES = (
 
 
 def complete_target(device: Target) -> Target:
-    """`device` with the features that LLVM knows of its CPU, where it came from a TVM target string.
+    """`device`, checked and, where it came from a TVM target string, with the features that LLVM knows of its
+    CPU.
 
     Raises TargetError for a CPU that LLVM does not know.
     """
+    if not codegen.llvm_is_valid_cpu(device.cpu, device.triple):
+        generic = tvm.target.Target({"kind": "llvm", "mtriple": device.triple})
+        known = list(map(str, codegen.llvm_get_cpu_archlist(generic)))
+        nearest = difflib.get_close_matches(device.cpu, known)
+        raise TargetError(
+            f"LLVM does not know the CPU of {device.name}",
+            received=repr(device.cpu),
+            valid=f"nearest {', '.join(nearest)}" if nearest else f"a CPU of LLVM's for {device.triple}",
+        )
     if device.profile != "raw":
         return device
-    if not codegen.llvm_is_valid_cpu(device.cpu, device.triple):
-        known = difflib.get_close_matches(
-            device.cpu, codegen.llvm_get_cpu_archlist(tvm.target.Target(device.tvm()))
-        )
-        raise TargetError(
-            "LLVM does not know this CPU", received=device.cpu, valid=f"nearest {', '.join(known)}"
-        )
     names = codegen.llvm_get_cpu_features(tvm.target.Target(device.tvm()))
     features = {LLVM_TO_CPUINFO[name] for name in names if name in LLVM_TO_CPUINFO} | set(device.features)
     # LLVM calls the vector unit of both architectures NEON, Linux only that of the older one.
     if "neon" in features | set(names):
         features = features - {"neon"} | {"neon" if device.architecture == "armv7" else "asimd"}
     return replace(device, features=tuple(sorted(features)))
+
+
+def codegen_target(device: Target) -> Any:
+    """The TVM target that kernels for `device` are compiled with."""
+    return tvm.target.Target({**device.tvm(), "opt-level": _LLVM_LEVEL})
+
+
+def compile_kernels(functions: Mapping[str, Any], target: Any) -> Any:
+    """Machine code for PrimFuncs without global symbols, each under its name."""
+    named = {name: function.with_attr("global_symbol", name) for name, function in functions.items()}
+    with tvm.transform.PassContext(config=PASS_CONFIG):
+        return tvm.compile(tvm.IRModule(named), target=target)
 
 
 def lower_relax(module: Any, target: Any) -> Any:

@@ -27,6 +27,8 @@ instruction set is one more entry of `dots.DOTS`.
 multiply-shift is computed, `fixed_point` computes it. A max-pool in the epilogue makes a blocked convolution
 a `conv_pooled` one: the map under the pool stays in the cache.
 
+`inner_loop` reads from machine code where the products are; tests and estimates look at that loop.
+
 Every function takes contiguous buffers that begin at multiples of 64 bytes, as the TVM runtime allocates
 them; generated code relies on it. Outputs must not alias inputs: tiles overlap at the borders of a map, and
 what two tiles share is computed from the inputs twice.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import re
-import shutil
 from importlib import metadata
 from typing import Any
 
@@ -49,7 +48,8 @@ def installed_version(package: str) -> str | None:
 
 def diagnosis() -> dict[str, Any]:
     """What `doctor` prints: environment, every requirement with its state, CPU features, kernels, linker."""
-    from aqd_deploy.errors import TargetError
+    from aqd_deploy.compiler.toolchain import native_toolchain
+    from aqd_deploy.errors import MissingExtraError, TargetError
     from aqd_deploy.targets import get
 
     try:
@@ -57,7 +57,10 @@ def diagnosis() -> dict[str, Any]:
     except TargetError as error:
         kernels = f"none: {error.what}"
     cpu = read_cpu()
-    linker = next((path for name in ("c++", "g++", "clang++", "cc") if (path := shutil.which(name))), None)
+    try:
+        linker = native_toolchain().command[0]
+    except MissingExtraError:
+        linker = None
     requirements = [state for text in _requirements() if (state := _state(text)) is not None]
     return {
         "environment": environment(),

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from aqd_deploy.bundle.runtime_libraries import kept_folder
 from aqd_deploy.compiler.toolchain import Toolchain, find_toolchain, gnu_triple
 from aqd_deploy.errors import AqdError, TargetError
 from aqd_deploy.targets import Target, read_cpu
@@ -45,7 +46,7 @@ def _checks(target: Target) -> Iterable[dict[str, Any]]:
     yield compiler
     if compiler["state"] == "ok":
         yield {"what": "linking", "needed_for": "compile", **_linking(find_toolchain(target))}
-    yield {"what": "TVM's runtime", "needed_for": "package", **_runtime(target.architecture)}
+    yield {"what": "TVM's runtime", "needed_for": "package", **_runtime(target)}
     lacking = target.missing_on(read_cpu())
     if not lacking:
         yield {"what": "this machine", "needed_for": "run", "state": "ok", "detail": "runs its programs"}
@@ -80,17 +81,35 @@ def _linking(toolchain: Toolchain) -> dict[str, Any]:
     return {"state": "ok", "detail": f"makes shared libraries for {toolchain.architecture}"}
 
 
-def _runtime(architecture: str) -> dict[str, Any]:
-    """Where the libraries come from that a program needs on the device."""
-    if architecture == read_cpu().architecture:
+def _runtime(target: Target) -> dict[str, Any]:
+    """Whether the libraries are here that a program needs on the device; "later" where the first bundle
+    fetches or makes them.
+    """
+    if target.architecture == read_cpu().architecture:
         missing = [name for name in ("tvm", "tvm_ffi") if importlib.util.find_spec(name) is None]
         if missing:
             told = f"not installed: {', '.join(missing)}"
             return {"state": "missing", "detail": told, "next_command": "pip install aqd-deploy"}
         return {"state": "ok", "detail": "that of the installed packages"}
-    if architecture == "aarch64":
-        return {"state": "later", "detail": "pip downloads its wheels (100 MB) when a program is packaged"}
-    return {"state": "later", "detail": "no wheel is published: it is made, or named, when packaging"}
+    try:
+        folder = kept_folder(target)
+    except AqdError as error:
+        told = f"it has to be compiled: {_told(error)}"
+        return {"state": "missing", "detail": told, "next_command": error.next_command}
+    if folder is None:
+        return {
+            "state": "missing",
+            "detail": f"none is published for {target.architecture}",
+            "next_command": "aqd-deploy package PROGRAM.so -o BUNDLE --runtime DIR, with your own in DIR",
+        }
+    if folder.is_dir():
+        return {"state": "ok", "detail": str(folder)}
+    if target.architecture != "aarch64":
+        return {"state": "later", "detail": "the first bundle compiles it (minutes, once)"}
+    if importlib.util.find_spec("pip") is None:
+        told = "the first bundle downloads it, by pip, which is not installed"
+        return {"state": "missing", "detail": told, "next_command": "python -m ensurepip"}
+    return {"state": "later", "detail": "the first bundle downloads it (100 MB, once)"}
 
 
 def _emulator(architecture: str) -> dict[str, Any]:

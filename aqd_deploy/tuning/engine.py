@@ -25,12 +25,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import tvm
 from tvm.ir.utils import derived_object
 from tvm.s_tir.meta_schedule.builder import BuilderInput, BuilderResult, PyBuilder
 from tvm.s_tir.meta_schedule.runner import EvaluatorConfig, LocalRunner, RunnerInput
 from tvm.support.popen_pool import PopenWorker
 
+from aqd_deploy.compiler.lower import codegen_target
 from aqd_deploy.compiler.toolchain import find_toolchain
 from aqd_deploy.kernels.choice import Choice
 from aqd_deploy.runtime.devices.rpc_tracker import Tracker
@@ -158,7 +158,7 @@ class Engine:
         # Workers inherit these; without them TVM counts half the threads and pins its callers.
         os.environ.setdefault("TVM_NUM_THREADS", str(available_threads()))
         os.environ.setdefault("TVM_BIND_THREADS", "0")
-        self.target = tvm.target.Target({**device.tvm(), "opt-level": 2})
+        self.target = codegen_target(device)
         self.workers = min(available_threads(), _MOST_WORKERS)
         self.builder = PoolBuilder(self.workers)
         with ThreadPoolExecutor(2) as together:

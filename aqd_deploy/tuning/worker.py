@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 import tvm
 
+from aqd_deploy.compiler.lower import compile_kernels
 from aqd_deploy.compiler.toolchain import Toolchain, native_toolchain
 from aqd_deploy.kernels.choice import Choice
 from aqd_deploy.kernels.conv import conv2d
 from aqd_deploy.kernels.dots import WIDE
-from aqd_deploy.kernels.emit import PASS_CONFIG
 from aqd_deploy.kernels.isa import Isa
 from aqd_deploy.kernels.winograd_forms import FORMS
 from aqd_deploy.kernels.winograd_plan import WinogradPlan
@@ -79,9 +79,7 @@ def build_candidate(module: Any, target: Any) -> str:
     operands = Path(str(module.attrs[OPERANDS]))
     toolchain = Toolchain(**json.loads(str(module.attrs[LINKER])))
     kernel = conv2d(task.spec, task.epilogue, task.isa, task.threads, choice)
-    function = kernel.prim_func.with_attr("global_symbol", SYMBOL)
-    with tvm.transform.PassContext(config=PASS_CONFIG):
-        compiled = tvm.compile(tvm.IRModule({SYMBOL: function}), target=target)
+    compiled = compile_kernels({SYMBOL: kernel.prim_func}, target)
     check_instructions(task.isa, choice, compiled.mod.inspect_source("s"))
     folder = Path(tempfile.mkdtemp(prefix="candidate-", dir=operands))
     np.save(folder / "packed.npy", kernel.layout.pack(np.load(operands / "weights.npy")))

@@ -23,15 +23,17 @@ SIZE = 64
 QUICK = {("fcos_r18", 2), ("retinanet_r18", 4), ("fcos_r50", 3), ("retinanet_r34", 8)}
 
 
-def cases():
-    for detector, depth, bits in itertools.product(("fcos", "retinanet"), (18, 34, 50), (2, 3, 4, 8)):
-        name = f"{detector}_r{depth}"
-        marks = () if (name, bits) in QUICK else (pytest.mark.matrix,)
-        yield pytest.param(name, bits, id=f"{name}-{bits}bit", marks=marks)
+def case(detector: str, depth: int, bits: int):
+    name = f"{detector}_r{depth}"
+    marks = () if (name, bits) in QUICK else (pytest.mark.matrix,)
+    return pytest.param(name, bits, id=f"{name}-{bits}bit", marks=marks)
+
+
+CASES = [case(*each) for each in itertools.product(("fcos", "retinanet"), (18, 34, 50), (2, 3, 4, 8))]
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize(("name", "bits"), cases())
+@pytest.mark.parametrize(("name", "bits"), CASES)
 def test_program_equals_reference(name, bits, tmp_path):
     width = float(os.environ.get("AQD_MATRIX_WIDTH", "0.25"))
     config = parse_architecture(

@@ -22,7 +22,7 @@ from aqd_deploy.runtime import Program
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "digits"
 QUANTIZED = ("fcos_r18_digits_4bit", "fcos_r18_digits_2bit", "retinanet_r18_digits_4bit")
-EXACT_IMAGES, ACCURACY_IMAGES = 50, 300
+EXACT_IMAGES, ACCURACY_IMAGES = 16, 300
 
 sys.path.insert(0, str(EXAMPLE))
 from compose import Composer  # noqa: E402

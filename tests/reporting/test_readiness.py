@@ -6,6 +6,7 @@ import pytest
 from needs import need
 
 from aqd_deploy import targets
+from aqd_deploy.bundle.runtime_libraries import kept_folder
 from aqd_deploy.cli.main import invoke
 from aqd_deploy.reporting.readiness import readiness
 
@@ -49,6 +50,23 @@ def test_a_foreign_device_without_anything(bare, capsys):
     assert "apt-get install qemu-user-static" in captured.out
     assert "error: not ready to compile for raspberrypi-4: no C++ compiler for aarch64" in captured.err
     assert max(map(len, captured.out.split("\n\n")[1].splitlines())) <= 80
+
+
+@pytest.mark.needs_cross
+@pytest.mark.parametrize("name", ["raspberrypi-4", "armv7-neon"])
+def test_where_the_runtime_of_a_board_comes_from(name, tmp_path, monkeypatch):
+    need("aarch64-linux-gnu-g++", "arm-linux-gnueabihf-g++")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    target = targets.get(name)
+    assert states(readiness(target))["TVM's runtime"] == "later"
+    kept_folder(target).mkdir(parents=True)
+    assert states(readiness(target))["TVM's runtime"] == "ok"
+
+
+def test_a_runtime_that_cannot_be_made(bare):
+    document = readiness(targets.get("armv7-neon"))
+    runtime = next(check for check in document["checks"] if check["what"] == "TVM's runtime")
+    assert runtime["state"] == "missing" and "g++-arm-linux-gnueabihf" in runtime["next_command"]
 
 
 def test_a_broken_compiler_is_found_out(tmp_path, monkeypatch):

@@ -179,7 +179,49 @@ def test_emulated_times_are_refused(emulated, capsys, monkeypatch):
     assert invoke(["bench", str(program), "--device", "qemu"]) == 1
     told = capsys.readouterr()
     assert told.out == ""
-    assert "say nothing about the chip" in told.err
+    assert told.err.startswith("error: times under emulation say nothing about the chip")
+
+
+@pytest.fixture
+def profile(tmp_path, monkeypatch):
+    """Write the profile `door`, whose device is the argument."""
+    monkeypatch.setenv("AQD_DEPLOY_TARGETS", str(tmp_path / "profiles"))
+    (tmp_path / "profiles").mkdir()
+
+    def write(device):
+        text = f'description = "a camera"\nextends = "raspberrypi-4"\ndevice = "{device}"\n'
+        (tmp_path / "profiles" / "door.toml").write_text(text)
+
+    return write
+
+
+def test_the_device_of_the_profile(profile, tmp_path, arrays, capsys):
+    from aqd_deploy.cli.options import device_for
+
+    profile("qemu:cortex-a72")
+    program = write_program(tmp_path / "m.so", architecture="aarch64", name="door")
+    assert device_for(program, None) == "qemu:cortex-a72"
+    assert capsys.readouterr().err == (
+        "on qemu:cortex-a72, the device of the profile door; --device local for this machine\n"
+    )
+    assert device_for(program, "local") == "local"
+    assert device_for(tmp_path / "m.onnx", None) == "local"
+    assert device_for(write_program(tmp_path / "n.so", name="raspberrypi-4"), None) == "local"
+    assert device_for(write_program(tmp_path / "o.so", name="of another machine"), None) == "local"
+    assert capsys.readouterr().err == ""
+    assert invoke(["bench", str(program)]) == 1
+    told = capsys.readouterr().err.splitlines()
+    assert told[0].startswith("on qemu:cortex-a72,") and "say nothing about the chip" in told[1]
+
+
+def test_tuning_on_the_device_of_the_profile(profile, tmp_path, capsys):
+    profile("ssh:pi@door")
+    model = tmp_path / "m.onnx"
+    model.write_bytes(b"never read")
+    assert invoke(["tune", str(model), "--target", "door"]) == 1
+    told = capsys.readouterr().err
+    assert "on ssh:pi@door, the device of the profile door" in told
+    assert "got 'ssh:pi@door'; valid: local, rpc:HOST:PORT/KEY" in told
 
 
 def test_what_only_this_machine_measures_is_refused(tmp_path, capsys):

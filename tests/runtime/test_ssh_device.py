@@ -132,6 +132,22 @@ def test_verbs_take_the_device(server, tmp_path, monkeypatch, capsys):
     assert f"fake on {server.device}" in " ".join(capsys.readouterr().out.split())
 
 
+def test_a_profile_names_the_device(server, tmp_path, monkeypatch, capsys):
+    (tmp_path / "door.toml").write_text(
+        f'description = "the camera"\nextends = "x86-64-v2"\ndevice = "{server.device}"\n'
+    )
+    monkeypatch.setenv("AQD_DEPLOY_TARGETS", str(tmp_path))
+    monkeypatch.setattr(bundles, "make_bundle", bundler())
+    program, arrays = write_program(tmp_path / "m.so", name="door"), tmp_path / "x.npz"
+    np.savez(arrays, **INPUTS)
+    assert invoke(["run", str(program), "--input", str(arrays), "-o", str(tmp_path / "y.npz")]) == 0
+    assert f"on {server.device}, the device of the profile door; --device local" in capsys.readouterr().err
+    with np.load(tmp_path / "y.npz") as found:
+        np.testing.assert_array_equal(found["scores"], OUTPUTS["scores"])
+    assert invoke(["bench", str(program), "--rounds", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["device"] == server.device
+
+
 def test_a_connection_cut_while_it_runs(server, open_ssh, tmp_path):
     program = write_program(tmp_path / "m.so")
     flag = tmp_path / "started"
@@ -193,8 +209,8 @@ def test_a_board_of_another_architecture(server, open_ssh, tmp_path):
 @pytest.mark.parametrize(
     "key, hosts, sentence",
     [
-        ("other_key", "known_hosts", "does not accept this key.*ssh-copy-id"),
-        ("missing_key", "known_hosts", "does not accept this key.*ssh-copy-id"),
+        ("other_key", "known_hosts", "does not accept this key.*ssh-copy-id -p"),
+        ("missing_key", "known_hosts", "does not accept this key.*ssh-copy-id -p"),
         ("user_key", "no_hosts", "host key is not the known one, or not known yet"),
         ("user_key", "wrong_hosts", "host key is not the known one.*ssh-keygen -R"),
     ],

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aqd_deploy.errors import ProgramError
+from aqd_deploy.errors import ProgramError, TargetError
 from aqd_deploy.runtime.container import read_manifest
 from aqd_deploy.runtime.tensors import TensorInfo
+from aqd_deploy.targets import Target, get
 
 RUNNER, PROGRAM = "aqd-run", "program.so"
 
@@ -61,6 +62,16 @@ def program_file(path: Path) -> Path:
             next_command="aqd-deploy package PROGRAM.so -o BUNDLE",
         )
     return path / PROGRAM
+
+
+def target_of(path: Path) -> Target | None:
+    """The profile that the program (or bundle) `path` was compiled for; None where it is not known here, or
+    the program cannot be read: whoever runs it tells why.
+    """
+    try:
+        return get(read_manifest(program_file(path))["program"]["target"]["name"])
+    except (TargetError, ProgramError):
+        return None
 
 
 def make_bundle(program: Path, folder: Path) -> None:

@@ -50,10 +50,11 @@ class Device(Protocol):
         ...
 
 
-def open_device(text: str) -> Device:
+def open_device(text: str, *, timing: bool = False) -> Device:
     """The device that `text` names: `local`, `qemu[:CPU]`, `ssh:USER@HOST[:PORT]` or `rpc:HOST:PORT/KEY`.
 
-    Nothing is connected yet. Raises DeviceError where the text names no device.
+    Nothing is connected yet. Raises DeviceError where the text names no device and, for `timing`, where its
+    times would mean nothing.
     """
     kind, colon, rest = text.strip().partition(":")
     if kind == "local" and not colon:
@@ -63,7 +64,10 @@ def open_device(text: str) -> Device:
     if kind == "qemu" and (not colon or _CPU.fullmatch(rest)):
         from aqd_deploy.runtime.devices.qemu import QemuDevice
 
-        return QemuDevice(rest or None)
+        emulated = QemuDevice(rest or None)
+        if timing:
+            emulated.check_times()
+        return emulated
     if kind == "ssh" and (match := _SSH.fullmatch(rest)) and _is_port(match["port"] or "22"):
         from aqd_deploy.runtime.devices.ssh import SshDevice
 

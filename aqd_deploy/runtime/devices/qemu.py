@@ -86,6 +86,10 @@ class QemuDevice:
 
     def time(self, program: Path, repeats: int = 10, warmup: int = 2, threads: int | None = None) -> NoReturn:
         """Raises DeviceError: emulated times mean nothing."""
+        self.check_times()
+
+    def check_times(self) -> NoReturn:
+        """Raises DeviceError: emulated times mean nothing."""
         raise DeviceError(
             "times under emulation say nothing about the chip, so they are not measured",
             received=self.text,

@@ -34,17 +34,18 @@ _CLIENT_FAILED = 255
 # What comes before it on stdout is the login shell's.
 MARK = b"AQD-DEPLOY\n"
 
-# Text of the client, what it means, and what to do; the first that is found counts. {0} is `user@host`.
+# Text of the client, what it means, and what to do; the first that is found counts. {0} is `user@host`, {1}
+# its port as an option.
 _FAILURES = (
     (
         r"REMOTE HOST IDENTIFICATION HAS CHANGED|Host key verification failed|host key is known",
         "the board's host key is not the known one, or not known yet",
-        "ssh {0}, and compare the fingerprint; ssh-keygen -R HOST forgets an old key",
+        "ssh {1}{0}, and compare the fingerprint; ssh-keygen -R HOST forgets an old key",
     ),
     (
         r"Permission denied|Too many authentication failures|Load key|No such identity",
         "the board does not accept this key",
-        "ssh-copy-id {0}, or name the key in " + OPTIONS_VARIABLE + "='-i FILE'",
+        "ssh-copy-id {1}{0}, or name the key in " + OPTIONS_VARIABLE + "='-i FILE'",
     ),
     (
         r"Could not resolve hostname",
@@ -138,10 +139,11 @@ class SshClient:
         what, advice = next(
             ((what, advice) for pattern, what, advice in _FAILURES if re.search(pattern, stderr)), _LOST
         )
+        port = "" if self.port is None else f":{self.port}"
         return DeviceError(
-            f"ssh:{self.destination}: {what}",
+            f"ssh:{self.destination}{port}: {what}",
             received=lines[-1] if lines else "no message",
-            next_command=advice.format(self.destination),
+            next_command=advice.format(self.destination, f"-p {self.port} " if self.port else ""),
         )
 
 
