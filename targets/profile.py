@@ -82,6 +82,7 @@ _KERNELS = (
     ("avxvnni", {"avx_vnni", "avx2"}),
     ("avx512", {"avx512f", "avx512bw", "avx512vl"}),
     ("avx2", {"avx2"}),
+    ("i8mm", {"asimd", "asimddp", "i8mm"}),
     ("dotprod", {"asimd", "asimddp"}),
     ("neon", {"asimd"}),
     ("neon32", {"neon"}),

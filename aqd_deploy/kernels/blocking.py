@@ -128,7 +128,7 @@ def register_tiles(
         for high in range(1, min(spec.out_height, pixel_limit) + 1):
             for wide in range(1, min(spec.out_width, pixel_limit // high) + 1):
                 pixels = high * wide
-                products = pixels * blocks
+                products = -(-pixels // dots.pixels) * dots.pixels * blocks
                 uops = (
                     products * dots.product_uops
                     + pixels * dots.sample_uops / dots.sample_steps
@@ -136,7 +136,7 @@ def register_tiles(
                     + LOOP_UOPS
                 )
                 step = STEP_CYCLES + max(
-                    products * dots.product_cycles,
+                    products * dots.product_cycles + pixels * dots.sample_cycles,
                     uops / ISSUE_WIDTH,
                     (pixels / dots.sample_steps + blocks) / LOADS_PER_CYCLE,
                     blocks * dots.lanes * dots.dot / L2_BYTES_PER_CYCLE,

@@ -23,7 +23,7 @@ from aqd_deploy.kernels.conv_winograd import (
     winograd_forms,
     winograd_layout,
 )
-from aqd_deploy.kernels.dots import DOTS, Dots, dots_for
+from aqd_deploy.kernels.dots import DOTS, Dots, Product, dots_for, tile_dots
 from aqd_deploy.kernels.isa import Isa
 from aqd_deploy.kernels.layout import WeightLayout
 from aqd_deploy.kernels.level_blocking import largest
@@ -132,6 +132,22 @@ def conv2d(
     )
 
 
+def product_of(spec: ConvSpec, isa: Isa, choice: Choice) -> Product | None:
+    """The product of the kernel that `choice` makes, None where it multiplies value by value."""
+    match choice.family:
+        case "blocked":
+            return tile_dots(spec, isa).product
+        case "winograd":
+            form = WinogradPlan.from_parameters(dict(choice.parameters)).form
+            return winograd_forms(spec, isa)[form].product
+        case "few":
+            return _few_dots(spec, isa).product
+        case "grouped":
+            return dots_for(spec, isa).product
+        case _:
+            return None
+
+
 def writes_once(spec: ConvSpec, isa: Isa, choice: Choice) -> bool:
     """As `Kernel.writes_once` of the kernel that `choice` makes."""
     return _family(choice).writes_once(spec, isa, choice)
@@ -180,7 +196,7 @@ def _depthwise_applies(spec: ConvSpec, isa: Isa) -> str:
 
 
 def _blocked_applies(spec: ConvSpec, isa: Isa) -> str:
-    dots = dots_for(spec, isa)
+    dots = tile_dots(spec, isa)
     if not can_block(spec, dots):
         return ""
     size = spec.out_channels // spec.group
@@ -188,7 +204,7 @@ def _blocked_applies(spec: ConvSpec, isa: Isa) -> str:
 
 
 def _blocked_choices(spec: ConvSpec, isa: Isa, threads: int) -> list[tuple[float, Choice]]:
-    dots = dots_for(spec, isa)
+    dots = tile_dots(spec, isa)
     layout = blocked_layout(spec, dots)
     main = spec.alone(spec.maps[largest(spec)])
     pixels = main.out_height * main.out_width
@@ -202,14 +218,14 @@ def _blocked_choices(spec: ConvSpec, isa: Isa, threads: int) -> list[tuple[float
 def _build_blocked(
     spec: ConvSpec, epilogue: Epilogue, isa: Isa, threads: int, choice: Choice
 ) -> tuple[Any, Layout]:
-    dots = dots_for(spec, isa)
+    dots = tile_dots(spec, isa)
     plan = Blocking.from_parameters(dict(choice.parameters))
     write = conv_blocked if epilogue.pool is None else conv_pooled
     return write(spec, epilogue, dots, threads, plan), blocked_layout(spec, dots)
 
 
 def _blocked_writes_once(spec: ConvSpec, isa: Isa, choice: Choice) -> bool:
-    blocks = blocked_layout(spec, dots_for(spec, isa)).blocks // spec.group
+    blocks = blocked_layout(spec, tile_dots(spec, isa)).blocks // spec.group
     plan = Blocking.from_parameters(dict(choice.parameters))
     return not spec.levels and plan.writes_once(spec, blocks)
 

@@ -253,18 +253,20 @@ class MapConv:
         if dots.partial_steps:
             self._reduce_partially(strip, y, x, block, start, values)
             return
-        accs = self._accumulators("int32", lanes)
+        accs = self._accumulators("int32", dots.sums)
         for row in accs:
             for b, acc in enumerate(row):
-                em.store(acc, 0, self._first(start, b), lanes)
+                em.store(acc, 0, dots.start(self._first(start, b)), dots.sums)
         with em.loop("ky", layout.kernel[0]) as ky, em.loop("segment", layout.segments) as segment:
             bases = self._bases(strip, y, x, block, ky, segment)
             for acc, sample, weight in self._steps(strip, bases, 0, layout.steps, accs):
-                em.store(acc, 0, dots.accumulate(load(acc, const(0), lanes), sample, weight), lanes)
-        for p, row in enumerate(accs):
-            for b, acc in enumerate(row):
+                so_far = load(acc, const(0), dots.sums)
+                em.store(acc, 0, dots.accumulate(so_far, sample, weight), dots.sums)
+        for p in range(plan.pixels):
+            for b, acc in enumerate(accs[p // dots.pixels]):
                 at = (p * plan.blocks + b) * lanes
-                em.store(values, const(at), load(acc, const(0), lanes), lanes)
+                so_far = load(acc, const(0), dots.sums)
+                em.store(values, const(at), dots.of_pixel(so_far, p % dots.pixels), lanes)
 
     def _reduce_partially(
         self, strip: Strip, y: Expr, x: Expr, block: Expr, start: Buffer | None, values: Buffer
@@ -295,10 +297,10 @@ class MapConv:
                 em.store(values, at, dots.widen(so_far, load(accs[p][b], const(0), wide)), lanes)
 
     def _accumulators(self, dtype: str, lanes: int) -> list[list[Buffer]]:
-        """One buffer an accumulator, [pixel][block]: each becomes a register."""
+        """One buffer an accumulator, [pixel or pixels of a product][block]: registers."""
         return [
             [self.em.alloc("acc", dtype, lanes, "local") for _ in range(self.plan.blocks)]
-            for _ in range(self.plan.pixels)
+            for _ in range(-(-self.plan.pixels // self.dots.pixels))
         ]
 
     def _first(self, start: Buffer | None, b: int) -> Expr:
@@ -354,7 +356,9 @@ class MapConv:
             py, px = divmod(p, plan.tile[1])
             offset = py * spec.strides[0] * strip.row_stride + px * spec.strides[1] * spec.in_channels
             places.append(sample_base + offset + k * dots.dot)
-        words = [em.bind("s", dots.sample_words(strip.samples, at)) for at in places] if steps > 1 else []
+        words = []
+        if steps > 1 or dots.pixels > 1:
+            words = [em.bind("s", dots.sample_words(strip.samples, at, steps)) for at in places]
         for step in range(steps):
             weights = [
                 em.bind(
@@ -366,8 +370,10 @@ class MapConv:
                 for b in range(plan.blocks)
             ]
             for p, row in enumerate(accs):
-                if steps > 1:
-                    sample = dots.sample_of(words[p], step)
+                if words:
+                    # What is missing of the last pixels is the last one again.
+                    members = [min(p * dots.pixels + i, plan.pixels - 1) for i in range(dots.pixels)]
+                    sample = dots.samples_of([words[member] for member in members], step)
                 else:
                     sample = em.bind("s", dots.sample(strip.samples, places[p]))
                 for acc, weight in zip(row, weights, strict=True):

@@ -8,12 +8,14 @@ accumulated in 16 bits before they are widened to 32 as long as this interval li
 int8 samples are made unsigned by subtracting the least value they can have, so their range does not grow.
 
 ARM multiplies s8 by s8 (`dots_arm`): samples up to 127 are int8 as they are, others take 128 off. `sdot` adds
-four products in 32 bits. `smlal` adds one product to each 16-bit sum, exact for n steps where n times each
-end of the products' interval lies in [−2¹⁵, 2¹⁵ − 1] (`exact_sums`): 145 steps at 4 bits.
+four products in 32 bits. `smmla` multiplies two pixels by two channels, eight products each; `usmmla` takes
+unsigned samples as they are. `smlal` adds one product to each 16-bit sum, exact for n steps where n times
+each end of the products' interval lies in [−2¹⁵, 2¹⁵ − 1] (`exact_sums`): 145 steps at 4 bits.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -32,9 +34,10 @@ PARTIAL_STEPS = 8
 
 class Product(Enum):
     """VPDPBUSD: four u8·s8 into 32 bits. PMADDUBSW: two u8·s8 into 16 bits, then `vpmaddwd` by ones.
-    PMADDWD: two 16-bit products into 32 bits, VPDPWSSD adds them too. SDOT: four s8·s8 into 32 bits. SMLAL:
-    one s8·s8 into 16 bits, pairs of which are added into 32. SMLAL16: one s16·s16 into 32 bits. PLAIN:
-    multiplication and addition.
+    PMADDWD: two 16-bit products into 32 bits, VPDPWSSD adds them too. SDOT: four s8·s8 into 32 bits. SMMLA:
+    eight of them for each of two pixels and two channels, USMMLA the same of u8·s8. SMLAL: one s8·s8 into 16
+    bits, pairs of which are added into 32. SMLAL16: one s16·s16 into 32 bits. PLAIN: multiplication and
+    addition.
     """
 
     VPDPBUSD = "vpdpbusd"
@@ -42,6 +45,8 @@ class Product(Enum):
     PMADDWD = "vpmaddwd"
     VPDPWSSD = "vpdpwssd"
     SDOT = "sdot"
+    SMMLA = "smmla"
+    USMMLA = "usmmla"
     SMLAL = "smlal"
     # `smlal` and, on Armv7, `vmlal`: a value is found in the assembly.
     SMLAL16 = "mlal"
@@ -54,12 +59,14 @@ class Dots:
 
     `sample_dtype` is the type activations have in memory when they are multiplied ("" keeps the type of the
     input), `offset` what may have to be added to activations on the way there (`offset_of`), `registers` how
-    many vector registers accumulators, weights and one activation may fill; an accumulator or a weight vector
-    takes `width` of them. `partial_steps`: steps that may be accumulated in 16 bits (0: accumulate in 32 bits
-    at once); `weight_bytes`: the size of a weight in memory; `sample_steps`: neighbouring steps whose samples
-    are loaded as one register, from which each product takes its own. The costs choose blocks:
-    `product_cycles` of the vector ports for one dot product, and the micro-operations issued for one product,
-    one weight vector and one load of samples.
+    many vector registers accumulators, weights and one activation may fill; the sums of a pixel take `width`
+    of them, a weight vector `width`·`pixels`. `pixels` share a product: their sums are one accumulator,
+    int32 [`sums`] (`start`, `of_pixel`). `partial_steps`: steps that may be accumulated in 16 bits (0:
+    accumulate in 32 bits at once); `weight_bytes`: the size of a weight in memory; `sample_steps`:
+    neighbouring steps whose samples are loaded as one register, from which each product takes its own. The
+    costs choose blocks: `product_cycles` of the vector ports for one dot product, `sample_cycles` for making
+    one pixel's part of an operand, and the micro-operations issued for one product, one weight vector and one
+    load of samples.
     """
 
     isa: Isa
@@ -67,17 +74,19 @@ class Dots:
     lanes: int
     dot: int
     sample_dtype: str
-    offset: int
-    registers: int
-    spare_registers: int
-    width: int
     product_cycles: float
-    product_uops: int
-    weight_uops: int
-    sample_uops: int
+    offset: int = 0
+    registers: int = 32
+    spare_registers: int = 1
+    width: int = 1
+    pixels: int = 1
+    product_uops: int = 1
+    weight_uops: int = 1
+    sample_uops: int = 1
     partial_steps: int = 0
     weight_bytes: int = 1
     sample_steps: int = 1
+    sample_cycles: float = 0.0
 
     @property
     def reason(self) -> str:
@@ -113,6 +122,19 @@ class Dots:
         return f"int{8 * self.sample_bytes * self.dot}"
 
     @property
+    def sums(self) -> int:
+        """Values of an accumulator."""
+        return self.lanes * self.pixels
+
+    def start(self, values: Expr) -> Expr:
+        """An accumulator whose pixels all have the sums `values`, int32 [lanes]."""
+        return values if self.pixels == 1 else dots_arm.both_pixels(values)
+
+    def of_pixel(self, acc: Expr, pixel: int) -> Expr:
+        """The sums of one pixel of an accumulator, int32 [lanes]."""
+        return acc if self.pixels == 1 else dots_arm.of_pixel(acc, pixel)
+
+    @property
     def partial_lanes(self) -> int:
         """16-bit sums of one dot product."""
         return 2 * self.lanes
@@ -121,7 +143,7 @@ class Dots:
         """Pixels of a register tile with `blocks` vectors of weights. One sample is held at a time; of
         `sample_steps` steps those of all pixels.
         """
-        free = (self.registers - self.spare_registers) // self.width - blocks
+        free = (self.registers - self.spare_registers) // self.width - blocks * self.pixels
         return free // (blocks + 1 if self.sample_steps > 1 else blocks)
 
     def offset_of(self, spec: ConvSpec) -> int:
@@ -141,14 +163,18 @@ class Dots:
         word = tirx.reinterpret(self.word, load(samples, index, self.dot))
         return self.from_words(broadcast(word, self.lanes))
 
-    def sample_words(self, samples: Buffer, index: Expr) -> Expr:
-        """The words of `sample_steps` steps."""
-        words = vector(self.word, self.sample_steps)
-        return tirx.reinterpret(words, load(samples, index, self.sample_steps * self.dot))
+    def sample_words(self, samples: Buffer, index: Expr, steps: int = 0) -> Expr:
+        """The words of `steps` steps, by default of `sample_steps`."""
+        steps = steps or self.sample_steps
+        return tirx.reinterpret(vector(self.word, steps), load(samples, index, steps * self.dot))
 
     def sample_of(self, words: Expr, step: int) -> Expr:
         """As `sample`: the word of one of the steps of `sample_words`."""
         return self.from_words(tirx.Shuffle([words], [const(step)] * self.lanes))
+
+    def samples_of(self, words: Sequence[Expr], step: int) -> Expr:
+        """As `sample_of`, for the words of `pixels` pixels."""
+        return self.sample_of(words[0], step) if self.pixels == 1 else dots_arm.pair(words, step)
 
     def from_words(self, words: Expr) -> Expr:
         """`word` [lanes] that hold `dot` samples each, as the operand of `accumulate` and `partial`."""
@@ -186,6 +212,8 @@ class Dots:
                 return (Wrapping(acc, self.lanes) + Wrapping(product, self.lanes)).value
             case Product.SDOT:
                 return dots_arm.sdot(acc, sample, weight)
+            case Product.SMMLA | Product.USMMLA:
+                return dots_arm.matrix(self.product.value, acc, sample, weight)
             case Product.SMLAL:
                 return self.widen(acc, dots_arm.products(sample, weight))
             case Product.SMLAL16:
@@ -261,6 +289,17 @@ def dots_for(spec: ConvSpec, isa: Isa) -> Dots:
     return DOTS[isa]
 
 
+def tile_dots(spec: ConvSpec, isa: Isa) -> Dots:
+    """As `dots_for`, for register tiles, whose products may take several pixels."""
+    matrix = MATRIX.get(isa)
+    if matrix is None:
+        return dots_for(spec, isa)
+    # Signed samples fit as they are, and so do unsigned ones: nothing is ever shifted.
+    if sample_range(spec)[1] > SIGNED_HIGH:
+        return replace(matrix, product=Product.USMMLA, sample_dtype="uint8")
+    return matrix
+
+
 def _signed_dots(spec: ConvSpec, dots: Dots) -> Dots:
     """`dots` with what its samples must be shifted by, and the steps that are exact in 16 bits."""
     lo, hi = sample_range(spec)
@@ -279,19 +318,7 @@ def _signed_dots(spec: ConvSpec, dots: Dots) -> Dots:
 
 
 _VNNI = Dots(
-    Isa.VNNI,
-    Product.VPDPBUSD,
-    lanes=16,
-    dot=4,
-    sample_dtype="uint8",
-    offset=128,
-    registers=32,
-    spare_registers=1,
-    width=1,
-    product_cycles=0.5,
-    product_uops=1,
-    weight_uops=1,
-    sample_uops=1,
+    Isa.VNNI, Product.VPDPBUSD, lanes=16, dot=4, sample_dtype="uint8", product_cycles=0.5, offset=128
 )
 _AVX2 = Dots(
     Isa.AVX2,
@@ -299,30 +326,14 @@ _AVX2 = Dots(
     lanes=8,
     dot=2,
     sample_dtype="int16",
-    offset=0,
+    product_cycles=0.67,
     registers=16,
     spare_registers=2,
-    width=1,
-    product_cycles=0.67,
     product_uops=2,
     weight_uops=2,
-    sample_uops=1,
 )
 _SDOT = Dots(
-    Isa.DOTPROD,
-    Product.SDOT,
-    lanes=4,
-    dot=4,
-    sample_dtype="int8",
-    offset=0,
-    registers=32,
-    spare_registers=1,
-    width=1,
-    product_cycles=0.5,
-    product_uops=1,
-    weight_uops=1,
-    sample_uops=1,
-    sample_steps=4,
+    Isa.DOTPROD, Product.SDOT, lanes=4, dot=4, sample_dtype="int8", product_cycles=0.5, sample_steps=4
 )
 # In-order and narrow cores: a product and its widening are two cycles of the one multiplier.
 _SMLAL = replace(
@@ -343,6 +354,7 @@ DOTS = {
     Isa.AVX512: replace(_AVX2, isa=Isa.AVX512, lanes=16, registers=32, product_cycles=1.0),
     Isa.AVXVNNI: replace(_VNNI, isa=Isa.AVXVNNI, lanes=8, registers=16),
     Isa.AVX2: _AVX2,
+    Isa.I8MM: replace(_SDOT, isa=Isa.I8MM),
     Isa.DOTPROD: _SDOT,
     Isa.NEON: _SMLAL,
     Isa.NEON32: replace(_SMLAL, isa=Isa.NEON32, registers=16),
@@ -353,15 +365,29 @@ DOTS = {
         lanes=8,
         dot=1,
         sample_dtype="",
-        offset=0,
+        product_cycles=2.0,
         registers=16,
         spare_registers=2,
         width=2,
-        product_cycles=2.0,
         product_uops=6,
         weight_uops=4,
         sample_uops=3,
     ),
+}
+# Of two pixels at once, in register tiles.
+MATRIX = {
+    # Two steps of two pixels are two loads and two shuffles.
+    Isa.I8MM: replace(
+        _SDOT,
+        isa=Isa.I8MM,
+        product=Product.SMMLA,
+        dot=8,
+        pixels=2,
+        weight_uops=2,
+        sample_uops=2,
+        sample_steps=2,
+        sample_cycles=0.25,
+    )
 }
 # Exact where `exact_steps` says so.
 NARROW = {
