@@ -51,7 +51,7 @@ def busiest_loop(assembly: str, instruction: str) -> list[str]:
 
 
 def count(lines: list[str], instruction: str) -> int:
-    return sum(bool(re.match(rf"\t{instruction}\s", line)) for line in lines)
+    return sum(bool(re.match(rf"\t(?:{instruction})\s", line)) for line in lines)
 
 
 GEOMETRIES = {
