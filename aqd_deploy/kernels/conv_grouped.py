@@ -17,7 +17,7 @@ from typing import Any
 
 from tvm import tirx
 
-from aqd_deploy.kernels.blocking import LOADS_PER_CYCLE, STEP_CYCLES, STORE_CYCLES, STRIP_BYTES
+from aqd_deploy.kernels.blocking import LOADS_PER_CYCLE, STEP_CYCLES, STORE_CYCLES, most_strip_bytes
 from aqd_deploy.kernels.choice import Choice
 from aqd_deploy.kernels.dots import Dots
 from aqd_deploy.kernels.emit import Buffer, Emitter, Expr, const, load
@@ -63,7 +63,7 @@ def grouped_plans(spec: ConvSpec, dots: Dots, threads: int) -> list[tuple[float,
     found = []
     for rows in sorted({-(-main.out_height // n) for n in range(1, main.out_height + 1)}, reverse=True):
         strip_bytes = _strip_bytes(main, dots, rows)
-        if rows > 1 and strip_bytes > STRIP_BYTES:
+        if rows > 1 and strip_bytes > most_strip_bytes(dots.core):
             continue
         tasks = -(-main.out_height // rows)
         for columns in COLUMNS:

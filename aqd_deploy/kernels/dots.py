@@ -22,6 +22,7 @@ from enum import Enum
 from tvm import tirx
 
 from aqd_deploy.kernels import dots_arm
+from aqd_deploy.kernels.core import CORE, Core
 from aqd_deploy.kernels.emit import Buffer, Expr, Wrapping, broadcast, const, convert, load, vector
 from aqd_deploy.kernels.isa import Isa
 from aqd_deploy.kernels.spec import ConvSpec
@@ -66,7 +67,7 @@ class Dots:
     neighbouring steps whose samples are loaded as one register, from which each product takes its own. The
     costs choose blocks: `product_cycles` of the vector ports for one dot product, `sample_cycles` for making
     one pixel's part of an operand, and the micro-operations issued for one product, one weight vector and one
-    load of samples.
+    load of samples; `core` tells the caches.
     """
 
     isa: Isa
@@ -87,6 +88,7 @@ class Dots:
     weight_bytes: int = 1
     sample_steps: int = 1
     sample_cycles: float = 0.0
+    core: Core = CORE
 
     @property
     def reason(self) -> str:

@@ -71,7 +71,7 @@ def build_candidate(module: Any, target: Any) -> str:
     choice = Choice.from_json(json.loads(str(module.attrs[CHOICE])))
     operands = Path(str(module.attrs[OPERANDS]))
     toolchain = Toolchain(**json.loads(str(module.attrs[LINKER])))
-    kernel = conv2d(task.spec, task.epilogue, task.isa, task.threads, choice)
+    kernel = conv2d(task.spec, task.epilogue, task.isa, task.threads, choice, task.core)
     function = kernel.prim_func.with_attr("global_symbol", SYMBOL)
     with tvm.transform.PassContext(config=PASS_CONFIG):
         compiled = tvm.compile(tvm.IRModule({SYMBOL: function}), target=target)
