@@ -30,8 +30,6 @@ ISSUE_WIDTH = 4
 LOADS_PER_CYCLE = 2
 # Storing one vector through an epilogue, in cycles.
 STORE_CYCLES = 12.0
-# Adding one vector of 16-bit sums to its 32-bit sums in memory.
-WIDEN_CYCLES = 1.5
 
 
 def most_strip_bytes(core: Core) -> int:
@@ -129,7 +127,7 @@ def register_tiles(
     """(tile, blocks, cycles) of every register tile that fits."""
     reduction = layout.kernel[0] * layout.segments * layout.steps
     widenings = chunks(layout, dots).count if dots.partial_steps else 0
-    finish = STORE_CYCLES + widenings * WIDEN_CYCLES
+    finish = STORE_CYCLES + widenings * dots.widen_cycles
     found = []
     for blocks in range(1, min(layout.blocks // spec.group, 6) + 1):
         pixel_limit = dots.most_pixels(blocks)

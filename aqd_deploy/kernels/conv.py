@@ -24,7 +24,7 @@ from aqd_deploy.kernels.conv_winograd import (
     winograd_layout,
 )
 from aqd_deploy.kernels.core import CORE, Core
-from aqd_deploy.kernels.dots import DOTS, Dots, Product, dots_for, tile_dots
+from aqd_deploy.kernels.dots import DOTS, Dots, Product, byte_dots, dots_for, tile_dots
 from aqd_deploy.kernels.isa import Isa
 from aqd_deploy.kernels.layout import WeightLayout
 from aqd_deploy.kernels.level_blocking import largest
@@ -70,7 +70,7 @@ class Kernel:
         if isinstance(self.layout, WinogradLayout):
             form = FORMS[self.layout.form]
             return form.rows * form.columns % self.layout.lanes == 0
-        return self.choice.family in ("blocked", "few")
+        return self.choice.family in (*TILES, "few")
 
     def executed_macs(self, spec: ConvSpec) -> int:
         """Multiply-accumulates that the kernel needs, without those on padded channels and outputs."""
@@ -114,14 +114,14 @@ def conv2d(
 ) -> Kernel:
     """The kernel for `spec` on `isa`; `threads` is the size of the pool it will run in, on cores like `core`.
 
-    `choice` is one of `conv_choices`, by default the first; one of the family "blocked" where the epilogue
-    has a pool. Raises ShapeError where the geometry has no output, channels do not divide into groups, or
-    `choice` is none of this convolution's.
+    `choice` is one of `conv_choices`, by default the first; one of register tiles where the epilogue has a
+    pool. Raises ShapeError where the geometry has no output, channels do not divide into groups, or `choice`
+    is none of this convolution's.
     """
     _check(spec)
     choices = conv_choices(spec, isa, threads, core)
     if epilogue.pool is not None:
-        choices = tuple(entry for entry in choices if entry.family == "blocked")
+        choices = tuple(entry for entry in choices if entry.family in TILES)
     chosen = choice or choices[0]
     if chosen not in choices:
         valid = "; ".join(str(c) for c in choices[:3])
@@ -143,6 +143,8 @@ def product_of(spec: ConvSpec, isa: Isa, choice: Choice) -> Product | None:
     match choice.family:
         case "blocked":
             return tile_dots(spec, isa).product
+        case "bytes":
+            return Product.MLA
         case "winograd":
             form = WinogradPlan.from_parameters(dict(choice.parameters)).form
             return winograd_forms(spec, isa)[form].product
@@ -201,39 +203,57 @@ def _depthwise_applies(spec: ConvSpec, isa: Isa) -> str:
     return "one channel a group: vectors of channels" if is_depthwise(spec) else ""
 
 
-def _blocked_applies(spec: ConvSpec, isa: Isa) -> str:
-    dots = tile_dots(spec, isa)
-    if not can_block(spec, dots):
-        return ""
-    size = spec.out_channels // spec.group
-    return f"{size} output channels a group: register tiles, packed weights; {dots.reason}"
+@dataclass(frozen=True)
+class _Tiles:
+    """The family `name` of register tiles with the products that `dots` gives, None where it has none."""
+
+    name: str
+    dots: Callable[[ConvSpec, Isa, Core], Dots | None]
+
+    def family(self) -> Family:
+        return Family(self.name, self.applies, self.choices, self.build, writes_once=self.writes_once)
+
+    def applies(self, spec: ConvSpec, isa: Isa) -> str:
+        dots = self.dots(spec, isa, CORE)
+        if dots is None or not can_block(spec, dots):
+            return ""
+        size = spec.out_channels // spec.group
+        return f"{size} output channels a group: register tiles, packed weights; {dots.reason}"
+
+    def choices(self, spec: ConvSpec, isa: Isa, threads: int, core: Core) -> list[tuple[float, Choice]]:
+        dots = self._dots(spec, isa, core)
+        layout = blocked_layout(spec, dots)
+        main = spec.alone(spec.maps[largest(spec)])
+        pixels = main.out_height * main.out_width
+        share = spec.out_height * spec.out_width / pixels * BLOCKED_OVER_ESTIMATE
+        return [
+            (cycles * share, Choice.of(self.name, **plan.parameters()))
+            for cycles, plan in blockings(main, layout, dots, threads, needs_strip(spec, layout, dots))
+        ]
+
+    def build(
+        self, spec: ConvSpec, epilogue: Epilogue, isa: Isa, threads: int, choice: Choice, core: Core
+    ) -> tuple[Any, Layout]:
+        dots = self._dots(spec, isa, core)
+        plan = Blocking.from_parameters(dict(choice.parameters))
+        write = conv_blocked if epilogue.pool is None else conv_pooled
+        return write(spec, epilogue, dots, threads, plan), blocked_layout(spec, dots)
+
+    def writes_once(self, spec: ConvSpec, isa: Isa, choice: Choice) -> bool:
+        blocks = blocked_layout(spec, self._dots(spec, isa, CORE)).blocks // spec.group
+        plan = Blocking.from_parameters(dict(choice.parameters))
+        return not spec.levels and plan.writes_once(spec, blocks)
+
+    def _dots(self, spec: ConvSpec, isa: Isa, core: Core) -> Dots:
+        dots = self.dots(spec, isa, core)
+        assert dots is not None
+        return dots
 
 
-def _blocked_choices(spec: ConvSpec, isa: Isa, threads: int, core: Core) -> list[tuple[float, Choice]]:
-    dots = replace(tile_dots(spec, isa), core=core)
-    layout = blocked_layout(spec, dots)
-    main = spec.alone(spec.maps[largest(spec)])
-    pixels = main.out_height * main.out_width
-    share = spec.out_height * spec.out_width / pixels * BLOCKED_OVER_ESTIMATE
-    return [
-        (cycles * share, Choice.of("blocked", **plan.parameters()))
-        for cycles, plan in blockings(main, layout, dots, threads, needs_strip(spec, layout, dots))
-    ]
-
-
-def _build_blocked(
-    spec: ConvSpec, epilogue: Epilogue, isa: Isa, threads: int, choice: Choice, core: Core
-) -> tuple[Any, Layout]:
-    dots = replace(tile_dots(spec, isa), core=core)
-    plan = Blocking.from_parameters(dict(choice.parameters))
-    write = conv_blocked if epilogue.pool is None else conv_pooled
-    return write(spec, epilogue, dots, threads, plan), blocked_layout(spec, dots)
-
-
-def _blocked_writes_once(spec: ConvSpec, isa: Isa, choice: Choice) -> bool:
-    blocks = blocked_layout(spec, tile_dots(spec, isa)).blocks // spec.group
-    plan = Blocking.from_parameters(dict(choice.parameters))
-    return not spec.levels and plan.writes_once(spec, blocks)
+TILES = {
+    "blocked": _Tiles("blocked", lambda spec, isa, core: replace(tile_dots(spec, isa), core=core)),
+    "bytes": _Tiles("bytes", byte_dots),
+}
 
 
 def _winograd_applies(spec: ConvSpec, isa: Isa) -> str:
@@ -334,7 +354,7 @@ FAMILIES = (
             few_layout(spec),
         ),
     ),
-    Family("blocked", _blocked_applies, _blocked_choices, _build_blocked, writes_once=_blocked_writes_once),
+    *(tiles.family() for tiles in TILES.values()),
     Family("grouped", _grouped_applies, _grouped_choices, _build_grouped),
     Family(
         "loops",

@@ -226,7 +226,7 @@ class _MapConv:
     def _add(self, acc: Buffer, sample: Expr, weight: Expr) -> None:
         dots, lanes = self.dots, self.dots.lanes
         if dots.partial_steps:
-            value = dots.partial(load(acc, const(0), 2 * lanes), sample, weight)
+            value = dots.add_partial(load(acc, const(0), 2 * lanes), sample, weight)
             self.em.store(acc, 0, value, 2 * lanes)
         else:
             self.em.store(acc, 0, dots.accumulate(load(acc, const(0), lanes), sample, weight), lanes)

@@ -36,6 +36,12 @@ def add_pairs(acc: Expr, sums: Expr, isa: Isa) -> Expr:
     return acc + tirx.call_llvm_pure_intrin("int32x4", "llvm.aarch64.neon.saddlp.v4i32.v8i16", sums)
 
 
+def pairs(sums: Expr, isa: Isa) -> Expr:
+    """int16x8, the sums of neighbours of int8x16."""
+    name = "llvm.arm.neon.vpaddls" if isa is Isa.NEON32 else "llvm.aarch64.neon.saddlp"
+    return tirx.call_llvm_pure_intrin("int16x8", f"{name}.v8i16.v16i8", sums)
+
+
 def accumulate_words(acc: Expr, sample: Expr, weight: Expr) -> Expr:
     """int32x4 `acc` + int16x4 times int16x4; the sums may wrap."""
     product = convert(weight, "int32", LANES) * convert(sample, "int32", LANES)

@@ -68,9 +68,9 @@ def _accumulators(dots: Dots) -> int:
 def _product(dots: Dots, acc: Expr, weight: Expr) -> Expr:
     match dots.product:
         case Product.PMADDUBSW:
-            return dots.partial(acc, tirx.reinterpret(vector("int8", dots.vector_bytes), acc), weight)
+            return dots.add_partial(acc, tirx.reinterpret(vector("int8", dots.vector_bytes), acc), weight)
         case Product.SMLAL:
-            return dots.partial(acc, _first_half(acc, dots.vector_bytes), weight)
+            return dots.add_partial(acc, _first_half(acc, dots.vector_bytes), weight)
         case Product.SMMLA:
             return dots.accumulate(acc, _first_half(acc, dots.pixels * dots.dot), weight)
         case Product.PLAIN:

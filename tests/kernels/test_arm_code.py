@@ -4,6 +4,7 @@ the multipliers take.
 
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,15 @@ from hypothesis import strategies as st
 from needs import need
 
 from aqd_deploy.kernels.conv import conv2d, conv_choices
-from aqd_deploy.kernels.dots import Product, dots_for, exact_sums, tile_dots
+from aqd_deploy.kernels.core import Core
+from aqd_deploy.kernels.dots import Product, byte_dots, dots_for, exact_sums, tile_dots
 from aqd_deploy.kernels.isa import Isa
 from aqd_deploy.kernels.spec import ConvSpec, Epilogue
 
 SAME = {"kernel": (3, 3), "pads": (1, 1, 1, 1)}
 BITS4 = {"input_range": (0, 15), "weight_range": (-15, 15)}
+BITS2 = {"input_range": (0, 3), "weight_range": (-3, 3)}
+SYMMETRIC8 = {"input_range": (0, 255), "weight_range": (-127, 127)}
 BITS8 = {"input_range": (0, 255), "weight_range": (-128, 127)}
 LARGE = ConvSpec(40, 40, 256, 256, **SAME, **BITS4)
 FORMS = {**BITS4, "winograd": ("c4x4", "f2x2")}
@@ -102,6 +106,9 @@ BUDGETS = [
     ("cortex-a76", Isa.DOTPROD, FORMS, "winograd", "sdot", 2),
     ("cortex-a72", Isa.NEON, BITS4, "blocked", "smlal2?", 1),
     ("cortex-a72", Isa.NEON, BITS8, "blocked", "smull2?", 1),
+    ("cortex-a72", Isa.NEON, SYMMETRIC8, "blocked", "smull2?|smlal2?", 1),
+    # Sixteen bytes a product, every other cycle.
+    ("cortex-a72", Isa.NEON, BITS2, "bytes", "mla", 0.5),
     ("cortex-a72", Isa.NEON, {**BITS8, "winograd": ("f4x4_wide",)}, "winograd", "smlal2?", 1),
 ]
 
@@ -176,6 +183,39 @@ def test_what_the_ranges_allow(inputs, weights, offset, steps):
     tiles = tile_dots(spec, Isa.I8MM)
     assert (tiles.product is Product.USMMLA) == (offset != 0)
     assert not tiles.converts(spec)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "weights", "steps"),
+    [((0, 3), (-3, 3), 14), ((0, 3), (-2, 1), 21), ((0, 1), (-1, 1), 127), ((-2, 1), (-3, 0), 21)],
+)
+def test_what_eight_bits_hold(inputs, weights, steps):
+    spec = ConvSpec(
+        8, 8, 64, 64, (1, 1), input_signed=inputs[0] < 0, input_range=inputs, weight_range=weights
+    )
+    dots = byte_dots(spec, Isa.NEON)
+    assert (dots.product, dots.partial_steps) == (Product.MLA, steps)
+    slow, fast = (byte_dots(spec, Isa.NEON, Core(in_order=small)).product_cycles for small in (False, True))
+    assert slow == 2 * fast
+
+
+@pytest.mark.parametrize("ranges", [BITS4, BITS8, {"input_range": (0, 255), "weight_range": (0, 0)}])
+def test_what_they_do_not(ranges):
+    spec = ConvSpec(8, 8, 64, 64, (1, 1), **ranges)
+    assert byte_dots(spec, Isa.NEON) is None
+    assert byte_dots(replace(spec, input_range=(0, 3), weight_range=(-3, 3)), Isa.DOTPROD) is None
+
+
+def test_small_cores_add_in_eight_bits():
+    """Where `mla` of sixteen bytes takes as long as `smlal` of eight."""
+    spec = ConvSpec(40, 40, 256, 256, **SAME, **BITS2)
+    families = [conv_choices(spec, Isa.NEON, 1, Core(in_order=small))[0].family for small in (True, False)]
+    assert families == ["bytes", "blocked"]
+
+
+def test_two_products_are_added_before_they_are_widened():
+    body = busiest_loop(code(replace(LARGE, **SYMMETRIC8), Isa.NEON, "blocked"), "smull2?|smlal2?")
+    assert count(body, "smull2?") == count(body, "smlal2?") == count(body, "sadalp") > 0
 
 
 def test_padding_counts_as_a_sample():
