@@ -249,7 +249,7 @@ class _Builder:
             outputs = tuple(tensors[name] for name in operation_outputs(op))
             function = self._function(
                 (movement.signature(op), inputs, outputs),
-                lambda: movement.kernel(op, tensors, self._workers(op)),
+                lambda: movement.kernel(op, tensors, self.isa, self._workers(op)),
                 movement.label(op),
             )
             sources = op.inputs if isinstance(op, Concat | Stack) else (op.input,)

@@ -127,7 +127,7 @@ def conv2d(
         valid = "; ".join(str(c) for c in choices[:3])
         raise ShapeError("no kernel is built this way", received=str(chosen), valid=valid)
     family = _family(chosen)
-    func, layout = family.build(spec, epilogue, isa, threads, chosen, core)
+    func, layout = family.build(spec, replace(epilogue, isa=isa), isa, threads, chosen, core)
     return Kernel(
         func,
         layout,

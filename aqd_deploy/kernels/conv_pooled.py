@@ -38,10 +38,10 @@ def conv_pooled(spec: ConvSpec, epilogue: Epilogue, dots: Dots, threads: int, bl
         raise ShapeError(
             "this pool cannot follow a convolution", received=pool, valid="pads below the kernel"
         )
-    function = ConvFunction(spec, Epilogue(epilogue.steps, ()), dots, blocked_layout(spec, dots))
+    function = ConvFunction(spec, replace(epilogue, stores=(), pool=None), dots, blocked_layout(spec, dots))
     em, bound = function.em, function.bound
     height, width = pool.size(spec.out_height, spec.out_width)
-    pooled = bind_epilogue(em, Epilogue((), epilogue.stores), height, width, spec.out_channels)
+    pooled = bind_epilogue(em, replace(epilogue, steps=(), pool=None), height, width, spec.out_channels)
     rows = rows_per_task(spec, pool, threads, most_kept_bytes(dots.core))
     kept = _kept_rows(spec, pool, rows)
     tile = (min(blocking.tile[0], kept), blocking.tile[1])

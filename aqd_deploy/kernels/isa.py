@@ -29,3 +29,6 @@ class Isa(Enum):
     NEON = "neon"
     NEON32 = "neon32"
     PORTABLE = "portable"
+
+
+ARM = (Isa.I8MM, Isa.DOTPROD, Isa.NEON, Isa.NEON32)

@@ -17,7 +17,8 @@ from aqd_deploy.kernels.conv import conv2d, conv_choices
 from aqd_deploy.kernels.core import Core
 from aqd_deploy.kernels.dots import Product, byte_dots, dots_for, exact_sums, tile_dots
 from aqd_deploy.kernels.isa import Isa
-from aqd_deploy.kernels.spec import ConvSpec, Epilogue
+from aqd_deploy.kernels.pointwise import epilogue_func
+from aqd_deploy.kernels.spec import ConvSpec, Epilogue, MultiplyShift, Scaling
 
 SAME = {"kernel": (3, 3), "pads": (1, 1, 1, 1)}
 BITS4 = {"input_range": (0, 15), "weight_range": (-15, 15)}
@@ -142,6 +143,19 @@ def test_matrices_multiply_more_in_a_cycle(tmp_path):
         body = busiest_loop(code(LARGE, isa, "blocked"), instruction)
         rates.append(count(body, instruction) * macs / cycles(body, "neoverse-v1", tmp_path))
     assert rates[1] >= 1.2 * rates[0], rates
+
+
+@pytest.mark.parametrize(
+    ("isa", "product"), [(Isa.NEON, "smlal2?|smull2?"), (Isa.NEON32, r"vm[lu]*[al]l\.s32")]
+)
+@pytest.mark.parametrize("form", ["high", "wide"])
+def test_products_of_64_bits_are_vectors(isa, product, form):
+    """Four values are two instructions, and nothing is multiplied outside of vector registers."""
+    epilogue = Epilogue((MultiplyShift(Scaling(form)),), isa=isa)
+    text = compile_arm({"f": epilogue_func(1, 1, 64, epilogue, 1)}, isa).inspect_source("s").splitlines()
+    # For sixteen values.
+    assert count(text, product) == 8
+    assert count(text, "umull|mla|mul|madd") == 0
 
 
 @given(

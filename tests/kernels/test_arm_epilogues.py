@@ -98,7 +98,7 @@ def test_every_multiply_shift(isa, tmp_path):
     rng, batch = np.random.default_rng(11), Batch(isa)
 
     def add(epilogue: Epilogue, data: np.ndarray, params: list[np.ndarray], expected: np.ndarray) -> None:
-        function = pointwise.epilogue_func(1, OPERANDS, CHANNELS, epilogue, 1)
+        function = pointwise.epilogue_func(1, OPERANDS, CHANNELS, replace(epilogue, isa=isa), 1)
         batch.add(epilogue, function, [data, *params], [expected])
 
     for form in FORMS:
