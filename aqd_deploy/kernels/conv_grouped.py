@@ -19,9 +19,10 @@ from tvm import tirx
 
 from aqd_deploy.kernels.blocking import LOADS_PER_CYCLE, STEP_CYCLES, STORE_CYCLES, most_strip_bytes
 from aqd_deploy.kernels.choice import Choice
+from aqd_deploy.kernels.conv_maps import conv_maps
 from aqd_deploy.kernels.dots import Dots
 from aqd_deploy.kernels.emit import Buffer, Emitter, Expr, const, load
-from aqd_deploy.kernels.epilogue import BoundEpilogue, Place, bind_epilogue
+from aqd_deploy.kernels.epilogue import BoundEpilogue, Place
 from aqd_deploy.kernels.group_samples import GroupSamples
 from aqd_deploy.kernels.layout import WeightLayout
 from aqd_deploy.kernels.partial_sums import chunk_loops, chunks
@@ -87,20 +88,12 @@ def _strip_bytes(spec: ConvSpec, dots: Dots, rows: int) -> int:
 
 def conv_grouped(spec: ConvSpec, epilogue: Epilogue, dots: Dots, threads: int, plan: GroupedPlan) -> Any:
     """PrimFunc of a convolution with groups; parameters as in `spec.Epilogue`."""
-    em = Emitter()
     layout = grouped_layout(spec, dots)
-    data = em.parameter(
-        "data", (spec.height, spec.width, spec.in_channels), "int8" if spec.input_signed else "uint8"
-    )
-    weights = em.parameter("weights", layout.shape, "int8")
-    bound = bind_epilogue(
-        em, epilogue, spec.out_height, spec.out_width, spec.out_channels, max(1, len(spec.levels))
-    )
-    for level, m in enumerate(spec.maps):
-        conv = _MapConv(em, spec, m, dots, layout, plan, weights, bound)
-        with em.loop("task", conv.tasks, "parallel" if threads > 1 else "serial") as task:
-            conv.emit(task, data, const(level) if spec.levels else None)
-    return em.finish()
+
+    def code(em: Emitter, place: Map, weights: Buffer, bound: BoundEpilogue) -> _MapConv:
+        return _MapConv(em, spec, place, dots, layout, plan, weights, bound)
+
+    return conv_maps(spec, epilogue, layout, threads, code)
 
 
 class _MapConv:

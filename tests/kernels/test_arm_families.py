@@ -10,7 +10,7 @@ from arm_runner import MACHINES, Batch, need_machine
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from kernel_reference import convolve
-from test_families_sweep import KINDS, cases, operands, some_choices
+from test_families_sweep import KINDS, built, cases, some_choices
 from test_winograd import CASES as WINOGRAD_CASES
 from test_winograd import _operands as winograd_operands
 
@@ -42,13 +42,8 @@ def test_no_integer_differs(isa, kind, tmp_path):
     collect()
     batch = Batch(isa)
     for case in found:
-        data, weights = operands(case)
-        forms = exact_forms(true_weights(weights, case.spec.odd), case.spec.input_range)
-        spec = replace(case.spec, winograd=forms)
-        expected = convolve(spec, data, weights).astype(np.int32)
-        for choice in some_choices(spec, isa, case.threads, case.pick):
-            kernel = conv2d(spec, Epilogue(), isa, case.threads, choice)
-            label = f"{choice}, {case}"
+        for kernel, data, weights, expected in built(case, isa):
+            label = f"{kernel.choice}, {case}"
             batch.add(label, kernel.prim_func, [data, kernel.layout.pack(weights)], [expected])
     batch.check(tmp_path)
 
