@@ -10,14 +10,14 @@ from aqd_deploy.kernels.spec import ConvSpec, Epilogue
 from aqd_deploy.targets import get
 from aqd_deploy.tuning.tasks import Task
 
-# A 1x1 convolution whose strips must be cut for small caches.
+# A convolution whose strips must be cut for small caches.
 SPEC = ConvSpec(80, 80, 256, 64, (3, 3), pads=(1, 1, 1, 1), input_range=(0, 15), weight_range=(-15, 15))
 
 
 @pytest.mark.parametrize(
     ("name", "core"),
     [
-        ("raspberrypi-3", Core(32 * KIB, 128 * KIB, 0)),
+        ("raspberrypi-3", Core(32 * KIB, 128 * KIB, 0, in_order=True)),
         ("raspberrypi-4", Core(32 * KIB, 256 * KIB, 0)),
         ("raspberrypi-5", Core(64 * KIB, 512 * KIB, 2048 * KIB)),
         ("graviton3", Core(64 * KIB, 1024 * KIB, 32768 * KIB)),
