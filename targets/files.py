@@ -73,6 +73,7 @@ KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "l1d_kib": _NUMBER,
     "l2_kib": _NUMBER,
     "l3_kib": _NUMBER,
+    "l2_cores": (_is_count, "a positive whole number"),
     "bandwidth_gb_s": _NUMBER,
     "int8_macs_per_cycle": _NUMBER,
     "toolchain": _TEXT,

@@ -82,6 +82,7 @@ _KERNELS = (
     ("avxvnni", {"avx_vnni", "avx2"}),
     ("avx512", {"avx512f", "avx512bw", "avx512vl"}),
     ("avx2", {"avx2"}),
+    ("i8mm", {"asimd", "asimddp", "i8mm"}),
     ("dotprod", {"asimd", "asimddp"}),
     ("neon", {"asimd"}),
     ("neon32", {"neon"}),
@@ -97,9 +98,9 @@ class Target:
     the file the values come from ("raw" for a TVM target string).
 
     What is known of the device, None where it is not: `cores`, `clock_ghz`, data caches in KiB (`l1d_kib`,
-    `l2_kib` a core, or a cluster where `sources` says so; `l3_kib` shared), `bandwidth_gb_s` of main memory
-    in 10⁹ bytes/s, `int8_macs_per_cycle` of a core. `sources` says where each number is from. `toolchain` is
-    a C++ compiler command, `device` how the board is reached.
+    `l2_kib` of `l2_cores` cores or of one, `l3_kib` of all), `bandwidth_gb_s` of main memory in 10⁹ bytes/s,
+    `int8_macs_per_cycle` of a core. `sources` says where each number is from. `toolchain` is a C++ compiler
+    command, `device` how the board is reached.
     """
 
     name: str
@@ -118,6 +119,7 @@ class Target:
     l1d_kib: float | None = None
     l2_kib: float | None = None
     l3_kib: float | None = None
+    l2_cores: int | None = None
     bandwidth_gb_s: float | None = None
     int8_macs_per_cycle: float | None = None
     toolchain: str = ""
@@ -252,6 +254,7 @@ def _as_host(profile: Target, cpu: Cpu) -> Target:
         cores=cpu.threads,
         clock_ghz=None,
         l2_kib=None,
+        l2_cores=None,
         l3_kib=None,
         bandwidth_gb_s=None,
         toolchain="",

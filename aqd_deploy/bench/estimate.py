@@ -165,6 +165,7 @@ def _model_table(
     from aqd_deploy.compiler.planning import plan_model
     from aqd_deploy.frontends.kinds import kind_of
     from aqd_deploy.integer.files import load_onnx
+    from aqd_deploy.kernels.core import Core
     from aqd_deploy.kernels.isa import Isa
     from aqd_deploy.passes.pipeline import lower
     from aqd_deploy.tuning.lookup import load_tuned
@@ -175,7 +176,7 @@ def _model_table(
         model = lower(model, numerics=numerics, shape=shape).model
     progress(f"choosing the kernels for {target.name} ({target.kernels})")
     built = relax_module.build_relax(
-        plan_model(model), Isa(target.kernels), threads, load_tuned("none", target)
+        plan_model(model), Isa(target.kernels), threads, load_tuned("none", target), Core.of(target)
     )
     loops, note = inner_loops(built, target, progress)
     return _Table([asdict(layer) for layer in built.layers], target.name, loops, note)

@@ -19,6 +19,7 @@ _FIGURES = (
     ("clock", "clock_ghz", "{} GHz"),
     ("L1 data cache", "l1d_kib", "{} KiB"),
     ("L2 cache", "l2_kib", "{} KiB"),
+    ("cores that share it", "l2_cores", "{}"),
     ("L3 cache", "l3_kib", "{} KiB"),
     ("memory bandwidth", "bandwidth_gb_s", "{} GB/s"),
     ("int8 rate of a core", "int8_macs_per_cycle", "{} multiply-accumulates a cycle"),

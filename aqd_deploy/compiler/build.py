@@ -83,6 +83,7 @@ def compile_model(
         plan = plan_model(int_model)
     with stages.timed("import_compiler"):
         from aqd_deploy.compiler import lower, relax_module
+        from aqd_deploy.kernels.core import Core
         from aqd_deploy.kernels.isa import Isa
         from aqd_deploy.tuning.lookup import load_tuned
     device = lower.complete_target(device)
@@ -90,7 +91,7 @@ def compile_model(
     program = _program_section(plan, int_model, device, threads, source)
     manifest = {**_model_manifest(int_model), "program": program}
     with stages.timed("kernels"):
-        built = relax_module.build_relax(plan, Isa(device.kernels), threads, choices)
+        built = relax_module.build_relax(plan, Isa(device.kernels), threads, choices, Core.of(device))
     program["weights"] = weight_summary(built)
     program["layers"] = [asdict(layer) for layer in built.layers]
     program["memory"] = memory_summary(built)

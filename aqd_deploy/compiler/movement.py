@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from tvm import tirx
@@ -21,6 +22,7 @@ from aqd_deploy.compiler.plan import (
 )
 from aqd_deploy.kernels import pointwise, stack
 from aqd_deploy.kernels.emit import Emitter, const, load
+from aqd_deploy.kernels.isa import Isa
 
 Movement = Pointwise | MaxPool | Resize | Pad | Concat | Stack | Unstack | ToChannelsLast | ToChannelsFirst
 
@@ -53,7 +55,7 @@ def signature(op: Movement) -> Hashable:
             return (label(op),)
 
 
-def kernel(op: Movement, tensors: Mapping[str, TensorType], threads: int) -> Any:
+def kernel(op: Movement, tensors: Mapping[str, TensorType], isa: Isa, threads: int) -> Any:
     """The PrimFunc of `op`: inputs, parameters, outputs."""
     if isinstance(op, Concat):
         parts = [tensors[name] for name in op.inputs]
@@ -66,7 +68,8 @@ def kernel(op: Movement, tensors: Mapping[str, TensorType], threads: int) -> Any
     x = tensors[op.input]
     match op:
         case Pointwise():
-            return pointwise.epilogue_func(*x.shape, op.epilogue, threads, x.dtype)
+            epilogue = replace(op.epilogue, isa=isa)
+            return pointwise.epilogue_func(*x.shape, epilogue, threads, x.dtype)
         case MaxPool():
             return pointwise.max_pool(*x.shape, op.kernel, op.strides, op.pads, x.dtype, threads)
         case Resize():

@@ -36,7 +36,9 @@ from aqd_deploy.compiler.plan import (
 )
 from aqd_deploy.compiler.weights import EncodedWeight, encode
 from aqd_deploy.errors import ShapeError
+from aqd_deploy.kernels.choice import Choice
 from aqd_deploy.kernels.conv import Kernel, Layout, conv2d
+from aqd_deploy.kernels.core import CORE, Core
 from aqd_deploy.kernels.emit import SCRATCH
 from aqd_deploy.kernels.expand import expand_func, expand_rice_func
 from aqd_deploy.kernels.isa import Isa
@@ -89,13 +91,13 @@ class BuiltModule:
     scratch_bytes: int = 0
 
 
-def build_relax(plan: Plan, isa: Isa, threads: int, tuned: Tuned) -> BuiltModule:
-    """The Relax module of `plan` for `isa`.
+def build_relax(plan: Plan, isa: Isa, threads: int, tuned: Tuned, core: Core = CORE) -> BuiltModule:
+    """The Relax module of `plan` for `isa`, on cores like `core`.
 
     Kernels are those of `tuned`, and the cost model's where it has none or one that is no choice any more
     (`BuiltModule.stale_choices` counts these).
     """
-    return _Builder(plan, isa, threads, tuned).build()
+    return _Builder(plan, isa, threads, tuned, core).build()
 
 
 def kernel_threads(plan: Plan, op: Operation, threads: int) -> int:
@@ -108,10 +110,10 @@ def kernel_threads(plan: Plan, op: Operation, threads: int) -> int:
 
 
 class _Builder:
-    def __init__(self, plan: Plan, isa: Isa, threads: int, tuned: Tuned) -> None:
+    def __init__(self, plan: Plan, isa: Isa, threads: int, tuned: Tuned, core: Core) -> None:
         self.plan = plan
         self.tuned = tuned
-        self.isa = isa
+        self.isa, self.core = isa, core
         self.threads = threads
         self.block = relax.BlockBuilder()
         self.functions: dict[Hashable, Any] = {}
@@ -190,24 +192,27 @@ class _Builder:
         if key not in self.kernels and streams != op.epilogue:
             kernel, origin = self._kernel(replace(op, epilogue=streams))
             choice = kernel.choice
-            self.kernels[key] = conv2d(op.spec, op.epilogue, self.isa, self._workers(op), choice), origin
+            self.kernels[key] = self._conv(op, choice), origin
         elif key not in self.kernels:
             self.kernels[key] = self._tuned_kernel(op) or (
-                conv2d(op.spec, op.epilogue, self.isa, self._workers(op)),
+                self._conv(op),
                 "",
             )
         return self.kernels[key]
+
+    def _conv(self, op: Conv, choice: Choice | None = None) -> Kernel:
+        return conv2d(op.spec, op.epilogue, self.isa, self._workers(op), choice, self.core)
 
     def _workers(self, op: Operation) -> int:
         return kernel_threads(self.plan, op, self.threads)
 
     def _tuned_kernel(self, op: Conv) -> tuple[Kernel, str] | None:
         threads = self._workers(op)
-        choice, origin = self.tuned.find(op.spec, op.epilogue, self.isa, threads)
+        choice, origin = self.tuned.find(op.spec, op.epilogue, self.isa, threads, self.core)
         if choice is None:
             return None
         try:
-            return conv2d(op.spec, op.epilogue, self.isa, threads, choice), origin
+            return self._conv(op, choice), origin
         except ShapeError:
             self.stale_choices += 1
             return None
@@ -244,7 +249,7 @@ class _Builder:
             outputs = tuple(tensors[name] for name in operation_outputs(op))
             function = self._function(
                 (movement.signature(op), inputs, outputs),
-                lambda: movement.kernel(op, tensors, self._workers(op)),
+                lambda: movement.kernel(op, tensors, self.isa, self._workers(op)),
                 movement.label(op),
             )
             sources = op.inputs if isinstance(op, Concat | Stack) else (op.input,)

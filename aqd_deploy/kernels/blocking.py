@@ -14,16 +14,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
+from aqd_deploy.kernels.core import Core
 from aqd_deploy.kernels.dots import Dots
 from aqd_deploy.kernels.layout import WeightLayout
 from aqd_deploy.kernels.partial_sums import chunks
 from aqd_deploy.kernels.spec import ConvSpec
 
-# What the padded copy of a strip may take of a second-level cache of 1 MiB; the weights of a tile need the
-# rest.
-STRIP_BYTES = 256 * 1024
-# Packed weights that may be read again for each tile of pixels.
-WEIGHT_BYTES = 256 * 1024
 # Bytes a cycle that the second-level cache delivers while the multipliers run, and that a copy moves.
 L2_BYTES_PER_CYCLE = 24.0
 COPY_BYTES_PER_CYCLE = 12.0
@@ -34,8 +30,18 @@ ISSUE_WIDTH = 4
 LOADS_PER_CYCLE = 2
 # Storing one vector through an epilogue, in cycles.
 STORE_CYCLES = 12.0
-# Adding one vector of 16-bit sums to its 32-bit sums in memory.
-WIDEN_CYCLES = 1.5
+
+
+def most_strip_bytes(core: Core) -> int:
+    """What the padded copy of a strip may take of the second-level cache; the weights of a tile need the
+    rest.
+    """
+    return core.l2 // 4
+
+
+def most_weight_bytes(core: Core) -> int:
+    """Packed weights that may be read again for each tile of pixels."""
+    return core.l2 // 4
 
 
 @dataclass(frozen=True)
@@ -91,12 +97,12 @@ def blockings(
     tiles = register_tiles(spec, layout, dots)
     sample_bytes = dots.sample_bytes
     found: list[tuple[float, Blocking]] = []
-    pixels_first = prod(layout.shape) <= WEIGHT_BYTES
+    pixels_first = prod(layout.shape) <= most_weight_bytes(dots.core)
     for rows in sorted({-(-spec.out_height // n) for n in range(1, spec.out_height + 1)}, reverse=True):
         strips = -(-spec.out_height // rows)
         in_rows = (rows - 1) * spec.strides[0] + (spec.kernel[0] - 1) * spec.dilations[0] + 1
         strip_bytes = in_rows * (spec.width + spec.pads[1] + spec.pads[3]) * spec.in_channels * sample_bytes
-        if strip_bytes > STRIP_BYTES and rows > 1:
+        if strip_bytes > most_strip_bytes(dots.core) and rows > 1:
             continue
         copy_cost = strip_bytes / COPY_BYTES_PER_CYCLE if copies else 0.0
         for tile, blocks, tile_cost in tiles:
@@ -121,14 +127,14 @@ def register_tiles(
     """(tile, blocks, cycles) of every register tile that fits."""
     reduction = layout.kernel[0] * layout.segments * layout.steps
     widenings = chunks(layout, dots).count if dots.partial_steps else 0
-    finish = STORE_CYCLES + widenings * WIDEN_CYCLES
+    finish = STORE_CYCLES + widenings * dots.widen_cycles
     found = []
     for blocks in range(1, min(layout.blocks // spec.group, 6) + 1):
         pixel_limit = dots.most_pixels(blocks)
         for high in range(1, min(spec.out_height, pixel_limit) + 1):
             for wide in range(1, min(spec.out_width, pixel_limit // high) + 1):
                 pixels = high * wide
-                products = pixels * blocks
+                products = -(-pixels // dots.pixels) * dots.pixels * blocks
                 uops = (
                     products * dots.product_uops
                     + pixels * dots.sample_uops / dots.sample_steps
@@ -136,7 +142,7 @@ def register_tiles(
                     + LOOP_UOPS
                 )
                 step = STEP_CYCLES + max(
-                    products * dots.product_cycles,
+                    products * dots.product_cycles + pixels * dots.sample_cycles,
                     uops / ISSUE_WIDTH,
                     (pixels / dots.sample_steps + blocks) / LOADS_PER_CYCLE,
                     blocks * dots.lanes * dots.dot / L2_BYTES_PER_CYCLE,

@@ -23,7 +23,8 @@ from aqd_deploy.kernels.conv_winograd import (
     winograd_forms,
     winograd_layout,
 )
-from aqd_deploy.kernels.dots import DOTS, Dots, dots_for
+from aqd_deploy.kernels.core import CORE, Core
+from aqd_deploy.kernels.dots import DOTS, Dots, Product, byte_dots, dots_for, tile_dots
 from aqd_deploy.kernels.isa import Isa
 from aqd_deploy.kernels.layout import WeightLayout
 from aqd_deploy.kernels.level_blocking import largest
@@ -69,7 +70,7 @@ class Kernel:
         if isinstance(self.layout, WinogradLayout):
             form = FORMS[self.layout.form]
             return form.rows * form.columns % self.layout.lanes == 0
-        return self.choice.family in ("blocked", "few")
+        return self.choice.family in (*TILES, "few")
 
     def executed_macs(self, spec: ConvSpec) -> int:
         """Multiply-accumulates that the kernel needs, without those on padded channels and outputs."""
@@ -85,16 +86,16 @@ class Kernel:
 class Family:
     """A kind of convolution kernel.
 
-    `applies(spec, isa)` says why it can be used, "" where it cannot; `choices(spec, isa, threads)` lists what
-    it can be built with, each with the cycles that its cost model estimates, the best first;
-    `build(spec, epilogue, isa, threads, choice)` makes the function and its layout. `reason` says why a
+    `applies(spec, isa)` says why it can be used, "" where it cannot; `choices(spec, isa, threads, core)`
+    lists what it can be built with, each with the cycles that its cost model estimates, the best first;
+    `build(spec, epilogue, isa, threads, choice, core)` makes the function and its layout. `reason` says why a
     choice was possible where that is not what `applies` says; `writes_once` as in `Kernel`.
     """
 
     name: str
     applies: Callable[[ConvSpec, Isa], str]
-    choices: Callable[[ConvSpec, Isa, int], list[tuple[float, Choice]]]
-    build: Callable[[ConvSpec, Epilogue, Isa, int, Choice], tuple[Any, Layout]]
+    choices: Callable[[ConvSpec, Isa, int, Core], list[tuple[float, Choice]]]
+    build: Callable[[ConvSpec, Epilogue, Isa, int, Choice, Core], tuple[Any, Layout]]
     reason: Callable[[ConvSpec, Isa, Choice], str] | None = None
     writes_once: Callable[[ConvSpec, Isa, Choice], bool] = lambda _spec, _isa, _choice: False
 
@@ -104,24 +105,29 @@ class Family:
 
 
 def conv2d(
-    spec: ConvSpec, epilogue: Epilogue, isa: Isa, threads: int, choice: Choice | None = None
+    spec: ConvSpec,
+    epilogue: Epilogue,
+    isa: Isa,
+    threads: int,
+    choice: Choice | None = None,
+    core: Core = CORE,
 ) -> Kernel:
-    """The kernel for `spec` on `isa`; `threads` is the size of the pool it will run in.
+    """The kernel for `spec` on `isa`; `threads` is the size of the pool it will run in, on cores like `core`.
 
-    `choice` is one of `conv_choices`, by default the first; one of the family "blocked" where the epilogue
-    has a pool. Raises ShapeError where the geometry has no output, channels do not divide into groups, or
-    `choice` is none of this convolution's.
+    `choice` is one of `conv_choices`, by default the first; one of register tiles where the epilogue has a
+    pool. Raises ShapeError where the geometry has no output, channels do not divide into groups, or `choice`
+    is none of this convolution's.
     """
     _check(spec)
-    choices = conv_choices(spec, isa, threads)
+    choices = conv_choices(spec, isa, threads, core)
     if epilogue.pool is not None:
-        choices = tuple(entry for entry in choices if entry.family == "blocked")
+        choices = tuple(entry for entry in choices if entry.family in TILES)
     chosen = choice or choices[0]
     if chosen not in choices:
         valid = "; ".join(str(c) for c in choices[:3])
         raise ShapeError("no kernel is built this way", received=str(chosen), valid=valid)
     family = _family(chosen)
-    func, layout = family.build(spec, epilogue, isa, threads, chosen)
+    func, layout = family.build(spec, replace(epilogue, isa=isa), isa, threads, chosen, core)
     return Kernel(
         func,
         layout,
@@ -130,6 +136,24 @@ def conv2d(
         chosen,
         writes_once(spec, isa, chosen),
     )
+
+
+def product_of(spec: ConvSpec, isa: Isa, choice: Choice) -> Product | None:
+    """The product of the kernel that `choice` makes, None where it multiplies value by value."""
+    match choice.family:
+        case "blocked":
+            return tile_dots(spec, isa).product
+        case "bytes":
+            return Product.MLA
+        case "winograd":
+            form = WinogradPlan.from_parameters(dict(choice.parameters)).form
+            return winograd_forms(spec, isa)[form].product
+        case "few":
+            return _few_dots(spec, isa).product
+        case "grouped":
+            return dots_for(spec, isa).product
+        case _:
+            return None
 
 
 def writes_once(spec: ConvSpec, isa: Isa, choice: Choice) -> bool:
@@ -142,7 +166,7 @@ def _family(choice: Choice) -> Family:
 
 
 @lru_cache(maxsize=16)
-def conv_choices(spec: ConvSpec, isa: Isa, threads: int) -> tuple[Choice, ...]:
+def conv_choices(spec: ConvSpec, isa: Isa, threads: int, core: Core = CORE) -> tuple[Choice, ...]:
     """Every way to build `spec`, by estimated time: the first is the default. Remembered, since a kernel and
     its variants with other stores ask for the same.
     """
@@ -150,7 +174,7 @@ def conv_choices(spec: ConvSpec, isa: Isa, threads: int) -> tuple[Choice, ...]:
         estimate
         for family in FAMILIES
         if family.applies(spec, isa)
-        for estimate in family.choices(spec, isa, threads)
+        for estimate in family.choices(spec, isa, threads, core)
     ]
     return tuple(choice for _, choice in sorted(estimates, key=lambda estimate: estimate[0]))
 
@@ -170,48 +194,66 @@ def _check(spec: ConvSpec) -> None:
         )
 
 
-def _only(family: str) -> Callable[[ConvSpec, Isa, int], list[tuple[float, Choice]]]:
+def _only(family: str) -> Callable[[ConvSpec, Isa, int, Core], list[tuple[float, Choice]]]:
     """The choice of a family with nothing to tune, the best wherever it applies."""
-    return lambda _spec, _isa, _threads: [(0.0, Choice(family))]
+    return lambda _spec, _isa, _threads, _core: [(0.0, Choice(family))]
 
 
 def _depthwise_applies(spec: ConvSpec, isa: Isa) -> str:
     return "one channel a group: vectors of channels" if is_depthwise(spec) else ""
 
 
-def _blocked_applies(spec: ConvSpec, isa: Isa) -> str:
-    dots = dots_for(spec, isa)
-    if not can_block(spec, dots):
-        return ""
-    size = spec.out_channels // spec.group
-    return f"{size} output channels a group: register tiles, packed weights; {dots.reason}"
+@dataclass(frozen=True)
+class _Tiles:
+    """The family `name` of register tiles with the products that `dots` gives, None where it has none."""
+
+    name: str
+    dots: Callable[[ConvSpec, Isa, Core], Dots | None]
+
+    def family(self) -> Family:
+        return Family(self.name, self.applies, self.choices, self.build, writes_once=self.writes_once)
+
+    def applies(self, spec: ConvSpec, isa: Isa) -> str:
+        dots = self.dots(spec, isa, CORE)
+        if dots is None or not can_block(spec, dots):
+            return ""
+        size = spec.out_channels // spec.group
+        return f"{size} output channels a group: register tiles, packed weights; {dots.reason}"
+
+    def choices(self, spec: ConvSpec, isa: Isa, threads: int, core: Core) -> list[tuple[float, Choice]]:
+        dots = self._dots(spec, isa, core)
+        layout = blocked_layout(spec, dots)
+        main = spec.alone(spec.maps[largest(spec)])
+        pixels = main.out_height * main.out_width
+        share = spec.out_height * spec.out_width / pixels * BLOCKED_OVER_ESTIMATE
+        return [
+            (cycles * share, Choice.of(self.name, **plan.parameters()))
+            for cycles, plan in blockings(main, layout, dots, threads, needs_strip(spec, layout, dots))
+        ]
+
+    def build(
+        self, spec: ConvSpec, epilogue: Epilogue, isa: Isa, threads: int, choice: Choice, core: Core
+    ) -> tuple[Any, Layout]:
+        dots = self._dots(spec, isa, core)
+        plan = Blocking.from_parameters(dict(choice.parameters))
+        write = conv_blocked if epilogue.pool is None else conv_pooled
+        return write(spec, epilogue, dots, threads, plan), blocked_layout(spec, dots)
+
+    def writes_once(self, spec: ConvSpec, isa: Isa, choice: Choice) -> bool:
+        blocks = blocked_layout(spec, self._dots(spec, isa, CORE)).blocks // spec.group
+        plan = Blocking.from_parameters(dict(choice.parameters))
+        return not spec.levels and plan.writes_once(spec, blocks)
+
+    def _dots(self, spec: ConvSpec, isa: Isa, core: Core) -> Dots:
+        dots = self.dots(spec, isa, core)
+        assert dots is not None
+        return dots
 
 
-def _blocked_choices(spec: ConvSpec, isa: Isa, threads: int) -> list[tuple[float, Choice]]:
-    dots = dots_for(spec, isa)
-    layout = blocked_layout(spec, dots)
-    main = spec.alone(spec.maps[largest(spec)])
-    pixels = main.out_height * main.out_width
-    share = spec.out_height * spec.out_width / pixels * BLOCKED_OVER_ESTIMATE
-    return [
-        (cycles * share, Choice.of("blocked", **plan.parameters()))
-        for cycles, plan in blockings(main, layout, dots, threads, needs_strip(spec, layout, dots))
-    ]
-
-
-def _build_blocked(
-    spec: ConvSpec, epilogue: Epilogue, isa: Isa, threads: int, choice: Choice
-) -> tuple[Any, Layout]:
-    dots = dots_for(spec, isa)
-    plan = Blocking.from_parameters(dict(choice.parameters))
-    write = conv_blocked if epilogue.pool is None else conv_pooled
-    return write(spec, epilogue, dots, threads, plan), blocked_layout(spec, dots)
-
-
-def _blocked_writes_once(spec: ConvSpec, isa: Isa, choice: Choice) -> bool:
-    blocks = blocked_layout(spec, dots_for(spec, isa)).blocks // spec.group
-    plan = Blocking.from_parameters(dict(choice.parameters))
-    return not spec.levels and plan.writes_once(spec, blocks)
+TILES = {
+    "blocked": _Tiles("blocked", lambda spec, isa, core: replace(tile_dots(spec, isa), core=core)),
+    "bytes": _Tiles("bytes", byte_dots),
+}
 
 
 def _winograd_applies(spec: ConvSpec, isa: Isa) -> str:
@@ -225,15 +267,14 @@ def _winograd_reason(spec: ConvSpec, isa: Isa, choice: Choice) -> str:
     return f"{form}, exact in {bits} bits for these ranges: {saving}"
 
 
-def _winograd_choices(spec: ConvSpec, isa: Isa, threads: int) -> list[tuple[float, Choice]]:
-    return [
-        (cycles, Choice.of("winograd", **plan.parameters()))
-        for cycles, plan in winograd_plans(spec, winograd_forms(spec, isa), threads)
-    ]
+def _winograd_choices(spec: ConvSpec, isa: Isa, threads: int, core: Core) -> list[tuple[float, Choice]]:
+    forms = {form: replace(dots, core=core) for form, dots in winograd_forms(spec, isa).items()}
+    plans = winograd_plans(spec, forms, threads)
+    return [(cycles, Choice.of("winograd", **plan.parameters())) for cycles, plan in plans]
 
 
 def _build_winograd(
-    spec: ConvSpec, epilogue: Epilogue, isa: Isa, threads: int, choice: Choice
+    spec: ConvSpec, epilogue: Epilogue, isa: Isa, threads: int, choice: Choice, core: Core
 ) -> tuple[Any, Layout]:
     plan = WinogradPlan.from_parameters(dict(choice.parameters))
     dots = winograd_forms(spec, isa)[plan.form]
@@ -253,19 +294,19 @@ def _grouped_applies(spec: ConvSpec, isa: Isa) -> str:
     return f"{size} output channels a group: lanes take the inputs of their groups; {dots.reason}"
 
 
-def _grouped_choices(spec: ConvSpec, isa: Isa, threads: int) -> list[tuple[float, Choice]]:
-    plans = grouped_plans(spec, dots_for(spec, isa), threads)
+def _grouped_choices(spec: ConvSpec, isa: Isa, threads: int, core: Core) -> list[tuple[float, Choice]]:
+    plans = grouped_plans(spec, replace(dots_for(spec, isa), core=core), threads)
     return [(cycles, plan.choice()) for cycles, plan in plans]
 
 
 def _build_grouped(
-    spec: ConvSpec, epilogue: Epilogue, isa: Isa, threads: int, choice: Choice
+    spec: ConvSpec, epilogue: Epilogue, isa: Isa, threads: int, choice: Choice, core: Core
 ) -> tuple[Any, Layout]:
     dots, plan = dots_for(spec, isa), GroupedPlan(**dict(choice.parameters))
     return conv_grouped(spec, epilogue, dots, threads, plan), grouped_layout(spec, dots)
 
 
-def _loops_choices(spec: ConvSpec, _isa: Isa, _threads: int) -> list[tuple[float, Choice]]:
+def _loops_choices(spec: ConvSpec, _isa: Isa, _threads: int, _core: Core) -> list[tuple[float, Choice]]:
     values = spec.out_height * spec.out_width * spec.out_channels
     products = spec.kernel[0] * spec.kernel[1] * spec.in_channels // spec.group
     return [(values * (products * LOOP_CYCLES + SLOW), Choice("loops"))]
@@ -282,7 +323,7 @@ def _few_dots(spec: ConvSpec, isa: Isa) -> Dots:
     return replace(dots_for(spec, isa), partial_steps=0) if DOTS[isa].sample_dtype == "int8" else DOTS[isa]
 
 
-def _few_choices(spec: ConvSpec, isa: Isa, threads: int) -> list[tuple[float, Choice]]:
+def _few_choices(spec: ConvSpec, isa: Isa, threads: int, _core: Core) -> list[tuple[float, Choice]]:
     return [(few_cycles(spec, _few_dots(spec, isa), threads), Choice("few"))]
 
 
@@ -291,7 +332,7 @@ FAMILIES = (
         "depthwise",
         _depthwise_applies,
         _only("depthwise"),
-        lambda spec, epilogue, isa, threads, _: (
+        lambda spec, epilogue, isa, threads, _choice, _core: (
             conv_depthwise(spec, epilogue, isa, threads),
             depthwise_layout(spec, isa),
         ),
@@ -308,17 +349,20 @@ FAMILIES = (
         "few",
         _few_applies,
         _few_choices,
-        lambda spec, epilogue, isa, threads, _: (
+        lambda spec, epilogue, isa, threads, _choice, _core: (
             conv_few(spec, epilogue, _few_dots(spec, isa), threads),
             few_layout(spec),
         ),
     ),
-    Family("blocked", _blocked_applies, _blocked_choices, _build_blocked, writes_once=_blocked_writes_once),
+    *(tiles.family() for tiles in TILES.values()),
     Family("grouped", _grouped_applies, _grouped_choices, _build_grouped),
     Family(
         "loops",
         lambda _spec, _isa: "one value at a time: any geometry",
         _loops_choices,
-        lambda spec, epilogue, _isa, threads, _: (conv_loops(spec, epilogue, threads), loops_layout(spec)),
+        lambda spec, epilogue, _isa, threads, _choice, _core: (
+            conv_loops(spec, epilogue, threads),
+            loops_layout(spec),
+        ),
     ),
 )

@@ -30,6 +30,8 @@ from aqd_deploy.kernels.spec import ConvSpec, Epilogue
 from aqd_deploy.kernels.strip import Strip, make_strip, needs_strip, overread
 from aqd_deploy.kernels.windows import window_sums
 
+# An accumulator, and the samples and weights of the products that are added to it.
+Products = tuple[Buffer, list[Expr], list[Expr]]
 # How many steps ahead weights are asked for, and the products a step must have to hide the asking.
 PREFETCH_STEPS = 8
 PREFETCH_PRODUCTS = 12
@@ -253,25 +255,27 @@ class MapConv:
         if dots.partial_steps:
             self._reduce_partially(strip, y, x, block, start, values)
             return
-        accs = self._accumulators("int32", lanes)
+        accs = self._accumulators("int32", dots.sums)
         for row in accs:
             for b, acc in enumerate(row):
-                em.store(acc, 0, self._first(start, b), lanes)
+                em.store(acc, 0, dots.start(self._first(start, b)), dots.sums)
         with em.loop("ky", layout.kernel[0]) as ky, em.loop("segment", layout.segments) as segment:
             bases = self._bases(strip, y, x, block, ky, segment)
-            for acc, sample, weight in self._steps(strip, bases, 0, layout.steps, accs):
-                em.store(acc, 0, dots.accumulate(load(acc, const(0), lanes), sample, weight), lanes)
-        for p, row in enumerate(accs):
-            for b, acc in enumerate(row):
+            for acc, samples, weights in self._steps(strip, bases, 0, layout.steps, accs):
+                so_far = load(acc, const(0), dots.sums)
+                em.store(acc, 0, dots.accumulate_fused(so_far, samples, weights), dots.sums)
+        for p in range(plan.pixels):
+            for b, acc in enumerate(accs[p // dots.pixels]):
                 at = (p * plan.blocks + b) * lanes
-                em.store(values, const(at), load(acc, const(0), lanes), lanes)
+                so_far = load(acc, const(0), dots.sums)
+                em.store(values, const(at), dots.of_pixel(so_far, p % dots.pixels), lanes)
 
     def _reduce_partially(
         self, strip: Strip, y: Expr, x: Expr, block: Expr, start: Buffer | None, values: Buffer
     ) -> None:
-        """`_reduce` with 16-bit accumulators in the registers, added to `values` before they can overflow."""
+        """`_reduce` with narrower accumulators in registers, added to `values` before they can overflow."""
         em, plan, dots, layout = self.em, self.plan, self.dots, self.layout
-        lanes, wide = dots.lanes, 2 * dots.lanes
+        lanes, (dtype, wide) = dots.lanes, dots.partial
         once = chunks(layout, dots).count == 1
         places = [
             (p, b, const((p * plan.blocks + b) * lanes))
@@ -282,23 +286,23 @@ class MapConv:
             for _, b, at in places:
                 em.store(values, at, self._first(start, b), lanes)
         with chunk_loops(em, layout, dots) as runs:
-            accs = self._accumulators("int16", wide)
+            accs = self._accumulators(dtype, wide)
             for row in accs:
                 for acc in row:
-                    em.store(acc, 0, const(0, "int16", wide), wide)
+                    em.store(acc, 0, const(0, dtype, wide), wide)
             with runs() as (ky, segment, first, steps):
                 bases = self._bases(strip, y, x, block, ky, segment)
-                for acc, sample, weight in self._steps(strip, bases, first, steps, accs):
-                    em.store(acc, 0, dots.partial(load(acc, const(0), wide), sample, weight), wide)
+                for acc, (sample,), (weight,) in self._steps(strip, bases, first, steps, accs):
+                    em.store(acc, 0, dots.add_partial(load(acc, const(0), wide), sample, weight), wide)
             for p, b, at in places:
                 so_far = self._first(start, b) if once else load(values, at, lanes)
                 em.store(values, at, dots.widen(so_far, load(accs[p][b], const(0), wide)), lanes)
 
     def _accumulators(self, dtype: str, lanes: int) -> list[list[Buffer]]:
-        """One buffer an accumulator, [pixel][block]: each becomes a register."""
+        """One buffer an accumulator, [pixel or pixels of a product][block]: registers."""
         return [
             [self.em.alloc("acc", dtype, lanes, "local") for _ in range(self.plan.blocks)]
-            for _ in range(self.plan.pixels)
+            for _ in range(-(-self.plan.pixels // self.dots.pixels))
         ]
 
     def _first(self, start: Buffer | None, b: int) -> Expr:
@@ -322,7 +326,7 @@ class MapConv:
         first: int | Expr,
         count: int | Expr,
         accs: list[list[Buffer]],
-    ) -> Iterator[tuple[Buffer, Expr, Expr]]:
+    ) -> Iterator[Products]:
         """The products of `count` steps from `first` on, in the body of a loop: what is written for each
         belongs there. Steps whose samples are loaded together first, then the others.
         """
@@ -338,9 +342,9 @@ class MapConv:
 
     def _products(
         self, strip: Strip, bases: tuple[Expr, Expr], k: Expr, accs: list[list[Buffer]], steps: int = 1
-    ) -> Iterator[tuple[Buffer, Expr, Expr]]:
-        """(accumulator, sample, weight) of every product of `steps` steps from `k` on, one or
-        `Dots.sample_steps`; each weight and sample loaded once.
+    ) -> Iterator[Products]:
+        """Every product of `steps` steps from `k` on, one or `Dots.sample_steps`, those of fused steps
+        together; each weight and sample loaded once.
         """
         em, plan, dots, spec = self.em, self.plan, self.dots, self.spec
         sample_base, weight_base = bases
@@ -354,24 +358,27 @@ class MapConv:
             py, px = divmod(p, plan.tile[1])
             offset = py * spec.strides[0] * strip.row_stride + px * spec.strides[1] * spec.in_channels
             places.append(sample_base + offset + k * dots.dot)
-        words = [em.bind("s", dots.sample_words(strip.samples, at)) for at in places] if steps > 1 else []
-        for step in range(steps):
-            weights = [
-                em.bind(
-                    "w",
-                    dots.weight(
-                        self.weights, weight_base + b * self.block_stride + (k + step) * dots.vector_bytes
-                    ),
-                )
-                for b in range(plan.blocks)
-            ]
+        words = []
+        if steps > 1 or dots.pixels > 1:
+            words = [em.bind("s", dots.sample_words(strip.samples, at, steps)) for at in places]
+        blocks = range(plan.blocks)
+        for step in range(0, steps, dots.fused_steps):
+            members = range(step, min(step + dots.fused_steps, steps))
+            weights = [[self._weight(weight_base, b, k + member) for member in members] for b in blocks]
             for p, row in enumerate(accs):
-                if steps > 1:
-                    sample = dots.sample_of(words[p], step)
+                if words:
+                    # What is missing of the last pixels is the last one again.
+                    pixels = [min(p * dots.pixels + i, plan.pixels - 1) for i in range(dots.pixels)]
+                    samples = [dots.samples_of([words[q] for q in pixels], member) for member in members]
                 else:
-                    sample = em.bind("s", dots.sample(strip.samples, places[p]))
-                for acc, weight in zip(row, weights, strict=True):
-                    yield acc, sample, weight
+                    samples = [em.bind("s", dots.sample(strip.samples, places[p]))]
+                for acc, of_block in zip(row, weights, strict=True):
+                    yield acc, samples, of_block
+
+    def _weight(self, base: Expr, block: int, step: Expr) -> Expr:
+        """The weights of one step of a block of the tile."""
+        at = base + block * self.block_stride + step * self.dots.vector_bytes
+        return self.em.bind("w", self.dots.weight(self.weights, at))
 
     def _prefetch_streams(self, y: Expr, x: Expr, block: Expr) -> None:
         """Asks for the streams of a tile, which arrive while it is reduced."""

@@ -13,9 +13,10 @@ from typing import Any
 
 from tvm import tirx
 
+from aqd_deploy.kernels.conv_maps import conv_maps
 from aqd_deploy.kernels.dots import DOTS, sample_range
 from aqd_deploy.kernels.emit import Buffer, Emitter, Expr, const, convert, load
-from aqd_deploy.kernels.epilogue import BoundEpilogue, Place, bind_epilogue
+from aqd_deploy.kernels.epilogue import BoundEpilogue, Place
 from aqd_deploy.kernels.isa import Isa
 from aqd_deploy.kernels.layout import WeightLayout
 from aqd_deploy.kernels.spec import ConvSpec, Epilogue, Map
@@ -50,20 +51,12 @@ def depthwise_layout(spec: ConvSpec, isa: Isa) -> WeightLayout:
 
 def conv_depthwise(spec: ConvSpec, epilogue: Epilogue, isa: Isa, threads: int) -> Any:
     """PrimFunc of a depthwise convolution; parameters as in `spec.Epilogue`."""
-    em = Emitter()
     layout = depthwise_layout(spec, isa)
-    data = em.parameter(
-        "data", (spec.height, spec.width, spec.in_channels), "int8" if spec.input_signed else "uint8"
-    )
-    weights = em.parameter("weights", layout.shape, "int8")
-    bound = bind_epilogue(
-        em, epilogue, spec.out_height, spec.out_width, spec.out_channels, max(1, len(spec.levels))
-    )
-    for level, m in enumerate(spec.maps):
-        conv = _MapConv(em, spec, m, isa, layout, weights, bound)
-        with em.loop("task", conv.tasks, "parallel" if threads > 1 else "serial") as task:
-            conv.emit(task, data, const(level) if spec.levels else None)
-    return em.finish()
+
+    def code(em: Emitter, place: Map, weights: Buffer, bound: BoundEpilogue) -> _MapConv:
+        return _MapConv(em, spec, place, isa, layout, weights, bound)
+
+    return conv_maps(spec, epilogue, layout, threads, code)
 
 
 class _MapConv:

@@ -17,11 +17,12 @@ from typing import Any
 
 from tvm import tirx
 
-from aqd_deploy.kernels.blocking import LOADS_PER_CYCLE, STEP_CYCLES, STORE_CYCLES, STRIP_BYTES
+from aqd_deploy.kernels.blocking import LOADS_PER_CYCLE, STEP_CYCLES, STORE_CYCLES, most_strip_bytes
 from aqd_deploy.kernels.choice import Choice
+from aqd_deploy.kernels.conv_maps import conv_maps
 from aqd_deploy.kernels.dots import Dots
 from aqd_deploy.kernels.emit import Buffer, Emitter, Expr, const, load
-from aqd_deploy.kernels.epilogue import BoundEpilogue, Place, bind_epilogue
+from aqd_deploy.kernels.epilogue import BoundEpilogue, Place
 from aqd_deploy.kernels.group_samples import GroupSamples
 from aqd_deploy.kernels.layout import WeightLayout
 from aqd_deploy.kernels.partial_sums import chunk_loops, chunks
@@ -63,7 +64,7 @@ def grouped_plans(spec: ConvSpec, dots: Dots, threads: int) -> list[tuple[float,
     found = []
     for rows in sorted({-(-main.out_height // n) for n in range(1, main.out_height + 1)}, reverse=True):
         strip_bytes = _strip_bytes(main, dots, rows)
-        if rows > 1 and strip_bytes > STRIP_BYTES:
+        if rows > 1 and strip_bytes > most_strip_bytes(dots.core):
             continue
         tasks = -(-main.out_height // rows)
         for columns in COLUMNS:
@@ -87,20 +88,12 @@ def _strip_bytes(spec: ConvSpec, dots: Dots, rows: int) -> int:
 
 def conv_grouped(spec: ConvSpec, epilogue: Epilogue, dots: Dots, threads: int, plan: GroupedPlan) -> Any:
     """PrimFunc of a convolution with groups; parameters as in `spec.Epilogue`."""
-    em = Emitter()
     layout = grouped_layout(spec, dots)
-    data = em.parameter(
-        "data", (spec.height, spec.width, spec.in_channels), "int8" if spec.input_signed else "uint8"
-    )
-    weights = em.parameter("weights", layout.shape, "int8")
-    bound = bind_epilogue(
-        em, epilogue, spec.out_height, spec.out_width, spec.out_channels, max(1, len(spec.levels))
-    )
-    for level, m in enumerate(spec.maps):
-        conv = _MapConv(em, spec, m, dots, layout, plan, weights, bound)
-        with em.loop("task", conv.tasks, "parallel" if threads > 1 else "serial") as task:
-            conv.emit(task, data, const(level) if spec.levels else None)
-    return em.finish()
+
+    def code(em: Emitter, place: Map, weights: Buffer, bound: BoundEpilogue) -> _MapConv:
+        return _MapConv(em, spec, place, dots, layout, plan, weights, bound)
+
+    return conv_maps(spec, epilogue, layout, threads, code)
 
 
 class _MapConv:
@@ -226,7 +219,7 @@ class _MapConv:
     def _add(self, acc: Buffer, sample: Expr, weight: Expr) -> None:
         dots, lanes = self.dots, self.dots.lanes
         if dots.partial_steps:
-            value = dots.partial(load(acc, const(0), 2 * lanes), sample, weight)
+            value = dots.add_partial(load(acc, const(0), 2 * lanes), sample, weight)
             self.em.store(acc, 0, value, 2 * lanes)
         else:
             self.em.store(acc, 0, dots.accumulate(load(acc, const(0), lanes), sample, weight), lanes)

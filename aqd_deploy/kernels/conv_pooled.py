@@ -14,6 +14,7 @@ from tvm import tirx
 from aqd_deploy.errors import ShapeError
 from aqd_deploy.kernels.blocking import Blocking
 from aqd_deploy.kernels.conv_blocked import ConvFunction, MapConv, blocked_layout, emit_tiles
+from aqd_deploy.kernels.core import Core
 from aqd_deploy.kernels.dots import Dots
 from aqd_deploy.kernels.emit import Buffer, Emitter, Expr, const, load
 from aqd_deploy.kernels.epilogue import BoundEpilogue, Place, bind_epilogue
@@ -21,8 +22,6 @@ from aqd_deploy.kernels.pointwise import for_channels
 from aqd_deploy.kernels.spec import ConvSpec, Epilogue, Pool
 from aqd_deploy.kernels.strip import needs_strip
 
-# What the kept rows may take of a second-level cache of 1 MiB.
-KEPT_BYTES = 704 * 1024
 LANES = 16
 # How many pixels before they are stored streams are asked for.
 AHEAD = 4
@@ -39,11 +38,11 @@ def conv_pooled(spec: ConvSpec, epilogue: Epilogue, dots: Dots, threads: int, bl
         raise ShapeError(
             "this pool cannot follow a convolution", received=pool, valid="pads below the kernel"
         )
-    function = ConvFunction(spec, Epilogue(epilogue.steps, ()), dots, blocked_layout(spec, dots))
+    function = ConvFunction(spec, replace(epilogue, stores=(), pool=None), dots, blocked_layout(spec, dots))
     em, bound = function.em, function.bound
     height, width = pool.size(spec.out_height, spec.out_width)
-    pooled = bind_epilogue(em, Epilogue((), epilogue.stores), height, width, spec.out_channels)
-    rows = rows_per_task(spec, pool, threads)
+    pooled = bind_epilogue(em, replace(epilogue, steps=(), pool=None), height, width, spec.out_channels)
+    rows = rows_per_task(spec, pool, threads, most_kept_bytes(dots.core))
     kept = _kept_rows(spec, pool, rows)
     tile = (min(blocking.tile[0], kept), blocking.tile[1])
     plan = replace(blocking, rows=kept, strips=1, parts=1, tile=tile)
@@ -68,11 +67,16 @@ def conv_pooled(spec: ConvSpec, epilogue: Epilogue, dots: Dots, threads: int, bl
     return em.finish()
 
 
-def rows_per_task(spec: ConvSpec, pool: Pool, threads: int) -> int:
+def most_kept_bytes(core: Core) -> int:
+    """What the kept rows may take of the second-level cache."""
+    return core.l2 * 11 // 16
+
+
+def rows_per_task(spec: ConvSpec, pool: Pool, threads: int, kept_bytes: int) -> int:
     """Rows of the pooled map a task: the least work for the busiest thread whose kept rows fit."""
     height = pool.size(spec.out_height, spec.out_width)[0]
     row_bytes = spec.out_width * spec.out_channels * 4
-    fitting = [r for r in range(1, height + 1) if _kept_rows(spec, pool, r) * row_bytes <= KEPT_BYTES] or [1]
+    fitting = [r for r in range(1, height + 1) if _kept_rows(spec, pool, r) * row_bytes <= kept_bytes] or [1]
     return min(fitting, key=lambda r: -(-_tasks(height, r) // threads) * _kept_rows(spec, pool, r))
 
 

@@ -11,6 +11,7 @@ from tvm import tirx
 from aqd_deploy.kernels import fixed_point
 from aqd_deploy.kernels.emit import Buffer, Emitter, Expr, const, convert, load
 from aqd_deploy.kernels.fixed_point import Lanes, Rows
+from aqd_deploy.kernels.isa import ARM
 from aqd_deploy.kernels.spec import (
     AddBias,
     Epilogue,
@@ -99,12 +100,13 @@ class BoundEpilogue:
         return value
 
     def _parameter_lanes(self, em: Emitter, place: Place, channel: Expr, lanes: int) -> Lanes:
+        shuffled = self.epilogue.isa in ARM
         if place.level is None:
-            return Lanes(channel, channel, lanes)
+            return Lanes(channel, channel, lanes, shuffled)
         row = em.bind("parameter", place.level * self.channels + channel)
         if self.channels % 2 == 0:
-            return Lanes(row, row, lanes)
-        return Lanes(row, em.bind("pair", place.level * (self.channels + 1) + channel), lanes)
+            return Lanes(row, row, lanes, shuffled)
+        return Lanes(row, em.bind("pair", place.level * (self.channels + 1) + channel), lanes, shuffled)
 
     def _step(
         self,

@@ -3,8 +3,9 @@
 Products of "wide" and "high" are computed for the even and the odd lanes apart: a vector of int32 read as
 int64 has its even lanes in the lower halves, and a shift by 32 brings the odd ones there. Written as the
 product of two sign-extended lower halves, that is one widening multiplication (x86: vpmuldq) without any
-conversion. Their constants therefore lie in pairs: int64 [n, 2, rows / 2], first those of the even rows,
-then those of the odd ones. A "high" product has its result in the upper halves, a "wide" one is shifted
+conversion. ARM multiplies halves of registers (smull, vmull), so there lanes are taken apart by shuffles
+(`Lanes.shuffled`). Their constants therefore lie in pairs: int64 [n, 2, rows / 2], first those of the even
+rows, then those of the odd ones. A "high" product has its result in the upper halves, a "wide" one is shifted
 there: right by d in the even lanes, left by 32 − d in the odd ones.
 
 Additions and multiplications of TIR's int32 may not overflow: "narrow" and "shift" are chosen only where
@@ -46,11 +47,14 @@ class Rows:
 
 @dataclass(frozen=True)
 class Lanes:
-    """The channels that a vector holds: `count` from `row` on; `pair` is the row with padded levels."""
+    """The channels that a vector holds: `count` from `row` on; `pair` is the row with padded levels.
+    `shuffled`: even and odd ones are taken apart by shuffles.
+    """
 
     row: Expr
     pair: Expr
     count: int
+    shuffled: bool = False
 
 
 def declare(em: Emitter, scaling: Scaling, rows: Rows) -> list[Buffer]:
@@ -166,6 +170,14 @@ class _Specialised:
     def _halves(self, value: Expr) -> tuple[Expr, Expr]:
         """value·c + B, int64, of the even and the odd lanes."""
         half = self.lanes.count // 2
+        if self.lanes.shuffled:
+            value = self.em.bind("both", value)
+            even, odd = (
+                _of_lanes(value, first, half) * _of_lanes(self._paired(0, first), 0, half)
+                + self._paired(1, first)
+                for first in (0, 1)
+            )
+            return even, odd
         both = self.em.bind("both", tirx.reinterpret(f"int64x{half}", value))
         even = _low(both, half) * _low(self._paired(0, 0), half) + self._paired(1, 0)
         odd_lanes = tirx.shift_right(both, const(32, "int64", half))
@@ -203,6 +215,12 @@ def _low(pairs: Expr, half: int) -> Expr:
     """The lower halves of int64 lanes, sign-extended."""
     by = const(32, "int64", half)
     return tirx.shift_right(tirx.shift_left(pairs, by), by)
+
+
+def _of_lanes(values: Expr, first: int, half: int) -> Expr:
+    """Every other of 2·`half` int32 lanes from `first` on, sign-extended; `values` has the lanes' bits."""
+    lanes = [const(lane) for lane in range(first, 2 * half, 2)]
+    return convert(tirx.Shuffle([tirx.reinterpret(f"int32x{2 * half}", values)], lanes), "int64", half)
 
 
 def _interleaved(even: Expr, odd: Expr, part: int, count: int) -> Expr:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aqd_deploy.kernels.blocking import STRIP_BYTES, Blocking, choose_blocking, register_tiles
+from aqd_deploy.kernels.blocking import Blocking, choose_blocking, most_strip_bytes, register_tiles
 from aqd_deploy.kernels.dots import Dots
 from aqd_deploy.kernels.layout import WeightLayout
 from aqd_deploy.kernels.spec import ConvSpec, Map
@@ -40,7 +40,7 @@ def level_batches(
     batches = [Batch((main,), (first,))]
     small: list[int] = []
     # A batch is shared by channels: too few of them would leave threads without work.
-    room = STRIP_BYTES if layout.blocks >= threads else 0
+    room = most_strip_bytes(dots.core) if layout.blocks >= threads else 0
     by_size = sorted(range(len(spec.maps)), key=lambda i: spec.maps[i].height * spec.maps[i].width)
     for i in by_size:
         room -= _strip_bytes(spec, spec.maps[i], dots)

@@ -10,7 +10,7 @@ from typing import Any
 
 from tvm import tirx
 
-from aqd_deploy.kernels.dots import DOTS, NARROW, Dots, Product
+from aqd_deploy.kernels.dots import DOTS, MATRIX, NARROW, Dots, Product
 from aqd_deploy.kernels.emit import Emitter, Expr, broadcast, load, span, vector
 from aqd_deploy.kernels.isa import Isa
 
@@ -19,18 +19,18 @@ _ACCUMULATORS = 12
 
 
 def peak_dots(isa: Isa) -> list[Dots]:
-    """The dot products of an instruction set: the one for any operands, and `vpmaddubsw` where it has it."""
-    return [DOTS[isa], *([NARROW[isa]] if isa in NARROW else [])]
+    """The dot products of an instruction set: the one for any operands, and others where it has them."""
+    return [DOTS[isa], *(table[isa] for table in (NARROW, MATRIX) if isa in table)]
 
 
 def peak_macs(dots: Dots, steps: int) -> int:
     """Multiply-accumulates that one thread does in `peak_func`."""
-    return _accumulators(dots) * dots.vector_bytes * steps
+    return _accumulators(dots) * dots.vector_bytes * dots.pixels * steps
 
 
 def peak_outputs(dots: Dots, threads: int) -> int:
     """Size of `out` of `peak_func`."""
-    return threads * _accumulators(dots) * dots.lanes
+    return threads * _accumulators(dots) * dots.sums
 
 
 def peak_func(dots: Dots, threads: int, steps: int) -> Any:
@@ -40,7 +40,7 @@ def peak_func(dots: Dots, threads: int, steps: int) -> Any:
     """
     em = Emitter()
     weights = em.parameter("weights", (dots.vector_bytes,), "int8")
-    count, lanes = _accumulators(dots), dots.lanes
+    count, lanes = _accumulators(dots), dots.sums
     out = em.parameter("out", (peak_outputs(dots, threads),), "int32")
     narrow = dots.product in (Product.PMADDUBSW, Product.SMLAL)
     dtype, width = ("int16", 2 * lanes) if narrow else ("int32", lanes)
@@ -68,12 +68,18 @@ def _accumulators(dots: Dots) -> int:
 def _product(dots: Dots, acc: Expr, weight: Expr) -> Expr:
     match dots.product:
         case Product.PMADDUBSW:
-            return dots.partial(acc, tirx.reinterpret(vector("int8", dots.vector_bytes), acc), weight)
+            return dots.add_partial(acc, tirx.reinterpret(vector("int8", dots.vector_bytes), acc), weight)
         case Product.SMLAL:
-            samples = tirx.reinterpret(vector("int8", 2 * dots.vector_bytes), acc)
-            first = [tirx.IntImm("int32", index) for index in range(dots.vector_bytes)]
-            return dots.partial(acc, tirx.Shuffle([samples], first), weight)
+            return dots.add_partial(acc, _first_half(acc, dots.vector_bytes), weight)
+        case Product.SMMLA:
+            return dots.accumulate(acc, _first_half(acc, dots.pixels * dots.dot), weight)
         case Product.PLAIN:
             return dots.accumulate(acc, acc, weight)
         case _:
             return dots.accumulate(acc, dots.from_words(acc), weight)
+
+
+def _first_half(acc: Expr, count: int) -> Expr:
+    """The first `count` of twice as many bytes."""
+    samples = tirx.reinterpret(vector("int8", 2 * count), acc)
+    return tirx.Shuffle([samples], [tirx.IntImm("int32", index) for index in range(count)])

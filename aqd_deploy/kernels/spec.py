@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from aqd_deploy.kernels.isa import Isa
+
 
 @dataclass(frozen=True)
 class Map:
@@ -200,9 +202,11 @@ class Epilogue:
     """Steps in order, a max-pool if there is one, then the stores, each of the resulting value.
 
     The TIR function's parameters are: input, packed weights, (parameters of each step in order), (parameters
-    of each store in order), then one output buffer a store in order.
+    of each store in order), then one output buffer a store in order. `isa` is what the function is written
+    for; kernels know it themselves and set it.
     """
 
     steps: tuple[Step, ...] = ()
     stores: tuple[Store, ...] = (StoreStream(),)
     pool: Pool | None = None
+    isa: Isa = Isa.PORTABLE

@@ -11,29 +11,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from aqd_deploy.kernels.core import Core
 from aqd_deploy.kernels.dots import Dots
 from aqd_deploy.kernels.spec import ConvSpec
 from aqd_deploy.kernels.winograd_forms import FORMS, Form
 
 _NAMES = tuple(FORMS)
-# What the weights of a position and item may take of a first-level cache of 32 KiB, and how much longer a
-# step takes beyond.
-WEIGHT_BYTES = 24 * 1024
+# How much longer a step takes whose weights do not fit the first-level cache.
 MISS_FACTOR = 1.1
-# What samples and products of a group may take of a second-level cache of 1 MiB, what they take without
-# pushing anything out, and how much longer the products of a group of twice that size take. Forms with many
-# positions, whose weights come from further away, gain more from large groups than they lose.
-GROUP_BYTES = 1280 * 1024
-QUIET_GROUP_BYTES = 384 * 1024
+# How much longer the products of a group of twice the quiet size take.
 CROWDED = 0.03
 # Cycles to bring a vector through an epilogue, and for one vector of additions in a transform.
 STORE_CYCLES = 12.0
 TRANSFORM_CYCLES = 0.75
 # Bytes a cycle from the third-level cache, where weights lie between groups, and from memory, where they lie
-# if all of them take more than this of the cache.
+# if all of them take more than the cache has.
 L3_BYTES_PER_CYCLE = 4.5
 MEMORY_BYTES_PER_CYCLE = 4.0
-L3_BYTES = 8 * 1024 * 1024
 # The parts of that time that do not hide behind the multipliers.
 L3_SHARE = 0.06
 MEMORY_SHARE = 0.3
@@ -48,6 +42,26 @@ MOST_ACCUMULATORS = 26
 SET_CYCLES = 30.0
 # How much longer forms take in whole networks than the model says.
 CROWDED_FORMS = {"f3x4": 1.12, "f3x4_halved": 1.12}
+
+
+@dataclass(frozen=True)
+class Room:
+    """What may lie where, in bytes: `weights` of a position and item in the first-level cache; samples and
+    products of a `group` in the second and beyond (forms with many positions, whose weights come from further
+    away, gain more from large groups than they lose), those of a `quiet_group` without pushing anything out;
+    `all_weights` in the third.
+    """
+
+    weights: int
+    group: int
+    quiet_group: int
+    all_weights: int
+
+    @classmethod
+    def of(cls, core: Core) -> Room:
+        """The parts of a core's caches."""
+        # Without a third level half of the second is what weights can hope for.
+        return cls(core.l1d * 3 // 4, core.l2 * 5 // 4, core.l2 * 3 // 8, max(core.l3, core.l2 // 2))
 
 
 @dataclass(frozen=True)
@@ -95,6 +109,7 @@ def winograd_plans(
 def _plans(spec: ConvSpec, form: Form, dots: Dots, threads: int) -> list[tuple[float, WinogradPlan]]:
     total = tile_count(spec, form)
     all_blocks = -(-spec.out_channels // dots.lanes)
+    room = Room.of(dots.core)
     found = []
     for blocks in range(1, min(all_blocks, 6) + 1):
         most = min(dots.most_pixels(blocks), MOST_ACCUMULATORS // blocks)
@@ -102,7 +117,7 @@ def _plans(spec: ConvSpec, form: Form, dots: Dots, threads: int) -> list[tuple[f
         for tiles in sorted({min(t, total) for t in range(max(1, most // 2), most + 1)}):
             sets = -(-total // tiles)
             for group in sorted({-(-sets // n) * tiles for n in range(1, sets + 1)}):
-                if group > tiles and _group_bytes(spec, form, dots, group, blocks) > GROUP_BYTES:
+                if group > tiles and _group_bytes(spec, form, dots, group, blocks) > room.group:
                     continue
                 for parts in {1, min(2, items), min(threads, items)}:
                     plan = WinogradPlan(form.name, tiles, blocks, group, parts)
@@ -120,7 +135,7 @@ def _sample_bytes(form: Form) -> int:
 
 def _cycles(spec: ConvSpec, form: Form, dots: Dots, threads: int, plan: WinogradPlan) -> float:
     """Cycles of the busiest thread."""
-    vector = dots.vector_bytes
+    room, vector = Room.of(dots.core), dots.vector_bytes
     groups = -(-tile_count(spec, form) // plan.group)
     blocks = -(-spec.out_channels // dots.lanes)
     items = -(-blocks // (plan.blocks * plan.parts))
@@ -128,10 +143,10 @@ def _cycles(spec: ConvSpec, form: Form, dots: Dots, threads: int, plan: Winograd
     products = plan.tiles * plan.blocks
     loads = plan.tiles / dots.sample_steps + plan.blocks
     step = STEP_CYCLES + max(products * dots.product_cycles, loads / 2) + loads * LOAD_CYCLES
-    if steps * plan.blocks * vector > WEIGHT_BYTES:
+    if steps * plan.blocks * vector > room.weights:
         step *= MISS_FACTOR
     multiply = form.positions * (plan.group / plan.tiles) * (steps * step + SET_CYCLES)
-    crowd = _group_bytes(spec, form, dots, plan.group, plan.blocks) / QUIET_GROUP_BYTES - 1
+    crowd = _group_bytes(spec, form, dots, plan.group, plan.blocks) / room.quiet_group - 1
     multiply *= 1 + CROWDED * max(0.0, crowd)
     weights = form.positions * steps * plan.blocks * vector
     outputs = form.rows * form.columns
@@ -142,7 +157,7 @@ def _cycles(spec: ConvSpec, form: Form, dots: Dots, threads: int, plan: Winograd
         spread += plan.group * (spec.in_channels / vector + 4) * form.positions
     rounds = -(-groups * plan.parts // threads)
     all_weights = -(-blocks // plan.blocks) * weights
-    near = all_weights <= L3_BYTES
+    near = all_weights <= room.all_weights
     stream = weights / (L3_BYTES_PER_CYCLE if near else MEMORY_BYTES_PER_CYCLE)
     exposed = stream * (L3_SHARE if near else MEMORY_SHARE)
     cycles = rounds * (spread + items * (max(multiply, stream) + exposed + gather))

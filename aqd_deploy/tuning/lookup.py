@@ -8,6 +8,7 @@ from pathlib import Path
 
 from aqd_deploy.errors import RecordsError
 from aqd_deploy.kernels.choice import Choice
+from aqd_deploy.kernels.core import CORE, Core
 from aqd_deploy.kernels.isa import Isa
 from aqd_deploy.kernels.spec import ConvSpec, Epilogue
 from aqd_deploy.targets import Target
@@ -24,13 +25,15 @@ class Tuned:
     _exact: dict[str, Choice] = field(default_factory=dict)
     _similar: dict[str, tuple[float, Choice]] = field(default_factory=dict)
 
-    def find(self, spec: ConvSpec, epilogue: Epilogue, isa: Isa, threads: int) -> tuple[Choice | None, str]:
+    def find(
+        self, spec: ConvSpec, epilogue: Epilogue, isa: Isa, threads: int, core: Core = CORE
+    ) -> tuple[Choice | None, str]:
         """The choice for a convolution and "task", or that of the same convolution with another epilogue and
         "shape", or None and "".
         """
         if not is_tunable(epilogue):
             return None, ""
-        task = Task(spec, epilogue, isa, threads)
+        task = Task(spec, epilogue, isa, threads, core)
         if task.key in self._exact:
             return self._exact[task.key], "task"
         if task.shape_key in self._similar:

@@ -67,7 +67,7 @@ def replay(
     use = chosen[0]
     with RecordsFile(folder, records_header(device, tracker), device) as file:
         record = file.records.best().get(use.task.key)
-    choices = conv_choices(use.task.spec, use.task.isa, use.task.threads)
+    choices = conv_choices(use.task.spec, use.task.isa, use.task.threads, use.task.core)
     if record is None or record.choice not in choices:
         raise RecordsError("there is no record of this task", received=f"{use.task.key} in {folder}",
                            next_command="aqd-deploy tune MODEL.onnx --records DIR")  # fmt: skip

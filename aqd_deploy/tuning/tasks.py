@@ -17,6 +17,7 @@ from typing import Any
 
 from aqd_deploy.compiler.plan import Conv, Plan
 from aqd_deploy.kernels import spec as forms
+from aqd_deploy.kernels.core import CORE, Core
 from aqd_deploy.kernels.isa import Isa
 from aqd_deploy.kernels.spec import ConvSpec, Epilogue, Scaling
 
@@ -32,9 +33,12 @@ class Task:
     epilogue: Epilogue
     isa: Isa
     threads: int
+    core: Core = CORE
 
     def to_json(self) -> dict[str, Any]:
-        """The definition: {"format", "spec", "epilogue": {"steps", "stores"}, "isa", "threads"}."""
+        """The definition: {"format", "spec", "epilogue": {"steps", "stores"}, "isa", "threads"}, and "core"
+        where it is not the default.
+        """
         return {**self._shape(), "epilogue": _epilogue_json(self.epilogue)}
 
     @classmethod
@@ -46,7 +50,8 @@ class Task:
         epilogue = value["epilogue"]
         steps = tuple(_part(entry) for entry in epilogue["steps"])
         stores = tuple(_part(entry) for entry in epilogue["stores"])
-        return cls(ConvSpec(**fields), Epilogue(steps, stores), Isa(value["isa"]), int(value["threads"]))
+        threads, core = int(value["threads"]), Core(**value.get("core", {}))
+        return cls(ConvSpec(**fields), Epilogue(steps, stores), Isa(value["isa"]), threads, core)
 
     @cached_property
     def key(self) -> str:
@@ -80,6 +85,7 @@ class Task:
             "spec": asdict(self.spec),
             "isa": self.isa.value,
             "threads": self.threads,
+            **({"core": self.core.to_json()} if self.core != CORE else {}),
         }
 
 
@@ -106,12 +112,12 @@ def is_tunable(epilogue: Epilogue) -> bool:
     return epilogue.pool is None
 
 
-def network_tasks(plan: Plan, isa: Isa, threads: Callable[[Conv], int]) -> list[Use]:
+def network_tasks(plan: Plan, isa: Isa, threads: Callable[[Conv], int], core: Core = CORE) -> list[Use]:
     """The tasks of a network, the one with the most arithmetic first; `threads` tells those of a kernel."""
     found: dict[Task, Use] = {}
     for operation in plan.operations:
         if isinstance(operation, Conv) and is_tunable(operation.epilogue):
-            task = Task(operation.spec, operation.epilogue, isa, threads(operation))
+            task = Task(operation.spec, operation.epilogue, isa, threads(operation), core)
             found.setdefault(task, Use(task)).operations.append(operation)
     return sorted(found.values(), key=lambda use: -use.macs)
 

@@ -23,12 +23,13 @@ from typing import TypeVar
 import onnx
 
 from aqd_deploy.compiler.lower import complete_target
-from aqd_deploy.compiler.plan import Plan
+from aqd_deploy.compiler.plan import Conv, Plan
 from aqd_deploy.compiler.planning import plan_model
 from aqd_deploy.compiler.relax_module import kernel_threads
 from aqd_deploy.errors import BudgetError, MissingExtraError, TargetError
 from aqd_deploy.kernels.choice import Choice
 from aqd_deploy.kernels.conv import conv_choices
+from aqd_deploy.kernels.core import Core
 from aqd_deploy.kernels.isa import Isa
 from aqd_deploy.runtime.devices.rpc_tracker import Tracker
 from aqd_deploy.targets import Target, get, read_cpu
@@ -63,14 +64,18 @@ class TuneReport:
 
 def device_tasks(plan: Plan, device: Target, threads: int) -> list[Use]:
     """The tasks of a network as `compile_model` builds it for `device`."""
-    return network_tasks(plan, Isa(device.kernels), lambda op: kernel_threads(plan, op, threads))
+
+    def workers(op: Conv) -> int:
+        return kernel_threads(plan, op, threads)
+
+    return network_tasks(plan, Isa(device.kernels), workers, Core.of(device))
 
 
 def task_states(plan: Plan, device: Target, threads: int) -> list[TaskState]:
     """The tasks of a network with their spaces, nothing measured."""
     states = []
     for use in device_tasks(plan, device, threads):
-        choices = conv_choices(use.task.spec, use.task.isa, use.task.threads)
+        choices = conv_choices(use.task.spec, use.task.isa, use.task.threads, use.task.core)
         states.append(TaskState(use, Space(choices), choices[0]))
     return states
 

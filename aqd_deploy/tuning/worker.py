@@ -22,25 +22,18 @@ import tvm
 from aqd_deploy.compiler.lower import compile_kernels
 from aqd_deploy.compiler.toolchain import Toolchain, native_toolchain
 from aqd_deploy.kernels.choice import Choice
-from aqd_deploy.kernels.conv import conv2d
-from aqd_deploy.kernels.dots import WIDE
+from aqd_deploy.kernels.conv import conv2d, product_of
+from aqd_deploy.kernels.dots import Product
 from aqd_deploy.kernels.isa import Isa
-from aqd_deploy.kernels.winograd_forms import FORMS
-from aqd_deploy.kernels.winograd_plan import WinogradPlan
+from aqd_deploy.kernels.spec import ConvSpec
 from aqd_deploy.tuning.operands import Operands
 from aqd_deploy.tuning.reference import output_buffers
 from aqd_deploy.tuning.tasks import Task
 
 TASK, CHOICE, OPERANDS, LINKER = "aqd.task", "aqd.choice", "aqd.operands", "aqd.linker"
 SYMBOL = "conv2d"
-# The dot product that each instruction set is there for.
-_INSTRUCTIONS = {
-    Isa.VNNI: "vpdpbusd",
-    Isa.AVXVNNI: "vpdpbusd",
-    Isa.AVX512: "vpmaddubsw|vpmaddwd",
-    Isa.AVX2: "vpmaddubsw|vpmaddwd",
-}
-_DOT_FAMILIES = ("blocked", "winograd")
+# What assemblers call a product, where it is not its value alone: the first of a sum is no accumulation.
+_MNEMONICS = {Product.SMLAL: r"smlal|smull|vmlal\.s8|vmull\.s8", Product.SMLAL16: r"smlal|vmlal\.s16"}
 # Several sets of operands are used in turn, as many as it takes to leave the second-level cache: weights and
 # activations of a layer in a network come from further away too.
 _ROTATED_BYTES = 6 << 20
@@ -78,9 +71,9 @@ def build_candidate(module: Any, target: Any) -> str:
     choice = Choice.from_json(json.loads(str(module.attrs[CHOICE])))
     operands = Path(str(module.attrs[OPERANDS]))
     toolchain = Toolchain(**json.loads(str(module.attrs[LINKER])))
-    kernel = conv2d(task.spec, task.epilogue, task.isa, task.threads, choice)
+    kernel = conv2d(task.spec, task.epilogue, task.isa, task.threads, choice, task.core)
     compiled = compile_kernels({SYMBOL: kernel.prim_func}, target)
-    check_instructions(task.isa, choice, compiled.mod.inspect_source("s"))
+    check_instructions(task.spec, task.isa, choice, compiled.mod.inspect_source("s"))
     folder = Path(tempfile.mkdtemp(prefix="candidate-", dir=operands))
     np.save(folder / "packed.npy", kernel.layout.pack(np.load(operands / "weights.npy")))
     library = folder / "kernel.so"
@@ -88,13 +81,14 @@ def build_candidate(module: Any, target: Any) -> str:
     return str(library)
 
 
-def check_instructions(isa: Isa, choice: Choice, assembly: str) -> None:
-    """Raises InstructionError where `assembly` has no dot product that the kernel was written for."""
-    wanted = _INSTRUCTIONS.get(isa)
-    if choice.family == "winograd" and FORMS[WinogradPlan.from_parameters(dict(choice.parameters)).form].wide:
-        wanted = WIDE[isa].product.value
-    if wanted and choice.family in _DOT_FAMILIES and not re.search(wanted, assembly):
-        raise InstructionError(f"its code has no {wanted.replace('|', ' nor ')}")
+def check_instructions(spec: ConvSpec, isa: Isa, choice: Choice, assembly: str) -> None:
+    """Raises InstructionError where `assembly` lacks the product that the kernel was written for."""
+    product = product_of(spec, isa, choice)
+    if product in (None, Product.PLAIN):
+        return
+    wanted = _MNEMONICS.get(product, product.value)
+    if not re.search(rf"\b(?:{wanted})", assembly):
+        raise InstructionError(f"its code has no {product.value}")
 
 
 class Contender:

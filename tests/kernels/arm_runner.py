@@ -33,6 +33,11 @@ class Machine:
 
 _A64, _A32 = "aarch64-linux-gnu", "armv7l-linux-gnueabihf"
 MACHINES = {
+    Isa.I8MM: Machine(
+        {"kind": "llvm", "mtriple": _A64, "mcpu": "neoverse-v1", "mattr": ["+i8mm", "-sve"]},
+        ("qemu-aarch64-static", "-cpu", "max"),
+        "aarch64-linux-gnu-gcc",
+    ),
     Isa.DOTPROD: Machine(
         {"kind": "llvm", "mtriple": _A64, "mcpu": "cortex-a76", "mattr": ["+neon", "+dotprod"]},
         ("qemu-aarch64-static", "-cpu", "cortex-a76"),

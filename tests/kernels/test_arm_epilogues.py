@@ -26,9 +26,9 @@ from test_epilogue_scaling import operands as scaling_operands
 from aqd_deploy.kernels import pointwise
 from aqd_deploy.kernels.border_store import StoreBorder
 from aqd_deploy.kernels.conv import conv2d, conv_choices
+from aqd_deploy.kernels.dots import Product
 from aqd_deploy.kernels.expand import expand_func, expand_rice_func
 from aqd_deploy.kernels.frames import encode as encode_frames
-from aqd_deploy.kernels.isa import Isa
 from aqd_deploy.kernels.layout import pack_codes
 from aqd_deploy.kernels.peak import peak_dots, peak_func, peak_macs, peak_outputs
 from aqd_deploy.kernels.rice import encode as encode_rice
@@ -98,7 +98,7 @@ def test_every_multiply_shift(isa, tmp_path):
     rng, batch = np.random.default_rng(11), Batch(isa)
 
     def add(epilogue: Epilogue, data: np.ndarray, params: list[np.ndarray], expected: np.ndarray) -> None:
-        function = pointwise.epilogue_func(1, OPERANDS, CHANNELS, epilogue, 1)
+        function = pointwise.epilogue_func(1, OPERANDS, CHANNELS, replace(epilogue, isa=isa), 1)
         batch.add(epilogue, function, [data, *params], [expected])
 
     for form in FORMS:
@@ -189,17 +189,21 @@ def test_stored_weights_expand_to_the_packed_ones(isa, tmp_path):
 @pytest.mark.parametrize("isa", ISAS)
 def test_the_peak_probe_multiplies_what_it_says(isa, tmp_path):
     need_machine(isa)
-    (dots,) = peak_dots(isa)
-    threads, steps = 2, 3
-    weights = np.random.default_rng(1).integers(-3, 4, dots.vector_bytes).astype(np.int8)
-    count = peak_outputs(dots, 1) // dots.lanes
-    width, dtype = (4, np.int32) if isa is Isa.DOTPROD else (8, np.int16)
-    acc = np.repeat(np.arange(1, count + 1, dtype=dtype)[:, None], width, axis=1)
-    for _ in range(steps):
-        samples = acc.view(np.int8)[:, : weights.size].astype(np.int64) * weights
-        acc = (acc + samples.reshape(count, width, -1).sum(2)).astype(dtype)
-    expected = np.tile(acc.view(np.int32).reshape(-1), threads)
-    batch = Batch(isa)
-    batch.add(isa, peak_func(dots, threads, steps), [weights], [expected])
+    batch, threads, steps = Batch(isa), 2, 3
+    for dots in peak_dots(isa):
+        weights = np.random.default_rng(1).integers(-3, 4, dots.vector_bytes).astype(np.int8)
+        count = peak_outputs(dots, 1) // dots.sums
+        width, dtype = (8, np.int16) if dots.product is Product.SMLAL else (dots.sums, np.int32)
+        acc = np.repeat(np.arange(1, count + 1, dtype=dtype)[:, None], width, axis=1)
+        for _ in range(steps):
+            samples = acc.view(np.int8).astype(np.int64)
+            if dots.pixels == 2:
+                products = samples[:, :16].reshape(count, 1, 2, 1, 8) * weights.reshape(2, 1, 2, 8)
+                acc = acc + products.sum(4).reshape(count, width).astype(dtype)
+            else:
+                products = samples[:, : weights.size] * weights
+                acc = (acc + products.reshape(count, width, -1).sum(2)).astype(dtype)
+        expected = np.tile(acc.view(np.int32).reshape(-1), threads)
+        batch.add(dots.product, peak_func(dots, threads, steps), [weights], [expected])
+        assert peak_macs(dots, steps) == count * weights.size * dots.pixels * steps
     batch.check(tmp_path)
-    assert peak_macs(dots, steps) == count * weights.size * steps

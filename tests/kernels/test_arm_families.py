@@ -10,12 +10,13 @@ from arm_runner import MACHINES, Batch, need_machine
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from kernel_reference import convolve
-from test_families_sweep import KINDS, cases, operands, some_choices
+from test_families_sweep import KINDS, built, cases, some_choices
 from test_winograd import CASES as WINOGRAD_CASES
 from test_winograd import _operands as winograd_operands
 
 from aqd_deploy.kernels.choice import Choice
 from aqd_deploy.kernels.conv import conv2d, conv_choices
+from aqd_deploy.kernels.dots import BYTES, WIDE
 from aqd_deploy.kernels.isa import Isa
 from aqd_deploy.kernels.spec import ConvSpec, Epilogue
 from aqd_deploy.kernels.winograd_forms import exact_forms, true_weights
@@ -41,13 +42,8 @@ def test_no_integer_differs(isa, kind, tmp_path):
     collect()
     batch = Batch(isa)
     for case in found:
-        data, weights = operands(case)
-        forms = exact_forms(true_weights(weights, case.spec.odd), case.spec.input_range)
-        spec = replace(case.spec, winograd=forms)
-        expected = convolve(spec, data, weights).astype(np.int32)
-        for choice in some_choices(spec, isa, case.threads, case.pick):
-            kernel = conv2d(spec, Epilogue(), isa, case.threads, choice)
-            label = f"{choice}, {case}"
+        for kernel, data, weights, expected in built(case, isa):
+            label = f"{kernel.choice}, {case}"
             batch.add(label, kernel.prim_func, [data, kernel.layout.pack(weights)], [expected])
     batch.check(tmp_path)
 
@@ -81,40 +77,42 @@ def test_every_form_of_winograd(isa, tmp_path):
             label = f"{choice}, {known}, {fill}"
             batch.add(label, kernel.prim_func, [data, kernel.layout.pack(weights)], [expected])
     # Where there is `sdot`, products of 16 bits are not worth it.
-    assert ("f4x4_wide" in met) == (isa is not Isa.DOTPROD)
+    assert ("f4x4_wide" in met) == (isa in WIDE)
     assert met >= {"f2x2", "f2x4", "c4x4", "f2x2_halved"}
     batch.check(tmp_path)
 
 
+# Ranges of samples and weights, the last of which can be added in 8 bits.
+LIMITS = [
+    ((0, 255), (-128, 127)),
+    ((-128, 127), (-128, 127)),
+    ((0, 15), (-128, 127)),
+    ((0, 30), (-128, 127)),
+    ((0, 255), (-127, 127)),
+    ((0, 3), (-4, 3)),
+]
+
+
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("weight", [-128, 127])
-def test_one_sign_only_over_the_longest_reduction(isa, weight, tmp_path):
-    """Sums that saturate or wrap anywhere would show; so would one step too many in 16 bits."""
+@pytest.mark.parametrize("end", [0, 1])
+def test_one_sign_only_over_the_longest_reduction(isa, end, tmp_path):
+    """Sums that saturate or wrap anywhere would show; so would one step too many in 8 or 16 bits."""
     need_machine(isa)
-    batch = Batch(isa)
-    for ranges, sample, dtype in (
-        (((0, 255), (-128, 127)), 255, np.uint8),
-        (((0, 255), (-128, 127)), 0, np.uint8),
-        (((-128, 127), (-128, 127)), -128, np.int8),
-        (((0, 15), (-128, 127)), 15, np.uint8),
-        (((0, 30), (-128, 127)), 30, np.uint8),
-    ):
-        inputs, weights_range = ranges
-        spec = ConvSpec(
-            2,
-            3,
-            400,
-            12,
-            **SAME,
-            input_range=inputs,
-            weight_range=weights_range,
-            input_signed=dtype is np.int8,
-        )
-        data = np.full((2, 3, 400), sample, dtype)
-        weights = np.full((12, 400, 3, 3), weight, np.int8)
-        kernel = conv2d(spec, Epilogue(), isa, 1)
-        expected = convolve(spec, data, weights).astype(np.int32)
-        batch.add(spec, kernel.prim_func, [data, kernel.layout.pack(weights)], [expected])
+    batch, met = Batch(isa), set()
+    for inputs, weights in LIMITS:
+        ranges = {"input_range": inputs, "weight_range": weights, "input_signed": inputs[0] < 0}
+        spec = ConvSpec(2, 3, 400, 12, **SAME, **ranges)
+        filter_ = np.full((12, 400, 3, 3), weights[end], np.int8)
+        for sample in inputs:
+            data = np.full((2, 3, 400), sample, np.int8 if spec.input_signed else np.uint8)
+            expected = convolve(spec, data, filter_).astype(np.int32)
+            for family in ("blocked", "bytes"):
+                choice = next((c for c in conv_choices(spec, isa, 1) if c.family == family), None)
+                if choice is not None:
+                    kernel = conv2d(spec, Epilogue(), isa, 1, choice)
+                    batch.add(choice, kernel.prim_func, [data, kernel.layout.pack(filter_)], [expected])
+                    met.add(family)
+    assert ("bytes" in met) == (isa in BYTES)
     batch.check(tmp_path)
 
 

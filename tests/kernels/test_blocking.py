@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aqd_deploy.kernels.blocking import STRIP_BYTES, choose_blocking
+from aqd_deploy.kernels.blocking import choose_blocking, most_strip_bytes
 from aqd_deploy.kernels.conv_blocked import blocked_layout
 from aqd_deploy.kernels.dots import DOTS
 from aqd_deploy.kernels.isa import Isa
@@ -44,7 +44,7 @@ def test_blocking_covers_the_output_and_fits_the_registers(isa, spec, threads):
     in_rows = (plan.rows - 1) * spec.strides[0] + spec.kernel[0]
     width = spec.width + spec.pads[1] + spec.pads[3]
     sample_bytes = 2 if isa is Isa.AVX2 else 1
-    assert plan.rows == 1 or in_rows * width * spec.in_channels * sample_bytes <= STRIP_BYTES
+    assert plan.rows == 1 or in_rows * width * spec.in_channels * sample_bytes <= most_strip_bytes(dots.core)
 
 
 @pytest.mark.parametrize("size", [40, 20, 10, 5, 3])

@@ -7,6 +7,7 @@ from kernel_reference import MCPU, call, compile_functions, convolve, epilogue_p
 from aqd_deploy.errors import ShapeError
 from aqd_deploy.kernels import conv_pooled
 from aqd_deploy.kernels.conv import conv2d
+from aqd_deploy.kernels.core import CORE
 from aqd_deploy.kernels.isa import Isa
 from aqd_deploy.kernels.spec import (
     AddBias,
@@ -42,10 +43,10 @@ def pooled(value: np.ndarray, pool: Pool) -> np.ndarray:
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("kept_bytes", [conv_pooled.KEPT_BYTES, 1])
+@pytest.mark.parametrize("kept_bytes", [conv_pooled.most_kept_bytes(CORE), 1])
 def test_pool_inside(isa, case, kept_bytes, monkeypatch):
     """With one byte allowed, every row of the pooled map is a task of its own."""
-    monkeypatch.setattr(conv_pooled, "KEPT_BYTES", kept_bytes)
+    monkeypatch.setattr(conv_pooled, "most_kept_bytes", lambda core: kept_bytes)
     spec, pool = CASES[case]
     rng = np.random.default_rng(0)
     dtype = np.int8 if spec.input_signed else np.uint8
@@ -66,8 +67,9 @@ def test_pool_inside(isa, case, kept_bytes, monkeypatch):
 
 def test_rows_fill_the_cache_but_no_more():
     spec = ConvSpec(320, 320, 3, 64, (7, 7), (2, 2), (3, 3, 3, 3))
-    rows = conv_pooled.rows_per_task(spec, STEM, 2)
-    assert (2 * rows + 1) * 160 * 64 * 4 <= conv_pooled.KEPT_BYTES
+    limit = conv_pooled.most_kept_bytes(CORE)
+    rows = conv_pooled.rows_per_task(spec, STEM, 2, limit)
+    assert (2 * rows + 1) * 160 * 64 * 4 <= limit
     assert rows > 1
 
 

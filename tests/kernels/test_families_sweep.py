@@ -5,6 +5,7 @@ number of threads; each family that applies is built in its default choice, and 
 functions of several cases are compiled as one module, which is what the time goes into.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from kernel_reference import MCPU, call, compile_functions, convolve, host_runs
 
 from aqd_deploy.kernels.choice import Choice
-from aqd_deploy.kernels.conv import conv2d, conv_choices
+from aqd_deploy.kernels.conv import Kernel, conv2d, conv_choices
 from aqd_deploy.kernels.isa import Isa
 from aqd_deploy.kernels.spec import ConvSpec, Epilogue
 from aqd_deploy.kernels.winograd_forms import exact_forms, true_weights
@@ -162,18 +163,23 @@ def some_choices(spec: ConvSpec, isa: Isa, threads: int, pick: int) -> list[Choi
     return chosen + ([others[rng.integers(len(others))]] if others else [])
 
 
+def built(case: Case, isa: Isa) -> Iterator[tuple[Kernel, np.ndarray, np.ndarray, np.ndarray]]:
+    """The kernels of `some_choices`, each with data, weights and what the convolution gives."""
+    data, weights = operands(case)
+    forms = exact_forms(true_weights(weights, case.spec.odd), case.spec.input_range)
+    spec = replace(case.spec, winograd=forms)
+    expected = convolve(spec, data, weights).astype(np.int32)
+    for choice in some_choices(spec, isa, case.threads, case.pick):
+        yield conv2d(spec, Epilogue(), isa, case.threads, choice), data, weights, expected
+
+
 def check(batch: list[Case], isa: Isa) -> set[str]:
     """Builds all kernels of `batch` in one module and compares, tolerance zero; returns the families met."""
     runs, families = {}, set()
     for case in batch:
-        data, weights = operands(case)
-        forms = exact_forms(true_weights(weights, case.spec.odd), case.spec.input_range)
-        spec = replace(case.spec, winograd=forms)
-        expected = convolve(spec, data, weights).astype(np.int32)
-        for choice in some_choices(spec, isa, case.threads, case.pick):
-            kernel = conv2d(spec, Epilogue(), isa, case.threads, choice)
+        for kernel, data, weights, expected in built(case, isa):
             runs[f"f{len(runs)}"] = kernel, data, weights, expected, case
-            families.add(choice.family)
+            families.add(kernel.choice.family)
     module = compile_functions({name: run[0].prim_func for name, run in runs.items()}, MCPU[isa])
     for name, (kernel, data, weights, expected, case) in runs.items():
         (got,) = call(module[name], [data, kernel.layout.pack(weights)], [np.full_like(expected, 99)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -64,16 +65,42 @@ def test_one_wrong_integer_is_told(operands, output):
         evaluated(library)
 
 
-def test_a_kernel_without_its_instructions_is_told():
+BYTES = ConvSpec(
+    8, 8, 16, 16, kernel=(3, 3), pads=(1, 1, 1, 1), input_range=(0, 255), weight_range=(-128, 127)
+)
+FOUR_BITS = replace(BYTES, input_range=(0, 15), weight_range=(-15, 15))
+
+
+@pytest.mark.parametrize(
+    ("isa", "spec", "line", "other"),
+    [
+        (Isa.VNNI, BYTES, "vpdpbusd %zmm0, %zmm1, %zmm2", "vpmaddwd %zmm0, %zmm1, %zmm2"),
+        (Isa.AVX2, BYTES, "vpmaddwd %ymm0, %ymm1, %ymm2", "vpmulld"),
+        (Isa.AVX2, FOUR_BITS, "vpmaddubsw %ymm0, %ymm1, %ymm2", "vpmaddwd"),
+        (Isa.I8MM, BYTES, "usmmla v0.4s, v1.16b, v2.16b", "smmla v0.4s, v1.16b, v2.16b"),
+        (Isa.I8MM, FOUR_BITS, "smmla v0.4s, v1.16b, v2.16b", "sdot v0.4s, v1.16b, v2.4b[0]"),
+        (Isa.DOTPROD, BYTES, "sdot v0.4s, v1.16b, v2.4b[0]", "smlal v0.8h, v1.8b, v2.8b"),
+        (Isa.NEON, FOUR_BITS, "smlal2 v0.8h, v1.16b, v2.16b", "mla v0.4s, v1.4s, v2.4s"),
+        (Isa.NEON, BYTES, "smull v0.8h, v1.8b, v2.8b", "mul v0.4s, v1.4s, v2.4s"),
+        (Isa.NEON32, FOUR_BITS, "vmlal.s8 q0, d2, d3", "vmla.i32 q0, q1, q2"),
+    ],
+)
+def test_a_kernel_without_its_instructions_is_told(isa, spec, line, other):
     blocked = Choice.of("blocked", rows=1)
-    worker.check_instructions(Isa.VNNI, blocked, "vpdpbusd %zmm0, %zmm1, %zmm2")
-    with pytest.raises(worker.InstructionError, match="vpdpbusd"):
-        worker.check_instructions(Isa.VNNI, blocked, "vpmaddwd %zmm0, %zmm1, %zmm2")
-    with pytest.raises(worker.InstructionError):
-        worker.check_instructions(Isa.AVX2, blocked, "vpmulld")
+    worker.check_instructions(spec, isa, blocked, f"\t{line}")
+    with pytest.raises(worker.InstructionError, match="its code has no"):
+        worker.check_instructions(spec, isa, blocked, f"\t{other}")
+
+
+def test_wide_forms_have_their_own_instructions():
     wide = Choice.of("winograd", **WinogradPlan("f4x4_wide", 6, 4, 24, 1).parameters())
-    worker.check_instructions(Isa.VNNI, wide, "vpdpwssd %zmm0, %zmm1, %zmm2")
+    spec = replace(BYTES, winograd=("f4x4_wide",))
+    worker.check_instructions(spec, Isa.VNNI, wide, "vpdpwssd %zmm0, %zmm1, %zmm2")
+    worker.check_instructions(spec, Isa.NEON, wide, "smlal v0.4s, v1.4h, v2.4h")
     with pytest.raises(worker.InstructionError, match="vpdpwssd"):
-        worker.check_instructions(Isa.VNNI, wide, "vpdpbusd %zmm0, %zmm1, %zmm2")
-    worker.check_instructions(Isa.PORTABLE, blocked, "pmulld")
-    worker.check_instructions(Isa.VNNI, Choice("loops"), "imul")
+        worker.check_instructions(spec, Isa.VNNI, wide, "vpdpbusd %zmm0, %zmm1, %zmm2")
+
+
+def test_kernels_of_plain_arithmetic_have_none():
+    worker.check_instructions(BYTES, Isa.PORTABLE, Choice.of("blocked", rows=1), "pmulld")
+    worker.check_instructions(BYTES, Isa.VNNI, Choice("loops"), "imul")
