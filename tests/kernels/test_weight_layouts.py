@@ -60,5 +60,6 @@ def test_unpacking_a_stream_is_packing_its_weights(bits, offset, step, layout, s
     codes = np.random.default_rng(seed).integers(0, 1 << bits, shape).astype(np.uint8)
     function = unpack_func(shape, bits, offset, step, layout)
     module = compile_functions({"unpack": function}, MCPU[Isa.PORTABLE])
-    (packed,) = call(module["unpack"], [pack_codes(codes, bits)], [np.full(layout.shape, 55, np.int8)])
+    stream = pack_codes(codes.transpose(0, 2, 3, 1), bits)
+    (packed,) = call(module["unpack"], [stream], [np.full(layout.shape, 55, np.int8)])
     assert np.array_equal(packed, layout.pack((offset + step * codes.astype(np.int32)).astype(np.int8)))
