@@ -9,12 +9,14 @@ tensor.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
-from tvm import relax
+from tvm import relax, tirx
 
 from aqd_deploy.compiler import movement
 from aqd_deploy.compiler.borders import store_borders
@@ -34,11 +36,12 @@ from aqd_deploy.compiler.plan import (
     operation_outputs,
     written_over,
 )
+from aqd_deploy.compiler.program_data import ProgramData
 from aqd_deploy.compiler.weights import EncodedWeight, encode
 from aqd_deploy.errors import ShapeError
 from aqd_deploy.kernels.conv import Kernel, Layout, conv2d
 from aqd_deploy.kernels.emit import SCRATCH
-from aqd_deploy.kernels.expand import expand_func, expand_rice_func
+from aqd_deploy.kernels.expand import expand_func, expand_rice_func, huge_pages_func
 from aqd_deploy.kernels.isa import Isa
 from aqd_deploy.kernels.rice import RiceCodes
 from aqd_deploy.kernels.spec import Epilogue, StoreStream
@@ -48,6 +51,8 @@ from aqd_deploy.tuning.lookup import Tuned
 # What one thread does in about ten microseconds.
 _SERIAL_MACS = 1_000_000
 _SERIAL_BYTES = 64 * 1024
+# As of all memory that kernels see.
+_ALIGNMENT = 64
 
 
 @dataclass(frozen=True)
@@ -78,10 +83,13 @@ class Layer:
 
 @dataclass
 class BuiltModule:
-    """The Relax module, where its tensors lie, its layers in order, and the stored weights by name."""
+    """The Relax module, where its tensors lie, its layers in order, the stored weights by name, and the data
+    that it must be linked with.
+    """
 
     module: Any
     memory: MemoryPlan
+    data: ProgramData = field(default_factory=ProgramData)
     layers: list[Layer] = field(default_factory=list)
     weights: dict[str, EncodedWeight] = field(default_factory=dict)
     expanded_bytes: int = 0
@@ -118,7 +126,6 @@ class _Builder:
         self.kernels: dict[Hashable, tuple[Kernel, str]] = {}
         self.pools: dict[str, ConstantPool] = {}
         self.constants: dict[tuple[str, int, tuple[int, ...]], Any] = {}
-        self.stored: dict[Hashable, Any] = {}
         self.prepared: dict[Hashable, tuple[Any, EncodedWeight, Layout]] = {}
         self.stale_choices = 0
         # Only a chosen kernel says whether it can store network outputs, or write over what it reads.
@@ -289,11 +296,8 @@ class _Builder:
         return self.constants[key]
 
     def _stored(self, array: np.ndarray) -> Any:
-        """A Relax constant of exactly the dtype of `array` (without it, int64 silently becomes int32)."""
-        key = (array.dtype.str, array.shape, array.tobytes())
-        if key not in self.stored:
-            self.stored[key] = relax.const(array, str(array.dtype))
-        return self.stored[key]
+        """Where `array` lies in the program's data, as an argument."""
+        return relax.prim_value(tirx.IntImm("int64", self.result.data.add(array)))
 
     def _function(self, key: Hashable, make: Callable[[], Any], label: str) -> Any:
         if key not in self.functions:
@@ -307,18 +311,37 @@ class _Builder:
         """`prepare`: what `main` takes behind its images, in the order of its parameters."""
         block = self.block
         with block.function("prepare", []):
-            tensors = []
-            for variable, weight, layout in self.prepared.values():
-                bits = weight.bits if weight.rice is None else 8
-                blob = self._stored(weight.stream) if weight.rice is None else self._emit_codes(weight.rice)
-                unpack = self._unpack(weight, bits, layout)
-                tensors.append(block.emit(relax.call_tir(unpack, [blob], variable.ty)))
+            tensors = [*self._emit_weights()]
             storages = {dtype: self._emit_pool(pool) for dtype, pool in self.pools.items()}
             for dtype, start, shape in self.constants:
                 offset = start * np.dtype(dtype).itemsize
-                view = relax.op.memory.alloc_tensor(storages[dtype], offset, relax.ShapeExpr(shape), dtype)
-                tensors.append(block.emit(view))
+                tensors.append(self._view(storages[dtype], offset, shape, dtype))
             block.emit_func_output(relax.Tuple(tensors))
+
+    def _emit_weights(self) -> Iterator[Any]:
+        """Expanded weights, one behind the other: a few large pages instead of thousands of small ones."""
+        sizes = [int(np.prod(variable.ty.shape.values)) for variable, _, _ in self.prepared.values()]
+        starts = list(accumulate((-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes), initial=0))
+        if starts[-1] == 0:
+            return
+        storage = self._storage(starts[-1])
+        function = self._function("huge pages", lambda: huge_pages_func(starts[-1]), "reserve")
+        self.block.emit(relax.Call(function, [self._view(storage, 0, (starts[-1],), "uint8")]))
+        for start, (variable, weight, layout) in zip(starts, self.prepared.values(), strict=False):
+            expanded = self._view(storage, start, variable.ty.shape.values, "int8")
+            coded = weight.rice is not None
+            blob = self._emit_codes(weight.rice) if coded else self._stored(weight.stream)
+            recipe = (
+                weight.shape,
+                8 if coded else weight.bits,
+                weight.offset,
+                weight.step,
+                layout,
+                not coded,
+            )
+            unpack = self._function(("unpack", recipe), partial(unpack_func, *recipe), "unpack")
+            self.block.emit(relax.Call(unpack, [blob, expanded]))
+            yield expanded
 
     def _emit_run(self) -> None:
         """`run`: `main` of images and of what `prepare` returned, in one tuple. TVM's RPC drops the offset of
@@ -339,10 +362,9 @@ class _Builder:
         """The codes, uint8 [count], in memory that goes back for `main` to take as its arena."""
         size = max(stored.count, self.memory.arena_bytes)
         storage = self._storage(size)
-        codes = relax.op.memory.alloc_tensor(storage, 0, relax.ShapeExpr([stored.count]), "uint8")
-        recipe = (stored.count, stored.words.size, stored.centre, stored.shift)
+        result = self._view(storage, 0, (stored.count,), "uint8")
+        recipe = (stored.count, stored.words.size, stored.centre, stored.shift, True)
         function = self._function(("rice", recipe), lambda: expand_rice_func(*recipe), "expand")
-        result = self.block.emit(codes)
         self.block.emit(
             relax.Call(function, [self._stored(stored.words), self._stored(stored.starts), result])
         )
@@ -352,22 +374,23 @@ class _Builder:
         """Memory of `size` bytes."""
         return self.block.emit(relax.op.memory.alloc_storage(relax.ShapeExpr([size]), 0, "global", "uint8"))
 
+    def _view(self, storage: Any, offset: int, shape: Sequence[int], dtype: str) -> Any:
+        """A tensor in `storage`, `offset` bytes from its beginning."""
+        view = relax.op.memory.alloc_tensor(storage, offset, relax.ShapeExpr(shape), dtype)
+        return self.block.emit(view)
+
     def _emit_pool(self, pool: ConstantPool) -> Any:
         """The storage that holds the values of `pool`."""
         frames, dtype = pool.frames(), str(pool.dtype)
         storage = self._storage(pool.size * pool.dtype.itemsize)
-        values = relax.op.memory.alloc_tensor(storage, 0, relax.ShapeExpr([pool.size]), dtype)
+        values = self._view(storage, 0, (pool.size,), dtype)
         # Where no frame has a plane there still is an array to pass.
         planes = frames.planes if frames.planes.size else np.zeros(1, np.uint64)
-        recipe = (frames.bases.size, planes.size, dtype)
+        recipe = (frames.bases.size, planes.size, dtype, True)
         function = self._function(("expand", recipe), lambda: expand_func(*recipe), "expand")
         arguments = [self._stored(array) for array in (frames.bases, frames.widths, planes)]
-        self.block.emit(relax.Call(function, [*arguments, self.block.emit(values)]))
+        self.block.emit(relax.Call(function, [*arguments, values]))
         return storage
-
-    def _unpack(self, weight: EncodedWeight, bits: int, layout: Layout) -> Any:
-        recipe = (weight.shape, bits, weight.offset, weight.step, layout)
-        return self._function(("unpack", recipe), lambda: unpack_func(*recipe), "unpack")
 
 
 def _plain_streams(epilogue: Epilogue) -> Epilogue:

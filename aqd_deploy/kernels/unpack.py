@@ -23,15 +23,21 @@ Shape = tuple[int, int, int, int]
 
 
 def unpack_func(
-    weight_shape: Shape, bits: int, offset: int, step: int, layout: WeightLayout | WinogradLayout
+    weight_shape: Shape,
+    bits: int,
+    offset: int,
+    step: int,
+    layout: WeightLayout | WinogradLayout,
+    stored: bool = False,
 ) -> Any:
     """PrimFunc (blob uint8 [n]) -> packed int8 `layout.shape`: `layout.pack` of weights offset + step·code.
 
     `weight_shape` is [out, in, kh, kw]; the codes lie in the order [out, kh, kw, in], as `layout.pack_codes`
-    writes them. The n = blob_size(count, bits) bytes are read and nothing behind them.
+    writes them. The n = blob_size(count, bits) bytes are read and nothing behind them; where `stored`, they
+    lie in the program's data (`Emitter.stored`).
     """
     em = Emitter()
-    blob = em.parameter("blob", (blob_size(prod(weight_shape), bits),), "uint8")
+    blob = (em.stored if stored else em.parameter)("blob", (blob_size(prod(weight_shape), bits),), "uint8")
     packed = em.parameter("packed", layout.shape, "int8")
     if isinstance(layout, WinogradLayout):
         _unpack_winograd(em, weight_shape, blob, packed, bits, offset, step, layout)
