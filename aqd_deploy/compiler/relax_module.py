@@ -9,14 +9,12 @@ tensor.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
-from functools import partial
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
-from tvm import relax, tirx
+from tvm import relax
 
 from aqd_deploy.compiler import movement
 from aqd_deploy.compiler.borders import store_borders
@@ -36,23 +34,19 @@ from aqd_deploy.compiler.plan import (
     operation_outputs,
     written_over,
 )
+from aqd_deploy.compiler.prepare import PrepareEmitter, emit_storage
 from aqd_deploy.compiler.program_data import ProgramData
 from aqd_deploy.compiler.weights import EncodedWeight, encode
 from aqd_deploy.errors import ShapeError
 from aqd_deploy.kernels.conv import Kernel, Layout, conv2d
 from aqd_deploy.kernels.emit import SCRATCH
-from aqd_deploy.kernels.expand import expand_func, expand_rice_func, huge_pages_func
 from aqd_deploy.kernels.isa import Isa
-from aqd_deploy.kernels.rice import RiceCodes
 from aqd_deploy.kernels.spec import Epilogue, StoreStream
-from aqd_deploy.kernels.unpack import unpack_func
 from aqd_deploy.tuning.lookup import Tuned
 
 # What one thread does in about ten microseconds.
 _SERIAL_MACS = 1_000_000
 _SERIAL_BYTES = 64 * 1024
-# As of all memory that kernels see.
-_ALIGNMENT = 64
 
 
 @dataclass(frozen=True)
@@ -234,7 +228,7 @@ class _Builder:
         parameters = [*images, *weights, *self.constants.values()]
         with block.function("main", parameters, {"num_input": len(images)}):
             self.values.update(zip(map(border, plan.inputs), images, strict=True))
-            arena = self._storage(self.memory.arena_bytes)
+            arena = emit_storage(block, self.memory.arena_bytes)
             for op, key in zip(plan.operations, keys, strict=True):
                 self._emit_operation(op, key, arena)
             block.emit_func_output(relax.Tuple([self.values[border(name)] for name in plan.outputs]))
@@ -295,10 +289,6 @@ class _Builder:
             self.constants[key] = relax.Var(f"constant{len(self.constants)}", tensor)
         return self.constants[key]
 
-    def _stored(self, array: np.ndarray) -> Any:
-        """Where `array` lies in the program's data, as an argument."""
-        return relax.prim_value(tirx.IntImm("int64", self.result.data.add(array)))
-
     def _function(self, key: Hashable, make: Callable[[], Any], label: str) -> Any:
         if key not in self.functions:
             function = make()
@@ -309,39 +299,11 @@ class _Builder:
 
     def _emit_prepare(self) -> None:
         """`prepare`: what `main` takes behind its images, in the order of its parameters."""
-        block = self.block
-        with block.function("prepare", []):
-            tensors = [*self._emit_weights()]
-            storages = {dtype: self._emit_pool(pool) for dtype, pool in self.pools.items()}
-            for dtype, start, shape in self.constants:
-                offset = start * np.dtype(dtype).itemsize
-                tensors.append(self._view(storages[dtype], offset, shape, dtype))
-            block.emit_func_output(relax.Tuple(tensors))
-
-    def _emit_weights(self) -> Iterator[Any]:
-        """Expanded weights, one behind the other: a few large pages instead of thousands of small ones."""
-        sizes = [int(np.prod(variable.ty.shape.values)) for variable, _, _ in self.prepared.values()]
-        starts = list(accumulate((-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes), initial=0))
-        if starts[-1] == 0:
-            return
-        storage = self._storage(starts[-1])
-        function = self._function("huge pages", lambda: huge_pages_func(starts[-1]), "reserve")
-        self.block.emit(relax.Call(function, [self._view(storage, 0, (starts[-1],), "uint8")]))
-        for start, (variable, weight, layout) in zip(starts, self.prepared.values(), strict=False):
-            expanded = self._view(storage, start, variable.ty.shape.values, "int8")
-            coded = weight.rice is not None
-            blob = self._emit_codes(weight.rice) if coded else self._stored(weight.stream)
-            recipe = (
-                weight.shape,
-                8 if coded else weight.bits,
-                weight.offset,
-                weight.step,
-                layout,
-                not coded,
-            )
-            unpack = self._function(("unpack", recipe), partial(unpack_func, *recipe), "unpack")
-            self.block.emit(relax.Call(unpack, [blob, expanded]))
-            yield expanded
+        with self.block.function("prepare", []):
+            emitter = PrepareEmitter(self.block, self.result.data, self._function, self.memory.arena_bytes)
+            weights = emitter.weights(list(self.prepared.values()))
+            constants = emitter.constants(self.pools, list(self.constants))
+            self.block.emit_func_output(relax.Tuple([*weights, *constants]))
 
     def _emit_run(self) -> None:
         """`run`: `main` of images and of what `prepare` returned, in one tuple. TVM's RPC drops the offset of
@@ -357,40 +319,6 @@ class _Builder:
         with self.block.function("run", [*images, prepared]):
             items = [self.block.emit(relax.TupleGetItem(prepared, index)) for index in range(len(variables))]
             self.block.emit_func_output(self.block.emit(relax.Call(main, [*images, *items])))
-
-    def _emit_codes(self, stored: RiceCodes) -> Any:
-        """The codes, uint8 [count], in memory that goes back for `main` to take as its arena."""
-        size = max(stored.count, self.memory.arena_bytes)
-        storage = self._storage(size)
-        result = self._view(storage, 0, (stored.count,), "uint8")
-        recipe = (stored.count, stored.words.size, stored.centre, stored.shift, True)
-        function = self._function(("rice", recipe), lambda: expand_rice_func(*recipe), "expand")
-        self.block.emit(
-            relax.Call(function, [self._stored(stored.words), self._stored(stored.starts), result])
-        )
-        return result
-
-    def _storage(self, size: int) -> Any:
-        """Memory of `size` bytes."""
-        return self.block.emit(relax.op.memory.alloc_storage(relax.ShapeExpr([size]), 0, "global", "uint8"))
-
-    def _view(self, storage: Any, offset: int, shape: Sequence[int], dtype: str) -> Any:
-        """A tensor in `storage`, `offset` bytes from its beginning."""
-        view = relax.op.memory.alloc_tensor(storage, offset, relax.ShapeExpr(shape), dtype)
-        return self.block.emit(view)
-
-    def _emit_pool(self, pool: ConstantPool) -> Any:
-        """The storage that holds the values of `pool`."""
-        frames, dtype = pool.frames(), str(pool.dtype)
-        storage = self._storage(pool.size * pool.dtype.itemsize)
-        values = self._view(storage, 0, (pool.size,), dtype)
-        # Where no frame has a plane there still is an array to pass.
-        planes = frames.planes if frames.planes.size else np.zeros(1, np.uint64)
-        recipe = (frames.bases.size, planes.size, dtype, True)
-        function = self._function(("expand", recipe), lambda: expand_func(*recipe), "expand")
-        arguments = [self._stored(array) for array in (frames.bases, frames.widths, planes)]
-        self.block.emit(relax.Call(function, [*arguments, values]))
-        return storage
 
 
 def _plain_streams(epilogue: Epilogue) -> Epilogue:

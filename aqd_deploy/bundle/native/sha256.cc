@@ -21,10 +21,12 @@ constexpr std::uint32_t kRound[64] = {
     0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
     0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
 
-using Lanes = std::uint32_t __attribute__((vector_size(4 * kLanes)));
+// A word of each of several messages.
+using Eight = std::uint32_t __attribute__((vector_size(32)));
+using Sixteen = std::uint32_t __attribute__((vector_size(64)));
 
 #define AQD_INLINE inline __attribute__((always_inline))
-// The wide form is compiled twice where a wider instruction set may be there.
+// The form for 256 bits is compiled twice where an instruction set for them may be there.
 #if defined(__x86_64__) && defined(__gnu_linux__)
 #define AQD_WIDE __attribute__((target_clones("avx2", "default")))
 #else
@@ -89,23 +91,46 @@ void compress(std::uint32_t* state, const unsigned char* data, std::size_t block
   }
 }
 
-// The states of `kLanes` messages of `kChunk` bytes each.
-AQD_WIDE void compress_chunks(std::uint32_t (*states)[kLanes], const unsigned char* const* chunks) {
-  Lanes state[8];
-  for (int i = 0; i < 8; ++i) state[i] = Lanes{} + kStart[i];
+// The states of messages of `kChunk` bytes each, one in every lane of `Words`, to the columns of `states`
+// from `first` on.
+template <typename Words>
+AQD_INLINE void compress_several(std::uint32_t (*states)[kLanes], const unsigned char* const* chunks,
+                                 std::size_t first) {
+  constexpr std::size_t count = sizeof(Words) / sizeof(std::uint32_t);
+  Words state[8];
+  for (int i = 0; i < 8; ++i) state[i] = Words{} + kStart[i];
   for (std::size_t at = 0; at < kChunk; at += kBlock) {
-    Lanes w[16];
+    Words w[16];
     for (int i = 0; i < 16; ++i) {
-      for (std::size_t lane = 0; lane < kLanes; ++lane) w[i][lane] = big_endian(chunks[lane] + at + 4 * i);
+      for (std::size_t lane = 0; lane < count; ++lane) w[i][lane] = big_endian(chunks[first + lane] + at + 4 * i);
     }
     compress_block(state, w);
   }
   // The last block: the end mark, zeros and the length in bits.
-  Lanes w[16] = {};
+  Words w[16] = {};
   w[0] += 0x80000000u;
   w[15] += static_cast<std::uint32_t>(8 * kChunk);
   compress_block(state, w);
-  for (int i = 0; i < 8; ++i) std::memcpy(states[i], &state[i], sizeof state[i]);
+  for (int i = 0; i < 8; ++i) std::memcpy(states[i] + first, &state[i], sizeof state[i]);
+}
+
+AQD_WIDE void compress_halves(std::uint32_t (*states)[kLanes], const unsigned char* const* chunks) {
+  compress_several<Eight>(states, chunks, 0);
+  compress_several<Eight>(states, chunks, kLanes / 2);
+}
+
+#if defined(__x86_64__)
+__attribute__((target("avx512f"))) void compress_all(std::uint32_t (*states)[kLanes],
+                                                     const unsigned char* const* chunks) {
+  compress_several<Sixteen>(states, chunks, 0);
+}
+#endif
+
+void compress_chunks(std::uint32_t (*states)[kLanes], const unsigned char* const* chunks) {
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx512f")) return compress_all(states, chunks);
+#endif
+  compress_halves(states, chunks);
 }
 
 }  // namespace
