@@ -103,13 +103,24 @@ def find_toolchain(target: Target) -> Toolchain:
     cross = shutil.which(f"{gnu_triple(architecture)}-g++")
     if cross is not None:
         return Toolchain((cross,), "cross", architecture)
-    if importlib.util.find_spec("ziglang") is not None:
+    if _has_zig():
         return _zig(architecture)
     raise MissingExtraError(
         f"no C++ compiler for {architecture}, which {target.name} needs, is installed",
         valid=", ".join(_candidates(architecture)),
         next_command=" or ".join(install_commands(architecture)),
     )
+
+
+def find_portable_toolchain(target: Target) -> Toolchain:
+    """The compiler for executables that shall start on systems older than this one.
+
+    GCC links against the C library that it was installed with; zig's has the version that is asked for. So zig
+    goes first where it is installed and the profile names no toolchain. Raises as `find_toolchain`.
+    """
+    if not target.toolchain and target.architecture in _MACHINES and _has_zig():
+        return _zig(target.architecture)
+    return find_toolchain(target)
 
 
 def native_toolchain() -> Toolchain:
@@ -155,6 +166,10 @@ def _run(command: list[str]) -> None:
     if result.returncode:
         told = result.stderr.strip()[-_SHOWN_STDERR:]
         raise OSError(f"{command[0]} failed: {told or f'exit code {result.returncode}'}")
+
+
+def _has_zig() -> bool:
+    return importlib.util.find_spec("ziglang") is not None
 
 
 def _zig(architecture: str) -> Toolchain:

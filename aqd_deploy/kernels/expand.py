@@ -4,13 +4,17 @@ memory that expanded weights take.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from tvm import tirx
 
-from aqd_deploy.kernels.emit import Emitter, const, convert, load
+from aqd_deploy.kernels.emit import Buffer, Emitter, Expr, const, convert, load
 from aqd_deploy.kernels.frames import FRAME
 from aqd_deploy.kernels.rice import CHUNK
+
+# Each code waits for the one before it: chunks that are read side by side fill the time.
+_TOGETHER = 4
 
 
 def expand_func(frames: int, planes: int, dtype: str, stored: bool = False) -> Any:
@@ -54,28 +58,50 @@ def expand_rice_func(count: int, words: int, centre: int, shift: int, stored: bo
     stream = source("words", (words,), "uint32")
     starts = source("starts", (chunks,), "int32")
     codes = em.parameter("codes", (count,), "uint8")
-    with em.loop("chunk", chunks, "parallel") as chunk:
-        position = em.alloc("position", "int32", 1, scope="local")
-        em.store(position, 0, load(starts, chunk))
-        left = em.bind("left", tirx.Min(const(CHUNK), const(count) - chunk * CHUNK))
-        with em.loop("i", left) as i:
-            bit = em.bind("bit", load(position, const(0)))
-            word = em.bind("word", bit // 32)
-            low, high = (convert(load(stream, word + step), "uint64") for step in (0, 1))
-            both = low + tirx.shift_left(high, const(32, "uint64"))
-            aligned = tirx.shift_right(both, convert(bit % 32, "uint64"))
-            window = em.bind("window", convert(aligned, "uint32"))
-            # The lowest zero and the ones below it are the bits that an increment changes.
-            changed = tirx.bitwise_xor(window, window + const(1, "uint32"))
-            ones = em.bind("ones", convert(tirx.popcount(changed), "int32") - 1)
-            rest = convert(tirx.shift_right(window, convert(ones + 1, "uint32")), "int32")
-            lower = tirx.bitwise_and(rest, const((1 << shift) - 1))
-            folded = em.bind("folded", ones * (1 << shift) + lower)
-            sign = const(0) - tirx.bitwise_and(folded, const(1))
-            distance = tirx.bitwise_xor(tirx.shift_right(folded, const(1)), sign)
-            em.store(codes, chunk * CHUNK + i, convert(distance + centre, "uint8"))
-            em.store(position, 0, bit + ones + (1 + shift))
+    code = partial(_rice_code, em, stream, centre, shift)
+    groups = count // CHUNK // _TOGETHER
+    if groups:
+        with em.loop("group", groups, "parallel") as group:
+            members = [em.bind("chunk", group * _TOGETHER + member) for member in range(_TOGETHER)]
+            positions = [_begin(em, starts, chunk) for chunk in members]
+            with em.loop("i", CHUNK) as i:
+                for chunk, position in zip(members, positions, strict=True):
+                    em.store(codes, chunk * CHUNK + i, code(position))
+    if chunks > groups * _TOGETHER:
+        with em.loop("rest", chunks - groups * _TOGETHER, "parallel") as rest:
+            chunk = em.bind("chunk", rest + groups * _TOGETHER)
+            position = _begin(em, starts, chunk)
+            left = em.bind("left", tirx.Min(const(CHUNK), const(count) - chunk * CHUNK))
+            with em.loop("i", left) as i:
+                em.store(codes, chunk * CHUNK + i, code(position))
     return em.finish()
+
+
+def _begin(em: Emitter, starts: Buffer, chunk: Expr) -> Buffer:
+    """A register with the bit at which `chunk` begins."""
+    position = em.alloc("position", "int32", 1, scope="local")
+    em.store(position, 0, load(starts, chunk))
+    return position
+
+
+def _rice_code(em: Emitter, stream: Buffer, centre: int, shift: int, position: Buffer) -> Expr:
+    """The code at the bit in `position`, uint8; `position` moves behind it."""
+    bit = em.bind("bit", load(position, const(0)))
+    word = em.bind("word", bit // 32)
+    low, high = (convert(load(stream, word + step), "uint64") for step in (0, 1))
+    both = low + tirx.shift_left(high, const(32, "uint64"))
+    aligned = tirx.shift_right(both, convert(bit % 32, "uint64"))
+    window = em.bind("window", convert(aligned, "uint32"))
+    # The lowest zero and the ones below it are the bits that an increment changes.
+    changed = tirx.bitwise_xor(window, window + const(1, "uint32"))
+    ones = em.bind("ones", convert(tirx.popcount(changed), "int32") - 1)
+    rest = convert(tirx.shift_right(window, convert(ones + 1, "uint32")), "int32")
+    lower = tirx.bitwise_and(rest, const((1 << shift) - 1))
+    folded = em.bind("folded", ones * (1 << shift) + lower)
+    sign = const(0) - tirx.bitwise_and(folded, const(1))
+    distance = tirx.bitwise_xor(tirx.shift_right(folded, const(1)), sign)
+    em.store(position, 0, bit + ones + (1 + shift))
+    return em.bind("code", convert(distance + centre, "uint8"))
 
 
 def huge_pages_func(size: int) -> Any:
