@@ -49,8 +49,13 @@ def support_header() -> Path:
 
 def recipe(toolchain: Toolchain) -> bytes:
     """What else than the packages' versions decides about the libraries: key of a cache."""
-    flags = (*toolchain.command, *_FLAGS, *_OF_ARCHITECTURE[toolchain.architecture], *_LINK, *_FFI, *_RUNTIME)
+    flags = (*toolchain.command, *_FLAGS, *_cpu_flags(toolchain), *_LINK, *_FFI, *_RUNTIME)
     return "\n".join(flags).encode() + support_header().read_bytes()
+
+
+def _cpu_flags(toolchain: Toolchain) -> tuple[str, ...]:
+    """What GCC must be told of the architecture; zig's command line has it."""
+    return () if toolchain.origin == "zig" else _OF_ARCHITECTURE[toolchain.architecture]
 
 
 def build_runtime(toolchain: Toolchain, tvm: Path, ffi: Path, folder: Path) -> None:
@@ -60,7 +65,7 @@ def build_runtime(toolchain: Toolchain, tvm: Path, ffi: Path, folder: Path) -> N
     """
     work = folder / "objects"
     headers = _support_headers(work)
-    flags = [*_FLAGS, *_OF_ARCHITECTURE[toolchain.architecture], "-I", str(headers / "include")]
+    flags = [*_FLAGS, *_cpu_flags(toolchain), "-I", str(headers / "include")]
     flags += ["-I", str(tvm / "include"), "-I", str(ffi / "include")]
     # So that "../support/x.h" and "../../support/x.h" are found in `headers`.
     flags += ["-iquote", str(headers / "runtime"), "-iquote", str(headers / "runtime" / "vm")]
