@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "cpu.h"
+
 namespace aqd {
 namespace {
 
@@ -26,13 +28,6 @@ using Eight = std::uint32_t __attribute__((vector_size(32)));
 using Sixteen = std::uint32_t __attribute__((vector_size(64)));
 
 #define AQD_INLINE inline __attribute__((always_inline))
-// The form for 256 bits is compiled twice where an instruction set for them may be there.
-#if defined(__x86_64__) && defined(__gnu_linux__)
-#define AQD_WIDE __attribute__((target_clones("avx2", "default")))
-#else
-#define AQD_WIDE
-#endif
-
 AQD_INLINE std::uint32_t big_endian(const unsigned char* p) {
   std::uint32_t word;
   std::memcpy(&word, p, sizeof word);
@@ -100,10 +95,14 @@ AQD_INLINE void compress_several(std::uint32_t (*states)[kLanes], const unsigned
   Words state[8];
   for (int i = 0; i < 8; ++i) state[i] = Words{} + kStart[i];
   for (std::size_t at = 0; at < kChunk; at += kBlock) {
-    Words w[16];
-    for (int i = 0; i < 16; ++i) {
-      for (std::size_t lane = 0; lane < count; ++lane) w[i][lane] = big_endian(chunks[first + lane] + at + 4 * i);
+    // Through memory: not every compiler inserts elements in registers.
+    std::uint32_t words[16][count];
+    for (std::size_t lane = 0; lane < count; ++lane) {
+      const unsigned char* block = chunks[first + lane] + at;
+      for (int i = 0; i < 16; ++i) words[i][lane] = big_endian(block + 4 * i);
     }
+    Words w[16];
+    std::memcpy(w, words, sizeof w);
     compress_block(state, w);
   }
   // The last block: the end mark, zeros and the length in bits.
@@ -114,23 +113,36 @@ AQD_INLINE void compress_several(std::uint32_t (*states)[kLanes], const unsigned
   for (int i = 0; i < 8; ++i) std::memcpy(states[i] + first, &state[i], sizeof state[i]);
 }
 
-AQD_WIDE void compress_halves(std::uint32_t (*states)[kLanes], const unsigned char* const* chunks) {
+using Compress = void (*)(std::uint32_t (*states)[kLanes], const unsigned char* const* chunks);
+
+AQD_INLINE void compress_halves(std::uint32_t (*states)[kLanes], const unsigned char* const* chunks) {
   compress_several<Eight>(states, chunks, 0);
   compress_several<Eight>(states, chunks, kLanes / 2);
 }
 
+void compress_plain(std::uint32_t (*states)[kLanes], const unsigned char* const* chunks) {
+  compress_halves(states, chunks);
+}
+
 #if defined(__x86_64__)
-__attribute__((target("avx512f"))) void compress_all(std::uint32_t (*states)[kLanes],
-                                                     const unsigned char* const* chunks) {
+__attribute__((target("avx2"))) void compress_avx2(std::uint32_t (*states)[kLanes],
+                                                   const unsigned char* const* chunks) {
+  compress_halves(states, chunks);
+}
+
+__attribute__((target("avx512f"))) void compress_avx512(std::uint32_t (*states)[kLanes],
+                                                        const unsigned char* const* chunks) {
   compress_several<Sixteen>(states, chunks, 0);
 }
 #endif
 
-void compress_chunks(std::uint32_t (*states)[kLanes], const unsigned char* const* chunks) {
+// The widest of them that this CPU runs. Asked of the CPU itself: not every compiler's library knows.
+Compress find_compress() {
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx512f")) return compress_all(states, chunks);
+  if (missing_features({"avx512f"}).empty()) return compress_avx512;
+  if (missing_features({"avx2"}).empty()) return compress_avx2;
 #endif
-  compress_halves(states, chunks);
+  return compress_plain;
 }
 
 }  // namespace
@@ -154,6 +166,7 @@ Digest digest(const unsigned char* data, std::size_t bytes) {
 
 void digest_chunks(const unsigned char* const* chunks, Digest* digests) {
   std::uint32_t states[8][kLanes];
+  static const Compress compress_chunks = find_compress();
   compress_chunks(states, chunks);
   for (std::size_t lane = 0; lane < kLanes; ++lane) {
     for (int i = 0; i < 32; ++i) {
