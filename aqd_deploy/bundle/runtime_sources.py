@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,6 +64,8 @@ def build_runtime(toolchain: Toolchain, tvm: Path, ffi: Path, folder: Path) -> N
 
     `tvm` and `ffi` are the folders of the installed packages. Raises OSError where the compiler fails.
     """
+    # C++, so not by the command that links programs.
+    toolchain = replace(toolchain, link_command=())
     work = folder / "objects"
     headers = _support_headers(work)
     flags = [*_FLAGS, *_cpu_flags(toolchain), "-I", str(headers / "include")]
