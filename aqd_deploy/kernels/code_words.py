@@ -66,16 +66,20 @@ class CodeWords:
         value = tirx.bitwise_and(value, self._constant((1 << self.dot * self.bits) - 1))
         width = self.dot // 2
         while width and self.field > self.bits:
-            # What lies together is halved, and the halves moved apart, until every code is alone.
+            # What lies together is halved, and the upper half moved up, until every code is alone.
             moved = tirx.shift_left(value, self._constant(width * (self.field - self.bits)))
-            held = self.repeated((1 << width * self.bits) - 1, width * self.field)
-            value = self.em.bind("spread", tirx.bitwise_and(tirx.bitwise_or(value, moved), held))
+            lower = sum(((1 << width * self.bits) - 1) << at for at in self._places(2 * width))
+            upper = self._constant(lower << width * self.field)
+            both = tirx.bitwise_or(
+                tirx.bitwise_and(value, self._constant(lower)), tirx.bitwise_and(moved, upper)
+            )
+            value = self.em.bind("spread", both)
             width //= 2
         return self.em.bind("codes", value)
 
-    def repeated(self, value: int, every: int) -> Expr:
-        """Words of `value` in every `every` bits."""
-        return self._constant(sum(value << at for at in range(0, self.dot * self.field, every)))
+    def _places(self, every: int) -> range:
+        """The first bits of every `every`-th field."""
+        return range(0, self.dot * self.field, every * self.field)
 
     def ones(self, count: int, lanes: int = 1) -> Expr:
         """A word that is all ones in its first `count` fields, else zero."""
