@@ -25,7 +25,7 @@ from pathlib import Path
 from aqd_deploy.bundle import runtime_sources
 from aqd_deploy.bundle.cache import cached, key_of
 from aqd_deploy.bundle.elf import elf_architecture
-from aqd_deploy.compiler.toolchain import find_portable_toolchain
+from aqd_deploy.compiler.toolchain import find_toolchain
 from aqd_deploy.errors import BundleError
 from aqd_deploy.targets import Target, read_cpu
 
@@ -126,7 +126,7 @@ def _from_wheels(wheels: tuple[_Wheel, ...]) -> list[Path]:
 
 def _from_sources(target: Target) -> list[Path]:
     """The libraries compiled for `target`, once."""
-    toolchain = find_portable_toolchain(target)
+    toolchain = find_toolchain(target)
     packages = _installed("tvm"), _installed("tvm_ffi")
     versions = " ".join(f"{wheel.package} {metadata.version(wheel.package)}" for wheel in _AARCH64_WHEELS)
 
