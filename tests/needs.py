@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import NoReturn
 
 import pytest
@@ -21,6 +22,8 @@ TOOLS = {
     "needs_cross": (("aarch64-linux-gnu-g++",), "apt-get install g++-aarch64-linux-gnu"),
     "needs_sshd": (("sshd", "/usr/sbin/sshd"), "apt-get install openssh-server openssh-client"),
 }
+# By marker: a package of an extra that the tests do not install, also in CI, and what installs it.
+PACKAGES = {"needs_zig": ("ziglang", "pip install 'aqd-deploy[cross]'")}
 
 
 def find_tool(marker: str) -> str | None:
@@ -29,10 +32,13 @@ def find_tool(marker: str) -> str | None:
 
 
 def check_tools(item: pytest.Item) -> None:
-    """Skip a test whose marker's tool is missing; with CI set, fail it."""
+    """Skip a test whose marker's tool or package is missing; with CI set, fail it for a tool."""
     for marker, (names, install) in TOOLS.items():
         if item.get_closest_marker(marker) is not None and find_tool(marker) is None:
             _refuse(f"needs {names[0]}: {install}")
+    for marker, (package, install) in PACKAGES.items():
+        if item.get_closest_marker(marker) is not None and find_spec(package) is None:
+            pytest.skip(f"needs {package}: {install}")
 
 
 def need(*tools: str) -> None:

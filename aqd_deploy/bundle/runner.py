@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 
 from aqd_deploy.bundle.cache import cached, key_of
-from aqd_deploy.compiler.toolchain import find_toolchain
+from aqd_deploy.compiler.toolchain import find_portable_toolchain
 from aqd_deploy.errors import BundleError, MissingExtraError
 from aqd_deploy.runtime.devices.bundles import RUNNER
 from aqd_deploy.targets import Target
@@ -26,7 +26,7 @@ def build_runner(target: Target) -> Path:
 
     Raises MissingExtraError where there is no compiler for the target, BundleError where it fails.
     """
-    toolchain = find_toolchain(target)
+    toolchain = find_portable_toolchain(target)
     sources = _sources()
     include = _ffi_include()
     headers = [include / "tvm" / "ffi" / "c_api.h", include / "dlpack" / "dlpack.h"]

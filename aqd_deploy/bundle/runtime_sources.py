@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,8 +50,13 @@ def support_header() -> Path:
 
 def recipe(toolchain: Toolchain) -> bytes:
     """What else than the packages' versions decides about the libraries: key of a cache."""
-    flags = (*toolchain.command, *_FLAGS, *_OF_ARCHITECTURE[toolchain.architecture], *_LINK, *_FFI, *_RUNTIME)
+    flags = (*toolchain.command, *_FLAGS, *_cpu_flags(toolchain), *_LINK, *_FFI, *_RUNTIME)
     return "\n".join(flags).encode() + support_header().read_bytes()
+
+
+def _cpu_flags(toolchain: Toolchain) -> tuple[str, ...]:
+    """What GCC must be told of the architecture; zig's command line has it."""
+    return () if toolchain.origin == "zig" else _OF_ARCHITECTURE[toolchain.architecture]
 
 
 def build_runtime(toolchain: Toolchain, tvm: Path, ffi: Path, folder: Path) -> None:
@@ -58,9 +64,11 @@ def build_runtime(toolchain: Toolchain, tvm: Path, ffi: Path, folder: Path) -> N
 
     `tvm` and `ffi` are the folders of the installed packages. Raises OSError where the compiler fails.
     """
+    # C++, so not by the command that links programs.
+    toolchain = replace(toolchain, link_command=())
     work = folder / "objects"
     headers = _support_headers(work)
-    flags = [*_FLAGS, *_OF_ARCHITECTURE[toolchain.architecture], "-I", str(headers / "include")]
+    flags = [*_FLAGS, *_cpu_flags(toolchain), "-I", str(headers / "include")]
     flags += ["-I", str(tvm / "include"), "-I", str(ffi / "include")]
     # So that "../support/x.h" and "../../support/x.h" are found in `headers`.
     flags += ["-iquote", str(headers / "runtime"), "-iquote", str(headers / "runtime" / "vm")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from aqd_deploy.targets import Target, get
 from aqd_deploy.targets.cpu import available_threads
 
 if TYPE_CHECKING:
+    from aqd_deploy.compiler.program_data import ProgramData
     from aqd_deploy.compiler.relax_module import BuiltModule
     from aqd_deploy.tuning.lookup import Tuned
 
@@ -104,7 +106,7 @@ def compile_model(
 
     def write(path: Path) -> None:
         with stages.timed("link"):
-            _export(executable, path, toolchain)
+            _export(executable, built.data, path, toolchain)
         program["compile_seconds"] = dict(stages.seconds)
         append_manifest(path, manifest)
 
@@ -207,12 +209,18 @@ def _file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _export(executable: Any, path: Path, toolchain: Toolchain) -> None:
+def _export(executable: Any, data: ProgramData, path: Path, toolchain: Toolchain) -> None:
     """Write the shared library. TVM reports a full disk as its own kind of RuntimeError: an OSError here."""
-    try:
-        executable.export_library(str(path), fcompile=toolchain.link)
-    except RuntimeError as error:
-        raise OSError(f"TVM could not write the objects: {str(error).splitlines()[-1]}") from error
+    with tempfile.TemporaryDirectory() as folder:
+        source = data.write_source(Path(folder))
+
+        def link(output: str, objects: list[str], options: list[str] | None = None, **_: Any) -> None:
+            toolchain.link(output, [*objects, source], options)
+
+        try:
+            executable.export_library(str(path), fcompile=link)
+        except RuntimeError as error:
+            raise OSError(f"TVM could not write the objects: {str(error).splitlines()[-1]}") from error
 
 
 def link(output: str, objects: list[str], options: list[str] | None = None, **_: Any) -> None:

@@ -34,17 +34,16 @@ from aqd_deploy.compiler.plan import (
     operation_outputs,
     written_over,
 )
+from aqd_deploy.compiler.prepare import PrepareEmitter, emit_storage
+from aqd_deploy.compiler.program_data import ProgramData
 from aqd_deploy.compiler.weights import EncodedWeight, encode
 from aqd_deploy.errors import ShapeError
 from aqd_deploy.kernels.choice import Choice
 from aqd_deploy.kernels.conv import Kernel, Layout, conv2d
 from aqd_deploy.kernels.core import CORE, Core
 from aqd_deploy.kernels.emit import SCRATCH
-from aqd_deploy.kernels.expand import expand_func, expand_rice_func
 from aqd_deploy.kernels.isa import Isa
-from aqd_deploy.kernels.rice import RiceCodes
 from aqd_deploy.kernels.spec import Epilogue, StoreStream
-from aqd_deploy.kernels.unpack import unpack_func
 from aqd_deploy.tuning.lookup import Tuned
 
 # What one thread does in about ten microseconds.
@@ -80,10 +79,13 @@ class Layer:
 
 @dataclass
 class BuiltModule:
-    """The Relax module, where its tensors lie, its layers in order, and the stored weights by name."""
+    """The Relax module, where its tensors lie, its layers in order, the stored weights by name, and the data
+    that it must be linked with.
+    """
 
     module: Any
     memory: MemoryPlan
+    data: ProgramData = field(default_factory=ProgramData)
     layers: list[Layer] = field(default_factory=list)
     weights: dict[str, EncodedWeight] = field(default_factory=dict)
     expanded_bytes: int = 0
@@ -120,7 +122,6 @@ class _Builder:
         self.kernels: dict[Hashable, tuple[Kernel, str]] = {}
         self.pools: dict[str, ConstantPool] = {}
         self.constants: dict[tuple[str, int, tuple[int, ...]], Any] = {}
-        self.stored: dict[Hashable, Any] = {}
         self.prepared: dict[Hashable, tuple[Any, EncodedWeight, Layout]] = {}
         self.stale_choices = 0
         # Only a chosen kernel says whether it can store network outputs, or write over what it reads.
@@ -232,7 +233,7 @@ class _Builder:
         parameters = [*images, *weights, *self.constants.values()]
         with block.function("main", parameters, {"num_input": len(images)}):
             self.values.update(zip(map(border, plan.inputs), images, strict=True))
-            arena = self._storage(self.memory.arena_bytes)
+            arena = emit_storage(block, self.memory.arena_bytes)
             for op, key in zip(plan.operations, keys, strict=True):
                 self._emit_operation(op, key, arena)
             block.emit_func_output(relax.Tuple([self.values[border(name)] for name in plan.outputs]))
@@ -293,13 +294,6 @@ class _Builder:
             self.constants[key] = relax.Var(f"constant{len(self.constants)}", tensor)
         return self.constants[key]
 
-    def _stored(self, array: np.ndarray) -> Any:
-        """A Relax constant of exactly the dtype of `array` (without it, int64 silently becomes int32)."""
-        key = (array.dtype.str, array.shape, array.tobytes())
-        if key not in self.stored:
-            self.stored[key] = relax.const(array, str(array.dtype))
-        return self.stored[key]
-
     def _function(self, key: Hashable, make: Callable[[], Any], label: str) -> Any:
         if key not in self.functions:
             function = make()
@@ -310,20 +304,11 @@ class _Builder:
 
     def _emit_prepare(self) -> None:
         """`prepare`: what `main` takes behind its images, in the order of its parameters."""
-        block = self.block
-        with block.function("prepare", []):
-            tensors = []
-            for variable, weight, layout in self.prepared.values():
-                bits = weight.bits if weight.rice is None else 8
-                blob = self._stored(weight.stream) if weight.rice is None else self._emit_codes(weight.rice)
-                unpack = self._unpack(weight, bits, layout)
-                tensors.append(block.emit(relax.call_tir(unpack, [blob], variable.ty)))
-            storages = {dtype: self._emit_pool(pool) for dtype, pool in self.pools.items()}
-            for dtype, start, shape in self.constants:
-                offset = start * np.dtype(dtype).itemsize
-                view = relax.op.memory.alloc_tensor(storages[dtype], offset, relax.ShapeExpr(shape), dtype)
-                tensors.append(block.emit(view))
-            block.emit_func_output(relax.Tuple(tensors))
+        with self.block.function("prepare", []):
+            emitter = PrepareEmitter(self.block, self.result.data, self._function, self.memory.arena_bytes)
+            weights = emitter.weights(list(self.prepared.values()))
+            constants = emitter.constants(self.pools, list(self.constants))
+            self.block.emit_func_output(relax.Tuple([*weights, *constants]))
 
     def _emit_run(self) -> None:
         """`run`: `main` of images and of what `prepare` returned, in one tuple. TVM's RPC drops the offset of
@@ -339,40 +324,6 @@ class _Builder:
         with self.block.function("run", [*images, prepared]):
             items = [self.block.emit(relax.TupleGetItem(prepared, index)) for index in range(len(variables))]
             self.block.emit_func_output(self.block.emit(relax.Call(main, [*images, *items])))
-
-    def _emit_codes(self, stored: RiceCodes) -> Any:
-        """The codes, uint8 [count], in memory that goes back for `main` to take as its arena."""
-        size = max(stored.count, self.memory.arena_bytes)
-        storage = self._storage(size)
-        codes = relax.op.memory.alloc_tensor(storage, 0, relax.ShapeExpr([stored.count]), "uint8")
-        recipe = (stored.count, stored.words.size, stored.centre, stored.shift)
-        function = self._function(("rice", recipe), lambda: expand_rice_func(*recipe), "expand")
-        result = self.block.emit(codes)
-        self.block.emit(
-            relax.Call(function, [self._stored(stored.words), self._stored(stored.starts), result])
-        )
-        return result
-
-    def _storage(self, size: int) -> Any:
-        """Memory of `size` bytes."""
-        return self.block.emit(relax.op.memory.alloc_storage(relax.ShapeExpr([size]), 0, "global", "uint8"))
-
-    def _emit_pool(self, pool: ConstantPool) -> Any:
-        """The storage that holds the values of `pool`."""
-        frames, dtype = pool.frames(), str(pool.dtype)
-        storage = self._storage(pool.size * pool.dtype.itemsize)
-        values = relax.op.memory.alloc_tensor(storage, 0, relax.ShapeExpr([pool.size]), dtype)
-        # Where no frame has a plane there still is an array to pass.
-        planes = frames.planes if frames.planes.size else np.zeros(1, np.uint64)
-        recipe = (frames.bases.size, planes.size, dtype)
-        function = self._function(("expand", recipe), lambda: expand_func(*recipe), "expand")
-        arguments = [self._stored(array) for array in (frames.bases, frames.widths, planes)]
-        self.block.emit(relax.Call(function, [*arguments, self.block.emit(values)]))
-        return storage
-
-    def _unpack(self, weight: EncodedWeight, bits: int, layout: Layout) -> Any:
-        recipe = (weight.shape, bits, weight.offset, weight.step, layout)
-        return self._function(("unpack", recipe), lambda: unpack_func(*recipe), "unpack")
 
 
 def _plain_streams(epilogue: Epilogue) -> Epilogue:

@@ -38,6 +38,8 @@ _DEBIAN_PACKAGES = {
 }
 # The C library that TVM's own runtime wheels are built against.
 _ZIG_GLIBC = "2.28"
+# zig knows no -march: the oldest CPU with what programs ask for.
+_ZIG_CPUS = {"armv7": ("-mcpu=cortex_a8",)}
 _SHOWN_STDERR = 500
 
 
@@ -66,8 +68,9 @@ class Toolchain:
 
         Raises OSError where the compiler fails, TargetError where it made a library of another machine.
         """
-        # -s: TVM's debug information is an eighth of the code, and nothing reads it.
-        flags = ["-shared", "-fPIC", "-s", "-o", str(output)]
+        # -s: TVM's debug information is an eighth of the code, and nothing reads it. Without -O2 zig adds its
+        # checks for undefined behaviour, which need much more of the C library.
+        flags = ["-shared", "-fPIC", "-O2", "-s", "-o", str(output)]
         _run([*(self.link_command or self.command), *flags, *map(str, objects), *(options or [])])
         check_machine(Path(output), self.architecture)
 
@@ -103,13 +106,24 @@ def find_toolchain(target: Target) -> Toolchain:
     cross = shutil.which(f"{gnu_triple(architecture)}-g++")
     if cross is not None:
         return Toolchain((cross,), "cross", architecture)
-    if importlib.util.find_spec("ziglang") is not None:
+    if _has_zig():
         return _zig(architecture)
     raise MissingExtraError(
         f"no C++ compiler for {architecture}, which {target.name} needs, is installed",
         valid=", ".join(_candidates(architecture)),
         next_command=" or ".join(install_commands(architecture)),
     )
+
+
+def find_portable_toolchain(target: Target) -> Toolchain:
+    """The compiler for executables that shall start on systems older than this one.
+
+    GCC links against the C library that it was installed with, zig against the version that is asked for. So
+    zig goes first where it is installed and the profile names no toolchain. Raises as `find_toolchain`.
+    """
+    if not target.toolchain and target.architecture in _MACHINES and _has_zig():
+        return _zig(target.architecture)
+    return find_toolchain(target)
 
 
 def native_toolchain() -> Toolchain:
@@ -157,9 +171,13 @@ def _run(command: list[str]) -> None:
         raise OSError(f"{command[0]} failed: {told or f'exit code {result.returncode}'}")
 
 
+def _has_zig() -> bool:
+    return importlib.util.find_spec("ziglang") is not None
+
+
 def _zig(architecture: str) -> Toolchain:
     """zig's compilers; `cc` links, since programs hold no C++, whose library `c++` would first build."""
-    options = ("-target", f"{gnu_triple(architecture)}.{_ZIG_GLIBC}")
+    options = ("-target", f"{gnu_triple(architecture)}.{_ZIG_GLIBC}", *_ZIG_CPUS.get(architecture, ()))
     zig = (sys.executable, "-m", "ziglang")
     return Toolchain((*zig, "c++", *options), "zig", architecture, (*zig, "cc", *options))
 

@@ -1,8 +1,9 @@
 """Weights as they lie in a program: b bits each, in one little-endian bit stream a tensor.
 
 A tensor of integers q is stored as codes: q = offset + step·code, with step the greatest common divisor of
-the differences. AQD's odd grid (−3 −1 1 3) so takes 2 bits, an 8-bit tensor 8. The first code lies in the
-lowest bits of the first byte; the kernels' `prepare` expands the stream once, when the program is loaded.
+the differences. AQD's odd grid (−3 −1 1 3) so takes 2 bits, an 8-bit tensor 8. The codes lie in the order
+[O, kh, kw, I], the first in the lowest bits of the first byte; `prepare` expands the stream, once a program
+is loaded.
 
 Trained 8-bit weights crowd around zero: where Rice codes (`kernels.rice`) are a sixteenth smaller, the
 program holds them instead of the stream.
@@ -43,7 +44,7 @@ class EncodedWeight:
 
 def encode(weight: np.ndarray) -> EncodedWeight:
     """Store the int8 tensor `weight` in the fewest bits (1-8) that hold its distinct steps."""
-    values = weight.reshape(-1).astype(np.int64)
+    values = weight.transpose(0, 2, 3, 1).reshape(-1).astype(np.int64)
     offset = int(values.min())
     shifted = values - offset
     step = int(np.gcd.reduce(shifted)) or 1
@@ -72,4 +73,6 @@ def decode(encoded: EncodedWeight) -> np.ndarray:
     count = int(np.prod(encoded.shape))
     planes = np.unpackbits(encoded.stream, bitorder="little", count=count * encoded.bits)
     codes = planes.reshape(count, encoded.bits).astype(np.int64) @ (1 << np.arange(encoded.bits))
-    return (encoded.offset + encoded.step * codes).astype(np.int8).reshape(encoded.shape)
+    out_channels, in_channels, kh, kw = encoded.shape
+    values = (encoded.offset + encoded.step * codes).astype(np.int8)
+    return np.ascontiguousarray(values.reshape(out_channels, kh, kw, in_channels).transpose(0, 3, 1, 2))

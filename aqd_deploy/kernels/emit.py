@@ -18,6 +18,10 @@ from tvm.ir import PointerType, PrimType
 from tvm.tirx import ForKind
 
 SCRATCH = "aqd.scratch_bytes"
+# C functions that a program is linked with (`compiler.program_data`): a pointer to a byte of its data, and
+# the wish for large pages.
+DATA_SYMBOL = "aqd_data"
+HUGE_PAGES_SYMBOL = "aqd_prefer_huge_pages"
 
 Expr = Any
 Buffer = Any
@@ -103,6 +107,26 @@ class Emitter:
         flat = tirx.decl_buffer((prod(extents),), dtype, unique + "_flat", data=data)
         self._scopes[-1].append(tirx.DeclBuffer(flat, data=data))
         return flat
+
+    def stored(self, name: str, shape: Sequence[int], dtype: str) -> Buffer:
+        """A flat view of an array in the program's data; the function's next parameter is the byte, int64, at
+        which it begins there.
+        """
+        unique = self._unique(name)
+        at = tirx.Var(unique + "_at", "int64")
+        self.params.append(at)
+        pointer = PointerType(PrimType(dtype))
+        data = tirx.Var(unique + "_data", pointer)
+        self._scopes[-1].append(tirx.Bind(data, tirx.call_extern(pointer, DATA_SYMBOL, at)))
+        flat = tirx.decl_buffer((prod(int(n) for n in shape),), dtype, unique, data=data)
+        self._scopes[-1].append(tirx.DeclBuffer(flat, data=data))
+        return flat
+
+    def prefer_huge_pages(self, buffer: Buffer, size: int) -> None:
+        """Ask for large pages for `size` bytes that no one has touched yet."""
+        first = tirx.address_of(tirx.BufferLoad(buffer, [const(0)]))
+        call = tirx.call_extern("int32", HUGE_PAGES_SYMBOL, first, const(size, "int64"))
+        self._scopes[-1].append(tirx.Evaluate(call))
 
     def alloc(self, name: str, dtype: str, size: int, scope: str = "global") -> Buffer:
         """A flat buffer that lives until the current block ends; scope "local" is meant for registers."""

@@ -1,12 +1,21 @@
-"""Expands a bit stream of weight codes into a kernel's packed layout, once, when a program is loaded."""
+"""Expands a bit stream of weight codes into a kernel's packed layout, once, when a program is loaded.
+
+The stream's order is output channel, row, column, input channel: codes that become neighbours in a packed
+tensor are neighbours in the stream. So a vector is gathered as one word of codes a lane, and from then on
+everything happens in vectors, whose lanes wrap: what is stored in the end fits.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import gcd, prod
 from typing import Any
 
 from tvm import tirx
 
-from aqd_deploy.kernels.emit import Emitter, Expr, const, convert, load
+from aqd_deploy.kernels.code_words import CodeWords
+from aqd_deploy.kernels.emit import Buffer, Emitter, Expr, const, convert, load, vector
 from aqd_deploy.kernels.layout import WeightLayout, blob_size
 from aqd_deploy.kernels.winograd_forms import FORMS, WinogradLayout
 
@@ -14,108 +23,218 @@ Shape = tuple[int, int, int, int]
 
 
 def unpack_func(
-    weight_shape: Shape, bits: int, offset: int, step: int, layout: WeightLayout | WinogradLayout
+    weight_shape: Shape,
+    bits: int,
+    offset: int,
+    step: int,
+    layout: WeightLayout | WinogradLayout,
+    stored: bool = False,
 ) -> Any:
     """PrimFunc (blob uint8 [n]) -> packed int8 `layout.shape`: `layout.pack` of weights offset + step·code.
 
-    `weight_shape` is [out, in, kh, kw] and the order of the codes; the stream is that of `layout.pack_codes`.
-    A stream of n = blob_size(count, bits) bytes is read and nothing behind it.
+    `weight_shape` is [out, in, kh, kw]; the codes lie in the order [out, kh, kw, in], as `layout.pack_codes`
+    writes them. The n = blob_size(count, bits) bytes are read and nothing behind them; where `stored`, they
+    lie in the program's data (`Emitter.stored`).
     """
     em = Emitter()
-    stream = _Stream(em, weight_shape, bits, offset, step)
+    blob = (em.stored if stored else em.parameter)("blob", (blob_size(prod(weight_shape), bits),), "uint8")
     packed = em.parameter("packed", layout.shape, "int8")
     if isinstance(layout, WinogradLayout):
-        _unpack_winograd(em, stream, packed, layout)
+        _unpack_winograd(em, weight_shape, blob, packed, bits, offset, step, layout)
     else:
-        _unpack_direct(em, stream, packed, layout)
+        _unpack_direct(em, weight_shape, blob, packed, bits, offset, step, layout)
     return em.finish()
 
 
-class _Stream:
-    """The bit stream of a weight tensor, as the next parameter of `em`."""
+@dataclass(frozen=True)
+class _Named:
+    """A vector whose sums and differences have names, so that each is computed once."""
 
-    def __init__(self, em: Emitter, shape: Shape, bits: int, offset: int, step: int) -> None:
-        self.em, self.shape, self.bits, self.offset, self.step = em, shape, bits, offset, step
-        self.size = blob_size(shape[0] * shape[1] * shape[2] * shape[3], bits)
-        self.blob = em.parameter("blob", (self.size,), "uint8")
+    em: Emitter
+    value: Expr
 
-    def weight(self, o: Expr, ci: Expr, ky: int | Expr, kx: int | Expr) -> Expr:
-        """One weight, int32; its code may straddle two bytes when `bits` does not divide 8."""
-        em, (_, in_channels, kh, kw) = self.em, self.shape
-        first_bit = em.bind("bit", (((o * in_channels + ci) * kh + ky) * kw + kx) * self.bits)
-        byte = em.bind("byte", first_bit // 8)
-        window = convert(load(self.blob, byte), "int32")
-        if 8 % self.bits:
-            following = load(self.blob, tirx.Min(byte + 1, const(self.size - 1)))
-            window = window + convert(following, "int32") * 256
-        code = tirx.bitwise_and(tirx.shift_right(window, first_bit % 8), const((1 << self.bits) - 1))
-        return em.bind("weight", code * self.step + self.offset)
+    def __add__(self, other: _Named) -> _Named:
+        return _Named(self.em, self.em.bind("sum", self.value + other.value))
 
+    def __sub__(self, other: _Named) -> _Named:
+        return _Named(self.em, self.em.bind("difference", self.value - other.value))
 
-def _unpack_direct(em: Emitter, stream: _Stream, packed: Any, layout: WeightLayout) -> None:
-    out_channels, in_channels, kh, _ = stream.shape
-    lanes, dot, steps, segments = layout.lanes, layout.dot, layout.steps, layout.segments
-    with (
-        em.loop("block", layout.blocks, "parallel") as block,
-        em.loop("ky", kh) as ky,
-        em.loop("segment", segments) as segment,
-        em.loop("k_step", steps) as k_step,
-        em.loop("lane", lanes) as lane,
-        em.loop("j", dot) as j,
-    ):
-        o = em.bind("o", block * lanes + lane)
-        k = em.bind("k", k_step * dot + j)
-        kx, ci = (k // in_channels, k % in_channels) if layout.dense else (segment, k)
-        at = ((((block * kh + ky) * segments + segment) * steps + k_step) * lanes + lane) * dot + j
-        em.store(packed, at, const(0, "int8"))
-        with em.when(tirx.all(o < out_channels, k < layout.segment_length)):
-            em.store(packed, at, convert(stream.weight(o, ci, ky, kx), "int8"))
+    def times(self, factor: int) -> _Named:
+        """The product with a factor from 1 on, as sums: few CPUs multiply bytes."""
+        if factor <= 1:
+            return self
+        half = self.times(factor // 2)
+        double = half + half
+        return double + self if factor % 2 else double
 
 
-def _unpack_winograd(em: Emitter, stream: _Stream, packed: Any, layout: WinogradLayout) -> None:
-    out_channels, in_channels = stream.shape[:2]
-    form = FORMS[layout.form]
-    lanes, dot, blocks, positions = layout.lanes, layout.dot, layout.blocks, form.positions
-    with em.loop("block", layout.items * blocks, "parallel") as block:
-        item, b = em.bind("item", block // blocks), em.bind("b", block % blocks)
-        sums = em.alloc("sums", "int32", lanes * positions)
-        with em.loop("s", lanes * positions) as s:
-            em.store(sums, s, const(0))
-        shifts = em.alloc("shifts", "int32", positions)
-        for position, shift in enumerate(layout.shifts):
-            em.store(shifts, position, const(-shift))
-        # All lanes of a step together: they share cache lines of the packed tensor.
-        with em.loop("k", layout.steps) as k, em.loop("lane", lanes) as lane, em.loop("j", dot) as j:
-            o, ci = em.bind("o", block * lanes + lane), em.bind("ci", k * dot + j)
-            values = em.alloc("values", "int32", positions)
-            with em.loop("p", positions) as p:
-                em.store(values, p, const(0))
-            with em.when(tirx.all(o < out_channels, ci < in_channels)):
-                taps = [[_base(stream, layout, o, ci, ky, kx) for kx in range(3)] for ky in range(3)]
-                for position, value in enumerate(form.transform_weights(taps)):
-                    em.store(values, position, value)
-            with em.loop("p", positions) as p:
-                value = em.bind("value", load(values, p))
-                total = em.bind("total", lane * positions + p)
-                em.store(sums, total, load(sums, total) + value)
-                at = ((((item * positions + p) * layout.steps + k) * blocks + b) * lanes + lane) * dot + j
-                if form.wide:
-                    halves = tirx.reinterpret("int8x2", convert(value, "int16"))
-                    em.store(packed, at * 2, halves, 2)
-                else:
-                    em.store(packed, at, convert(value, "int8"))
-        with em.loop("p", positions) as p, em.loop("lane", lanes) as lane:
-            start = em.bind("start", load(sums, lane * positions + p) * load(shifts, p))
-            at = layout.start_offset + (((item * positions + p) * blocks + b) * lanes + lane) * 4
-            em.store(packed, at, tirx.reinterpret("int8x4", start), 4)
+class _Block:
+    """The codes of the output channels of one of `blocks` blocks: a lane each, `count` words at a time."""
+
+    def __init__(self, words: CodeWords, shape: Shape, block: Expr, blocks: int, count: int) -> None:
+        self.words, self.em, self.block = words, words.em, block
+        self.out_channels, self.channel = shape[0], prod(shape[1:])
+        self.windows = words.scratch("windows", count)
+        self.there: Expr | None = None
+        if shape[0] != blocks * words.lanes:
+            self.there = self._existing()
+
+    def _existing(self) -> Expr:
+        """Words of ones in the lanes that are output channels, of zeros in those that fill a block."""
+        words, mask = self.words, self.words.scratch("mask", 1)
+        with self.em.loop("lane", words.lanes) as lane:
+            exists = self.block * words.lanes + lane < self.out_channels
+            self.em.store(mask, lane, tirx.Select(exists, words.ones(words.dot), words.ones(0)))
+        return self.em.bind("there", load(mask, const(0), words.lanes))
+
+    def gather(self, starts: list[Expr]) -> None:
+        """Put the windows at `starts`, codes from an output channel's first on, into memory."""
+        em, lanes = self.em, self.words.lanes
+        with em.loop("lane", lanes) as lane:
+            o = self.block * lanes + lane
+            first = em.bind("first", tirx.Min(o, const(self.out_channels - 1)) * self.channel)
+            for at, start in enumerate(starts):
+                em.store(self.windows, lane + at * lanes, self.words.window(first + start))
+
+    def codes(self, at: int) -> Expr:
+        """The words of the window `at`."""
+        return self.words.read(self.windows, at)
+
+    def mask(self, valid: int) -> Expr | None:
+        """Words that are zero where a lane is no output channel, or a field none of the first `valid`; None
+        where there is nothing to leave out.
+        """
+        if valid == self.words.dot:
+            return self.there
+        first = self.words.ones(valid, self.words.lanes)
+        return first if self.there is None else tirx.bitwise_and(self.there, first)
+
+    def values(self, codes: Expr, offset: int, step: int, mask: Expr | None) -> _Named:
+        """offset + step·code in every field; zero where the mask is."""
+        em, words = self.em, self.words
+        fields = _Named(em, em.bind("fields", words.fields(codes))).times(step)
+        constant = const(offset % (1 << words.field), f"uint{words.field}", words.lanes * words.dot)
+        value = fields.value + constant
+        return _Named(
+            em, em.bind("values", value if mask is None else tirx.bitwise_and(value, words.fields(mask)))
+        )
 
 
-def _base(stream: _Stream, layout: WinogradLayout, o: Expr, ci: Expr, ky: int, kx: int) -> Expr:
-    """The value that is transformed: 2w + 1 where odd, and q of w = 2q + 1 where halved."""
-    weight = stream.weight(o, ci, ky, kx)
+def _unpack_direct(
+    em: Emitter,
+    shape: Shape,
+    blob: Buffer,
+    packed: Buffer,
+    bits: int,
+    offset: int,
+    step: int,
+    layout: WeightLayout,
+) -> None:
+    lanes, dot, run = layout.lanes, layout.dot, layout.segment_length
+    _, in_channels, kh, kw = shape
+    row = kw * in_channels
+    words = CodeWords(em, blob, prod(shape), bits, lanes=lanes, dot=dot, field=8, multiple=gcd(dot, run, row))
+    with em.loop("block", layout.blocks, "parallel") as index:
+        block = _Block(words, shape, index, layout.blocks, 1)
+        with em.loop("ky", kh) as ky, em.loop("segment", layout.segments) as segment:
+            begin = em.bind("begin", ky * row + segment * run)
+            to = em.bind("to", ((index * kh + ky) * layout.segments + segment) * layout.steps)
+
+            def expand(k: Expr, valid: int) -> None:
+                block.gather([begin + k * dot])
+                value = block.values(block.codes(0), offset, step, block.mask(valid))
+                _store(em, packed, (to + k) * lanes * dot, value.value, lanes * dot)
+
+            _steps(em, run, dot, expand)
+
+
+def _steps(em: Emitter, count: int, dot: int, emit: Callable[[Expr, int], None]) -> None:
+    """Call `emit` for whole words of `count` codes, and for the last that is none with its codes."""
+    whole, rest = divmod(count, dot)
+    if whole:
+        with em.loop("k", whole) as k:
+            emit(k, dot)
+    if rest:
+        emit(const(whole), rest)
+
+
+def _unpack_winograd(
+    em: Emitter,
+    shape: Shape,
+    blob: Buffer,
+    packed: Buffer,
+    bits: int,
+    offset: int,
+    step: int,
+    layout: WinogradLayout,
+) -> None:
+    in_channels, form = shape[1], FORMS[layout.form]
+    lanes, dot, positions = layout.lanes, layout.dot, form.positions
+    offset, step = _base(offset, step, layout)
+    field = 16 if form.wide else 8
+    words = CodeWords(
+        em, blob, prod(shape), bits, lanes=lanes, dot=dot, field=field, multiple=gcd(dot, in_channels)
+    )
+    blocks = layout.items * layout.blocks
+    with em.loop("index", blocks, "parallel") as index:
+        item, b = em.bind("item", index // layout.blocks), em.bind("b", index % layout.blocks)
+        block = _Block(words, shape, index, blocks, 9)
+        sums = em.alloc("sums", "int32", 9 * lanes)
+        em.store(sums, 0, const(0, "int32", 9 * lanes), 9 * lanes)
+
+        def expand(k: Expr, valid: int) -> None:
+            block.gather([k * dot + tap * in_channels for tap in range(9)])
+            mask, taps = block.mask(valid), []
+            for tap in range(9):
+                codes = block.codes(tap)
+                taps.append(block.values(codes, offset, step, mask))
+                if any(layout.shifts):
+                    there = codes if mask is None else tirx.bitwise_and(codes, mask)
+                    total = load(sums, const(tap * lanes), lanes) + words.totals(there)
+                    em.store(sums, tap * lanes, total, lanes)
+            for position, value in enumerate(form.transform_weights(_rows(taps))):
+                at = ((item * positions + position) * layout.steps + k) * layout.blocks + b
+                _store(em, packed, at * layout.vector_bytes, value.value, layout.vector_bytes)
+
+        _steps(em, in_channels, dot, expand)
+        count = const(in_channels, "int32", lanes)
+        if block.there is not None:
+            count = em.bind(
+                "count",
+                tirx.bitwise_and(convert(block.there, "int32", lanes), const(1, "int32", lanes)) * count,
+            )
+        weights = []
+        for tap in range(9):
+            codes = load(sums, const(tap * lanes), lanes)
+            weights.append(
+                _Named(
+                    em,
+                    em.bind(
+                        "weights", codes * const(step, "int32", lanes) + count * const(offset, "int32", lanes)
+                    ),
+                )
+            )
+        for position, value in enumerate(form.transform_weights(_rows(weights))):
+            start = value.value * const(-layout.shifts[position], "int32", lanes)
+            at = layout.start_offset + ((item * positions + position) * layout.blocks + b) * lanes * 4
+            _store(em, packed, at, start, lanes * 4)
+
+
+def _rows(taps: list[_Named]) -> list[list[_Named]]:
+    return [taps[0:3], taps[3:6], taps[6:9]]
+
+
+def _base(offset: int, step: int, layout: WinogradLayout) -> tuple[int, int]:
+    """Offset and step of the value that is transformed: 2w + 1 where odd, q of w = 2q + 1 where halved."""
     halved = FORMS[layout.form].halved
     if layout.odd and not halved:
-        weight = weight * 2 + 1
-    elif halved and not layout.odd:
-        weight = tirx.shift_right(weight - 1, const(1))
-    return stream.em.bind("base", weight)
+        return 2 * offset + 1, 2 * step
+    if halved and not layout.odd:
+        # All weights are odd; where they are all the same, every code is zero.
+        return (offset - 1) // 2, step // 2
+    return offset, step
+
+
+def _store(em: Emitter, packed: Buffer, at: Expr, value: Expr, count: int) -> None:
+    """Store a vector as `count` bytes."""
+    em.store(packed, at, tirx.reinterpret(vector("int8", count), value), count)

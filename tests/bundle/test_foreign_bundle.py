@@ -10,12 +10,19 @@ from test_native_bundle import BUDGET, rewrite_manifest
 
 from aqd_deploy import targets
 from aqd_deploy.bundle import create_bundle
-from aqd_deploy.bundle.elf import elf_architecture
+from aqd_deploy.bundle.elf import elf_architecture, required_versions
 from aqd_deploy.compiler.toolchain import gnu_triple
 
 QEMU = {"aarch64": "qemu-aarch64-static", "armv7": "qemu-arm-static"}
 # Profile, and the CPU that qemu shall be.
+OLDEST = {"GLIBC": (2, 28), "GLIBCXX": (3, 4, 25)}
 BOARDS = (("raspberrypi-4", "cortex-a72"), ("raspberrypi-5", "cortex-a76"), ("armv7-neon", "cortex-a15"))
+
+
+def within(needs: dict[str, str], limit: dict[str, tuple[int, ...]]) -> bool:
+    """Whether none of the versions `needs` is above its limit."""
+    return all(tuple(map(int, version.split("."))) <= limit[name] for name, version in needs.items())
+
 
 pytestmark = [pytest.mark.needs_cross, pytest.mark.needs_qemu]
 
@@ -53,6 +60,34 @@ def test_every_file_is_for_the_board(name, cpu, bundle_for):
     for file in ("program.so", "aqd-run", *bundle.manifest["libraries"]):
         assert elf_architecture((bundle.path / file).read_bytes()) == architecture, file
     assert bundle.bytes_beside_weights <= BUDGET
+
+
+@pytest.mark.parametrize("name", ["raspberrypi-4", "raspberrypi-5"])
+def test_nothing_but_the_runner_needs_a_new_system(name, bundle_for):
+    """The program, and the published libraries for aarch64, are for glibc 2.28 and GCC 8's C++ library, as
+    Debian 10 has them; which C library the runner needs is the compiler's choice.
+    """
+    bundle = bundle_for(name)
+    files = [bundle.path / file for file in ("program.so", *bundle.manifest["libraries"])]
+    assert within(required_versions(files), OLDEST)
+    everything = required_versions([*files, bundle.path / "aqd-run"])
+    assert everything == bundle.manifest["needs"]
+    assert f"glibc {everything['GLIBC']} or newer" in (bundle.path / "README.txt").read_text()
+
+
+@pytest.mark.needs_zig
+def test_zig_makes_bundles_for_old_systems(tmp_path, monkeypatch, outputs_of):
+    """Linked and packaged without any other compiler; every file of the bundle is for glibc 2.28."""
+    which = shutil.which
+    monkeypatch.setattr(shutil, "which", lambda name, *rest: None if "g++" in name else which(name, *rest))
+    program = tiny_program("raspberrypi-4", tmp_path / "p.so")
+    with need_network("cannot download"):
+        bundle = create_bundle(program, tmp_path / "b")
+    assert within(bundle.manifest["needs"], OLDEST)
+    # Checks for undefined behaviour, which zig adds to what is not optimized, would need files and sockets.
+    assert within(required_versions([bundle.path / "program.so"]), {"GLIBC": (2, 17)})
+    inputs, expected = case()
+    assert_equal(outputs_of(bundle.path, inputs, emulate="aarch64", cpu="cortex-a72"), expected)
 
 
 def test_dot_products_that_a_cpu_lacks(bundle_for, refused, run_bundle):

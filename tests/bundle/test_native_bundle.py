@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bundle_models import assert_equal, case
+from needs import need
 
 from aqd_deploy import targets
 from aqd_deploy.bundle import create_bundle, read_bundle
@@ -77,6 +78,30 @@ def test_the_document(shared_bundle, run_bundle):
     described = [{key: each[key] for key in ("name", "shape", "dtype")} for each in document["outputs"]]
     assert described == shared_bundle.manifest["outputs"]
     assert {each["file"] for each in document["outputs"]} == {None}
+
+
+def test_verify_tells_times_and_files_only(shared_bundle, run_bundle):
+    document = json.loads(run_bundle(shared_bundle.path, "--verify").stdout)
+    assert set(document) == {"target", "files", "verify_seconds"}
+    assert document["target"] == "x86-64-v2"
+    assert document["files"] == len(shared_bundle.manifest["files"])
+    assert 0 < document["verify_seconds"] < 10
+
+
+def test_the_needs_are_those_of_the_files(shared_bundle):
+    """What `objdump` finds, and what the README says."""
+    need("objdump")
+    highest = {}
+    for file in ("program.so", "aqd-run", *shared_bundle.manifest["libraries"]):
+        command = ["objdump", "-T", shared_bundle.path / file]
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        for name, version in re.findall(r"\((GLIBC|GLIBCXX)_([\d.]+)\)", text):
+            numbers = tuple(map(int, version.split(".")))
+            highest[name] = max(highest.get(name, numbers), numbers)
+    found = {name: ".".join(map(str, numbers)) for name, numbers in highest.items()}
+    assert shared_bundle.manifest["needs"] == found
+    readme = (shared_bundle.path / "README.txt").read_text()
+    assert f"glibc {found['GLIBC']} or newer, libstdc++ with GLIBCXX_{found['GLIBCXX']}" in readme
 
 
 def test_it_runs_from_anywhere_without_python(shared_bundle, bundle_copy, tmp_path):

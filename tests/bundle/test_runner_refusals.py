@@ -6,6 +6,8 @@ from bundle_models import case
 from test_native_bundle import rewrite_manifest
 
 from aqd_deploy.bundle import read_bundle
+from aqd_deploy.bundle.create import _describe
+from aqd_deploy.compiler.toolchain import native_toolchain
 from aqd_deploy.errors import BundleError
 
 GUARDED = ("program.so", "lib/libtvm_ffi.so", "lib/libtvm_runtime.so", "README.txt", "aqd-run")
@@ -70,6 +72,43 @@ def test_manifests_that_are_no_manifests(bundle_copy, refused):
     assert "manifest.json inputs is not a list" in refused(bundle_copy)
     rewrite_manifest(bundle_copy, lambda manifest: manifest.pop("libraries"))
     assert "manifest.json has no libraries" in refused(bundle_copy)
+
+
+def replace_file(folder, name: str, data: bytes) -> None:
+    """Write `data` to a file of the bundle and record its hashes."""
+    (folder / name).write_bytes(data)
+    described = _describe(folder / name, name)
+
+    def change(manifest):
+        manifest["files"] = [described if each["path"] == name else each for each in manifest["files"]]
+
+    rewrite_manifest(folder, change)
+
+
+def test_a_library_that_the_system_cannot_load(bundle_copy, refused, run_bundle):
+    """Such as one for a newer C library: told when it is loaded, after all checks."""
+    replace_file(bundle_copy, "lib/libtvm_runtime.so", b"no library")
+    assert run_bundle(bundle_copy, "--verify").returncode == 0
+    sentence = refused(bundle_copy)
+    assert sentence.startswith("this system cannot load lib/libtvm_runtime.so: ")
+    assert sentence.endswith("; see README.txt for what it needs")
+
+
+def test_a_library_that_is_no_program(bundle_copy, refused, tmp_path):
+    (tmp_path / "a.c").write_text("int a = 1;\n")
+    native_toolchain().link(tmp_path / "a.so", [tmp_path / "a.c"])
+    replace_file(bundle_copy, "program.so", (tmp_path / "a.so").read_bytes())
+    assert "vm_load_executable" in refused(bundle_copy)
+
+
+def test_outputs_that_are_not_what_the_manifest_says(bundle_copy, refused):
+    rewrite_manifest(bundle_copy, lambda manifest: manifest["outputs"][1].update(shape=[1, 2, 3, 4]))
+    name = read_bundle(bundle_copy).manifest["outputs"][1]["name"]
+    sentence = f"output {name} is not what the manifest says; valid: int32 [1, 2, 3, 4]"
+    assert refused(bundle_copy) == sentence
+    rewrite_manifest(bundle_copy, lambda manifest: manifest["outputs"].pop())
+    count = len(read_bundle(bundle_copy).manifest["outputs"])
+    assert refused(bundle_copy) == f"the program returns {count + 1} outputs; valid: {count}"
 
 
 def test_inputs_that_do_not_fit(shared_bundle, refused, tmp_path):

@@ -10,7 +10,12 @@ from needs import need
 
 from aqd_deploy import targets
 from aqd_deploy.compiler import toolchain
-from aqd_deploy.compiler.toolchain import check_machine, find_toolchain, native_toolchain
+from aqd_deploy.compiler.toolchain import (
+    check_machine,
+    find_portable_toolchain,
+    find_toolchain,
+    native_toolchain,
+)
 from aqd_deploy.errors import MissingExtraError, TargetError
 
 HERE = targets.read_cpu().architecture
@@ -48,6 +53,16 @@ def test_the_order(tools, monkeypatch):
     own = tools("board-g++", answer=f"{FOREIGN.architecture}-none-linux")
     named = find_toolchain(replace(FOREIGN, toolchain="board-g++ --sysroot=/board"))
     assert (named.command, named.origin) == ((own, "--sysroot=/board"), "profile")
+
+
+def test_zig_goes_first_for_old_systems(tools, monkeypatch):
+    cross = tools(f"{toolchain.gnu_triple(FOREIGN.architecture)}-g++")
+    assert find_portable_toolchain(FOREIGN).command == (cross,)
+    monkeypatch.setattr(toolchain.importlib.util, "find_spec", lambda name: object())
+    portable = find_portable_toolchain(FOREIGN)
+    assert (portable.origin, portable.architecture) == ("zig", FOREIGN.architecture)
+    tools("board-g++", answer=f"{FOREIGN.architecture}-none-linux")
+    assert find_portable_toolchain(replace(FOREIGN, toolchain="board-g++")).origin == "profile"
 
 
 def test_the_host_compiler_is_never_taken_for_a_foreign_target(tools):

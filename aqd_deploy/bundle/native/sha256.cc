@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "cpu.h"
+
 namespace aqd {
 namespace {
 
@@ -21,16 +23,11 @@ constexpr std::uint32_t kRound[64] = {
     0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
     0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
 
-using Lanes = std::uint32_t __attribute__((vector_size(4 * kLanes)));
+// A word of each of several messages.
+using Eight = std::uint32_t __attribute__((vector_size(32)));
+using Sixteen = std::uint32_t __attribute__((vector_size(64)));
 
 #define AQD_INLINE inline __attribute__((always_inline))
-// The wide form is compiled twice where a wider instruction set may be there.
-#if defined(__x86_64__) && defined(__gnu_linux__)
-#define AQD_WIDE __attribute__((target_clones("avx2", "default")))
-#else
-#define AQD_WIDE
-#endif
-
 AQD_INLINE std::uint32_t big_endian(const unsigned char* p) {
   std::uint32_t word;
   std::memcpy(&word, p, sizeof word);
@@ -89,23 +86,63 @@ void compress(std::uint32_t* state, const unsigned char* data, std::size_t block
   }
 }
 
-// The states of `kLanes` messages of `kChunk` bytes each.
-AQD_WIDE void compress_chunks(std::uint32_t (*states)[kLanes], const unsigned char* const* chunks) {
-  Lanes state[8];
-  for (int i = 0; i < 8; ++i) state[i] = Lanes{} + kStart[i];
+// The states of messages of `kChunk` bytes each, one in every lane of `Words`, to the columns of `states`
+// from `first` on.
+template <typename Words>
+AQD_INLINE void compress_several(std::uint32_t (*states)[kLanes], const unsigned char* const* chunks,
+                                 std::size_t first) {
+  constexpr std::size_t count = sizeof(Words) / sizeof(std::uint32_t);
+  Words state[8];
+  for (int i = 0; i < 8; ++i) state[i] = Words{} + kStart[i];
   for (std::size_t at = 0; at < kChunk; at += kBlock) {
-    Lanes w[16];
-    for (int i = 0; i < 16; ++i) {
-      for (std::size_t lane = 0; lane < kLanes; ++lane) w[i][lane] = big_endian(chunks[lane] + at + 4 * i);
+    // Through memory: not every compiler inserts elements in registers.
+    std::uint32_t words[16][count];
+    for (std::size_t lane = 0; lane < count; ++lane) {
+      const unsigned char* block = chunks[first + lane] + at;
+      for (int i = 0; i < 16; ++i) words[i][lane] = big_endian(block + 4 * i);
     }
+    Words w[16];
+    std::memcpy(w, words, sizeof w);
     compress_block(state, w);
   }
   // The last block: the end mark, zeros and the length in bits.
-  Lanes w[16] = {};
+  Words w[16] = {};
   w[0] += 0x80000000u;
   w[15] += static_cast<std::uint32_t>(8 * kChunk);
   compress_block(state, w);
-  for (int i = 0; i < 8; ++i) std::memcpy(states[i], &state[i], sizeof state[i]);
+  for (int i = 0; i < 8; ++i) std::memcpy(states[i] + first, &state[i], sizeof state[i]);
+}
+
+using Compress = void (*)(std::uint32_t (*states)[kLanes], const unsigned char* const* chunks);
+
+AQD_INLINE void compress_halves(std::uint32_t (*states)[kLanes], const unsigned char* const* chunks) {
+  compress_several<Eight>(states, chunks, 0);
+  compress_several<Eight>(states, chunks, kLanes / 2);
+}
+
+void compress_plain(std::uint32_t (*states)[kLanes], const unsigned char* const* chunks) {
+  compress_halves(states, chunks);
+}
+
+#if defined(__x86_64__)
+__attribute__((target("avx2"))) void compress_avx2(std::uint32_t (*states)[kLanes],
+                                                   const unsigned char* const* chunks) {
+  compress_halves(states, chunks);
+}
+
+__attribute__((target("avx512f"))) void compress_avx512(std::uint32_t (*states)[kLanes],
+                                                        const unsigned char* const* chunks) {
+  compress_several<Sixteen>(states, chunks, 0);
+}
+#endif
+
+// The widest of them that this CPU runs. Asked of the CPU itself: not every compiler's library knows.
+Compress find_compress() {
+#if defined(__x86_64__)
+  if (missing_features({"avx512f"}).empty()) return compress_avx512;
+  if (missing_features({"avx2"}).empty()) return compress_avx2;
+#endif
+  return compress_plain;
 }
 
 }  // namespace
@@ -129,6 +166,7 @@ Digest digest(const unsigned char* data, std::size_t bytes) {
 
 void digest_chunks(const unsigned char* const* chunks, Digest* digests) {
   std::uint32_t states[8][kLanes];
+  static const Compress compress_chunks = find_compress();
   compress_chunks(states, chunks);
   for (std::size_t lane = 0; lane < kLanes; ++lane) {
     for (int i = 0; i < 32; ++i) {

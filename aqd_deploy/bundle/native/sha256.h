@@ -10,7 +10,7 @@ namespace aqd {
 
 using Digest = std::array<unsigned char, 32>;
 
-constexpr std::size_t kChunk = 1 << 14, kLanes = 8;
+constexpr std::size_t kChunk = 1 << 14, kLanes = 16;
 
 Digest digest(const unsigned char* data, std::size_t bytes);
 
