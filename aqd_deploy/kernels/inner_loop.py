@@ -70,7 +70,7 @@ def busiest_loop(assembly: str, weight: Callable[[Sequence[str]], int]) -> list[
 
 def count(lines: Sequence[str], instruction: str) -> int:
     """How many `lines` have the instruction, a regular expression."""
-    return sum(bool(re.match(rf"\t{instruction}\s", line)) for line in lines)
+    return sum(bool(re.match(rf"\t(?:{instruction})\s", line)) for line in lines)
 
 
 def products(lines: Sequence[str]) -> int:

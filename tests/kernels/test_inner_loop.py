@@ -2,7 +2,7 @@
 
 import pytest
 
-from aqd_deploy.kernels.inner_loop import inner_loop, innermost_loops
+from aqd_deploy.kernels.inner_loop import count, inner_loop, innermost_loops
 
 NESTED = """
 kernel:
@@ -64,3 +64,8 @@ def test_pairs_that_sum_products_are_no_products():
         ".LBB1_4:\n\tvpmaddubsw\t%zmm1, %zmm2, %zmm3\n\tvpmaddwd\t%zmm3, %zmm4, %zmm3\n\tjb\t.LBB1_4\n"
     )
     assert loop.products == 64
+
+
+def test_alternatives_of_a_pattern_are_all_counted():
+    lines = NESTED.splitlines()
+    assert count(lines, "sdot|mul") == count(lines, "mul|sdot") == 4
