@@ -180,11 +180,15 @@ class _WinogradConv:
             at = em.bind("patch_pixel", i * self.wide + j)
             source = em.bind("source", (tile.in_start + y * tile.width + x) * channels)
             with em.when(known):
-                with em.loop("c", channels // lanes) as c:
+                total = self._no_sum() if sums is not None else None
+                with em.loop("c", channels // lanes, "unrolled") as c:
                     pixel = load(self.data, source + c * lanes, lanes)
-                    em.store(patch, at * channels + c * lanes, self._sample(pixel, lanes), lanes)
-                if sums is not None:
-                    em.store(sums, at, self._channel_sum(patch, at * channels))
+                    sample = em.bind("sample", self._sample(pixel, lanes))
+                    em.store(patch, at * channels + c * lanes, sample, lanes)
+                    if total is not None:
+                        self._add_channels(total, source + c * lanes, sample)
+                if total is not None:
+                    em.store(sums, at, self._channel_sum(total))
             with em.when(tirx.Not(known)):
                 with em.loop("c", channels // lanes) as c:
                     em.store(patch, at * channels + c * lanes, const(0, self.dtype, lanes), lanes)
@@ -225,27 +229,43 @@ class _WinogradConv:
             return Wrapping(self.em.bind(name, value.value), value.lanes)
         return self.em.bind(name, value)
 
-    def _channel_sum(self, patch: Buffer, start: Expr) -> Expr:
-        """Sum over the channels of one pixel, whose samples are not all padding."""
+    def _no_sum(self) -> Buffer:
+        """Where the channels of a pixel are summed, int32 [lanes]."""
+        total = self.em.alloc("total", "int32", self.dots.lanes, "local")
+        self.em.store(total, 0, const(0, "int32", self.dots.lanes), self.dots.lanes)
+        return total
+
+    def _add_channels(self, total: Buffer, start: Expr, sample: Expr) -> None:
+        """Adds the activations from `start` on, whose samples are `sample`."""
         em, dots, lanes = self.em, self.dots, self.lanes
         wide = dots.lanes
-        total = em.alloc("total", "int32", wide, "local")
-        em.store(total, 0, const(0, "int32", wide), wide)
-        ones = const(1, "int8", dots.lanes * dots.dot)
-        with em.loop("c", self.spec.in_channels // lanes) as block:
-            at = em.bind("at", start + block * lanes)
-            so_far = load(total, const(0), wide)
-            if lanes == dots.lanes * dots.dot:
-                sample = tirx.reinterpret(f"int8x{lanes}", self._summed(patch, at, lanes))
-                so_far = dots.accumulate(so_far, sample, ones)
-            else:
-                for part in range(0, lanes, wide):
-                    so_far = so_far + convert(self._summed(patch, at + part, wide), "int32", wide)
-            em.store(total, 0, so_far, wide)
-        value = lane_sum(load(total, const(0), wide), wide)
-        if self.spec.input_signed and not self._sums_signed:
-            value = value - const(SHIFT * self.spec.in_channels)
-        return value
+        so_far = load(total, const(0), wide)
+        if self._sums_samples:
+            if self._sums_shifted:
+                sample = sample + const(SHIFT, "uint8", lanes)
+            sample = tirx.reinterpret(vector("int8", lanes), sample)
+            so_far = dots.accumulate(so_far, sample, const(1, "int8", lanes))
+        else:
+            for part in range(0, lanes, wide):
+                so_far = so_far + convert(load(self.data, start + part, wide), "int32", wide)
+        em.store(total, 0, so_far, wide)
+
+    def _channel_sum(self, total: Buffer) -> Expr:
+        """Sum over the channels of one pixel, whose samples are not all padding."""
+        value = lane_sum(load(total, const(0), self.dots.lanes), self.dots.lanes)
+        return value - const(SHIFT * self.spec.in_channels) if self._sums_shifted else value
+
+    @property
+    def _sums_samples(self) -> bool:
+        """Whether channels are summed by dot products, of whole vectors of samples."""
+        return self.lanes == self.dots.lanes * self.dots.dot
+
+    @property
+    def _sums_shifted(self) -> bool:
+        """Whether the samples that are summed are 128 higher: those of signed inputs, where dot products take
+        unsigned bytes. Signed bytes hold every activation that fits a form.
+        """
+        return self._sums_samples and self.spec.input_signed and self.dots.sample_dtype != "int8"
 
     def _window_sums(self, pixel_sums: Buffer, t: Expr, sums: Buffer) -> None:
         """Sum over the window of every output pixel of the tile, along rows first."""
@@ -257,20 +277,6 @@ class _WinogradConv:
         for y in range(self.form.rows):
             at = t * self.outputs + y * columns
             em.store(sums, at, rows[y] + rows[y + 1] + rows[y + 2], columns)
-
-    @property
-    def _sums_signed(self) -> bool:
-        """Whether samples are summed as signed bytes, which holds every activation that fits a form."""
-        return self.dots.sample_dtype == "int8"
-
-    def _summed(self, patch: Buffer, at: Expr, lanes: int) -> Expr:
-        """Samples that can be summed: as signed bytes, or as unsigned ones where those of signed inputs are
-        128 higher.
-        """
-        value = load(patch, at, lanes)
-        if self._sums_signed:
-            return tirx.reinterpret(vector("int8", lanes), value)
-        return value + const(SHIFT, "uint8", lanes) if self.spec.input_signed else value
 
     def _multiply(
         self, first: Expr, position: Expr, set_index: Expr, samples: Buffer, products: Buffer
