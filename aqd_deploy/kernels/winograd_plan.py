@@ -19,27 +19,32 @@ from aqd_deploy.kernels.winograd_forms import FORMS, Form
 _NAMES = tuple(FORMS)
 # How much longer a step takes whose weights do not fit the first-level cache.
 MISS_FACTOR = 1.1
-# How much longer the products of a group of twice the quiet size take.
-CROWDED = 0.03
+# Cycles a byte of samples and products, for each time the quiet size that a group is larger.
+CROWDED = 0.01
 # Cycles to bring a vector through an epilogue, and for one vector of additions in a transform.
 STORE_CYCLES = 12.0
 TRANSFORM_CYCLES = 0.75
+# Cycles to copy a pixel of a patch, and for each of its vectors.
+PIXEL_CYCLES = 10.0
+COPY_CYCLES = 5.0
+# Bytes of samples a cycle from the second-level cache, as far as multiplying does not hide it.
+L2_BYTES_PER_CYCLE = 64.0
 # Bytes a cycle from the third-level cache, where weights lie between groups, and from memory, where they lie
 # if all of them take more than the cache has.
 L3_BYTES_PER_CYCLE = 4.5
 MEMORY_BYTES_PER_CYCLE = 4.0
 # The parts of that time that do not hide behind the multipliers.
-L3_SHARE = 0.06
+L3_SHARE = 0.2
 MEMORY_SHARE = 0.3
 # Cycles a byte of all weights that do not hide when a run brings them from memory for the first time.
-FIRST_CYCLES = 0.3
+FIRST_CYCLES = 0.14
 STEP_CYCLES = 0.5
 # What a load costs although the multipliers decide.
 LOAD_CYCLES = 0.05
 # More than these and some are spilled, although they would fit.
 MOST_ACCUMULATORS = 26
 # Starting and ending the loop over steps, in cycles.
-SET_CYCLES = 30.0
+SET_CYCLES = 60.0
 # How much longer forms take in whole networks than the model says.
 CROWDED_FORMS = {"f3x4": 1.12, "f3x4_halved": 1.12}
 
@@ -135,31 +140,46 @@ def _sample_bytes(form: Form) -> int:
 
 def _cycles(spec: ConvSpec, form: Form, dots: Dots, threads: int, plan: WinogradPlan) -> float:
     """Cycles of the busiest thread."""
-    room, vector = Room.of(dots.core), dots.vector_bytes
-    groups = -(-tile_count(spec, form) // plan.group)
-    blocks = -(-spec.out_channels // dots.lanes)
-    items = -(-blocks // (plan.blocks * plan.parts))
-    steps = -(-spec.in_channels // dots.dot)
-    products = plan.tiles * plan.blocks
-    loads = plan.tiles / dots.sample_steps + plan.blocks
-    step = STEP_CYCLES + max(products * dots.product_cycles, loads / 2) + loads * LOAD_CYCLES
-    if steps * plan.blocks * vector > room.weights:
-        step *= MISS_FACTOR
-    multiply = form.positions * (plan.group / plan.tiles) * (steps * step + SET_CYCLES)
-    crowd = _group_bytes(spec, form, dots, plan.group, plan.blocks) / room.quiet_group - 1
-    multiply *= 1 + CROWDED * max(0.0, crowd)
-    weights = form.positions * steps * plan.blocks * vector
-    outputs = form.rows * form.columns
-    gather = plan.group * plan.blocks * (3 * form.positions * TRANSFORM_CYCLES + outputs * STORE_CYCLES)
-    vectors = plan.group * spec.in_channels * _sample_bytes(form) / vector
-    spread = vectors * 4 * form.positions * TRANSFORM_CYCLES
-    if form.halved:
-        spread += plan.group * (spec.in_channels / vector + 4) * form.positions
+    total, blocks = tile_count(spec, form), -(-spec.out_channels // dots.lanes)
+    groups, items = -(-total // plan.group), -(-blocks // (plan.blocks * plan.parts))
     rounds = -(-groups * plan.parts // threads)
+    # The last group is smaller, but has whole sets.
+    full = min(rounds, -(-total // plan.tiles) * plan.tiles * plan.parts / plan.group)
+    weights = form.positions * -(-spec.in_channels // dots.dot) * plan.blocks * dots.vector_bytes
     all_weights = -(-blocks // plan.blocks) * weights
-    near = all_weights <= room.all_weights
+    near = all_weights <= Room.of(dots.core).all_weights
     stream = weights / (L3_BYTES_PER_CYCLE if near else MEMORY_BYTES_PER_CYCLE)
-    exposed = stream * (L3_SHARE if near else MEMORY_SHARE)
-    cycles = rounds * (spread + items * (max(multiply, stream) + exposed + gather))
+    multiply = max(_multiply_cycles(spec, form, dots, plan), stream)
+    gather = (
+        plan.group
+        * plan.blocks
+        * (3 * form.positions * TRANSFORM_CYCLES + form.rows * form.columns * STORE_CYCLES)
+    )
+    cycles = full * (_spread_cycles(spec, form, dots, plan) + items * (multiply + gather))
+    cycles += rounds * items * stream * (L3_SHARE if near else MEMORY_SHARE)
     cycles += all_weights * FIRST_CYCLES / min(threads, groups * plan.parts)
     return cycles * CROWDED_FORMS.get(form.name, 1.0)
+
+
+def _multiply_cycles(spec: ConvSpec, form: Form, dots: Dots, plan: WinogradPlan) -> float:
+    """Of one item of a whole group, with its weights at hand."""
+    room, steps = Room.of(dots.core), -(-spec.in_channels // dots.dot)
+    loads = plan.tiles / dots.sample_steps + plan.blocks
+    step = STEP_CYCLES + max(plan.tiles * plan.blocks * dots.product_cycles, loads / 2) + loads * LOAD_CYCLES
+    if steps * plan.blocks * dots.vector_bytes > room.weights:
+        step *= MISS_FACTOR
+    samples = spec.in_channels * _sample_bytes(form)
+    fetch = plan.tiles * samples / L2_BYTES_PER_CYCLE
+    multiply = form.positions * (plan.group / plan.tiles) * (steps * step + SET_CYCLES + fetch)
+    # Samples are read, products written and read.
+    traffic = form.positions * plan.group * (samples + 2 * plan.blocks * dots.lanes * 4)
+    crowd = _group_bytes(spec, form, dots, plan.group, plan.blocks) / room.quiet_group - 1
+    return multiply + CROWDED * traffic * max(0.0, crowd)
+
+
+def _spread_cycles(spec: ConvSpec, form: Form, dots: Dots, plan: WinogradPlan) -> float:
+    """Of the inputs of a whole group, copied and transformed."""
+    vectors = spec.in_channels * _sample_bytes(form) / dots.vector_bytes
+    pixels = form.vertical.size * form.horizontal.size
+    copy = pixels * (PIXEL_CYCLES + vectors * COPY_CYCLES)
+    return plan.group * (copy + vectors * 4 * form.positions * TRANSFORM_CYCLES)
