@@ -92,12 +92,25 @@ def bench(
         "rounds": rounds,
         "runs_per_round": runs,
         "forms": describe(taking_part),
-        "notes": {peer.name: peer.note for peer in peers if peer.note},
+        "notes": _notes(loaded, counts, peers),
         "failed": taking_part.failed,
         "missing": taking_part.missing,
         "measured": [_measured(count, loaded, seconds, taking_part, beside) for count in counts],
         "memory": resident,
     }
+
+
+def _notes(program: Program, counts: list[int], peers: list[Peer]) -> dict[str, str]:
+    """What limits a comparison, by contender."""
+    notes = {peer.name: peer.note for peer in peers if peer.note}
+    compiled = int(program.manifest["program"]["threads"])
+    other = [count for count in counts if count != compiled]
+    if other:
+        notes[OURS] = (
+            f"its kernels were chosen for {threads_text(compiled)}; for {threads_text(other[0])}: "
+            f"`aqd-deploy compile --threads {other[0]}`"
+        )
+    return notes
 
 
 def _layer_turns(program: Program, counts: list[int]) -> _Beside:
