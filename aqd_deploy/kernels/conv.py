@@ -31,7 +31,7 @@ from aqd_deploy.kernels.level_blocking import largest
 from aqd_deploy.kernels.spec import ConvSpec, Epilogue
 from aqd_deploy.kernels.strip import needs_strip
 from aqd_deploy.kernels.winograd_forms import FORMS, WinogradLayout
-from aqd_deploy.kernels.winograd_plan import WinogradPlan, winograd_plans
+from aqd_deploy.kernels.winograd_plan import WinogradPlan, tile_count, winograd_plans
 
 Layout = WeightLayout | WinogradLayout
 
@@ -73,13 +73,14 @@ class Kernel:
         return self.choice.family in (*TILES, "few")
 
     def executed_macs(self, spec: ConvSpec) -> int:
-        """Multiply-accumulates that the kernel needs, without those on padded channels and outputs."""
+        """Multiply-accumulates that the kernel executes, without those on padded channels. Winograd computes
+        whole tiles, also where a map ends inside one.
+        """
         inputs = spec.in_channels // spec.group * spec.out_channels
-        pixels = spec.out_height * spec.out_width
         if isinstance(self.layout, WinogradLayout):
             form = FORMS[self.layout.form]
-            return pixels * form.positions * inputs // (form.rows * form.columns)
-        return pixels * spec.kernel[0] * spec.kernel[1] * inputs
+            return tile_count(spec, form) * form.positions * inputs
+        return spec.out_height * spec.out_width * spec.kernel[0] * spec.kernel[1] * inputs
 
 
 @dataclass(frozen=True)

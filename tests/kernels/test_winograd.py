@@ -282,3 +282,10 @@ def test_a_kernel_says_which_form_it_takes_and_why():
         alone = replace(spec, winograd=(form,))
         choice = next(c for c in conv_choices(alone, Isa.VNNI, 1) if c.family == "winograd")
         assert conv2d(spec, Epilogue(), Isa.VNNI, 1, choice).why == words
+
+
+def test_executed_products_are_those_of_whole_tiles():
+    spec = ConvSpec(10, 9, 16, 32, (3, 3), pads=(1, 1, 1, 1), input_range=(0, 15), winograd=("c4x4_halved",))
+    choice = next(c for c in conv_choices(spec, Isa.VNNI, 1) if c.family == "winograd")
+    kernel = conv2d(spec, Epilogue(), Isa.VNNI, 1, choice)
+    assert kernel.executed_macs(spec) == 3 * 3 * 46 * 16 * 32
