@@ -39,11 +39,42 @@ def unpack_func(
     em = Emitter()
     blob = (em.stored if stored else em.parameter)("blob", (blob_size(prod(weight_shape), bits),), "uint8")
     packed = em.parameter("packed", layout.shape, "int8")
+    weights = _Weights(em, blob, packed, weight_shape, bits, offset, step)
     if isinstance(layout, WinogradLayout):
-        _unpack_winograd(em, weight_shape, blob, packed, bits, offset, step, layout)
+        _unpack_winograd(weights, layout)
     else:
-        _unpack_direct(em, weight_shape, blob, packed, bits, offset, step, layout)
+        _unpack_direct(weights, layout)
     return em.finish()
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """Weights offset + step·code: codes of `bits` in `blob`, in the order of `shape`, and where they go."""
+
+    em: Emitter
+    blob: Buffer
+    packed: Buffer
+    shape: Shape
+    bits: int
+    offset: int
+    step: int
+
+    def words(self, layout: WeightLayout | WinogradLayout, field: int, multiple: int) -> CodeWords:
+        """Words of the layout's lanes; `multiple` divides where they begin."""
+        return CodeWords(
+            self.em,
+            self.blob,
+            prod(self.shape),
+            self.bits,
+            lanes=layout.lanes,
+            dot=layout.dot,
+            field=field,
+            multiple=multiple,
+        )
+
+    def store(self, at: Expr, value: Expr, count: int) -> None:
+        """Store a vector as `count` bytes."""
+        self.em.store(self.packed, at, tirx.reinterpret(vector("int8", count), value), count)
 
 
 @dataclass(frozen=True)
@@ -120,30 +151,21 @@ class _Block:
         )
 
 
-def _unpack_direct(
-    em: Emitter,
-    shape: Shape,
-    blob: Buffer,
-    packed: Buffer,
-    bits: int,
-    offset: int,
-    step: int,
-    layout: WeightLayout,
-) -> None:
-    lanes, dot, run = layout.lanes, layout.dot, layout.segment_length
-    _, in_channels, kh, kw = shape
+def _unpack_direct(weights: _Weights, layout: WeightLayout) -> None:
+    em, lanes, dot, run = weights.em, layout.lanes, layout.dot, layout.segment_length
+    _, in_channels, kh, kw = weights.shape
     row = kw * in_channels
-    words = CodeWords(em, blob, prod(shape), bits, lanes=lanes, dot=dot, field=8, multiple=gcd(dot, run, row))
+    words = weights.words(layout, 8, gcd(dot, run, row))
     with em.loop("block", layout.blocks, "parallel") as index:
-        block = _Block(words, shape, index, layout.blocks, 1)
+        block = _Block(words, weights.shape, index, layout.blocks, 1)
         with em.loop("ky", kh) as ky, em.loop("segment", layout.segments) as segment:
             begin = em.bind("begin", ky * row + segment * run)
             to = em.bind("to", ((index * kh + ky) * layout.segments + segment) * layout.steps)
 
             def expand(k: Expr, valid: int) -> None:
                 block.gather([begin + k * dot])
-                value = block.values(block.codes(0), offset, step, block.mask(valid))
-                _store(em, packed, (to + k) * lanes * dot, value.value, lanes * dot)
+                value = block.values(block.codes(0), weights.offset, weights.step, block.mask(valid))
+                weights.store((to + k) * lanes * dot, value.value, lanes * dot)
 
             _steps(em, run, dot, expand)
 
@@ -158,27 +180,15 @@ def _steps(em: Emitter, count: int, dot: int, emit: Callable[[Expr, int], None])
         emit(const(whole), rest)
 
 
-def _unpack_winograd(
-    em: Emitter,
-    shape: Shape,
-    blob: Buffer,
-    packed: Buffer,
-    bits: int,
-    offset: int,
-    step: int,
-    layout: WinogradLayout,
-) -> None:
-    in_channels, form = shape[1], FORMS[layout.form]
+def _unpack_winograd(weights: _Weights, layout: WinogradLayout) -> None:
+    em, in_channels, form = weights.em, weights.shape[1], FORMS[layout.form]
     lanes, dot, positions = layout.lanes, layout.dot, form.positions
-    offset, step = _base(offset, step, layout)
-    field = 16 if form.wide else 8
-    words = CodeWords(
-        em, blob, prod(shape), bits, lanes=lanes, dot=dot, field=field, multiple=gcd(dot, in_channels)
-    )
+    offset, step = _base(weights.offset, weights.step, layout)
+    words = weights.words(layout, 16 if form.wide else 8, gcd(dot, in_channels))
     blocks = layout.items * layout.blocks
     with em.loop("index", blocks, "parallel") as index:
         item, b = em.bind("item", index // layout.blocks), em.bind("b", index % layout.blocks)
-        block = _Block(words, shape, index, blocks, 9)
+        block = _Block(words, weights.shape, index, blocks, 9)
         sums = em.alloc("sums", "int32", 9 * lanes)
         em.store(sums, 0, const(0, "int32", 9 * lanes), 9 * lanes)
 
@@ -194,7 +204,7 @@ def _unpack_winograd(
                     em.store(sums, tap * lanes, total, lanes)
             for position, value in enumerate(form.transform_weights(_rows(taps))):
                 at = ((item * positions + position) * layout.steps + k) * layout.blocks + b
-                _store(em, packed, at * layout.vector_bytes, value.value, layout.vector_bytes)
+                weights.store(at * layout.vector_bytes, value.value, layout.vector_bytes)
 
         _steps(em, in_channels, dot, expand)
         count = const(in_channels, "int32", lanes)
@@ -203,21 +213,15 @@ def _unpack_winograd(
                 "count",
                 tirx.bitwise_and(convert(block.there, "int32", lanes), const(1, "int32", lanes)) * count,
             )
-        weights = []
+        totals = []
         for tap in range(9):
             codes = load(sums, const(tap * lanes), lanes)
-            weights.append(
-                _Named(
-                    em,
-                    em.bind(
-                        "weights", codes * const(step, "int32", lanes) + count * const(offset, "int32", lanes)
-                    ),
-                )
-            )
-        for position, value in enumerate(form.transform_weights(_rows(weights))):
+            total = codes * const(step, "int32", lanes) + count * const(offset, "int32", lanes)
+            totals.append(_Named(em, em.bind("total", total)))
+        for position, value in enumerate(form.transform_weights(_rows(totals))):
             start = value.value * const(-layout.shifts[position], "int32", lanes)
             at = layout.start_offset + ((item * positions + position) * layout.blocks + b) * lanes * 4
-            _store(em, packed, at, start, lanes * 4)
+            weights.store(at, start, lanes * 4)
 
 
 def _rows(taps: list[_Named]) -> list[list[_Named]]:
@@ -233,8 +237,3 @@ def _base(offset: int, step: int, layout: WinogradLayout) -> tuple[int, int]:
         # All weights are odd; where they are all the same, every code is zero.
         return (offset - 1) // 2, step // 2
     return offset, step
-
-
-def _store(em: Emitter, packed: Buffer, at: Expr, value: Expr, count: int) -> None:
-    """Store a vector as `count` bytes."""
-    em.store(packed, at, tirx.reinterpret(vector("int8", count), value), count)
