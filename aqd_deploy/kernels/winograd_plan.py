@@ -66,7 +66,7 @@ class Room:
     def of(cls, core: Core) -> Room:
         """The parts of a core's caches."""
         # Without a third level half of the second is what weights can hope for.
-        return cls(core.l1d * 3 // 4, core.l2 * 5 // 4, core.l2 * 3 // 8, max(core.l3, core.l2 // 2))
+        return cls(core.l1d * 3 // 4, core.l2 * 7 // 4, core.l2 * 3 // 8, max(core.l3, core.l2 // 2))
 
 
 @dataclass(frozen=True)
