@@ -41,6 +41,8 @@ CHANNELS = 16
 # Bytes of a cache line, and how many may be prefetched in a step: more would wait for each other.
 LINE = 64
 MAX_PREFETCHES = 2
+# Vectors of a pixel that are copied one by one.
+MOST_UNROLLED = 8
 
 
 def winograd_dots(form: str, isa: Isa) -> Dots | None:
@@ -181,7 +183,9 @@ class _WinogradConv:
             source = em.bind("source", (tile.in_start + y * tile.width + x) * channels)
             with em.when(known):
                 total = self._no_sum() if sums is not None else None
-                with em.loop("c", channels // lanes, "unrolled") as c:
+                # As a loop LLVM makes it a memcpy, in halves of vectors: loads of whole ones wait for them.
+                vectors = channels // lanes
+                with em.loop("c", vectors, "unrolled" if vectors <= MOST_UNROLLED else "serial") as c:
                     pixel = load(self.data, source + c * lanes, lanes)
                     sample = em.bind("sample", self._sample(pixel, lanes))
                     em.store(patch, at * channels + c * lanes, sample, lanes)
