@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -20,15 +21,17 @@ from aqd_deploy.errors import AqdError
 TOOLS = {
     "needs_qemu": (("qemu-aarch64-static", "qemu-aarch64"), "apt-get install qemu-user-static"),
     "needs_cross": (("aarch64-linux-gnu-g++",), "apt-get install g++-aarch64-linux-gnu"),
-    "needs_sshd": (("sshd", "/usr/sbin/sshd"), "apt-get install openssh-server openssh-client"),
+    "needs_sshd": (("sshd",), "apt-get install openssh-server openssh-client"),
 }
 # By marker: a package of an extra that the tests do not install, also in CI, and what installs it.
 PACKAGES = {"needs_zig": ("ziglang", "pip install 'aqd-deploy[cross]'")}
 
 
 def find_tool(marker: str) -> str | None:
-    """The path of a marker's tool."""
-    return next((path for name in TOOLS[marker][0] if (path := shutil.which(name))), None)
+    """The path of a marker's tool: on PATH, or in the `sbin` beside a folder of it, which only root's has."""
+    places = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    path = os.pathsep.join([*places, *(str(Path(each).with_name("sbin")) for each in places if each)])
+    return next((found for name in TOOLS[marker][0] if (found := shutil.which(name, path=path))), None)
 
 
 def check_tools(item: pytest.Item) -> None:

@@ -55,7 +55,7 @@ def command(
         progress(note)
     progress(
         f"{tuning['task'] + tuning['shape']} of {tuning['task'] + tuning['shape'] + tuning['default']} "
-        f"convolutions tuned ({tuning['records']} records)"
+        f"convolutions tuned ({tuned or 'shipped'} records)"
     )
     if as_json:
         print_json({

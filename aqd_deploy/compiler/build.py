@@ -1,4 +1,9 @@
-"""Integer ONNX → one program file: plan, Relax, machine code, shared library, manifest."""
+"""Integer ONNX → one program file: plan, Relax, machine code, shared library, manifest.
+
+The bytes of the file depend on the model, the target, the number of threads, the tuning records and the
+versions of this package, TVM and the compiler that links, and on nothing else: no time, no folder, no order of
+a hash table. So whoever has the model can compile it again and compare.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +36,9 @@ if TYPE_CHECKING:
 
 @dataclass
 class CompileReport:
-    """What `compile_model` wrote: the file, its size, the manifest and the seconds of each stage."""
+    """What `compile_model` wrote: the file, its size, the manifest, and the seconds of each stage, which are
+    not in the file: two compilations give equal bytes.
+    """
 
     path: Path
     file_bytes: int
@@ -107,7 +114,6 @@ def compile_model(
     def write(path: Path) -> None:
         with stages.timed("link"):
             _export(executable, built.data, path, toolchain)
-        program["compile_seconds"] = dict(stages.seconds)
         append_manifest(path, manifest)
 
     write_atomically(out, write)

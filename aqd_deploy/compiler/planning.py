@@ -50,8 +50,10 @@ def add_borders(plan: Plan) -> Plan:
     for op in plan.operations:
         operations.append(op)
         # At once: what was just written is still in a cache, and its memory is free again.
-        for source in by_source.keys() & set(operation_outputs(op)):
-            names = by_source[source]
+        for source in dict.fromkeys(operation_outputs(op)):
+            names = by_source.get(source)
+            if names is None:
+                continue
             starts = tuple(plan.slices.get(name, (name, 0))[1] for name in names)
             outputs = tuple(border(name) for name in names)
             operations.append(ToChannelsFirst(source, source, starts, outputs))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -18,7 +20,10 @@ from aqd_deploy.tuning.tasks import Task, is_tunable
 
 @dataclass
 class Tuned:
-    """Choices by task; `source` names where they come from, `notes` what was ignored and why."""
+    """Choices by task. `source` says where they come from ("none", "shipped", or "sha256:" and the beginning
+    of the file's hash), `notes` what was ignored and why: neither depends on the folder of the records, since
+    both go into programs.
+    """
 
     source: str = "none"
     notes: list[str] = field(default_factory=list)
@@ -57,7 +62,7 @@ def load_tuned(where: str | Path | None, device: Target) -> Tuned:
     """The tuned choices for `device` from a folder or file `where`, from none ("none"), or the shipped ones
     (None).
 
-    Raises RecordsError where the folder does not exist or has no records. Records that are damaged, of
+    Raises RecordsError where the folder does not exist, has no records or may not be read. Records that are damaged, of
     another version or of another CPU are left out, and `notes` names them.
     """
     if where is None:
@@ -73,13 +78,23 @@ def load_tuned(where: str | Path | None, device: Target) -> Tuned:
             valid=f"none, or a folder with {FILE_NAME}",
             next_command=f"aqd-deploy tune MODEL.onnx --records {where}",
         )
-    tuned = Tuned(source=str(where))
+    tuned = Tuned(source=f"sha256:{_hash(path)[:16]}")
     _add_fitting(tuned, path, device)
     return tuned
 
 
+def _hash(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise RecordsError(
+            "these tuning records cannot be read", received=f"{path}: {error.strerror}"
+        ) from error
+
+
 def _shipped(device: Target) -> Tuned:
-    """Shipped records for other CPUs are no news, so they are left out silently."""
+    """The shipped records for the device's kernels; those for other CPUs are ignored, which a note tells."""
     tuned = Tuned(source="shipped")
     folder = resources.files("aqd_deploy.targets") / "records"
     files = sorted(folder.iterdir(), key=lambda f: f.name) if folder.is_dir() else []
@@ -92,11 +107,11 @@ def _shipped(device: Target) -> Tuned:
 
 def _add_fitting(tuned: Tuned, path: Path, device: Target) -> None:
     records = read_records(path)
-    tuned.notes += records.notes
+    tuned.notes += [note.removeprefix(f"{path.parent}{os.sep}") for note in records.notes]
     if records.header is None:
         return
     unfit = records.header.unfit_for(device)
     if unfit:
-        tuned.notes.append(f"{path}: ignored: {unfit}")
+        tuned.notes.append(f"{path.name}: ignored: {unfit}")
     else:
         tuned.add(records)

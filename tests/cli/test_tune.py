@@ -13,6 +13,7 @@ import pytest
 
 from aqd_deploy.cli.main import invoke
 from aqd_deploy.runtime.program import Program
+from aqd_deploy.targets import get
 from aqd_deploy.tuning.records import read_records
 
 
@@ -42,9 +43,15 @@ def test_no_duration(integer_file, tmp_path):
     assert invoke(["tune", str(integer_file), "--budget", "soon"]) == 2
 
 
-def test_a_target_that_this_machine_cannot_run(fails, integer_file):
-    target = '{"kind": "llvm", "mcpu": "sapphirerapids", "mattr": ["+amx-int8", "+avxvnni"]}'
-    assert "cannot run" in fails("tune", integer_file, "--target", target)
+def test_a_target_that_this_machine_cannot_run(fails, integer_file, tmp_path, monkeypatch):
+    host = get("host")
+    mine = f'description = "none"\nextends = "{host.profile}"\nfeatures = ["no_cpu_has_this"]\n'
+    (tmp_path / "mine.toml").write_text(mine)
+    monkeypatch.setenv("AQD_DEPLOY_TARGETS", str(tmp_path))
+    foreign = "raspberrypi-4" if host.architecture != "aarch64" else "x86-64-v2"
+    for name, lacking in (("mine", "no_cpu_has_this"), (foreign, "architecture")):
+        said = fails("tune", integer_file, "--target", name, "--budget", "1s")
+        assert "cannot run" in said and f"{name}, which needs {lacking}" in said
 
 
 def tune_until(model, records, count):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import resources
 
 import pytest
 
@@ -12,7 +13,7 @@ from aqd_deploy.kernels.isa import Isa
 from aqd_deploy.kernels.spec import AddBias, ConvSpec, Epilogue, Relu
 from aqd_deploy.targets import get
 from aqd_deploy.tuning.lookup import load_tuned
-from aqd_deploy.tuning.records import ACCEPTED, SLOWER, Header, Record, RecordsFile
+from aqd_deploy.tuning.records import ACCEPTED, SLOWER, Header, Record, RecordsFile, read_records
 from aqd_deploy.tuning.ship import best_lines
 from aqd_deploy.tuning.tasks import Task
 
@@ -84,5 +85,36 @@ def test_nothing_ships_without_records(tmp_path):
         best_lines(tmp_path)
 
 
-def test_shipped_records_can_be_read():
-    assert load_tuned(None, DEVICE).notes == []
+def shipped():
+    """File name and header of every records file that ships."""
+    with resources.as_file(resources.files("aqd_deploy.targets") / "records") as folder:
+        return [(path.name, read_records(path).header) for path in sorted(folder.iterdir())]
+
+
+def test_shipped_records_hold_for_the_profile_they_are_named_after():
+    """Whatever CPU this is: a target that is named gets them."""
+    assert shipped()
+    for name, header in shipped():
+        device = get(header.profile)
+        assert name == f"{device.name}-{device.kernels}.jsonl"
+        tuned = load_tuned(None, device)
+        assert tuned.notes == [] and len(tuned) > 0
+
+
+def test_shipped_records_of_another_cpu_are_named_and_ignored(monkeypatch):
+    monkeypatch.setattr("aqd_deploy.tuning.records.cpu_kind", lambda: "Other-1-2")
+    for name, header in shipped():
+        tuned = load_tuned(None, replace(get(header.profile), name="host"))
+        assert len(tuned) == 0 and len(tuned.notes) == 1
+        assert tuned.notes[0].startswith(f"{name}: ignored: of another CPU")
+
+
+def test_what_a_program_records_of_its_records_holds_wherever_they_lie(tmp_path):
+    """No folder of the machine that compiled: equal records give equal programs."""
+    folders = [tmp_path / "a", tmp_path / "b" / "deeper"]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / "records.jsonl").write_bytes(b"\x00\xff not records")
+    first, second = (load_tuned(folder, DEVICE) for folder in folders)
+    assert (first.source, first.notes) == (second.source, second.notes)
+    assert first.source.startswith("sha256:") and str(tmp_path) not in first.notes[0]
