@@ -1,8 +1,8 @@
 """Integer ONNX → one program file: plan, Relax, machine code, shared library, manifest.
 
 The bytes of the file depend on the model, the target, the number of threads, the tuning records and the
-versions of this package, TVM and the compiler that links, and on nothing else: no time, no folder, no order of
-a hash table. So whoever has the model can compile it again and compare.
+versions of this package, TVM and the compiler that links, and on nothing else: no time, no folder, no order
+of a hash table. So whoever has the model can compile it again and compare.
 """
 
 from __future__ import annotations

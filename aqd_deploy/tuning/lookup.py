@@ -62,8 +62,8 @@ def load_tuned(where: str | Path | None, device: Target) -> Tuned:
     """The tuned choices for `device` from a folder or file `where`, from none ("none"), or the shipped ones
     (None).
 
-    Raises RecordsError where the folder does not exist, has no records or may not be read. Records that are damaged, of
-    another version or of another CPU are left out, and `notes` names them.
+    Raises RecordsError where the folder does not exist, has no records or may not be read. Records that are
+    damaged, of another version or of another CPU are left out, and `notes` names them.
     """
     if where is None:
         return _shipped(device)

@@ -62,11 +62,11 @@ def _quantize(network: Network, folder: Path) -> None:
         raise PeerError("mnnquant wrote no model")
 
 
-def _open(path: Path, network: Network, threads: int) -> Contender:
+def _open(path: Path, network: Network, threads: int, precision: str = "normal") -> Contender:
     import MNN
 
     interpreter = MNN.Interpreter(str(path))
-    session = interpreter.createSession({"backend": "CPU", "numThread": threads})
+    session = interpreter.createSession({"backend": "CPU", "numThread": threads, "precision": precision})
     target = interpreter.getSessionInput(session)
     value = network.value
     source = MNN.Tensor(value.shape, MNN.Halide_Type_Float, value, MNN.Tensor_DimensionType_Caffe)
@@ -91,9 +91,9 @@ PEER = Peer(
     (
         Form(
             "float",
-            "float32, by mnnconvert",
+            "float32, by mnnconvert (precision high)",
             Conversion("mnn-float", ("mnn",), _convert),
-            lambda folder, network, threads: _open(folder / _FLOAT, network, threads),
+            lambda folder, network, threads: _open(folder / _FLOAT, network, threads, "high"),
         ),
         Form(
             "int8",

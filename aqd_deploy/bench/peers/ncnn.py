@@ -13,6 +13,10 @@ from aqd_deploy.bench.peers.contract import INSTALL_PEERS, Contender, Conversion
 from aqd_deploy.errors import PeerError
 
 _PARAM, _BIN = "float.param", "float.bin"
+# By default it stores and computes in 16 bits where the CPU can.
+_NARROW_FLOATS = (
+    "use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_packed", "use_bf16_storage",
+)  # fmt: skip
 
 
 def _convert(network: Network, folder: Path) -> None:
@@ -63,6 +67,8 @@ def _open(path: Path, network: Network, threads: int) -> Contender:
 
     net = ncnn.Net()
     net.opt.num_threads = threads
+    for option in _NARROW_FLOATS:
+        setattr(net.opt, option, False)
     if net.load_param(str(path / _PARAM)) or net.load_model(str(path / _BIN)):
         raise PeerError("ncnn could not load what pnnx wrote", received=str(path))
     # ncnn keeps a pointer to it only, so it must outlive the Mat.
@@ -88,7 +94,10 @@ PEER = Peer(
     INSTALL_PEERS,
     (
         Form(
-            "float", "float32, converted by pnnx", Conversion("ncnn-float", ("ncnn", "pnnx"), _convert), _open
+            "float",
+            "float32, converted by pnnx (no fp16, no bf16)",
+            Conversion("ncnn-float", ("ncnn", "pnnx"), _convert),
+            _open,
         ),
     ),
     note="no INT8: its Python packages have no quantizer",

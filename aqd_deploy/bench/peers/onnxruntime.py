@@ -59,6 +59,8 @@ def open_session(path: Path, value: np.ndarray, threads: int) -> Contender:
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    # Off by default; what is called float32 shall not depend on a default.
+    options.add_session_config_entry("mlas.enable_gemm_fastmath_arm64_bfloat16", "0")
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     feed = {session.get_inputs()[0].name: value}
     return lambda: session.run(None, feed)

@@ -1,7 +1,12 @@
-"""OpenVINO: the float file, onnxruntime's INT8 QDQ file, and its own INT8 form by NNCF."""
+"""OpenVINO: the float file, onnxruntime's INT8 QDQ file, and its own INT8 form by NNCF.
+
+Where the CPU has AMX or AVX512-BF16 instructions, OpenVINO computes a float network in bfloat16 unless it is
+asked for float32. Its INT8 forms keep its default: what is not INT8 in them runs in the precision it prefers.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from aqd_deploy.bench.network import Network
@@ -25,10 +30,14 @@ def _quantize_nncf(network: Network, folder: Path) -> None:
     openvino.save_model(quantized, folder / _IR, compress_to_fp16=False)
 
 
-def _open(path: Path, network: Network, threads: int) -> Contender:
+def _open_float(path: Path, network: Network, threads: int) -> Contender:
+    return _open(path, network, threads, {"INFERENCE_PRECISION_HINT": "f32"})
+
+
+def _open(path: Path, network: Network, threads: int, more: Mapping[str, str] | None = None) -> Contender:
     import openvino
 
-    settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+    settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", **(more or {})}
     request = openvino.Core().compile_model(str(path), "CPU", settings).create_infer_request()
     value = network.value
     return lambda: request.infer([value])
@@ -40,7 +49,7 @@ PEER = Peer(
     ("openvino", "nncf"),
     INSTALL_PEERS,
     (
-        Form("float", "float32", None, _open),
+        Form("float", "float32 (INFERENCE_PRECISION_HINT f32)", None, _open_float),
         Form(
             "int8 qdq",
             "onnxruntime's INT8 QDQ file",
