@@ -25,7 +25,7 @@ from pathlib import Path
 from aqd_deploy.bundle import runtime_sources
 from aqd_deploy.bundle.cache import cache_folder, cached, key_of
 from aqd_deploy.bundle.elf import elf_architecture
-from aqd_deploy.compiler.toolchain import Toolchain, find_toolchain
+from aqd_deploy.compiler.toolchain import Toolchain, find_toolchain, locate_toolchain
 from aqd_deploy.errors import BundleError
 from aqd_deploy.targets import Target, read_cpu
 
@@ -86,14 +86,14 @@ def kept_folder(target: Target) -> Path | None:
     """The cache's folder in which `runtime_libraries` keeps those that it fetches or makes for `target`, be
     it there or not; None where they come from the installed packages or from nowhere.
 
-    Raises what `find_toolchain` raises where they have to be made and there is no compiler.
+    Runs nothing. Raises what `locate_toolchain` raises where they have to be made and there is no compiler.
     """
     if target.architecture == read_cpu().architecture:
         return None
     if target.architecture == "aarch64":
         return cache_folder() / _wheels_name(_AARCH64_WHEELS)
     if target.architecture in runtime_sources.ARCHITECTURES:
-        return cache_folder() / _sources_name(target, find_toolchain(target))
+        return cache_folder() / _sources_name(target, locate_toolchain(target))
     return None
 
 

@@ -13,14 +13,20 @@ from aqd_deploy.cli.output import print_json, print_text, verb
 @verb(name="doctor")
 @click.option("--target", metavar="NAME",
               help="Tell what compiling for this profile, and running its programs here, needs.")  # fmt: skip
+@click.option("--try-toolchain", is_flag=True,
+              help="With --target: also run the compiler command that the profile itself names.")  # fmt: skip
 @json_option
-def command(target: str | None, as_json: bool) -> None:
+def command(target: str | None, try_toolchain: bool, as_json: bool) -> None:
     """Tell what is installed against what is wanted, the kernels this CPU gets, and how to install what is
     missing.
+
+    The compilers of the system are tried. A compiler command that a profile names is only looked for.
     """
     if target is not None:
-        _target(target, as_json)
+        _target(target, try_toolchain, as_json)
         return
+    if try_toolchain:
+        raise click.UsageError("--try-toolchain needs --target NAME")
     from aqd_deploy.reporting.environment import diagnosis
 
     document = diagnosis()
@@ -35,18 +41,18 @@ def command(target: str | None, as_json: bool) -> None:
         raise AqdError(f"not ready: {base[0]['what']}", next_command=base[0]["next_command"])
 
 
-def _target(name: str, as_json: bool) -> None:
+def _target(name: str, try_toolchain: bool, as_json: bool) -> None:
     from aqd_deploy.errors import AqdError
     from aqd_deploy.reporting.readiness import readiness
     from aqd_deploy.targets import get
 
-    document = readiness(get(name))
+    document = readiness(get(name), try_toolchain=try_toolchain)
     if as_json:
         print_json(document)
     else:
         print_text(_target_text(document))
     if not document["ready"]:
-        missing = next(c for c in document["checks"] if c["needed_for"] == "compile" and c["state"] != "ok")
+        missing = next(c for c in document["checks"] if c["needed_for"] == "compile" and c["state"] in ("missing", "broken"))
         raise AqdError(
             f"not ready to compile for {document['target']}: {missing['detail']}",
             next_command=missing.get("next_command"),

@@ -3,7 +3,8 @@
 `find_toolchain` looks, in this order, for the profile's own `toolchain`, the cross compiler that
 distributions package (`aarch64-linux-gnu-g++`), and `zig c++` of the package `ziglang`; for this machine's
 own architecture first for its native compilers. What was made is looked at: a file for another machine
-than the target's is an error.
+than the target's is an error. A profile's `toolchain` is a command out of a file that somebody may have been
+given: `locate_toolchain` finds it without running it, for whoever only wants to look.
 """
 
 from __future__ import annotations
@@ -86,10 +87,27 @@ class Toolchain:
 
 
 def find_toolchain(target: Target) -> Toolchain:
-    """The compiler for `target`.
+    """The compiler for `target`, to be used: one that the profile names is asked what it compiles for.
+
+    Raises as `locate_toolchain`, and TargetError where the one that the profile names makes code for another
+    machine.
+    """
+    toolchain = locate_toolchain(target)
+    told = _told_architecture(toolchain.command) if toolchain.origin == "profile" else ""
+    if told and told != target.architecture:
+        raise TargetError(
+            f"the toolchain of the profile {target.name} makes code for another machine",
+            received=f"{target.toolchain!r}, which compiles for {told}",
+            valid=f"a compiler for {target.architecture}, or no key toolchain",
+        )
+    return toolchain
+
+
+def locate_toolchain(target: Target) -> Toolchain:
+    """The compiler for `target`, to be looked at: nothing is run.
 
     Raises MissingExtraError where there is none, with the command that installs one, and TargetError where
-    the one that the profile names makes code for another machine, or nobody knows the architecture.
+    what the profile names is no command line, or nobody knows the architecture.
     """
     architecture = target.architecture
     if architecture not in _MACHINES:
@@ -183,7 +201,7 @@ def _zig(architecture: str) -> Toolchain:
 
 
 def _own(target: Target) -> Toolchain:
-    """The toolchain that the profile names."""
+    """The toolchain that the profile names, not run."""
     try:
         words = shlex.split(target.toolchain)
     except ValueError as error:
@@ -197,15 +215,7 @@ def _own(target: Target) -> Toolchain:
             received=repr(target.toolchain),
             next_command=f"{' or '.join(install_commands(target.architecture))}, without the key toolchain",
         )
-    command = (program, *words[1:])
-    told = _told_architecture(command)
-    if told and told != target.architecture:
-        raise TargetError(
-            f"the toolchain of the profile {target.name} makes code for another machine",
-            received=f"{target.toolchain!r}, which compiles for {told}",
-            valid=f"a compiler for {target.architecture}, or no key toolchain",
-        )
-    return Toolchain(command, "profile", target.architecture)
+    return Toolchain((program, *words[1:]), "profile", target.architecture)
 
 
 def _told_architecture(command: Sequence[str]) -> str:

@@ -1,4 +1,8 @@
-"""What compiling for a target, and running its programs here, needs of this machine (`doctor --target`)."""
+"""What compiling for a target, and running its programs here, needs of this machine (`doctor --target`).
+
+A profile's own `toolchain` is a command out of a file, and looking at a file must not run what it says: it is
+run only where the caller asks for that. The compilers of the system are tried.
+"""
 
 from __future__ import annotations
 
@@ -10,42 +14,49 @@ from pathlib import Path
 from typing import Any
 
 from aqd_deploy.bundle.runtime_libraries import kept_folder
-from aqd_deploy.compiler.toolchain import Toolchain, find_toolchain, gnu_triple
+from aqd_deploy.compiler.toolchain import Toolchain, find_toolchain, gnu_triple, locate_toolchain
 from aqd_deploy.errors import AqdError, TargetError
 from aqd_deploy.targets import Target, read_cpu
 
+_GOOD = ("ok", "untried")
 _EMULATORS = {"x86_64": "qemu-x86_64", "aarch64": "qemu-aarch64", "armv7": "qemu-arm"}
 
 
-def readiness(target: Target) -> dict[str, Any]:
+def readiness(target: Target, *, try_toolchain: bool = False) -> dict[str, Any]:
     """The JSON-able answer: `target`, `kernels`, `checks` (each with `what`, `needed_for`, `state`, `detail`
-    and, where it is missing, `next_command`) and `ready`: nothing that compiling needs is missing.
+    and, where it is missing, `next_command`) and `ready`: nothing that compiling needs is missing or broken.
+
+    `try_toolchain` also runs the `toolchain` that the profile names; without it that is "untried".
     """
-    checks = list(_checks(target))
+    checks = list(_checks(target, try_toolchain))
     return {
         "target": target.name,
         "triple": target.triple,
         "cpu": target.cpu,
         "kernels": target.kernels,
         "checks": checks,
-        "ready": all(check["state"] == "ok" for check in checks if check["needed_for"] == "compile"),
+        "ready": all(check["state"] in _GOOD for check in checks if check["needed_for"] == "compile"),
     }
 
 
-def toolchain_state(target: Target) -> dict[str, Any]:
-    """The toolchain that would be used, or what is missing and the command that installs it."""
+def toolchain_state(target: Target, *, try_toolchain: bool = False) -> dict[str, Any]:
+    """The toolchain that would be used, or what is missing and the command that installs it. `try_toolchain`
+    also asks one that the profile names what it compiles for; without it nothing is run.
+    """
     try:
-        toolchain = find_toolchain(target)
+        toolchain = find_toolchain(target) if try_toolchain else locate_toolchain(target)
     except AqdError as error:
-        return {"state": "missing", "detail": _told(error), "next_command": error.next_command}
+        install = {"next_command": error.next_command} if error.next_command else {}
+        return {"state": "missing", "detail": _told(error), **install}
     return {"state": "ok", "detail": f"{toolchain} ({toolchain.origin})"}
 
 
-def _checks(target: Target) -> Iterable[dict[str, Any]]:
-    compiler = {"what": "C++ compiler", "needed_for": "compile", **toolchain_state(target)}
-    yield compiler
-    if compiler["state"] == "ok":
-        yield {"what": "linking", "needed_for": "compile", **_linking(find_toolchain(target))}
+def _checks(target: Target, try_toolchain: bool) -> Iterable[dict[str, Any]]:
+    state = toolchain_state(target, try_toolchain=try_toolchain)
+    yield {"what": "C++ compiler", "needed_for": "compile", **state}
+    if state["state"] == "ok":
+        linking = _linking(locate_toolchain(target), try_toolchain)
+        yield {"what": "linking", "needed_for": "compile", **linking}
     yield {"what": "TVM's runtime", "needed_for": "package", **_runtime(target)}
     lacking = target.missing_on(read_cpu())
     if not lacking:
@@ -66,10 +77,12 @@ def _checks(target: Target) -> Iterable[dict[str, Any]]:
         }
 
 
-def _linking(toolchain: Toolchain) -> dict[str, Any]:
-    """Whether the toolchain makes a shared library; zig is believed, since its first one takes a minute."""
+def _linking(toolchain: Toolchain, try_toolchain: bool) -> dict[str, Any]:
+    """Whether the toolchain makes a shared library; zig's first one takes a minute, so it is not tried."""
     if toolchain.origin == "zig":
-        return {"state": "ok", "detail": "not tried: zig's first library takes about a minute"}
+        return {"state": "untried", "detail": "zig's first library takes about a minute"}
+    if toolchain.origin == "profile" and not try_toolchain:
+        return {"state": "untried", "detail": "the profile's own command is run with --try-toolchain only"}
     try:
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder) / "probe.c"

@@ -14,6 +14,7 @@ from aqd_deploy.compiler.toolchain import (
     check_machine,
     find_portable_toolchain,
     find_toolchain,
+    locate_toolchain,
     native_toolchain,
 )
 from aqd_deploy.errors import MissingExtraError, TargetError
@@ -91,6 +92,15 @@ def test_a_named_toolchain_that_is_not_there(tools):
         MissingExtraError, match=r"that the profile raspberrypi-4 names is not installed; got 'g\+\+-99'"
     ):
         find_toolchain(replace(targets.get("raspberrypi-4"), toolchain="g++-99"))
+
+
+def test_looking_at_a_named_toolchain_runs_nothing(tools, tmp_path):
+    """One that lies in a file that somebody was given: only what is to be compiled may run it."""
+    command = tools("board-g++", answer=f"x86_64'; touch '{tmp_path}/was-run")
+    target = replace(targets.get("raspberrypi-4"), toolchain="board-g++ -O2")
+    located = locate_toolchain(target)
+    assert (located.command, located.origin) == ((command, "-O2"), "profile")
+    assert not (tmp_path / "was-run").exists()
 
 
 def test_a_named_toolchain_for_another_machine(tools):

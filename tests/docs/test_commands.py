@@ -45,3 +45,10 @@ def test_commands_work(page, tmp_path):
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
         assert target.startswith("http") or (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=str)
+def test_what_every_network_reaches_is_for_a_trusted_one(page):
+    for line in page.read_text().splitlines():
+        if "--host 0.0.0.0" in line and "`" not in line:
+            assert "trusted network" in line

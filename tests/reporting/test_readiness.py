@@ -79,6 +79,49 @@ def test_a_broken_compiler_is_found_out(tmp_path, monkeypatch):
     assert not document["ready"] and linking["state"] == "broken" and "no crt1.o" in linking["detail"]
 
 
+@pytest.fixture
+def foreign_profile(tmp_path, monkeypatch):
+    """The path of a mark that the compiler of the profile `found` leaves where it is run."""
+    mark, compiler, folder = tmp_path / "was-run", tmp_path / "compiler", tmp_path / "profiles"
+    compiler.write_text(f"#!/bin/sh\ntouch '{mark}'\nexec cc \"$@\"\n")
+    compiler.chmod(0o755)
+    folder.mkdir()
+    # For this machine, so that the C compiler behind it can do what is asked.
+    (folder / "found.toml").write_text(
+        f'description = "from somebody"\nextends = "x86-64-v2"\ntoolchain = "{compiler} -O1"\n'
+    )
+    (folder / "board.toml").write_text(
+        f'description = "from somebody"\nextends = "armv7-neon"\ntoolchain = "{compiler}"\n'
+    )
+    monkeypatch.setenv("AQD_DEPLOY_TARGETS", str(folder))
+    return mark
+
+
+@pytest.mark.parametrize("name", ["found", "board"])
+@pytest.mark.parametrize("verb", [["targets", "list"], ["targets", "show", "NAME"], ["doctor"],
+                                  ["doctor", "--target", "NAME"]], ids=" ".join)  # fmt: skip
+def test_looking_at_a_profile_does_not_run_its_toolchain(foreign_profile, name, verb, capsys):
+    words = [name if word == "NAME" else word for word in verb]
+    assert invoke([*words, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert not foreign_profile.exists()
+    if verb[-1] == "NAME" and verb[0] == "targets":
+        assert document["toolchain_found"]["state"] == "ok"
+        assert str(foreign_profile.with_name("compiler")) in document["toolchain_found"]["detail"]
+    if verb[-1] == "NAME" and verb[0] == "doctor":
+        assert states(document)["linking"] == "untried" and document["ready"]
+
+
+@pytest.mark.skipif(targets.read_cpu().architecture != "x86_64", reason="its compiler is this machine's")
+def test_a_toolchain_is_tried_where_that_is_asked(foreign_profile, capsys):
+    assert invoke(["doctor", "--target", "found", "--try-toolchain", "--json"]) == 0
+    assert states(json.loads(capsys.readouterr().out))["linking"] == "ok"
+    assert foreign_profile.exists()
+    assert invoke(["doctor", "--target", "board", "--try-toolchain"]) == 1
+    assert "makes code for another machine" in capsys.readouterr().err
+    assert invoke(["doctor", "--try-toolchain"]) == 2
+
+
 def test_unknown_target(capsys):
     assert invoke(["doctor", "--target", "raspberypi-4"]) == 1
     assert "nearest raspberrypi-4" in capsys.readouterr().err
