@@ -52,7 +52,8 @@ def _target(name: str, try_toolchain: bool, as_json: bool) -> None:
     else:
         print_text(_target_text(document))
     if not document["ready"]:
-        missing = next(c for c in document["checks"] if c["needed_for"] == "compile" and c["state"] in ("missing", "broken"))
+        needed = (c for c in document["checks"] if c["needed_for"] == "compile")
+        missing = next(c for c in needed if c["state"] in ("missing", "broken"))
         raise AqdError(
             f"not ready to compile for {document['target']}: {missing['detail']}",
             next_command=missing.get("next_command"),
