@@ -39,6 +39,8 @@ _FLAGS = (
 )  # fmt: skip
 _OF_ARCHITECTURE = {"armv7": ("-march=armv7-a", "-mfpu=neon", "-mfloat-abi=hard")}
 _LINK = ("-pthread", "-ldl", "-Wl,--gc-sections")
+# What the libraries call the folders of their sources, so that they do not tell where those lay.
+_TVM, _FFI_FOLDER, _OURS = "tvm", "tvm_ffi", "aqd_deploy"
 
 ARCHITECTURES = tuple(_OF_ARCHITECTURE)
 
@@ -50,7 +52,8 @@ def support_header() -> Path:
 
 def recipe(toolchain: Toolchain) -> bytes:
     """What else than the packages' versions decides about the libraries: key of a cache."""
-    flags = (*toolchain.command, *_FLAGS, *_cpu_flags(toolchain), *_LINK, *_FFI, *_RUNTIME)
+    names = (_TVM, _FFI_FOLDER, _OURS)
+    flags = (*toolchain.command, *_FLAGS, *_cpu_flags(toolchain), *_LINK, *_FFI, *_RUNTIME, *names)
     return "\n".join(flags).encode() + support_header().read_bytes()
 
 
@@ -70,6 +73,8 @@ def build_runtime(toolchain: Toolchain, tvm: Path, ffi: Path, folder: Path) -> N
     headers = _support_headers(work)
     flags = [*_FLAGS, *_cpu_flags(toolchain), "-I", str(headers / "include")]
     flags += ["-I", str(tvm / "include"), "-I", str(ffi / "include")]
+    renamed = {tvm: _TVM, ffi: _FFI_FOLDER, support_header().parent: _OURS, work: _OURS}
+    flags += [f"-ffile-prefix-map={place}={name}" for place, name in renamed.items()]
     # So that "../support/x.h" and "../../support/x.h" are found in `headers`.
     flags += ["-iquote", str(headers / "runtime"), "-iquote", str(headers / "runtime" / "vm")]
     sources = [ffi / "src" / "ffi" / f"{name}.cc" for name in _FFI]

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tempfile
 
 import pytest
 from bundle_models import assert_equal, case, tiny_program
@@ -88,6 +89,14 @@ def test_zig_makes_bundles_for_old_systems(tmp_path, monkeypatch, outputs_of):
     assert within(required_versions([bundle.path / "program.so"]), {"GLIBC": (2, 17)})
     inputs, expected = case()
     assert_equal(outputs_of(bundle.path, inputs, emulate="aarch64", cpu="cortex-a72"), expected)
+
+
+def test_a_compiled_runtime_does_not_tell_where_its_sources_lay(bundle_for):
+    """TVM's messages name source files; two installations make the same libraries."""
+    bundle = bundle_for("armv7-neon")
+    for library in bundle.manifest["libraries"]:
+        data = (bundle.path / library).read_bytes()
+        assert b"site-packages" not in data and tempfile.gettempdir().encode() not in data, library
 
 
 def test_dot_products_that_a_cpu_lacks(bundle_for, refused, run_bundle):

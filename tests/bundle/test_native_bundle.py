@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import subprocess
+import tempfile
 import time
 import tomllib
 from importlib import resources
@@ -109,6 +110,16 @@ def test_it_runs_from_anywhere_without_python(shared_bundle, bundle_copy, tmp_pa
     link.symlink_to(bundle_copy / "aqd-run")
     done = subprocess.run([link, "--verify"], cwd="/", env={}, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["files"] == len(shared_bundle.manifest["files"])
+
+
+def test_two_bundles_of_one_program_are_equal(shared_bundle, program, tmp_path, monkeypatch):
+    """With a cache and temporary files of their own, so that everything is made twice."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "a cache"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    again = create_bundle(program, tmp_path / "another")
+    assert again.files.keys() == shared_bundle.files.keys()
+    for name in again.files:
+        assert (again.path / name).read_bytes() == (shared_bundle.path / name).read_bytes(), name
 
 
 def test_files_hashes_and_size(shared_bundle):
