@@ -42,19 +42,24 @@ def test_every_verb_has_help(verb, capsys):
     assert "--debug" in capsys.readouterr().out
 
 
-def test_help_imports_nothing_heavy_and_is_quick():
-    code = (
-        "import sys\nfrom aqd_deploy.cli.main import invoke\ninvoke(['--help'])\n"
-        f"heavy = [name for name in {HEAVY!r} if name in sys.modules]\nassert not heavy, heavy\n"
-    )
+def cpu_seconds(code):
+    """The least of three processes. Of the CPU: the wall clock of a busy machine says nothing."""
     seconds = []
     for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    # CPU seconds: the wall clock of a busy machine says nothing about the program.
-    assert min(seconds) < 0.3
+    return min(seconds)
+
+
+def test_help_imports_nothing_heavy_and_is_quick():
+    code = (
+        "import sys\nfrom aqd_deploy.cli.main import invoke\ninvoke(['--help'])\n"
+        f"heavy = [name for name in {HEAVY!r} if name in sys.modules]\nassert not heavy, heavy\n"
+    )
+    # Measured by what it must import anyway, so that no CPU's speed is assumed.
+    assert cpu_seconds(code) < 3 * cpu_seconds("import click, json, pathlib")
 
 
 @pytest.mark.parametrize(
