@@ -98,7 +98,7 @@ def write_text(output: Path, text: str) -> None:
 
 @contextmanager
 def replacing_folder(output: Path) -> Iterator[Path]:
-    """An empty folder to fill: on success it takes the place of the folder `output`, if any, else it is removed.
+    """An empty folder to fill: on success it takes the place of `output`, a folder if there, else it goes.
 
     The kernel exchanges the two at once where it and the file system can; elsewhere there is a moment without
     either, and whoever is killed in it leaves the old one to be put back by the next `sweep`. Raises OSError

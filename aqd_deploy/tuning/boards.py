@@ -39,7 +39,7 @@ def board_pool(tracker: Tracker) -> WorkerPool:
 
 @derived_object
 class BoardsRunner(RPCRunner._cls):  # type: ignore[misc,name-defined]
-    """Measures in the processes of `board_pool`: MetaSchedule's own wait for ever for a board that is gone."""
+    """Measures in the processes of `board_pool`: MetaSchedule's wait for ever for one that is gone."""
 
     def __init__(self, pool: WorkerPool, tracker: Tracker) -> None:
         self._ours = pool

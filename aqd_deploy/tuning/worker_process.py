@@ -1,4 +1,4 @@
-"""The main module of TVM's worker processes: before one imports TVM it is bound to the process that started it.
+"""The main module of TVM's worker processes: it binds them to their parent before it imports TVM.
 
 python -m aqd_deploy.tuning.worker_process PARENT READ_DESCRIPTOR WRITE_DESCRIPTOR
 """
