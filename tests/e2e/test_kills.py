@@ -190,14 +190,18 @@ def test_killed_when_a_temporary_file_appears(verb, inputs, sandbox):
 
 
 @pytest.mark.e2e
-def test_tunings_workers_end_with_it(inputs, sandbox):
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 143), (signal.SIGINT, 130)]
+)
+def test_tunings_workers_end_with_it(inputs, sandbox, number, status):
+    process = sandbox.verb("tune", *words("tune", inputs, sandbox.work))
+    # Three workers, which import TVM for seconds before they could see that nobody asks them any more.
+    sandbox.wait_for(lambda: len(sandbox.processes()) >= 4, 200, "workers")
+    process.send_signal(number)
+    assert process.wait(30) == status
+    sandbox.wait_for(lambda: not sandbox.processes(), 1, "no process")
+    process.communicate()
     from aqd_deploy.files import sweep
 
-    process = sandbox.verb("tune", *words("tune", inputs, sandbox.work))
-    # Three workers, which import TVM for seconds before they can see that nobody asks them any more.
-    sandbox.wait_for(lambda: len(sandbox.processes()) >= 4, 200, "workers")
-    process.kill()
-    process.communicate()
-    sandbox.wait_for(lambda: not sandbox.processes(), 1, "no process")
     sweep(sandbox.temporary)
     assert sandbox.left() == []
