@@ -18,8 +18,12 @@ HEADER = """# Command line
 
 Made by `python docs/generate_cli.py` from the help texts; change those.
 
-stdout is data (with `--json` exactly one JSON document), stderr is progress. Outputs are written under a
-temporary name and renamed: a killed command leaves the old file or the new one. `NO_COLOR` is respected.
+stdout is data (with `--json` exactly one JSON document), stderr is progress. `NO_COLOR` is respected.
+
+Outputs are made in a hidden folder `.aqd-deploy-*` beside them, and renamed: a killed command leaves the old
+file or the new one, and every process that it started ends with it. Ctrl-C and SIGTERM remove what is
+temporary. What a command leaves that was killed (SIGKILL, a loss of power) is removed by the next one that
+writes to the same folder; in a folder that several hosts share, the other hosts remove it after a week.
 
 | exit code | |
 |---|---|
@@ -27,7 +31,8 @@ temporary name and renamed: a killed command leaves the old file or the new one.
 | 1 | failed; one sentence on stderr says what, the value received, the valid choices and the next command |
 | 2 | usage |
 | 3 | the command ran, but a gate failed: a differing integer (`run`, `demo`) or a limit (`bench`) |
-| 130 | interrupted |
+| 130 | interrupted (SIGINT, Ctrl-C) |
+| 143 | terminated (SIGTERM) |
 
 `--debug` behind any verb shows the traceback of a failure.
 """

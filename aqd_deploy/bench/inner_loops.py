@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 from collections.abc import Callable
 from typing import Any
 
+from aqd_deploy import processes
 from aqd_deploy.compiler.relax_module import BuiltModule
 from aqd_deploy.kernels.inner_loop import InnerLoop, inner_loop
 from aqd_deploy.targets import Target
@@ -41,7 +41,7 @@ def simulated_cycles(loop: InnerLoop, target: Target) -> float:
     if target.attributes:
         command.append(f"-mattr={','.join(target.attributes)}")
     text = "\n".join(loop.lines) + "\n"
-    done = subprocess.run([*command, "-"], input=text, capture_output=True, text=True, check=False)
+    done = processes.run([*command, "-"], input=text)
     if "is not a recognized processor" in done.stderr:
         raise ScheduleError(f"this {TOOL} does not know the CPU {target.cpu}")
     cycles = re.search(r"Total Cycles:\s+(\d+)", done.stdout)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from aqd_deploy import processes
 from aqd_deploy.bench.network import Network
 from aqd_deploy.bench.peers.convert import converted
 from aqd_deploy.bench.peers.onnxruntime import QDQ, QDQ_FILE
 from aqd_deploy.errors import PeerError
+from aqd_deploy.files import TemporaryFolder
 
 ORT_INT8 = "onnxruntime int8"
 REPEATS = 3
@@ -28,8 +28,8 @@ def compare_memory(program: Path, network: Network, threads: list[int]) -> list[
     process with the interpreter's start. Raises PeerError where a process fails.
     """
     found = []
-    with tempfile.TemporaryDirectory(prefix="aqd-deploy-memory-") as name:
-        pixels, value = Path(name) / "pixels.npy", Path(name) / "value.npy"
+    with TemporaryFolder() as folder:
+        pixels, value = folder / "pixels.npy", folder / "value.npy"
         np.save(pixels, network.pixels[:1])
         np.save(value, network.value)
         int8 = converted(QDQ, network) / QDQ_FILE
@@ -46,7 +46,7 @@ def compare_memory(program: Path, network: Network, threads: list[int]) -> list[
 
 def _measure(kind: str, model: Path, array: Path, threads: int) -> dict[str, float]:
     command = [sys.executable, "-m", "aqd_deploy.bench.resident", kind, str(model), str(array), str(threads)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = processes.run(command, temporary=array.parent)
     if done.returncode:
         last = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
         raise PeerError(f"the process that measures {kind} failed", received=last[:200])

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +13,7 @@ import numpy as np
 
 from aqd_deploy.bench.network import Network, write_network
 from aqd_deploy.errors import AqdError
+from aqd_deploy.files import TemporaryFolder, made_once
 
 
 @contextmanager
@@ -27,22 +26,19 @@ def network_folder(
     be made, UnsupportedModelError for a file that is no canonical QDQ file.
     """
     if keep is None:
-        with tempfile.TemporaryDirectory(prefix="aqd-deploy-bench-") as name:
-            yield write_network(qdq, manifest, images, Path(name))
+        with TemporaryFolder() as folder:
+            yield write_network(qdq, manifest, images, folder)
         return
     try:
         keep.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise AqdError("cannot keep models there", received=f"{keep}: {error.strerror}") from error
     target = keep / f"{manifest.get('name') or qdq.stem}-{_key(qdq, manifest, images)}"
-    if not target.is_dir():
-        temporary = Path(tempfile.mkdtemp(prefix=".network.", dir=keep))
-        try:
-            write_network(qdq, manifest, images, temporary)
-            temporary.rename(target)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    yield Network(target)
+
+    def make(folder: Path) -> None:
+        write_network(qdq, manifest, images, folder)
+
+    yield Network(made_once(target, make))
 
 
 def _key(qdq: Path, manifest: dict[str, Any], images: np.ndarray | None) -> str:

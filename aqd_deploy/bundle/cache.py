@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
+
+from aqd_deploy.files import made_once
 
 
 def cache_folder() -> Path:
@@ -25,24 +25,8 @@ def key_of(parts: Iterable[bytes]) -> str:
 
 
 def cached(name: str, make: Callable[[Path], None]) -> Path:
-    """The folder `name` of the cache; where there is none, `make` fills a temporary one, which is renamed.
+    """The folder `name` of the cache, filled by `make` where there is none.
 
-    Two processes may do so at once: one of the two folders stays. Raises OSError where the cache cannot be
-    written, and what `make` raises.
+    Raises OSError where the cache cannot be written, and what `make` raises.
     """
-    folder = cache_folder() / name
-    if folder.is_dir():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        make(temporary)
-        if not folder.is_dir():
-            temporary.replace(folder)
-    except OSError:
-        # Another process was faster.
-        if not folder.is_dir():
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return folder
+    return made_once(cache_folder() / name, make)

@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from aqd_deploy.bundle.readme import readme_text
 from aqd_deploy.bundle.runner import build_runner
 from aqd_deploy.bundle.runtime_libraries import runtime_libraries
 from aqd_deploy.errors import BundleError, TargetError
+from aqd_deploy.files import replacing_folder
 from aqd_deploy.runtime.container import read_container
 from aqd_deploy.runtime.devices.bundles import PROGRAM, RUNNER
 from aqd_deploy.targets import Target, get
@@ -72,12 +72,8 @@ def create_bundle(program: Path, out: Path, *, runtime: Path | None = None) -> B
     sources = {PROGRAM: Path(program), RUNNER: build_runner(target)}
     sources |= {f"lib/{path.name}": path for path in libraries}
     try:
-        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-        try:
-            _fill(temporary, container.manifest, sources, [f"lib/{path.name}" for path in libraries])
-            _replace(temporary, out)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        with replacing_folder(out) as folder:
+            _fill(folder, container.manifest, sources, [f"lib/{path.name}" for path in libraries])
     except OSError as error:
         raise BundleError(f"cannot write {out}", received=error.strerror or str(error)) from error
     return read_bundle(out)
@@ -209,20 +205,3 @@ def _tree_hash(data: bytes) -> str:
 def _hash_line(data: bytes) -> bytes:
     """The line that `sha256sum -c` reads."""
     return f"{hashlib.sha256(data).hexdigest()}  {MANIFEST}\n".encode()
-
-
-def _replace(new: Path, out: Path) -> None:
-    """Rename `new` to `out`; an older bundle there is moved aside first and put back where that fails."""
-    if not out.exists():
-        new.replace(out)
-        return
-    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    old = aside / "old"
-    out.replace(old)
-    try:
-        new.replace(out)
-    except OSError:
-        old.replace(out)
-        raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)

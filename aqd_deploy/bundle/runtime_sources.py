@@ -106,6 +106,9 @@ def _compile(toolchain: Toolchain, sources: Sequence[Path], folder: Path, flags:
     def compile_one(pair: tuple[Path, Path]) -> None:
         toolchain.compile([pair[0]], pair[1], ["-c", *flags])
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
         list(pool.map(compile_one, zip(sources, objects, strict=True)))
+    finally:
+        pool.shutdown(cancel_futures=True)
     return objects

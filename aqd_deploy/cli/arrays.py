@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from aqd_deploy.errors import AqdError
-from aqd_deploy.reporting.files import replacing
+from aqd_deploy.files import replacing
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:

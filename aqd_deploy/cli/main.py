@@ -1,8 +1,8 @@
 """The entry point: finds the verb, and turns every failure into one sentence and an exit code.
 
 Exit codes: 0 done; 1 failed, with a sentence on stderr; 2 usage; 3 the command ran but a gate failed; 130
-interrupted. Verbs are imported when they are needed, so that `aqd-deploy --help` loads neither numpy nor
-torch nor onnx.
+interrupted; 143 terminated. Verbs are imported when they are needed, so that `aqd-deploy --help` loads
+neither numpy nor torch nor onnx.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ def cli() -> None:
     """
 
 
-def invoke(arguments: Sequence[str] | None = None) -> int:
+def invoke(arguments: Sequence[str] | None = None, settings: Settings | None = None) -> int:
     """Run the command line with `arguments` (default: the process's) and return the exit code."""
-    settings = Settings()
+    settings = settings or Settings()
     try:
         result = cli.main(args=arguments, prog_name="aqd-deploy", standalone_mode=False, obj=settings)
         sys.stdout.flush()
@@ -70,6 +70,10 @@ def invoke(arguments: Sequence[str] | None = None) -> int:
         discard_stdout()
         return 1
     except Exception as error:
+        if settings.ended_by:
+            # The signal's exception crossed C++, which makes another one of it.
+            print_error("interrupted")
+            return settings.ended_by
         if settings.debug:
             traceback.print_exc()
         print_error(sentence_of(error, settings.debug))
@@ -101,5 +105,19 @@ def main() -> None:
     """The console script. A termination request ends it like an exception, so that temporary files are
     removed.
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
-    sys.exit(invoke())
+    settings = Settings()
+
+    def interrupt(*_: object) -> None:
+        settings.ended_by = INTERRUPTED
+        raise KeyboardInterrupt
+
+    def terminate(*_: object) -> None:
+        settings.ended_by = TERMINATED
+        sys.exit(TERMINATED)
+
+    # Ignored where a shell started us in the background.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, terminate)
+    code = invoke(settings=settings)
+    sys.exit(settings.ended_by or code)

@@ -17,6 +17,8 @@ class Settings:
     """What holds for a whole invocation."""
 
     debug: bool = False
+    # The exit code that a signal asked for, set when it came.
+    ended_by: int = 0
 
 
 def _set_debug(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:

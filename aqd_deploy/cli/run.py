@@ -9,7 +9,7 @@ import click
 
 from aqd_deploy.cli.options import device_for, device_option, existing, json_option, threads_option
 from aqd_deploy.cli.output import print_json, print_text, verb
-from aqd_deploy.reporting.files import check_output
+from aqd_deploy.files import check_output
 
 
 @verb(name="run")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from aqd_deploy.compiler.plan import Plan
 from aqd_deploy.compiler.planning import plan_model
 from aqd_deploy.compiler.toolchain import Toolchain, find_toolchain, native_toolchain
 from aqd_deploy.errors import ModelFileError
+from aqd_deploy.files import TemporaryFolder
 from aqd_deploy.runtime.container import FORMAT_VERSION, append_manifest, check_output, write_atomically
 from aqd_deploy.targets import Target, get
 from aqd_deploy.targets.cpu import available_threads
@@ -217,14 +217,14 @@ def _file_hash(path: Path) -> str:
 
 def _export(executable: Any, data: ProgramData, path: Path, toolchain: Toolchain) -> None:
     """Write the shared library. TVM reports a full disk as its own kind of RuntimeError: an OSError here."""
-    with tempfile.TemporaryDirectory() as folder:
-        source = data.write_source(Path(folder))
+    with TemporaryFolder() as folder:
+        source = data.write_source(folder)
 
         def link(output: str, objects: list[str], options: list[str] | None = None, **_: Any) -> None:
             toolchain.link(output, [*objects, source], options)
 
         try:
-            executable.export_library(str(path), fcompile=link)
+            executable.export_library(str(path), fcompile=link, workspace_dir=str(folder))
         except RuntimeError as error:
             raise OSError(f"TVM could not write the objects: {str(error).splitlines()[-1]}") from error
 

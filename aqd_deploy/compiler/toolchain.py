@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aqd_deploy import processes
 from aqd_deploy.errors import MissingExtraError, TargetError
 from aqd_deploy.targets import Target, read_cpu
 from aqd_deploy.targets.cpu import architecture_of
@@ -72,7 +73,10 @@ class Toolchain:
         # -s: TVM's debug information is an eighth of the code, and nothing reads it. Without -O2 zig adds its
         # checks for undefined behaviour, which need much more of the C library.
         flags = ["-shared", "-fPIC", "-O2", "-s", "-o", str(output)]
-        _run([*(self.link_command or self.command), *flags, *map(str, objects), *(options or [])])
+        _run(
+            [*(self.link_command or self.command), *flags, *map(str, objects), *(options or [])],
+            Path(output).parent,
+        )
         check_machine(Path(output), self.architecture)
 
     def compile(
@@ -82,7 +86,7 @@ class Toolchain:
 
         Raises OSError where the compiler fails, TargetError where it made a file of another machine.
         """
-        _run([*self.command, *map(str, source_files), *flags, "-o", str(output)])
+        _run([*self.command, *map(str, source_files), *flags, "-o", str(output)], Path(output).parent)
         check_machine(Path(output), self.architecture)
 
 
@@ -182,8 +186,8 @@ def check_machine(file: Path, architecture: str) -> None:
         )
 
 
-def _run(command: list[str]) -> None:
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+def _run(command: list[str], temporary: Path) -> None:
+    result = processes.run(command, temporary=temporary)
     if result.returncode:
         told = result.stderr.strip()[-_SHOWN_STDERR:]
         raise OSError(f"{command[0]} failed: {told or f'exit code {result.returncode}'}")

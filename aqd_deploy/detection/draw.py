@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from aqd_deploy.detection.decode import Detections
+from aqd_deploy.files import replacing
 
 SMALLEST_SIDE = 480  # images whose longer side is below are enlarged by a whole factor
 PALETTE = (
@@ -56,13 +57,8 @@ def draw(
 
 def save_png(image: Image.Image, path: str | os.PathLike[str]) -> None:
     """Writes a PNG file: to a temporary name first, then renamed."""
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
+    with replacing(Path(path)) as temporary:
         image.save(temporary, format="PNG")
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _in_pixels(box: np.ndarray, factor: int) -> _Box:

@@ -10,6 +10,7 @@ from typing import Any
 
 from aqd_deploy.detection.decode import Detections
 from aqd_deploy.errors import AqdError
+from aqd_deploy.files import write_text
 
 
 def category_ids(classes: Sequence[str], annotations: dict[str, Any]) -> list[int]:
@@ -56,10 +57,4 @@ def coco_results(
 
 def write_results(path: str | os.PathLike[str], results: list[dict[str, Any]]) -> None:
     """Writes a COCO results file: to a temporary name first, then renamed."""
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        temporary.write_text(json.dumps(results) + "\n")
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(Path(path), json.dumps(results) + "\n")

@@ -5,7 +5,6 @@ half-written.
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 import onnx
@@ -14,6 +13,7 @@ from onnx import ModelProto, TensorProto
 from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_tensor
 
 from aqd_deploy.errors import ModelFileError
+from aqd_deploy.files import replacing
 
 MAX_BYTES = 2 * 1024**3 - 1
 """Protobuf's limit for one message."""
@@ -105,20 +105,8 @@ def save_onnx(model: ModelProto, path: str | os.PathLike[str]) -> None:
         raise ModelFileError(f"{path}: the model is larger than 2 GB", valid="up to 2 GB") from error
     if len(data) > MAX_BYTES:
         raise ModelFileError(f"{path}: the model is larger than 2 GB", received=f"{len(data)} bytes")
-    temporary: str | None = None
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-        temporary = None
+        with replacing(path) as temporary:
+            temporary.write_bytes(data)
     except OSError as error:
         raise ModelFileError(f"{path} can't be written: {error.strerror}") from error
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)

@@ -11,7 +11,6 @@ import io
 import os
 import pickle
 import re
-import tempfile
 import warnings
 import zipfile
 from pathlib import Path
@@ -22,6 +21,7 @@ import torch
 from torch import Tensor
 
 from aqd_deploy.errors import CheckpointError
+from aqd_deploy.files import replacing
 from aqd_deploy.qat.config import ModelConfig
 from aqd_deploy.qat.layers import QuantConv2d
 from aqd_deploy.qat.models import Detector, build_model
@@ -39,15 +39,8 @@ def write_archive(path: Path, content: dict[str, Any]) -> None:
     """torch.save to a temporary name, then renamed: a killed run leaves the old file or the new one."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(buffer.getbuffer())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with replacing(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def read_archive(path: Path) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 from aqd_deploy.bundle.runtime_libraries import kept_folder
 from aqd_deploy.compiler.toolchain import Toolchain, find_toolchain, gnu_triple, locate_toolchain
 from aqd_deploy.errors import AqdError, TargetError
+from aqd_deploy.files import TemporaryFolder
 from aqd_deploy.targets import Target, read_cpu
 
 _GOOD = ("ok", "untried")
@@ -84,10 +84,10 @@ def _linking(toolchain: Toolchain, try_toolchain: bool) -> dict[str, Any]:
     if toolchain.origin == "profile" and not try_toolchain:
         return {"state": "untried", "detail": "the profile's own command is run with --try-toolchain only"}
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            source = Path(folder) / "probe.c"
+        with TemporaryFolder() as folder:
+            source = folder / "probe.c"
             source.write_text("int probe(void) { return 0; }\n", encoding="utf-8")
-            toolchain.link(Path(folder) / "probe.so", [source])
+            toolchain.link(folder / "probe.so", [source])
     except (OSError, TargetError) as error:
         told = error.strerror or str(error) if isinstance(error, OSError) else _told(error)
         return {"state": "broken", "detail": told, "next_command": "install the whole compiler"}

@@ -128,7 +128,7 @@ LEGEND = (
 
 def write_report(folder: Path, document: dict[str, Any]) -> tuple[Path, Path]:
     """Write report.json and report.md into an existing folder; returns both paths."""
-    from aqd_deploy.reporting.files import write_text
+    from aqd_deploy.files import write_text
 
     paths = folder / "report.json", folder / "report.md"
     write_text(paths[0], json.dumps(check_report(document), indent=2, allow_nan=False) + "\n")

@@ -15,9 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import struct
-import tempfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from aqd_deploy.errors import ProgramError
+from aqd_deploy.files import replacing
 
 FORMAT_VERSION = 2
 _MAGIC = b"AQDPROG\x00"
@@ -127,17 +126,10 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """
     check_output(path)
     try:
-        folder = tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent)
-    except OSError as error:
-        raise ProgramError(f"cannot write into {path.parent}", received=error.strerror) from error
-    temporary = Path(folder) / path.name
-    try:
-        write(temporary)
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            write(temporary)
     except OSError as error:
         raise ProgramError(f"cannot write {path}", received=error.strerror or str(error)) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _read(path: Path) -> bytes:

@@ -1,6 +1,6 @@
 """Measuring candidates on the boards of a TVM RPC tracker, one candidate on each board at a time.
 
-`boards_runner` is MetaSchedule's `RPCRunner` with our way to check and time a candidate. What runs in its
+`BoardsRunner` is MetaSchedule's `RPCRunner` with our way to check and time a candidate. What runs in its
 worker processes holds one board each: it uploads a candidate and the incumbent, checks the candidate's
 integers against the reference, and has the board time both in turn.
 """
@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 import tvm
+from tvm.ir.utils import derived_object
 from tvm.s_tir.meta_schedule.runner import EvaluatorConfig, RPCConfig, RPCRunner
-from tvm.support.popen_pool import PopenPoolExecutor
 
 from aqd_deploy.runtime.devices.rpc_tracker import Tracker
 from aqd_deploy.tuning import worker
 from aqd_deploy.tuning.operands import Operands
+from aqd_deploy.tuning.pool import WorkerPool
 from aqd_deploy.tuning.reference import output_buffers
 from aqd_deploy.tuning.tasks import Task
 
@@ -31,25 +32,33 @@ _TURN = 5
 _MOST_TURNS = 40
 
 
-def boards_runner(tracker: Tracker) -> RPCRunner:
-    """A runner with a worker process for each board that is there. Raises DeviceError where none is."""
-    count = tracker.servers()
-    runner = RPCRunner(
-        rpc_config=RPCConfig(
-            tracker_host=tracker.host,
-            tracker_port=tracker.port,
-            tracker_key=tracker.key,
-            session_timeout_sec=BOARD_TIMEOUT,
-        ),
-        evaluator_config=EvaluatorConfig(number=1, repeat=1, min_repeat_ms=0),
-        f_upload_module=_nothing_uploaded,
-        f_alloc_argument=_nothing_allocated,
-        f_cleanup=_session_ends,
-    )
-    # The runner's own pool waits for ever for a board that is gone.
-    runner.pool.shutdown(wait=False)
-    runner.pool = PopenPoolExecutor(max_workers=count, timeout=WAIT_TIMEOUT)
-    return runner
+def board_pool(tracker: Tracker) -> WorkerPool:
+    """A worker process for each board that is there. Raises DeviceError where none is."""
+    return WorkerPool(tracker.servers(), WAIT_TIMEOUT)
+
+
+@derived_object
+class BoardsRunner(RPCRunner._cls):  # type: ignore[misc,name-defined]
+    """Measures in the processes of `board_pool`: MetaSchedule's wait for ever for one that is gone."""
+
+    def __init__(self, pool: WorkerPool, tracker: Tracker) -> None:
+        self._ours = pool
+        super().__init__(
+            rpc_config=RPCConfig(
+                tracker_host=tracker.host,
+                tracker_port=tracker.port,
+                tracker_key=tracker.key,
+                session_timeout_sec=BOARD_TIMEOUT,
+            ),
+            evaluator_config=EvaluatorConfig(number=1, repeat=1, min_repeat_ms=0),
+            f_upload_module=_nothing_uploaded,
+            f_alloc_argument=_nothing_allocated,
+            f_cleanup=_session_ends,
+        )
+
+    def _sanity_check(self) -> None:
+        """Called when the runner's own pool is there and has not started a process."""
+        self.pool = self._ours
 
 
 def evaluator(candidate: Path, incumbent: Path | None, task: Task) -> Any:

@@ -9,7 +9,6 @@ and `default_of_tuned`, the default's speed as a part of the tuned one's, by min
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import onnx
 from aqd_deploy.bench.rounds import interleave, ratios, statistics
 from aqd_deploy.cli.output import print_json, progress
 from aqd_deploy.errors import ProgramError
+from aqd_deploy.files import TemporaryFolder
 from aqd_deploy.integer.files import load_onnx
 from aqd_deploy.runtime.program import Program
 
@@ -59,8 +59,8 @@ def compare(
 @click.option("--rounds", type=click.IntRange(1), default=20, show_default=True)
 def main(model: Path, records: str | None, threads: int | None, rounds: int) -> None:
     """The command."""
-    with tempfile.TemporaryDirectory() as name:
-        print_json(compare(load_onnx(model), records, threads, rounds, Path(name)))
+    with TemporaryFolder() as folder:
+        print_json(compare(load_onnx(model), records, threads, rounds, folder))
 
 
 if __name__ == "__main__":

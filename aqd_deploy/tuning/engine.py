@@ -15,20 +15,18 @@ from __future__ import annotations
 import json
 import math
 import os
-import queue
 import shutil
-import subprocess
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tvm.ir.utils import derived_object
 from tvm.s_tir.meta_schedule.builder import BuilderInput, BuilderResult, PyBuilder
 from tvm.s_tir.meta_schedule.runner import EvaluatorConfig, LocalRunner, RunnerInput
-from tvm.support.popen_pool import PopenWorker
 
 from aqd_deploy.compiler.lower import codegen_target
 from aqd_deploy.compiler.toolchain import find_toolchain
@@ -37,68 +35,63 @@ from aqd_deploy.runtime.devices.rpc_tracker import Tracker
 from aqd_deploy.targets import Target
 from aqd_deploy.targets.cpu import available_threads
 from aqd_deploy.tuning import boards, worker
+from aqd_deploy.tuning.pool import Worker, WorkerPool
 from aqd_deploy.tuning.tasks import Task
 
 BUILD_TIMEOUT, RUN_TIMEOUT = 60.0, 15.0
 OUT_OF_TIME = "the budget ended first"
 _MOST_WORKERS = 4
 
+_T = TypeVar("_T")
+
 
 @derived_object
 class PoolBuilder(PyBuilder):
-    """A builder whose worker processes live as long as it does. Close it.
+    """A builder whose worker processes stay for the next batch.
 
     Nothing is built after `deadline` (`time.monotonic()`): what is not ready by then fails with OUT_OF_TIME.
     """
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, pool: WorkerPool) -> None:
         super().__init__()
         self.deadline = math.inf
-        self.workers = [PopenWorker(stderr=subprocess.DEVNULL) for _ in range(workers)]
-        self.idle: queue.SimpleQueue[PopenWorker] = queue.SimpleQueue()
-        for process in self.workers:
-            self.idle.put(process)
-
-    def warm_up(self) -> None:
-        """Start every worker and let it import what it needs."""
-        with ThreadPoolExecutor(len(self.workers)) as threads:
-            list(threads.map(lambda process: _call(process, worker.ready, (), BUILD_TIMEOUT), self.workers))
+        self.pool = pool
 
     def build(self, build_inputs: list[BuilderInput]) -> list[BuilderResult]:
         """The library's path of every input, or its error."""
-        with ThreadPoolExecutor(len(self.workers)) as threads:
-            return list(threads.map(self._build_one, build_inputs))
+        futures = [self.pool.lend(partial(self._build_one, entry)) for entry in build_inputs]
+        return [future.result() for future in futures]
 
-    def close(self) -> None:
-        """End the worker processes."""
-        for process in self.workers:
-            process.kill()
-
-    def _build_one(self, entry: BuilderInput) -> BuilderResult:
-        process = self.idle.get()
-        try:
-            left = self.deadline - time.monotonic()
-            if left <= 0:
-                return BuilderResult(None, OUT_OF_TIME)
-            return _built(process, entry, min(left, BUILD_TIMEOUT))
-        finally:
-            self.idle.put(process)
+    def _build_one(self, entry: BuilderInput, process: Worker) -> BuilderResult:
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            return BuilderResult(None, OUT_OF_TIME)
+        return _built(process, entry, min(left, BUILD_TIMEOUT))
 
 
-def _built(process: PopenWorker, entry: BuilderInput, limit: float) -> BuilderResult:
+@derived_object
+class _LocalRunner(LocalRunner._cls):  # type: ignore[misc,name-defined]
+    """MetaSchedule's runner, whose process is one of ours."""
+
+    def __init__(self, pool: WorkerPool) -> None:
+        self._ours = pool
+        config = EvaluatorConfig(number=1, repeat=1, min_repeat_ms=0)
+        super().__init__(timeout_sec=RUN_TIMEOUT, evaluator_config=config, f_alloc_argument=worker.allocate)
+
+    def _sanity_check(self) -> None:
+        """Called when the runner's own pool is there and has not started a process."""
+        self.pool = self._ours
+
+
+def _built(process: Worker, entry: BuilderInput, limit: float) -> BuilderResult:
     try:
-        path = _call(process, worker.build_candidate, (entry.mod, entry.target), limit)
+        path = process.call(worker.build_candidate, (entry.mod, entry.target), limit)
     except TimeoutError:
         late = f"not built within {limit:g} s" if limit == BUILD_TIMEOUT else OUT_OF_TIME
         return BuilderResult(None, late)
     except Exception as error:
         return BuilderResult(None, _last_line(str(error) or type(error).__name__))
     return BuilderResult(path, None)
-
-
-def _call(process: PopenWorker, function: Any, arguments: tuple[Any, ...], limit: float) -> Any:
-    process.send(function, arguments, timeout=limit)
-    return process.recv()
 
 
 @dataclass(frozen=True)
@@ -160,11 +153,24 @@ class Engine:
         os.environ.setdefault("TVM_BIND_THREADS", "0")
         self.target = codegen_target(device)
         self.workers = min(available_threads(), _MOST_WORKERS)
-        self.builder = PoolBuilder(self.workers)
-        with ThreadPoolExecutor(2) as together:
-            warming = together.submit(self.builder.warm_up)
-            self.runner = _local_runner() if tracker is None else boards.boards_runner(tracker)
-            warming.result()
+        # TVM calls back from C++, which an exception that a signal raises in the main thread cannot cross.
+        self._calls = ThreadPoolExecutor(1)
+        self._building = WorkerPool(self.workers, BUILD_TIMEOUT)
+        self._measuring = WorkerPool(1, RUN_TIMEOUT) if tracker is None else boards.board_pool(tracker)
+        try:
+            warming = [self._building.submit(worker.ready) for _ in range(self.workers)]
+            warming.append(self._measuring.submit(worker.ready))
+            self.builder = PoolBuilder(self._building)
+            self.runner = (
+                _LocalRunner(self._measuring)
+                if tracker is None
+                else boards.BoardsRunner(self._measuring, tracker)
+            )
+            for future in warming:
+                future.result()
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def parallel(self) -> int:
@@ -187,7 +193,7 @@ class Engine:
             Built(job.choice, Path(str(result.artifact_path)))
             if result.error_msg is None
             else Built(job.choice, None, str(result.error_msg))
-            for job, result in zip(jobs, self.builder.build(inputs), strict=True)
+            for job, result in zip(jobs, self._call(lambda: self.builder.build(inputs)), strict=True)
         ]
 
     def measure(self, trials: list[Trial]) -> list[Measured]:
@@ -196,29 +202,30 @@ class Engine:
         Boards measure at the same time; one that is lost costs the measurement that it was at.
         """
         evaluator = _local_evaluator if self.tracker is None else boards.evaluator
-        futures = []
-        for trial in trials:
-            self.runner.f_run_evaluator = evaluator(trial.candidate, trial.incumbent, trial.task)
-            futures += self.runner.run([RunnerInput(str(trial.candidate), "cpu", [])])
-        return [_measured(trial, future.result()) for trial, future in zip(trials, futures, strict=True)]
+
+        def measured() -> list[Measured]:
+            futures = []
+            for trial in trials:
+                self.runner.f_run_evaluator = evaluator(trial.candidate, trial.incumbent, trial.task)
+                futures += self.runner.run([RunnerInput(str(trial.candidate), "cpu", [])])
+            return [_measured(trial, future.result()) for trial, future in zip(trials, futures, strict=True)]
+
+        return self._call(measured)
+
+    def _call(self, function: Callable[[], _T]) -> _T:
+        return self._calls.submit(function).result()
 
     def close(self) -> None:
         """End the worker processes."""
-        self.builder.close()
-        self.runner.pool.shutdown(wait=False)
+        self._building.shutdown()
+        self._measuring.shutdown()
+        self._calls.shutdown()
 
     def __enter__(self) -> Engine:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _local_runner() -> LocalRunner:
-    config = EvaluatorConfig(number=1, repeat=1, min_repeat_ms=0)
-    runner = LocalRunner(timeout_sec=RUN_TIMEOUT, evaluator_config=config)
-    runner.f_alloc_argument = worker.allocate
-    return runner
 
 
 def _local_evaluator(candidate: Path, incumbent: Path | None, task: Task) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import onnx
 from aqd_deploy.compiler.lower import complete_target
 from aqd_deploy.compiler.planning import plan_model
 from aqd_deploy.errors import RecordsError
+from aqd_deploy.files import TemporaryFolder
 from aqd_deploy.kernels.choice import Choice
 from aqd_deploy.kernels.conv import conv_choices
 from aqd_deploy.runtime.devices.rpc_tracker import Tracker
@@ -71,8 +71,8 @@ def replay(
     if record is None or record.choice not in choices:
         raise RecordsError("there is no record of this task", received=f"{use.task.key} in {folder}",
                            next_command="aqd-deploy tune MODEL.onnx --records DIR")  # fmt: skip
-    with tempfile.TemporaryDirectory(prefix="aqd-tune-") as scratch, Engine(device, tracker) as engine:
-        operands = Path(scratch) / use.task.key
+    with TemporaryFolder() as scratch, Engine(device, tracker) as engine:
+        operands = scratch / use.task.key
         layer_operands(plan, use.operations[0]).save(operands)
         tuned, default = engine.build(
             [Job(use.task, choice, operands) for choice in (record.choice, choices[0])]

@@ -14,8 +14,8 @@ import click
 
 from aqd_deploy.cli.output import progress
 from aqd_deploy.errors import RecordsError
+from aqd_deploy.files import write_text
 from aqd_deploy.integer.files import load_onnx
-from aqd_deploy.reporting.files import write_text
 from aqd_deploy.tuning.records import FILE_NAME, read_records, shipped_lines
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import importlib.util
 import math
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -27,6 +26,7 @@ from aqd_deploy.compiler.plan import Conv, Plan
 from aqd_deploy.compiler.planning import plan_model
 from aqd_deploy.compiler.relax_module import kernel_threads
 from aqd_deploy.errors import BudgetError, MissingExtraError, TargetError
+from aqd_deploy.files import TemporaryFolder
 from aqd_deploy.kernels.choice import Choice
 from aqd_deploy.kernels.conv import conv_choices
 from aqd_deploy.kernels.core import Core
@@ -156,8 +156,8 @@ def tune(
     with RecordsFile(folder, records_header(device, tracker), device) as file:
         for state in states:
             state.replay(file.records.candidates)
-        with tempfile.TemporaryDirectory(prefix="aqd-tune-") as scratch:
-            tuner = _Tuner(plan, states, file, Path(scratch), started, budget, on_progress)
+        with TemporaryFolder() as scratch:
+            tuner = _Tuner(plan, states, file, scratch, started, budget, on_progress)
             with Engine(device, tracker) as engine:
                 tuner.run(engine)
         notes = file.records.notes

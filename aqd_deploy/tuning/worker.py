@@ -77,7 +77,7 @@ def build_candidate(module: Any, target: Any) -> str:
     folder = Path(tempfile.mkdtemp(prefix="candidate-", dir=operands))
     np.save(folder / "packed.npy", kernel.layout.pack(np.load(operands / "weights.npy")))
     library = folder / "kernel.so"
-    compiled.export_library(str(library), fcompile=toolchain.link)
+    compiled.export_library(str(library), fcompile=toolchain.link, workspace_dir=str(folder))
     return str(library)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from aqd_deploy.detection.decode import Detections, decode
-from aqd_deploy.detection.draw import draw, save_png
+from aqd_deploy.detection.draw import draw
 from aqd_deploy.detection.images import Preprocess, load_image
 from aqd_deploy.detection.results import coco_results, write_results
 from aqd_deploy.errors import AqdError, ImageError
+from aqd_deploy.files import TemporaryFolder
 
 IMAGE_SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
@@ -87,17 +86,14 @@ def detect_images(
         raise AqdError("the output is a file", received=str(output), valid="the name of a folder")
     if not output.parent.is_dir():
         raise AqdError("the folder of the output does not exist", received=str(output.parent))
-    staging = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-    try:
+    with TemporaryFolder(output.parent) as staging:
         found = [_detect_into(staging, run, manifest, path, draw_above, progress) for path in files]
         results = [r for entry in found for r in coco_results(entry.image_id, entry.detections)]
         write_results(staging / RESULTS, results)
         output.mkdir(exist_ok=True)
-        for path in sorted(staging.iterdir()):
+        for path in sorted(staging.iterdir(), key=lambda path: (path.name == RESULTS, path.name)):
             path.replace(output / path.name)
         return found
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _detect_into(
@@ -111,7 +107,7 @@ def _detect_into(
     image, detections = detect(run, manifest, path)
     shown = detections.scores >= draw_above
     kept = Detections(detections.boxes[shown], detections.scores[shown], detections.labels[shown])
-    save_png(draw(image, kept, manifest["detector"]["classes"]), _free(folder, path.stem))
+    draw(image, kept, manifest["detector"]["classes"]).save(_free(folder, path.stem), format="PNG")
     progress(f"{path}: {len(kept)} boxes")
     return DetectedImage(path, _image_id(path), detections)
 

@@ -26,6 +26,7 @@ import numpy as np
 from PIL import Image
 
 from aqd_deploy.errors import AqdError, MissingExtraError
+from aqd_deploy.files import TemporaryFolder, write_text
 
 SPLITS = ("train", "heldout")
 CLASSES = tuple(str(digit) for digit in range(10))
@@ -217,14 +218,14 @@ class Composer:
         target.mkdir(parents=True, exist_ok=True)
         images: list[dict] = []
         annotations: list[dict] = []
-        for index in range(count):
-            pixels, boxes, labels = composer.image(index)
-            name = f"{split}_{index:05d}.png"
-            temporary = target / f".{name}.part"
-            Image.fromarray(pixels).save(temporary, format="PNG", optimize=True)
-            temporary.replace(target / name)
-            images.append({"id": index, "file_name": name, "width": self.size, "height": self.size})
-            annotations += coco_annotations(index, boxes, labels, first_id=len(annotations) + 1)
+        with TemporaryFolder(target) as unfinished:
+            for index in range(count):
+                pixels, boxes, labels = composer.image(index)
+                name = f"{split}_{index:05d}.png"
+                Image.fromarray(pixels).save(unfinished / name, format="PNG", optimize=True)
+                (unfinished / name).replace(target / name)
+                images.append({"id": index, "file_name": name, "width": self.size, "height": self.size})
+                annotations += coco_annotations(index, boxes, labels, first_id=len(annotations) + 1)
         document = {
             "info": {"description": INFO, "split": split, "seed": self.seed, "size": self.size},
             "licenses": [],
@@ -233,9 +234,7 @@ class Composer:
             "categories": [{"id": k, "name": CLASSES[k], "supercategory": "digit"} for k in range(10)],
         }
         path = target / "annotations.json"
-        temporary = target / ".annotations.json.part"
-        temporary.write_text(json.dumps(document, separators=(",", ":")) + "\n")
-        temporary.replace(path)
+        write_text(path, json.dumps(document, separators=(",", ":")) + "\n")
         return path
 
 

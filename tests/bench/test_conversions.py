@@ -7,6 +7,7 @@ import subprocess
 import pytest
 from float_network import small_network
 
+from aqd_deploy import processes
 from aqd_deploy.bench.peers import convert
 from aqd_deploy.bench.peers.convert import converted
 from aqd_deploy.bench.peers.onnxruntime import QDQ, QDQ_FILE
@@ -22,7 +23,7 @@ def test_a_conversion_is_kept(network, monkeypatch):
     folder = converted(QDQ, network)
     assert (folder / QDQ_FILE).stat().st_size > 0
     assert "onnxruntime-" in folder.name
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("converted again"))
+    monkeypatch.setattr(processes, "run", lambda *_, **__: pytest.fail("converted again"))
     assert converted(QDQ, network) == folder
 
 
@@ -46,7 +47,7 @@ def test_a_failing_converter_leaves_nothing_and_says_why(network):
 )
 def test_what_is_said_of_a_child_that_died(network, monkeypatch, code, stderr, expected):
     done = subprocess.CompletedProcess([], code, "", stderr)
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
+    monkeypatch.setattr(processes, "run", lambda *_, **__: done)
     with pytest.raises(PeerError) as caught:
         converted(QDQ, network)
     assert caught.value.received == expected
@@ -56,6 +57,6 @@ def test_a_conversion_that_never_ends(network, monkeypatch):
     def run(command, **_):
         raise subprocess.TimeoutExpired(command, convert.TIMEOUT_SECONDS)
 
-    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(processes, "run", run)
     with pytest.raises(PeerError, match="too long"):
         converted(QDQ, network)

@@ -99,6 +99,6 @@ def test_wheels_that_are_not_the_published_ones(monkeypatch, tmp_path):
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(module.subprocess, "run", download)
+    monkeypatch.setattr(module.processes, "run", download)
     with pytest.raises(BundleError, match="is not the published wheel; got SHA-256"):
         module.runtime_libraries(targets.get("raspberrypi-5"))

@@ -5,16 +5,16 @@ python -m aqd_deploy.bench.peers.convert NAME NETWORK_FOLDER OUTPUT_FOLDER
 
 from __future__ import annotations
 
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
+from aqd_deploy import processes
 from aqd_deploy.bench.network import Network
 from aqd_deploy.bench.peers.contract import Conversion
 from aqd_deploy.errors import AqdError, PeerError
+from aqd_deploy.files import TemporaryFolder, made_once
 from aqd_deploy.reporting.environment import installed_version
 
 TIMEOUT_SECONDS = 1800
@@ -24,28 +24,18 @@ _FAILED = "conversion failed: "
 def converted(conversion: Conversion, network: Network) -> Path:
     """The folder with the converted model, beside the network; made if it is not there.
 
-    Its name holds the versions it depends on. It is filled under a temporary name and renamed: a killed
-    conversion leaves nothing that is used later. Raises PeerError where the converter fails.
+    Its name holds the versions it depends on. Raises PeerError where the converter fails.
     """
     versions = "-".join(f"{name}-{installed_version(name)}" for name in conversion.packages)
     target = network.folder / f"{conversion.name}--{versions}"
-    if target.is_dir():
-        return target
-    temporary = Path(tempfile.mkdtemp(prefix=f".{conversion.name}.", dir=network.folder))
-    try:
-        _run(conversion.name, network.folder, temporary)
-        temporary.rename(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return target
+    return made_once(target, lambda folder: _run(conversion.name, network.folder, folder))
 
 
 def _run(name: str, network: Path, output: Path) -> None:
     command = [sys.executable, "-m", "aqd_deploy.bench.peers.convert", name, str(network), str(output)]
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, errors="replace", timeout=TIMEOUT_SECONDS
-        )
+        with TemporaryFolder() as temporary:
+            done = processes.run(command, temporary=temporary, timeout=TIMEOUT_SECONDS)
     except subprocess.TimeoutExpired as error:
         raise PeerError("the conversion takes too long", received=f"{TIMEOUT_SECONDS} s") from error
     if done.returncode:

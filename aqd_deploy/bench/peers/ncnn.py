@@ -5,9 +5,9 @@ Neither package can quantize: ncnn's INT8 tools (ncnn2table, ncnn2int8) are C++ 
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
+from aqd_deploy import processes
 from aqd_deploy.bench.network import Network
 from aqd_deploy.bench.peers.contract import INSTALL_PEERS, Contender, Conversion, Form, Peer
 from aqd_deploy.errors import PeerError
@@ -34,7 +34,7 @@ def _convert(network: Network, folder: Path) -> None:
         # By default it writes these beside the float file, which may lie in a kept folder.
         *(f"{key}={(work / name).resolve()}" for key, name in _OTHER_OUTPUTS.items()),
     ]
-    done = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)
+    done = processes.run(command, cwd=work, temporary=work)
     for stray in (network.float_model.with_suffix(".pnnxsim.onnx"), *work.iterdir()):
         stray.unlink(missing_ok=True)
     work.rmdir()

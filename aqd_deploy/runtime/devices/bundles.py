@@ -5,13 +5,13 @@ that goes with the device.
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from aqd_deploy.errors import ProgramError, TargetError
+from aqd_deploy.files import TemporaryFolder
 from aqd_deploy.runtime.container import read_manifest
 from aqd_deploy.runtime.tensors import TensorInfo
 from aqd_deploy.targets import Target, get
@@ -86,7 +86,7 @@ class Bundles:
 
     def __init__(self, create: Callable[[Path, Path], object] | None = None) -> None:
         self._create = create
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: TemporaryFolder | None = None
         self._made: dict[str, LocalBundle] = {}
 
     def get(self, path: Path) -> LocalBundle:
@@ -101,8 +101,8 @@ class Bundles:
         name = hashlib.sha256(program.read_bytes()).hexdigest()[:16]
         if name not in self._made:
             if self._folder is None:
-                self._folder = tempfile.TemporaryDirectory(prefix="aqd-bundles-")
-            folder = Path(self._folder.name) / name
+                self._folder = TemporaryFolder()
+            folder = self._folder.path / name
             (self._create or make_bundle)(program, folder)
             self._made[name] = LocalBundle(folder, manifest)
         return self._made[name]
@@ -110,6 +110,6 @@ class Bundles:
     def close(self) -> None:
         """Remove the bundles that were made."""
         if self._folder is not None:
-            self._folder.cleanup()
+            self._folder.close()
         self._folder = None
         self._made.clear()

@@ -9,8 +9,6 @@ from __future__ import annotations
 import functools
 import os
 import shutil
-import subprocess
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +16,9 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from aqd_deploy import processes
 from aqd_deploy.errors import DeviceError, MissingExtraError, ProgramError
+from aqd_deploy.files import TemporaryFolder
 from aqd_deploy.runtime.devices.bundles import RUNNER, Bundles, LocalBundle
 from aqd_deploy.runtime.devices.runner import input_files, read_answer, refusal, run_arguments
 
@@ -63,20 +63,13 @@ class QemuDevice:
         """
         bundle = self._bundles.get(program)
         emulator = _emulator(bundle.target, self.cpu)
-        with tempfile.TemporaryDirectory(prefix="aqd-qemu-") as name:
-            folder = Path(name)
+        with TemporaryFolder() as folder:
             for file, data in input_files(bundle, inputs).items():
                 (folder / file).write_bytes(data)
             output = folder / "out"
             output.mkdir()
-            arguments = run_arguments(bundle, name, str(output), 1, 0, threads)
-            done = subprocess.run(
-                [*emulator, str(bundle.folder / RUNNER), *arguments],
-                capture_output=True,
-                text=True,
-                errors="replace",
-                check=False,
-            )
+            arguments = run_arguments(bundle, str(folder), str(output), 1, 0, threads)
+            done = processes.run([*emulator, bundle.folder / RUNNER, *arguments], temporary=folder)
             if done.returncode:
                 raise self._refusal(bundle, done.returncode, done.stderr)
             answer = read_answer(
@@ -163,5 +156,5 @@ def _model(path: str, target: Mapping[str, Any], machine: _Machine, cpu: str | N
 @functools.cache
 def _models(path: str) -> frozenset[str]:
     """The names that `-cpu help` lists."""
-    told = subprocess.run([path, "-cpu", "help"], capture_output=True, text=True, check=False).stdout
+    told = processes.run([path, "-cpu", "help"]).stdout
     return frozenset(line.split()[0] for line in told.splitlines() if line.startswith(" ") and line.strip())

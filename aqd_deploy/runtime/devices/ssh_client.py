@@ -16,6 +16,7 @@ import threading
 from dataclasses import dataclass
 from typing import IO
 
+from aqd_deploy import processes
 from aqd_deploy.errors import DeviceError, MissingExtraError
 
 OPTIONS_VARIABLE = "AQD_DEPLOY_SSH_OPTIONS"
@@ -90,20 +91,19 @@ class SshClient:
         MissingExtraError where there is no OpenSSH client.
         """
         command = shlex.join(["/bin/sh", "-c", script, "aqd-deploy", *arguments])
-        process = subprocess.Popen(
+        with processes.started(
             [*self._client(), "--", self.destination, command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env={**os.environ, "LC_ALL": "C"},
-        )
-        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
-        told: list[bytes] = []
-        threads = [
-            threading.Thread(target=_write, args=(process.stdin, data), daemon=True),
-            threading.Thread(target=_collect, args=(process.stderr, told), daemon=True),
-        ]
-        try:
+        ) as process:
+            assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+            told: list[bytes] = []
+            threads = [
+                threading.Thread(target=_write, args=(process.stdin, data), daemon=True),
+                threading.Thread(target=_collect, args=(process.stderr, told), daemon=True),
+            ]
             for thread in threads:
                 thread.start()
             stdout = process.stdout.read()
@@ -111,12 +111,6 @@ class SshClient:
             status = process.wait()
             for thread in threads:
                 thread.join()
-        finally:
-            process.kill()
-            process.wait()
-            for stream in (process.stdout, process.stderr):
-                stream.close()
-            _close(process.stdin)
         stderr = b"".join(told).decode(errors="replace")
         if status == _CLIENT_FAILED or status < 0:
             raise self._failure(stderr)
@@ -158,11 +152,3 @@ def _write(stream: IO[bytes], data: bytes) -> None:
 
 def _collect(stream: IO[bytes], into: list[bytes]) -> None:
     into.append(stream.read())
-
-
-def _close(stream: IO[bytes]) -> None:
-    try:
-        stream.close()
-    except OSError:
-        # What was not written has no reader any more.
-        return

@@ -1,0 +1,259 @@
+"""Output files, and all that is temporary: an output appears whole, what a killed command leaves is swept.
+
+Whatever is not finished lies in an *owned folder* beside the output, or in the system's folder for temporary
+files: `.aqd-deploy-<kernel>-<random>`, with a file `lock` in it. The owner holds a lock on that file, which
+the kernel releases when the owner ends, however it ends. A finished output is renamed out of the folder.
+Making an owned folder first removes those beside it whose owner is gone (`sweep`).
+
+A lock and not a process id, because an id is reused and means another process in another container. The lock
+is decisive for owners under the same kernel (which the name tells) and on a disk of this machine. A shared
+folder may hide the locks of other hosts: there only what is older than a week is taken for abandoned.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import hashlib
+import os
+import platform
+import re
+import shutil
+import stat
+import tempfile
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from aqd_deploy.errors import AqdError
+
+_PREFIX = ".aqd-deploy-"
+_OWNED = re.compile(re.escape(_PREFIX) + r"(?P<kernel>[0-9a-f]{12})-[a-z0-9_]{8}")
+# Within an owned folder: the lock, what is being made, and a folder that is being replaced.
+_LOCK, _FILES, _ASIDE = "lock", "files", "aside"
+_ABANDONED_SECONDS = 7 * 24 * 3600
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+
+
+def check_output(output: Path, *inputs: Path) -> None:
+    """Fail before the work, not after it: the folder must exist and the output must be no folder and no
+    input.
+    """
+    folder = output.parent
+    if not folder.is_dir():
+        raise AqdError("the folder of the output does not exist", received=str(folder),
+                       next_command=f"mkdir -p {folder}")  # fmt: skip
+    if output.is_dir():
+        raise AqdError("the output is a folder", received=str(output), valid="the name of a file")
+    if any(output.exists() and path.exists() and output.samefile(path) for path in inputs):
+        raise AqdError("the output is also an input", received=str(output), valid="another name")
+
+
+class TemporaryFolder:
+    """An empty folder, `path`, in an owned folder in `parent` (default: the system's for temporary files).
+
+    It goes when it is closed, with the object, or with the process; where that is killed, the next one that
+    is made in `parent` removes it. Raises OSError where `parent` cannot be written.
+    """
+
+    def __init__(self, parent: str | os.PathLike[str] | None = None) -> None:
+        parent = Path(tempfile.gettempdir() if parent is None else parent)
+        sweep(parent)
+        self.owned, lock = _make_owned(parent)
+        self._close = weakref.finalize(self, _give_up, self.owned, lock, os.getpid())
+        self.path = self.owned / _FILES
+        self.path.mkdir()
+
+    def close(self) -> None:
+        """Remove the folder with all that is in it."""
+        self._close()
+
+    def __enter__(self) -> Path:
+        return self.path
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@contextmanager
+def replacing(output: Path) -> Iterator[Path]:
+    """A path to write a file to: renamed to `output` on success, removed on failure. The old file or the new
+    one is there at any time, whole. Raises OSError.
+    """
+    with TemporaryFolder(output.parent) as folder:
+        temporary = folder / output.name
+        yield temporary
+        _sync(temporary)
+        temporary.replace(output)
+
+
+def write_text(output: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    with replacing(output) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def replacing_folder(output: Path) -> Iterator[Path]:
+    """An empty folder to fill: on success it takes the place of `output`, a folder if there, else it goes.
+
+    The kernel exchanges the two at once where it and the file system can; elsewhere there is a moment without
+    either, and whoever is killed in it leaves the old one to be put back by the next `sweep`. Raises OSError
+    where `output` may not be renamed; it is then as it was.
+    """
+    temporary = TemporaryFolder(output.parent)
+    with temporary as folder:
+        new = folder / output.name
+        new.mkdir()
+        yield new
+        for path in new.rglob("*"):
+            if path.is_file():
+                _sync(path)
+        if not output.exists():
+            new.rename(output)
+        elif not _exchange(new, output):
+            aside = temporary.owned / _ASIDE
+            aside.mkdir()
+            output.rename(aside / output.name)
+            # Where this fails, the old one is put back as after a kill.
+            new.rename(output)
+
+
+def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
+    """`folder`, named after all that its content depends on: filled by `make`, unless it is there.
+
+    Two processes may make it at once: one of the two stays. Raises OSError, and what `make` raises.
+    """
+    sweep(folder.parent)
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryFolder(folder.parent) as temporary:
+        new = temporary / folder.name
+        new.mkdir()
+        make(new)
+        try:
+            new.rename(folder)
+        except OSError:
+            # Another process was faster.
+            if not folder.is_dir():
+                raise
+    return folder
+
+
+def sweep(parent: Path) -> None:
+    """Remove the owned folders in `parent` whose owner is gone. What cannot be removed stays for the next."""
+    with suppress(OSError), os.scandir(parent) as entries:
+        found = [
+            (entry.path, match["kernel"]) for entry in entries if (match := _OWNED.fullmatch(entry.name))
+        ]
+        for path, kernel in found:
+            with suppress(OSError):
+                _sweep_one(Path(path), kernel)
+
+
+def _sweep_one(owned: Path, kernel: str) -> None:
+    status = owned.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+        return
+    try:
+        lock = os.open(owned / _LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        # Its owner was killed before it made the lock or after it removed all else; one that is just about to
+        # make the lock takes another folder.
+        owned.rmdir()
+        return
+    try:
+        old = time.time() - os.fstat(lock).st_mtime > _ABANDONED_SECONDS
+        # Major number 0: not a disk of this machine (NFS, a folder of the host in a container or a VM).
+        decisive = kernel == _kernel() or os.major(status.st_dev) != 0
+        if _take(lock, otherwise=old) and (decisive or old):
+            _remove(owned)
+    finally:
+        os.close(lock)
+
+
+def _make_owned(parent: Path) -> tuple[Path, int]:
+    """A new owned folder, and the descriptor that holds its lock."""
+    while True:
+        owned = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{_kernel()}-", dir=parent))
+        try:
+            lock = os.open(owned / _LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            # Swept before it had its lock.
+            continue
+        except OSError:
+            owned.rmdir()
+            raise
+        if _take(lock, otherwise=True) and (owned / _LOCK).exists():
+            return owned, lock
+        os.close(lock)
+
+
+def _take(lock: int, *, otherwise: bool) -> bool:
+    """Whether the lock is ours now; `otherwise` where the file system has no locks."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return otherwise
+    return True
+
+
+def _give_up(owned: Path, lock: int, owner: int) -> None:
+    # A forked child has the object, but not the folder.
+    if os.getpid() == owner:
+        with suppress(OSError):
+            _remove(owned)
+        os.close(lock)
+
+
+def _remove(owned: Path) -> None:
+    """Remove an owned folder, its lock last: what cannot be removed stays swept for. Raises OSError."""
+    _put_back(owned)
+    for name in (_FILES, _ASIDE):
+        if (owned / name).exists():
+            shutil.rmtree(owned / name)
+    (owned / _LOCK).unlink()
+    owned.rmdir()
+
+
+def _put_back(owned: Path) -> None:
+    """Return a folder that was moved aside and whose place nothing has taken."""
+    if (owned / _ASIDE).exists():
+        for old in (owned / _ASIDE).iterdir():
+            if not os.path.lexists(owned.parent / old.name):
+                old.rename(owned.parent / old.name)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Exchange two paths at once; False where the system cannot. Raises OSError."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError:
+        return False
+    if rename(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.ENOSYS, errno.EINVAL):
+        return False
+    raise OSError(number, os.strerror(number), str(second))
+
+
+def _kernel() -> str:
+    """12 hexadecimal digits for the running kernel, the same in all its containers."""
+    try:
+        name = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
+    except OSError:
+        name = platform.node()
+    return hashlib.sha256(name.encode()).hexdigest()[:12]
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file is on the disk: a rename may get there before the content."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

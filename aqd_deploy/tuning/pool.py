@@ -1,0 +1,95 @@
+"""TVM's worker processes: they end with the process that started them, also in the middle of a call."""
+
+from __future__ import annotations
+
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from tvm.support.popen_pool import PopenWorker
+
+_T = TypeVar("_T")
+
+
+class Worker(PopenWorker):
+    """A worker process, started by its first call, silent on stderr."""
+
+    def __init__(self) -> None:
+        super().__init__(stderr=subprocess.DEVNULL)
+        self._killing = threading.Lock()
+
+    def call(self, function: Any, arguments: tuple[Any, ...], limit: float) -> Any:
+        """What `function` returns. Raises what it raises, TimeoutError after `limit` seconds, and
+        ChildProcessError where the process ends.
+        """
+        self.send(function, arguments, timeout=limit)
+        return self.recv()
+
+    def kill(self) -> None:
+        """End the process; a call that waits for it in another thread ends with ChildProcessError."""
+        with self._killing:
+            if self._proc is not None:
+                # TVM's way closes the pipes first, which waits for a reader in another thread.
+                self._proc.kill()
+            super().kill()
+
+    def _start(self) -> None:
+        """As in PopenWorker, with our main module."""
+        if self._proc is not None:
+            return
+        our_reader, worker_writer = os.pipe()
+        worker_reader, our_writer = os.pipe()
+        descriptors = (worker_reader, worker_writer)
+        words = [os.getpid(), *descriptors]
+        self._proc = subprocess.Popen(
+            [sys.executable, "-m", "aqd_deploy.tuning.worker_process", *map(str, words)],
+            pass_fds=descriptors,
+            stderr=self._stderr,
+        )
+        for descriptor in descriptors:
+            os.close(descriptor)
+        self._reader = os.fdopen(our_reader, "rb")
+        self._writer = os.fdopen(our_writer, "wb")
+
+
+class WorkerPool:
+    """`count` worker processes, in place of TVM's PopenPoolExecutor. Calls wait until one is idle, and fail
+    after `limit` seconds. Shut it down.
+    """
+
+    def __init__(self, count: int, limit: float) -> None:
+        self._limit = limit
+        self._workers = [Worker() for _ in range(count)]
+        self._idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
+        for worker in self._workers:
+            self._idle.put(worker)
+        # Threads that stay: a process is killed when the thread ends that started it.
+        self._threads = ThreadPoolExecutor(count)
+
+    def submit(self, function: Any, *arguments: Any) -> Future[Any]:
+        """The result of a call in a worker process."""
+        return self.lend(lambda worker: worker.call(function, arguments, self._limit))
+
+    def lend(self, use: Callable[[Worker], _T]) -> Future[_T]:
+        """The result of `use`, which is called with a worker that is idle."""
+
+        def used() -> _T:
+            worker = self._idle.get()
+            try:
+                return use(worker)
+            finally:
+                self._idle.put(worker)
+
+        return self._threads.submit(used)
+
+    def shutdown(self, wait: bool = True) -> None:
+        """End the processes; what waits for them fails."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for worker in self._workers:
+            worker.kill()
+        self._threads.shutdown(wait=wait)
