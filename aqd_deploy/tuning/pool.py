@@ -21,7 +21,8 @@ class Worker(PopenWorker):
 
     def __init__(self) -> None:
         super().__init__(stderr=subprocess.DEVNULL)
-        self._killing = threading.Lock()
+        self._lock = threading.Lock()
+        self._ended = False
 
     def call(self, function: Any, arguments: tuple[Any, ...], limit: float) -> Any:
         """What `function` returns. Raises what it raises, TimeoutError after `limit` seconds, and
@@ -30,9 +31,14 @@ class Worker(PopenWorker):
         self.send(function, arguments, timeout=limit)
         return self.recv()
 
+    def end(self) -> None:
+        """End the process for good; calls in other threads, now or later, end with ChildProcessError."""
+        self._ended = True
+        self.kill()
+
     def kill(self) -> None:
-        """End the process; a call that waits for it in another thread ends with ChildProcessError."""
-        with self._killing:
+        """End the process; the next call starts another."""
+        with self._lock:
             if self._proc is not None:
                 # TVM's way closes the pipes first, which waits for a reader in another thread.
                 self._proc.kill()
@@ -40,8 +46,13 @@ class Worker(PopenWorker):
 
     def _start(self) -> None:
         """As in PopenWorker, with our main module."""
-        if self._proc is not None:
-            return
+        with self._lock:
+            if self._ended:
+                raise ChildProcessError("the worker was ended")
+            if self._proc is None:
+                self._start_process()
+
+    def _start_process(self) -> None:
         our_reader, worker_writer = os.pipe()
         worker_reader, our_writer = os.pipe()
         descriptors = (worker_reader, worker_writer)
@@ -91,5 +102,5 @@ class WorkerPool:
         """End the processes; what waits for them fails."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         for worker in self._workers:
-            worker.kill()
+            worker.end()
         self._threads.shutdown(wait=wait)

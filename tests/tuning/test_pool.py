@@ -39,6 +39,15 @@ def test_shutting_down_does_not_wait_for_a_call(pool):
         future.result()
 
 
+def test_shutting_down_before_a_worker_has_started(pool):
+    """None is started then, to be waited for while it imports TVM."""
+    futures = [pool.submit(divmod, 1, 1) for _ in range(4)]
+    started = time.monotonic()
+    pool.shutdown()
+    assert time.monotonic() - started < 4
+    assert all(future.cancelled() or future.exception() is not None for future in futures)
+
+
 def test_a_killed_process_takes_busy_workers_with_it(tmp_path):
     sandbox = Sandbox(tmp_path / "sandbox")
     code = (
