@@ -1,5 +1,6 @@
 """Shared set-up: a fixed Hypothesis profile, so that a failing example is the same everywhere, what is done
-with tests whose tools are missing, and how tests are shared out among processes.
+with tests whose tools are missing, which tests `--reaching-programs` leaves, and how tests are shared out
+among processes.
 """
 
 import os
@@ -13,6 +14,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import pytest
 from hypothesis import HealthCheck, settings
 from needs import check_tools
+from reach import reaches_programs
 
 TESTS = str(Path(__file__).parent)
 
@@ -22,10 +24,23 @@ settings.register_profile(
 settings.load_profile("fixed")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The option by which CI chooses what to run where optional tools are hidden."""
+    parser.addoption(
+        "--reaching-programs",
+        action="store_true",
+        help="only tests that programs on PATH can change (tests/reach.py)",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Long tests first, so that no process is left alone with one at the end; tests that share what a fixture
     makes go to one process (`--dist loadgroup`), all others wherever there is room.
     """
+    if config.getoption("reaching_programs"):
+        reaching = {path: reaches_programs(path) for path in {item.path for item in items}}
+        config.hook.pytest_deselected(items=[item for item in items if not reaching[item.path]])
+        items[:] = [item for item in items if reaching[item.path]]
     items.sort(key=lambda item: item.get_closest_marker("e2e") is None)
     for item in items:
         if (group := _group(item)) is not None:
