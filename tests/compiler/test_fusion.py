@@ -6,9 +6,9 @@ from onnx import TensorProto, helper
 from small_models import ModelWriter
 
 from aqd_deploy.compiler.fusion import fuse
-from aqd_deploy.compiler.importer import import_graph
 from aqd_deploy.compiler.plan import Concat, Conv, MaxPool, Pad, Plan, Pointwise, Resize
 from aqd_deploy.errors import RangeError, ShapeError, UnsupportedModelError
+from aqd_deploy.integer.reader import read_graph
 from aqd_deploy.kernels.spec import (
     AddBias,
     MultiplyShift,
@@ -21,7 +21,7 @@ from aqd_deploy.kernels.spec import (
 
 
 def plan_of(writer: ModelWriter) -> Plan:
-    return fuse(import_graph(writer.model()))
+    return fuse(read_graph(writer.model()))
 
 
 def kinds(plan: Plan) -> list[type]:
@@ -227,7 +227,7 @@ def test_dynamic_shape_is_refused(w):
     model = w.model()
     model.graph.input[0].CopyFrom(helper.make_tensor_value_info("image", TensorProto.UINT8, [1, 3, "h", 6]))
     with pytest.raises(ShapeError, match=r"image has no static shape; got \[1, 3, 'h', 6\]"):
-        import_graph(model)
+        read_graph(model)
 
 
 def test_weights_that_do_not_fit_are_refused(w):
