@@ -11,7 +11,11 @@ from onnx import AttributeProto, NodeProto, TensorProto, helper
 from aqd_deploy.errors import UnsupportedModelError
 from aqd_deploy.integer.dialect import INT32_MAX, INT32_MIN
 
-_KINDS = {AttributeProto.INT: "an integer", AttributeProto.INTS: "integers", AttributeProto.STRING: "a word"}
+_KINDS: dict[int, str] = {
+    AttributeProto.INT: "an integer",
+    AttributeProto.INTS: "integers",
+    AttributeProto.STRING: "a word",
+}
 
 
 @dataclass(frozen=True)

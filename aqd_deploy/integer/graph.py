@@ -1,4 +1,4 @@
-"""The graph of an integer file as `integer.reader` hands it over: the rules of docs/integer-dialect.md hold."""
+"""The graph of an integer file that `integer.reader` has held to the rules of docs/integer-dialect.md."""
 
 from __future__ import annotations
 

@@ -56,10 +56,9 @@ def check_manifest(manifest: dict[str, Any], graph: Graph) -> None:
     for name, entry in _object(manifest, "outputs").items():
         if name not in graph.outputs:
             raise _refused(f"outputs.{name}", "an output that the graph does not have", graph.outputs)
-        _check_range(f"outputs.{name}", entry, graph.ranges[graph.copies.get(name, name)])
-        _check_scale(
-            f"outputs.{name}.scale", entry.get("scale"), len(graph.ranges[graph.copies.get(name, name)].lo)
-        )
+        proven = graph.ranges[graph.copies.get(name, name)]
+        _check_range(f"outputs.{name}", entry, proven)
+        _check_scale(f"outputs.{name}.scale", entry.get("scale"), len(proven.lo))
     for name, entry in _object(manifest, "ranges").items():
         tensor = graph.copies.get(name, name)
         if tensor not in graph.ranges:

@@ -40,8 +40,8 @@ class Operand:
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation: `data` computed inputs (least, most; None: any number) of a type in `accepts`, all of one
-    type, then `operands`; `inputs` is the number of all of them (least, most).
+    """One operation: `data` computed inputs (least, most; None: any number), all of one type in `accepts`,
+    then `operands`; `inputs` is the number of all of them (least, most).
 
     `check` raises for what the other fields cannot say.
     """
