@@ -55,7 +55,7 @@ def tensor_array(tensor: TensorProto, label: str) -> np.ndarray:
     if tensor.data_location == TensorProto.EXTERNAL or tensor.HasField("segment"):
         raise ModelFileError(f"{label} has no data in the model itself", next_command="load the file anew")
     try:
-        array = numpy_helper.totensor_array(tensor)
+        array = numpy_helper.to_array(tensor)
     except (ValueError, TypeError) as error:
         raise ModelFileError(f"the data of {label} does not match its shape: {error}") from error
     if any(size < 0 for size in tensor.dims) or array.size != math.prod(tensor.dims):

@@ -31,6 +31,12 @@ RENAMED = {
     "MultiplyShift": "Requantize",
     "SkipAdd": "Threshold",
 }
+FURTHER = {
+    "MaxPool": [("ceil_mode", 1), ("storage_order", 1), ("dilations", [2, 2]), ("auto_pad", "VALID")],
+    "ConvInteger": [("kernel_shape", [2, 2]), ("auto_pad", "SAME_UPPER"), ("auto_pad", "NOTSET")],
+    "Resize": [("antialias", 1), ("axes", [2, 3]), ("extrapolation_value", 1.0)],
+    "Cast": [("saturate", 0)],
+}
 
 
 def every_operation() -> onnx.ModelProto:
@@ -128,23 +134,9 @@ def _call_changes(node: NodeProto) -> Iterator[tuple[str, Callable]]:
             yield f"{attribute.name} {label}", lambda n, i=i, c=change: c(n.attribute[i])
         yield f"{attribute.name} gone", lambda n, i=i: n.attribute.pop(i)
         yield f"{attribute.name} twice", lambda n, i=i: n.attribute.append(n.attribute[i])
-    if node.op_type == "MaxPool":
-        for name, value in (
-            ("ceil_mode", 1),
-            ("storage_order", 1),
-            ("dilations", [2, 2]),
-            ("auto_pad", "VALID"),
-        ):
-            yield (
-                f"{name} {value}",
-                lambda n, a=name, v=value: n.attribute.append(helper.make_attribute(a, v)),
-            )
-    if node.op_type == "ConvInteger":
-        for name, value in (("kernel_shape", [2, 2]), ("auto_pad", "SAME_UPPER"), ("auto_pad", "NOTSET")):
-            yield (
-                f"{name} {value}",
-                lambda n, a=name, v=value: n.attribute.append(helper.make_attribute(a, v)),
-            )
+    for name, value in FURTHER.get(node.op_type, ()):
+        added = helper.make_attribute(name, value)
+        yield f"{name} {value}", lambda n, a=added: n.attribute.append(a)
 
 
 def _set_inputs(node: NodeProto, names: list[str]) -> None:
@@ -200,9 +192,8 @@ def _tensor_changes(tensor: TensorProto) -> Iterator[tuple[str, Callable]]:
 
 
 def _replace(array: np.ndarray) -> Callable[[TensorProto], None]:
-    return lambda tensor: tensor.CopyFrom(
-        numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), tensor.name)
-    )
+    array = np.ascontiguousarray(array).reshape(array.shape)
+    return lambda tensor: tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
 
 
 def _function_changes(function: onnx.FunctionProto) -> Iterator[tuple[str, Callable]]:
@@ -315,6 +306,7 @@ def _file_changes(model: onnx.ModelProto) -> Iterator[tuple[str, Change]]:
 
 def _manifest_changes(model: onnx.ModelProto) -> Iterator[tuple[str, Change]]:
     output = model.graph.output[0].name
+    wide = {"lo": -(2**31), "hi": 2**31}
     texts = {
         "not JSON": "{",
         "a list": "[]",
@@ -328,11 +320,9 @@ def _manifest_changes(model: onnx.ModelProto) -> Iterator[tuple[str, Change]]:
         "ranges too narrow": json.dumps({"ranges": {output: {"lo": 0, "hi": 1}}}),
         "outputs of nothing": json.dumps({"outputs": {"nowhere": {"lo": 0, "hi": 1, "scale": [1.0]}}}),
         "outputs a number": json.dumps({"outputs": {output: 3}}),
-        "scale negative": json.dumps({"outputs": {output: {"lo": -(2**31), "hi": 2**31, "scale": [-1.0]}}}),
-        "scale of words": json.dumps({"outputs": {output: {"lo": -(2**31), "hi": 2**31, "scale": ["a"]}}}),
-        "too many scales": json.dumps(
-            {"outputs": {output: {"lo": -(2**31), "hi": 2**31, "scale": [1.0] * 3}}}
-        ),
+        "scale negative": json.dumps({"outputs": {output: {**wide, "scale": [-1.0]}}}),
+        "scale of words": json.dumps({"outputs": {output: {**wide, "scale": ["a"]}}}),
+        "too many scales": json.dumps({"outputs": {output: {**wide, "scale": [1.0] * 3}}}),
         "lowering a word": json.dumps({"lowering": "exact"}),
     }
     for label, text in texts.items():
