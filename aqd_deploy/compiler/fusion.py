@@ -25,7 +25,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from aqd_deploy.compiler.importer import Graph, Node, constant, pads_of, pool_geometry, resize_factors
 from aqd_deploy.compiler.plan import (
     Concat,
     Conv,
@@ -39,7 +38,9 @@ from aqd_deploy.compiler.plan import (
 )
 from aqd_deploy.compiler.ranges import activation_ranges, weight_range
 from aqd_deploy.compiler.schedule import in_order, live
-from aqd_deploy.errors import RangeError, UnsupportedModelError
+from aqd_deploy.errors import RangeError
+from aqd_deploy.integer.graph import Graph, Node, constant
+from aqd_deploy.integer.operations import pool_geometry, resize_factors
 from aqd_deploy.kernels.spec import (
     AddBias,
     ConvSpec,
@@ -61,13 +62,16 @@ _INT32 = np.iinfo(np.int32)
 
 
 def fuse(graph: Graph) -> Plan:
-    """The plan of `graph`. Raises UnsupportedModelError where an operand must be constant and is not."""
+    """The plan of `graph`; its outputs are those of the graph, tensors with several names once. Raises
+    RangeError for a zero point whose bias leaves int32.
+    """
     return _Fusion(graph).plan()
 
 
 class _Fusion:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
+        self.outputs = graph.stored_outputs
         self.claimed: set[int] = set()
         self.operations: list[Operation] = []
         self.weights: dict[str, np.ndarray] = {}
@@ -85,38 +89,36 @@ class _Fusion:
                 self.operations.append(self._movement(node))
             else:
                 self.operations.append(self._pointwise(node))
-        operations = in_order(live(self.operations, self.graph.outputs))
+        operations = in_order(live(self.operations, self.outputs))
         used = {operation.weight for operation in operations if isinstance(operation, Conv)}
         weights = {name: value for name, value in self.weights.items() if name in used}
-        return Plan(self.graph.inputs, self.graph.outputs, operations, self.types, weights)
+        return Plan(self.graph.inputs, self.outputs, operations, self.types, weights)
 
     def _conv(self, node: Node) -> Conv:
         self.claimed.add(id(node))
         source, pads, pad_values = self._padding(node)
         x = self.types[source]
         weight = constant(self.graph, node, 1)
-        if weight.dtype != np.int8:
-            raise UnsupportedModelError(f"weights of {node.name} are {weight.dtype}", valid="int8")
         steps: list[Step] = []
         operands: list[Operand] = []
         if node.op == "ConvInteger" and len(node.inputs) > 2:
-            zero = int(np.asarray(constant(self.graph, node, 2)).reshape(-1)[0])
-            if zero and pad_values is None:
+            zero = int(constant(self.graph, node, 2))
+            if zero:
                 steps.append(AddBias())
                 operands.append(_zero_point_bias(node, weight, zero))
-                pad_values = (zero,) * x.channels
+                pad_values = pad_values or (zero,) * x.channels
         spec = ConvSpec(
             height=x.height,
             width=x.width,
             in_channels=x.channels,
             out_channels=weight.shape[0],
             kernel=(weight.shape[2], weight.shape[3]),
-            strides=_pair(node, "strides"),
+            strides=node.attributes["strides"],
             pads=pads,
-            dilations=_pair(node, "dilations"),
-            group=int(node.attributes.get("group", 1)),
+            dilations=node.attributes["dilations"],
+            group=node.attributes["group"],
             odd=node.op == "ConvOdd",
-            pad_values=pad_values if any(pads) else None,
+            pad_values=pad_values if any(pads) and any(pad_values or ()) else None,
             input_signed=x.dtype == "int8",
             input_range=self.ranges.get(source),
             weight_range=weight_range(weight),
@@ -134,13 +136,13 @@ class _Fusion:
         return self.forms[key]
 
     def _padding(self, node: Node) -> tuple[str, tuple[int, int, int, int], tuple[int, ...] | None]:
-        """Input, pads and padding values of a convolution: rule 4 for PadImage."""
-        pads = pads_of(node)
+        """Input, pads and padding values (those of a PadImage) of a convolution: rule 4."""
+        pads = node.attributes["pads"]
         producer = self.graph.producers.get(node.inputs[0])
         if producer is None or producer.op != "PadImage" or any(pads):
             return node.inputs[0], pads, None
         pad = self._pad(producer)
-        return pad.input, pad.pads, pad.values if any(pad.values) else None
+        return pad.input, pad.pads, pad.values
 
     def _pointwise(self, node: Node) -> Pointwise:
         """Rule 1, second case. All stores that read one tensor share one pass over it."""
@@ -159,8 +161,6 @@ class _Fusion:
     def _data_input(self, node: Node) -> str:
         """The computed input that a pass runs over; the other one of a skip-add keeps the Resize (rule 4)."""
         computed = [name for name in node.inputs if name in self.types]
-        if not computed:
-            raise UnsupportedModelError(f"{node.op} {node.name} has no computed input")
         producers = self.graph.producers
         full = [name for name in computed if name not in producers or producers[name].op != "Resize"]
         return (full or computed)[0]
@@ -169,7 +169,7 @@ class _Fusion:
         self, value: str, steps: list[Step], operands: list[Operand]
     ) -> tuple[Epilogue, tuple[str, ...]]:
         """Rules 2 and 3 from `value` on; appends to `steps` and `operands`."""
-        while value not in self.graph.outputs:
+        while value not in self.outputs:
             readers = self.graph.consumers.get(value, [])
             if len(readers) != 1 or id(readers[0]) in self.claimed or not _is_step(readers[0]):
                 break
@@ -186,7 +186,7 @@ class _Fusion:
         outputs: list[str] = []
         readers = self.graph.consumers.get(value, [])
         others = [n for n in readers if n.op not in _STORES or id(n) in self.claimed]
-        if stream and (others or value in self.graph.outputs or not readers):
+        if stream and (others or value in self.outputs or not readers):
             stores.append(StoreStream())
             outputs.append(value)
         for node in readers:
@@ -200,21 +200,15 @@ class _Fusion:
         """The step that `node` applies to `value`; appends its parameters."""
         channels = self.types[value].channels
         if node.op == "Max":
-            if any(
-                np.any(constant(self.graph, node, i))
-                for i in range(len(node.inputs))
-                if node.inputs[i] != value
-            ):
-                raise UnsupportedModelError(f"Max {node.name} is not with 0", valid="Max(x, 0)")
             return Relu()
         if node.op == "MultiplyShift":
-            operands.extend(self._multiply_shift(node, 1, channels))
+            operands.extend(self._multiply_shift(node, 1))
             return MultiplyShift()
         if node.op == "SkipAdd":
             return self._skip_add(node, value, operands)
         other = node.inputs[1] if node.inputs[0] == value else node.inputs[0]
         if other in self.graph.constants:
-            operands.append(_per_channel(self.graph.constants[other], channels, np.int32, node))
+            operands.append(_per_channel(self.graph.constants[other], np.int32))
             return AddBias()
         identity: list[Operand] = [
             np.ones(channels, np.int32),
@@ -225,9 +219,7 @@ class _Fusion:
         return SkipAdd(1, True, True)
 
     def _skip_add(self, node: Node, value: str, operands: list[Operand]) -> SkipAdd:
-        channels = self.types[value].channels
-        first = self._multiply_shift(node, 2, channels)
-        second = self._multiply_shift(node, 5, channels)
+        first, second = self._multiply_shift(node, 2), self._multiply_shift(node, 5)
         other = node.inputs[1]
         if node.inputs[0] != value:
             other, first, second = node.inputs[0], second, first
@@ -242,21 +234,20 @@ class _Fusion:
 
     def _store(self, node: Node, operands: list[Operand]) -> Store:
         value = self.types[node.output]
-        lo = int(node.attributes["lo"])
+        lo = node.attributes["lo"]
         if node.op == "Requantize":
-            operands.extend(self._multiply_shift(node, 1, value.channels))
-            return StoreRequantize(lo, int(node.attributes["hi"]), value.dtype)
+            operands.extend(self._multiply_shift(node, 1))
+            return StoreRequantize(lo, node.attributes["hi"], value.dtype)
         thresholds = constant(self.graph, node, 2)
         steps = thresholds.shape[0]
-        full = np.broadcast_to(thresholds, (steps, 1, value.channels, 1, 1)).reshape(steps, value.channels)
-        operands.append(_per_channel(constant(self.graph, node, 1), value.channels, np.int32, node))
-        operands.append(np.ascontiguousarray(full, np.int32))
+        operands.append(_per_channel(constant(self.graph, node, 1), np.int32))
+        operands.append(np.ascontiguousarray(thresholds.reshape(steps, value.channels)))
         return StoreThreshold(lo, steps, value.dtype)
 
-    def _multiply_shift(self, node: Node, index: int, channels: int) -> list[np.ndarray]:
+    def _multiply_shift(self, node: Node, index: int) -> list[np.ndarray]:
         """c int32, B int64, d int32, each [C], from the three inputs of `node` beginning at `index`."""
         return [
-            _per_channel(constant(self.graph, node, index + i), channels, dtype, node)
+            _per_channel(constant(self.graph, node, index + i), dtype)
             for i, dtype in enumerate((np.int32, np.int64, np.int32))
         ]
 
@@ -271,9 +262,8 @@ class _Fusion:
         return MaxPool(node.name, node.inputs[0], node.output, *pool_geometry(node))
 
     def _pad(self, node: Node) -> Pad:
-        _, _, top, left, _, _, bottom, right = (int(v) for v in node.attributes["pads"])
-        channels = self.types[node.inputs[0]].channels
-        values = _per_channel(constant(self.graph, node, 1), channels, np.int32, node)
+        _, _, top, left, _, _, bottom, right = node.attributes["pads"]
+        values = _per_channel(constant(self.graph, node, 1), np.int32)
         return Pad(node.name, node.inputs[0], node.output, (top, left, bottom, right), tuple(values.tolist()))
 
 
@@ -286,27 +276,9 @@ def _is_identity(parameters: list[np.ndarray]) -> bool:
     return bool(np.all(c == 1) and not b.any() and not d.any())
 
 
-def _pair(node: Node, attribute: str) -> tuple[int, int]:
-    first, second = (int(v) for v in node.attributes.get(attribute, (1, 1)))
-    return first, second
-
-
-def _per_channel(value: np.ndarray, channels: int, dtype: type, node: Node) -> np.ndarray:
-    """`value` ([1, C, 1, 1] or one number) as [C] of `dtype`. Raises RangeError where one does not fit."""
-    flat = np.asarray(value).reshape(-1)
-    if flat.size not in (1, channels):
-        raise UnsupportedModelError(
-            f"a constant of {node.op} {node.name} is not per channel",
-            received=list(np.shape(value)),
-            valid=f"[1, {channels}, 1, 1]",
-        )
-    limits = np.iinfo(dtype)
-    low, high = int(flat.min()), int(flat.max())
-    if low < limits.min or high > limits.max:
-        raise RangeError(
-            f"a constant of {node.op} {node.name} does not fit {np.dtype(dtype)}", received=(low, high)
-        )
-    return np.ascontiguousarray(np.broadcast_to(flat.astype(dtype), (channels,)))
+def _per_channel(value: np.ndarray, dtype: type) -> np.ndarray:
+    """`value` [1, C, 1, 1] as [C] of `dtype`, which the reader has shown to hold it."""
+    return np.ascontiguousarray(value.reshape(-1), dtype)
 
 
 def _zero_point_bias(node: Node, weight: np.ndarray, zero: int) -> np.ndarray:

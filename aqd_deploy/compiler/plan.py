@@ -11,33 +11,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from aqd_deploy.integer.types import TensorType
 from aqd_deploy.kernels.spec import ConvSpec, Epilogue, StoreInPlace
-
-
-@dataclass(frozen=True)
-class TensorType:
-    """Height, width, channels and numpy dtype name of a channels-last tensor."""
-
-    height: int
-    width: int
-    channels: int
-    dtype: str
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """[H, W, C]."""
-        return (self.height, self.width, self.channels)
-
-    @property
-    def nchw(self) -> tuple[int, int, int, int]:
-        """[1, C, H, W], the shape in the ONNX file."""
-        return (1, self.channels, self.height, self.width)
-
-    @property
-    def bytes(self) -> int:
-        """Size in memory."""
-        return self.height * self.width * self.channels * np.dtype(self.dtype).itemsize
-
 
 # A kernel's parameter: the name of a tensor of the plan, or a small constant ([C] or [steps, C]).
 Operand = str | np.ndarray

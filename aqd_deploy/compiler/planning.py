@@ -9,7 +9,6 @@ import onnx
 
 from aqd_deploy.compiler.arithmetic import specialise
 from aqd_deploy.compiler.fusion import fuse
-from aqd_deploy.compiler.importer import import_graph
 from aqd_deploy.compiler.levels import stack_levels
 from aqd_deploy.compiler.plan import (
     Operation,
@@ -21,40 +20,41 @@ from aqd_deploy.compiler.plan import (
 )
 from aqd_deploy.compiler.pooling import pool_in_convolutions
 from aqd_deploy.compiler.schedule import in_order
+from aqd_deploy.integer.graph import Graph
+from aqd_deploy.integer.reader import read_graph
 
 
 def plan_model(int_model: onnx.ModelProto) -> Plan:
     """The plan of integer ONNX (docs/integer-dialect.md); every kernel call of the program is an operation.
 
-    Raises UnsupportedModelError, ShapeError or RangeError for a model outside the dialect.
+    Raises UnsupportedModelError, ShapeError, RangeError or ModelFileError for a model outside the dialect.
     """
-    plan = add_borders(stack_levels(pool_in_convolutions(fuse(import_graph(int_model)))))
+    graph = read_graph(int_model)
+    plan = add_borders(stack_levels(pool_in_convolutions(fuse(graph))), graph)
     return specialise(replace(plan, operations=in_order(plan.operations)))
 
 
-def add_borders(plan: Plan) -> Plan:
-    """`plan` with the operations that reorder the network's inputs and outputs, [1, C, H, W] outside.
+def add_borders(plan: Plan, graph: Graph) -> Plan:
+    """`plan` with the operations that reorder the inputs and outputs of `graph`, [1, C, H, W] outside.
 
-    Outputs that are maps of one stack are written by one operation.
+    Outputs that are maps of one stack, or names of one tensor, are written by one operation.
     """
+    outputs = {name: graph.copies.get(name, name) for name in graph.outputs}
     tensors = dict(plan.tensors)
+    tensors.update((name, tensors[tensor]) for name, tensor in outputs.items())
     operations: list[Operation] = []
     for name in plan.inputs:
         operations.append(ToChannelsLast(name, border(name), name))
     by_source: dict[str, list[str]] = {}
-    for name in plan.outputs:
-        source = plan.slices.get(name, (name, 0))[0]
-        by_source.setdefault(source, []).append(name)
-    for name in [*plan.inputs, *plan.outputs]:
+    for name, tensor in outputs.items():
+        by_source.setdefault(plan.slices.get(tensor, (tensor, 0))[0], []).append(name)
+    for name in [*plan.inputs, *outputs]:
         tensors[border(name)] = tensors[name]
     for op in plan.operations:
         operations.append(op)
         # At once: what was just written is still in a cache, and its memory is free again.
         for source in dict.fromkeys(operation_outputs(op)):
-            names = by_source.get(source)
-            if names is None:
-                continue
-            starts = tuple(plan.slices.get(name, (name, 0))[1] for name in names)
-            outputs = tuple(border(name) for name in names)
-            operations.append(ToChannelsFirst(source, source, starts, outputs))
-    return replace(plan, operations=operations, tensors=tensors)
+            if names := by_source.get(source):
+                starts = tuple(plan.slices.get(outputs[name], ("", 0))[1] for name in names)
+                operations.append(ToChannelsFirst(source, source, starts, tuple(map(border, names))))
+    return replace(plan, outputs=list(outputs), operations=operations, tensors=tensors)

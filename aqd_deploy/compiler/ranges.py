@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from aqd_deploy.compiler.importer import Graph, Node
+from aqd_deploy.integer.graph import Graph, Node
 
 Interval = tuple[int, int]
 # Nodes whose output holds values of their inputs only.

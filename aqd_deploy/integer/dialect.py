@@ -30,7 +30,8 @@ PRODUCT_LIMIT = 1 << 62
 
 INT32_MIN, INT32_MAX = -(1 << 31), (1 << 31) - 1
 
-_POOL_NAME = re.compile(r"MaxPool_k(\d+)s(\d+)p(\d+)")
+# One name a configuration: no leading zeros. Larger windows than 9999 are none of a detector's.
+_POOL_NAME = re.compile(r"MaxPool_k([1-9][0-9]{0,3})s([1-9][0-9]{0,3})p(0|[1-9][0-9]{0,3})")
 
 
 def opset_imports() -> list[onnx.OperatorSetIdProto]:

@@ -67,19 +67,36 @@ def concatenate(parts: list[Interval]) -> Interval:
     return Interval(np.concatenate([p.lo for p in parts]), np.concatenate([p.hi for p in parts]))
 
 
+@dataclass(frozen=True, eq=False)
+class TapSums:
+    """Sums of the positive and of the negative taps of convolution weights, each int64 [O, I/group]."""
+
+    positive: np.ndarray
+    negative: np.ndarray
+
+
+def tap_sums(weights: np.ndarray) -> TapSums:
+    """The sums over kh and kw of integer weights [O, I/group, kh, kw]."""
+    positive = np.maximum(weights, 0).sum(axis=(2, 3), dtype=np.int64)
+    return TapSums(positive, weights.sum(axis=(2, 3), dtype=np.int64) - positive)
+
+
 def convolution(weights: np.ndarray, source: Interval, group: int, zero_point: int, padded: bool) -> Interval:
     """The interval of Σ w·(x − zero_point) for every output channel.
 
     `weights` int64 [O, I/group, kh, kw]; every tap takes its own worst input. With `padded`, a tap can also
     meet the padding, which is x = zero_point, so 0.
     """
+    return accumulators(tap_sums(weights), source, group, zero_point, padded)
+
+
+def accumulators(sums: TapSums, source: Interval, group: int, zero_point: int, padded: bool) -> Interval:
+    """`convolution` of weights with these sums."""
     lo, hi = source.lo - zero_point, source.hi - zero_point
     if padded:
         lo, hi = np.minimum(lo, 0), np.maximum(hi, 0)
-    out_channels, per_group = weights.shape[:2]
-    positive = np.maximum(weights, 0).sum(axis=(2, 3))
-    negative = np.minimum(weights, 0).sum(axis=(2, 3))
+    out_channels, per_group = sums.positive.shape
     index = np.repeat(np.arange(group), out_channels // group)[:, None] * per_group + np.arange(per_group)
-    low = (positive * lo[index] + negative * hi[index]).sum(axis=1)
-    high = (positive * hi[index] + negative * lo[index]).sum(axis=1)
+    low = (sums.positive * lo[index] + sums.negative * hi[index]).sum(axis=1)
+    high = (sums.positive * hi[index] + sums.negative * lo[index]).sum(axis=1)
     return Interval(low, high)

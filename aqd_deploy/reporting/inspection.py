@@ -15,7 +15,8 @@ from aqd_deploy.frontends.kinds import kind_of
 from aqd_deploy.integer.dialect import DOMAIN
 from aqd_deploy.integer.files import load_onnx
 from aqd_deploy.integer.inspect import float_tensors
-from aqd_deploy.passes.read_qdq import read_manifest
+from aqd_deploy.integer.manifest import read_manifest
+from aqd_deploy.integer.reader import read_graph
 
 KINDS = ".onnx (QDQ or integer), .so (a program), .pt (a checkpoint)"
 
@@ -47,6 +48,7 @@ def _onnx(path: Path) -> dict[str, Any]:
     }
     manifest = read_manifest(model)
     if kind == "integer":
+        read_graph(model)
         names = float_tensors(model)
         document["float_tensors"] = {"count": len(names), "names": names[:20]}
         document["ranges"] = manifest.pop("ranges", {})

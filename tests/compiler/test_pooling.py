@@ -6,9 +6,9 @@ from small_models import ModelWriter, random_image, reference
 
 from aqd_deploy.compiler import compile_model
 from aqd_deploy.compiler.fusion import fuse
-from aqd_deploy.compiler.importer import import_graph
 from aqd_deploy.compiler.plan import Conv, MaxPool, Plan
 from aqd_deploy.compiler.pooling import pool_in_convolutions
+from aqd_deploy.integer.reader import read_graph
 from aqd_deploy.kernels.spec import Pool, StoreRequantize, StoreStream
 from aqd_deploy.runtime import Program
 
@@ -25,7 +25,7 @@ def stem(w):
 
 
 def plan_of(w: ModelWriter) -> Plan:
-    return pool_in_convolutions(fuse(import_graph(w.model())))
+    return pool_in_convolutions(fuse(read_graph(w.model())))
 
 
 def test_the_only_reader_joins_with_its_requantizations(w, stem):

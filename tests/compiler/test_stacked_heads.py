@@ -9,15 +9,15 @@ from small_models import ModelWriter, random_image, reference
 
 from aqd_deploy.compiler import compile_model
 from aqd_deploy.compiler.fusion import fuse
-from aqd_deploy.compiler.importer import import_graph
 from aqd_deploy.compiler.levels import joint_name, stack_levels
 from aqd_deploy.compiler.plan import Conv, Stack, Unstack
+from aqd_deploy.integer.reader import read_graph
 from aqd_deploy.kernels.spec import AddBias
 from aqd_deploy.runtime import Program
 
 
 def stacked(writer: ModelWriter):
-    return stack_levels(fuse(import_graph(writer.model())))
+    return stack_levels(fuse(read_graph(writer.model())))
 
 
 def convs(plan) -> list[Conv]:

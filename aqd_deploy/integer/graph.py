@@ -1,0 +1,71 @@
+"""The graph of an integer file that `integer.reader` has held to the rules of docs/integer-dialect.md."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from aqd_deploy.errors import UnsupportedModelError
+from aqd_deploy.integer.ranges import Interval, TapSums
+from aqd_deploy.integer.types import TensorType
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One ONNX node: `op` without its domain, its single output, all attributes with their defaults.
+
+    `slots` are the inputs by position, "" where one is left out.
+    """
+
+    name: str
+    op: str
+    slots: tuple[str, ...]
+    output: str
+    attributes: dict[str, Any]
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The inputs that are there."""
+        return tuple(name for name in self.slots if name)
+
+    @property
+    def label(self) -> str:
+        """How messages name the node."""
+        return f"{self.op} {self.name}"
+
+
+@dataclass
+class Graph:
+    """Nodes in topological order, constants by name, and of every other tensor its type and proven interval.
+
+    `copies`: outputs that are another name of a tensor, and that tensor. `tap_sums`: of the weights, by the
+    operation and the weight's name.
+    """
+
+    inputs: list[str]
+    outputs: list[str]
+    nodes: list[Node]
+    constants: dict[str, np.ndarray]
+    types: dict[str, TensorType]
+    ranges: dict[str, Interval] = field(default_factory=dict)
+    copies: dict[str, str] = field(default_factory=dict)
+    consumers: dict[str, list[Node]] = field(default_factory=dict)
+    producers: dict[str, Node] = field(default_factory=dict)
+    tap_sums: dict[tuple[str, str], TapSums] = field(default_factory=dict)
+
+    @property
+    def stored_outputs(self) -> list[str]:
+        """The tensors behind `outputs`, each once."""
+        return list(dict.fromkeys(self.copies.get(name, name) for name in self.outputs))
+
+
+def constant(graph: Graph, node: Node, index: int) -> np.ndarray:
+    """The constant at input `index` of `node`. Raises UnsupportedModelError where it is computed."""
+    name = node.slots[index]
+    if name not in graph.constants:
+        raise UnsupportedModelError(
+            f"input {index} of {node.label} must be a constant", received=f"the computed tensor {name}"
+        )
+    return graph.constants[name]
