@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import onnx
 from onnx import ModelProto, numpy_helper
 
-from aqd_deploy.errors import ModelFileError, UnsupportedModelError
+from aqd_deploy.errors import UnsupportedModelError
+from aqd_deploy.integer.manifest import read_manifest
 from aqd_deploy.passes.check_model import infer_shapes
 from aqd_deploy.passes.graph import Graph, Node, PassResult, topological
-
-MANIFEST_KEY = "aqd.manifest"
 
 
 class ReadQdq:
@@ -75,22 +72,6 @@ class ReadQdq:
         dead = graph.remove_dead()
         result.changed += [f"{node.label}: {node.op} that nothing reads, removed" for node in dead]
         return graph, result
-
-
-def read_manifest(model: ModelProto) -> dict:
-    """The `aqd.manifest` of a model, {} where it has none; ModelFileError where it is not a JSON object."""
-    for entry in model.metadata_props:
-        if entry.key == MANIFEST_KEY:
-            try:
-                manifest = json.loads(entry.value)
-            except json.JSONDecodeError as error:
-                raise ModelFileError(f"the file's {MANIFEST_KEY} isn't JSON: {error}") from error
-            if not isinstance(manifest, dict):
-                raise ModelFileError(
-                    f"the file's {MANIFEST_KEY} isn't a JSON object", received=type(manifest).__name__
-                )
-            return manifest
-    return {}
 
 
 def _constant_value(proto: onnx.NodeProto) -> np.ndarray:

@@ -11,8 +11,8 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from aqd_deploy.integer import dialect
 from aqd_deploy.integer.fixedpoint import MultiplyShift
+from aqd_deploy.integer.manifest import MANIFEST_KEY
 from aqd_deploy.passes.graph import Graph, Node
-from aqd_deploy.passes.read_qdq import MANIFEST_KEY
 
 _TYPES = {"uint8": TensorProto.UINT8, "int8": TensorProto.INT8, "int32": TensorProto.INT32}
 _CONV_ATTRIBUTES = ("strides", "pads", "dilations", "group")

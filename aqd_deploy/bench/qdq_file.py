@@ -9,7 +9,7 @@ from typing import Any
 from aqd_deploy.errors import AqdError, ModelFileError
 from aqd_deploy.frontends.kinds import kind_of
 from aqd_deploy.integer.files import load_onnx
-from aqd_deploy.passes.read_qdq import read_manifest
+from aqd_deploy.integer.manifest import read_manifest
 
 
 def find_qdq(program: Path, manifest: dict[str, Any], explicit: Path | None = None) -> Path:

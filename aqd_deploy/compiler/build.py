@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
 import time
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ import onnx
 from aqd_deploy.compiler.plan import Plan
 from aqd_deploy.compiler.planning import plan_model
 from aqd_deploy.compiler.toolchain import Toolchain, find_toolchain, native_toolchain
-from aqd_deploy.errors import ModelFileError
+from aqd_deploy.integer.manifest import read_manifest as read_model_manifest
 from aqd_deploy.runtime.container import FORMAT_VERSION, append_manifest, check_output, write_atomically
 from aqd_deploy.targets import Target, get
 from aqd_deploy.targets.cpu import available_threads
@@ -91,7 +90,7 @@ def compile_model(
     device = lower.complete_target(device)
     choices = load_tuned(tuned, device)
     program = _program_section(plan, int_model, device, threads, source)
-    manifest = {**_model_manifest(int_model), "program": program}
+    manifest = {**read_model_manifest(int_model), "program": program}
     with stages.timed("kernels"):
         built = relax_module.build_relax(plan, Isa(device.kernels), threads, choices, Core.of(device))
     program["weights"] = weight_summary(built)
@@ -191,17 +190,6 @@ def _program_section(
 def _describe(plan: Plan, name: str) -> dict[str, Any]:
     info = plan.tensors[name]
     return {"name": name, "shape": list(info.nchw), "dtype": info.dtype}
-
-
-def _model_manifest(model: onnx.ModelProto) -> dict[str, Any]:
-    """The JSON object in the model's `aqd.manifest`; empty where there is none."""
-    for entry in model.metadata_props:
-        if entry.key == "aqd.manifest":
-            try:
-                return dict(json.loads(entry.value))
-            except (json.JSONDecodeError, TypeError, ValueError) as error:
-                raise ModelFileError(f"the model's aqd.manifest is not a JSON object ({error})") from error
-    return {}
 
 
 def _file_hash(path: Path) -> str:

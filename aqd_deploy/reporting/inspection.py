@@ -15,7 +15,7 @@ from aqd_deploy.frontends.kinds import kind_of
 from aqd_deploy.integer.dialect import DOMAIN
 from aqd_deploy.integer.files import load_onnx
 from aqd_deploy.integer.inspect import float_tensors
-from aqd_deploy.passes.read_qdq import read_manifest
+from aqd_deploy.integer.manifest import read_manifest
 
 KINDS = ".onnx (QDQ or integer), .so (a program), .pt (a checkpoint)"
 

@@ -64,8 +64,8 @@ def open_runner(path: Path, threads: int | None = None, device: str = "local") -
                 next_command="aqd-deploy compile MODEL.onnx --target NAME -o PROGRAM.so",
             )
         from aqd_deploy.integer.files import load_onnx
+        from aqd_deploy.integer.manifest import read_manifest
         from aqd_deploy.integer.reference import ReferenceRunner
-        from aqd_deploy.passes.read_qdq import read_manifest
 
         model = load_onnx(path)
         return Runner(read_manifest(model), ReferenceRunner(model, threads))

@@ -58,7 +58,7 @@ def main() -> None:
             if problem:
                 _tell(finding=number, case=case, problem=problem)
                 if options.keep:
-                    shutil.copytree(folder, options.keep / f"{options.seed}-{number}", dirs_exist_ok=True,
+                    shutil.copytree(folder, options.keep / f"{options.seed}-{number}", symlinks=True, dirs_exist_ok=True,
                                     ignore=shutil.ignore_patterns("fifo"))  # fmt: skip
             shutil.rmtree(folder)
 

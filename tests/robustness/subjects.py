@@ -34,6 +34,7 @@ Read = Callable[[Path], Any]
 Damage = Callable[[bytes, random.Random], bytes]
 SIDE = 8
 TARGET = "x86-64-v2"
+TUNED_TARGET = "x86-64-v3"
 
 MANIFEST = {
     "schema": 1,
@@ -326,7 +327,7 @@ def _programs(ready: dict[str, bytes]) -> list[Subject]:
         Subject("program", "m.so", whole, _program, (*readers("{m.so}"), *files), needed, 5),
         Subject("bundle's program", "b/program.so", whole, _program, readers("{b}"), {**needed, "b/aqd-run": b""}),
         Subject("bundle's manifest", "b/manifest.json", _bundle_manifest(whole), _bundle, (_read_bundle,),
-                {"b/program.so": whole}),
+                {"b/program.so": whole, "b/manifest.sha256": b""}),
     ]  # fmt: skip
 
 
@@ -393,9 +394,9 @@ cores = "data sheet"
 
 def _tables(ready: dict[str, bytes]) -> list[Subject]:
     records = _records(ready["sound.onnx"])
-    compile_tuned = ("compile", "{sound.onnx}", "-o", "{out.so}", "--target", TARGET, "--threads", "1",
+    compile_tuned = ("compile", "{sound.onnx}", "-o", "{out.so}", "--target", TUNED_TARGET, "--threads", "1",
                      "--tuned", "{records}")  # fmt: skip
-    tune = ("tune", "{sound.onnx}", "--dry-run", "--target", TARGET, "--records", "{records}")
+    tune = ("tune", "{sound.onnx}", "--dry-run", "--target", TUNED_TARGET, "--records", "{records}")
     model = {"sound.onnx": ready["sound.onnx"]}
     return [
         Subject("profile", "targets/board.toml", PROFILE.encode(), _profile,
@@ -432,7 +433,7 @@ def _records(model: bytes) -> bytes:
     from aqd_deploy.tuning.records import Header
     from aqd_deploy.tuning.tune import task_states
 
-    device = targets.get(TARGET)
+    device = targets.get(TUNED_TARGET)
     lines: list[dict[str, Any]] = [Header.here(device).to_json()]
     for state in task_states(plan_model(onnx.ModelProto.FromString(model)), device, 1):
         task = state.use.task

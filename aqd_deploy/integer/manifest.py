@@ -1,0 +1,50 @@
+"""The `aqd.manifest` of an ONNX file: what a model says of itself, as JSON in its metadata."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from aqd_deploy.errors import ModelFileError
+from aqd_deploy.inputs import parse_json
+from aqd_deploy.schema import LARGEST, SchemaError, number, one_or_list, table, table_of, text, whole
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+MANIFEST_KEY = "aqd.manifest"
+_BOUND = whole(-LARGEST - 1, LARGEST)
+# `preprocessing` and `detector` are checked by those who read them: a network without them can be compiled.
+MODEL_KEYS = {
+    "name": text,
+    "outputs": table_of(table({}, {"scale": one_or_list(number()), "lo": _BOUND, "hi": _BOUND})),
+    "ranges": table_of(table({"lo": _BOUND, "hi": _BOUND})),
+    "output_errors": table_of(number(0)),
+}
+"""What the entries of a model's manifest have to be where there are any; a program's has them, too."""
+_SCHEMA = table({}, MODEL_KEYS)
+
+
+def read_manifest(model: ModelProto) -> dict[str, Any]:
+    """The manifest of a model, {} where it has none; ModelFileError where it is no JSON object, or an entry that
+    the library reads is not what it should be.
+    """
+    for entry in model.metadata_props:
+        if entry.key == MANIFEST_KEY:
+            return _parsed(entry.value)
+    return {}
+
+
+def _parsed(text_of_manifest: str) -> dict[str, Any]:
+    try:
+        manifest: dict[str, Any] = parse_json(text_of_manifest)
+    except ValueError as error:
+        raise ModelFileError(f"the file's {MANIFEST_KEY} isn't JSON: {error}") from error
+    if not isinstance(manifest, dict):
+        raise ModelFileError(
+            f"the file's {MANIFEST_KEY} isn't a JSON object", received=type(manifest).__name__
+        )
+    try:
+        _SCHEMA(manifest, "")
+    except SchemaError as error:
+        raise ModelFileError(f"the file's {MANIFEST_KEY} is not valid", received=str(error)) from error
+    return manifest
