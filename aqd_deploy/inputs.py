@@ -93,7 +93,7 @@ class FileKind:
         try:
             return parse_json(text)
         except ValueError as error:
-            raise self.error(f"the {self.name} is not valid JSON ({error})", received=where) from error
+            raise self.error(f"the {self.name} is not JSON ({error})", received=where) from error
 
     def _check(self, status: os.stat_result, name: str) -> None:
         for is_kind, called in _KINDS:
@@ -106,11 +106,17 @@ class FileKind:
         return self.error(
             f"the {self.name} is too large",
             received=f"{name}: {size} bytes",
-            valid=f"at most {self.limit} bytes",
+            valid=f"{self.valid}, up to {size_text(self.limit)}",
         )
 
     def _failure(self, what: str, name: str) -> AqdError:
         return self.error(what, received=name, valid=self.valid, next_command=self.next_command)
+
+
+def size_text(size: int) -> str:
+    """Bytes for people, in powers of 1024: `1.5 MB`."""
+    unit, name = (GIB, "GB") if size >= GIB - 1 else (MIB, "MB")
+    return f"{size / unit:.3g} {name}"
 
 
 def parse_json(text: str | bytes) -> Any:

@@ -11,18 +11,30 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from aqd_deploy.errors import AqdError
+
 Check = Callable[[Any, str], None]
 LARGEST = (1 << 63) - 1
 _SHOWN = 60
 
 
 class SchemaError(ValueError):
-    """A value that is not what its place asks for."""
+    """A value that is not what its place asks for: `place`, `received` (None where it is missing), `valid`."""
 
-    def __init__(self, place: str, value: object, valid: str) -> None:
+    def __init__(self, place: str, value: object, valid: str, *, missing: bool = False) -> None:
         shown = repr(value)
-        shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
-        super().__init__(f"{place or 'the document'} is {shown}, wanted {valid}")
+        self.place, self.valid, self.missing = place, valid, missing
+        self.received = None if missing else shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
+        super().__init__(f"{place} is missing" if missing else f"{place} is {self.received}, not {valid}")
+
+    def of(self, owner: str, kind: type[AqdError], next_command: str | None = None) -> AqdError:
+        """The same as an error of `kind`, about a document that is called `owner` ("the manifest of m.so")."""
+        what = (
+            f"{owner} has no {self.place}"
+            if self.missing
+            else f"{owner} has no valid {self.place or 'content'}"
+        )
+        return kind(what, received=self.received, valid=self.valid or None, next_command=next_command)
 
 
 def text(value: Any, place: str) -> None:
@@ -54,11 +66,19 @@ def number(low: float = -math.inf, high: float = math.inf, *, above: float = -ma
             or isinstance(value, bool)
             or not (low <= value <= high and value > above and abs(value) <= 1.7e308)
         ):
-            limits = [f"at least {low}"] * (low > -math.inf) + [f"at most {high}"] * (high < math.inf)
-            limits += [f"greater than {above}"] * (above > -math.inf)
-            raise SchemaError(place, value, " ".join(["a finite number", *limits]))
+            raise SchemaError(place, value, _numbers(low, high, above))
 
     return check
+
+
+def _numbers(low: float, high: float, above: float) -> str:
+    if above > -math.inf:
+        limits = f" greater than {above:g}" + (f" up to {high:g}" if high < math.inf else "")
+    elif high < math.inf:
+        limits = f" from {low:g} to {high:g}"
+    else:
+        limits = f" of at least {low:g}" if low > -math.inf else ""
+    return f"a finite number{limits}"
 
 
 def one_of(*values: Any) -> Check:
@@ -124,7 +144,7 @@ def table(required: Mapping[str, Check], optional: Mapping[str, Check] | None = 
         _check_is_table(value, place)
         for key, inner in required.items():
             if key not in value:
-                raise SchemaError(place, value, f"an object with {key!r}")
+                raise SchemaError(_inside(place, key), None, "", missing=True)
             inner(value[key], _inside(place, key))
         for key, inner in (optional or {}).items():
             if key in value:

@@ -106,7 +106,7 @@ def read_bundle(folder: Path) -> Bundle:
     try:
         _SCHEMA(manifest, "")
     except SchemaError as error:
-        raise BundleError(f"the manifest of the bundle {folder} is not valid", received=str(error)) from error
+        raise error.of(f"the manifest of the bundle {folder}", BundleError) from error
     for entry in manifest["files"]:
         path = folder / entry["path"]
         if not _is_inside(path, folder) or _describe(path, entry["path"]) != entry:

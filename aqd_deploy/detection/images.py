@@ -212,9 +212,9 @@ class Preprocess:
                 "the manifest has no preprocessing, so an image file cannot be fed to the model"
             )
         try:
-            _PREPROCESSING(entry, "preprocessing")
+            _PREPROCESSING(entry, "")
         except SchemaError as error:
-            raise ModelFileError("the manifest's preprocessing is not valid", received=str(error)) from None
+            raise error.of("the manifest's preprocessing", ModelFileError) from None
         if entry["color"] not in COLORS:
             raise ModelFileError("unknown colour order", received=entry["color"], valid=", ".join(COLORS))
         if entry.get("resize", "letterbox") != "letterbox":

@@ -67,9 +67,9 @@ class DetectorSettings:
         if not isinstance(kind, str) or kind not in KINDS:
             raise ModelFileError("unknown kind of detector", received=kind, valid=", ".join(KINDS))
         try:
-            _schema(kind)(entry, "detector")
+            _schema(kind)(entry, "")
         except SchemaError as error:
-            raise ModelFileError("the manifest's detector is not valid", received=str(error)) from None
+            raise error.of("the manifest's detector", ModelFileError) from None
         return cls(
             kind=kind,
             classes=tuple(str(name) for name in entry["classes"]),

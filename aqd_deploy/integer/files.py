@@ -18,10 +18,8 @@ from aqd_deploy.integer import wellformed
 
 MAX_BYTES = 2 * 1024**3 - 1
 """Protobuf's limit for one message."""
-_ONNX_FILE = FileKind(
-    "ONNX file", "an ONNX file up to 2 GB; keep larger weights as external data", MAX_BYTES, ModelFileError
-)
-_EXTERNAL_FILE = FileKind("external data file", "a file of up to 64 GB", 1 << 36, ModelFileError)
+_ONNX_FILE = FileKind("ONNX file", "an ONNX file, larger weights as external data", MAX_BYTES, ModelFileError)
+_EXTERNAL_FILE = FileKind("external data file", "a file beside the model", 1 << 36, ModelFileError)
 
 
 def load_onnx(path: str | os.PathLike[str]) -> ModelProto:

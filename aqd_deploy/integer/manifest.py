@@ -46,5 +46,5 @@ def _parsed(text_of_manifest: str) -> dict[str, Any]:
     try:
         _SCHEMA(manifest, "")
     except SchemaError as error:
-        raise ModelFileError(f"the file's {MANIFEST_KEY} is not valid", received=str(error)) from error
+        raise error.of(f"the file's {MANIFEST_KEY}", ModelFileError) from error
     return manifest

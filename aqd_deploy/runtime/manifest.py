@@ -21,6 +21,7 @@ from aqd_deploy.schema import (
     whole,
 )
 
+_RECOMPILE = "aqd-deploy compile MODEL.onnx -o PROGRAM.so"
 MANIFEST_LIMIT = 256 * MIB
 """Bytes of a manifest's text: a network of ten thousand layers has 10 MB."""
 
@@ -98,11 +99,11 @@ def _check(manifest: Any, schema: Any, name: str) -> None:
     try:
         schema(manifest, "")
     except SchemaError as error:
-        raise _invalid(name, str(error)) from error
+        raise error.of(f"the manifest of the program {name}", ProgramError, _RECOMPILE) from error
 
 
 def _invalid(name: str, received: str) -> ProgramError:
     return ProgramError(
         f"the manifest of the program {name} is not valid", received=received,
-        next_command="aqd-deploy compile MODEL.onnx -o PROGRAM.so",
+        next_command=_RECOMPILE,
     )  # fmt: skip

@@ -155,7 +155,7 @@ class TestOnnxFiles:
         return call
 
     def test_missing(self, reads, tmp_path):
-        assert "there is no file" in reads(tmp_path / "none.onnx")
+        assert "there is no such ONNX file" in reads(tmp_path / "none.onnx")
 
     @pytest.mark.parametrize("content", [b"", b"not onnx at all", b"\x7fELF", b"\x08\x0a" * 40])
     def test_not_onnx(self, content, reads, tmp_path):
@@ -258,7 +258,7 @@ class TestPrograms:
     def test_no_program(self, loads, tmp_path):
         (tmp_path / "m.so").write_bytes(b"text")
         assert "not a compiled program" in loads(tmp_path / "m.so")
-        assert "cannot read" in loads(tmp_path / "none.so")
+        assert "no such program" in loads(tmp_path / "none.so")
 
     def test_library_of_another_program(self, loads, tmp_path):
         (tmp_path / "m.so").write_bytes(Path(sys.executable).resolve().read_bytes())
