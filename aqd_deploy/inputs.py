@@ -80,7 +80,7 @@ class FileKind:
                 raise self._failure(f"the {self.name} cannot be read: {error.strerror}", name) from error
         if len(data) > size:
             raise self.error(
-                f"the {self.name} is being written", received=name, valid="a file that is complete"
+                f"the {self.name} changes while it is read", received=name, valid="a file that is complete"
             )
         return data
 

@@ -10,7 +10,7 @@ compiler.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import onnx
@@ -48,16 +48,13 @@ def check_structure(model: ModelProto, name: str) -> None:
     """Raise ModelFileError unless the names of `model` can be decoded and are defined once, its attributes hold
     what their types say, and it has inputs and outputs. `name` is the file's.
     """
-    try:
-        _decode_texts(model)
-    except UnicodeDecodeError as error:
-        raise ModelFileError(
-            f"{name}: a name in the file is not UTF-8", received=repr(error.object[:40])
-        ) from None
-    _check_names(model.graph, name)
+    bad = _undecodable(model)
+    if bad is not None:
+        raise ModelFileError(f"{name}: a name in the file is not UTF-8", received=repr(bad[:40]))
     for graph_nodes in (model.graph.node, *(function.node for function in model.functions)):
         for node in graph_nodes:
             _check_node(node, name)
+    _check_names(model.graph, name)
 
 
 def check_tensor(tensor: TensorProto, name: str) -> None:
@@ -225,14 +222,26 @@ def _check_node(node: NodeProto, name: str) -> None:
             )
 
 
-def _decode_texts(message: Message) -> None:
-    """Read every text once: Python's protobuf decodes it only then. Data of tensors is left alone."""
-    if isinstance(message, TensorProto):
-        _ = message.name, message.doc_string, [(each.key, each.value) for each in message.external_data]
-        return
-    for field, value in message.ListFields():
-        if field.type == FieldDescriptor.TYPE_MESSAGE:
-            for each in value if hasattr(value, "__len__") else [value]:
-                _decode_texts(each)
-        elif field.type == FieldDescriptor.TYPE_STRING and not isinstance(value, str):
-            _ = list(value)
+def _undecodable(message: Message) -> bytes | None:
+    """A text in `message` that is not UTF-8: Python's protobuf gives it as bytes, or fails when it is read."""
+    if isinstance(message, TensorProto):  # its data is left alone, which may be large
+        texts = [message.name, message.doc_string]
+        texts += [text for entry in message.external_data for text in (entry.key, entry.value)]
+        return _first_bytes(texts)
+    try:
+        for field, value in message.ListFields():
+            found = None
+            if field.type == FieldDescriptor.TYPE_STRING:
+                found = _first_bytes([value] if isinstance(value, str | bytes) else value)
+            elif field.type == FieldDescriptor.TYPE_MESSAGE:
+                inner = value if hasattr(value, "__len__") else [value]
+                found = next((bad for each in inner if (bad := _undecodable(each)) is not None), None)
+            if found is not None:
+                return found
+    except UnicodeDecodeError as error:
+        return bytes(error.object)
+    return None
+
+
+def _first_bytes(texts: Iterable[str | bytes]) -> bytes | None:
+    return next((text for text in texts if isinstance(text, bytes)), None)

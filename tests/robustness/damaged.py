@@ -162,7 +162,9 @@ def _call(reader: object, folder: Path) -> tuple[int, str]:
     os.environ["AQD_DEPLOY_TARGETS"] = str(folder / "targets")
     tempfile.tempdir = str(folder / "tmp")
     told = io.StringIO()
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(told):
+    # As strict as a terminal: half a surrogate cannot be printed.
+    printed = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(told):
         try:
             if isinstance(reader, tuple):
                 code = invoke([_path(part, folder) for part in reader])
@@ -188,7 +190,11 @@ def _problem(code: int, text: str, before: set[str], after: set[str]) -> str:
     if "Traceback" in text or "unexpected" in text or "out of memory" in text:
         return text[-400:]
     lines = text.strip().splitlines()
-    if code and (not lines or not lines[-1].startswith("error: ") or text.count("error: ") != 1):
+    if code and (
+        not lines
+        or not lines[-1].startswith("error: ")
+        or sum(line.startswith("error: ") for line in lines) != 1
+    ):
         return f"no single sentence: {text[-300:]}"
     left = {
         name

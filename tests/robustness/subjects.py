@@ -212,7 +212,7 @@ def _checkpoint(data: bytes, rng: random.Random) -> bytes:
             state[name] = rng.choice((
                 torch.zeros(0), torch.zeros(3, 3), torch.zeros(2, dtype=torch.complex64), "text", None,
                 torch.full_like(state[name], torch.nan) if state[name].is_floating_point() else 7,
-                torch.zeros(state[name].shape, dtype=torch.bool), torch.zeros(1).expand(state[name].shape),
+                torch.zeros(state[name].shape, dtype=torch.bool), torch.zeros(()).expand(state[name].shape),
                 torch.zeros(state[name].shape, dtype=torch.float64), torch.empty(2, 2).to_sparse(),
                 torch.zeros(10**6).expand(10**6, 10**6), torch.quantize_per_tensor(torch.ones(2), 1, 0, torch.qint8),
                 torch.empty(4, device="meta"), state[name].to(torch.int8), -state[name].float(),
@@ -266,7 +266,7 @@ def _damaged_npz(data: bytes, rng: random.Random) -> bytes:
     method = rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2))
     with zipfile.ZipFile(buffer, "w", method) as archive:
         names = rng.choice(
-            (["image"], ["image", "image"], ["x"], ["../image"], ["image"] + ["n" * 9] * 300, [""])
+            (["image"], ["image", "image"], ["x"], ["../image"], ["image"] + ["n" * 9] * 300, [" "])
         )
         for name in names:
             archive.writestr(name + rng.choice((".npy", ".npy", "")), array)

@@ -46,7 +46,7 @@ def _run(first: int, count: int) -> tuple[int, list[str]]:
     script = Path(__file__).with_name("damaged.py")
     command = [sys.executable, str(script), "--seed", str(SEED), "--first", str(first), "--count", str(count),
                "--limit", str(LIMIT), *(["--keep", KEEP] if KEEP else [])]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     told = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     findings = [f"{each['finding']}: {each['case']}: {each['problem']}" for each in told if "finding" in each]
     begun = [each["begun"] for each in told if "begun" in each]
