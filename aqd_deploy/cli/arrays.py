@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import lzma
 import math
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -105,7 +106,7 @@ def _header(stream: IO[bytes], path: Path) -> tuple[tuple[int, ...], np.dtype]:
         raise ValueError(f"an array of format {version[0]}.{version[1]}")
     try:
         shape, _, dtype = read(stream)
-    except (TypeError, RecursionError, MemoryError, SyntaxError) as error:
+    except (TypeError, RecursionError, MemoryError, SyntaxError, tokenize.TokenError) as error:
         # What Python's literal parser says of a header that is no dictionary of literals.
         raise ValueError(f"an array with a damaged header ({type(error).__name__})") from error
     if dtype.hasobject:
