@@ -9,24 +9,30 @@ from __future__ import annotations
 
 import difflib
 import functools
-import math
 import os
 import re
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
 from aqd_deploy.errors import TargetError
+from aqd_deploy.inputs import MIB, FileKind
 
+PROFILE_FILE = FileKind("profile", "a TOML file (docs/targets.md)", MIB, TargetError)
 FOLDERS_VARIABLE = "AQD_DEPLOY_TARGETS"
 ARCHITECTURES = ("x86_64", "aarch64", "armv7")
 # `extends` takes over whatever a profile does not say itself, but for these.
 _OWN = ("description", "aliases", "extends")
 _REQUIRED = ("description", "architecture", "triple", "cpu", "features")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+
+
+# Figures are multiplied with each other: far below where a float ends, far above every device.
+_LARGEST = 1e12
 
 
 def _is_text(value: Any) -> bool:
@@ -38,13 +44,11 @@ def _is_list(value: Any) -> bool:
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _LARGEST
 
 
 def _is_number(value: Any) -> bool:
-    return (
-        isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value > 0
-    )
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= _LARGEST
 
 
 def _is_sources(value: Any) -> bool:
@@ -136,8 +140,14 @@ def _files(folders: tuple[Path, ...], found: Tables) -> list[tuple[str, str, Cal
         for entry in entries:
             if entry.name.endswith(".toml"):
                 name = entry.name.removesuffix(".toml")
-                files[name] = (name, str(entry), functools.partial(entry.read_text, encoding="utf-8"))
+                files[name] = (name, str(entry), functools.partial(_text, entry))
     return list(files.values())
+
+
+def _text(entry: Traversable) -> str:
+    """The text of a profile file. Raises TargetError, and UnicodeDecodeError."""
+    data = PROFILE_FILE.read(entry) if isinstance(entry, Path) else entry.read_bytes()
+    return data.decode("utf-8")
 
 
 def _checked(name: str, path: str, text_of: Callable[[], str]) -> dict[str, Any]:
@@ -149,12 +159,15 @@ def _checked(name: str, path: str, text_of: Callable[[], str]) -> dict[str, Any]
         )
     try:
         text = text_of()
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise TargetError(f"{path} cannot be read", received=str(error)) from error
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise TargetError(f"{path} is no TOML file: {error}") from error
+    except RecursionError:
+        raise TargetError(f"{path} is not a TOML file: nested too deep") from None
+    except ValueError as error:
+        # TOMLDecodeError, and what Python says of dates and numbers that TOML can write and it cannot hold.
+        raise TargetError(f"{path} is not a TOML file: {error}") from error
     for key, value in table.items():
         where = f"{path}, line {_line_of(text, key)}"
         if key not in KEYS:

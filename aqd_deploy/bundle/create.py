@@ -20,8 +20,11 @@ from aqd_deploy.bundle.runner import build_runner
 from aqd_deploy.bundle.runtime_libraries import runtime_libraries
 from aqd_deploy.errors import BundleError, TargetError
 from aqd_deploy.files import replacing_folder
+from aqd_deploy.inputs import MIB, FileKind
 from aqd_deploy.runtime.container import read_container
 from aqd_deploy.runtime.devices.bundles import PROGRAM, RUNNER
+from aqd_deploy.runtime.manifest import check_packaged
+from aqd_deploy.schema import SchemaError, list_of, table, text, whole
 from aqd_deploy.targets import Target, get
 
 FORMAT_VERSION = 1
@@ -29,6 +32,10 @@ KIND = "aqd-deploy bundle"
 # As in native/sha256.h.
 CHUNK = 1 << 14
 MANIFEST, MANIFEST_HASH, README = "manifest.json", "manifest.sha256", "README.txt"
+_MANIFEST_FILE = FileKind("manifest of a bundle", "a folder written by package", 16 * MIB, BundleError)
+_SCHEMA = table(
+    {"files": list_of(table({"path": text, "bytes": whole(), "sha256": text})), "weight_bytes": whole()}
+)
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,7 @@ def create_bundle(program: Path, out: Path, *, runtime: Path | None = None) -> B
     C++ compiler for the target.
     """
     container = read_container(program)
+    check_packaged(container.manifest, str(program))
     _check_output(out)
     target = _target(container.manifest["program"]["target"])
     libraries = runtime_libraries(target, runtime)
@@ -91,9 +99,13 @@ def read_bundle(folder: Path) -> Bundle:
             received=f"format {manifest.get('format')}",
             valid=f"format {FORMAT_VERSION}",
         )
+    try:
+        _SCHEMA(manifest, "")
+    except SchemaError as error:
+        raise error.of(f"the manifest of the bundle {folder}", BundleError) from error
     for entry in manifest["files"]:
         path = folder / entry["path"]
-        if not path.is_file() or _describe(path, entry["path"]) != entry:
+        if not _is_inside(path, folder) or _describe(path, entry["path"]) != entry:
             raise BundleError(
                 f"{path} is missing, damaged or of another bundle",
                 next_command="aqd-deploy package PROGRAM.so -o BUNDLE",
@@ -102,15 +114,20 @@ def read_bundle(folder: Path) -> Bundle:
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
-    try:
-        data = (folder / MANIFEST).read_bytes()
-        recorded = (folder / MANIFEST_HASH).read_bytes()
-        manifest = json.loads(data)
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{folder} is no bundle", received=str(error)) from error
+    data = _MANIFEST_FILE.read(folder / MANIFEST)
+    manifest = _MANIFEST_FILE.parse_json(data, str(folder / MANIFEST))
+    recorded = _MANIFEST_FILE.read(folder / MANIFEST_HASH)
     if not isinstance(manifest, dict) or manifest.get("kind") != KIND or recorded != _hash_line(data):
         raise BundleError(f"{folder} is no bundle, or its manifest is damaged")
     return manifest
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    """Whether `path` is a file of the bundle and no name that leads out of it."""
+    try:
+        return path.is_file() and path.resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError):
+        return False
 
 
 def _check_output(out: Path) -> None:
@@ -131,9 +148,10 @@ def _check_output(out: Path) -> None:
 
 def _is_bundle(folder: Path) -> bool:
     try:
-        return json.loads((folder / MANIFEST).read_bytes()).get("kind") == KIND
-    except (OSError, ValueError, AttributeError):
+        manifest = _MANIFEST_FILE.read_json(folder / MANIFEST)
+    except BundleError:
         return False
+    return isinstance(manifest, dict) and manifest.get("kind") == KIND
 
 
 def _target(entry: dict[str, Any]) -> Target:

@@ -89,7 +89,7 @@ def sentence_of(error: Exception, debug: bool = False) -> str:
         advice = "; free some space and repeat the command" if error.errno == errno.ENOSPC else ""
         return f"{error.strerror}{where}{advice}"
     if isinstance(error, MemoryError):
-        return "out of memory; try: a smaller --image-size, or a machine with more memory"
+        return "out of memory: what was asked for needs more than this machine has free"
     lines = str(error).strip().splitlines()
     told = f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
     hint = "" if debug else "; try: the same command with --debug"

@@ -55,8 +55,10 @@ def existing(name: str = "FILE") -> click.Path:
 
 
 class _NamedPath(click.Path):
+    """A path that is only a name to click: `click.Path` would check that it may be read, and exit with 2."""
+
     def __init__(self, metavar: str, **attributes: Any) -> None:
-        super().__init__(**attributes)
+        super().__init__(readable=False, **attributes)
         self.name = metavar
 
 

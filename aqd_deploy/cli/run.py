@@ -35,8 +35,8 @@ def command(
     from aqd_deploy.cli.arrays import read_arrays, write_arrays
     from aqd_deploy.workflow.runners import open_runner
 
-    inputs = read_arrays(source)
     with open_runner(program, threads, device_for(program, device)) as runner:
+        inputs = read_arrays(source, runner.inputs)
         outputs = runner.run(inputs)
     if output is not None:
         write_arrays(output, outputs)

@@ -12,18 +12,27 @@ import struct
 import warnings
 import zlib
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from aqd_deploy.errors import ImageError, ModelFileError
+from aqd_deploy.inputs import GIB, FileKind
+from aqd_deploy.schema import SchemaError, anything, list_of, table, text, whole
 
 # Raster formats only: Pillow's EPS reader, for one, starts another program on the file's text.
 FORMATS = ("PNG", "JPEG", "MPO", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 MAX_PIXELS = 100_000_000
+_STRIP_PIXELS = 1 << 22
 COLORS = ("RGB", "BGR")
+IMAGE_FILE = FileKind("image file", f"a file in one of {', '.join(FORMATS)}", GIB, ImageError)
+LONGEST_SIDE = 16384
+_SIDE = whole(1, LONGEST_SIDE)
+_PREPROCESSING = table(
+    {"height": _SIDE, "width": _SIDE, "color": text, "pad_value": list_of(whole(0, 255), 3, 3)},
+    {"input": text, "resize": text, "mean": anything, "std": anything},
+)
 
 # What Pillow's readers raise for damaged files.
 _DAMAGED = (
@@ -48,32 +57,31 @@ def load_image(path: str | os.PathLike[str]) -> np.ndarray:
     - 16 bits a channel: the upper 8 bits (v >> 8), as Pillow itself does for 16-bit RGB.
     - An animation gives its first frame.
 
-    Raises ImageError: no such file, empty, not an image, truncated or damaged, floating-point pixels, or more
-    than 100 million pixels (a decompression bomb), which is found out before anything is decoded.
+    An image of n pixels takes up to 7·n bytes meanwhile: as Pillow decodes it, and as it is returned.
+
+    Raises ImageError: no such file, no regular one, empty, not an image, truncated or damaged, floating-point
+    pixels, or more than 100 million pixels (a decompression bomb), which is found out before anything is decoded.
     """
     name = os.fspath(path)
-    try:
-        size = Path(path).stat().st_size
-        if Path(path).is_file() and size == 0:
+    with IMAGE_FILE.open(path) as file:
+        if os.fstat(file.fileno()).st_size == 0:
             raise ImageError(
                 "the image file is empty", received=name, valid="a PNG, JPEG or other image file"
             )
+        return _decoded(file, name)
+
+
+def _decoded(file: IO[bytes], name: str) -> np.ndarray:
+    try:
         with warnings.catch_warnings():
             # A warning here is Pillow's about bombs or broken metadata; MAX_PIXELS settles the first.
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=_readable_formats()) as image:
+            with Image.open(file, formats=_readable_formats()) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise _too_large(name, f"{image.width} x {image.height} pixels")
                 image.load()
-                return np.array(_to_rgb(ImageOps.exif_transpose(image), name))
-    except FileNotFoundError:
-        raise ImageError("there is no such image file", received=name) from None
-    except IsADirectoryError:
-        raise ImageError(
-            "a folder is no image file", received=name, valid="the files in it, by name"
-        ) from None
-    except PermissionError:
-        raise ImageError("the image file cannot be read: permission denied", received=name) from None
+                ImageOps.exif_transpose(image, in_place=True)
+                return _pixels(image, name)
     except Image.UnidentifiedImageError:
         raise ImageError("the file is not an image", received=name, valid=", ".join(FORMATS)) from None
     except Image.DecompressionBombError as error:
@@ -94,9 +102,21 @@ def _too_large(name: str, size: str) -> ImageError:
     )
 
 
-def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+def _pixels(image: Image.Image, name: str) -> np.ndarray:
+    """uint8 [H, W, 3] of a decoded image: converted strip by strip, because every step of a whole image at once
+    would hold another copy of it.
+    """
     if image.mode == "F":
         raise ImageError("the image has floating-point pixels", received=name, valid="8 or 16 bits a channel")
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    rows = max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        pixels[top : top + rows] = np.asarray(_to_rgb(strip, name))
+    return pixels
+
+
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode == "I" or image.mode.startswith("I;16"):
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 0xFFFF:
@@ -192,33 +212,17 @@ class Preprocess:
                 "the manifest has no preprocessing, so an image file cannot be fed to the model"
             )
         try:
-            pad_value = tuple(int(value) for value in entry["pad_value"])
-            if len(pad_value) != 3 or not all(0 <= value <= 255 for value in pad_value):
-                raise ModelFileError(
-                    "the manifest's pad_value is not valid",
-                    received=entry["pad_value"],
-                    valid="3 numbers, 0 to 255",
-                )
-            loaded = cls(
-                input=str(entry.get("input", "image")),
-                height=int(entry["height"]),
-                width=int(entry["width"]),
-                color=entry["color"],
-                pad_value=pad_value,
-            )
-        except KeyError as error:
-            raise ModelFileError(f"the manifest's preprocessing has no {error}") from None
-        except (TypeError, ValueError) as error:
-            raise ModelFileError(
-                f"the manifest's preprocessing is not valid ({error})", received=entry
-            ) from None
-        if loaded.color not in COLORS:
-            raise ModelFileError("unknown colour order", received=loaded.color, valid=", ".join(COLORS))
+            _PREPROCESSING(entry, "")
+        except SchemaError as error:
+            raise error.of("the manifest's preprocessing", ModelFileError) from None
+        if entry["color"] not in COLORS:
+            raise ModelFileError("unknown colour order", received=entry["color"], valid=", ".join(COLORS))
         if entry.get("resize", "letterbox") != "letterbox":
             raise ModelFileError("unknown resize method", received=entry["resize"], valid="letterbox")
-        if loaded.height < 1 or loaded.width < 1:
-            raise ModelFileError("the input is empty", received=f"{loaded.height} x {loaded.width}")
-        return loaded
+        return cls(
+            entry.get("input", "image"), entry["height"], entry["width"], entry["color"],
+            tuple(entry["pad_value"]),
+        )  # fmt: skip
 
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, Placement]:
         """ImageError where the array is not uint8 [H, W, 3] with at least one pixel."""

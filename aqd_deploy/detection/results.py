@@ -11,6 +11,9 @@ from typing import Any
 from aqd_deploy.detection.decode import Detections
 from aqd_deploy.errors import AqdError
 from aqd_deploy.files import write_text
+from aqd_deploy.schema import SchemaError, list_of, table, text, whole
+
+_CATEGORIES = table({}, {"categories": list_of(table({"name": text, "id": whole()}))})
 
 
 def category_ids(classes: Sequence[str], annotations: dict[str, Any]) -> list[int]:
@@ -19,8 +22,12 @@ def category_ids(classes: Sequence[str], annotations: dict[str, Any]) -> list[in
     Raises AqdError for a class the annotations do not name, or whose name is in them twice.
     """
     by_name: dict[str, list[int]] = {}
+    try:
+        _CATEGORIES(annotations, "")
+    except SchemaError as error:
+        raise error.of("the annotations document", AqdError) from error
     for category in annotations.get("categories", []):
-        by_name.setdefault(str(category["name"]), []).append(int(category["id"]))
+        by_name.setdefault(category["name"], []).append(category["id"])
     ids = []
     for name in classes:
         found = by_name.get(name, [])

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from aqd_deploy.errors import ModelFileError
+from aqd_deploy.schema import Check, SchemaError, anything, list_of, number, table, text, whole
 
 KINDS = {"fcos": ("cls", "box", "ctr"), "retinanet": ("cls", "box")}
 
@@ -63,42 +64,48 @@ class DetectorSettings:
         if not isinstance(entry, dict):
             raise ModelFileError("the manifest has no detector: this network gives no boxes")
         kind = entry.get("kind")
-        if kind not in KINDS:
+        if not isinstance(kind, str) or kind not in KINDS:
             raise ModelFileError("unknown kind of detector", received=kind, valid=", ".join(KINDS))
         try:
-            settings = cls(
-                kind=kind,
-                classes=tuple(str(name) for name in entry["classes"]),
-                levels=_levels(entry, KINDS[kind]),
-                anchors=Anchors.of(**entry["anchors"]) if kind == "retinanet" else None,
-                score_threshold=float(entry["score_threshold"]),
-                nms_iou=float(entry["nms_iou"]),
-                max_detections=int(entry["max_detections"]),
-                pre_nms=int(entry["pre_nms"]),
-            )
-        except KeyError as error:
-            raise ModelFileError(f"the manifest's detector has no {error}") from None
-        except (TypeError, ValueError) as error:
-            raise ModelFileError(f"the manifest's detector is not valid ({error})") from None
-        settings._check()
-        return settings
+            _schema(kind)(entry, "")
+        except SchemaError as error:
+            raise error.of("the manifest's detector", ModelFileError) from None
+        return cls(
+            kind=kind,
+            classes=tuple(str(name) for name in entry["classes"]),
+            levels=_levels(entry, KINDS[kind]),
+            anchors=_anchors(entry["anchors"]) if kind == "retinanet" else None,
+            score_threshold=float(entry["score_threshold"]),
+            nms_iou=float(entry["nms_iou"]),
+            max_detections=entry["max_detections"],
+            pre_nms=entry["pre_nms"],
+        )
 
-    def _check(self) -> None:
-        if not self.classes:
-            raise ModelFileError("the manifest's detector has no classes")
-        for name in ("score_threshold", "nms_iou"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise ModelFileError(f"the manifest's {name} is not valid", received=value, valid="0 to 1")
-        for name in ("max_detections", "pre_nms"):
-            value = getattr(self, name)
-            if value < 1:
-                raise ModelFileError(f"the manifest's {name} is not valid", received=value, valid="1 or more")
+
+def _schema(kind: str) -> Check:
+    """What the entry of a detector of this kind has to be."""
+    positive = list_of(number(above=0, high=1e6), 1)
+    anchors = table({"base": number(above=0, high=1e6), "scales": positive, "ratios": positive})
+    probability, count = number(0, 1), whole(1, 1 << 31)
+    return table({
+        "classes": list_of(anything, 1),
+        "strides": list_of(whole(1, 1 << 20), 1),
+        "outputs": table(dict.fromkeys(KINDS[kind], list_of(text, 1))),
+        "score_threshold": probability,
+        "nms_iou": probability,
+        "max_detections": count,
+        "pre_nms": count,
+        **({"anchors": anchors} if kind == "retinanet" else {}),
+    })  # fmt: skip
+
+
+def _anchors(entry: dict[str, Any]) -> Anchors:
+    return Anchors.of(entry["base"], entry["scales"], entry["ratios"])
 
 
 def _levels(entry: dict[str, Any], kinds: tuple[str, ...]) -> tuple[Level, ...]:
-    strides = [int(stride) for stride in entry["strides"]]
-    names = {kind: [str(name) for name in entry["outputs"][kind]] for kind in kinds}
+    strides = entry["strides"]
+    names = {kind: entry["outputs"][kind] for kind in kinds}
     counts = {kind: len(of_kind) for kind, of_kind in names.items()}
     if set(counts.values()) != {len(strides)}:
         raise ModelFileError(

@@ -5,16 +5,34 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
-import json
 import math
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from aqd_deploy.errors import AqdError
+from aqd_deploy.inputs import GIB, FileKind
+from aqd_deploy.schema import SchemaError, list_of, number, one_of, table, text, whole
 
+_ANNOTATIONS_FILE = FileKind("annotations file", "a COCO annotations document", GIB)
+_BOX = list_of(number(-1e9, 1e9), 4, 4)
+
+
+def _is_id(value: Any, place: str) -> None:
+    if not isinstance(value, int | str) or isinstance(value, bool):
+        raise SchemaError(place, value, "a whole number or a text")
+
+
+_SCHEMA = table({
+    "images": list_of(table({"id": _is_id}, {"file_name": text})),
+    "annotations": list_of(table(
+        {"id": whole(), "image_id": _is_id, "category_id": _is_id, "bbox": _BOX},
+        {"area": number(0, 1e18), "iscrowd": one_of(0, 1)},
+    )),
+    "categories": list_of(table({"id": _is_id})),
+})  # fmt: skip
+_RESULTS = list_of(table({"image_id": _is_id, "category_id": _is_id, "bbox": _BOX, "score": number()}))
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
@@ -55,19 +73,21 @@ def evaluate(
 
 
 def load_annotations(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """A COCO annotations document from a file; AqdError where there is none or it is no JSON object."""
-    name = os.fspath(path)
-    try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise AqdError("there is no such annotations file", received=name) from None
-    except OSError as error:
-        raise AqdError(f"the annotations file cannot be read ({error.strerror})", received=name) from None
-    except ValueError as error:
-        raise AqdError(f"the annotations file is not JSON ({error})", received=name) from None
+    """A COCO annotations document from a file; AqdError where there is none, or it is none."""
+    document = _ANNOTATIONS_FILE.read_json(path)
     if not isinstance(document, dict):
-        raise AqdError("the annotations file is no COCO document", received=name, valid="a JSON object")
+        raise AqdError(
+            "the annotations file is no COCO document", received=os.fspath(path), valid="a JSON object"
+        )
+    _check_schema(document)
     return document
+
+
+def _check_schema(document: dict[str, Any]) -> None:
+    try:
+        _SCHEMA(document, "")
+    except SchemaError as error:
+        raise error.of("the annotations document", AqdError) from error
 
 
 def _check_annotations(document: dict[str, Any]) -> None:
@@ -77,13 +97,13 @@ def _check_annotations(document: dict[str, Any]) -> None:
     for key in ("images", "annotations"):
         if not document[key]:
             raise AqdError(f"the annotations' list {key!r} is empty: there is nothing to measure")
+    _check_schema(document)
     for record in document["annotations"]:
-        _check_fields(record, {"image_id", "category_id", "bbox"}, "an annotation")
         # Without the first pycocotools fails, without the second it counts the object in no size.
         record.setdefault("iscrowd", 0)
         record.setdefault("area", record["bbox"][2] * record["bbox"][3])
-    ids = [record.get("id") for record in document["annotations"]]
-    if len(set(ids)) != len(ids) or None in ids:
+    ids = [record["id"] for record in document["annotations"]]
+    if len(set(ids)) != len(ids):
         raise AqdError("the annotations' ids are not unique")
     if 0 in ids:
         # pycocotools takes the id 0 for "no match", so that object would count as missed and its box as
@@ -93,8 +113,10 @@ def _check_annotations(document: dict[str, Any]) -> None:
 
 
 def _check_results(document: dict[str, Any], results: list[dict[str, Any]]) -> None:
-    for record in results:
-        _check_fields(record, {"image_id", "category_id", "bbox", "score"}, "a result")
+    try:
+        _RESULTS(results, "results")
+    except SchemaError as error:
+        raise error.of("the evaluation", AqdError) from error
     for key, of in (("image_id", "images"), ("category_id", "categories")):
         known = {record["id"] for record in document[of]}
         unknown = sorted({record[key] for record in results} - known, key=str)
@@ -104,14 +126,3 @@ def _check_results(document: dict[str, Any], results: list[dict[str, Any]]) -> N
                 received=", ".join(map(str, unknown[:5])),
                 valid=", ".join(map(str, sorted(known, key=str)[:10])) + (" ..." if len(known) > 10 else ""),
             )
-
-
-def _check_fields(record: dict[str, Any], fields: set[str], kind: str) -> None:
-    missing = fields - set(record)
-    if missing:
-        raise AqdError(f"{kind} has no {', '.join(sorted(missing))}", received=record)
-    box = record["bbox"]
-    if not isinstance(box, list | tuple) or len(box) != 4:
-        raise AqdError(
-            f"the bbox of {kind} is not valid", received=box, valid="four numbers: x, y, width, height"
-        )

@@ -19,7 +19,8 @@ from aqd_deploy.integer.bodies import check_functions
 from aqd_deploy.integer.constants import node_constant, read_initializers
 from aqd_deploy.integer.dialect import DOMAIN, DOMAIN_VERSION, IR_VERSION, OPSET
 from aqd_deploy.integer.graph import Graph, Node
-from aqd_deploy.integer.manifest import check_manifest, read_manifest
+from aqd_deploy.integer.manifest import read_manifest
+from aqd_deploy.integer.manifest_ranges import check_ranges
 from aqd_deploy.integer.names import RESERVED_SUFFIX, check_names
 from aqd_deploy.integer.operations import Operand, Operation
 from aqd_deploy.integer.ranges import Interval
@@ -46,7 +47,7 @@ def read_graph(model: onnx.ModelProto) -> Graph:
     _check_envelope(model)
     check_functions(model)
     graph = _Reader(model.graph).read()
-    check_manifest(read_manifest(model), graph)
+    check_ranges(read_manifest(model), graph)
     return graph
 
 

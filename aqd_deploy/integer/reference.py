@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -52,7 +53,7 @@ class ReferenceRunner:
             raise ModelFileError(
                 "onnxruntime can't load the model", received=str(error).splitlines()[0]
             ) from error
-        self.inputs = {i.name: (tuple(i.shape), i.type) for i in self._session.get_inputs()}
+        self.inputs = {i.name: (tuple(i.shape), _numpy_type(i)) for i in self._session.get_inputs()}
         self.outputs = [o.name for o in self._session.get_outputs()]
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -68,6 +69,18 @@ class ReferenceRunner:
                 )
         values = self._session.run(self.outputs, {name: inputs[name] for name in self.inputs})
         return dict(zip(self.outputs, values, strict=True))
+
+
+def _numpy_type(value: Any) -> str:
+    """The numpy dtype of an input; ModelFileError where it is no tensor of numbers."""
+    names = {"tensor(float)": "float32", "tensor(double)": "float64"}
+    name = names.get(value.type, value.type.removeprefix("tensor(").removesuffix(")"))
+    try:
+        return str(np.dtype(name))
+    except TypeError as error:
+        raise ModelFileError(
+            f"the input {value.name} is no tensor of numbers", received=value.type
+        ) from error
 
 
 def _with_outputs(model: ModelProto, names: Sequence[str] | bool) -> ModelProto:

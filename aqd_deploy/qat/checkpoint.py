@@ -14,18 +14,21 @@ import re
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from aqd_deploy.errors import CheckpointError
 from aqd_deploy.files import replacing
+from aqd_deploy.inputs import GIB, MIB, FileKind, size_text
 from aqd_deploy.qat.config import ModelConfig
 from aqd_deploy.qat.layers import QuantConv2d
 from aqd_deploy.qat.models import Detector, build_model
 
+CHECKPOINT_FILE = FileKind("checkpoint", "a .pt file of tensors, numbers and texts", 8 * GIB, CheckpointError)
 FORMAT, VERSION = "aqd-checkpoint", 1
 PACKED = "packed:"
 GROUP_NORM = re.compile(r"(^|[._])(gn\d*|group_?norm\d*)([._]|$)", re.IGNORECASE)
@@ -45,24 +48,41 @@ def write_archive(path: Path, content: dict[str, Any]) -> None:
 
 def read_archive(path: Path) -> dict[str, Any]:
     """The dictionary of a torch file; CheckpointError where it is missing, damaged, none, or has code."""
-    if not path.is_file():
-        raise CheckpointError("there is no such checkpoint", received=str(path))
-    try:
-        with warnings.catch_warnings():  # about pickle protocols; what matters is said below
-            warnings.simplefilter("ignore", UserWarning)
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # on arbitrary bytes the unpickler fails in any way there is
-        raise _unreadable(path, error) from error
+    with CHECKPOINT_FILE.open(path) as file:
+        _check_sizes(file, path)
+        try:
+            with warnings.catch_warnings():  # about pickle protocols; what matters is said below
+                warnings.simplefilter("ignore", UserWarning)
+                content = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # on arbitrary bytes the unpickler fails in any way there is
+            raise _unreadable(path, file, error) from error
     if not isinstance(content, dict):
         raise CheckpointError("a checkpoint is a dictionary", received=f"{path}: {type(content).__name__}")
     return content
 
 
-def _unreadable(path: Path, error: Exception) -> CheckpointError:
+def _check_sizes(file: IO[bytes], path: Path) -> None:
+    """Raise CheckpointError where the members of a zip file say that they inflate to more than a checkpoint can
+    have: torch reads a member whole.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        size = 0
+    file.seek(0)
+    if size > max(4 * os.fstat(file.fileno()).st_size, 64 * MIB):
+        raise CheckpointError(
+            "the checkpoint says that it holds far more than it does", received=f"{path}: {size_text(size)}"
+        )
+
+
+def _unreadable(path: Path, file: IO[bytes], error: Exception) -> CheckpointError:
     """Why torch could not read a file."""
-    archive = zipfile.is_zipfile(path)
-    with path.open("rb") as file:
-        start = file.read(2)
+    file.seek(0)
+    archive = zipfile.is_zipfile(file)
+    file.seek(0)
+    start = file.read(2)
     if isinstance(error, pickle.UnpicklingError) and (archive or start[:1] == b"\x80"):
         return CheckpointError(
             f"{path} holds pickled code or objects, which are not loaded because they could run anything",
@@ -127,20 +147,76 @@ def _restore(content: dict[str, Any], path: Path) -> Detector:
         raise CheckpointError(
             "the checkpoint has another version", received=content.get("version"), valid=str(VERSION)
         )
-    strange = [str(name) for name, value in content["state"].items() if not isinstance(value, Tensor)]
+    strange = [
+        str(name)
+        for name, value in content["state"].items()
+        if not isinstance(name, str) or not isinstance(value, Tensor)
+    ]
     if strange:
         raise CheckpointError("a checkpoint's state holds tensors only", received=", ".join(strange[:4]))
-    model = build_model(ModelConfig.from_json(content.get("config", "")))
-    state = _unpack(content["state"], model) if content.get("encoding") == "compact" else content["state"]
-    _refuse_group_norm(state, model)
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
+    config = ModelConfig.from_json(content.get("config", ""))
+    # A description of a network that is larger than what the file holds must not be built.
+    plan = _without_memory(config)
+    state = content["state"]
+    _check_plain(state, path)
+    if content.get("encoding") == "compact":
+        state = _unpack(state, plan)
+    _refuse_group_norm(state, plan)
+    _check_shapes(state, plan.state_dict(), path)
+    model = build_model(config)
+    model.load_state_dict(state)
+    return model.eval()
+
+
+def _without_memory(config: ModelConfig) -> Detector:
+    """The network of `config` with names and shapes only."""
+    with torch.device("meta"), _NoInitialValues():
+        return build_model(config)
+
+
+class _NoInitialValues(TorchFunctionMode):
+    """Leaves out random initial values, which a tensor without memory cannot take (and whose meta form makes
+    torch import its compiler, for seconds).
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (Tensor.normal_, Tensor.uniform_) or getattr(func, "__module__", "") == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+def _check_plain(state: dict[str, Tensor], path: Path) -> None:
+    """Raise CheckpointError for tensors that are not dense, of real numbers and finite."""
+    for name, value in state.items():
+        problem = ""
+        if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
+            problem = "not a plain tensor"
+        elif value.is_complex():
+            problem = "complex numbers"
+        elif value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            problem = "NaN or infinity"
+        if problem:
+            raise CheckpointError(
+                f"the tensor {name} of the checkpoint cannot be used",
+                received=f"{path}: {problem}",
+                valid="finite numbers",
+            )
+
+
+def _check_shapes(state: dict[str, Tensor], wanted: dict[str, Tensor], path: Path) -> None:
+    """Raise CheckpointError unless `state` has the tensors of the network that the file describes."""
+    problems = [f"{name} is missing" for name in wanted if name not in state]
+    problems += [f"{name} is unknown" for name in state if name not in wanted]
+    problems += [
+        f"{name} is {list(value.shape)}, not {list(wanted[name].shape)}"
+        for name, value in state.items()
+        if name in wanted and value.shape != wanted[name].shape
+    ]
+    if problems:
         raise CheckpointError(
             f"the weights in {path} are not those of its own description",
-            received="; ".join(line.strip() for line in str(error).splitlines()[1:4])[:300],
-        ) from error
-    return model.eval()
+            received="; ".join(problems[:3])[:300],
+        )
 
 
 def _refuse_group_norm(state: dict[str, Any], model: Detector | None = None) -> None:
@@ -203,7 +279,7 @@ def _unpack(state: dict[str, Tensor], model: Detector) -> dict[str, Tensor]:
             restored[name] = value.to(torch.float32) if value.dtype == torch.float16 else value
             continue
         nu = state.get(plain.removesuffix("weight") + "weight_quantizer.nu")
-        if plain not in convs or nu is None:
+        if plain not in convs or nu is None or nu.numel() != 1:
             raise CheckpointError("packed weights of a layer that is not quantized", received=plain)
         quantizer = convs[plain].weight_quantizer
         assert quantizer is not None

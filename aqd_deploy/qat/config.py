@@ -10,13 +10,31 @@ from dataclasses import dataclass
 from typing import Any
 
 from aqd_deploy.errors import CheckpointError, ShapeError, UnsupportedModelError
-from aqd_deploy.qat.quantizers import check_bits
+from aqd_deploy.inputs import parse_json
+from aqd_deploy.qat.quantizers import MAX_BITS, MIN_BITS
+from aqd_deploy.schema import SchemaError, list_of, nothing_or, number, one_of, table, text, whole
 
 DETECTORS = ("retinanet", "fcos")
 BACKBONES = ("resnet18", "resnet34", "resnet50")
 MODES = ("aqd", "aqd*")
 SCHEMA = 1
 COARSEST_BACKBONE_STRIDE = 32
+STRIDES = (8, 16, 32, 64, 128)
+
+
+_BITS = whole(MIN_BITS, MAX_BITS)
+_SIDE = whole(1, 16384)
+_SHAPES = list_of(number(above=0, high=1000), 1, 100)
+_SCHEMA = table({
+    "detector": text, "backbone": text, "width": number(above=0, high=8), "fpn_channels": whole(1, 4096),
+    "head_depth": whole(0, 64), "classes": whole(1, 100_000), "bits": nothing_or(_BITS),
+    "first_last_bits": _BITS, "mode": text, "weight_standardization": one_of(False, True), "image_height": _SIDE,
+    "image_width": _SIDE, "strides": list_of(whole(1, 1024), len(STRIDES), len(STRIDES)),
+    "anchor_base": number(above=0, high=1000), "anchor_scales": _SHAPES, "anchor_ratios": _SHAPES,
+    "mean": list_of(whole(0, 255), 3, 3), "score_threshold": number(0, 1), "nms_iou": number(0, 1),
+    "max_detections": whole(1, 1 << 20), "pre_nms": whole(1, 1 << 20), "name": text,
+    "class_names": list_of(text),
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -40,7 +58,7 @@ class ModelConfig:
     weight_standardization: bool = False
     image_height: int = 320
     image_width: int = 320
-    strides: tuple[int, ...] = (8, 16, 32, 64, 128)
+    strides: tuple[int, ...] = STRIDES
     anchor_base: float = 4.0
     anchor_scales: tuple[float, ...] = (1.0, 1.26, 1.587)
     anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
@@ -53,6 +71,10 @@ class ModelConfig:
     class_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        try:
+            _SCHEMA(dataclasses.asdict(self), "")
+        except SchemaError as error:
+            raise error.of("the model description", UnsupportedModelError) from error
         for value, valid, what in (
             (self.detector, DETECTORS, "detector"),
             (self.backbone, BACKBONES, "backbone"),
@@ -60,11 +82,8 @@ class ModelConfig:
         ):
             if value not in valid:
                 raise UnsupportedModelError(f"unknown {what}", received=repr(value), valid=", ".join(valid))
-        if self.bits is not None:
-            check_bits(self.bits)
-        check_bits(self.first_last_bits)
         for side in (self.image_height, self.image_width):
-            if side <= 0 or side % COARSEST_BACKBONE_STRIDE:
+            if side % COARSEST_BACKBONE_STRIDE:
                 raise ShapeError(
                     "image height and width must be positive multiples of 32, the stride of the backbone",
                     received=f"{self.image_height}x{self.image_width}",
@@ -105,12 +124,14 @@ class ModelConfig:
         return json.dumps({"schema": SCHEMA, **dataclasses.asdict(self)})
 
     @classmethod
-    def from_json(cls, text: str) -> ModelConfig:
+    def from_json(cls, description: str) -> ModelConfig:
         """Reads `to_json`; CheckpointError where it is not such a description."""
         try:
-            values = json.loads(text)
+            values = parse_json(description)
         except (TypeError, ValueError) as error:
-            raise CheckpointError("the model description is not JSON", received=repr(text)[:80]) from error
+            raise CheckpointError(
+                f"the model description is not JSON ({error})"[:200], received=repr(description)[:80]
+            ) from error
         if not isinstance(values, dict) or values.pop("schema", None) != SCHEMA:
             raise CheckpointError("the model description has an unknown schema", valid=f"schema {SCHEMA}")
         known = {field.name for field in dataclasses.fields(cls)}
@@ -120,10 +141,11 @@ class ModelConfig:
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         try:
             return cls(**fields)
-        except (TypeError, ValueError) as error:
+        except UnsupportedModelError as error:
             raise CheckpointError(
-                "the model description has impossible values", received=str(error)
-            ) from error
+                f"the model description has impossible values: {error.what}",
+                received=error.received, valid=error.valid,
+            ) from error  # fmt: skip
 
 
 def architectures() -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from aqd_deploy.errors import AqdError
+from aqd_deploy.inputs import MIB, FileKind
 from aqd_deploy.reporting.environment import environment
 from aqd_deploy.reporting.tables import markdown_table, table
 
@@ -26,6 +27,7 @@ FORMS = {
     "program": "compiled program",
     "onnxruntime_int8": "onnxruntime INT8",
 }
+_REPORT_FILE = FileKind("report", "a report.json written by demo", 256 * MIB)
 _TOP = {"schema": int, "kind": str, "created": str, "environment": dict, "images": dict, "models": list}
 _MODEL = {
     "name": str, "manifest": dict, "preprocessing": str, "files": dict, "weights": dict, "lowering": dict,
@@ -67,11 +69,8 @@ def check_report(document: Any) -> dict[str, Any]:
 
 
 def read_report(path: Path) -> dict[str, Any]:
-    """The report of a file; AqdError where it is missing, no JSON or of another schema."""
-    try:
-        return check_report(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise AqdError(f"the report cannot be read ({error})", received=str(path)) from error
+    """The report of a file; AqdError where it is missing, not JSON or of another schema."""
+    return check_report(_REPORT_FILE.read_json(path))
 
 
 def rows(document: dict[str, Any]) -> list[list[object]]:

@@ -24,11 +24,14 @@ from typing import Any
 
 from aqd_deploy.errors import ProgramError
 from aqd_deploy.files import replacing
+from aqd_deploy.inputs import GIB, FileKind
+from aqd_deploy.runtime.manifest import unpack_manifest
 
 FORMAT_VERSION = 2
 _MAGIC = b"AQDPROG\x00"
 _FOOTER = struct.Struct("<8sIIQQ32s32s")
 _RECOMPILE = "aqd-deploy compile MODEL.onnx -o PROGRAM.so"
+PROGRAM_FILE = FileKind("program", "a .so file written by compile", 4 * GIB, ProgramError, _RECOMPILE)
 
 
 @dataclass(frozen=True)
@@ -62,11 +65,11 @@ def append_manifest(library: Path, manifest: dict[str, Any]) -> None:
 def read_container(path: str | os.PathLike[str]) -> Container:
     """Read and verify the program file at `path`.
 
-    Raises ProgramError where the file is missing, is not one of our programs, is of another format version,
-    or is truncated or damaged.
+    Raises ProgramError where the file is missing or no regular file, is not one of our programs, is of another
+    format version, is truncated or damaged, or has a manifest without what every program says of itself.
     """
     path = Path(path)
-    data = _read(path)
+    data = PROGRAM_FILE.read(path)
     if len(data) < _FOOTER.size or not data.startswith(b"\x7fELF"):
         raise ProgramError(
             f"{path} is not a compiled program",
@@ -98,7 +101,7 @@ def read_container(path: str | os.PathLike[str]) -> Container:
         raise _damaged(path, "a library whose SHA-256 differs from the recorded one")
     if hashlib.sha256(packed).digest() != manifest_hash:
         raise _damaged(path, "a manifest whose SHA-256 differs from the recorded one")
-    return Container(path, json.loads(zlib.decompress(packed)), elf_size, len(data))
+    return Container(path, unpack_manifest(packed, str(path)), elf_size, len(data))
 
 
 def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -130,13 +133,6 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
             write(temporary)
     except OSError as error:
         raise ProgramError(f"cannot write {path}", received=error.strerror or str(error)) from error
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ProgramError(f"cannot read the program {path}", received=error.strerror) from error
 
 
 def _describe(data: bytes) -> str:

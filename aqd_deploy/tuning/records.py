@@ -18,15 +18,35 @@ from pathlib import Path
 from typing import IO, Any
 
 from aqd_deploy.errors import RecordsError
+from aqd_deploy.inputs import GIB, FileKind, parse_json
 from aqd_deploy.kernels import KERNEL_VERSION
 from aqd_deploy.kernels.choice import Choice
 from aqd_deploy.runtime.backend import tvm_version
+from aqd_deploy.schema import SchemaError, list_of, nothing_or, number, one_of, table, table_of, text, whole
 from aqd_deploy.targets import Target
 from aqd_deploy.targets.cpu import cpu_kind, read_cpu
 
 RECORDS_FORMAT = 1
 FILE_NAME = "records.jsonl"
 ACCEPTED, SLOWER, REJECTED = "accepted", "slower", "rejected"
+RECORDS_FILE = FileKind("file of records", f"a {FILE_NAME} written by tune", GIB, RecordsError)
+_HEADER = table({
+    "kernels": whole(), "tvm": text, "isa": text, "profile": text, "cpu": text, "model": text,
+    "features": list_of(text),
+})  # fmt: skip
+_SHAPE = table({"task": text, "shape": text})
+_SECONDS = nothing_or(number(above=0))
+
+
+def _is_choice(value: Any, place: str) -> None:
+    table({"family": text})(value, place)
+    table_of(whole(-(1 << 31), 1 << 31))({k: v for k, v in value.items() if k != "family"}, place)
+
+
+_RECORD = table({
+    "task": text, "choice": _is_choice, "state": one_of(ACCEPTED, SLOWER, REJECTED), "seconds": _SECONDS,
+    "best_seconds": _SECONDS, "reason": text,
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -66,10 +86,11 @@ class Header:
         if value["aqd_tuning_records"] != RECORDS_FORMAT:
             raise ValueError(f"its format is {value['aqd_tuning_records']}, not {RECORDS_FORMAT}")
         try:
-            fields = {name: value[name] for name in cls.__dataclass_fields__}
-            return cls(**{**fields, "features": tuple(str(f) for f in value["features"])})
-        except (KeyError, TypeError) as error:
+            _HEADER(value, "")
+        except SchemaError as error:
             raise ValueError(f"its header is incomplete ({error})") from error
+        fields = {name: value[name] for name in cls.__dataclass_fields__}
+        return cls(**{**fields, "features": tuple(value["features"])})
 
     def to_json(self) -> dict[str, Any]:
         """One JSON object, the first line of a file."""
@@ -121,14 +142,13 @@ class Record:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Record:
-        """The inverse of `to_json`. Raises KeyError, TypeError or ValueError for anything else."""
-        if value["state"] not in (ACCEPTED, SLOWER, REJECTED):
-            raise ValueError(f"state {value['state']!r}")
-        seconds, best = (None if value[k] is None else float(value[k]) for k in ("seconds", "best_seconds"))
-        if value["state"] == ACCEPTED and not 0 < (seconds or 0.0) < float("inf"):
+        """The inverse of `to_json`. Raises ValueError for anything else."""
+        _RECORD(value, "")
+        if value["state"] == ACCEPTED and value["seconds"] is None:
             raise ValueError("an accepted record without its time")
         choice = Choice.from_json(value["choice"])
-        return cls(str(value["task"]), choice, value["state"], seconds, best, str(value["reason"]))
+        seconds, best = value["seconds"], value["best_seconds"]
+        return cls(value["task"], choice, value["state"], seconds, best, value["reason"])
 
 
 @dataclass
@@ -149,19 +169,19 @@ def read_records(path: Path) -> Records:
     """Read a file, whatever is in it; an unreadable header leaves nothing but a note."""
     result = Records()
     try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        result.notes.append(f"{path}: ignored: {error.strerror}")
+        lines = RECORDS_FILE.read(path).split(b"\n")
+    except RecordsError as error:
+        result.notes.append(f"{path}: ignored: {error.what}")
         return result
     try:
-        result.header = Header.from_json(json.loads(lines[0]))
+        header = parse_json(lines[0])
+    except ValueError:
+        result.notes.append(f"{path}: ignored: its first line is damaged")
+        return result
+    try:
+        result.header = Header.from_json(header)
     except ValueError as error:
-        why = (
-            "its first line is damaged"
-            if isinstance(error, json.JSONDecodeError | UnicodeDecodeError)
-            else error
-        )
-        result.notes.append(f"{path}: ignored: {why}")
+        result.notes.append(f"{path}: ignored: {error}")
         return result
     *whole, torn = lines[1:] or [b""]
     if torn:
@@ -176,12 +196,13 @@ def read_records(path: Path) -> Records:
 def _read_line(line: bytes, result: Records) -> bool:
     """Add what the line says to `result`; whether it could be read."""
     try:
-        value = json.loads(line)
-        if "shape" in value:
-            result.shapes[str(value["task"])] = str(value["shape"])
+        value = parse_json(line)
+        if isinstance(value, dict) and "shape" in value:
+            _SHAPE(value, "")
+            result.shapes[value["task"]] = value["shape"]
         else:
             result.candidates.append(Record.from_json(value))
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except ValueError:
         return False
     return True
 

@@ -30,7 +30,7 @@ class ImageSet:
     def load(cls, files: list[Path], annotations: dict[str, Any] | None = None) -> ImageSet:
         """Decode every file. With annotations only the annotated images count."""
         if annotations is not None:
-            names = {entry["file_name"] for entry in annotations["images"]}
+            names = {entry.get("file_name") for entry in annotations["images"]}
             files = [path for path in files if path.name in names]
         return cls(files, [load_image(path) for path in files], annotations)
 
@@ -47,7 +47,7 @@ class ImageSet:
         if self.annotations is None:
             return None
         ids = category_ids(manifest["detector"]["classes"], self.annotations)
-        numbers = {entry["file_name"]: entry["id"] for entry in self.annotations["images"]}
+        numbers = {entry.get("file_name"): entry["id"] for entry in self.annotations["images"]}
         found = zip(self.files, detections, strict=True)
         records = [r for path, each in found for r in coco_results(numbers[path.name], each, ids)]
         return evaluate(self.annotations, records)

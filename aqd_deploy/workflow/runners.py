@@ -12,6 +12,7 @@ import numpy as np
 from aqd_deploy.errors import DeviceError
 from aqd_deploy.runtime.devices import Device, open_device
 from aqd_deploy.runtime.devices.bundles import program_file
+from aqd_deploy.runtime.tensors import TensorInfo
 
 
 class _Runs(Protocol):
@@ -20,10 +21,13 @@ class _Runs(Protocol):
 
 @dataclass(frozen=True)
 class Runner:
-    """A loaded network and its manifest."""
+    """A loaded network, its manifest, and shape and numpy dtype name of its inputs by name (of an ONNX file, a
+    dimension may be no number: then it may have any size).
+    """
 
     manifest: dict[str, Any]
     network: _Runs
+    inputs: Mapping[str, tuple[tuple[Any, ...], str]]
     close: Callable[[], None] = lambda: None
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -68,16 +72,23 @@ def open_runner(path: Path, threads: int | None = None, device: str = "local") -
         from aqd_deploy.integer.reference import ReferenceRunner
 
         model = load_onnx(path)
-        return Runner(read_manifest(model), ReferenceRunner(model, threads))
+        reference = ReferenceRunner(model, threads)
+        return Runner(read_manifest(model), reference, reference.inputs)
     if device.strip() == "local":
         from aqd_deploy.runtime.program import Program
 
         program = Program.load(program_file(path), threads)
-        return Runner(program.manifest, program)
+        return Runner(program.manifest, program, _described(program.manifest))
     return _on_device(path, threads, open_device(device))
 
 
 def _on_device(path: Path, threads: int | None, device: Device) -> Runner:
     from aqd_deploy.runtime.container import read_manifest
 
-    return Runner(read_manifest(program_file(path)), _OnDevice(device, path, threads), device.close)
+    manifest = read_manifest(program_file(path))
+    return Runner(manifest, _OnDevice(device, path, threads), _described(manifest), device.close)
+
+
+def _described(manifest: dict[str, Any]) -> dict[str, tuple[tuple[Any, ...], str]]:
+    infos = TensorInfo.from_manifest(manifest["program"]["inputs"])
+    return {info.name: (info.shape, info.dtype) for info in infos}

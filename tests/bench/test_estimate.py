@@ -21,6 +21,11 @@ CONV = {
 COPY = {**CONV, "name": "copy", "operation": "concat", "kernel": "loops", "macs": 0, "executed_macs": 0,
         "weight_bytes": 0, "input_bytes": 640_000, "output_bytes": 640_000}  # fmt: skip
 
+PROGRAM = {
+    "tvm_version": "0", "aqd_deploy_version": "0.1.0", "inputs": [], "outputs": [],
+    "target": {"name": "raspberrypi-5", "architecture": "aarch64", "features": []},
+}  # fmt: skip
+
 
 def on_cores(layer, cores, target=PI_4, loop=None):
     return layer_estimate(layer_work(layer, target, loop), target, cores)
@@ -31,8 +36,7 @@ def program(tmp_path):
     """A file with a program's manifest: two layers, of which only the table is read."""
     path = tmp_path / "m.so"
     path.write_bytes(b"\x7fELF of no machine")
-    layers = {"target": {"name": "raspberrypi-5"}, "layers": [CONV, COPY], "aqd_deploy_version": "0.1.0"}
-    append_manifest(path, {"name": "x", "program": layers})
+    append_manifest(path, {"name": "x", "program": {**PROGRAM, "layers": [CONV, COPY]}})
     return path
 
 
@@ -107,7 +111,7 @@ def test_measuring_options_are_refused(program, option, capsys):
 def test_a_program_without_the_bytes_of_its_layers(tmp_path):
     path = tmp_path / "old.so"
     path.write_bytes(b"\x7fELF of no machine")
-    append_manifest(path, {"program": {"target": {"name": "host"}, "layers": [{"name": "a", "macs": 3}]}})
+    append_manifest(path, {"program": {**PROGRAM, "layers": [{"name": "a", "macs": 3}]}})
     with pytest.raises(ProgramError, match="does not tell the bytes of its layers"):
         estimate(path, PI_4)
 

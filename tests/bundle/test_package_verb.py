@@ -41,7 +41,7 @@ def test_json(program, tmp_path, capsys):
 @pytest.mark.parametrize(
     "name, options, told",
     [
-        ("nothing.so", [], "cannot read the program"),
+        ("nothing.so", [], "there is no such program"),
         ("text.so", [], "is not a compiled program"),
         ("tiny.so", ["--runtime", "empty"], "a runtime library is missing"),
         ("tiny.so", ["--runtime", "foreign"], "is for another architecture; got no ELF file; valid: x86_64"),

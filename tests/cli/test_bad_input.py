@@ -155,7 +155,7 @@ class TestOnnxFiles:
         return call
 
     def test_missing(self, reads, tmp_path):
-        assert "there is no file" in reads(tmp_path / "none.onnx")
+        assert "there is no such ONNX file" in reads(tmp_path / "none.onnx")
 
     @pytest.mark.parametrize("content", [b"", b"not onnx at all", b"\x7fELF", b"\x08\x0a" * 40])
     def test_not_onnx(self, content, reads, tmp_path):
@@ -258,7 +258,7 @@ class TestPrograms:
     def test_no_program(self, loads, tmp_path):
         (tmp_path / "m.so").write_bytes(b"text")
         assert "not a compiled program" in loads(tmp_path / "m.so")
-        assert "cannot read" in loads(tmp_path / "none.so")
+        assert "no such program" in loads(tmp_path / "none.so")
 
     def test_library_of_another_program(self, loads, tmp_path):
         (tmp_path / "m.so").write_bytes(Path(sys.executable).resolve().read_bytes())
@@ -298,7 +298,7 @@ def test_arrays_that_do_not_fit(integer_file, fails, tmp_path):
     np.savez(tmp_path / "a.npz", other=np.zeros(3))
     assert "image" in fails("run", integer_file, "--input", tmp_path / "a.npz", "-o", out)
     np.savez(tmp_path / "b.npz", image=np.zeros((1, 3, 5, 5), np.uint8))
-    assert "shape" in fails("run", integer_file, "--input", tmp_path / "b.npz", "-o", out)
+    assert "[1, 3, 64, 64]" in fails("run", integer_file, "--input", tmp_path / "b.npz", "-o", out)
     np.savez(tmp_path / "c.npz", image=np.array([object()]))
     assert "read" in fails("run", integer_file, "--input", tmp_path / "c.npz", "-o", out)
 
@@ -331,3 +331,65 @@ def test_unknown_peers_and_files(fails, tmp_path):
 def test_demo_without_checkpoints(fails, tmp_path):
     pytest.importorskip("torch")
     assert "checkpoint" in fails("demo", "-o", tmp_path / "out", "--checkpoints", tmp_path)
+
+
+class TestFilesThatCannotBeRead:
+    """Exit code 1 and a sentence that names the path, whatever the kind of file and however it is named."""
+
+    COMMANDS = (
+        ("lower", "{}.onnx", "-o", "o.onnx"),
+        ("inspect", "{}.onnx"),
+        ("inspect", "{}.so"),
+        ("inspect", "{}.pt"),
+        ("export", "{}.pt", "-o", "o.onnx"),
+        ("run", "{}.so", "--input", "x.npz"),
+        ("run", "m.int.onnx", "--input", "{}.npz"),
+        ("detect", "m.int.onnx", "{}.png", "-o", "out"),
+        ("package", "{}.so", "-o", "out"),
+    )
+
+    @pytest.mark.parametrize("verb", COMMANDS, ids=lambda verb: f"{verb[0]} {verb[1]}")
+    @pytest.mark.parametrize("kind", ["pipe", "device", "forbidden"])
+    def test_pipes_devices_and_permissions(self, verb, kind, integer_file, fails, tmp_path, monkeypatch):
+        if verb[0] == "export" or ".pt" in verb[1]:
+            pytest.importorskip("torch")
+        monkeypatch.chdir(tmp_path)
+        name = next(part for part in verb if "{}" in part).format("bad")
+        match kind:
+            case "pipe":
+                os.mkfifo(name)
+            case "device":
+                os.symlink("/dev/zero", name)
+            case "forbidden":
+                Path(name).write_bytes(b"123")
+                refuse_to_open(monkeypatch, name)
+        sentence = fails(*(part.format("bad") for part in verb))
+        assert name in sentence
+        assert {"pipe": "a pipe is no ", "device": "a device is no ", "forbidden": "Permission denied"}[
+            kind
+        ] in sentence
+
+    def test_the_type_of_an_argument_checks_nothing_itself(self, tmp_path, monkeypatch):
+        """click's own check would exit with 2 and speak of the option's name."""
+        from aqd_deploy.cli.options import existing
+
+        path = tmp_path / "m.onnx"
+        path.write_bytes(b"")
+        monkeypatch.setattr(os, "access", lambda *_: False)
+        assert existing("QDQ.onnx").convert(str(path), None, None) == path
+
+
+def refuse_to_open(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A file without permissions: for the superuser, who may open all, by hand."""
+    os.chmod(name, 0)
+    real_open, real_access = os.open, os.access
+
+    def refuse(path, *arguments, **options):
+        if os.fspath(path).endswith(name):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return real_open(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
+    monkeypatch.setattr(
+        os, "access", lambda path, *a, **k: not str(path).endswith(name) and real_access(path, *a, **k)
+    )

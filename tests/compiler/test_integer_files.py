@@ -296,17 +296,17 @@ def test_names_are_printable_text(model, name):
 @pytest.mark.parametrize(
     ("manifest", "sentence"),
     [
-        ('{"a":' * 20000 + "1" + "}" * 20000, "isn't JSON: it nests too deeply"),
+        ('{"a":' * 20000 + "1" + "}" * 20000, "isn't JSON: nested more than 64 levels deep"),
         ('{"a": ' + "9" * 5000 + "}", "isn't JSON: Exceeds the limit"),
-        ('{"a": NaN}', "isn't JSON: NaN is not a number"),
+        ('{"a": NaN}', "isn't JSON: NaN is no number of JSON"),
         ("[]", "isn't a JSON object; got list"),
-        (json.dumps({"ranges": []}), "wrong at ranges; got list"),
-        (json.dumps({"ranges": {"t8": {"lo": 0, "hi": 0.5}}}), "wrong at ranges.t8"),
+        (json.dumps({"ranges": []}), "has no valid ranges; got []; valid: an object"),
+        (json.dumps({"ranges": {"t8": {"lo": 0, "hi": 0.5}}}), "has no valid ranges.t8.hi; got 0.5"),
         (json.dumps({"ranges": {"t8": {"lo": 0, "hi": 0}}}), "a range that holds"),
         (json.dumps({"ranges": {"nowhere": {"lo": 0, "hi": 0}}}), "wrong at ranges.nowhere"),
-        (json.dumps({"outputs": {"t14": "x"}}), "wrong at outputs.t14"),
+        (json.dumps({"outputs": {"t14": "x"}}), "has no valid outputs.t14; got 'x'"),
         (json.dumps({"outputs": {"t14": {"lo": -(2**31), "hi": 2**31, "scale": [0]}}}), "outputs.t14.scale"),
-        (json.dumps({"lowering": 3}), "wrong at lowering; got int"),
+        (json.dumps({"lowering": 3}), "has no valid lowering; got 3; valid: an object"),
     ],
 )  # fmt: skip
 def test_manifests(model, manifest, sentence):

@@ -102,7 +102,7 @@ def test_what_is_no_report_is_refused(change, message, document):
 
 def test_unreadable_reports_are_refused(tmp_path):
     path = tmp_path / "report.json"
-    with pytest.raises(AqdError, match="cannot be read"):
+    with pytest.raises(AqdError, match="no such report"):
         read_report(path)
     path.write_text("[]")
     with pytest.raises(AqdError, match="JSON object"):

@@ -14,7 +14,13 @@ from aqd_deploy.runtime.container import (
     write_atomically,
 )
 
-MANIFEST = {"name": "größe", "program": {"format": FORMAT_VERSION}}
+MANIFEST = {
+    "name": "größe",
+    "program": {
+        "format": FORMAT_VERSION, "tvm_version": "0", "inputs": [], "outputs": [],
+        "target": {"name": "board", "architecture": "x86_64", "features": []},
+    },
+}  # fmt: skip
 LIBRARY = b"\x7fELF" + bytes(range(256)) * 4
 FOOTER = 96
 
@@ -42,7 +48,7 @@ def test_round_trip(program):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(ProgramError, match="No such file"):
+    with pytest.raises(ProgramError, match="no such program"):
         read_manifest(tmp_path / "none.so")
 
 

@@ -1,0 +1,115 @@
+"""Arrays from an .npz file: what its headers say is compared with what is wanted before anything is read."""
+
+from __future__ import annotations
+
+import io
+import struct
+import tracemalloc
+import zipfile
+
+import numpy as np
+import pytest
+
+from aqd_deploy.cli.arrays import read_arrays, write_arrays
+from aqd_deploy.errors import AqdError, ShapeError
+
+WANTED = {"image": ((1, 3, 4, 4), "uint8")}
+IMAGE = np.arange(48, dtype=np.uint8).reshape(1, 3, 4, 4)
+
+
+def member(
+    descr="|u1", shape=(1, 3, 4, 4), body: bytes = IMAGE.tobytes(), header: str | None = None
+) -> bytes:
+    """A .npy member whose header says whatever it is given."""
+    text = header or repr({"descr": descr, "fortran_order": False, "shape": shape})
+    data = text.encode() + b"\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(data)) + data + body
+
+
+def archive(path, *members: tuple[str, bytes], method: int = zipfile.ZIP_DEFLATED):
+    with zipfile.ZipFile(path, "w", method) as file:
+        for name, data in members:
+            file.writestr(name, data)
+    return path
+
+
+def test_round_trip(tmp_path):
+    path = tmp_path / "x.npz"
+    write_arrays(path, {"image": IMAGE})
+    assert np.array_equal(read_arrays(path, WANTED)["image"], IMAGE)
+    np.savez_compressed(path, image=np.asfortranarray(IMAGE))
+    assert np.array_equal(read_arrays(path, WANTED)["image"], IMAGE)
+
+
+def test_a_dimension_that_may_have_any_size(tmp_path):
+    np.savez(tmp_path / "x.npz", image=IMAGE)
+    assert (
+        read_arrays(tmp_path / "x.npz", {"image": ((1, 3, "h", None), "uint8")})["image"].shape == IMAGE.shape
+    )
+
+
+@pytest.mark.parametrize("name", ["bomb.npy", "image.npy"])
+def test_what_inflates_to_much_is_refused_from_its_header(tmp_path, name):
+    """0.2 MB that inflate to 200 MB, as an array that the model does not have or as one of another size."""
+    body = bytes(200 << 20)
+    path = archive(tmp_path / "x.npz", (name, member(shape=(200 << 20,), body=body)))
+    del body
+    tracemalloc.start()
+    with pytest.raises(ShapeError, match="no input 'bomb'" if name == "bomb.npy" else "209715200"):
+        read_arrays(path, WANTED)
+    assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "message"),
+    [
+        (member(shape=(10**14,)), ShapeError, r"input image does not fit.*uint8 \[100000000000000\].*1, 3, 4, 4"),
+        (member(descr="<f4"), ShapeError, "float32"),
+        (member(body=b"123"), AqdError, "not as many bytes.*3 bytes; valid: 48 bytes"),
+        (member(body=IMAGE.tobytes() + b"1"), AqdError, "49 bytes; valid: 48 bytes"),
+        (member(descr="|O"), AqdError, "Python objects.*could run anything"),
+        (member(shape=(1, -3, 4, 4)), AqdError, "negative size"),
+        (member(shape="x"), AqdError, "cannot be read"),
+        (member(header="[" * 9000), AqdError, "cannot be read"),
+        (member(header="1"), AqdError, "cannot be read"),
+        (member(header=" " * 60_000), AqdError, "cannot be read"),
+        (b"\x93NUMPY\x09\x00", AqdError, "format 9.0"),
+        (b"", AqdError, "cannot be read"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_headers(tmp_path, data, error, message):
+    path = archive(tmp_path / "x.npz", ("image.npy", data))
+    with pytest.raises(error, match=message):
+        read_arrays(path, WANTED)
+
+
+def test_names(tmp_path):
+    with pytest.raises(ShapeError, match="input image is missing; got no inputs"):
+        read_arrays(archive(tmp_path / "a.npz"), WANTED)
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        path = archive(tmp_path / "b.npz", ("image.npy", member()), ("image.npy", member()))
+    with pytest.raises(AqdError, match="two arrays of one name"):
+        read_arrays(path, WANTED)
+
+
+def test_a_single_array_called_npz(tmp_path):
+    buffer = io.BytesIO()
+    np.save(buffer, IMAGE)
+    (tmp_path / "x.npz").write_bytes(buffer.getvalue())
+    with pytest.raises(AqdError, match="one array without a name.*numpy.savez"):
+        read_arrays(tmp_path / "x.npz", WANTED)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+@pytest.mark.parametrize("offset", range(30, 120, 7))
+def test_damaged_streams(tmp_path, method, offset):
+    path = archive(tmp_path / "x.npz", ("image.npy", member()), method=method)
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 0x55
+    path.write_bytes(data)
+    try:
+        assert np.array_equal(read_arrays(path, WANTED)["image"], IMAGE)
+    except AqdError as error:
+        assert str(error)
