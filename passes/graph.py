@@ -13,9 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from onnx import TensorProto
 
+from aqd_deploy.errors import ModelFileError
 from aqd_deploy.integer.ranges import Interval
 from aqd_deploy.integer.rational import ChannelForm
+from aqd_deploy.passes.names import Names
 
 
 @dataclass(eq=False)
@@ -47,7 +50,10 @@ class Weights:
 
 @dataclass
 class Graph:
-    """Nodes in topological order, tensor shapes, constants, and what the manifest will say."""
+    """Nodes in topological order, tensor shapes, constants, and what the manifest will say.
+
+    `inputs`: names and ONNX element types; `dtypes`: how the integer tensors are stored.
+    """
 
     name: str
     inputs: dict[str, int]
@@ -57,9 +63,10 @@ class Graph:
     constants: dict[str, np.ndarray] = field(default_factory=dict)
     weights: dict[str, Weights] = field(default_factory=dict)
     ranges: dict[str, Interval] = field(default_factory=dict)
+    dtypes: dict[str, str] = field(default_factory=dict)
     output_forms: dict[str, list[ChannelForm]] = field(default_factory=dict)
     manifest: dict[str, Any] = field(default_factory=dict)
-    _fresh: int = 0
+    names: Names = field(default_factory=Names)
 
     def producers(self) -> dict[str, Node]:
         """Tensor name to the node that makes it."""
@@ -74,13 +81,8 @@ class Graph:
         return table
 
     def fresh(self, base: str) -> str:
-        """A tensor name that the graph does not have yet."""
-        taken = self.shapes
-        name = base
-        while name in taken or name in self.constants:
-            self._fresh += 1
-            name = f"{base}_{self._fresh}"
-        return name
+        """A tensor name that the graph has never had: `base`, or `base` with a number."""
+        return self.names.fresh(base)
 
     def remove_dead(self) -> list[Node]:
         """Drops nodes whose output nothing reads; returns them."""
@@ -137,12 +139,28 @@ STRUCTURAL = ("MaxPool", "Resize", "Concat")
 """Operations that only select or place elements: the same on real and on integer tensors."""
 
 
-def quantizer_of(name: str, producers: dict[str, Node]) -> Node | None:
-    """The Quantize node behind an integer tensor, through structural nodes; None for a real tensor."""
+def data_inputs(node: Node) -> list[str]:
+    """The tensors whose elements a structural node selects or places."""
+    return node.inputs if node.op == "Concat" else node.inputs[:1]
+
+
+def codes_type(name: str, graph: Graph, producers: dict[str, Node]) -> str | None:
+    """How the codes of an integer tensor are stored, `uint8` or `int8`; None for a real tensor.
+
+    Codes come from a graph input or a Quantize node, through structural nodes; a Concat that joins both
+    kinds is one of none.
+    """
+    if name in graph.inputs:
+        return "int8" if graph.inputs[name] == TensorProto.INT8 else "uint8"
     producer = producers.get(name)
-    while producer is not None and producer.op in STRUCTURAL:
-        producer = producers.get(producer.inputs[0])
-    return producer if producer is not None and producer.op == "Quantize" else None
+    if producer is None:
+        return None
+    if producer.op == "Quantize":
+        return producer.attributes["dtype"]
+    if producer.op in STRUCTURAL:
+        kinds = {codes_type(source, graph, producers) for source in data_inputs(producer)}
+        return kinds.pop() if len(kinds) == 1 else None
+    return None
 
 
 def topological(nodes: Iterable[Node], available: set[str]) -> list[Node]:
@@ -164,6 +182,6 @@ def topological(nodes: Iterable[Node], available: set[str]) -> list[Node]:
             else:
                 rest.append(node)
         if len(rest) == len(waiting):
-            raise ValueError(f"the graph has a cycle through {rest[0].output}")
+            raise ModelFileError(f"the graph has a cycle through {rest[0].output}")
         waiting = rest
     return ordered

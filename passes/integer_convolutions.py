@@ -8,8 +8,9 @@ import numpy as np
 
 from aqd_deploy.errors import UnsupportedModelError
 from aqd_deploy.integer import ranges
-from aqd_deploy.integer.rational import ChannelForm, exact_list
-from aqd_deploy.passes.graph import Graph, Node, Pass, PassResult, Weights, quantizer_of
+from aqd_deploy.integer.rational import ChannelForm
+from aqd_deploy.passes.constants import finite_reals
+from aqd_deploy.passes.graph import Graph, Node, Pass, PassResult, Weights, codes_type
 
 _GEOMETRY = ("strides", "pads", "dilations", "group")
 
@@ -19,13 +20,16 @@ class IntegerConvolutions(Pass):
 
     1. Weights that fit int8: `ConvInteger`.
     2. Odd weights beyond int8 (8-bit AQD, q = 2w + 1): `ConvOdd` with w int8; acc = 2·(x ∗ w) + (x ∗ 1).
-    3. The image: uint8 pixels p stand for (p − mean)·α. The convolution takes the pixels; Σ_w·mean moves
-       into the offset, and the padding is the mean pixel (`PadImage`), which stands for 0.
-    4. An input with a zero point, the same in every channel: ConvInteger's x_zero_point.
+    3. uint8 pixels p stand for (p − mean)·α. The convolution takes the pixels; Σ_w·mean moves into the
+       offset, and the padding is the mean pixel (`PadImage`), which stands for 0. Without padding, codes of
+       any type may have one zero point a channel.
+    4. An input with a zero point, the same in every channel: ConvInteger's x_zero_point, which is also its
+       padding.
     5. The float bias stays an exact offset of the accumulators' scale.
 
     Refused: an input or weights that aren't quantized (AQD* keeps the first and last layers in float),
-    per-channel scales of an input, 8-bit odd weights in a grouped convolution.
+    per-channel scales of an input, 8-bit odd weights in a grouped convolution, and padded int8 codes with
+    one zero point a channel (`PadImage` pads uint8).
     """
 
     name = "integer_convolutions"
@@ -37,6 +41,7 @@ class IntegerConvolutions(Pass):
         """UnsupportedModelError for a convolution that isn't quantized on both sides."""
         result = PassResult(self.name)
         self.stored: dict[str, np.ndarray] = {}
+        self.ones: dict[tuple[int, ...], str] = {}
         producers = graph.producers()
         nodes: list[Node] = []
         for node in graph.nodes:
@@ -55,8 +60,8 @@ class IntegerConvolutions(Pass):
         if scale is None or scale.op != "Scale" or weights is None:
             which = "weights aren't" if weights is None else "input isn't"
             raise UnsupportedModelError(
-                f"convolution {node.label}: its {which} quantized, so it is a float layer "
-                "(AQD* leaves the first and the last layers in float)",
+                f"convolution {node.label}: its {which} quantized right in front of it, so it is a float "
+                "layer (AQD* leaves the first and the last layers in float)",
                 valid="quantized convolutions only: AQD with 8-bit first and last layers",
                 next_command="aqd-deploy export of a network trained with AQD",
             )
@@ -67,45 +72,37 @@ class IntegerConvolutions(Pass):
                 valid="one scale a tensor; for the image std = [s, s, s]",
                 next_command="aqd-deploy export with std [1, 1, 1]",
             )
-        attributes = self._geometry(graph, node)
+        attributes = {name: node.attributes[name] for name in _GEOMETRY}
         alphas = [forms[0].a * form.a for form in weights.forms]
         bias = [Fraction(0)] * len(alphas)
         if len(node.inputs) > 2 and node.inputs[2]:
-            bias = exact_list(graph.constants[node.inputs[2]])
+            bias = finite_reals(graph, node, node.inputs[2], "bias", len(alphas))
+        dtype = codes_type(scale.inputs[0], graph, producers)
+        image = scale.inputs[0] in graph.inputs
+        padded, uniform = any(attributes["pads"]), len(set(zeros)) == 1
         prefix: list[Node] = []
-        source, extra = scale.inputs[0], []
-        if any(zeros) and (source in graph.inputs or len(set(zeros)) > 1):
+        source, extra, zero_point = scale.inputs[0], [], 0
+        if any(zeros) and (not uniform or (image and (dtype == "uint8" or not padded))):
+            if padded and dtype != "uint8":
+                raise UnsupportedModelError(
+                    f"convolution {node.label}: it pads an {dtype} input that has one zero point a channel",
+                    received=zeros,
+                    valid="one zero point a tensor, uint8 codes, or no padding",
+                )
             sums = self._mean_response(weights, zeros, attributes["group"])
             bias = [b - alpha * s for b, alpha, s in zip(bias, alphas, sums, strict=True)]
             source = self._pad_image(graph, node, source, zeros, attributes, prefix)
-            zeros = [0]
         elif any(zeros):
             name = graph.fresh(f"{node.output}_zero_point")
-            quantize = quantizer_of(source, producers)
-            dtype = quantize.attributes["dtype"] if quantize else "uint8"
             graph.constants[name] = np.array(zeros[0], dtype=dtype)
-            extra = [name]
+            extra, zero_point = [name], zeros[0]
         accumulator = graph.fresh(f"{node.output}_acc")
         graph.shapes[accumulator] = graph.shapes[node.output]
         out = [ChannelForm(alpha, offset) for alpha, offset in zip(alphas, bias, strict=True)]
         convolution = self._convolution(graph, node, source, weights, extra, accumulator, attributes)
-        convolution.attributes["zero_point"] = zeros[0]
+        convolution.attributes["zero_point"] = zero_point
         behind = Node("Scale", [accumulator], node.output, {"forms": out, "zero_points": [0]}, node.source)
         return [*prefix, convolution, behind]
-
-    def _geometry(self, graph: Graph, node: Node) -> dict:
-        attributes = node.attributes
-        auto_pad = attributes.get("auto_pad", "NOTSET")
-        if auto_pad not in ("NOTSET", "VALID", ""):
-            raise UnsupportedModelError(
-                f"convolution {node.label}: auto_pad", received=auto_pad, valid="explicit pads"
-            )
-        return {
-            "strides": list(attributes.get("strides", [1, 1])),
-            "pads": list(attributes.get("pads", [0, 0, 0, 0])),
-            "dilations": list(attributes.get("dilations", [1, 1])),
-            "group": int(attributes.get("group", 1)),
-        }
 
     def _mean_response(self, weights: Weights, zeros: list[int], group: int) -> list[int]:
         """Σ w·mean per output channel (case 3)."""
@@ -127,10 +124,6 @@ class IntegerConvolutions(Pass):
         channels = shape[1]
         values = graph.fresh(f"{source}_mean")
         means = np.array(zeros * (channels // len(zeros)), dtype=np.int64)
-        if means.min() < 0 or means.max() > 255:
-            raise UnsupportedModelError(
-                f"convolution {node.label}: mean pixel", received=zeros, valid="0..255"
-            )
         graph.constants[values] = means.astype(np.uint8).reshape(1, channels, 1, 1)
         padded = graph.fresh(f"{source}_padded")
         graph.shapes[padded] = (shape[0], channels, shape[2] + top + bottom, shape[3] + left + right)
@@ -169,10 +162,16 @@ class IntegerConvolutions(Pass):
                 valid="group 1 and zero point 0, or weights of at most 7 bits",
             )
         name = self._weight_constant(graph, weights.name, ((q - 1) // 2).astype(np.int8))
-        ones = f"ones_1x{q.shape[1]}x{q.shape[2]}x{q.shape[3]}"
-        graph.constants[ones] = np.ones((1, *q.shape[1:]), dtype=np.int8)
+        ones = self._ones(graph, q.shape[1:])
         inputs = [source, name, ones]
         return Node("ConvOdd", inputs, accumulator, {**attributes, "values": q}, node.source)
+
+    def _ones(self, graph: Graph, shape: tuple[int, ...]) -> str:
+        """The window-sum weights [1, I, kh, kw] of all convolutions of this shape."""
+        if shape not in self.ones:
+            name = self.ones[shape] = graph.fresh("ones_1x" + "x".join(map(str, shape)))
+            graph.constants[name] = np.ones((1, *shape), dtype=np.int8)
+        return self.ones[shape]
 
     def _weight_constant(self, graph: Graph, name: str, values: np.ndarray) -> str:
         """Stores integer weights under the initializer's name, once; another name where that holds other
