@@ -131,7 +131,7 @@ class CheckModel:
                 raise ModelFileError(f"output {name} is made by no node", valid="outputs that nodes compute")
         try:
             onnx.checker.check_model(model)
-        except onnx.checker.ValidationError as error:
+        except (onnx.checker.ValidationError, ValueError) as error:
             raise ModelFileError(f"the file isn't a valid ONNX model: {first_line(error)}") from error
 
     def _fix_shapes(self, model: ModelProto, result: PassResult) -> None:

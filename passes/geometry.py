@@ -13,10 +13,8 @@ from aqd_deploy.errors import ShapeError, UnsupportedModelError
 from aqd_deploy.integer.dialect import pool_name
 from aqd_deploy.passes.graph import Graph, Node
 
-LARGEST_STREAM_POOL = 1024
-"""The dialect writes a pooling of int32 out, one slice a row and a column of its window."""
-
-NOT_ONE_SHAPE = "the operands' shapes don't fit together"
+SMALL_POOL = 16
+"""A window up to this may be of any size next to its tensor: those behind the last levels of a pyramid."""
 
 
 def windowed(graph: Graph, node: Node) -> Node:
@@ -44,6 +42,12 @@ def windowed(graph: Graph, node: Node) -> Node:
         group = int(a.get("group", 1))
         result |= {"dilations": dilations, "group": group}
         _check_channels(graph, node, group)
+    elif any(k > max(SMALL_POOL, 2 * size) for k, size in zip(kernel, source[2:], strict=True)):
+        raise UnsupportedModelError(
+            f"node {node.label}: the window of this MaxPool is far larger than its tensor",
+            received=f"kernel {kernel}, {source[2]} x {source[3]} elements",
+            valid="at most twice as high and wide",
+        )
     elif any(pad >= kernel[i % 2] for i, pad in enumerate(pads)):
         raise UnsupportedModelError(
             f"node {node.label}: a window of this MaxPool can lie in the padding alone",
@@ -124,13 +128,11 @@ def square_pool(node: Node) -> str:
     """
     a = node.attributes
     kernel, strides, pads = a["kernel_shape"], a["strides"], a["pads"]
-    square = len({*kernel}) == len({*strides}) == len({*pads}) == 1
-    if not square or kernel[0] > LARGEST_STREAM_POOL:
+    if not len({*kernel}) == len({*strides}) == len({*pads}) == 1:
         raise UnsupportedModelError(
             f"node {node.label}: MaxPool of an integer stream with kernel {kernel}, strides {strides}, "
             f"pads {pads}",
-            valid=f"a square kernel up to {LARGEST_STREAM_POOL}, one stride, the same pad on all sides; "
-            "any other one where only a quantizer reads the result",
+            valid="a square kernel, one stride, the same pad on all sides (any where a quantizer reads it)",
         )
     return pool_name(kernel[0], strides[0], pads[0])
 

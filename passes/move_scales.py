@@ -129,7 +129,7 @@ class MoveScales(Pass):
         attributes = {
             **node.attributes,
             "stairs": stairs,
-            "input_error": float((value.error * stairs.slope).max()),
+            "input_errors": value.error * stairs.slope,
         }
         if self.numerics == EXACT:
             low, high = stairs.levels()
