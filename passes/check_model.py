@@ -11,7 +11,7 @@ from aqd_deploy.errors import ModelFileError, ShapeError, UnsupportedModelError
 from aqd_deploy.integer.dialect import DOMAIN
 from aqd_deploy.passes.graph import PassResult
 from aqd_deploy.passes.inference import check_map, check_size, first_line
-from aqd_deploy.passes.operators import OPERATORS, check_node, label_of
+from aqd_deploy.passes.operators import OPERATORS, check_node, label_of, type_name
 
 SUPPORTED = tuple(OPERATORS)
 
@@ -181,7 +181,7 @@ class CheckModel:
             if kind not in (TensorProto.UINT8, TensorProto.INT8):
                 raise UnsupportedModelError(
                     f"input {value.name} isn't an 8-bit image",
-                    received=TensorProto.DataType.Name(kind).lower(),
+                    received=type_name(kind),
                     valid="uint8 pixels behind a DequantizeLinear that holds mean and std (docs/qdq-form.md)",
                     next_command="aqd-deploy export, which writes the file in this form",
                 )

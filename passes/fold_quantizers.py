@@ -14,6 +14,7 @@ from aqd_deploy.integer.rational import ChannelForm, exact_list
 from aqd_deploy.integer.staircase import Quantizer
 from aqd_deploy.passes.constants import clip_bounds, constant
 from aqd_deploy.passes.graph import Graph, Node, Pass, PassResult, Weights, codes_type
+from aqd_deploy.passes.operators import type_name
 
 _LEVELS = {
     "uint8": (0, 255),
@@ -107,8 +108,14 @@ class FoldQuantizers(Pass):
         """Zero points and the name of their type, which is the quantized type; uint8 zero where absent."""
         if len(node.inputs) < 3 or not node.inputs[2]:
             output_type = node.attributes.get("output_dtype", 0) or TensorProto.UINT8
-            return [0], TensorProto.DataType.Name(output_type).lower()
+            return [0], type_name(output_type)
         array = constant(self.graph, node, node.inputs[2], "zero point")
+        if array.ndim > 1 or not array.size:
+            raise UnsupportedModelError(
+                f"node {node.label}: zero point {node.inputs[2]} of {array.ndim} dimensions",
+                received=list(array.shape),
+                valid="one zero point, or one a channel",
+            )
         return [int(v) for v in array.astype(np.int64).ravel()], str(array.dtype)
 
     def _quantizer(self, node: Node) -> tuple[Quantizer, str]:
