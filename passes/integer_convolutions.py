@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 import numpy as np
@@ -13,6 +14,22 @@ from aqd_deploy.passes.constants import finite_reals
 from aqd_deploy.passes.graph import Graph, Node, Pass, PassResult, Weights, codes_type
 
 _GEOMETRY = ("strides", "pads", "dilations", "group")
+
+
+@dataclass(frozen=True)
+class _Codes:
+    """What a convolution reads: `source`, stored as `dtype`.
+
+    `response` [O]: Σ w·zero point, to be taken from the accumulators, 0 where ConvInteger does so itself with
+    its input `zero_point_name`.
+    """
+
+    source: str
+    dtype: str
+    response: list[int]
+    padding: list[Node] = field(default_factory=list)
+    zero_point: int = 0
+    zero_point_name: list[str] = field(default_factory=list)
 
 
 class IntegerConvolutions(Pass):
@@ -28,8 +45,8 @@ class IntegerConvolutions(Pass):
     5. The float bias stays an exact offset of the accumulators' scale.
 
     Refused: an input or weights that aren't quantized (AQD* keeps the first and last layers in float),
-    per-channel scales of an input, 8-bit odd weights in a grouped convolution, and padded int8 codes with
-    one zero point a channel (`PadImage` pads uint8).
+    per-channel scales of an input, 8-bit odd weights in a grouped convolution or behind int8 codes (`ConvOdd`
+    takes uint8), and padded int8 codes with one zero point a channel (`PadImage` pads uint8).
     """
 
     name = "integer_convolutions"
@@ -42,11 +59,11 @@ class IntegerConvolutions(Pass):
         result = PassResult(self.name)
         self.stored: dict[str, np.ndarray] = {}
         self.ones: dict[tuple[int, ...], str] = {}
-        producers = graph.producers()
+        self.producers = graph.producers()
         nodes: list[Node] = []
         for node in graph.nodes:
             if node.op == "Conv":
-                nodes += self._lower(graph, node, producers)
+                nodes += self._lower(graph, node)
                 result.changed.append(f"{node.label}: {nodes[-2].op}")
             else:
                 nodes.append(node)
@@ -54,8 +71,8 @@ class IntegerConvolutions(Pass):
         graph.remove_dead()
         return result
 
-    def _lower(self, graph: Graph, node: Node, producers: dict[str, Node]) -> list[Node]:
-        scale = producers.get(node.inputs[0])
+    def _lower(self, graph: Graph, node: Node) -> list[Node]:
+        scale = self.producers.get(node.inputs[0])
         weights = graph.weights.get(node.inputs[1])
         if scale is None or scale.op != "Scale" or weights is None:
             which = "weights aren't" if weights is None else "input isn't"
@@ -65,7 +82,7 @@ class IntegerConvolutions(Pass):
                 valid="quantized convolutions only: AQD with 8-bit first and last layers",
                 next_command="aqd-deploy export of a network trained with AQD",
             )
-        forms, zeros = scale.attributes["forms"], scale.attributes["zero_points"]
+        forms = scale.attributes["forms"]
         if len({form.a for form in forms}) > 1:
             raise UnsupportedModelError(
                 f"convolution {node.label}: its input has one scale per channel",
@@ -74,35 +91,42 @@ class IntegerConvolutions(Pass):
             )
         attributes = {name: node.attributes[name] for name in _GEOMETRY}
         alphas = [forms[0].a * form.a for form in weights.forms]
+        codes = self._codes(graph, node, scale, weights, attributes)
         bias = [Fraction(0)] * len(alphas)
         if len(node.inputs) > 2 and node.inputs[2]:
             bias = finite_reals(graph, node, node.inputs[2], "bias", len(alphas))
-        dtype = codes_type(scale.inputs[0], graph, producers)
-        image = scale.inputs[0] in graph.inputs
-        padded, uniform = any(attributes["pads"]), len(set(zeros)) == 1
-        prefix: list[Node] = []
-        source, extra, zero_point = scale.inputs[0], [], 0
-        if any(zeros) and (not uniform or (image and (dtype == "uint8" or not padded))):
-            if padded and dtype != "uint8":
-                raise UnsupportedModelError(
-                    f"convolution {node.label}: it pads an {dtype} input that has one zero point a channel",
-                    received=zeros,
-                    valid="one zero point a tensor, uint8 codes, or no padding",
-                )
-            sums = self._mean_response(weights, zeros, attributes["group"])
-            bias = [b - alpha * s for b, alpha, s in zip(bias, alphas, sums, strict=True)]
-            source = self._pad_image(graph, node, source, zeros, attributes, prefix)
-        elif any(zeros):
-            name = graph.fresh(f"{node.output}_zero_point")
-            graph.constants[name] = np.array(zeros[0], dtype=dtype)
-            extra, zero_point = [name], zeros[0]
+        out = [
+            ChannelForm(alpha, b - alpha * response)
+            for alpha, b, response in zip(alphas, bias, codes.response, strict=True)
+        ]
         accumulator = graph.fresh(f"{node.output}_acc")
         graph.shapes[accumulator] = graph.shapes[node.output]
-        out = [ChannelForm(alpha, offset) for alpha, offset in zip(alphas, bias, strict=True)]
-        convolution = self._convolution(graph, node, source, weights, extra, accumulator, attributes)
-        convolution.attributes["zero_point"] = zero_point
+        convolution = self._convolution(graph, node, codes, weights, accumulator, attributes)
+        convolution.attributes["zero_point"] = codes.zero_point
         behind = Node("Scale", [accumulator], node.output, {"forms": out, "zero_points": [0]}, node.source)
-        return [*prefix, convolution, behind]
+        return [*codes.padding, convolution, behind]
+
+    def _codes(self, graph: Graph, node: Node, scale: Node, weights: Weights, attributes: dict) -> _Codes:
+        """Cases 3 and 4; takes the pads out of `attributes` where a PadImage does them."""
+        source, zeros = scale.inputs[0], scale.attributes["zero_points"]
+        dtype = codes_type(source, graph, self.producers) or "uint8"
+        none = [0] * len(weights.forms)
+        if not any(zeros):
+            return _Codes(source, dtype, none)
+        padded, uniform = any(attributes["pads"]), len(set(zeros)) == 1
+        if uniform and not (source in graph.inputs and (dtype == "uint8" or not padded)):
+            name = graph.fresh(f"{node.output}_zero_point")
+            graph.constants[name] = np.array(zeros[0], dtype=dtype)
+            return _Codes(source, dtype, none, zero_point=zeros[0], zero_point_name=[name])
+        if padded and dtype != "uint8":
+            raise UnsupportedModelError(
+                f"convolution {node.label}: it pads an {dtype} input that has one zero point a channel",
+                received=zeros,
+                valid="one zero point a tensor, uint8 codes, or no padding",
+            )
+        padding: list[Node] = []
+        source = self._pad_image(graph, node, source, zeros, attributes, padding)
+        return _Codes(source, dtype, self._mean_response(weights, zeros, attributes["group"]), padding)
 
     def _mean_response(self, weights: Weights, zeros: list[int], group: int) -> list[int]:
         """Σ w·mean per output channel (case 3)."""
@@ -136,9 +160,8 @@ class IntegerConvolutions(Pass):
         self,
         graph: Graph,
         node: Node,
-        source: str,
+        codes: _Codes,
         weights: Weights,
-        extra: list[str],
         accumulator: str,
         attributes: dict,
     ) -> Node:
@@ -148,22 +171,22 @@ class IntegerConvolutions(Pass):
         q = weights.values
         if q.min() >= -128 and q.max() <= 127:
             name = self._weight_constant(graph, weights.name, q.astype(np.int8))
-            inputs = [source, name, *extra]
+            inputs = [codes.source, name, *codes.zero_point_name]
             return Node("ConvInteger", inputs, accumulator, {**attributes, "values": q}, node.source)
         if not (q % 2 == 1).all() or q.min() < -255 or q.max() > 255:
             raise UnsupportedModelError(
                 f"convolution {node.label}: weights in [{q.min()}, {q.max()}]",
                 valid="int8, or odd numbers within ±255 (8-bit AQD)",
             )
-        if attributes["group"] != 1 or extra:
+        if attributes["group"] != 1 or codes.zero_point_name or codes.dtype != "uint8":
             raise UnsupportedModelError(
-                f"convolution {node.label}: 8-bit odd weights with group {attributes['group']}"
-                + (" and an input zero point" if extra else ""),
-                valid="group 1 and zero point 0, or weights of at most 7 bits",
+                f"convolution {node.label}: 8-bit odd weights with group {attributes['group']} and "
+                f"an input of {codes.dtype}" + (" with a zero point" if codes.zero_point_name else ""),
+                valid="group 1, uint8 and zero point 0, or weights of at most 7 bits",
             )
         name = self._weight_constant(graph, weights.name, ((q - 1) // 2).astype(np.int8))
         ones = self._ones(graph, q.shape[1:])
-        inputs = [source, name, ones]
+        inputs = [codes.source, name, ones]
         return Node("ConvOdd", inputs, accumulator, {**attributes, "values": q}, node.source)
 
     def _ones(self, graph: Graph, shape: tuple[int, ...]) -> str:

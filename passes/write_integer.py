@@ -107,8 +107,10 @@ class WriteInteger:
         )
 
     def _copy(self, node: Node) -> NodeProto:
-        zero = self._once("zero", np.array(0, dtype=np.int32))
-        return dialect.standard_node("Add", [node.inputs[0], zero], node.output)
+        """Adds 0: an output is computed, and the dialect has no word for a copy."""
+        channels = self.graph.shapes[node.output][1]
+        zeros = self._once(f"zero_{channels}", dialect.per_channel([0] * channels, np.int32))
+        return dialect.standard_node("Add", [node.inputs[0], zeros], node.output)
 
     def _multiply_shift(self, node: Node) -> NodeProto:
         names = self._shift_constants(node.output, node.attributes["constants"])

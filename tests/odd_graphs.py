@@ -273,7 +273,6 @@ LOWERED: dict[str, Callable[[], onnx.ModelProto]] = {
     **{f"int8 image, zero point {zero}": lambda z=zero: int8_image(z) for zero in (5, -14, -128, 127)},
     "int8 image, equal zero points": lambda: int8_image([9, 9, 9]),
     "int8 image, zero points, no padding": lambda: int8_image([1, -2, 3], kernel=1),
-    "int8 image, odd weights, no padding": lambda: int8_image([4, 4, 4], kernel=1, odd=True),
     "Conv SAME_UPPER": lambda: changed("Conv", 1, auto_pad="SAME_UPPER", pads=None),
     "Conv SAME_LOWER, 2 strides": lambda: changed(
         "Conv", 1, outputs(strided), auto_pad="SAME_LOWER", pads=None

@@ -40,6 +40,10 @@ def blocked_weights(b: QdqBuilder, x: str) -> str:
     return b.conv(b.quantize(x, 8, 0.02), 4, 8, weights=w, kernel=1)
 
 
+def signed_codes(b: QdqBuilder, x: str) -> str:
+    return b.conv(b.quantize(x, 8, 0.03, signed=True), 4, 8)
+
+
 def zero_point_a_channel(b: QdqBuilder, x: str) -> str:
     y = codes(b, x, 0.03, 3, np.int8)[0]
     scales = b.constant("step", np.full(4, 0.03, dtype=np.float32))
@@ -127,8 +131,12 @@ REFUSED: dict[str, tuple[Maker, type[AqdError], str]] = {
         lambda: int8_image([1, -2, 3]), UnsupportedModelError, "one zero point a channel"
     ),
     "int8 image, odd weights": (
-        lambda: int8_image(4, odd=True), UnsupportedModelError, "an input zero point"
+        lambda: int8_image(4, odd=True), UnsupportedModelError, "input of int8 with a zero point"
     ),
+    "int8 image, odd weights, no padding": (
+        lambda: int8_image([4, 4, 4], kernel=1, odd=True), UnsupportedModelError, "an input of int8; valid",
+    ),
+    "int8 codes, odd weights": (lambda: chain(signed_codes), UnsupportedModelError, "input of int8; valid"),
     "int8 zero points": (
         lambda: chain(zero_point_a_channel), UnsupportedModelError, "one zero point a channel"
     ),
