@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import onnx
@@ -120,12 +121,12 @@ class CheckModel:
 
     def _check_validity(self, model: ModelProto) -> None:
         """Case 4."""
-        outputs = [value.name for value in model.graph.output]
+        outputs = Counter(value.name for value in model.graph.output)
         made = {name for node in model.graph.node for name in node.output}
         if not outputs:
             raise ModelFileError("the graph has no outputs", valid="at least one head output")
-        for name in outputs:
-            if outputs.count(name) > 1:
+        for name, count in outputs.items():
+            if count > 1:
                 raise ModelFileError(f"output {name} is listed twice", valid="each output once")
             if name not in made:
                 raise ModelFileError(f"output {name} is made by no node", valid="outputs that nodes compute")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from aqd_deploy.passes.constants import clip_bounds
-from aqd_deploy.passes.graph import STRUCTURAL, Graph, Node, Pass, PassResult, codes_type, topological
+from aqd_deploy.passes.graph import STRUCTURAL, Graph, Node, Pass, PassResult, codes_of, topological
 
 
 class CommuteQuantizers(Pass):
@@ -44,9 +44,9 @@ class CommuteQuantizers(Pass):
 
     def _sweep(self, graph: Graph, result: PassResult) -> bool:
         consumers = graph.consumers()
-        producers = graph.producers()
+        codes = codes_of(graph)
         for node in graph.nodes:
-            if node.op not in ("Relu", "Clip", *STRUCTURAL) or codes_type(node.output, graph, producers):
+            if node.op not in ("Relu", "Clip", *STRUCTURAL) or node.output in codes:
                 continue
             readers = consumers.get(node.output, [])
             if not readers or node.output in graph.outputs or any(r.op != "Quantize" for r in readers):

@@ -13,7 +13,7 @@ from aqd_deploy.errors import ScaleError, UnsupportedModelError
 from aqd_deploy.integer.rational import ChannelForm, exact_list
 from aqd_deploy.integer.staircase import Quantizer
 from aqd_deploy.passes.constants import clip_bounds, constant
-from aqd_deploy.passes.graph import Graph, Node, Pass, PassResult, Weights, codes_type
+from aqd_deploy.passes.graph import Graph, Node, Pass, PassResult, Weights, note_codes, storage
 from aqd_deploy.passes.operators import type_name
 
 _LEVELS = {
@@ -47,12 +47,14 @@ class FoldQuantizers(Pass):
         """ScaleError for a scale that is no positive finite number, UnsupportedModelError for other forms."""
         self.graph, self.result = graph, PassResult(self.name)
         self.producers: dict[str, Node] = {}
+        self.codes = {name: storage(kind) for name, kind in graph.inputs.items()}
         nodes: list[Node] = []
         for node in graph.nodes:
             rewritten = self._rewrite(node)
             if rewritten is not None:
                 nodes.append(rewritten)
                 self.producers[rewritten.output] = rewritten
+                note_codes(rewritten, self.codes)
         graph.nodes = nodes
         graph.remove_dead()
         return self.result
@@ -167,7 +169,7 @@ class FoldQuantizers(Pass):
             raise UnsupportedModelError(f"node {node.label}: {len(steps)} scales for {channels} channels")
         steps = steps * (channels // len(steps))
         zeros = zeros * (channels // len(zeros))
-        if codes_type(source, self.graph, self.producers) is None:
+        if source not in self.codes:
             raise UnsupportedModelError(
                 f"node {node.label}: DequantizeLinear of {source}, which isn't quantized",
                 valid="an input, or what a QuantizeLinear made, also through pooling, upsampling and concat",

@@ -52,7 +52,7 @@ class Weights:
 class Graph:
     """Nodes in topological order, tensor shapes, constants, and what the manifest will say.
 
-    `inputs`: names and ONNX element types; `dtypes`: how the integer tensors are stored.
+    `inputs`: names and ONNX element types.
     """
 
     name: str
@@ -63,7 +63,6 @@ class Graph:
     constants: dict[str, np.ndarray] = field(default_factory=dict)
     weights: dict[str, Weights] = field(default_factory=dict)
     ranges: dict[str, Interval] = field(default_factory=dict)
-    dtypes: dict[str, str] = field(default_factory=dict)
     output_forms: dict[str, list[ChannelForm]] = field(default_factory=dict)
     manifest: dict[str, Any] = field(default_factory=dict)
     names: Names = field(default_factory=Names)
@@ -144,23 +143,32 @@ def data_inputs(node: Node) -> list[str]:
     return node.inputs if node.op == "Concat" else node.inputs[:1]
 
 
-def codes_type(name: str, graph: Graph, producers: dict[str, Node]) -> str | None:
-    """How the codes of an integer tensor are stored, `uint8` or `int8`; None for a real tensor.
+def codes_of(graph: Graph) -> dict[str, str]:
+    """How the codes of every integer tensor are stored, `uint8` or `int8`; real tensors are left out."""
+    codes = {name: storage(kind) for name, kind in graph.inputs.items()}
+    for node in graph.nodes:
+        note_codes(node, codes)
+    return codes
 
-    Codes come from a graph input or a Quantize node, through structural nodes; a Concat that joins both
-    kinds is one of none.
+
+def note_codes(node: Node, codes: dict[str, str]) -> None:
+    """Enters the output of `node` into the table of codes_of where it holds codes.
+
+    Codes come from a graph input or a Quantize node, through structural nodes; a Concat that joins both kinds
+    makes none.
     """
-    if name in graph.inputs:
-        return "int8" if graph.inputs[name] == TensorProto.INT8 else "uint8"
-    producer = producers.get(name)
-    if producer is None:
-        return None
-    if producer.op == "Quantize":
-        return producer.attributes["dtype"]
-    if producer.op in STRUCTURAL:
-        kinds = {codes_type(source, graph, producers) for source in data_inputs(producer)}
-        return kinds.pop() if len(kinds) == 1 else None
-    return None
+    kinds = set()
+    if node.op == "Quantize":
+        kinds = {node.attributes["dtype"]}
+    elif node.op in STRUCTURAL:
+        kinds = {codes.get(name, "") for name in data_inputs(node)}
+    if len(kinds) == 1 and "" not in kinds:
+        codes[node.output] = kinds.pop()
+
+
+def storage(kind: int) -> str:
+    """How an 8-bit graph input of an ONNX element type is stored."""
+    return "int8" if kind == TensorProto.INT8 else "uint8"
 
 
 def topological(nodes: Iterable[Node], available: set[str]) -> list[Node]:

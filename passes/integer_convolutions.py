@@ -11,7 +11,7 @@ from aqd_deploy.errors import UnsupportedModelError
 from aqd_deploy.integer import ranges
 from aqd_deploy.integer.rational import ChannelForm
 from aqd_deploy.passes.constants import finite_reals
-from aqd_deploy.passes.graph import Graph, Node, Pass, PassResult, Weights, codes_type
+from aqd_deploy.passes.graph import Graph, Node, Pass, PassResult, Weights, codes_of
 
 _GEOMETRY = ("strides", "pads", "dilations", "group")
 
@@ -59,7 +59,7 @@ class IntegerConvolutions(Pass):
         result = PassResult(self.name)
         self.stored: dict[str, np.ndarray] = {}
         self.ones: dict[tuple[int, ...], str] = {}
-        self.producers = graph.producers()
+        self.producers, self.codes = graph.producers(), codes_of(graph)
         nodes: list[Node] = []
         for node in graph.nodes:
             if node.op == "Conv":
@@ -109,7 +109,7 @@ class IntegerConvolutions(Pass):
     def _codes(self, graph: Graph, node: Node, scale: Node, weights: Weights, attributes: dict) -> _Codes:
         """Cases 3 and 4; takes the pads out of `attributes` where a PadImage does them."""
         source, zeros = scale.inputs[0], scale.attributes["zero_points"]
-        dtype = codes_type(source, graph, self.producers) or "uint8"
+        dtype = self.codes[source]
         none = [0] * len(weights.forms)
         if not any(zeros):
             return _Codes(source, dtype, none)

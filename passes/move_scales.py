@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-from onnx import TensorProto
 
 from aqd_deploy.errors import UnsupportedModelError
 from aqd_deploy.integer.ranges import Interval, concatenate
@@ -14,7 +13,7 @@ from aqd_deploy.integer.rational import ChannelForm
 from aqd_deploy.integer.staircase import staircases
 from aqd_deploy.passes.constants import clip_bounds, finite_reals
 from aqd_deploy.passes.geometry import square_pool, upsampling
-from aqd_deploy.passes.graph import STRUCTURAL, Graph, Node, Pass, PassResult, data_inputs
+from aqd_deploy.passes.graph import STRUCTURAL, Graph, Node, Pass, PassResult, data_inputs, storage
 from aqd_deploy.passes.integer_convolutions import accumulator_range
 from aqd_deploy.passes.numerics import EXACT, PAPER
 from aqd_deploy.passes.streams import StreamConstants, settle, skip_add
@@ -60,8 +59,7 @@ class MoveScales(Pass):
         """RangeError where an integer could leave int32, UnsupportedModelError for what no case covers."""
         self.graph, self.result = graph, PassResult(self.name)
         self.scaled: dict[str, Scaled] = {}
-        kinds = {name: "int8" if kind == TensorProto.INT8 else "uint8" for name, kind in graph.inputs.items()}
-        self.dtypes = graph.dtypes = kinds
+        self.dtypes = {name: storage(kind) for name, kind in graph.inputs.items()}
         self.nodes: list[Node] = []
         self.settled: dict[tuple[str, str], Scaled] = {}
         handlers = {
