@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import onnx
@@ -10,22 +11,10 @@ from onnx import ModelProto, TensorProto
 from aqd_deploy.errors import ModelFileError, ShapeError, UnsupportedModelError
 from aqd_deploy.integer.dialect import DOMAIN
 from aqd_deploy.passes.graph import PassResult
+from aqd_deploy.passes.inference import check_map, check_size, first_line
+from aqd_deploy.passes.operators import OPERATORS, check_node, label_of, type_name
 
-SUPPORTED = (
-    "Add",
-    "BatchNormalization",
-    "Clip",
-    "Concat",
-    "Constant",
-    "Conv",
-    "DequantizeLinear",
-    "Identity",
-    "MaxPool",
-    "Mul",
-    "QuantizeLinear",
-    "Relu",
-    "Resize",
-)
+SUPPORTED = tuple(OPERATORS)
 
 _GROUP_NORM = (
     "it recomputes mean and variance from the tensor at inference, which has no integer form; "
@@ -49,20 +38,25 @@ _NEXT = {
     "Sigmoid": "aqd-deploy export, which ends the file at the heads",
 }
 MINIMUM_OPSET = 13
+MAXIMUM_OPSET = onnx.defs.onnx_opset_version()
+"""What a later opset says, nobody here has read."""
 
 
 class CheckModel:
     """The first pass; it works on the ONNX file.
 
-    1. The file is for ONNX opset 13 or later and isn't already integer.
+    1. The file is for ONNX opset 13 or later, one that the installed onnx knows, and isn't already integer.
     2. Every operator is one the passes know; GroupNorm is named as such even where it was exported as
        InstanceNormalization between reshapes.
-    3. Every input has a static shape, or `shape` gives it; batch is 1; the image is 8-bit.
+    3. Every attribute is one that the table of operators.py honours. This comes before onnx looks at the
+       model: it computes with attributes, and its sentences are for those who wrote the file.
+    4. It is a valid ONNX model with outputs, each named once.
+    5. Every input has a static shape, or `shape` gives it; batch is 1; the image is 8-bit.
     """
 
     name = "check_model"
     requires = "an ONNX model with float semantics"
-    ensures = "known operators only, static shapes, batch 1"
+    ensures = "known operators and attributes only, static input shapes, batch 1"
 
     def __init__(self, shape: Mapping[str, Sequence[int]] | Sequence[int] | None = None) -> None:
         self.shape = shape
@@ -72,6 +66,9 @@ class CheckModel:
         result = PassResult(self.name)
         self._check_opset(model)
         self._check_operators(model)
+        for node in model.graph.node:
+            check_node(node)
+        self._check_validity(model)
         self._fix_shapes(model, result)
         return result
 
@@ -90,6 +87,13 @@ class CheckModel:
                 valid=f"opset {MINIMUM_OPSET} or later",
                 next_command="onnx.version_converter, or export again with opset 21",
             )
+        if version > MAXIMUM_OPSET:
+            raise UnsupportedModelError(
+                "the file's ONNX opset is newer than the installed onnx",
+                received=version,
+                valid=f"opset {MINIMUM_OPSET} to {MAXIMUM_OPSET}",
+                next_command="pip install -U onnx, or export again with opset 21",
+            )
 
     def _check_operators(self, model: ModelProto) -> None:
         """Case 2. Reasons that people know by name come first: a GroupNorm is not reported as an unknown
@@ -107,7 +111,7 @@ class CheckModel:
         op_type = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
         reason = _REASONS.get(node.op_type, "the integer dialect has no word for it")
         raise UnsupportedModelError(
-            f"node {node.name or node.output[0]}: {op_type} can't be lowered: {reason}",
+            f"node {label_of(node)}: {op_type} can't be lowered: {reason}",
             received=op_type,
             valid=", ".join(SUPPORTED),
             next_command=_NEXT.get(
@@ -115,8 +119,24 @@ class CheckModel:
             ),
         )
 
+    def _check_validity(self, model: ModelProto) -> None:
+        """Case 4."""
+        outputs = Counter(value.name for value in model.graph.output)
+        made = {name for node in model.graph.node for name in node.output}
+        if not outputs:
+            raise ModelFileError("the graph has no outputs", valid="at least one head output")
+        for name, count in outputs.items():
+            if count > 1:
+                raise ModelFileError(f"output {name} is listed twice", valid="each output once")
+            if name not in made:
+                raise ModelFileError(f"output {name} is made by no node", valid="outputs that nodes compute")
+        try:
+            onnx.checker.check_model(model)
+        except (onnx.checker.ValidationError, ValueError) as error:
+            raise ModelFileError(f"the file isn't a valid ONNX model: {first_line(error)}") from error
+
     def _fix_shapes(self, model: ModelProto, result: PassResult) -> None:
-        """Case 3."""
+        """Case 5."""
         constants = {tensor.name for tensor in model.graph.initializer}
         inputs = [value for value in model.graph.input if value.name not in constants]
         given = self._given_shapes(inputs)
@@ -156,11 +176,13 @@ class CheckModel:
                     valid="batch 1",
                     next_command="aqd-deploy lower FILE --shape 1,C,H,W -o OUT",
                 )
+            check_size(value.name, sizes)
+            check_map(value.name, sizes)
             kind = value.type.tensor_type.elem_type
             if kind not in (TensorProto.UINT8, TensorProto.INT8):
                 raise UnsupportedModelError(
                     f"input {value.name} isn't an 8-bit image",
-                    received=TensorProto.DataType.Name(kind).lower(),
+                    received=type_name(kind),
                     valid="uint8 pixels behind a DequantizeLinear that holds mean and std (docs/qdq-form.md)",
                     next_command="aqd-deploy export, which writes the file in this form",
                 )
@@ -184,33 +206,3 @@ def _forget_shapes(model: ModelProto) -> None:
     del model.graph.value_info[:]
     for value in model.graph.output:
         value.type.tensor_type.ClearField("shape")
-
-
-def infer_shapes(model: ModelProto) -> dict[str, tuple[int, ...]]:
-    """Static shape of every tensor; ShapeError where inference leaves one open."""
-    try:
-        inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
-    except onnx.shape_inference.InferenceError as error:
-        raise ShapeError(f"shapes don't fit together: {_first_line(error)}") from error
-    except (ValueError, RuntimeError) as error:
-        raise ModelFileError(f"shape inference failed: {_first_line(error)}") from error
-    shapes: dict[str, tuple[int, ...]] = {}
-    for value in [*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output]:
-        dims = value.type.tensor_type.shape.dim
-        sizes = tuple(d.dim_value if d.HasField("dim_value") else 0 for d in dims)
-        if value.type.tensor_type.HasField("shape") and all(sizes):
-            shapes[value.name] = sizes
-    constants = {tensor.name for tensor in model.graph.initializer}
-    for node in inferred.graph.node:
-        for name in node.output:
-            if name and name not in shapes and name not in constants and node.op_type != "Constant":
-                raise ShapeError(
-                    f"the shape of {name} isn't static",
-                    next_command="aqd-deploy lower FILE --shape 1,3,320,320 -o OUT",
-                )
-    return shapes
-
-
-def _first_line(error: Exception) -> str:
-    text = [line for line in str(error).splitlines() if line.strip()]
-    return text[0] if text else type(error).__name__

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from fractions import Fraction
 
-from aqd_deploy.errors import UnsupportedModelError
-from aqd_deploy.passes.graph import STRUCTURAL, Graph, Node, Pass, PassResult, quantizer_of, topological
+from aqd_deploy.passes.constants import clip_bounds
+from aqd_deploy.passes.graph import STRUCTURAL, Graph, Node, Pass, PassResult, codes_of, topological
 
 
 class CommuteQuantizers(Pass):
@@ -45,9 +44,9 @@ class CommuteQuantizers(Pass):
 
     def _sweep(self, graph: Graph, result: PassResult) -> bool:
         consumers = graph.consumers()
-        producers = graph.producers()
+        codes = codes_of(graph)
         for node in graph.nodes:
-            if node.op not in ("Relu", "Clip", *STRUCTURAL) or quantizer_of(node.inputs[0], producers):
+            if node.op not in ("Relu", "Clip", *STRUCTURAL) or node.output in codes:
                 continue
             readers = consumers.get(node.output, [])
             if not readers or node.output in graph.outputs or any(r.op != "Quantize" for r in readers):
@@ -105,16 +104,3 @@ class CommuteQuantizers(Pass):
                 first[key] = node.output
             kept.append(node)
         graph.nodes = kept
-
-
-def clip_bounds(graph: Graph, node: Node) -> tuple[Fraction | None, Fraction | None]:
-    """(low, high) of a Relu or Clip node, None where it has no bound."""
-    if node.op == "Relu":
-        return Fraction(0), None
-    bounds: list[Fraction | None] = []
-    for i in (1, 2):
-        name = node.inputs[i] if len(node.inputs) > i else ""
-        if name and name not in graph.constants:
-            raise UnsupportedModelError(f"node {node.label}: Clip bound {name} isn't a constant")
-        bounds.append(Fraction(float(graph.constants[name].item())) if name else None)
-    return bounds[0], bounds[1]

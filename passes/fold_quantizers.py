@@ -10,10 +10,11 @@ import numpy as np
 from onnx import TensorProto
 
 from aqd_deploy.errors import ScaleError, UnsupportedModelError
-from aqd_deploy.integer.ranges import Interval
 from aqd_deploy.integer.rational import ChannelForm, exact_list
 from aqd_deploy.integer.staircase import Quantizer
-from aqd_deploy.passes.graph import Graph, Node, Pass, PassResult, Weights, quantizer_of
+from aqd_deploy.passes.constants import clip_bounds, constant
+from aqd_deploy.passes.graph import Graph, Node, Pass, PassResult, Weights, note_codes, storage
+from aqd_deploy.passes.operators import type_name
 
 _LEVELS = {
     "uint8": (0, 255),
@@ -46,12 +47,14 @@ class FoldQuantizers(Pass):
         """ScaleError for a scale that is no positive finite number, UnsupportedModelError for other forms."""
         self.graph, self.result = graph, PassResult(self.name)
         self.producers: dict[str, Node] = {}
+        self.codes = {name: storage(kind) for name, kind in graph.inputs.items()}
         nodes: list[Node] = []
         for node in graph.nodes:
             rewritten = self._rewrite(node)
             if rewritten is not None:
                 nodes.append(rewritten)
                 self.producers[rewritten.output] = rewritten
+                note_codes(rewritten, self.codes)
         graph.nodes = nodes
         graph.remove_dead()
         return self.result
@@ -65,8 +68,7 @@ class FoldQuantizers(Pass):
                 return None
             return self._quantize(node)
         if node.op == "Clip" and first in constants:
-            low, high = self._clip_bounds(node)
-            constants[node.output] = np.clip(constants[first], low, high)
+            constants[node.output] = self._clipped_constant(node)
             self._origin[node.output] = self._origin.get(first, first)
             return None
         if node.op == "Clip" and first in self.producers and self.producers[first].op == "Quantize":
@@ -83,17 +85,17 @@ class FoldQuantizers(Pass):
         """Folded constant to the initializer it comes from: weights keep the initializer's name."""
         return self.__dict__.setdefault("_origin_table", {})
 
-    def _is_integer(self, name: str) -> bool:
-        return quantizer_of(name, self.producers) is not None
-
     def _scales(self, node: Node) -> list[Fraction]:
-        """The positive finite scales of a Q or DQ node."""
+        """The positive finite scales of a Q or DQ node: one, or one a channel."""
         name = node.inputs[1]
-        if name not in self.graph.constants:
+        array = constant(self.graph, node, name, "scale")
+        if array.ndim > 1 or not array.size:
             raise UnsupportedModelError(
-                f"node {node.label}: scale {name} isn't a constant", valid="static quantization"
+                f"node {node.label}: scale {name} of {array.ndim} dimensions",
+                received=list(array.shape),
+                valid="one scale, or one a channel",
             )
-        values = self.graph.constants[name].astype(np.float64).ravel()
+        values = array.astype(np.float64).ravel()
         for value in values.tolist():
             if not math.isfinite(value) or value <= 0:
                 raise ScaleError(
@@ -108,13 +110,14 @@ class FoldQuantizers(Pass):
         """Zero points and the name of their type, which is the quantized type; uint8 zero where absent."""
         if len(node.inputs) < 3 or not node.inputs[2]:
             output_type = node.attributes.get("output_dtype", 0) or TensorProto.UINT8
-            return [0], TensorProto.DataType.Name(output_type).lower()
-        name = node.inputs[2]
-        if name not in self.graph.constants:
+            return [0], type_name(output_type)
+        array = constant(self.graph, node, node.inputs[2], "zero point")
+        if array.ndim > 1 or not array.size:
             raise UnsupportedModelError(
-                f"node {node.label}: zero point {name} isn't a constant", valid="static quantization"
+                f"node {node.label}: zero point {node.inputs[2]} of {array.ndim} dimensions",
+                received=list(array.shape),
+                valid="one zero point, or one a channel",
             )
-        array = self.graph.constants[name]
         return [int(v) for v in array.astype(np.int64).ravel()], str(array.dtype)
 
     def _quantizer(self, node: Node) -> tuple[Quantizer, str]:
@@ -145,23 +148,12 @@ class FoldQuantizers(Pass):
         """
         producer = self.producers[node.inputs[0]]
         quantizer = producer.attributes["quantizer"]
-        low, high = self._clip_bounds(node)
-        low, high = max(int(low), quantizer.lo), min(int(high), quantizer.hi)
-        if low > high:
-            raise UnsupportedModelError(f"node {node.label}: Clip leaves no level", received=(low, high))
+        low, high = (None if bound is None else int(bound) for bound in clip_bounds(self.graph, node))
+        low, high = (clipped(level, low, high) for level in (quantizer.lo, quantizer.hi))
         narrowed = replace(quantizer, lo=low, hi=high)
         attributes = {**producer.attributes, "quantizer": narrowed}
         self.result.changed.append(f"{node.label}: range of {producer.label} narrowed to {low}..{high}")
         return Node("Quantize", producer.inputs, node.output, attributes, producer.source)
-
-    def _clip_bounds(self, node: Node) -> tuple[float, float]:
-        bounds = []
-        for i, default in ((1, -math.inf), (2, math.inf)):
-            name = node.inputs[i] if len(node.inputs) > i else ""
-            if name and name not in self.graph.constants:
-                raise UnsupportedModelError(f"node {node.label}: Clip bound {name} isn't a constant")
-            bounds.append(self.graph.constants[name].item() if name else default)
-        return bounds[0], bounds[1]
 
     def _scale(self, node: Node) -> Node:
         """Case 3."""
@@ -170,38 +162,69 @@ class FoldQuantizers(Pass):
         steps = self._scales(node)
         zeros, _ = self._zero_points(node)
         if (len(steps) > 1 or len(zeros) > 1) and node.attributes.get("axis", 1) not in (1, -3):
-            raise UnsupportedModelError(f"node {node.label}: scales along axis {node.attributes['axis']}")
+            raise UnsupportedModelError(
+                f"node {node.label}: scales along axis {node.attributes['axis']}", valid="axis 1 (channels)"
+            )
         if len(steps) not in (1, channels) or len(zeros) not in (1, channels):
             raise UnsupportedModelError(f"node {node.label}: {len(steps)} scales for {channels} channels")
         steps = steps * (channels // len(steps))
         zeros = zeros * (channels // len(zeros))
-        if source in self.graph.inputs:
-            lo, hi = _LEVELS["int8" if self.graph.inputs[source] == TensorProto.INT8 else "uint8"]
-            self.graph.ranges[source] = Interval.uniform(channels, lo, hi)
-        elif not self._is_integer(source):
+        if source not in self.codes:
             raise UnsupportedModelError(
-                f"node {node.label}: DequantizeLinear of {source}, which isn't quantized"
+                f"node {node.label}: DequantizeLinear of {source}, which isn't quantized",
+                valid="an input, or what a QuantizeLinear made, also through pooling, upsampling and concat",
             )
         forms = [ChannelForm(s, -s * z) for s, z in zip(steps, zeros, strict=True)]
         attributes = {"forms": forms, "zero_points": zeros}
         return Node("Scale", [source], node.output, attributes, node.source)
 
+    def _clipped_constant(self, node: Node) -> np.ndarray:
+        """Case 1: the Clip of constant codes, or of constant weights before they are quantized."""
+        values = self.graph.constants[node.inputs[0]]
+        low, high = clip_bounds(self.graph, node)
+        if values.dtype.kind != "f":
+            values = values.astype(np.int64)
+        for bound, apply in ((low, np.maximum), (high, np.minimum)):
+            values = values if bound is None else apply(values, values.dtype.type(bound))
+        return values
+
     def _quantized_constant(self, node: Node) -> np.ndarray:
         """Case 1 for a float constant: QuantizeLinear as onnxruntime computes it, in float32."""
-        values = self.graph.constants[node.inputs[0]].astype(np.float32)
+        name = node.inputs[0]
+        values, scale = self.graph.constants[name], self.graph.constants[node.inputs[1]]
+        if values.dtype != np.float32 or scale.dtype != np.float32 or not np.isfinite(values).all():
+            raise UnsupportedModelError(
+                f"node {node.label}: the constant {name} can't be quantized here",
+                received=f"{values.dtype} with a scale of {scale.dtype}"
+                if np.isfinite(values).all()
+                else "a number that isn't finite",
+                valid="finite float32 numbers, or weights that are integers already",
+            )
         self._scales(node)
         zeros, dtype = self._zero_points(node)
         if dtype not in _LEVELS:
-            raise UnsupportedModelError(f"node {node.label}: weights quantized to {dtype}")
+            raise UnsupportedModelError(
+                f"node {node.label}: weights quantized to {dtype}", valid=", ".join(sorted(_LEVELS))
+            )
         lo, hi = _LEVELS[dtype]
         shape = [1] * values.ndim
-        scale = self.graph.constants[node.inputs[1]].astype(np.float32)
         if scale.size > 1:
-            shape[node.attributes.get("axis", 1)] = scale.size
-        levels = np.rint(values / scale.reshape(shape)).astype(np.int64)
+            axis = node.attributes.get("axis", 1)
+            if not -values.ndim <= axis < values.ndim or values.shape[axis] != scale.size:
+                raise UnsupportedModelError(
+                    f"node {node.label}: {scale.size} scales along axis {axis} of {list(values.shape)}",
+                    valid="one scale, or one per output channel (axis 0)",
+                )
+            shape[axis] = scale.size
+        if len(zeros) not in (1, scale.size):
+            raise UnsupportedModelError(
+                f"node {node.label}: {len(zeros)} zero points for {scale.size} scales", valid="as many"
+            )
+        levels = np.rint(values / scale.reshape(shape))
         zero = np.array(zeros, dtype=np.int64).reshape(shape if len(zeros) > 1 else [1] * values.ndim)
-        self._origin[node.output] = node.inputs[0]
-        return np.clip(levels + zero, lo, hi)
+        self._origin[node.output] = self._origin.get(name, name)
+        # Clipped while it is float: a quotient beyond int64 has no integer.
+        return np.clip(levels.astype(np.float64) + zero, lo, hi).astype(np.int64)
 
     def _weights(self, node: Node) -> None:
         """Case 1. The name is the initializer's, so that a shared one stays one."""
@@ -222,10 +245,16 @@ class FoldQuantizers(Pass):
             len(scales) > 1 and node.attributes.get("axis", 1) not in (0, -4)
         ):
             raise UnsupportedModelError(
-                f"node {node.label}: {len(scales)} weight scales",
+                f"node {node.label}: {len(scales)} weight scales along axis {node.attributes.get('axis', 1)}",
                 valid="one, or one per output channel (axis 0)",
             )
         scales = scales * (values.shape[0] // len(scales))
         forms = [ChannelForm(scale) for scale in scales]
         self.graph.weights[node.output] = Weights(self._origin.get(name, name), values, forms)
         self.result.changed.append(f"{node.label}: integer weights {name}")
+
+
+def clipped(level: int, low: int | None, high: int | None) -> int:
+    """What Clip makes of a level; of bounds that cross the upper one wins, as in onnxruntime."""
+    level = level if low is None else max(level, low)
+    return level if high is None else min(level, high)

@@ -13,9 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from onnx import TensorProto
 
+from aqd_deploy.errors import ModelFileError
 from aqd_deploy.integer.ranges import Interval
 from aqd_deploy.integer.rational import ChannelForm
+from aqd_deploy.passes.names import Names
 
 
 @dataclass(eq=False)
@@ -47,7 +50,10 @@ class Weights:
 
 @dataclass
 class Graph:
-    """Nodes in topological order, tensor shapes, constants, and what the manifest will say."""
+    """Nodes in topological order, tensor shapes, constants, and what the manifest will say.
+
+    `inputs`: names and ONNX element types.
+    """
 
     name: str
     inputs: dict[str, int]
@@ -59,7 +65,7 @@ class Graph:
     ranges: dict[str, Interval] = field(default_factory=dict)
     output_forms: dict[str, list[ChannelForm]] = field(default_factory=dict)
     manifest: dict[str, Any] = field(default_factory=dict)
-    _fresh: int = 0
+    names: Names = field(default_factory=Names)
 
     def producers(self) -> dict[str, Node]:
         """Tensor name to the node that makes it."""
@@ -74,13 +80,8 @@ class Graph:
         return table
 
     def fresh(self, base: str) -> str:
-        """A tensor name that the graph does not have yet."""
-        taken = self.shapes
-        name = base
-        while name in taken or name in self.constants:
-            self._fresh += 1
-            name = f"{base}_{self._fresh}"
-        return name
+        """A tensor name that the graph has never had: `base`, or `base` with a number."""
+        return self.names.fresh(base)
 
     def remove_dead(self) -> list[Node]:
         """Drops nodes whose output nothing reads; returns them."""
@@ -137,12 +138,37 @@ STRUCTURAL = ("MaxPool", "Resize", "Concat")
 """Operations that only select or place elements: the same on real and on integer tensors."""
 
 
-def quantizer_of(name: str, producers: dict[str, Node]) -> Node | None:
-    """The Quantize node behind an integer tensor, through structural nodes; None for a real tensor."""
-    producer = producers.get(name)
-    while producer is not None and producer.op in STRUCTURAL:
-        producer = producers.get(producer.inputs[0])
-    return producer if producer is not None and producer.op == "Quantize" else None
+def data_inputs(node: Node) -> list[str]:
+    """The tensors whose elements a structural node selects or places."""
+    return node.inputs if node.op == "Concat" else node.inputs[:1]
+
+
+def codes_of(graph: Graph) -> dict[str, str]:
+    """How the codes of every integer tensor are stored, `uint8` or `int8`; real tensors are left out."""
+    codes = {name: storage(kind) for name, kind in graph.inputs.items()}
+    for node in graph.nodes:
+        note_codes(node, codes)
+    return codes
+
+
+def note_codes(node: Node, codes: dict[str, str]) -> None:
+    """Enters the output of `node` into the table of codes_of where it holds codes.
+
+    Codes come from a graph input or a Quantize node, through structural nodes; a Concat that joins both kinds
+    makes none.
+    """
+    kinds = set()
+    if node.op == "Quantize":
+        kinds = {node.attributes["dtype"]}
+    elif node.op in STRUCTURAL:
+        kinds = {codes.get(name, "") for name in data_inputs(node)}
+    if len(kinds) == 1 and "" not in kinds:
+        codes[node.output] = kinds.pop()
+
+
+def storage(kind: int) -> str:
+    """How an 8-bit graph input of an ONNX element type is stored."""
+    return "int8" if kind == TensorProto.INT8 else "uint8"
 
 
 def topological(nodes: Iterable[Node], available: set[str]) -> list[Node]:
@@ -164,6 +190,6 @@ def topological(nodes: Iterable[Node], available: set[str]) -> list[Node]:
             else:
                 rest.append(node)
         if len(rest) == len(waiting):
-            raise ValueError(f"the graph has a cycle through {rest[0].output}")
+            raise ModelFileError(f"the graph has a cycle through {rest[0].output}")
         waiting = rest
     return ordered

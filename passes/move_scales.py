@@ -8,12 +8,12 @@ from fractions import Fraction
 import numpy as np
 
 from aqd_deploy.errors import UnsupportedModelError
-from aqd_deploy.integer.dialect import pool_name
 from aqd_deploy.integer.ranges import Interval, concatenate
-from aqd_deploy.integer.rational import ChannelForm, exact_list
+from aqd_deploy.integer.rational import ChannelForm
 from aqd_deploy.integer.staircase import staircases
-from aqd_deploy.passes.commute_quantizers import clip_bounds
-from aqd_deploy.passes.graph import STRUCTURAL, Graph, Node, Pass, PassResult
+from aqd_deploy.passes.constants import clip_bounds, finite_reals
+from aqd_deploy.passes.geometry import square_pool, upsampling
+from aqd_deploy.passes.graph import STRUCTURAL, Graph, Node, Pass, PassResult, data_inputs, storage
 from aqd_deploy.passes.integer_convolutions import accumulator_range
 from aqd_deploy.passes.numerics import EXACT, PAPER
 from aqd_deploy.passes.streams import StreamConstants, settle, skip_add
@@ -59,7 +59,7 @@ class MoveScales(Pass):
         """RangeError where an integer could leave int32, UnsupportedModelError for what no case covers."""
         self.graph, self.result = graph, PassResult(self.name)
         self.scaled: dict[str, Scaled] = {}
-        self.dtypes = dict.fromkeys(graph.inputs, "uint8")
+        self.dtypes = {name: storage(kind) for name, kind in graph.inputs.items()}
         self.nodes: list[Node] = []
         self.settled: dict[tuple[str, str], Scaled] = {}
         handlers = {
@@ -79,8 +79,8 @@ class MoveScales(Pass):
             if node.op in ("ConvInteger", "ConvOdd"):
                 self._emit(node, accumulator_range(node, graph.ranges[node.inputs[0]]), "int32")
             elif node.op == "PadImage":
-                self._emit(node, graph.ranges[node.inputs[0]], "uint8")
-            elif node.op in STRUCTURAL and node.inputs[0] in self.dtypes:
+                self._emit(node, self._padded_range(node), "uint8")
+            elif node.op in STRUCTURAL and all(name in self.dtypes for name in data_inputs(node)):
                 self._integer_structural(node)
             else:
                 handlers[node.op](node)
@@ -98,8 +98,13 @@ class MoveScales(Pass):
 
     def _value(self, name: str, node: Node) -> Scaled:
         if name not in self.scaled:
+            kind = "a float value that nothing quantized"
+            if name in self.dtypes:
+                kind = "codes that no DequantizeLinear reads"
+            elif name in self.graph.constants:
+                kind = "a constant"
             raise UnsupportedModelError(
-                f"node {node.label}: {name} has no integers behind it (a float value that nothing quantized)",
+                f"node {node.label}: {name} isn't a real value with integers behind it ({kind})",
                 valid="values that come from a quantized convolution or a DequantizeLinear",
                 next_command="aqd-deploy export of a network trained with AQD",
             )
@@ -122,7 +127,7 @@ class MoveScales(Pass):
         attributes = {
             **node.attributes,
             "stairs": stairs,
-            "input_error": float((value.error * stairs.slope).max()),
+            "input_errors": value.error * stairs.slope,
         }
         if self.numerics == EXACT:
             low, high = stairs.levels()
@@ -136,21 +141,18 @@ class MoveScales(Pass):
     def _batch_norm(self, node: Node) -> None:
         """Case 1, Eq. 5."""
         value = self._value(node.inputs[0], node)
-        parameters = []
-        for name in node.inputs[1:5]:
-            array = self.graph.constants.get(name)
-            if array is None or not np.isfinite(array).all():
-                raise UnsupportedModelError(
-                    f"batch norm {node.label}: {name} isn't a finite constant",
-                    next_command="retrain or repair this layer, then aqd-deploy export",
-                )
-            parameters.append(exact_list(array))
+        channels = len(value.forms)
+        parameters = [
+            finite_reals(self.graph, node, name, "parameter", channels) for name in node.inputs[1:5]
+        ]
         epsilon = Fraction(float(np.float32(node.attributes.get("epsilon", 1e-5))))
         forms = []
         for form, gamma, beta, mean, variance in zip(value.forms, *parameters, strict=True):
             if variance + epsilon <= 0:
                 raise UnsupportedModelError(
-                    f"batch norm {node.label}: variance + ε isn't positive", received=float(variance)
+                    f"batch norm {node.label}: variance + ε isn't positive",
+                    received=float(variance + epsilon),
+                    valid="a positive sum",
                 )
             forms.append(form.batch_normed(gamma, beta, mean, variance + epsilon))
         self.scaled[node.output] = Scaled(value.tensor, forms, value.error)
@@ -175,15 +177,16 @@ class MoveScales(Pass):
         """The other operand and the constant per channel."""
         constants = [name for name in node.inputs if name in self.graph.constants]
         others = [name for name in node.inputs if name not in self.graph.constants]
-        channels = self.graph.shapes[node.output][1]
-        if len(constants) == 1 and len(others) == 1:
+        shape = self.graph.shapes[node.output]
+        if len(constants) == 1 and len(others) == 1 and self.graph.shapes[others[0]] == shape:
             array = self.graph.constants[constants[0]]
-            per_channel = array.ndim in (3, 4) and array.shape[-3:] == (channels, 1, 1)
-            if (array.size == 1 or per_channel) and np.isfinite(array).all():
-                values = exact_list(array)
-                return others[0], values * (channels // len(values))
+            per_channel = array.ndim in (3, 4) and array.shape[-3:] == (shape[1], 1, 1)
+            if array.size == 1 or per_channel:
+                values = finite_reals(self.graph, node, constants[0], "operand", array.size)
+                return others[0], values * (shape[1] // len(values))
         raise UnsupportedModelError(
             f"node {node.label}: {op} of two tensors or with an odd constant",
+            received=" and ".join(str(list(self.graph.shapes.get(name, ()))) for name in node.inputs),
             valid=f"{op} with a finite constant, one or one per channel",
         )
 
@@ -257,7 +260,7 @@ class MoveScales(Pass):
         tensor = self.graph.fresh(f"{node.output}_int")
         attributes = node.attributes
         if self.dtypes[value.tensor] == "int32":
-            op, attributes = square_pool(node, self.graph.shapes[node.inputs[0]]), {}
+            op, attributes = square_pool(node), {}
         else:
             op = "MaxPool"
         self.graph.shapes[tensor] = self.graph.shapes[node.output]
@@ -279,7 +282,6 @@ class MoveScales(Pass):
 
     def _concat(self, node: Node) -> None:
         """Case 4: every channel keeps its own form."""
-        check_concat(node)
         values = [self._value(name, node) for name in node.inputs]
         tensors = [value.tensor for value in values]
         if len({self.dtypes[name] for name in tensors}) > 1:
@@ -291,16 +293,26 @@ class MoveScales(Pass):
         forms = [form for value in values for form in value.forms]
         self.scaled[node.output] = Scaled(output, forms, np.concatenate([v.error for v in values]))
 
+    def _padded_range(self, node: Node) -> Interval:
+        """Of a PadImage: what it pads with is part of it."""
+        inside, values = self.graph.ranges[node.inputs[0]], self.graph.constants[node.inputs[1]].ravel()
+        return Interval(np.minimum(inside.lo, values), np.maximum(inside.hi, values))
+
     def _integer_structural(self, node: Node) -> None:
         """Pooling, upsampling and concat that commute_quantizers left on integers."""
         if node.op == "Resize":
             node = Node(
                 "Resize", node.inputs[:1], node.output, {"factors": upsampling(self.graph, node)}, node.source
             )
-        if node.op == "Concat":
-            check_concat(node)
+        kinds = {self.dtypes[name] for name in node.inputs}
+        if len(kinds) > 1:
+            raise UnsupportedModelError(
+                f"node {node.label}: {node.op} joins codes of different types",
+                received=", ".join(sorted(kinds)),
+                valid="codes of one type, or dequantized tensors",
+            )
         interval = concatenate([self.graph.ranges[name] for name in node.inputs])
-        self._emit(node, interval, self.dtypes[node.inputs[0]])
+        self._emit(node, interval, *kinds)
 
     def _add(self, node: Node) -> None:
         """Case 5; a constant operand is case 1."""
@@ -343,8 +355,8 @@ class MoveScales(Pass):
         renamed: dict[str, str] = {}
         copies: list[Node] = []
         for name, tensor in zip(self.graph.outputs, tensors, strict=True):
-            if tensor in renamed or tensor in self.graph.inputs:
-                copies.append(Node("Identity", [renamed.get(tensor, tensor)], name))
+            if tensor in renamed:
+                copies.append(Node("Copy", [renamed[tensor]], name, source=name))
             else:
                 renamed[tensor] = name
             self.graph.ranges[name] = self.graph.ranges[tensor]
@@ -352,50 +364,3 @@ class MoveScales(Pass):
             node.inputs = [renamed.get(source, source) for source in node.inputs]
             node.output = renamed.get(node.output, node.output)
         self.graph.nodes += copies
-
-
-def square_pool(node: Node, shape: tuple[int, ...]) -> str:
-    """The dialect's name of an int32 pooling; UnsupportedModelError for a configuration it has no function
-    for.
-    """
-    a = node.attributes
-    kernel = list(a["kernel_shape"])
-    strides = list(a.get("strides", [1, 1]))
-    pads = list(a.get("pads", [0, 0, 0, 0]))
-    plain = not a.get("ceil_mode", 0) and set(a.get("dilations", [1, 1])) == {1}
-    plain = plain and a.get("auto_pad", "NOTSET") in ("NOTSET", "VALID")
-    if not plain or len({*kernel}) != 1 or len({*strides}) != 1 or len({*pads}) != 1:
-        raise UnsupportedModelError(
-            f"node {node.label}: MaxPool {a} of an integer stream",
-            valid="square kernel, one stride, the same pad on all sides, no ceil_mode, no dilation",
-        )
-    return pool_name(kernel[0], strides[0], pads[0])
-
-
-def check_concat(node: Node) -> None:
-    """UnsupportedModelError unless the node joins channels."""
-    if node.attributes.get("axis") not in (1, -3):
-        raise UnsupportedModelError(
-            f"node {node.label}: Concat on axis {node.attributes.get('axis')}", valid="axis 1 (channels)"
-        )
-
-
-def upsampling(graph: Graph, node: Node) -> tuple[int, int]:
-    """(vertical, horizontal) whole factors of a nearest, asymmetric, floor Resize; UnsupportedModelError
-    for others.
-    """
-    a = node.attributes
-    source, target = graph.shapes[node.inputs[0]], graph.shapes[node.output]
-    factors = (target[2] // source[2], target[3] // source[3])
-    exact = (source[2] * factors[0], source[3] * factors[1]) == target[2:] and source[:2] == target[:2]
-    nearest = a.get("mode", "nearest") == "nearest"
-    floor = (
-        a.get("coordinate_transformation_mode", "half_pixel") == "asymmetric"
-        and a.get("nearest_mode", "round_prefer_floor") == "floor"
-    )
-    if not (exact and nearest and floor):
-        raise UnsupportedModelError(
-            f"node {node.label}: Resize {a.get('mode', 'nearest')} from {source[2:]} to {target[2:]}",
-            valid="nearest, asymmetric, floor, whole factors",
-        )
-    return factors

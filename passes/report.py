@@ -5,15 +5,25 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import numpy as np
+
 from aqd_deploy.integer.fixedpoint import MultiplyShift
 from aqd_deploy.passes.graph import Graph, Node
+from aqd_deploy.passes.proven import FIELDS
 
 REPORT_SCHEMA = 1
+REQUANTIZATIONS = ("Requantize", "Threshold")
 
 
 def build_report(graph: Graph, numerics: str) -> dict[str, Any]:
-    """The report of a lowered graph, without the passes' explanations."""
-    requantizations = [_requantization(n) for n in graph.nodes if n.op in ("Requantize", "Threshold")]
+    """The report of a lowered graph, without the passes' explanations.
+
+    `proven` counts channels whose constants give every integer that can reach them the level of its value;
+    `proven_of_network` those of them whose integers are no rounded ones; `equal_end_to_end` the
+    requantizations with only such channels, in front of them as well (docs/proofs.md).
+    """
+    same = _same_codes(graph)
+    requantizations = [_requantization(n, same[n.output]) for n in graph.nodes if n.op in REQUANTIZATIONS]
     channels = sum(entry["channels"] for entry in requantizations)
     proven = sum(entry["proven"] for entry in requantizations)
     return {
@@ -22,6 +32,12 @@ def build_report(graph: Graph, numerics: str) -> dict[str, Any]:
         "requantized_channels": channels,
         "proven": proven,
         "proven_share": proven / channels if channels else 1.0,
+        "proven_of_network": sum(entry["proven_of_network"] for entry in requantizations),
+        "largest_input_error_steps": max(
+            (entry["input_error_steps"] for entry in requantizations), default=0.0
+        ),
+        "requantizations_count": len(requantizations),
+        "equal_end_to_end": sum(entry["equal_end_to_end"] for entry in requantizations),
         "float_tensors": 0,
         "requantizations": requantizations,
         "skip_adds": [_skip_add(node) for node in graph.nodes if node.op == "SkipAdd"],
@@ -38,8 +54,29 @@ def build_report(graph: Graph, numerics: str) -> dict[str, Any]:
 
 def summary(report: dict[str, Any]) -> dict[str, Any]:
     """The manifest's `lowering` entry."""
-    keys = ("numerics", "requantized_channels", "proven", "float_tensors")
-    return {key: report[key] for key in keys}
+    return {key: report[key] for key in FIELDS}
+
+
+def proven_channels(node: Node) -> np.ndarray:
+    """Which channels have proven constants, bool [C]. Thresholds are exact by construction."""
+    stairs, solution = node.attributes["stairs"], node.attributes["solution"]
+    return np.ones(stairs.channels, bool) if node.op == "Threshold" else np.array(solution.proven, bool)
+
+
+def proven_of_network(node: Node) -> np.ndarray:
+    """Which proven channels read integers without rounding error, bool [C]."""
+    return proven_channels(node) & (node.attributes["input_errors"] == 0)
+
+
+def _same_codes(graph: Graph) -> dict[str, bool]:
+    """Of every tensor, whether all codes that it is made of are those of the exact network."""
+    same: dict[str, bool] = {}
+    for node in graph.nodes:
+        here = all(same.get(name, True) for name in node.inputs)
+        if node.op in REQUANTIZATIONS:
+            here = here and bool(proven_of_network(node).all())
+        same[node.output] = here
+    return same
 
 
 def _bounds(graph: Graph, node: Node) -> tuple[int, int]:
@@ -60,8 +97,8 @@ def _multipliers(constants: list[MultiplyShift]) -> dict[str, Any]:
     }
 
 
-def _requantization(node: Node) -> dict[str, Any]:
-    """One requantization. Thresholds are exact by construction, so all their channels are proven."""
+def _requantization(node: Node, equal: bool) -> dict[str, Any]:
+    """One requantization; `equal` is its `equal_end_to_end`."""
     stairs, solution = node.attributes["stairs"], node.attributes["solution"]
     exact = node.op == "Threshold"
     bounds = list(zip(stairs.lo.tolist(), stairs.hi.tolist(), solution, strict=True))
@@ -70,11 +107,13 @@ def _requantization(node: Node) -> dict[str, Any]:
         "output": node.output,
         "form": "thresholds" if exact else "multiply-shift",
         "channels": stairs.channels,
-        "proven": stairs.channels if exact else solution.proven.count(True),
+        "proven": int(proven_channels(node).sum()),
+        "proven_of_network": int(proven_of_network(node).sum()),
         "steps": stairs.quantizer.steps,
         "deviations": 0 if exact else sum(solution.deviations),
         "most_deviations": 0 if exact else max(solution.deviations),
-        "input_error_steps": node.attributes["input_error"],
+        "input_error_steps": float(node.attributes["input_errors"].max()),
+        "equal_end_to_end": equal,
     }
     if not exact:
         entry |= _multipliers(solution.constants)

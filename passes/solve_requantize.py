@@ -13,6 +13,9 @@ THRESHOLD_STEPS = 15
 class SolveRequantize(Pass):
     """clip((η·c + B) >> d, lo, hi) for the exact staircase of round_half_even((η·α + β) / step).
 
+    What is exact or proven here is the level of an integer's own value. Whether the integer itself is exact
+    is said by `input_errors`: behind a stream it was rounded.
+
     1. Constants that are exact in every channel: `Requantize`.
     2. Not all channels have them and there are at most 15 steps: `Threshold`, exact by construction.
     3. More steps: the closest constants; the number of η that deviate is counted exactly.
@@ -54,8 +57,10 @@ class SolveRequantize(Pass):
             )
         else:
             bits = max(abs(m.c).bit_length() for m in solution)
+            error = node.attributes["input_errors"].max()
+            rounded = f", of integers that were rounded by at most {error:.3g} steps" if error else ""
             result.changed.append(
-                f"{node.label}: exact in all {stairs.channels} channels, c up to {bits} bits"
+                f"{node.label}: proven in all {stairs.channels} channels, c up to {bits} bits{rounded}"
             )
 
     def _check_range(self, graph: Graph, node: Node) -> None:

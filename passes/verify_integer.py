@@ -1,4 +1,4 @@
-"""The promise: no floating-point tensor between the input and the heads."""
+"""The promise: no floating-point tensor between the input and the heads, and a file that loads."""
 
 from __future__ import annotations
 
@@ -8,25 +8,31 @@ from onnx import ModelProto
 from aqd_deploy.errors import UnsupportedModelError
 from aqd_deploy.integer.inspect import float_tensors
 from aqd_deploy.passes.graph import PassResult
+from aqd_deploy.passes.inference import first_line
 
 
 class VerifyInteger:
     """Checks the written model; changes nothing.
 
-    1. It is a valid ONNX model.
+    1. It is a valid ONNX model whose element types and shapes fit together, function bodies included. Where
+       they don't, a pass is wrong: RuntimeError.
     2. `float_tensors` is empty.
     """
 
     name = "verify_integer"
     requires = "write_integer"
-    ensures = "no float tensor between input and heads"
+    ensures = "a file that loads; no float tensor between input and heads"
 
     def run(self, model: ModelProto) -> PassResult:
         """UnsupportedModelError that names the first float tensor."""
-        onnx.checker.check_model(model)
+        try:
+            onnx.checker.check_model(model)
+            onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
+        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+            raise RuntimeError(f"the integer file isn't a valid model: {first_line(error)}") from error
         left = float_tensors(model)
         if left:
             raise UnsupportedModelError(
                 f"{len(left)} float tensors are left between input and heads", received=left[0]
             )
-        return PassResult(self.name, ["0 float tensors between input and heads"])
+        return PassResult(self.name, ["types and shapes fit", "0 float tensors between input and heads"])

@@ -29,13 +29,14 @@ class WriteInteger:
         """The model; `manifest` is completed with outputs and ranges and stored in its metadata."""
         self.graph = graph
         self.initializers: dict[str, np.ndarray] = {}
+        self.made: dict[str, str] = {}
         writers: dict[str, Callable[[Node], NodeProto]] = {
             "Bias": self._bias,
             "Cast": self._cast,
             "Concat": lambda n: dialect.standard_node("Concat", n.inputs, n.output, axis=1),
             "ConvInteger": self._conv_integer,
             "ConvOdd": self._conv_odd,
-            "Identity": lambda n: dialect.standard_node("Identity", n.inputs, n.output),
+            "Copy": self._copy,
             "Max": self._max,
             "MaxPool": self._max_pool,
             "MultiplyShift": self._multiply_shift,
@@ -59,13 +60,22 @@ class WriteInteger:
         self._add_manifest(model, manifest)
         return model
 
-    def _constant(self, name: str, values: np.ndarray) -> str:
+    def _constant(self, base: str, values: np.ndarray) -> str:
+        """A new initializer; its name is `base` unless the graph has that already."""
+        name = self.graph.fresh(base)
         self.initializers[name] = np.asarray(values, order="C")
         return name
 
+    def _once(self, base: str, values: np.ndarray) -> str:
+        """A new initializer that all nodes share that ask for `base`."""
+        if base not in self.made:
+            self.made[base] = self._constant(base, values)
+        return self.made[base]
+
     def _shared(self, name: str) -> str:
         """A constant of the graph, stored once."""
-        return self._constant(name, self.graph.constants[name])
+        self.initializers[name] = np.asarray(self.graph.constants[name], order="C")
+        return name
 
     def _shift_constants(
         self, output: str, constants: Sequence[MultiplyShift], suffix: str = ""
@@ -95,6 +105,12 @@ class WriteInteger:
         return dialect.standard_node(
             "Add", [node.inputs[0], self._constant(f"{node.output}_bias", bias)], node.output
         )
+
+    def _copy(self, node: Node) -> NodeProto:
+        """Adds 0: an output is computed, and the dialect has no word for a copy."""
+        channels = self.graph.shapes[node.output][1]
+        zeros = self._once(f"zero_{channels}", dialect.per_channel([0] * channels, np.int32))
+        return dialect.standard_node("Add", [node.inputs[0], zeros], node.output)
 
     def _multiply_shift(self, node: Node) -> NodeProto:
         names = self._shift_constants(node.output, node.attributes["constants"])
@@ -131,7 +147,7 @@ class WriteInteger:
         return dialect.node("SkipAdd", [*node.inputs, *left, *right], node.output)
 
     def _max(self, node: Node) -> NodeProto:
-        zero = self._constant("zero", np.array(0, dtype=np.int32))
+        zero = self._once("zero", np.array(0, dtype=np.int32))
         return dialect.standard_node("Max", [node.inputs[0], zero], node.output)
 
     def _max_pool(self, node: Node) -> NodeProto:
@@ -143,7 +159,7 @@ class WriteInteger:
     def _resize(self, node: Node) -> NodeProto:
         vertical, horizontal = node.attributes["factors"]
         scales = np.array([1, 1, vertical, horizontal], dtype=np.float32)
-        name = self._constant(f"scales_{vertical}x{horizontal}", scales)
+        name = self._once(f"scales_{vertical}x{horizontal}", scales)
         return dialect.standard_node(
             "Resize",
             [node.inputs[0], "", name],

@@ -18,8 +18,8 @@ from aqd_deploy.cli.output import print_json, print_text, verb
 def command(file: Path, as_json: bool) -> None:
     """Tell what a file holds: .onnx (QDQ or integer), .so (a program), .pt (a checkpoint).
 
-    Operators, bits and float tensors of an ONNX file; manifest and bytes a weight of a program;
-    configuration of a checkpoint.
+    Operators, bits and float tensors of an ONNX file; manifest and bytes a weight of a program; what
+    lowering proved of either; configuration of a checkpoint.
     """
     from aqd_deploy.reporting.inspection import inspect_file
 
@@ -31,6 +31,7 @@ def command(file: Path, as_json: bool) -> None:
 
 
 def _text(document: dict[str, Any]) -> str:
+    from aqd_deploy.passes.proven import sentences
     from aqd_deploy.reporting.tables import key_values, table
 
     top = {"file": document["file"], "kind": document["kind"], "size": f"{document['bytes'] / 1e6:.3f} MB"}
@@ -41,6 +42,9 @@ def _text(document: dict[str, Any]) -> str:
     if weights.get("bytes_per_weight") is not None:
         top["bytes a weight"] = str(weights["bytes_per_weight"])
     parts = [key_values(top)]
+    lowering = document.get("manifest", {}).get("lowering")
+    if isinstance(lowering, dict) and sentences(lowering):
+        parts.append("\n".join(f"- {sentence}" for sentence in sentences(lowering)))
     if document["kind"] == "program":
         rows = [
             [bits, entry["weights"], entry["bytes"], entry["bytes_per_weight"]]

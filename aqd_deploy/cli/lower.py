@@ -26,7 +26,7 @@ from aqd_deploy.files import check_output
 def command(
     model: Path, output: Path, numerics: str, shape: tuple[int, ...] | None, explain: bool, as_json: bool
 ) -> None:
-    """Lower a QDQ ONNX file to integer ONNX, with a proof for every requantization."""
+    """Lower a QDQ ONNX file to integer ONNX; tell what is proven of its requantizations, and of what."""
     check_output(output, model)
     from aqd_deploy.integer.files import load_onnx, save_onnx
     from aqd_deploy.passes.pipeline import lower
@@ -52,11 +52,12 @@ def _explanation(report: dict[str, Any]) -> str:
 
 
 def _summary(output: Path, report: dict[str, Any]) -> str:
-    channels, proven = report["requantized_channels"], report["proven"]
-    share = f"{100 * report['proven_share']:.2f} %"
+    from aqd_deploy.passes.proven import sentences
+
     bound = max((entry["error_bound"] for entry in report["skip_adds"]), default=0.0)
-    return (
-        f"{output}: {proven} of {channels} requantized channels proven exact ({share}); "
-        f"{len(report['skip_adds'])} skip-adds, largest error bound {bound:.3g}; "
-        f"float tensors inside: {report['float_tensors']}"
-    )
+    lines = [
+        *sentences(report),
+        f"{len(report['skip_adds'])} skip-adds, each off by at most {bound:.3g} integer steps",
+        f"float tensors inside: {report['float_tensors']}",
+    ]
+    return "\n".join([f"{output} ({report['numerics']} numerics)", *(f"- {line}" for line in lines)])

@@ -18,6 +18,12 @@ from aqd_deploy.integer.staircase import Quantizer, Staircases, staircases
 
 _LOWEST, _HIGHEST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 
+STEEPEST, FLATTEST = 2.0**24, 2.0**-36
+"""Slopes outside need not be searched for. Steeper than 2^24, all thresholds of 8 bits lie on two
+neighbouring integers; flatter than 2^-36, at most one lies within 32 bits. So a slope near these ends
+separates them too.
+"""
+
 
 def ms(eta: int, c: int, b: int, d: int) -> int:
     """Multiply-shift (eta·c + b) >> d in unbounded integers; the shift is arithmetic, a floor."""
@@ -72,10 +78,11 @@ def slope_bounds(stairs: Staircases) -> tuple[np.ndarray, np.ndarray]:
     Reaching level k needs μ·T_k + b ≥ k, not reaching j before its threshold needs μ·(T_j − 1) + b < j. The
     room for b between the two is a concave function of μ; its zeros on both sides are found by Newton's
     method from outside, which only steps on zeros of its linear pieces and ends after a few. An end that is
-    still open at four times or a quarter of the true slope is left there. The result guides the search; it
-    proves nothing.
+    still open at four times or a quarter of the true slope (brought within FLATTEST and STEEPEST) is left
+    there. The result guides the search; it proves nothing.
     """
-    return _slope_end(stairs, stairs.slope / 4), _slope_end(stairs, stairs.slope * 4)
+    slope = np.clip(stairs.slope, FLATTEST, STEEPEST)
+    return _slope_end(stairs, slope / 4), _slope_end(stairs, slope * 4)
 
 
 def _slope_end(stairs: Staircases, start: np.ndarray) -> np.ndarray:
@@ -200,7 +207,8 @@ def solve_requantize_channels(
     for channel in np.flatnonzero(constant).tolist():
         found[channel] = MultiplyShift(0, int(low_level[channel]), 0)
 
-    low_slope, high_slope = slope_bounds(stairs)
+    # A quantizer of a single level has no thresholds to look between.
+    low_slope, high_slope = slope_bounds(stairs) if q.steps else (stairs.slope, stairs.slope)
     centre = (low_slope + high_slope) / 2
     d_max = _largest_shift(q)
     pending = ~constant & (not power_of_two)
@@ -223,19 +231,17 @@ def solve_requantize_channels(
         if not pending.any():
             break
 
-    proven, deviations, result = [], [], []
-    for channel, exact in enumerate(found):
+    deviations = [0] * stairs.channels
+    for channel in [i for i, exact in enumerate(found) if exact is None]:
         slope = float(stairs.slope[channel] if power_of_two else centre[channel])
-        constants = exact or _closest(stairs, channel, slope, d_max, c_bits, power_of_two)
-        count = 0
-        if exact is None:
-            row = table[channel].tolist()
-            count = _deviations(constants, row, int(lo[channel]), int(hi[channel]), q.lo + 1)
-        proven.append(count == 0)
-        deviations.append(count)
-        sign = int(stairs.sign[channel])
-        result.append(MultiplyShift(sign * constants.c, constants.b, constants.d))
-    return RequantizeSolution(result, proven, deviations)
+        constants = _closest(stairs, channel, slope, d_max, c_bits, power_of_two)
+        row = table[channel].tolist()
+        deviations[channel] = _deviations(constants, row, int(lo[channel]), int(hi[channel]), q.lo + 1)
+        found[channel] = constants
+    signs = stairs.sign.tolist()
+    upright = [constants for constants in found if constants is not None]
+    result = [MultiplyShift(s * m.c, m.b, m.d) for s, m in zip(signs, upright, strict=True)]
+    return RequantizeSolution(result, [count == 0 for count in deviations], deviations)
 
 
 def solve_requantize(

@@ -88,6 +88,20 @@ def thresholds(form: ChannelForm, quantizer: Quantizer, lo: int, hi: int) -> lis
     return result
 
 
+_SLOPES = Fraction(1, 1 << 256), Fraction(1 << 256)
+
+
+def _slope(form: ChannelForm, step: Fraction) -> float:
+    """|α| / step; beyond 2^±256, where float64 comes to its end, that instead."""
+    if form.a == 0:
+        return 0.0
+    ratio, lowest, highest = abs(form.a) / step, *_SLOPES
+    if lowest < ratio < highest and lowest < form.v < highest:
+        return _float(abs(form.a)) / math.sqrt(form.v) / _float(step)
+    squared = ratio * ratio / form.v
+    return math.sqrt(_float(min(max(squared, lowest * lowest), highest * highest)))
+
+
 def _float(value: Fraction) -> float:
     return value.numerator / value.denominator
 
@@ -129,5 +143,5 @@ def staircases(forms: list[ChannelForm], quantizer: Quantizer, lo: np.ndarray, h
         upright = form if s > 0 else ChannelForm(-form.a, form.b0, form.b1, form.v)
         rows.append(thresholds(upright, quantizer, a, b))
     table = np.array(rows, dtype=np.int64).reshape(len(forms), quantizer.steps)
-    slope = np.array([abs(_float(form.a)) / math.sqrt(form.v) / _float(quantizer.step) for form in forms])
+    slope = np.array([_slope(form, quantizer.step) for form in forms])
     return Staircases(quantizer, sign, low, high, table, slope)

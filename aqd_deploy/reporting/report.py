@@ -16,6 +16,7 @@ from typing import Any
 
 from aqd_deploy.errors import AqdError
 from aqd_deploy.inputs import MIB, FileKind
+from aqd_deploy.passes.proven import sentences
 from aqd_deploy.reporting.environment import environment
 from aqd_deploy.reporting.tables import markdown_table, table
 
@@ -137,14 +138,12 @@ def write_report(folder: Path, document: dict[str, Any]) -> tuple[Path, Path]:
 
 def _model_section(model: dict[str, Any]) -> str:
     lowering, weights = model["lowering"], model["weights"]
-    share = 100 * (lowering.get("proven_share") or 0)
+    proven = "".join(f" {sentence[0].upper()}{sentence[1:]}." for sentence in sentences(lowering))
     lines = [
         f"## {model['name']}",
-        f"- Lowering ({lowering.get('numerics')}): {lowering.get('proven')} of "
-        f"{lowering.get('requantized_channels')} requantized channels proven exact ({share:.2f} %), "
-        f"{lowering.get('skip_adds')} skip-adds with errors of at most "
-        f"{lowering.get('largest_skip_add_error')} integer steps, "
-        f"{lowering.get('float_tensors')} float tensors inside.",
+        f"- Lowering ({lowering.get('numerics')} numerics): {lowering.get('skip_adds')} skip-adds with "
+        f"errors of at most {lowering.get('largest_skip_add_error')} integer steps, "
+        f"{lowering.get('float_tensors')} float tensors inside.{proven}",
         f"- Weights: {weights.get('count')} in {weights.get('bytes')} bytes, "
         f"{weights.get('bytes_per_weight')} bytes a weight.",
         f"- {model['preprocessing']}",

@@ -18,6 +18,7 @@ from aqd_deploy.errors import AqdError, CheckpointError, MissingExtraError
 from aqd_deploy.evaluation.coco import load_annotations
 from aqd_deploy.integer.files import load_onnx, save_onnx
 from aqd_deploy.integer.reference import ReferenceRunner
+from aqd_deploy.passes.proven import FIELDS
 from aqd_deploy.reporting.report import make_report
 from aqd_deploy.runtime.program import Program
 from aqd_deploy.workflow.detect import detect_images, image_files
@@ -269,9 +270,8 @@ def _manifest(manifest: dict[str, Any]) -> dict[str, Any]:
 
 def _lowering(report: dict[str, Any]) -> dict[str, Any]:
     bounds = [entry["error_bound"] for entry in report["skip_adds"]]
-    keys = ("numerics", "requantized_channels", "proven", "proven_share", "float_tensors")
     return {
-        **{key: report[key] for key in keys},
+        **{key: report[key] for key in (*FIELDS, "proven_share")},
         "skip_adds": len(bounds),
         "largest_skip_add_error": round(max(bounds, default=0.0), 6),
     }

@@ -81,7 +81,21 @@ def test_lower_explains_on_stdout(folder, tmp_path, capsys):
     assert invoke(["lower", str(folder / "m.qdq.onnx"), "-o", str(tmp_path / "i.onnx"), "--explain"]) == 0
     out = capsys.readouterr().out
     assert "solve_requantize:" in out
-    assert "exact in all" in out
+    assert "proven in all" in out
+
+
+@pytest.mark.parametrize("numerics", ["exact", "paper"])
+def test_lower_and_inspect_say_what_is_proven_of_what(numerics, folder, tmp_path, capsys):
+    out = tmp_path / "i.onnx"
+    assert invoke(["lower", str(folder / "m.qdq.onnx"), "-o", str(out), "--numerics", numerics]) == 0
+    told = capsys.readouterr().out
+    assert invoke(["inspect", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert f"({numerics} numerics)" in told and "proven exact" not in told
+    for words in ("have proven constants", "quantizer steps", "end to end, the codes of 0 of"):
+        assert words in told and words in shown
+    assert invoke(["inspect", str(folder / "m.so")]) == 0
+    assert "end to end, the codes of" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("numerics", ["paper", "power-of-two"])

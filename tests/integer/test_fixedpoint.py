@@ -152,6 +152,34 @@ def test_random_channels_within_half_a_million_are_proven(steps):
     assert all(solve_requantize_channels(random_stairs(steps, 5 * 10**5)).proven)
 
 
+@pytest.mark.parametrize("steps", [1, 3, 15, 255])
+@pytest.mark.parametrize("exponent", [-400, -150, -60, -37, -33, 23, 24, 31, 32, 60, 149, 400, 1100])
+@pytest.mark.parametrize("bound", [1, 300, 2**31 - 1])
+def test_slopes_that_no_multiplier_has_are_proven_by_others(exponent, steps, bound):
+    """Denormal steps: all levels change within one integer, or at most one level within the range."""
+    alpha = Fraction(2) ** exponent * Fraction(5, 7)
+    offsets = [Fraction(0), Fraction(1, 3), Fraction(1, 2), -alpha * 17, -alpha / 2, Fraction(steps) - alpha]
+    forms = [ChannelForm(sign * alpha, offset) for offset in offsets for sign in (1, -1)]
+    quantizer, ends = Quantizer(Fraction(1), 0, steps), np.full(len(forms), bound)
+    stairs = staircases(forms, quantizer, -ends, ends)
+    solution = solve_requantize_channels(stairs)
+    assert all(solution.proven)
+    for form, constants in zip(forms, solution, strict=True):
+        assert constants.fits(-bound, bound)
+        near = {round(-form.b0 / form.a) + i for i in range(-3, 4)} | {-bound, -1, 0, 1, bound}
+        for eta in (eta for eta in near if abs(eta) <= bound):
+            assert min(max(constants(eta), 0), steps) == quantizer.level(eta * form.a + form.b0)
+
+
+@pytest.mark.parametrize("level", [0, 3, 255])
+def test_a_quantizer_of_one_level_is_a_constant(level):
+    forms = [ChannelForm(Fraction(1, 7), Fraction(2)), ChannelForm(Fraction(0))]
+    ends = np.full(2, 1000)
+    solution = solve_requantize_channels(staircases(forms, Quantizer(Fraction(1), level, level), -ends, ends))
+    assert solution.constants == [MultiplyShift(0, level, 0)] * 2
+    assert solution.proven == [True, True]
+
+
 def test_fewer_bits_deviate_and_say_so():
     """c of 4 bits can't follow 255 steps; the count is the exhaustive one."""
     form, quantizer = ChannelForm(Fraction(1, 79)), Quantizer(Fraction(1), 0, 255)

@@ -9,7 +9,7 @@ import math
 from fractions import Fraction
 
 import numpy as np
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 
 def rational_root(value, bits=300):
@@ -37,6 +37,20 @@ def along_channels(values, channels):
     return flat.reshape(1, -1, 1, 1)
 
 
+def pads_of(attributes, sizes, spans, strides):
+    """[top, left, bottom, right] as ONNX defines `pads` and `auto_pad`."""
+    mode = attributes.get("auto_pad", b"NOTSET").decode()
+    if mode == "NOTSET":
+        return attributes.get("pads", [0, 0, 0, 0])
+    before, after = [0, 0], [0, 0]
+    for axis in (0, 1) if mode != "VALID" else ():
+        windows = math.ceil(sizes[axis] / strides[axis])
+        missing = max((windows - 1) * strides[axis] + spans[axis] - sizes[axis], 0)
+        before[axis] = missing // 2 if mode == "SAME_UPPER" else missing - missing // 2
+        after[axis] = missing - before[axis]
+    return [*before, *after]
+
+
 class ExactNetwork:
     """Runs a QDQ model; `run` returns every tensor: rationals for real ones, whole numbers for quantized
     ones.
@@ -60,10 +74,12 @@ class ExactNetwork:
     def _get(self, name):
         return self.constants[name] if name in self.constants else self.values[name]
 
-    def _quantizelinear(self, node, _):
+    def _quantizelinear(self, node, attributes):
         x, step = self.values[node.input[0]], Fraction(self._get(node.input[1]).item())
-        info = np.iinfo(self._get(node.input[2]).dtype)
-        zero = self._get(node.input[2]).item()
+        kind, zero = helper.tensor_dtype_to_np_dtype(attributes.get("output_dtype", TensorProto.UINT8)), 0
+        if len(node.input) > 2:
+            kind, zero = self._get(node.input[2]).dtype, self._get(node.input[2]).item()
+        info = np.iinfo(kind)
         self.positions[node.output[0]] = x / step
         levels = [min(max(round(v / step) + zero, info.min), info.max) for v in x.ravel()]
         return np.array(levels, dtype=np.int64).reshape(x.shape)
@@ -72,7 +88,7 @@ class ExactNetwork:
         low, high = (self._get(name) if name else None for name in (*node.input[1:], "")[:2])
         x = self._get(node.input[0])
         if x.dtype == object:
-            bounds = [None if b is None else Fraction(float(b)) for b in (low, high)]
+            bounds = [None if b is None or np.isinf(b) else Fraction(float(b)) for b in (low, high)]
             return np.vectorize(lambda v: self._bounded(v, *bounds), otypes=[object])(x)
         if node.input[0] in self.positions:
             self.positions[node.output[0]] = self.positions[node.input[0]]
@@ -100,8 +116,10 @@ class ExactNetwork:
     def _conv(self, node, attributes):
         x, x_scale = self.integers[node.input[0]]
         w, w_scale = self.integers[node.input[1]]
-        group, (top, left, bottom, right) = attributes["group"], attributes["pads"]
-        (sh, sw), (dh, dw), (kh, kw) = attributes["strides"], attributes["dilations"], w.shape[2:]
+        group, strides = attributes.get("group", 1), attributes.get("strides", [1, 1])
+        (sh, sw), (dh, dw), (kh, kw) = strides, attributes.get("dilations", [1, 1]), w.shape[2:]
+        spans = [(kh - 1) * dh + 1, (kw - 1) * dw + 1]
+        top, left, bottom, right = pads_of(attributes, x.shape[2:], spans, strides)
         padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
         height = (padded.shape[2] - (kh - 1) * dh - 1) // sh + 1
         width = (padded.shape[3] - (kw - 1) * dw - 1) // sw + 1
@@ -139,21 +157,33 @@ class ExactNetwork:
     def _mul(self, node, _):
         return self.values[node.input[0]] * Fraction(float(self._get(node.input[1]).ravel()[0]))
 
+    def _identity(self, node, _):
+        return self.values[node.input[0]]
+
     def _concat(self, node, _):
         return np.concatenate([self.values[name] for name in node.input], axis=1)
 
     def _resize(self, node, _):
-        factor = int(self._get(node.input[2])[2])
-        return self.values[node.input[0]].repeat(factor, axis=2).repeat(factor, axis=3)
+        x = self.values[node.input[0]]
+        if len(node.input) > 3:
+            rows, columns = (
+                int(size) // n for size, n in zip(self._get(node.input[3])[2:], x.shape[2:], strict=True)
+            )
+        else:
+            rows, columns = (int(factor) for factor in self._get(node.input[2])[-2:])
+        return x.repeat(rows, axis=2).repeat(columns, axis=3)
 
     def _maxpool(self, node, attributes):
         x = self.values[node.input[0]]
-        kernel, stride, pad = attributes["kernel_shape"][0], attributes["strides"][0], attributes["pads"][0]
-        height, width = ((n + 2 * pad - kernel) // stride + 1 for n in x.shape[2:])
-        out = np.empty((*x.shape[:2], height, width), dtype=object)
-        for i in range(height):
-            for j in range(width):
-                top, left = max(i * stride - pad, 0), max(j * stride - pad, 0)
-                window = x[:, :, top : i * stride - pad + kernel, left : j * stride - pad + kernel]
-                out[:, :, i, j] = window.max(axis=(2, 3))
+        kernel, strides = attributes["kernel_shape"], attributes.get("strides", [1, 1])
+        pads = pads_of(attributes, x.shape[2:], kernel, strides)
+        sizes = []
+        for n, k, s, before, after in zip(x.shape[2:], kernel, strides, pads[:2], pads[2:], strict=True):
+            rest = n + before + after - k
+            sizes.append((-(-rest // s) if attributes.get("ceil_mode") else rest // s) + 1)
+        out = np.empty((*x.shape[:2], *sizes), dtype=x.dtype)
+        for i, j in np.ndindex(*sizes):
+            top, left = i * strides[0] - pads[0], j * strides[1] - pads[1]
+            window = x[:, :, max(top, 0) : top + kernel[0], max(left, 0) : left + kernel[1]]
+            out[:, :, i, j] = window.max(axis=(2, 3))
         return out

@@ -63,6 +63,10 @@ def test_decisions_behind_skip_adds_differ_only_within_the_recorded_error(seed):
     report, manifest, network, exact, integer = both(random_graph(seed, bits=(2, 3, 4)[seed % 3]), seed)
     bound = Fraction(max(entry["input_error_steps"] for entry in report["requantizations"]))
     assert bound < Fraction(1, 100)
+    equal = {entry["output"] for entry in report["requantizations"] if entry["equal_end_to_end"]}
+    assert all(
+        (expected == levels).all() for name, expected, levels in decisions(exact, integer) if name in equal
+    )
     for name, expected, levels in decisions(exact, integer):
         different = expected != levels
         if different.any():

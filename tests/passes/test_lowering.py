@@ -331,6 +331,10 @@ def test_manifest_keeps_the_qdq_entries_and_gains_outputs_and_ranges():
         "numerics": "exact",
         "requantized_channels": 0,
         "proven": 0,
+        "proven_of_network": 0,
+        "largest_input_error_steps": 0.0,
+        "requantizations_count": 0,
+        "equal_end_to_end": 0,
         "float_tensors": 0,
     }
 

@@ -221,13 +221,13 @@ def rows_joined(b, x):
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        (linear_resize, "Resize linear"),
+        (linear_resize, "Resize with mode = linear"),
         (stream_pool, "square kernel"),
         (broadcast_add, "broadcasts"),
         (stream_clip, "integer stream"),
         (negative_factor, "multiplication by -2"),
         (product, "two tensors"),
-        (rows_joined, "axis 2"),
+        (rows_joined, "axis = 2"),
     ],
 )
 def test_forms_the_dialect_does_not_have(change, match):

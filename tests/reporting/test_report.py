@@ -27,7 +27,8 @@ MODEL = {
               "program": {"file": "m.so", "bytes": 10**6}},
     "weights": {"count": 100, "bytes": 50, "bytes_per_weight": 0.5},
     "lowering": {"numerics": "exact", "requantized_channels": 10, "proven": 10, "proven_share": 1.0,
-                 "skip_adds": 2, "largest_skip_add_error": 0.5, "float_tensors": 0},
+                 "proven_of_network": 4, "largest_input_error_steps": 0.25, "requantizations_count": 3,
+                 "equal_end_to_end": 1, "skip_adds": 2, "largest_skip_add_error": 0.5, "float_tensors": 0},
     "accuracy": {"float": {"AP": 0.6123, "AP50": 0.9}, "program": {"AP": 0.6, "AP50": float("nan")}},
     "agreement": {"float": {"correlation": 0.98}, "program": {"differing": 0, "count": 8070, "largest": 0}},
     "latency": {"measured": [{"contenders": {"aqd-deploy": {"median_ms": 1.25, "min_ms": 1.0},
@@ -74,7 +75,9 @@ def test_markdown_tells_everything_the_table_does(document):
     text = markdown(document)
     for row in rows(document):
         assert all(str(cell) in text for cell in row if isinstance(cell, str))
-    assert "10 of 10 requantized channels proven exact (100.00 %)" in text
+    assert "10 of 10 requantized channels have proven constants" in text
+    assert "integers of 4 of these channels are exact" in text and "at most 0.25 quantizer steps" in text
+    assert "codes of 1 of 3 requantizations are proven" in text
     assert MODEL["preprocessing"] in text
 
 

@@ -1,0 +1,274 @@
+"""The operators of a QDQ file that the passes know: every attribute and every element type, in one table.
+
+ONNX adds attributes and types with every opset. What the table doesn't name is refused, so that nothing is
+read as something else: an attribute is one that a pass honours in every value that `accepts` lets through, or
+one that can't change a result here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import onnx
+from onnx import NodeProto, TensorProto
+
+from aqd_deploy.errors import UnsupportedModelError
+
+LARGEST = (1 << 31) - 1
+"""Strides, pads and the like stay below 2^31: no arithmetic with them can leave 64 bits."""
+
+REAL = frozenset((TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16))
+_KINDS = dict(TensorProto.DataType.items())
+# 2 bits came with ONNX 1.20.
+CODES = frozenset(
+    _KINDS[name] for name in ("UINT8", "INT8", "UINT4", "INT4", "UINT2", "INT2") if name in _KINDS
+)
+WIDE_CODES = CODES | {TensorProto.INT16, TensorProto.UINT16, TensorProto.INT32}
+"""Codes of constants: 8-bit AQD weights are int16."""
+
+SIZES = frozenset((TensorProto.INT64,))
+ANY: frozenset[int] = frozenset()
+"""No condition: the pass that reads the input checks it."""
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """`accepts` says whether a value is one that the passes honour; `valid` says the same to people."""
+
+    accepts: Callable[[Any], bool]
+    valid: str
+
+
+@dataclass(frozen=True)
+class Operator:
+    """`types`: what each input may hold, the last entry for all further ones; `required`: the least number
+    of inputs; `constant`: inputs that must be there as constants.
+    """
+
+    types: tuple[frozenset[int], ...]
+    required: int
+    most: int
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _one_of(*values: Any) -> Attribute:
+    return Attribute(
+        lambda value: type(value) is type(values[0]) and value in values, " or ".join(map(str, values))
+    )
+
+
+def _whole(low: int) -> Attribute:
+    return Attribute(
+        lambda value: _is_int(value) and low <= value <= LARGEST, f"a whole number from {low} to {LARGEST}"
+    )
+
+
+def _wholes(count: int, low: int) -> Attribute:
+    def accepts(value: Any) -> bool:
+        return (
+            isinstance(value, list)
+            and len(value) == count
+            and all(_whole(low).accepts(each) for each in value)
+        )
+
+    return Attribute(accepts, f"{count} whole numbers from {low} to {LARGEST}")
+
+
+_ANY_INT = Attribute(_is_int, "a whole number")
+_ANY_FLOAT = Attribute(lambda value: isinstance(value, float), "a number")
+_FINITE = Attribute(lambda value: isinstance(value, float) and math.isfinite(value), "a finite number")
+_AUTO_PAD = _one_of("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER", "")
+_AXIS = Attribute(lambda value: _is_int(value) and -4 <= value < 4, "a whole number from -4 to 3")
+_CHANNEL_AXIS = _one_of(1, -3)
+_UNBLOCKED = Attribute(lambda value: _is_int(value) and value == 0, "0 (one scale a tensor or a channel)")
+# The codes are whole numbers, and only float8 saturates differently.
+_SATURATE = _one_of(0, 1)
+
+OPERATORS: Mapping[str, Operator] = {
+    "Add": Operator((REAL,), 2, 2),
+    "BatchNormalization": Operator(
+        (REAL,),
+        5,
+        5,
+        # momentum only has a meaning in training.
+        {"epsilon": _FINITE, "momentum": _ANY_FLOAT, "training_mode": _one_of(0)},
+    ),
+    "Clip": Operator((REAL | WIDE_CODES,), 1, 3),
+    "Concat": Operator((REAL | CODES,), 1, LARGEST, {"axis": _CHANNEL_AXIS}),
+    "Constant": Operator(
+        (),
+        0,
+        0,
+        {
+            "value": Attribute(lambda value: isinstance(value, TensorProto), "a tensor"),
+            "value_float": _ANY_FLOAT,
+            "value_floats": Attribute(lambda value: isinstance(value, list), "numbers"),
+            "value_int": _ANY_INT,
+            "value_ints": Attribute(lambda value: isinstance(value, list), "whole numbers"),
+        },
+    ),
+    "Conv": Operator(
+        (REAL,),
+        2,
+        3,
+        {
+            "auto_pad": _AUTO_PAD,
+            "dilations": _wholes(2, 1),
+            "group": _whole(1),
+            "kernel_shape": _wholes(2, 1),
+            "pads": _wholes(4, 0),
+            "strides": _wholes(2, 1),
+        },
+    ),
+    "DequantizeLinear": Operator(
+        (WIDE_CODES, REAL, WIDE_CODES),
+        2,
+        3,
+        {
+            "axis": _AXIS,
+            "block_size": _UNBLOCKED,
+            # The type of the real value: exact arithmetic has one kind of them.
+            "output_dtype": _one_of(0, *sorted(REAL)),
+        },
+    ),
+    "Identity": Operator((ANY,), 1, 1),
+    "MaxPool": Operator(
+        (REAL | CODES,),
+        1,
+        1,
+        {
+            "auto_pad": _AUTO_PAD,
+            "ceil_mode": _one_of(0, 1),
+            "dilations": Attribute(lambda value: value == [1, 1], "[1, 1] (no dilation)"),
+            "kernel_shape": _wholes(2, 1),
+            "pads": _wholes(4, 0),
+            # The order of the second output, the indices, which is refused.
+            "storage_order": _one_of(0, 1),
+            "strides": _wholes(2, 1),
+        },
+    ),
+    "Mul": Operator((REAL,), 2, 2),
+    "QuantizeLinear": Operator(
+        (REAL, REAL, WIDE_CODES),
+        2,
+        3,
+        {
+            "axis": _AXIS,
+            "block_size": _UNBLOCKED,
+            "output_dtype": _one_of(0, *sorted(WIDE_CODES)),
+            # x / step in exact arithmetic; a coarser division would be another network.
+            "precision": _one_of(0, int(TensorProto.FLOAT)),
+            "saturate": _SATURATE,
+        },
+    ),
+    "Relu": Operator((REAL,), 1, 1),
+    "Resize": Operator(
+        (REAL | CODES, ANY, REAL, SIZES),
+        2,
+        4,
+        {
+            "antialias": _one_of(0),
+            "axes": Attribute(lambda value: isinstance(value, list), "axes"),
+            "coordinate_transformation_mode": _one_of("asymmetric"),
+            # Of cubic and of cropping modes, which `mode` and the line above exclude.
+            "cubic_coeff_a": _ANY_FLOAT,
+            "exclude_outside": _ANY_INT,
+            "extrapolation_value": _ANY_FLOAT,
+            "keep_aspect_ratio_policy": _one_of("stretch"),
+            "mode": _one_of("nearest"),
+            "nearest_mode": _one_of("floor"),
+        },
+    ),
+}
+
+# Attributes whose default is not a value that the passes honour must be written.
+_MUST_BE_SET = {
+    "Concat": ("axis",),
+    "MaxPool": ("kernel_shape",),
+    "Resize": ("coordinate_transformation_mode", "nearest_mode"),
+}
+
+
+def label_of(node: NodeProto) -> str:
+    """How messages name a node: its name, else its first output, else its operator."""
+    return node.name or next((name for name in node.output if name), node.op_type)
+
+
+def attributes_of(node: NodeProto) -> dict[str, Any]:
+    """Attribute values by name, strings decoded; an attribute without a readable value is None."""
+    values: dict[str, Any] = {}
+    for attribute in node.attribute:
+        try:
+            value = onnx.helper.get_attribute_value(attribute)
+        except ValueError:
+            value = None
+        values[attribute.name] = value.decode(errors="replace") if isinstance(value, bytes) else value
+    return values
+
+
+def check_node(node: NodeProto) -> None:
+    """UnsupportedModelError unless the number of inputs and every attribute is one of the table's."""
+    entry, label = OPERATORS[node.op_type], label_of(node)
+    inputs = list(node.input)
+    while inputs and not inputs[-1]:
+        inputs.pop()
+    if not entry.required <= len(inputs) <= entry.most or not all(inputs[: min(entry.required, 1)]):
+        most = "" if entry.most == entry.required else " or more"
+        raise UnsupportedModelError(
+            f"node {label}: {node.op_type} with {len(inputs)} inputs", valid=f"{entry.required}{most}"
+        )
+    if not any(node.output):
+        raise UnsupportedModelError(f"node {label}: {node.op_type} without an output")
+    values = attributes_of(node)
+    for name, value in values.items():
+        known = entry.attributes.get(name)
+        if known is None:
+            raise UnsupportedModelError(
+                f"node {label}: {node.op_type} has an attribute {name} that isn't known",
+                received=_shown(value),
+                valid=", ".join(entry.attributes) or "no attributes",
+            )
+        if not known.accepts(value):
+            raise UnsupportedModelError(
+                f"node {label}: {node.op_type} with {name} = {_shown(value)} can't be lowered",
+                valid=f"{name} = {known.valid}",
+            )
+    for name in _MUST_BE_SET.get(node.op_type, ()):
+        if name not in values:
+            raise UnsupportedModelError(
+                f"node {label}: {node.op_type} without {name}, whose default can't be lowered",
+                valid=f"{name} = {entry.attributes[name].valid}",
+            )
+
+
+def check_types(node: NodeProto, types: Mapping[str, int]) -> None:
+    """UnsupportedModelError where an input holds elements that the operator's rule doesn't take."""
+    entry = OPERATORS[node.op_type]
+    for index, name in enumerate(node.input):
+        if not name or not entry.types:
+            continue
+        allowed = entry.types[min(index, len(entry.types) - 1)]
+        kind = types.get(name, TensorProto.UNDEFINED)
+        if allowed and kind not in allowed:
+            raise UnsupportedModelError(
+                f"node {label_of(node)}: {node.op_type} of {name} can't be lowered",
+                received=type_name(kind),
+                valid=", ".join(type_name(each) for each in sorted(allowed)),
+            )
+
+
+def type_name(kind: int) -> str:
+    """An element type as people write it: `uint8`, `float8e4m3fn`."""
+    return TensorProto.DataType.Name(kind).lower() if kind in TensorProto.DataType.values() else str(kind)
+
+
+def _shown(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
