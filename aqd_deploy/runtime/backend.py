@@ -58,7 +58,7 @@ def _runtime_library() -> Path:
 
 
 def start_workers(threads: int) -> None:
-    """Give the calling thread, once and for all, the workers that parallel loops of `threads` threads need."""
+    """Give the calling thread, for good, the workers that parallel loops of `threads` threads need."""
     # The CPUs are only counted in this mode; without the list there were workers for every CPU.
     ffi().get_global_func("runtime.config_threadpool")(_MODE_BIG, threads, ["0"] * threads)
 

@@ -67,8 +67,8 @@ class Program:
         unknown name, another shape or another dtype, ProgramError in a process that was forked while its
         parent ran a program in another thread.
         """
-        results = lanes.call(self.threads, self._run, self._arguments(inputs))
-        return {info.name: np.from_dlpack(value) for info, value in zip(self.outputs, results, strict=True)}
+        arrays = lanes.call(self.threads, self._run, checked_inputs(self.inputs, inputs))
+        return {info.name: array for info, array in zip(self.outputs, arrays, strict=True)}
 
     def time(
         self, repeats: int = 10, warmup: int = 2, inputs: Mapping[str, np.ndarray] | None = None
@@ -76,7 +76,8 @@ class Program:
         """Seconds of each of `repeats` runs after `warmup` unmeasured ones; `random_inputs` by default."""
         if inputs is None:
             inputs = self.random_inputs()
-        arguments = self._arguments(inputs)
+        arrays = checked_inputs(self.inputs, inputs)
+        arguments = lanes.call(self.threads, _tensors, arrays)
         seconds = [lanes.call(self.threads, self._timed, arguments) for _ in range(warmup + repeats)]
         return seconds[warmup:]
 
@@ -85,7 +86,7 @@ class Program:
 
         Names are those of the manifest's layers.
         """
-        arguments = self._arguments(self.random_inputs())
+        arguments = lanes.call(self.threads, _tensors, checked_inputs(self.inputs, self.random_inputs()))
         names = [layer["name"] for layer in self.manifest["program"]["layers"]]
         runs = [lanes.call(self.threads, self._profiled, arguments) for _ in range(repeats)]
         return list(zip(names, (min(calls) for calls in zip(*runs, strict=True)), strict=True))
@@ -93,10 +94,6 @@ class Program:
     def random_inputs(self, seed: int = 0) -> dict[str, np.ndarray]:
         """Uniform pseudo-random values over the whole range of each input's dtype."""
         return random_inputs(self.inputs, seed)
-
-    def _arguments(self, inputs: Mapping[str, np.ndarray]) -> list[Any]:
-        from_dlpack = backend.ffi().from_dlpack
-        return [from_dlpack(_aligned(array)) for array in checked_inputs(self.inputs, inputs)]
 
     # Below is what lanes call.
 
@@ -107,7 +104,10 @@ class Program:
         self._library = library
         self._idle.append(machine["main"])
 
-    def _run(self, arguments: list[Any]) -> Any:
+    def _run(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        return [np.from_dlpack(tensor) for tensor in self._called(_tensors(arrays))]
+
+    def _called(self, arguments: list[Any]) -> Any:
         try:
             main = self._idle.pop()
         except IndexError:
@@ -119,7 +119,7 @@ class Program:
 
     def _timed(self, arguments: list[Any]) -> float:
         started = time.perf_counter()
-        self._run(arguments)
+        self._called(arguments)
         return time.perf_counter() - started
 
     def _profiled(self, arguments: list[Any]) -> list[float]:
@@ -178,6 +178,11 @@ def check_runnable(container: Container, cpu: Cpu | None = None) -> None:
             received=f"a program for {program['target']['name']}",
             next_command=recompile,
         )
+
+
+def _tensors(arrays: list[np.ndarray]) -> list[Any]:
+    from_dlpack = backend.ffi().from_dlpack
+    return [from_dlpack(_aligned(array)) for array in arrays]
 
 
 def _aligned(array: np.ndarray) -> np.ndarray:
