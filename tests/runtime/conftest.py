@@ -1,7 +1,7 @@
 """Programs compiled once a session."""
 
 import pytest
-from small_programs import Compiled, compile_small, compile_tiny
+from small_programs import Compiled, compile_parallel, compile_small
 
 
 @pytest.fixture(scope="session")
@@ -14,8 +14,9 @@ def small_pair(tmp_path_factory) -> tuple[Compiled, Compiled]:
 
 
 @pytest.fixture(scope="session")
-def tiny_pair(tmp_path_factory) -> tuple[Compiled, Compiled]:
-    """The tiny network for one thread and for two."""
-    folder = tmp_path_factory.mktemp("tiny")
-    one, two = (compile_tiny(folder / f"tiny{threads}.so", threads) for threads in (1, 2))
+def parallel_pair(tmp_path_factory) -> tuple[Compiled, Compiled]:
+    """One network for one thread and for two, whose code runs loops in parallel."""
+    folder = tmp_path_factory.mktemp("parallel")
+    one, two = (compile_parallel(folder / f"threads{threads}.so", threads) for threads in (1, 2))
+    assert b"TVMBackendParallelLaunch" in two.content
     return one, two

@@ -16,7 +16,7 @@ from aqd_deploy.runtime.container import append_manifest, read_container
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "compiler"))
 
-from small_models import ModelWriter, random_image, reference, tiny_network
+from small_models import ModelWriter, random_image, reference
 
 INPUTS = {"image": np.random.default_rng(3).integers(0, 256, (1, 3, 8, 8), np.uint8)}
 _WEIGHTS = (8, 3, 3, 3)
@@ -44,9 +44,14 @@ def compile_small(path: Path, seed: int) -> Compiled:
     return _compiled(w.model(), path, INPUTS, threads=2)
 
 
-def compile_tiny(path: Path, threads: int) -> Compiled:
-    """The tiny network, with kernels for `threads` threads."""
-    model = tiny_network({"name": path.stem})
+def compile_parallel(path: Path, threads: int) -> Compiled:
+    """Two convolutions that are large enough for loops in parallel."""
+    w = ModelWriter(seed=5)
+    image = w.image("image", 3, 32, 32)
+    codes = w.requantize(w.conv(image, w.weight(16, 3, 3, 8), pads=[1] * 4), 16)
+    w.output(w.bias(w.conv(codes, w.weight(16, 16, 3, 4), pads=[1] * 4), 16))
+    w.output(w.relu(w.conv(codes, w.weight(8, 16, 1, 4))))
+    model = w.model({"name": path.stem})
     return _compiled(model, path, random_image(model), threads)
 
 

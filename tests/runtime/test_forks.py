@@ -29,8 +29,8 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("when", ["after runs", "before runs"])
 @pytest.mark.parametrize("index", [0, 1])
-def test_a_pool_of_forked_processes(index, when, tiny_pair):
-    assert run_script(POOL, tiny_pair[index].path, when) == "equal\n"
+def test_a_pool_of_forked_processes(index, when, parallel_pair):
+    assert run_script(POOL, parallel_pair[index].path, when) == "equal\n"
 
 
 FORK = """
@@ -67,10 +67,10 @@ def forked(work):
         "lambda: same() and forked(same) == 0",
     ],
 )
-def test_what_a_child_does(what, tiny_pair):
+def test_what_a_child_does(what, parallel_pair):
     """Nothing, run, load, time, and the same in a child of its own: it ends, too."""
     script = f"{FORK}\nprint([forked({what}) for _ in range(3)], same(), flush=True)"
-    assert run_script(script, tiny_pair[1].path) == "[0, 0, 0] True\n"
+    assert run_script(script, parallel_pair[1].path) == "[0, 0, 0] True\n"
 
 
 BUSY = """
@@ -99,6 +99,6 @@ print(same(), flush=True)
 """
 
 
-def test_a_fork_while_another_thread_is_in_a_program(tiny_pair):
+def test_a_fork_while_another_thread_is_in_a_program(parallel_pair):
     """Its locks may be held for ever in the child, which says so at once; the parent goes on."""
-    assert run_script(FORK + BUSY, tiny_pair[1].path) == "0 0\nTrue\n"
+    assert run_script(FORK + BUSY, parallel_pair[1].path) == "0 0\nTrue\n"

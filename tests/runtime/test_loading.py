@@ -78,7 +78,8 @@ from aqd_deploy.runtime import Program
 def held():
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     maps = Path("/proc/self/maps").read_text()
-    counts = [len(os.listdir("/proc/self/fd")), int(status["Threads"]), maps.count(".so"), maps.count("variant")]
+    files = len(os.listdir("/proc/self/fd"))
+    counts = [files, int(status["Threads"]), maps.count(".so"), maps.count("variant")]
     return counts, (maps.count("\\n"), int(status["VmRSS"].split()[0]))
 
 def use(path):

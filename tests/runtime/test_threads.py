@@ -19,8 +19,8 @@ from aqd_deploy.targets.cpu import available_threads
 
 
 @pytest.mark.parametrize("index", [0, 1])
-def test_one_program_in_eight_threads(index, tiny_pair):
-    compiled = tiny_pair[index]
+def test_one_program_in_eight_threads(index, parallel_pair):
+    compiled = parallel_pair[index]
     program = Program.load(compiled.path)
     inputs = [program.random_inputs(seed) for seed in range(40)]
     alone = [program.run(each) for each in inputs]
@@ -31,8 +31,8 @@ def test_one_program_in_eight_threads(index, tiny_pair):
     assert_equal(program.run(compiled.inputs), compiled.outputs)
 
 
-def test_methods_of_one_program_side_by_side(tiny_pair):
-    program, compiled = Program.load(tiny_pair[1].path), tiny_pair[1]
+def test_methods_of_one_program_side_by_side(parallel_pair):
+    program, compiled = Program.load(parallel_pair[1].path), parallel_pair[1]
     with ThreadPoolExecutor(6) as pool:
         times = [pool.submit(program.time, 20, 0) for _ in range(2)]
         profiles = [pool.submit(program.profile, 5) for _ in range(2)]
@@ -64,9 +64,9 @@ class Served(BaseHTTPRequestHandler):
         pass
 
 
-def test_a_web_server_with_several_programs(tiny_pair, small_pair):
+def test_a_web_server_with_several_programs(parallel_pair, small_pair):
     """A thread a request, as http.server makes them; each answer is that of a single thread."""
-    programs = {each.path.stem: Program.load(each.path) for each in (*tiny_pair, *small_pair)}
+    programs = {each.path.stem: Program.load(each.path) for each in (*parallel_pair, *small_pair)}
     requests = []
     for seed in range(15):
         for name, program in programs.items():
@@ -89,16 +89,16 @@ def test_a_web_server_with_several_programs(tiny_pair, small_pair):
     assert [got == expected for got, (_, _, expected) in zip(answers, requests, strict=True)] == [True] * 60
 
 
-def test_a_program_of_a_thread_that_ended(tiny_pair):
-    compiled, loaded = tiny_pair[1], []
+def test_a_program_of_a_thread_that_ended(parallel_pair):
+    compiled, loaded = parallel_pair[1], []
     loader = threading.Thread(target=lambda: loaded.append(Program.load(compiled.path)))
     loader.start()
     loader.join()
     assert_equal(loaded[0].run(compiled.inputs), compiled.outputs)
 
 
-def test_threads_that_come_and_go_leave_no_threads(tiny_pair):
-    program, compiled = Program.load(tiny_pair[1].path), tiny_pair[1]
+def test_threads_that_come_and_go_leave_no_threads(parallel_pair):
+    program, compiled = Program.load(parallel_pair[1].path), parallel_pair[1]
     program.run(compiled.inputs)
     before = len(os.listdir("/proc/self/task"))
     results = []
@@ -127,8 +127,8 @@ def test_no_more_calls_at_once_than_the_cpu_has_room_for(threads):
     assert max(most) <= available_threads() // threads
 
 
-def test_a_program_that_is_dropped_while_it_runs(tiny_pair):
-    compiled = tiny_pair[1]
+def test_a_program_that_is_dropped_while_it_runs(parallel_pair):
+    compiled = parallel_pair[1]
     for _ in range(10):
         program = Program.load(compiled.path)
         with ThreadPoolExecutor(4) as pool:
@@ -139,8 +139,8 @@ def test_a_program_that_is_dropped_while_it_runs(tiny_pair):
                 assert_equal(run.result(), compiled.outputs)
 
 
-def test_errors_between_the_runs(tiny_pair):
-    program, compiled = Program.load(tiny_pair[1].path), tiny_pair[1]
+def test_errors_between_the_runs(parallel_pair):
+    program, compiled = Program.load(parallel_pair[1].path), parallel_pair[1]
 
     def use(index):
         if index % 3 == 0:
@@ -183,6 +183,6 @@ print("end of main", flush=True)
 
 
 @pytest.mark.parametrize("what", ["daemons", "threads", "atexit"])
-def test_the_end_of_the_interpreter(what, tiny_pair):
+def test_the_end_of_the_interpreter(what, parallel_pair):
     for _ in range(3):
-        assert run_script(ENDS, tiny_pair[1].path, what) == "end of main\n"
+        assert run_script(ENDS, parallel_pair[1].path, what) == "end of main\n"
