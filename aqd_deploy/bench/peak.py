@@ -53,13 +53,9 @@ def _runner(function: Any, dots: Dots, threads: int) -> Callable[[], object]:
     import tvm
 
     from aqd_deploy.kernels.peak import peak_outputs
-    from aqd_deploy.runtime import backend
+    from aqd_deploy.runtime import lanes
 
     weights = tvm.runtime.tensor(np.ones(dots.vector_bytes, np.int8))
     out = tvm.runtime.tensor(np.zeros(peak_outputs(dots, threads), np.int32))
 
-    def run() -> object:
-        backend.set_threads(threads)
-        return function(weights, out)
-
-    return run
+    return lambda: lanes.call(threads, function, weights, out)

@@ -11,6 +11,7 @@ import functools
 import importlib.util
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
@@ -23,6 +24,9 @@ from aqd_deploy.targets.cpu import available_threads
 
 # TVM's affinity mode kBig; without binding it only sets how many workers share a loop.
 _MODE_BIG = 1
+_CPU, _POOLED_ALLOCATOR = 1, 2
+# Importing hides torch for a while, which two threads must not do at once.
+_importing = threading.Lock()
 
 
 @functools.cache
@@ -38,35 +42,39 @@ def ffi() -> ModuleType:
     # not to.
     os.environ.setdefault("TVM_NUM_THREADS", str(available_threads()))
     os.environ.setdefault("TVM_BIND_THREADS", "0")
-    with _torch_hidden():
-        import tvm_ffi
-    if "tvm" not in sys.modules:
-        spec = importlib.util.find_spec("tvm")
-        if spec is None or not spec.submodule_search_locations:
-            raise ProgramError("the TVM runtime is not installed", next_command="pip install aqd-deploy")
-        library = Path(spec.submodule_search_locations[0]) / "lib" / "libtvm_runtime.so"
-        ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
+    with _importing:
+        with _torch_hidden():
+            import tvm_ffi
+        if "tvm" not in sys.modules:
+            ctypes.CDLL(str(_runtime_library()), ctypes.RTLD_GLOBAL)
     return tvm_ffi
 
 
-def set_threads(threads: int) -> None:
-    """Let parallel loops use `threads` workers from now on, process-wide."""
-    ffi().get_global_func("runtime.config_threadpool")(_MODE_BIG, threads)
+def _runtime_library() -> Path:
+    spec = importlib.util.find_spec("tvm")
+    if spec is None or not spec.submodule_search_locations:
+        raise ProgramError("the TVM runtime is not installed", next_command="pip install aqd-deploy")
+    return Path(spec.submodule_search_locations[0]) / "lib" / "libtvm_runtime.so"
 
 
-def load_vm(path: Path) -> Any:
-    """Load the shared library at `path` and return its Relax virtual machine, initialised for the CPU.
+def start_workers(threads: int) -> None:
+    """Give the calling thread, for good, the workers that parallel loops of `threads` threads need."""
+    # The CPUs are only counted in this mode; without the list there were workers for every CPU.
+    ffi().get_global_func("runtime.config_threadpool")(_MODE_BIG, threads, ["0"] * threads)
 
-    Raises ProgramError where the dynamic linker or the runtime refuses it.
+
+def new_machine(library: Any) -> Any:
+    """A Relax virtual machine of the program in the module `library`, initialised for the CPU. It serves one
+    call at a time.
     """
-    try:
-        # Absolute: the dynamic linker looks a bare name up in the system's folders.
-        machine = ffi().load_module(str(path.resolve()))["vm_load_executable"]()
-    except (RuntimeError, AttributeError) as error:
-        raise ProgramError(f"cannot load the program {path}", received=str(error).splitlines()[-1]) from error
-    cpu_device, pooled_allocator = 1, 2
-    machine["vm_initialization"](cpu_device, 0, pooled_allocator)
+    machine = library["vm_load_executable"]()
+    machine["vm_initialization"](_CPU, 0, _POOLED_ALLOCATOR)
     return machine
+
+
+def free_unused_memory() -> None:
+    """Give back to the system what tensors of all programs left to TVM's pool."""
+    ffi().get_global_func("vm.builtin.memory_manager.clear")()
 
 
 @contextmanager

@@ -12,13 +12,14 @@ trusted.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
 import struct
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +37,27 @@ PROGRAM_FILE = FileKind("program", "a .so file written by compile", 4 * GIB, Pro
 
 @dataclass(frozen=True)
 class Container:
-    """A verified program file: its path, manifest and the size in bytes of library and whole file."""
+    """A verified program file: its path, its manifest, its bytes, and how many of them are the library."""
 
     path: Path
     manifest: dict[str, Any]
+    data: bytes = field(repr=False)
     library_bytes: int
-    file_bytes: int
+
+    @property
+    def library(self) -> memoryview:
+        """The bytes of the shared library."""
+        return memoryview(self.data)[: self.library_bytes]
+
+    @property
+    def file_bytes(self) -> int:
+        """The size of the whole file."""
+        return len(self.data)
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """The SHA-256 of the whole file, in hexadecimal."""
+        return hashlib.sha256(self.data).hexdigest()
 
 
 def append_manifest(library: Path, manifest: dict[str, Any]) -> None:
@@ -101,7 +117,7 @@ def read_container(path: str | os.PathLike[str]) -> Container:
         raise _damaged(path, "a library whose SHA-256 differs from the recorded one")
     if hashlib.sha256(packed).digest() != manifest_hash:
         raise _damaged(path, "a manifest whose SHA-256 differs from the recorded one")
-    return Container(path, unpack_manifest(packed, str(path)), elf_size, len(data))
+    return Container(path, unpack_manifest(packed, str(path)), data, elf_size)
 
 
 def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:

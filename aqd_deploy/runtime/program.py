@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -10,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from aqd_deploy.errors import ProgramError
-from aqd_deploy.runtime import backend
+from aqd_deploy.runtime import backend, lanes
 from aqd_deploy.runtime.container import Container, read_container
+from aqd_deploy.runtime.library import load_library
 from aqd_deploy.runtime.tensors import TensorInfo, checked_inputs, random_inputs
 from aqd_deploy.targets.cpu import Cpu, available_threads, read_cpu
 
@@ -20,7 +22,13 @@ _ALIGNMENT = 64
 
 
 class Program:
-    """A loaded program. Make one with `Program.load`; `run` is not thread-safe."""
+    """A loaded program. Make one with `Program.load`.
+
+    All methods may be called from any number of threads at once, and in a process that was forked after the
+    program was loaded. As many calls run side by side as the CPU has room for, each with `threads` threads;
+    the others wait for their turn. A call that runs beside another takes `memory.bytes` of the manifest once
+    more; the expanded weights are shared. The code is unloaded with the last reference to the program.
+    """
 
     def __init__(self, container: Container, threads: int | None = None) -> None:
         self.manifest: dict[str, Any] = container.manifest
@@ -28,13 +36,11 @@ class Program:
         self.inputs = TensorInfo.from_manifest(program["inputs"])
         self.outputs = TensorInfo.from_manifest(program["outputs"])
         self.threads = threads or program.get("threads") or available_threads()
-        self._set_threads()
+        # `main` of virtual machines that no call uses; taking one and giving it back are atomic.
+        self._idle: list[Any] = []
         started = time.perf_counter()
-        machine = backend.load_vm(container.path)
-        self._main = machine["main"]
-        self._prepared = list(machine["prepare"]())
+        lanes.call(self.threads, self._load, container)
         self.load_seconds = time.perf_counter() - started
-        self._machine = machine
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], threads: int | None = None) -> Program:
@@ -44,9 +50,13 @@ class Program:
         Raises ProgramError where the file is missing, damaged, not one of our programs, of another version,
         or for another CPU. Nothing of the file is executed before all of that is checked.
         """
+        return cls.from_container(read_container(path), threads)
+
+    @classmethod
+    def from_container(cls, container: Container, threads: int | None = None) -> Program:
+        """Load a program whose bytes are in memory, verified. Raises what `load` raises of a whole file."""
         if threads is not None and threads < 1:
             raise ProgramError("threads must be at least 1", received=threads)
-        container = read_container(path)
         check_runnable(container)
         return cls(container, threads)
 
@@ -54,12 +64,11 @@ class Program:
         """Run once. `inputs` maps every input's name to an array of exactly its shape and dtype.
 
         Returns every output by name, int32 [1, C, H, W] for head maps. Raises ShapeError for a missing or
-        unknown name, another shape or another dtype.
+        unknown name, another shape or another dtype, ProgramError in a process that was forked while its
+        parent ran a program in another thread.
         """
-        arguments = self._arguments(inputs)
-        self._set_threads()
-        results = self._main(*arguments, *self._prepared)
-        return {info.name: np.from_dlpack(value) for info, value in zip(self.outputs, results, strict=True)}
+        arrays = lanes.call(self.threads, self._run, checked_inputs(self.inputs, inputs))
+        return {info.name: array for info, array in zip(self.outputs, arrays, strict=True)}
 
     def time(
         self, repeats: int = 10, warmup: int = 2, inputs: Mapping[str, np.ndarray] | None = None
@@ -67,44 +76,63 @@ class Program:
         """Seconds of each of `repeats` runs after `warmup` unmeasured ones; `random_inputs` by default."""
         if inputs is None:
             inputs = self.random_inputs()
-        arguments = [*self._arguments(inputs), *self._prepared]
-        self._set_threads()
-        for _ in range(warmup):
-            self._main(*arguments)
-        seconds = []
-        for _ in range(repeats):
-            started = time.perf_counter()
-            self._main(*arguments)
-            seconds.append(time.perf_counter() - started)
-        return seconds
+        arrays = checked_inputs(self.inputs, inputs)
+        arguments = lanes.call(self.threads, _tensors, arrays)
+        seconds = [lanes.call(self.threads, self._timed, arguments) for _ in range(warmup + repeats)]
+        return seconds[warmup:]
 
     def profile(self, repeats: int = 5) -> list[tuple[str, float]]:
         """(name, seconds) of every kernel call of `main` in order, the best of `repeats` runs.
 
         Names are those of the manifest's layers.
         """
-        arguments = [*self._arguments(self.random_inputs()), *self._prepared]
-        self._set_threads()
+        arguments = lanes.call(self.threads, _tensors, checked_inputs(self.inputs, self.random_inputs()))
         names = [layer["name"] for layer in self.manifest["program"]["layers"]]
-        runs = []
-        for _ in range(repeats):
-            clock = _CallClock()
-            self._machine["set_instrument"](clock)
-            self._main(*arguments)
-            runs.append(clock.seconds)
-        self._machine["set_instrument"](None)
+        runs = [lanes.call(self.threads, self._profiled, arguments) for _ in range(repeats)]
         return list(zip(names, (min(calls) for calls in zip(*runs, strict=True)), strict=True))
 
     def random_inputs(self, seed: int = 0) -> dict[str, np.ndarray]:
         """Uniform pseudo-random values over the whole range of each input's dtype."""
         return random_inputs(self.inputs, seed)
 
-    def _set_threads(self) -> None:
-        backend.set_threads(min(self.threads, available_threads()))
+    # Below is what lanes call.
 
-    def _arguments(self, inputs: Mapping[str, np.ndarray]) -> list[Any]:
-        from_dlpack = backend.ffi().from_dlpack
-        return [from_dlpack(_aligned(array)) for array in checked_inputs(self.inputs, inputs)]
+    def _load(self, container: Container) -> None:
+        library = load_library(container.library, container.path.name)
+        machine = backend.new_machine(library)
+        self._prepared = list(machine["prepare"]())
+        self._library = library
+        self._idle.append(machine["main"])
+
+    def _run(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        return [np.from_dlpack(tensor) for tensor in self._called(_tensors(arrays))]
+
+    def _called(self, arguments: list[Any]) -> Any:
+        try:
+            main = self._idle.pop()
+        except IndexError:
+            main = backend.new_machine(self._library)["main"]
+        results = main(*arguments, *self._prepared)
+        # Not in a `finally`: a machine whose call failed is not used again.
+        self._idle.append(main)
+        return results
+
+    def _timed(self, arguments: list[Any]) -> float:
+        started = time.perf_counter()
+        self._called(arguments)
+        return time.perf_counter() - started
+
+    def _profiled(self, arguments: list[Any]) -> list[float]:
+        machine, clock = backend.new_machine(self._library), _CallClock()
+        machine["set_instrument"](clock)
+        machine["main"](*arguments, *self._prepared)
+        return clock.seconds
+
+    def __del__(self) -> None:
+        if hasattr(self, "_library") and lanes.usable() and not sys.is_finalizing():
+            # What the tensors held goes to TVM's pool first, and would wait there for tensors of their size.
+            self.__dict__.clear()
+            backend.free_unused_memory()
 
 
 class _CallClock:
@@ -150,6 +178,11 @@ def check_runnable(container: Container, cpu: Cpu | None = None) -> None:
             received=f"a program for {program['target']['name']}",
             next_command=recompile,
         )
+
+
+def _tensors(arrays: list[np.ndarray]) -> list[Any]:
+    from_dlpack = backend.ffi().from_dlpack
+    return [from_dlpack(_aligned(array)) for array in arrays]
 
 
 def _aligned(array: np.ndarray) -> np.ndarray:

@@ -26,6 +26,7 @@ from aqd_deploy.kernels.conv import conv2d, product_of
 from aqd_deploy.kernels.dots import Product
 from aqd_deploy.kernels.isa import Isa
 from aqd_deploy.kernels.spec import ConvSpec
+from aqd_deploy.runtime.library import load_library
 from aqd_deploy.tuning.operands import Operands
 from aqd_deploy.tuning.reference import output_buffers
 from aqd_deploy.tuning.tasks import Task
@@ -99,7 +100,8 @@ class Contender:
         packed = np.load(library.parent / "packed.npy")
         inputs = [operands.data, packed, *operands.parameters]
         outputs = output_buffers(task.spec, task.epilogue)
-        self._function = tvm.runtime.load_module(str(library))[SYMBOL]
+        # Unlike tvm.runtime.load_module it lets go of a candidate's code with the candidate.
+        self._function = load_library(memoryview(library.read_bytes()), library.name)[SYMBOL]
         size = sum(array.nbytes for array in (*inputs, *outputs))
         count = min(max(-(-_ROTATED_BYTES // size), 1), _MOST_SETS)
         self._sets = [[tvm.runtime.tensor(array) for array in (*inputs, *outputs)] for _ in range(count)]

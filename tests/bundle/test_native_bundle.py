@@ -199,3 +199,35 @@ def test_a_full_disk_under_stdout(shared_bundle):
         1,
         "error: cannot write to standard output: No space left on device\n",
     )
+
+
+SWAP = """\
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* The runner calls it when all files are checked, before it loads the first. */
+int setenv(const char* name, const char* value, int replace) {
+  rename(getenv("SWAP_FROM"), getenv("SWAP_TO"));
+  return ((int (*)(const char*, const char*, int))dlsym(RTLD_NEXT, "setenv"))(name, value, replace);
+}
+"""
+
+
+@pytest.mark.parametrize("name", ["program.so", "lib/libtvm_ffi.so", "lib/libtvm_runtime.so"])
+def test_what_was_checked_is_loaded(name, bundle_copy, outputs_of, tmp_path, monkeypatch):
+    """A file that is replaced between its check and its use is not used."""
+    need("cc")
+    (tmp_path / "swap.c").write_text(SWAP)
+    subprocess.run(
+        ["cc", "-shared", "-fPIC", "-o", tmp_path / "swap.so", tmp_path / "swap.c", "-ldl"], check=True
+    )
+    (tmp_path / "other").write_text("no library")
+    monkeypatch.setenv("LD_PRELOAD", str(tmp_path / "swap.so"))
+    monkeypatch.setenv("SWAP_FROM", str(tmp_path / "other"))
+    monkeypatch.setenv("SWAP_TO", str(bundle_copy / name))
+    inputs, expected = case()
+    got = outputs_of(bundle_copy, inputs)
+    assert (bundle_copy / name).read_text() == "no library"
+    assert_equal(got, expected)

@@ -170,7 +170,7 @@ def test_a_foreign_program_without_a_device_names_the_way_out(arrays, tmp_path, 
     target = {"name": "board", "architecture": "riscv64", "features": []}
     program = {"tvm_version": metadata.version("apache-tvm"), "target": target}
     with pytest.raises(ProgramError, match=r"another CPU than this one.*--device qemu"):
-        check_runnable(Container(tmp_path / "m.so", {"program": program}, 0, 0))
+        check_runnable(Container(tmp_path / "m.so", {"program": program}, b"", 0))
 
 
 def test_emulated_times_are_refused(emulated, capsys, monkeypatch):

@@ -189,7 +189,7 @@ std::string seconds_json(Engine& engine, const Options& options) {
 
 std::string execute(const Options& options, Clock::time_point start) {
   const int available = available_threads();
-  const Bundle bundle = read_bundle(own_folder());
+  Bundle bundle = read_bundle(own_folder());
   check_cpu(bundle);
   const std::vector<Storage> data = read_inputs(options, bundle.inputs);
   check_files(bundle, std::min(available, 4));

@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <cstring>
 #include <thread>
+#include <utility>
 
 #include "cpu.h"
 #include "failure.h"
@@ -25,31 +26,37 @@ constexpr char kAgain[] = "; try: copy the whole bundle again, or make it with a
 // The bytes of a file, mapped.
 class FileView {
  public:
-  explicit FileView(const std::string& path) {
-    const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  explicit FileView(const std::string& path) : file_(open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
     struct stat status;
-    if (file < 0 || fstat(file, &status) != 0) fail(path);
+    if (file_ < 0 || fstat(file_, &status) != 0) fail(path);
     size_ = static_cast<std::size_t>(status.st_size);
     // Nothing to map in an empty file.
-    if (size_) data_ = mmap(nullptr, size_, PROT_READ, MAP_PRIVATE | MAP_POPULATE, file, 0);
+    if (size_) data_ = mmap(nullptr, size_, PROT_READ, MAP_PRIVATE | MAP_POPULATE, file_, 0);
     if (data_ == MAP_FAILED) fail(path);
-    close(file);
   }
-  FileView(FileView&& other) noexcept : data_(other.data_), size_(other.size_) { other.size_ = 0; }
+  FileView(FileView&& other) noexcept : file_(other.file_), data_(other.data_), size_(other.size_) {
+    other.file_ = -1;
+    other.size_ = 0;
+  }
   FileView(const FileView&) = delete;
   FileView& operator=(const FileView&) = delete;
   ~FileView() {
     if (size_) munmap(data_, size_);
+    if (file_ >= 0) close(file_);
   }
 
   const unsigned char* data() const { return static_cast<const unsigned char*>(data_); }
   std::size_t size() const { return size_; }
+
+  // The open file, which is the caller's from now on.
+  int take_file() { return std::exchange(file_, -1); }
 
  private:
   [[noreturn]] static void fail(const std::string& path) {
     throw Failure("cannot read " + path + ": " + std::strerror(errno) + kAgain);
   }
 
+  int file_;
   void* data_ = nullptr;
   std::size_t size_ = 0;
 };
@@ -148,7 +155,7 @@ Bundle read_bundle(const std::string& folder) {
   bundle.threads = static_cast<int>(manifest.at("threads").integer());
   for (const Json& file : manifest.at("files").list()) {
     bundle.files.push_back({file.at("path").text(), file.at("sha256").text(), file.at("tree").text(),
-                            static_cast<std::uint64_t>(file.at("bytes").integer())});
+                            static_cast<std::uint64_t>(file.at("bytes").integer()), -1});
   }
   return bundle;
 }
@@ -166,7 +173,7 @@ void check_cpu(const Bundle& bundle) {
   }
 }
 
-void check_files(const Bundle& bundle, int threads) {
+void check_files(Bundle& bundle, int threads) {
   std::vector<Checked> files;
   files.reserve(bundle.files.size());
   std::vector<std::pair<Checked*, std::size_t>> work;
@@ -183,6 +190,14 @@ void check_files(const Bundle& bundle, int threads) {
   loop();
   for (std::thread& helper : helpers) helper.join();
   for (const Checked& file : files) file.check();
+  for (std::size_t i = 0; i < files.size(); ++i) bundle.files[i].descriptor = files[i].contents.take_file();
+}
+
+std::string checked_path(const Bundle& bundle, const std::string& path) {
+  for (const BundleFile& file : bundle.files) {
+    if (file.path == path && file.descriptor >= 0) return "/proc/self/fd/" + std::to_string(file.descriptor);
+  }
+  throw Failure(bundle.folder + "/" + path + " is not listed in manifest.json" + kAgain);
 }
 
 }  // namespace aqd

@@ -13,6 +13,7 @@ struct BundleFile {
   std::string sha256;
   std::string tree;  // the SHA-256 of the SHA-256 of its chunks of `kChunk` bytes
   std::uint64_t bytes;
+  int descriptor;  // of the open file, once it was checked
 };
 
 struct Bundle {
@@ -31,7 +32,10 @@ Bundle read_bundle(const std::string& folder);
 // Throws Failure unless the bundle is for this runner's architecture and this CPU.
 void check_cpu(const Bundle& bundle);
 
-// Throws Failure, naming the file, unless every file of the bundle has its size and hash.
-void check_files(const Bundle& bundle, int threads);
+// Throws Failure, naming the file, unless every file of the bundle has its size and hash. They stay open.
+void check_files(Bundle& bundle, int threads);
+
+// The name of a checked file of the bundle, whatever lies at `path` by now. Throws Failure for any other file.
+std::string checked_path(const Bundle& bundle, const std::string& path);
 
 }  // namespace aqd

@@ -30,7 +30,7 @@ void find(Function& function, const char* name) {
 
 Api load_api(const Bundle& bundle) {
   for (const std::string& library : bundle.libraries) {
-    if (!dlopen((bundle.folder + "/" + library).c_str(), RTLD_NOW | RTLD_GLOBAL)) {
+    if (!dlopen(checked_path(bundle, library).c_str(), RTLD_NOW | RTLD_GLOBAL)) {
       throw Failure("this system cannot load " + library + ": " + dlerror() + "; see README.txt for what it needs");
     }
   }
@@ -191,8 +191,10 @@ Engine::Engine(const Bundle& bundle, int threads) {
   State& s = *state_;
   const Api& api = s.api;
   call(api, global(api, "runtime.config_threadpool"), {integer(kModeBig), integer(threads)}, "config_threadpool");
-  const std::string path = bundle.folder + "/program.so";
-  s.module = call(api, global(api, "ffi.ModuleLoadFromFile"), {text(path.c_str())}, "loading program.so");
+  // The loader of .so files by its name: the general one looks for a suffix.
+  const std::string path = checked_path(bundle, "program.so");
+  s.module = call(api, global(api, "ffi.Module.load_from_file.so"), {text(path.c_str()), text("so")},
+                  "loading program.so");
   s.machine = call(api, member(api, s.module, "vm_load_executable"), {}, "vm_load_executable");
   call(api, member(api, s.machine, "vm_initialization"),
        {integer(kDLCPU), integer(0), integer(kPooledAllocator)}, "vm_initialization");

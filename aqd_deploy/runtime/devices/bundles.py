@@ -4,7 +4,6 @@ that goes with the device.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 from aqd_deploy.errors import ProgramError, TargetError
 from aqd_deploy.files import TemporaryFolder
-from aqd_deploy.runtime.container import read_manifest
+from aqd_deploy.runtime.container import read_container, read_manifest
 from aqd_deploy.runtime.tensors import TensorInfo
 from aqd_deploy.targets import Target, get
 
@@ -94,17 +93,20 @@ class Bundles:
 
         Raises ProgramError for a damaged program, and what the making of a bundle raises.
         """
-        program = program_file(path)
-        manifest = read_manifest(program)
+        container = read_container(program_file(path))
         if path.is_dir():
-            return LocalBundle(path, manifest)
-        name = hashlib.sha256(program.read_bytes()).hexdigest()[:16]
+            return LocalBundle(path, container.manifest)
+        name = container.sha256[:16]
         if name not in self._made:
             if self._folder is None:
                 self._folder = TemporaryFolder()
             folder = self._folder.path / name
+            # Of the bytes that were read, whatever lies at `path` by now.
+            program = folder.with_suffix(".so")
+            program.write_bytes(container.data)
             (self._create or make_bundle)(program, folder)
-            self._made[name] = LocalBundle(folder, manifest)
+            program.unlink()
+            self._made[name] = LocalBundle(folder, container.manifest)
         return self._made[name]
 
     def close(self) -> None:

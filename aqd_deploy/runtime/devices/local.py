@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from aqd_deploy.runtime.container import read_container
 from aqd_deploy.runtime.devices.bundles import program_file
 
 if TYPE_CHECKING:
@@ -15,12 +16,15 @@ if TYPE_CHECKING:
 
 
 class LocalDevice:
-    """Runs programs with the TVM runtime of this process; each is loaded once."""
+    """Runs programs with the TVM runtime of this process; each is loaded once for as long as its file holds
+    the same bytes.
+    """
 
     text = "local"
 
     def __init__(self) -> None:
-        self._loaded: dict[tuple[Path, int | None], Program] = {}
+        # The SHA-256 of the file beside what was loaded from it.
+        self._loaded: dict[tuple[Path, int | None], tuple[str, Program]] = {}
 
     def run(
         self, program: Path, inputs: Mapping[str, np.ndarray], threads: int | None = None
@@ -41,7 +45,10 @@ class LocalDevice:
     def _program(self, path: Path, threads: int | None) -> Program:
         from aqd_deploy.runtime.program import Program
 
+        container = read_container(program_file(path))
         key = (path.resolve(), threads)
-        if key not in self._loaded:
-            self._loaded[key] = Program.load(program_file(path), threads)
-        return self._loaded[key]
+        known, program = self._loaded.get(key, (None, None))
+        if program is None or known != container.sha256:
+            program = Program.from_container(container, threads)
+            self._loaded[key] = container.sha256, program
+        return program

@@ -6,7 +6,6 @@ first run of a device until it is closed.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -93,12 +92,11 @@ class RpcDevice:
     def _load(self, path: Path) -> _Loaded:
         container = read_container(path)
         described = container.manifest["program"]
-        data = path.read_bytes()
-        name = f"{hashlib.sha256(data).hexdigest()[:16]}.so"
+        name = f"{container.sha256[:16]}.so"
         if name not in self._programs:
             session = self._opened()
             _check(self.text, session, described)
-            session.upload(bytearray(data), name)
+            session.upload(bytearray(container.data), name)
             machine = session.load_module(name)["vm_load_executable"]()
             machine["vm_initialization"](_CPU, 0, _POOLED_ALLOCATOR)
             self._programs[name] = _Loaded(
