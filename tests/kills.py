@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-# Hidden, but not temporary: the lock of tuning records, and what onnxruntime keeps of itself under fixed names.
+# Hidden but not temporary: the lock of tuning records, and what onnxruntime keeps under fixed names.
 KEPT = re.compile(r"\.lock|\.ses|\.onnxruntime")
 
 
