@@ -62,8 +62,14 @@ class TemporaryFolder:
     def __init__(self, parent: str | os.PathLike[str] | None = None) -> None:
         parent = Path(tempfile.gettempdir() if parent is None else parent)
         sweep(parent)
-        self.owned, lock = _make_owned(parent)
-        self._close = weakref.finalize(self, _give_up, self.owned, lock, os.getpid())
+        lock: list[int] = []
+        while True:
+            self.owned = parent / f"{_PREFIX}{_kernel()}-{os.urandom(4).hex()}"
+            # Before there is anything to remove: a signal may come at any moment.
+            self._close = weakref.finalize(self, _give_up, self.owned, lock, os.getpid())
+            if _own(self.owned, lock):
+                break
+            self._close.detach()
         self.path = self.owned / _FILES
         self.path.mkdir()
 
@@ -176,21 +182,20 @@ def _sweep_one(owned: Path, kernel: str) -> None:
         os.close(lock)
 
 
-def _make_owned(parent: Path) -> tuple[Path, int]:
-    """A new owned folder, and the descriptor that holds its lock."""
-    while True:
-        owned = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{_kernel()}-", dir=parent))
-        try:
-            lock = os.open(owned / _LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        except FileNotFoundError:
-            # Swept before it had its lock.
-            continue
-        except OSError:
-            owned.rmdir()
+def _own(owned: Path, held: list[int]) -> bool:
+    """Make an owned folder, the descriptor of its lock in `held`; False where another process came first."""
+    try:
+        owned.mkdir(mode=0o700)
+        lock = os.open(owned / _LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except (FileExistsError, FileNotFoundError):
+        if not owned.parent.is_dir():
             raise
-        if _take(lock, otherwise=True) and (owned / _LOCK).exists():
-            return owned, lock
-        os.close(lock)
+        return False
+    held.append(lock)
+    if _take(lock, otherwise=True) and (owned / _LOCK).exists():
+        return True
+    os.close(held.pop())
+    return False
 
 
 def _take(lock: int, *, otherwise: bool) -> bool:
@@ -204,12 +209,21 @@ def _take(lock: int, *, otherwise: bool) -> bool:
     return True
 
 
-def _give_up(owned: Path, lock: int, owner: int) -> None:
-    # A forked child has the object, but not the folder.
-    if os.getpid() == owner:
+def _give_up(owned: Path, held: list[int], owner: int) -> None:
+    if os.getpid() != owner:
+        # A forked child has the object, but not the folder.
+        return
+    try:
         with suppress(OSError):
             _remove(owned)
-        os.close(lock)
+    except BaseException:
+        # What a signal raised here; a second one leaves the rest to the next sweep.
+        with suppress(OSError):
+            _remove(owned)
+        raise
+    finally:
+        for lock in held:
+            os.close(lock)
 
 
 def _remove(owned: Path) -> None:
@@ -218,7 +232,7 @@ def _remove(owned: Path) -> None:
     for name in (_FILES, _ASIDE):
         if (owned / name).exists():
             shutil.rmtree(owned / name)
-    (owned / _LOCK).unlink()
+    (owned / _LOCK).unlink(missing_ok=True)
     owned.rmdir()
 
 

@@ -12,8 +12,8 @@ import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-# Temporary names: of this package, of Python's tempfile and of compilers; hidden files that are finished.
-FINISHED = re.compile(r"\.lock")
+# Hidden but not temporary: the lock of tuning records, and what onnxruntime keeps under fixed names.
+KEPT = re.compile(r"\.lock|\.ses|\.onnxruntime")
 
 
 class Sandbox:
@@ -72,12 +72,8 @@ class Sandbox:
 
     def left(self) -> list[str]:
         """All temporary entries: everything in the folder for temporary files, hidden entries elsewhere."""
-        found = [str(path) for path in self.temporary.iterdir()]
-        for folder in (self.work, self.cache):
-            for path in folder.rglob(".*"):
-                if not FINISHED.fullmatch(path.name):
-                    found.append(str(path))
-        return found
+        found = [*self.temporary.iterdir(), *self.work.rglob(".*"), *self.cache.rglob(".*")]
+        return [str(path) for path in found if not KEPT.fullmatch(path.name)]
 
     def wait_for(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
         """Wait for `condition`; AssertionError after `seconds`."""

@@ -146,6 +146,27 @@ def test_a_forked_child_removes_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "moment", ["os.mkdir", "os.open", "os.fsync", "os.rename", "os.replace", "os.rmdir", "os.unlink"]
+)
+def test_terminated_at_a_bad_moment(tmp_path, moment):
+    """SIGTERM right behind a call of the system: nothing is left, in the second folder either."""
+    code = (
+        "import os, signal, sys\nfrom pathlib import Path\nfrom aqd_deploy import files\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
+        f"real = {moment}\n"
+        "def signalled(*arguments, **options):\n"
+        f"    {moment} = real\n    result = real(*arguments, **options)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n    return result\n"
+        f"{moment} = signalled\n"
+        "with files.replacing(Path(sys.argv[1]) / 'a') as path:\n    path.write_text('a')\n"
+        "with files.replacing_folder(Path(sys.argv[1]) / 'b') as folder:\n    (folder / 'x').touch()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], check=False)
+    assert done.returncode == 143
+    assert {path.name for path in tmp_path.iterdir()} <= {"a", "b"}
+
+
 def test_many_processes_at_once(tmp_path):
     code = (
         "import sys\nfrom pathlib import Path\nfrom aqd_deploy.files import TemporaryFolder\n"
