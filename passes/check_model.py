@@ -41,6 +41,9 @@ MINIMUM_OPSET = 13
 MAXIMUM_OPSET = onnx.defs.onnx_opset_version()
 """What a later opset says, nobody here has read."""
 
+LONGEST_NAME = 230
+"""An integer file's names have at most 250 characters, and lowering adds to them."""
+
 
 class CheckModel:
     """The first pass; it works on the ONNX file.
@@ -50,7 +53,7 @@ class CheckModel:
        InstanceNormalization between reshapes.
     3. Every attribute is one that the table of operators.py honours. This comes before onnx looks at the
        model: it computes with attributes, and its sentences are for those who wrote the file.
-    4. It is a valid ONNX model with outputs, each named once.
+    4. It is a valid ONNX model with outputs, each named once, and with names that the integer file can keep.
     5. Every input has a static shape, or `shape` gives it; batch is 1; the image is 8-bit.
     """
 
@@ -121,6 +124,15 @@ class CheckModel:
 
     def _check_validity(self, model: ModelProto) -> None:
         """Case 4."""
+        names = {value.name for value in [*model.graph.input, *model.graph.initializer]}
+        names |= {name for node in model.graph.node for name in (node.name, *node.output)}
+        for name in names:
+            if len(name) > LONGEST_NAME or not name.isprintable():
+                raise ModelFileError(
+                    "the file has a name that can't be kept",
+                    received=repr(name[:80]),
+                    valid=f"up to {LONGEST_NAME} printable characters",
+                )
         outputs = Counter(value.name for value in model.graph.output)
         made = {name for node in model.graph.node for name in node.output}
         if not outputs:

@@ -304,15 +304,8 @@ class MoveScales(Pass):
             node = Node(
                 "Resize", node.inputs[:1], node.output, {"factors": upsampling(self.graph, node)}, node.source
             )
-        kinds = {self.dtypes[name] for name in node.inputs}
-        if len(kinds) > 1:
-            raise UnsupportedModelError(
-                f"node {node.label}: {node.op} joins codes of different types",
-                received=", ".join(sorted(kinds)),
-                valid="codes of one type, or dequantized tensors",
-            )
         interval = concatenate([self.graph.ranges[name] for name in node.inputs])
-        self._emit(node, interval, *kinds)
+        self._emit(node, interval, self.dtypes[node.inputs[0]])
 
     def _add(self, node: Node) -> None:
         """Case 5; a constant operand is case 1."""

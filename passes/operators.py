@@ -44,8 +44,8 @@ class Attribute:
 
 @dataclass(frozen=True)
 class Operator:
-    """`types`: what each input may hold, the last entry for all further ones; `required`: the least number
-    of inputs; `constant`: inputs that must be there as constants.
+    """`types`: what each input may hold, the last entry for all further ones; `required` and `most`: how many
+    inputs there are.
     """
 
     types: tuple[frozenset[int], ...]
@@ -215,37 +215,47 @@ def attributes_of(node: NodeProto) -> dict[str, Any]:
 
 def check_node(node: NodeProto) -> None:
     """UnsupportedModelError unless the number of inputs and every attribute is one of the table's."""
-    entry, label = OPERATORS[node.op_type], label_of(node)
+    entry = OPERATORS[node.op_type]
+    _check_ports(node, entry)
+    values = attributes_of(node)
+    for name, value in values.items():
+        _check_attribute(node, entry, name, value)
+    for name in _MUST_BE_SET.get(node.op_type, ()):
+        if name not in values:
+            raise UnsupportedModelError(
+                f"node {label_of(node)}: {node.op_type} without {name}, whose default can't be lowered",
+                valid=f"{name} = {entry.attributes[name].valid}",
+            )
+
+
+def _check_ports(node: NodeProto, entry: Operator) -> None:
+    """Inputs at the end may be left out by an empty name; the first one may not."""
     inputs = list(node.input)
     while inputs and not inputs[-1]:
         inputs.pop()
     if not entry.required <= len(inputs) <= entry.most or not all(inputs[: min(entry.required, 1)]):
         most = "" if entry.most == entry.required else " or more"
         raise UnsupportedModelError(
-            f"node {label}: {node.op_type} with {len(inputs)} inputs", valid=f"{entry.required}{most}"
+            f"node {label_of(node)}: {node.op_type} with {len(inputs)} inputs",
+            valid=f"{entry.required}{most}",
         )
     if not any(node.output):
-        raise UnsupportedModelError(f"node {label}: {node.op_type} without an output")
-    values = attributes_of(node)
-    for name, value in values.items():
-        known = entry.attributes.get(name)
-        if known is None:
-            raise UnsupportedModelError(
-                f"node {label}: {node.op_type} has an attribute {name} that isn't known",
-                received=_shown(value),
-                valid=", ".join(entry.attributes) or "no attributes",
-            )
-        if not known.accepts(value):
-            raise UnsupportedModelError(
-                f"node {label}: {node.op_type} with {name} = {_shown(value)} can't be lowered",
-                valid=f"{name} = {known.valid}",
-            )
-    for name in _MUST_BE_SET.get(node.op_type, ()):
-        if name not in values:
-            raise UnsupportedModelError(
-                f"node {label}: {node.op_type} without {name}, whose default can't be lowered",
-                valid=f"{name} = {entry.attributes[name].valid}",
-            )
+        raise UnsupportedModelError(f"node {label_of(node)}: {node.op_type} without an output")
+
+
+def _check_attribute(node: NodeProto, entry: Operator, name: str, value: Any) -> None:
+    known = entry.attributes.get(name)
+    if known is None:
+        raise UnsupportedModelError(
+            f"node {label_of(node)}: {node.op_type} has an attribute {name} that isn't known",
+            received=_shown(value),
+            valid=", ".join(entry.attributes) or "no attributes",
+        )
+    if not known.accepts(value):
+        raise UnsupportedModelError(
+            f"node {label_of(node)}: {node.op_type} with {name} = {_shown(value)} can't be lowered",
+            valid=f"{name} = {known.valid}",
+        )
 
 
 def check_types(node: NodeProto, types: Mapping[str, int]) -> None:

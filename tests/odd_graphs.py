@@ -213,6 +213,26 @@ def weights_along(axis: int) -> Change:
     return change
 
 
+def zero_points_of_uint8(b: QdqBuilder, x: str) -> str:
+    """Codes 0 to 9 whose channels stand for values around other codes, also beyond these."""
+    y, _, zero = codes(b, x, 0.2, 0)
+    y = b.node("Clip", [y, zero, b.constant("bound", np.array(9, dtype=np.uint8))])
+    scales = b.constant("step", np.full(4, 0.2, dtype=np.float32))
+    zeros = b.constant("point", np.array([0, 3, 9, 200], dtype=np.uint8))
+    return small_conv(b, b.node("DequantizeLinear", [y, scales, zeros], axis=-3))
+
+
+def four_bit_types(b: QdqBuilder, x: str) -> str:
+    """Weights of type int4, codes of type uint4."""
+    values = b.rng.integers(-8, 8, 4 * 4 * 9).tolist()
+    b.initializers.append(helper.make_tensor("weight_s4", TensorProto.INT4, [4, 4, 3, 3], values))
+    b.initializers.append(helper.make_tensor("zero_u4", TensorProto.UINT4, [], [3]))
+    w = b.node("DequantizeLinear", ["weight_s4", b.constant("step_w", np.array(0.1, dtype=np.float32))])
+    scale = b.constant("step", np.array(0.3, dtype=np.float32))
+    y = b.node("QuantizeLinear", [x, scale, "zero_u4"])
+    return b.conv(b.node("DequantizeLinear", [y, scale, "zero_u4"]), 4, 4, weights=w)
+
+
 def named_by_output_dtype(b: QdqBuilder, x: str) -> str:
     scale = b.constant("step", np.array(0.03, dtype=np.float32))
     y = b.node("QuantizeLinear", [x, scale], output_dtype=TensorProto.INT8)
@@ -280,6 +300,8 @@ LOWERED: dict[str, Callable[[], onnx.ModelProto]] = {
     "momentum": lambda: changed("BatchNormalization", momentum=0.5),
     "axis -3": lambda: changed("Concat", model=chain(joined_to_itself), axis=-3),
     "weights along axis -4": lambda: chain(weights_along(-4)),
+    "uint8 zero points a channel": lambda: chain(zero_points_of_uint8),
+    "4-bit types": lambda: chain(four_bit_types),
     "output_dtype": lambda: chain(named_by_output_dtype),
     "denormal step": lambda: step_of(chain(), 0, 1e-45),
     "denormal step, 8 bits": lambda: step_of(chain(bits=8), 0, 1e-45),

@@ -45,14 +45,25 @@ def with_unsigned_weights(model: ModelProto) -> ModelProto:
         if tensor.name in weights:
             values = numpy_helper.to_array(tensor).astype(np.int16) + 128
             tensor.CopyFrom(numpy_helper.from_array(values.astype(np.uint8), tensor.name))
+    taken = {tensor.name for tensor in [*wider.graph.initializer, *wider.graph.input]}
+    taken |= {name for node in wider.graph.node for name in node.output}
+    zero_point = _fresh(_ZERO_POINT, taken)
     nodes: list[NodeProto] = []
     for node in wider.graph.node:
-        nodes += _unsigned(node) if _is_convolution(node) and node.input[1] in weights else [node]
+        signed = _is_convolution(node) and node.input[1] in weights
+        nodes += _unsigned(node, zero_point, taken) if signed else [node]
     del wider.graph.node[:]
     wider.graph.node.extend(nodes)
-    zero = numpy_helper.from_array(np.array(128, dtype=np.uint8), _ZERO_POINT)
-    wider.graph.initializer.append(zero)
+    wider.graph.initializer.append(numpy_helper.from_array(np.array(128, dtype=np.uint8), zero_point))
     return wider
+
+
+def _fresh(base: str, taken: set[str]) -> str:
+    """`base`, longer where the model has that name; taken from now on."""
+    while base in taken:
+        base += "_"
+    taken.add(base)
+    return base
 
 
 def _is_convolution(node: NodeProto) -> bool:
@@ -63,18 +74,19 @@ def _signed_initializers(model: ModelProto) -> set[str]:
     return {tensor.name for tensor in model.graph.initializer if tensor.data_type == TensorProto.INT8}
 
 
-def _unsigned(node: NodeProto) -> list[NodeProto]:
+def _unsigned(node: NodeProto, zero_point: str, taken: set[str]) -> list[NodeProto]:
     """ConvInteger with the weights' zero point; for ConvOdd 2·ConvInteger(x, w) + ConvInteger(x, ones)."""
     x, w = node.input[:2]
     if node.op_type == "ConvInteger":
         input_zero = node.input[2] if len(node.input) > 2 else ""
-        plain = helper.make_node("ConvInteger", [x, w, input_zero, _ZERO_POINT], list(node.output))
+        plain = helper.make_node("ConvInteger", [x, w, input_zero, zero_point], list(node.output))
         plain.attribute.extend(node.attribute)
         return [plain]
     output = node.output[0]
-    half = helper.make_node("ConvInteger", [x, w, "", _ZERO_POINT], [f"{output}_half"])
-    window = helper.make_node("ConvInteger", [x, node.input[2]], [f"{output}_window"])
+    halves, sums, doubles = (_fresh(f"{output}_{name}", taken) for name in ("half", "window", "double"))
+    half = helper.make_node("ConvInteger", [x, w, "", zero_point], [halves])
+    window = helper.make_node("ConvInteger", [x, node.input[2]], [sums])
     for convolution in (half, window):
         convolution.attribute.extend(node.attribute)
-    double = helper.make_node("Add", [f"{output}_half", f"{output}_half"], [f"{output}_double"])
-    return [half, window, double, helper.make_node("Add", [f"{output}_double", f"{output}_window"], [output])]
+    double = helper.make_node("Add", [halves, halves], [doubles])
+    return [half, window, double, helper.make_node("Add", [doubles, sums], [output])]

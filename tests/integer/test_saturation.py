@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from odd_graphs import inputs_of, int8_image
 from qdq_graphs import QdqBuilder, random_graph, random_image
 
 from aqd_deploy.integer import saturation
@@ -18,6 +19,35 @@ def test_unsigned_weights_are_the_same_network(seed):
     plain = ReferenceRunner(model, threads=1, unsigned_weights=False).run(image)
     unsigned = ReferenceRunner(model, threads=1, unsigned_weights=True, with_intermediates=True).run(image)
     assert all((plain[name] == unsigned[name]).all() for name in plain)
+
+
+def test_its_names_make_room_for_those_of_the_model():
+    """Tensors and weights may have the names that the rewritten convolutions would like."""
+    b = QdqBuilder(1)
+    x = b.conv(b.image([0, 0, 0]), 4, 8)
+    y = b.conv(b.quantize(x, 8, 0.05), 4, 7, odd=False)
+    b.output(y, "out")
+    model = lower(b.build()).model
+    odd = next(node for node in model.graph.node if node.op_type == "ConvOdd").output[0]
+    plain = next(node for node in model.graph.node if node.op_type == "ConvInteger")
+    codes = plain.input[0]
+    names = {codes: f"{odd}_half", plain.input[1]: "aqd_weight_zero_point"}
+    for node in model.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+    for tensor in model.graph.initializer:
+        tensor.name = names.get(tensor.name, tensor.name)
+    image = {"image": np.random.default_rng(0).integers(0, 256, (1, 3, 8, 8), dtype=np.uint8)}
+    outputs = [ReferenceRunner(model, 1, unsigned_weights=flag).run(image)["out"] for flag in (False, True)]
+    assert (outputs[0] == outputs[1]).all() and np.ptp(outputs[0]) > 0
+
+
+@pytest.mark.parametrize("zero", [-128, -14, 5])
+def test_signed_codes_with_a_zero_point(zero):
+    model = lower(int8_image(zero)).model
+    image = inputs_of(model)
+    outputs = [ReferenceRunner(model, 1, unsigned_weights=flag).run(image)["out"] for flag in (False, True)]
+    assert (outputs[0] == outputs[1]).all()
 
 
 def test_extreme_weights_and_pixels():

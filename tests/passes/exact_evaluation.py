@@ -8,6 +8,7 @@ its tie.
 import math
 from fractions import Fraction
 
+import ml_dtypes
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
@@ -79,7 +80,7 @@ class ExactNetwork:
         kind, zero = helper.tensor_dtype_to_np_dtype(attributes.get("output_dtype", TensorProto.UINT8)), 0
         if len(node.input) > 2:
             kind, zero = self._get(node.input[2]).dtype, self._get(node.input[2]).item()
-        info = np.iinfo(kind)
+        info = ml_dtypes.iinfo(kind)
         self.positions[node.output[0]] = x / step
         levels = [min(max(round(v / step) + zero, info.min), info.max) for v in x.ravel()]
         return np.array(levels, dtype=np.int64).reshape(x.shape)
