@@ -112,7 +112,7 @@ def _models(qdq: onnx.ModelProto, integer: onnx.ModelProto, ready: dict[str, byt
     readers = (
         ("inspect", "{m.onnx}"),
         ("compile", "{m.onnx}", "-o", "{out.so}", "--target", TARGET, "--threads", "1", "--tuned", "none"),
-        ("bench", "{m.onnx}", "--estimate", "raspberrypi-4", "--threads", "1"),
+        ("bench", "{m.onnx}", "--estimate", "x86-64-v3", "--threads", "1"),
         ("run", "{m.onnx}", "--input", "{sound.npz}", "--threads", "1", "-o", "{out.npz}"),
         ("detect", "{m.onnx}", "{sound.png}", "-o", "{out}", "--threads", "1"),
     )
@@ -318,7 +318,7 @@ def _programs(ready: dict[str, bytes]) -> list[Subject]:
 
     files = (
         ("inspect", "{m.so}"),
-        ("bench", "{m.so}", "--estimate", "raspberrypi-4"),
+        ("bench", "{m.so}", "--estimate", "x86-64-v3"),
         ("bench", "{m.so}", "--rounds", "1", "--runs", "1", "--json"),
         ("package", "{m.so}", "-o", "{out}"),
     )
