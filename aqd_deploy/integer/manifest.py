@@ -25,8 +25,8 @@ _SCHEMA = table({}, MODEL_KEYS)
 
 
 def read_manifest(model: ModelProto) -> dict[str, Any]:
-    """The manifest of a model, {} where it has none; ModelFileError where it is no JSON object, or an entry that
-    the library reads is not what it should be.
+    """The manifest of a model, {} where it has none; ModelFileError where it is no JSON object, or an entry
+    that the library reads is not what it should be.
     """
     for entry in model.metadata_props:
         if entry.key == MANIFEST_KEY:

@@ -17,7 +17,6 @@ from aqd_deploy.errors import ModelFileError, ShapeError
 from aqd_deploy.integer.files import load_onnx
 from aqd_deploy.integer.saturation import saturates, with_unsigned_weights
 
-
 _REFUSALS = (_state.Fail, _state.InvalidArgument, _state.InvalidGraph, _state.NotImplemented,
              _state.RuntimeException)  # fmt: skip
 
@@ -62,8 +61,8 @@ class ReferenceRunner:
         self.outputs = [o.name for o in self._session.get_outputs()]
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """All outputs by name; ShapeError for a missing input or one of another shape, ModelFileError for a model
-        that onnxruntime refuses only now.
+        """All outputs by name; ShapeError for a missing input or one of another shape, ModelFileError for a
+        model that onnxruntime refuses only now.
         """
         for name, (shape, _) in self.inputs.items():
             if name not in inputs:
@@ -77,7 +76,8 @@ class ReferenceRunner:
         try:
             values = self._session.run(self.outputs, {name: inputs[name] for name in self.inputs})
         except _REFUSALS as error:
-            raise ModelFileError("onnxruntime can't run the model", received=str(error).splitlines()[0]) from error
+            told = str(error).splitlines()[0]
+            raise ModelFileError("onnxruntime can't run the model", received=told) from error
         return dict(zip(self.outputs, values, strict=True))
 
 

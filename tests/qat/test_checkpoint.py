@@ -269,5 +269,5 @@ def test_a_network_larger_than_its_file_is_not_built(tmp_path):
 def test_an_archive_that_says_it_inflates_to_much(tmp_path):
     with zipfile.ZipFile(tmp_path / "m.pt", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", bytes(100 << 20))
-    with pytest.raises(CheckpointError, match="far more than it does.*100 MB"):
+    with pytest.raises(CheckpointError, match=r"far more than it does.*100 MB"):
         load_checkpoint(tmp_path / "m.pt")
