@@ -1,8 +1,9 @@
 """The way to read a file that a person names, and the JSON in it.
 
-What is no regular file (a pipe, a device, a socket) would block a reader or never end, and what is larger than
-its kind can be would fill the memory; both are found out before a byte is read. The file is opened once and
-what is opened is what was checked, so a name that comes to mean something else in between does not matter.
+What is no regular file (a pipe, a device, a socket) would block a reader or never end, and what is larger
+than its kind can be would fill the memory; both are found out before a byte is read. The file is opened once
+and what is opened is what was checked, so a name that comes to mean something else in between does not
+matter.
 """
 
 from __future__ import annotations
@@ -123,8 +124,8 @@ def parse_json(text: str | bytes) -> Any:
     """The JSON document in `text`.
 
     Raises ValueError for what is no JSON, which Python's reader admits in part: NaN and infinity, numbers
-    beyond float64, half surrogates (which cannot be printed), and nesting beyond `MAX_DEPTH`, on which readers
-    of the document would run out of stack.
+    beyond float64, half surrogates (which cannot be printed), and nesting beyond `MAX_DEPTH`, on which
+    readers of the document would run out of stack.
     """
     if isinstance(text, bytes):
         text = text.decode("utf-8")

@@ -19,7 +19,9 @@ _SHOWN = 60
 
 
 class SchemaError(ValueError):
-    """A value that is not what its place asks for: `place`, `received` (None where it is missing), `valid`."""
+    """A value that is not what its place asks for: `place`, `received` (None where it is missing),
+    `valid`.
+    """
 
     def __init__(self, place: str, value: object, valid: str, *, missing: bool = False) -> None:
         shown = repr(value)
@@ -28,7 +30,9 @@ class SchemaError(ValueError):
         super().__init__(f"{place} is missing" if missing else f"{place} is {self.received}, not {valid}")
 
     def of(self, owner: str, kind: type[AqdError], next_command: str | None = None) -> AqdError:
-        """The same as an error of `kind`, about a document that is called `owner` ("the manifest of m.so")."""
+        """The same as an error of `kind`, about a document that is called `owner` ("the manifest of
+        m.so").
+        """
         what = (
             f"{owner} has no {self.place}"
             if self.missing

@@ -40,12 +40,12 @@ def test_sizes_are_refused_before_a_byte_is_read(tmp_path):
     path = tmp_path / "a.png"
     with path.open("wb") as file:
         file.truncate(MIB + 1)
-    with pytest.raises(ImageError, match="too large.*1048577 bytes.*up to 1 MB"):
+    with pytest.raises(ImageError, match=r"too large.*1048577 bytes.*up to 1 MB"):
         KIND.read(path)
 
 
 def test_missing_and_impossible_names(tmp_path):
-    with pytest.raises(ImageError, match="no such image file.*none.*a command"):
+    with pytest.raises(ImageError, match=r"no such image file.*none.*a command"):
         KIND.read(tmp_path / "none")
     with pytest.raises(ImageError, match="cannot be read"):
         KIND.read("a\0b")

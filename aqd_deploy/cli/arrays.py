@@ -1,5 +1,5 @@
-"""Named arrays in .npz files: read without running anything in them and without taking more memory than what is
-asked for needs; written whole or not at all.
+"""Named arrays in .npz files: read without running anything in them and without taking more memory than what
+is asked for needs; written whole or not at all.
 """
 
 from __future__ import annotations
@@ -96,7 +96,9 @@ def _check_header(
 
 
 def _header(stream: IO[bytes], path: Path) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and dtype that the header of an array claims. Raises AqdError for objects, ValueError for damage."""
+    """Shape and dtype that the header of an array claims. Raises AqdError for objects, ValueError for
+    damage.
+    """
     version = np.lib.format.read_magic(stream)
     read = {
         (1, 0): np.lib.format.read_array_header_1_0,

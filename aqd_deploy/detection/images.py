@@ -60,7 +60,8 @@ def load_image(path: str | os.PathLike[str]) -> np.ndarray:
     An image of n pixels takes up to 7·n bytes meanwhile: as Pillow decodes it, and as it is returned.
 
     Raises ImageError: no such file, no regular one, empty, not an image, truncated or damaged, floating-point
-    pixels, or more than 100 million pixels (a decompression bomb), which is found out before anything is decoded.
+    pixels, or more than 100 million pixels (a decompression bomb), which is found out before anything is
+    decoded.
     """
     name = os.fspath(path)
     with IMAGE_FILE.open(path) as file:
@@ -103,8 +104,8 @@ def _too_large(name: str, size: str) -> ImageError:
 
 
 def _pixels(image: Image.Image, name: str) -> np.ndarray:
-    """uint8 [H, W, 3] of a decoded image: converted strip by strip, because every step of a whole image at once
-    would hold another copy of it.
+    """uint8 [H, W, 3] of a decoded image: converted strip by strip, because every step of a whole image at
+    once would hold another copy of it.
     """
     if image.mode == "F":
         raise ImageError("the image has floating-point pixels", received=name, valid="8 or 16 bits a channel")

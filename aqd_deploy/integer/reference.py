@@ -11,10 +11,14 @@ import numpy as np
 import onnx
 import onnxruntime
 from onnx import ModelProto, helper
+from onnxruntime.capi import onnxruntime_pybind11_state as _state
 
 from aqd_deploy.errors import ModelFileError, ShapeError
 from aqd_deploy.integer.files import load_onnx
 from aqd_deploy.integer.saturation import saturates, with_unsigned_weights
+
+_REFUSALS = (_state.Fail, _state.InvalidArgument, _state.InvalidGraph, _state.NotImplemented,
+             _state.RuntimeException)  # fmt: skip
 
 
 class ReferenceRunner:
@@ -57,7 +61,9 @@ class ReferenceRunner:
         self.outputs = [o.name for o in self._session.get_outputs()]
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """All outputs by name; ShapeError for a missing input or one of another shape."""
+        """All outputs by name; ShapeError for a missing input or one of another shape, ModelFileError for a
+        model that onnxruntime refuses only now.
+        """
         for name, (shape, _) in self.inputs.items():
             if name not in inputs:
                 raise ShapeError(f"input {name} is missing", received=", ".join(inputs) or "no inputs")
@@ -67,7 +73,11 @@ class ReferenceRunner:
                     received=list(inputs[name].shape),
                     valid=str(list(shape)),
                 )
-        values = self._session.run(self.outputs, {name: inputs[name] for name in self.inputs})
+        try:
+            values = self._session.run(self.outputs, {name: inputs[name] for name in self.inputs})
+        except _REFUSALS as error:
+            told = str(error).splitlines()[0]
+            raise ModelFileError("onnxruntime can't run the model", received=told) from error
         return dict(zip(self.outputs, values, strict=True))
 
 

@@ -28,13 +28,14 @@ _PACKED_BITS = {
     if hasattr(TensorProto, name)
 }
 _TYPES = frozenset(TensorProto.DataType.values()) - {TensorProto.UNDEFINED}
-_HELD_AS_INT32 = {
+_HELD_AS_INT32: dict[int, tuple[int, int]] = {
     TensorProto.UINT8: (0, 255), TensorProto.INT8: (-128, 127), TensorProto.UINT16: (0, 65535),
     TensorProto.INT16: (-32768, 32767), TensorProto.BOOL: (0, 1),
 }  # fmt: skip
 # A node's attribute of these types holds one value, in this field.
 _SINGLE = {
-    AttributeProto.FLOAT: "f", AttributeProto.INT: "i", AttributeProto.STRING: "s", AttributeProto.TENSOR: "t",
+    AttributeProto.FLOAT: "f", AttributeProto.INT: "i", AttributeProto.STRING: "s",
+    AttributeProto.TENSOR: "t",
     AttributeProto.GRAPH: "g", AttributeProto.SPARSE_TENSOR: "sparse_tensor",
 }  # fmt: skip
 _LISTS = {
@@ -45,8 +46,8 @@ _LISTS = {
 
 
 def check_structure(model: ModelProto, name: str) -> None:
-    """Raise ModelFileError unless the names of `model` can be decoded and are defined once, its attributes hold
-    what their types say, and it has inputs and outputs. `name` is the file's.
+    """Raise ModelFileError unless the names of `model` can be decoded and are defined once, its attributes
+    hold what their types say, and it has inputs and outputs. `name` is the file's.
     """
     bad = _undecodable(model)
     if bad is not None:
@@ -58,8 +59,8 @@ def check_structure(model: ModelProto, name: str) -> None:
 
 
 def check_tensor(tensor: TensorProto, name: str) -> None:
-    """Raise ModelFileError unless the data of `tensor` (in the file, not external) is of its type and as much as
-    its dimensions say.
+    """Raise ModelFileError unless the data of `tensor` (in the file, not external) is of its type and as
+    much as its dimensions say.
     """
     count = element_count(tensor, name)
     present = [field for field in _DATA_FIELDS if len(getattr(tensor, field))]
@@ -82,7 +83,9 @@ def element_count(tensor: TensorProto, name: str) -> int:
 
 
 def data_bytes(tensor: TensorProto, name: str) -> int:
-    """The bytes that the data of `tensor` takes. Raises what `element_count` does, and ModelFileError for texts."""
+    """The bytes that the data of `tensor` takes. Raises what `element_count` does, and ModelFileError for
+    texts.
+    """
     count = element_count(tensor, name)
     if tensor.data_type == TensorProto.STRING:
         raise _bad_tensor(tensor, name, "texts as raw bytes", "numbers")
@@ -223,7 +226,9 @@ def _check_node(node: NodeProto, name: str) -> None:
 
 
 def _undecodable(message: Message) -> bytes | None:
-    """A text in `message` that is not UTF-8: Python's protobuf gives it as bytes, or fails when it is read."""
+    """A text in `message` that is not UTF-8: Python's protobuf gives it as bytes, or fails when it is
+    read.
+    """
     if isinstance(message, TensorProto):  # its data is left alone, which may be large
         texts = [message.name, message.doc_string]
         texts += [text for entry in message.external_data for text in (entry.key, entry.value)]

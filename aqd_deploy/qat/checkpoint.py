@@ -62,8 +62,8 @@ def read_archive(path: Path) -> dict[str, Any]:
 
 
 def _check_sizes(file: IO[bytes], path: Path) -> None:
-    """Raise CheckpointError where the members of a zip file say that they inflate to more than a checkpoint can
-    have: torch reads a member whole.
+    """Raise CheckpointError where the members of a zip file say that they inflate to more than a checkpoint
+    can have: torch reads a member whole.
     """
     try:
         with zipfile.ZipFile(file) as archive:

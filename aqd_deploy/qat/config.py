@@ -28,7 +28,8 @@ _SHAPES = list_of(number(above=0, high=1000), 1, 100)
 _SCHEMA = table({
     "detector": text, "backbone": text, "width": number(above=0, high=8), "fpn_channels": whole(1, 4096),
     "head_depth": whole(0, 64), "classes": whole(1, 100_000), "bits": nothing_or(_BITS),
-    "first_last_bits": _BITS, "mode": text, "weight_standardization": one_of(False, True), "image_height": _SIDE,
+    "first_last_bits": _BITS, "mode": text, "weight_standardization": one_of(False, True),
+    "image_height": _SIDE,
     "image_width": _SIDE, "strides": list_of(whole(1, 1024), len(STRIDES), len(STRIDES)),
     "anchor_base": number(above=0, high=1000), "anchor_scales": _SHAPES, "anchor_ratios": _SHAPES,
     "mean": list_of(whole(0, 255), 3, 3), "score_threshold": number(0, 1), "nms_iou": number(0, 1),

@@ -35,7 +35,8 @@ _LAYER = table(
     {"name": text},
     {
         "operation": text, "kernel": text, "why": text, "output": list_of(whole()), "macs": whole(),
-        "executed_macs": whole(), "weight_bits": whole(), "choice": nothing_or(table_of(anything)), "tuned": text,
+        "executed_macs": whole(), "weight_bits": whole(), "choice": nothing_or(table_of(anything)),
+        "tuned": text,
         "weight_bytes": _BYTES, "input_bytes": _BYTES, "output_bytes": _BYTES,
     },
 )  # fmt: skip

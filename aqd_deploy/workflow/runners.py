@@ -21,8 +21,8 @@ class _Runs(Protocol):
 
 @dataclass(frozen=True)
 class Runner:
-    """A loaded network, its manifest, and shape and numpy dtype name of its inputs by name (of an ONNX file, a
-    dimension may be no number: then it may have any size).
+    """A loaded network, its manifest, and shape and numpy dtype name of its inputs by name (of an ONNX file,
+    a dimension may be no number: then it may have any size).
     """
 
     manifest: dict[str, Any]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 
 import numpy as np
 import pytest
@@ -275,3 +276,39 @@ def test_the_description_names_every_number():
     for part in ("8 x 6", "BGR", "[104, 116, 124]", "0.05", "IoU 0.6", "1000 candidates", "100 detections"):
         assert part in text
     assert "NMS" not in describe_preprocessing({"preprocessing": MANIFEST["preprocessing"]})
+
+
+def test_a_large_image_takes_seven_bytes_a_pixel(tmp_path):
+    """As Pillow decodes it and as it is returned; whole-image steps in between took fourteen."""
+    import subprocess
+    import sys
+
+    Image.fromarray(np.zeros((6000, 6000, 3), np.uint8)).save(tmp_path / "a.png", compress_level=1)
+    code = (
+        "import resource, sys\n"
+        "from aqd_deploy.detection.images import load_image\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "before = peak()\n"
+        "load_image(sys.argv[1])\n"
+        "print((peak() - before) * 1024)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "a.png")], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) < 9 * 6000 * 6000
+
+
+def test_strips_are_the_whole_image(tmp_path, monkeypatch):
+    values = np.random.default_rng(0).integers(0, 256, (37, 23, 4), np.uint8)
+    path = saved(tmp_path, Image.fromarray(values), "a.png")
+    whole = load_image(path)
+    monkeypatch.setattr(images, "_STRIP_PIXELS", 50)
+    assert np.array_equal(load_image(path), whole)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_what_is_no_regular_file(tmp_path, kind):
+    path = tmp_path / "a.png"
+    os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
+    with pytest.raises(ImageError, match=f"a {kind} is no image file"):
+        load_image(path)

@@ -76,7 +76,7 @@ def test_larger_than_two_gigabytes(tmp_path):
     path = tmp_path / "m.onnx"
     with path.open("wb") as file:
         file.truncate(files.MAX_BYTES + 1)
-    with pytest.raises(ModelFileError, match="too large.*2 GB"):
+    with pytest.raises(ModelFileError, match=r"too large.*2 GB"):
         load_onnx(path)
 
 

@@ -38,18 +38,18 @@ def set_tensor(tensor: TensorProto, **fields: object) -> None:
 
 FLOAT, INT8, INT4 = TensorProto.FLOAT, TensorProto.INT8, TensorProto.INT4
 BAD_TENSORS = [
-    (dict(data_type=FLOAT, dims=[4], raw_data=b"\0" * 15), "15 bytes; valid: 16 bytes"),
-    (dict(data_type=FLOAT, dims=[4], raw_data=b"\0" * 17), "17 bytes; valid: 16 bytes"),
-    (dict(data_type=FLOAT, dims=[10**7, 10**7]), "0 bytes; valid: 4"),
-    (dict(data_type=FLOAT, dims=[-1, -4], raw_data=b"\0" * 16), "negative dimension"),
-    (dict(data_type=FLOAT, dims=[4], float_data=[1.0] * 3), "3 values; valid: 4 values"),
-    (dict(data_type=FLOAT, dims=[4], int32_data=[1] * 4), "data in int32_data; valid: data in float_data"),
-    (dict(data_type=FLOAT, dims=[4], float_data=[1.0] * 4, raw_data=b"\0" * 16), "several places"),
-    (dict(data_type=INT8, dims=[2], int32_data=[1, 128]), "beyond its type; valid: -128 to 127"),
-    (dict(data_type=INT4, dims=[3], raw_data=b"\0"), "1 bytes; valid: 2 bytes"),
-    (dict(data_type=0, dims=[4], raw_data=b"\0" * 16), "type 0"),
-    (dict(data_type=77, dims=[4], raw_data=b"\0" * 16), "type 77"),
-    (dict(data_type=TensorProto.STRING, dims=[1], raw_data=b"abc"), "3 bytes"),
+    ({"data_type": FLOAT, "dims": [4], "raw_data": b"\0" * 15}, "15 bytes; valid: 16 bytes"),
+    ({"data_type": FLOAT, "dims": [4], "raw_data": b"\0" * 17}, "17 bytes; valid: 16 bytes"),
+    ({"data_type": FLOAT, "dims": [10**7, 10**7]}, "0 bytes; valid: 4"),
+    ({"data_type": FLOAT, "dims": [-1, -4], "raw_data": b"\0" * 16}, "negative dimension"),
+    ({"data_type": FLOAT, "dims": [4], "float_data": [1.0] * 3}, "3 values; valid: 4 values"),
+    ({"data_type": FLOAT, "dims": [4], "int32_data": [1] * 4}, "in int32_data; valid: data in float_data"),
+    ({"data_type": FLOAT, "dims": [4], "float_data": [1.0] * 4, "raw_data": b"\0" * 16}, "several places"),
+    ({"data_type": INT8, "dims": [2], "int32_data": [1, 128]}, "beyond its type; valid: -128 to 127"),
+    ({"data_type": INT4, "dims": [3], "raw_data": b"\0"}, "1 bytes; valid: 2 bytes"),
+    ({"data_type": 0, "dims": [4], "raw_data": b"\0" * 16}, "type 0"),
+    ({"data_type": 77, "dims": [4], "raw_data": b"\0" * 16}, "type 77"),
+    ({"data_type": TensorProto.STRING, "dims": [1], "raw_data": b"abc"}, "3 bytes"),
 ]  # fmt: skip
 
 
@@ -139,8 +139,10 @@ CHANGES = [
     (bad_attribute(0), "attribute axis of the node add has no type"),
     (bad_attribute(AttributeProto.TENSOR), "attribute axis of the node add is damaged.*tensor"),
     (bad_attribute(AttributeProto.INT, f=1.0), "attribute axis of the node add is damaged.*int"),
-    (lambda m: m.graph.node[0].attribute.extend(helper.make_attribute("a", k) for k in (1, 2)), "two attributes a"),
-    (lambda m: setattr(m.graph.input[0].type.tensor_type, "elem_type", 99), "x is of an unknown type; got 99"),
+    (lambda m: m.graph.node[0].attribute.extend(helper.make_attribute("a", k) for k in (1, 2)),
+    "two attributes a"),
+    (lambda m: setattr(m.graph.input[0].type.tensor_type, "elem_type", 99),
+    "x is of an unknown type; got 99"),
 ]  # fmt: skip
 
 

@@ -1,6 +1,9 @@
 """Checkpoints: exact round trips, compact size, and every file that must be refused."""
 
+import json
 import pickle
+import resource
+import zipfile
 
 import pytest
 import torch
@@ -14,7 +17,7 @@ from aqd_deploy.qat.checkpoint import (
     save_checkpoint,
     unpack_bits,
 )
-from aqd_deploy.qat.config import parse_architecture
+from aqd_deploy.qat.config import ModelConfig, parse_architecture
 from aqd_deploy.qat.models import build_model, calibrate
 
 TINY = {
@@ -196,3 +199,75 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert [p.name for p in tmp_path.iterdir()] == ["m.pt"]
     assert _same(model, load_checkpoint(path), image)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("width", "wide"),
+        ("width", -1),
+        ("width", 1e300),
+        ("fpn_channels", 2.5),
+        ("head_depth", 10**9),
+        ("classes", [3]),
+        ("bits", "4"),
+        ("image_height", "64"),
+        ("image_height", 1 << 40),
+        ("strides", [8, 16, 32]),
+        ("mean", 104),
+        ("class_names", 3),
+        ("anchor_scales", ["x"]),
+        ("weight_standardization", 1),
+        ("detector", []),
+    ],
+)
+def test_descriptions_of_wrong_types(key, value):
+    description = json.loads(_model(None)[0].config.to_json())
+    with pytest.raises(CheckpointError, match=rf"impossible values.*{key}"):
+        ModelConfig.from_json(json.dumps({**description, key: value}))
+
+
+def test_a_description_that_is_nested_too_deep():
+    with pytest.raises(CheckpointError, match="not JSON"):
+        ModelConfig.from_json("[" * 100_000)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (torch.full((8, 3, 7, 7), torch.nan), "NaN or infinity"),
+        (torch.zeros(8, 3, 7, 7, dtype=torch.complex64), "complex numbers"),
+        (torch.zeros(8, 3, 7, 7).to_sparse(), "not a plain tensor"),
+        (torch.zeros(8, 3, 7, 6), r"is \[8, 3, 7, 6\], not \[8, 3, 7, 7\]"),
+        (torch.zeros(1).expand(10**5, 10**5), r"is \[100000, 100000\], not"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_tensors_that_the_network_cannot_have(tmp_path, tensor, message):
+    save_checkpoint(tmp_path / "m.pt", _model(4)[0])
+    content = read_archive(tmp_path / "m.pt")
+    assert content["state"]["backbone.stem.conv.weight"].shape == (8, 3, 7, 7)
+    content["state"]["backbone.stem.conv.weight"] = tensor
+    torch.save(content, tmp_path / "m.pt")
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(tmp_path / "m.pt")
+
+
+def test_a_network_larger_than_its_file_is_not_built(tmp_path):
+    """Its description says 600 MB a layer, its tensors do not."""
+    save_checkpoint(tmp_path / "m.pt", _model(4)[0])
+    content = read_archive(tmp_path / "m.pt")
+    description = json.loads(content["config"])
+    content["config"] = json.dumps({**description, "fpn_channels": 4096, "head_depth": 64})
+    torch.save(content, tmp_path / "m.pt")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CheckpointError, match="not those of its own description"):
+        load_checkpoint(tmp_path / "m.pt")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
+
+
+def test_an_archive_that_says_it_inflates_to_much(tmp_path):
+    with zipfile.ZipFile(tmp_path / "m.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(100 << 20))
+    with pytest.raises(CheckpointError, match=r"far more than it does.*100 MB"):
+        load_checkpoint(tmp_path / "m.pt")

@@ -1,5 +1,5 @@
-"""The files that are damaged: one small sound example of every kind, how it is damaged with its form kept, and
-what reads it.
+"""The files that are damaged: one small sound example of every kind, how it is damaged with its form kept,
+and what reads it.
 
 A subject's reader is a command line in which `{name}` stands for files of the case's folder, or a function of
 the library for the readers that no verb calls on their own.
@@ -54,8 +54,8 @@ MANIFEST = {
 
 @dataclass(frozen=True)
 class Subject:
-    """A kind of file: its `name` in a case's folder, sound `content`, damage that keeps its form, the readers,
-    and other files the readers need. `weight` is how often it is drawn.
+    """A kind of file: its `name` in a case's folder, sound `content`, damage that keeps its form, the
+    readers, and other files the readers need. `weight` is how often it is drawn.
     """
 
     kind: str
@@ -112,7 +112,7 @@ def _models(qdq: onnx.ModelProto, integer: onnx.ModelProto, ready: dict[str, byt
     readers = (
         ("inspect", "{m.onnx}"),
         ("compile", "{m.onnx}", "-o", "{out.so}", "--target", TARGET, "--threads", "1", "--tuned", "none"),
-        ("bench", "{m.onnx}", "--estimate", "raspberrypi-4", "--threads", "1"),
+        ("bench", "{m.onnx}", "--estimate", "x86-64-v3", "--threads", "1"),
         ("run", "{m.onnx}", "--input", "{sound.npz}", "--threads", "1", "-o", "{out.npz}"),
         ("detect", "{m.onnx}", "{sound.png}", "-o", "{out}", "--threads", "1"),
     )
@@ -135,7 +135,8 @@ def _models(qdq: onnx.ModelProto, integer: onnx.ModelProto, ready: dict[str, byt
             tensor.ClearField("raw_data")
             tensor.data_location = onnx.TensorProto.EXTERNAL
     return [
-        Subject("qdq", "m.onnx", qdq.SerializeToString(), _message, (lower, lower, lower, *readers), needed, 6),
+        Subject("qdq", "m.onnx", qdq.SerializeToString(), _message, (lower, lower, lower, *readers), needed,
+        6),
         Subject("integer", "m.onnx", integer.SerializeToString(), _message, (*readers, tune), needed, 6),
         Subject("external", "m.onnx", external.SerializeToString(), _external_data,
                 (lower, *readers[:4]), {**needed, "w.bin": blob}, 3),
@@ -214,7 +215,8 @@ def _checkpoint(data: bytes, rng: random.Random) -> bytes:
                 torch.full_like(state[name], torch.nan) if state[name].is_floating_point() else 7,
                 torch.zeros(state[name].shape, dtype=torch.bool), torch.zeros(()).expand(state[name].shape),
                 torch.zeros(state[name].shape, dtype=torch.float64), torch.empty(2, 2).to_sparse(),
-                torch.zeros(10**6).expand(10**6, 10**6), torch.quantize_per_tensor(torch.ones(2), 1, 0, torch.qint8),
+                torch.zeros(10**6).expand(10**6, 10**6), torch.quantize_per_tensor(torch.ones(2), 1, 0,
+                torch.qint8),
                 torch.empty(4, device="meta"), state[name].to(torch.int8), -state[name].float(),
             ))  # fmt: skip
         case 4:
@@ -248,7 +250,8 @@ def _npz(ready: dict[str, bytes]) -> Subject:
 def _damaged_npz(data: bytes, rng: random.Random) -> bytes:
     """An archive whose member is no longer what its header, or its directory, says."""
     body = np.load(io.BytesIO(data))["image"].tobytes()
-    shape = rng.choice(((1, 3, SIDE, SIDE), (10**14,), (10**7,), (-1, 3), (), (1, 3, 1 << 40, SIDE), (1 << 62, 1 << 62),
+    shape = rng.choice(((1, 3, SIDE, SIDE), (10**14,), (10**7,), (-1, 3), (), (1, 3, 1 << 40, SIDE),
+    (1 << 62, 1 << 62),
                         (3, SIDE, SIDE), (2.5,), "x", None, (1, 3, SIDE, SIDE + 1)))  # fmt: skip
     kind = rng.choice(
         ("|u1", "|u1", "|O", "<f8", "<i8", "|V8", "<U9", "nonsense", None, [("a", "<i4")], "|S0", "<M8[s]")
@@ -318,14 +321,15 @@ def _programs(ready: dict[str, bytes]) -> list[Subject]:
 
     files = (
         ("inspect", "{m.so}"),
-        ("bench", "{m.so}", "--estimate", "raspberrypi-4"),
+        ("bench", "{m.so}", "--estimate", "x86-64-v3"),
         ("bench", "{m.so}", "--rounds", "1", "--runs", "1", "--json"),
         ("package", "{m.so}", "-o", "{out}"),
     )
     whole = ready["sound.so"]
     return [
         Subject("program", "m.so", whole, _program, (*readers("{m.so}"), *files), needed, 5),
-        Subject("bundle's program", "b/program.so", whole, _program, readers("{b}"), {**needed, "b/aqd-run": b""}),
+        Subject("bundle's program", "b/program.so", whole, _program, readers("{b}"), {**needed,
+        "b/aqd-run": b""}),
         Subject("bundle's manifest", "b/manifest.json", _bundle_manifest(whole), _bundle, (_read_bundle,),
                 {"b/program.so": whole, "b/manifest.sha256": b""}),
     ]  # fmt: skip
@@ -454,7 +458,8 @@ def _json_lines(data: bytes, rng: random.Random) -> bytes:
 def _annotations() -> dict[str, Any]:
     return {
         "images": [{"id": 1, "file_name": "a.png", "width": 24, "height": 20}],
-        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 10, 8], "area": 80, "iscrowd": 0}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 10, 8], "area": 80,
+        "iscrowd": 0}],
         "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}],
     }  # fmt: skip
 
@@ -472,11 +477,13 @@ def _report() -> dict[str, Any]:
     from aqd_deploy.reporting.report import REPORT_SCHEMA
 
     model = {
-        "name": "m", "manifest": {}, "preprocessing": "text", "files": {"float": {"bytes": 1}}, "weights": {"count": 1},
+        "name": "m", "manifest": {}, "preprocessing": "text", "files": {"float": {"bytes": 1}},
+        "weights": {"count": 1},
         "lowering": {"proven_share": 1.0}, "accuracy": {"float": {"AP": 0.5, "AP50": 0.5}},
         "agreement": {"program": {"differing": 0}}, "latency": {"measured": []}, "seconds": {"lower": 1.0},
     }  # fmt: skip
-    return {"schema": REPORT_SCHEMA, "kind": "aqd-deploy report", "created": "x", "environment": {"cpu": "x", "threads": 1, "system": "x", "packages": {}}, "images": {"count": 1, "folder": "x"},
+    return {"schema": REPORT_SCHEMA, "kind": "aqd-deploy report", "created": "x", "environment": {"cpu": "x",
+    "threads": 1, "system": "x", "packages": {}}, "images": {"count": 1, "folder": "x"},
             "models": [model]}  # fmt: skip
 
 
