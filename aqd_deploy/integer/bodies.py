@@ -12,10 +12,11 @@ from functools import lru_cache
 from typing import Any
 
 import onnx
-from onnx import AttributeProto, FunctionProto, NodeProto, TensorProto, numpy_helper
+from onnx import AttributeProto, FunctionProto, NodeProto, TensorProto
 
-from aqd_deploy.errors import UnsupportedModelError
+from aqd_deploy.errors import ModelFileError, UnsupportedModelError
 from aqd_deploy.integer import dialect
+from aqd_deploy.integer.constants import tensor_array
 
 _NEXT = "aqd-deploy lower MODEL.qdq.onnx -o MODEL.int.onnx, which writes the bodies"
 
@@ -55,7 +56,7 @@ def _is_canonical(function: FunctionProto) -> bool:
         return False
     try:
         return _structure(function) == _canonical(function.name)
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, UnsupportedModelError, ModelFileError):
         return False
 
 
@@ -68,7 +69,7 @@ def _canonical(name: str) -> Any:
 def _structure(function: FunctionProto) -> Any:
     """A value that is equal for functions that do the same in the same order.
 
-    Raises ValueError or TypeError for constants that are not well-formed.
+    Raises UnsupportedModelError or ModelFileError for constants that are none of the dialect's.
     """
     names: dict[str, int] = {"": -1}
     for name in function.input:
@@ -113,5 +114,5 @@ def _attribute_structures(attributes: Iterable[AttributeProto]) -> Iterable[Any]
 
 
 def _tensor_structure(tensor: TensorProto) -> Any:
-    array = numpy_helper.to_array(tensor)
+    array = tensor_array(tensor, "a constant")
     return str(array.dtype), array.shape, array.tobytes()

@@ -30,7 +30,7 @@ def read_initializers(tensors: Iterable[TensorProto]) -> dict[str, np.ndarray]:
     for tensor in tensors:
         if tensor.name in constants:
             raise UnsupportedModelError(f"two initializers have the name {tensor.name}")
-        constants[tensor.name] = _array(tensor, f"initializer {tensor.name}")
+        constants[tensor.name] = tensor_array(tensor, f"initializer {tensor.name}")
     return constants
 
 
@@ -41,10 +41,11 @@ def node_constant(proto: NodeProto, label: str) -> np.ndarray:
         raise UnsupportedModelError(f"{label} is not a constant tensor", valid="one attribute, value")
     if proto.input or attributes[0].ref_attr_name:
         raise UnsupportedModelError(f"{label} is not a constant", valid="no inputs")
-    return _array(attributes[0].t, label)
+    return tensor_array(attributes[0].t, label)
 
 
-def _array(tensor: TensorProto, label: str) -> np.ndarray:
+def tensor_array(tensor: TensorProto, label: str) -> np.ndarray:
+    """A tensor of the model; UnsupportedModelError or ModelFileError, in which `label` names it."""
     if tensor.data_type not in _DTYPES:
         raise UnsupportedModelError(
             f"{label} has a type that the dialect has no constants of",

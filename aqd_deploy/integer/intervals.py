@@ -81,7 +81,7 @@ def of_requantize(node: Node, graph: Graph) -> Interval:
 
 
 def of_threshold(node: Node, graph: Graph) -> Interval:
-    """`sign` is ±1, and T lie in [lo, hi + 1] of the range of sign·x."""
+    """`sign` is ±1; each threshold is reached everywhere, somewhere or nowhere in the range of sign·x."""
     source, sign = graph.ranges[node.slots[0]], _flat(graph, node, 1)
     if not np.isin(sign, (-1, 1)).all():
         raise UnsupportedModelError(
@@ -89,18 +89,9 @@ def of_threshold(node: Node, graph: Graph) -> Interval:
             received=int(sign[~np.isin(sign, (-1, 1))][0]),
         )
     ends = source.lo * sign, source.hi * sign
-    low, high = np.minimum(*ends), np.maximum(*ends)
-    table = constant(graph, node, 2).reshape(-1, len(sign)).astype(np.int64)
-    outside = np.argwhere((table < low) | (table > high + 1))
-    if len(outside):
-        step, channel = outside[0].tolist()
-        raise RangeError(
-            f"a threshold of {node.label} lies outside the range of channel {channel}",
-            received=int(table[step, channel]),
-            valid=f"{low[channel]} to {high[channel] + 1}",
-        )
-    first = node.attributes["lo"]
-    return Interval(first + (table <= low).sum(axis=0), first + (table <= high).sum(axis=0))
+    table = constant(graph, node, 2).reshape(-1, len(sign))
+    reached = [(table <= end).sum(axis=0) for end in (np.minimum(*ends), np.maximum(*ends))]
+    return Interval(node.attributes["lo"] + reached[0], node.attributes["lo"] + reached[1])
 
 
 def of_concat(node: Node, graph: Graph) -> Interval:

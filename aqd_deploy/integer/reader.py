@@ -154,13 +154,11 @@ class _Reader:
             raise UnsupportedModelError(f"two nodes have the name {name}", valid="names that differ")
         self.names.add(name)
         slots = list(proto.input)
-        while slots and not slots[-1]:
-            slots.pop()
         least, most = entry.inputs
-        if len(slots) < least or (most is not None and len(slots) > most):
+        if len(slots) < least or (most is not None and len(slots) > most) or not slots[-1]:
             raise UnsupportedModelError(
                 f"{label} has another number of inputs",
-                received=len(slots),
+                received=", ".join(repr(slot) for slot in slots[:10]) or "none",
                 valid=f"{least}" if most == least else f"{least} to {most or 'any'}",
             )
         for slot in slots:
@@ -179,7 +177,7 @@ class _Reader:
         types = self.graph.types
         data: list[str] = []
         for index, slot in enumerate(node.slots):
-            if index < least or ((most is None or index < most) and slot in types):
+            if index < least or most is None or (index < most and slot in types):
                 if slot not in types:
                     raise UnsupportedModelError(
                         f"{node.label} reads the constant {slot} as its data input", valid="a computed tensor"

@@ -11,7 +11,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 from aqd_deploy import targets
 from aqd_deploy.integer import dialect
-from aqd_deploy.integer.reader import read_graph
 
 UINT8, INT8, INT32 = TensorProto.UINT8, TensorProto.INT8, TensorProto.INT32
 
@@ -79,25 +78,9 @@ class ModelWriter:
         )
 
     def threshold(self, x: str, channels: int, steps: int = 3, limit: int = 2000) -> str:
-        signs = self.generator.choice([-1, 1], (channels,))
-        sign = self.per_channel(signs, np.int32)
-        values = np.sort(self.generator.integers(-limit, limit, (steps, channels)), axis=0)
-        low, high = self._range(x, signs)
-        table = np.clip(values, low, high + 1).astype(np.int32).reshape(steps, 1, channels, 1, 1)
-        return self._dialect("Threshold", [x, sign, self.constant(table)], lo=0, to=UINT8)
-
-    def _range(self, x: str, signs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The proven range of sign·x in each channel."""
-        proven = read_graph(
-            dialect.make_model(
-                self.nodes,
-                self.inputs,
-                [helper.make_tensor_value_info(x, INT32, None)],
-                self.initializers,
-            )
-        ).ranges[x]
-        ends = proven.lo * signs, proven.hi * signs
-        return np.minimum(*ends), np.maximum(*ends)
+        sign = self.constant(self.generator.choice([-1, 1], (1, channels, 1, 1)).astype(np.int32))
+        values = np.sort(self.generator.integers(-limit, limit, (steps, 1, channels, 1, 1)), axis=0)
+        return self._dialect("Threshold", [x, sign, self.constant(values.astype(np.int32))], lo=0, to=UINT8)
 
     def skip_add(self, a: str, b: str, channels: int, identity: str = "b") -> str:
         scaled = self._multiply_shift(channels, 20, (1 << 20, 1 << 21))

@@ -192,7 +192,7 @@ def test_unknown_operation_is_named(w, conv):
 
 def test_float_tensor_is_refused(w, conv):
     w.output(w._standard("Cast", [conv], to=TensorProto.FLOAT), dtype=TensorProto.FLOAT)
-    with pytest.raises(UnsupportedModelError, match="attribute to of Cast t1 .* got 1; valid: 6"):
+    with pytest.raises(UnsupportedModelError, match=r"attribute to of Cast t1 .* got 1; valid: 6"):
         plan_of(w)
 
 
@@ -243,7 +243,5 @@ def test_a_multiplier_beyond_31_bits_is_refused(w, conv):
         w.per_channel(np.full(4, 40), np.uint64),
     ]
     w.output(w._dialect("Requantize", [conv, *parameters], lo=0, hi=3, to=TensorProto.UINT8))
-    with pytest.raises(
-        RangeError, match="multiplier c of Requantize t1 is out of range in channel 0; got 2147483648"
-    ):
+    with pytest.raises(RangeError, match=r"multiplier c of Requantize t1 .*got 2147483648"):
         plan_of(w)
