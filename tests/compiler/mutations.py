@@ -10,7 +10,6 @@ import onnx
 from onnx import AttributeProto, NodeProto, TensorProto, helper, numpy_helper
 from small_models import INT8, INT32, UINT8, ModelWriter
 
-Mutant = tuple[str, onnx.ModelProto]
 Change = Callable[[onnx.ModelProto], None]
 
 NUMBERS = (-(1 << 62), -(1 << 31), -1, 0, 1, 2, 7, 255, (1 << 31) - 1, 1 << 31, (1 << 63) - 1)
@@ -65,16 +64,16 @@ def every_operation() -> onnx.ModelProto:
     return w.model({"name": "all", "ranges": {}, "outputs": {}, "lowering": {}})
 
 
-def mutants(model: onnx.ModelProto) -> Iterator[Mutant]:
-    """Copies of `model` with one thing changed each, and what that is."""
-    for label, change in _changes(model):
-        copy = onnx.ModelProto()
-        copy.CopyFrom(model)
-        change(copy)
-        yield label, copy
+def changed(model: onnx.ModelProto, change: Change) -> onnx.ModelProto:
+    """A copy of `model` with one thing changed."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    change(copy)
+    return copy
 
 
-def _changes(model: onnx.ModelProto) -> Iterator[tuple[str, Change]]:
+def changes(model: onnx.ModelProto) -> Iterator[tuple[str, Change]]:
+    """What can be changed in `model`, and how."""
     for i, node in enumerate(model.graph.node):
         for label, change in _node_changes(model, node):
             yield f"node {i} {node.op_type}: {label}", _on_node(i, change)
