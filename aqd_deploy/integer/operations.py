@@ -122,7 +122,7 @@ def _resized_type(node: Node, graph: Graph) -> TensorType:
 def _concat_type(node: Node, graph: Graph) -> TensorType:
     types = [graph.types[name] for name in node.slots]
     if len({(t.height, t.width) for t in types}) != 1:
-        raise ShapeError(f"{node.label} joins unlike tensors", received=[list(t.nchw) for t in types])
+        raise ShapeError(f"{node.label} joins unlike tensors", received=[list(t.nchw) for t in types[:4]])
     return TensorType(types[0].height, types[0].width, sum(t.channels for t in types), types[0].dtype)
 
 

@@ -20,12 +20,17 @@ from aqd_deploy.integer.constants import node_constant, read_initializers
 from aqd_deploy.integer.dialect import DOMAIN, DOMAIN_VERSION, IR_VERSION, OPSET
 from aqd_deploy.integer.graph import Graph, Node
 from aqd_deploy.integer.manifest import check_manifest, read_manifest
+from aqd_deploy.integer.names import RESERVED_SUFFIX, check_names
 from aqd_deploy.integer.operations import Operand, Operation
 from aqd_deploy.integer.ranges import Interval
-from aqd_deploy.integer.types import CODES, ELEMENT_TYPES, MAX_ELEMENTS, TensorType, element_name
-
-BORDER_SUFFIX = ":nchw"
-"""Names that end so belong to the compiler."""
+from aqd_deploy.integer.types import (
+    CODES,
+    ELEMENT_TYPES,
+    MAX_CHANNELS,
+    MAX_ELEMENTS,
+    TensorType,
+    element_name,
+)
 
 _NEXT = "aqd-deploy lower MODEL.qdq.onnx -o MODEL.int.onnx"
 
@@ -37,6 +42,7 @@ def read_graph(model: onnx.ModelProto) -> Graph:
     not static [1, C, H, W] or does not fit, RangeError for integers that can leave their arithmetic,
     ModelFileError for a file that is damaged.
     """
+    check_names(model)
     _check_envelope(model)
     check_functions(model)
     graph = _Reader(model.graph).read()
@@ -101,12 +107,12 @@ class _Reader:
 
     def _define(self, name: str, where: str) -> None:
         """ "Every tensor has a name of its own and one place that makes it." """
-        if not name or name in self.taken or name.endswith(BORDER_SUFFIX):
+        if not name or name in self.taken or name.endswith(RESERVED_SUFFIX):
             reason = "without a name" if not name else "of a name that is taken"
             raise UnsupportedModelError(
                 f"{where} makes a tensor {reason}",
                 received=repr(name),
-                valid=f"names that differ and do not end in {BORDER_SUFFIX}",
+                valid=f"names that differ and do not end in {RESERVED_SUFFIX}",
             )
         self.taken.add(name)
 
@@ -227,10 +233,12 @@ class _Reader:
             self.graph.copies[node.output] = node.slots[0]
 
     def _add_type(self, name: str, label: str, kind: TensorType) -> None:
-        """ "A tensor has fewer than 2^31 elements." """
-        if kind.height * kind.width * kind.channels > MAX_ELEMENTS:
+        """ "A tensor has at most 2^16 channels and fewer than 2^31 elements." """
+        if kind.channels > MAX_CHANNELS or kind.height * kind.width * kind.channels > MAX_ELEMENTS:
             raise ShapeError(
-                f"{label} is too large", received=list(kind.nchw), valid=f"up to {MAX_ELEMENTS} elements"
+                f"{label} is too large",
+                received=list(kind.nchw),
+                valid=f"up to {MAX_CHANNELS} channels and {MAX_ELEMENTS} elements",
             )
         self.graph.types[name] = kind
 

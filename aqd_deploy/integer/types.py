@@ -17,6 +17,9 @@ ELEMENT_TYPES: dict[int, str] = {
 CODES = ("uint8", "int8")
 """The types of quantized tensors."""
 
+MAX_CHANNELS = 1 << 16
+"""What is proven and stored per channel stays small whatever a file joins."""
+
 MAX_ELEMENTS = (1 << 31) - 1
 """Kernels count the elements of a tensor in int32."""
 

@@ -257,16 +257,40 @@ def test_constants_have_one_shape(model, index):
 
 
 def wide_convolution(channels: int) -> onnx.ModelProto:
-    """One accumulator that reaches channels·127·255."""
+    """One accumulator that reaches channels·4·127·255."""
     w = ModelWriter()
-    image = w.image("image", channels, 1, 1)
-    w.output(w.conv(image, w.constant(np.full((1, channels, 1, 1), 127, np.int8))), [1, 1, 1, 1])
+    image = w.image("image", channels, 2, 2)
+    w.output(w.conv(image, w.constant(np.full((1, channels, 2, 2), 127, np.int8))), [1, 1, 1, 1])
     return w.model()
 
 
 def test_accumulators_that_leave_int32():
-    plan_model(wide_convolution(2**16))
-    refused(wide_convolution(2**17), r"node t0: channel 0 can reach \[0, 4244766720\]")
+    plan_model(wide_convolution(2**14))
+    refused(wide_convolution(2**15), r"node t0: channel 0 can reach \[0, 4244766720\]")
+
+
+def test_channels_that_grow_without_end():
+    """Every Concat doubles them; what is proven per channel would fill the memory."""
+    w = ModelWriter()
+    x = w.image("image", 1, 1, 1)
+    for _ in range(40):
+        x = w.concat(x, x)
+    w.output(x, dtype=UINT8)
+    refused(w.model(), r"Concat t16 is too large; got \[1, 131072, 1, 1\]")
+
+
+def test_an_input_of_a_billion_channels():
+    w = ModelWriter()
+    w.output(w._standard("Cast", [w.image("image", 2**30, 1, 1)], to=TensorProto.INT32))
+    refused(w.model(), "input image is too large")
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "a\0", "n" * 251, b"\xff\xfe"])
+def test_names_are_printable_text(model, name):
+    given = name if isinstance(name, bytes) else name.encode()
+    model.graph.node[2].name = "#" * len(given)
+    data = model.SerializeToString().replace(b"#" * len(given), given)
+    refused(onnx.ModelProto.FromString(data), "a name in the file is not printable text")
 
 
 @pytest.mark.parametrize(
