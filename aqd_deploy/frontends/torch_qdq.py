@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from aqd_deploy.errors import UnsupportedModelError
 from aqd_deploy.frontends.graph import GraphBuilder
-from aqd_deploy.passes.read_qdq import MANIFEST_KEY
+from aqd_deploy.integer.manifest import MANIFEST_KEY
 from aqd_deploy.qat.config import ModelConfig
 from aqd_deploy.qat.fpn import FPN
 from aqd_deploy.qat.heads import FCOSHead, LevelScale, RetinaNetHead
