@@ -7,7 +7,7 @@ names of nodes, the order of attributes and how a constant is stored do not matt
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -81,7 +81,7 @@ def _structure(function: FunctionProto) -> Any:
         [names.get(name) for name in function.output],
         list(function.attribute),
         len(function.attribute_proto) + len(function.value_info),
-        sorted((entry.domain, entry.version) for entry in function.opset_import),
+        sorted(repr((entry.domain, entry.version)) for entry in function.opset_import),
         nodes,
     )
 
@@ -100,7 +100,8 @@ def _node_structure(node: NodeProto, names: dict[str, int]) -> Any:
     )
 
 
-def _attribute_structures(attributes: Iterable[AttributeProto]) -> Iterable[Any]:
+def _attribute_structures(attributes: Iterable[AttributeProto]) -> Iterator[str]:
+    """As text, which can be sorted: a name that is no UTF-8 comes as bytes."""
     for attribute in attributes:
         value: Any
         if attribute.type == AttributeProto.TENSOR and not attribute.ref_attr_name:
@@ -110,7 +111,7 @@ def _attribute_structures(attributes: Iterable[AttributeProto]) -> Iterable[Any]
             plain.CopyFrom(attribute)
             plain.ClearField("doc_string")
             value = plain.SerializeToString(deterministic=True)
-        yield attribute.name, repr(value)
+        yield repr((attribute.name, value))
 
 
 def _tensor_structure(tensor: TensorProto) -> Any:

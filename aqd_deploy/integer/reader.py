@@ -79,7 +79,9 @@ def _check_envelope(model: onnx.ModelProto) -> None:
             raise UnsupportedModelError(f"the file holds {what}", valid="nodes, initializers and functions")
     keys = [entry.key for entry in model.metadata_props]
     if len(set(keys)) != len(keys):
-        raise ModelFileError("the file's metadata has a key twice", received=", ".join(sorted(keys)))
+        raise ModelFileError(
+            "the file's metadata has a key twice", received=repr(sorted(map(repr, keys)))[:80]
+        )
 
 
 class _Reader:

@@ -61,6 +61,8 @@ def every_operation() -> onnx.ModelProto:
     w.output(w.max_pool(codes, 2, 1, 1), [1, 4, 5, 4], UINT8)
     w.output(w._standard("Add", [stream, side]), [1, 4, 4, 3])
     w.output(w._standard("Identity", [stream]), [1, 4, 4, 3])
+    none = w._standard("Constant", [], value=numpy_helper.from_array(np.array(0, np.int32)))
+    w.output(w._standard("Max", [stream, none]), [1, 4, 4, 3])
     return w.model({"name": "all", "ranges": {}, "outputs": {}, "lowering": {}})
 
 

@@ -314,6 +314,39 @@ def test_manifests(model, manifest, sentence):
     refused(model, re.escape(sentence))
 
 
+def test_any_printable_name_compiles(tmp_path):
+    """Also those that the compiler and C have uses for."""
+    model = every_operation()
+    words = [
+        "a b/c:0",
+        "ü→",
+        "\"quo'te",
+        "%x",
+        "weight0",
+        "main",
+        "{3,4}",
+        "a\\b",
+        "0",
+        "return",
+        "*/;",
+        "(",
+        "lv",
+    ]
+    computed = [*(value.name for value in model.graph.input), *(n.output[0] for n in model.graph.node)]
+    names = {name: f"{words[i % len(words)]}{i or ''}" for i, name in enumerate(computed)}
+    for inner in model.graph.node:
+        inner.name = names[inner.output[0]]
+        for side in (inner.input, inner.output):
+            side[:] = [names.get(name, name) for name in side]
+    for value in (*model.graph.input, *model.graph.output):
+        value.name = names[value.name]
+    compile_model(model, tmp_path / "m.so", threads=1)
+    image = random_image(model)
+    got, expected = Program.load(tmp_path / "m.so").run(image), reference(model, image)
+    assert got.keys() == expected.keys()
+    assert all(np.array_equal(got[name], expected[name]) for name in expected)
+
+
 def test_two_names_of_one_tensor_are_two_outputs(tmp_path):
     """The copies of a stored stream, of a map in a stack, and of codes."""
     w = ModelWriter()
