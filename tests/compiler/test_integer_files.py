@@ -125,6 +125,11 @@ def test_bodies_are_compared_by_structure(model):
     plan_model(model)
 
 
+def test_a_body_with_a_name_that_is_not_utf8(model):
+    data = model.SerializeToString().replace(b"keepdims", b"\xff\xfeepdims")
+    refused(onnx.ModelProto.FromString(data), "Threshold is not the dialect's; got another body")
+
+
 def test_functions_that_nothing_calls(model):
     model.functions.append(dialect.function("MaxPool_k5s2p1"))
     plan_model(model)
