@@ -21,7 +21,7 @@ from aqd_deploy.bundle.runtime_libraries import runtime_libraries
 from aqd_deploy.errors import BundleError, TargetError
 from aqd_deploy.files import replacing_folder
 from aqd_deploy.inputs import MIB, FileKind
-from aqd_deploy.runtime.container import read_container
+from aqd_deploy.runtime.container import Container, read_container
 from aqd_deploy.runtime.devices.bundles import PROGRAM, RUNNER
 from aqd_deploy.runtime.manifest import check_packaged
 from aqd_deploy.schema import SchemaError, list_of, table, text, whole
@@ -77,11 +77,10 @@ def create_bundle(program: Path, out: Path, *, runtime: Path | None = None) -> B
     _check_output(out)
     target = _target(container.manifest["program"]["target"])
     libraries = runtime_libraries(target, runtime)
-    sources = {PROGRAM: Path(program), RUNNER: build_runner(target)}
-    sources |= {f"lib/{path.name}": path for path in libraries}
+    copies = {RUNNER: build_runner(target)} | {f"lib/{path.name}": path for path in libraries}
     try:
         with replacing_folder(out) as folder:
-            _fill(folder, container.manifest, sources, [f"lib/{path.name}" for path in libraries])
+            _fill(folder, container, copies, [f"lib/{path.name}" for path in libraries])
     except OSError as error:
         raise BundleError(f"cannot write {out}", received=error.strerror or str(error)) from error
     return read_bundle(out)
@@ -174,16 +173,19 @@ def _target(entry: dict[str, Any]) -> Target:
     )
 
 
-def _fill(folder: Path, program: dict[str, Any], sources: dict[str, Path], libraries: list[str]) -> None:
+def _fill(folder: Path, program: Container, copies: dict[str, Path], libraries: list[str]) -> None:
+    """The program's bytes as they were verified, `copies` of other files by name, and what describes both."""
     folder.chmod(0o755)
-    for name, source in sources.items():
-        copy = folder / name
-        copy.parent.mkdir(exist_ok=True)
-        shutil.copyfile(source, copy)
-        copy.chmod(0o755 if name == RUNNER else 0o644)
-    manifest = _manifest(program, required_versions(folder / name for name in sources), libraries)
+    (folder / PROGRAM).write_bytes(program.data)
+    for name, source in copies.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(source, folder / name)
+    names = [PROGRAM, *copies]
+    for name in names:
+        (folder / name).chmod(0o755 if name == RUNNER else 0o644)
+    manifest = _manifest(program.manifest, required_versions(folder / name for name in names), libraries)
     (folder / README).write_text(readme_text(manifest), encoding="utf-8")
-    manifest["files"] = [_describe(folder / name, name) for name in (*sources, README)]
+    manifest["files"] = [_describe(folder / name, name) for name in (*names, README)]
     data = (json.dumps(manifest, indent=2, ensure_ascii=False) + "\n").encode()
     (folder / MANIFEST).write_bytes(data)
     (folder / MANIFEST_HASH).write_bytes(_hash_line(data))
