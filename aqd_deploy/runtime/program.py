@@ -54,11 +54,17 @@ class Program:
         """Run once. `inputs` maps every input's name to an array of exactly its shape and dtype.
 
         Returns every output by name, int32 [1, C, H, W] for head maps. Raises ShapeError for a missing or
-        unknown name, another shape or another dtype.
+        unknown name, another shape or another dtype, ProgramError where the code refuses what its manifest
+        names.
         """
         arguments = self._arguments(inputs)
         self._set_threads()
-        results = self._main(*arguments, *self._prepared)
+        try:
+            results = self._main(*arguments, *self._prepared)
+        except RuntimeError as error:
+            raise self._unlike_manifest(str(error).splitlines()[0]) from error
+        if len(results) != len(self.outputs):
+            raise self._unlike_manifest(f"{len(results)} outputs")
         return {info.name: np.from_dlpack(value) for info, value in zip(self.outputs, results, strict=True)}
 
     def time(
@@ -98,6 +104,14 @@ class Program:
     def random_inputs(self, seed: int = 0) -> dict[str, np.ndarray]:
         """Uniform pseudo-random values over the whole range of each input's dtype."""
         return random_inputs(self.inputs, seed)
+
+    def _unlike_manifest(self, received: str) -> ProgramError:
+        """Undamaged, with the hashes right, and yet the code is not what the manifest describes."""
+        return ProgramError(
+            "the program does not run with the inputs and outputs that its manifest names",
+            received=received[:200],
+            next_command="aqd-deploy compile MODEL.onnx -o PROGRAM.so",
+        )
 
     def _set_threads(self) -> None:
         backend.set_threads(min(self.threads, available_threads()))
