@@ -46,6 +46,7 @@ _PARTS = table_schema({
         "files": table_of(nothing_or(table_schema({"bytes": number(0)}))),
         "accuracy": table_of(nothing_or(table_of(_FIGURE))),
         "agreement": table_of(nothing_or(table_schema({}, {"differing": whole(), "correlation": _FIGURE}))),
+        "lowering": table_schema({}, {"proven_share": _FIGURE}),
         "latency": table_schema({}, {"measured": list_of(_MEASURED)}),
     })),
 })  # fmt: skip
