@@ -32,6 +32,8 @@ _HELD_AS_INT32: dict[int, tuple[int, int]] = {
     TensorProto.UINT8: (0, 255), TensorProto.INT8: (-128, 127), TensorProto.UINT16: (0, 65535),
     TensorProto.INT16: (-32768, 32767), TensorProto.BOOL: (0, 1),
 }  # fmt: skip
+_ONNX = ("", "ai.onnx")
+_NEWEST = 1 << 31
 # A node's attribute of these types holds one value, in this field.
 _SINGLE = {
     AttributeProto.FLOAT: "f", AttributeProto.INT: "i", AttributeProto.STRING: "s",
@@ -52,9 +54,10 @@ def check_structure(model: ModelProto, name: str) -> None:
     bad = _undecodable(model)
     if bad is not None:
         raise ModelFileError(f"{name}: a name in the file is not UTF-8", received=repr(bad[:40]))
+    version = max((entry.version for entry in model.opset_import if entry.domain in _ONNX), default=0)
     for graph_nodes in (model.graph.node, *(function.node for function in model.functions)):
         for node in graph_nodes:
-            _check_node(node, name)
+            _check_node(node, name, version)
     _check_names(model.graph, name)
 
 
@@ -201,16 +204,28 @@ def _first_repeated(names: list[str]) -> str | None:
     return None
 
 
-def _check_node(node: NodeProto, name: str) -> None:
+def _check_node(node: NodeProto, name: str, version: int) -> None:
     label = node.name or (node.output[0] if node.output else "without a name")
     if not node.op_type or not any(node.output):
         raise ModelFileError(f"{name}: the node {label} has no {'output' if node.op_type else 'operator'}")
     twice = _first_repeated([attribute.name for attribute in node.attribute])
     if twice is not None:
         raise ModelFileError(f"{name}: the node {label} has two attributes {twice}")
+    wanted = _attribute_types(node, version)
     for attribute in node.attribute:
         if attribute.ref_attr_name:
             continue
+        if attribute.type != wanted.get(attribute.name, attribute.type):
+            raise ModelFileError(
+                f"{name}: the attribute {attribute.name} of the node {label} is of another type",
+                received=attribute.type,
+                valid=AttributeProto.AttributeType.Name(wanted[attribute.name]).lower(),
+            )
+        if _first_undecodable((attribute.s, *attribute.strings)) is not None:
+            raise ModelFileError(
+                f"{name}: the attribute {attribute.name} of the node {label} is not UTF-8",
+                received=attribute.s[:40],
+            )
         single = _SINGLE.get(attribute.type)
         if single is None and attribute.type not in _LISTS:
             raise ModelFileError(
@@ -223,6 +238,26 @@ def _check_node(node: NodeProto, name: str) -> None:
                 received="no value of its type",
                 valid=AttributeProto.AttributeType.Name(attribute.type).lower(),
             )
+
+
+def _attribute_types(node: NodeProto, version: int) -> dict[str, int]:
+    """The types that ONNX gives the attributes of this operator, {} where it does not know it."""
+    if node.domain not in _ONNX or not 0 < version < _NEWEST:
+        return {}
+    try:
+        schema = onnx.defs.get_schema(node.op_type, version, "")
+    except onnx.defs.SchemaError:
+        return {}
+    return {name: int(attribute.type.value) for name, attribute in schema.attributes.items()}  # type: ignore[attr-defined]
+
+
+def _first_undecodable(texts: Iterable[bytes]) -> bytes | None:
+    for text in texts:
+        try:
+            text.decode()
+        except UnicodeDecodeError:
+            return text
+    return None
 
 
 def _undecodable(message: Message) -> bytes | None:

@@ -191,6 +191,8 @@ def _check_plain(state: dict[str, Tensor], path: Path) -> None:
         problem = ""
         if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
             problem = "not a plain tensor"
+        elif value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            problem = f"{value.numel()} numbers of which the file has fewer"
         elif value.is_complex():
             problem = "complex numbers"
         elif value.is_floating_point() and not bool(torch.isfinite(value).all()):

@@ -19,6 +19,8 @@ from aqd_deploy.inputs import MIB, FileKind
 from aqd_deploy.passes.proven import sentences
 from aqd_deploy.reporting.environment import environment
 from aqd_deploy.reporting.tables import markdown_table, table
+from aqd_deploy.schema import SchemaError, anything, list_of, nothing_or, number, table_of, whole
+from aqd_deploy.schema import table as table_schema
 
 REPORT_SCHEMA = 2
 FORMS = {
@@ -34,6 +36,21 @@ _MODEL = {
     "name": str, "manifest": dict, "preprocessing": str, "files": dict, "weights": dict, "lowering": dict,
     "accuracy": dict, "agreement": dict, "latency": dict, "seconds": dict,
 }  # fmt: skip
+_FIGURE = nothing_or(number())
+_MEASURED = table_schema(
+    {}, {"contenders": table_of(table_schema({}, {"median_ms": _FIGURE, "min_ms": _FIGURE}))}
+)
+_PARTS = table_schema({
+    "environment": table_schema({"cpu": anything, "threads": anything, "system": anything,
+    "packages": table_of(anything)}),
+    "models": list_of(table_schema({
+        "files": table_of(nothing_or(table_schema({"bytes": number(0)}))),
+        "accuracy": table_of(nothing_or(table_of(_FIGURE))),
+        "agreement": table_of(nothing_or(table_schema({}, {"differing": whole(), "correlation": _FIGURE}))),
+        "lowering": table_schema({}, {"proven_share": _FIGURE}),
+        "latency": table_schema({}, {"measured": list_of(_MEASURED)}),
+    })),
+})  # fmt: skip
 _HEADERS = ("model", "form", "AP", "AP50", "heads", "MB", "ms", "best ms")
 
 
@@ -66,6 +83,10 @@ def check_report(document: Any) -> dict[str, Any]:
         unknown = sorted({form for part in ("accuracy", "agreement") for form in model[part]} - set(FORMS))
         if unknown:
             raise AqdError("the report has an unknown form", received=unknown[0], valid=", ".join(FORMS))
+    try:
+        _PARTS(document, "")
+    except SchemaError as error:
+        raise error.of("the report", AqdError) from error
     return document
 
 

@@ -64,8 +64,8 @@ class Program:
         """Run once. `inputs` maps every input's name to an array of exactly its shape and dtype.
 
         Returns every output by name, int32 [1, C, H, W] for head maps. Raises ShapeError for a missing or
-        unknown name, another shape or another dtype, ProgramError in a process that was forked while its
-        parent ran a program in another thread.
+        unknown name, another shape or another dtype, ProgramError where the code refuses what its manifest
+        names, and in a process that was forked while its parent ran a program in another thread.
         """
         arrays = lanes.call(self.threads, self._run, checked_inputs(self.inputs, inputs))
         return {info.name: array for info, array in zip(self.outputs, arrays, strict=True)}
@@ -95,6 +95,14 @@ class Program:
         """Uniform pseudo-random values over the whole range of each input's dtype."""
         return random_inputs(self.inputs, seed)
 
+    def _unlike_manifest(self, received: str) -> ProgramError:
+        """Undamaged, with the hashes right, and yet the code is not what the manifest describes."""
+        return ProgramError(
+            "the program does not run with the inputs and outputs that its manifest names",
+            received=received[:200],
+            next_command="aqd-deploy compile MODEL.onnx -o PROGRAM.so",
+        )
+
     # Below is what lanes call.
 
     def _load(self, container: Container) -> None:
@@ -105,7 +113,13 @@ class Program:
         self._idle.append(machine["main"])
 
     def _run(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
-        return [np.from_dlpack(tensor) for tensor in self._called(_tensors(arrays))]
+        try:
+            results = self._called(_tensors(arrays))
+        except RuntimeError as error:
+            raise self._unlike_manifest(str(error).splitlines()[0]) from error
+        if len(results) != len(self.outputs):
+            raise self._unlike_manifest(f"{len(results)} outputs")
+        return [np.from_dlpack(tensor) for tensor in results]
 
     def _called(self, arguments: list[Any]) -> Any:
         try:

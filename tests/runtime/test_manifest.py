@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 import struct
+import sys
 import tracemalloc
 import zlib
 from pathlib import Path
@@ -16,6 +17,9 @@ from fake_bundles import write_program
 from aqd_deploy.errors import ProgramError
 from aqd_deploy.runtime.container import FORMAT_VERSION, append_manifest, read_manifest
 from aqd_deploy.runtime.manifest import check_packaged, unpack_manifest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "compiler"))
+from small_models import tiny_network
 
 LIBRARY = b"\x7fELF" + bytes(60)
 
@@ -114,3 +118,26 @@ def test_a_stream_that_inflates_without_end(monkeypatch):
 def test_what_is_not_known_is_let_pass(tmp_path, manifest):
     newer = {**manifest, "more": [1], "program": {**manifest["program"], "more": {}}}
     assert read_manifest(written(tmp_path / "m.so", newer)) == json.loads(json.dumps(newer))
+
+
+def test_a_program_whose_manifest_names_another_shape(tmp_path):
+    """Its hashes are right, so only running it shows that the code was compiled for another input."""
+    from aqd_deploy.compiler import compile_model
+    from aqd_deploy.runtime import Program
+
+    path = tmp_path / "m.so"
+    compile_model(tiny_network(), path, target="x86-64-v2", threads=1)
+    manifest, library = read_manifest(path), path.read_bytes()
+    manifest["program"]["inputs"][0]["shape"][2] += 1
+    path.write_bytes(library[: _library_bytes(library)])
+    append_manifest(path, manifest)
+    program = Program.load(path)
+    with pytest.raises(
+        ProgramError, match="does not run with the inputs and outputs that its manifest names"
+    ):
+        program.run(program.random_inputs())
+
+
+def _library_bytes(data: bytes) -> int:
+    size: int = struct.unpack_from("<Q", data, len(data) - 96 + 16)[0]
+    return size
