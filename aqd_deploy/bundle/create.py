@@ -114,11 +114,12 @@ def read_bundle(folder: Path) -> Bundle:
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
     data = _MANIFEST_FILE.read(folder / MANIFEST)
-    manifest = _MANIFEST_FILE.parse_json(data, str(folder / MANIFEST))
     recorded = _MANIFEST_FILE.read(folder / MANIFEST_HASH)
-    if not isinstance(manifest, dict) or manifest.get("kind") != KIND or recorded != _hash_line(data):
-        raise BundleError(f"{folder} is no bundle, or its manifest is damaged")
-    return manifest
+    if recorded == _hash_line(data):
+        manifest = _MANIFEST_FILE.parse_json(data, str(folder / MANIFEST))
+        if isinstance(manifest, dict) and manifest.get("kind") == KIND:
+            return manifest
+    raise BundleError(f"{folder} is no bundle, or its manifest is damaged")
 
 
 def _is_inside(path: Path, folder: Path) -> bool:
