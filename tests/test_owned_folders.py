@@ -311,6 +311,7 @@ def test_a_bundle_that_may_not_be_replaced(tmp_path, monkeypatch):
     monkeypatch.setattr(create, "_fill", lambda folder, *_: (folder / "x").touch())
     container = SimpleNamespace(manifest={"program": {"target": None}})
     monkeypatch.setattr(create, "read_container", lambda _: container)
+    monkeypatch.setattr(create, "check_packaged", lambda *_: None)
     monkeypatch.setattr(create, "_target", lambda _: None)
     monkeypatch.setattr(create, "runtime_libraries", lambda *_: [])
     monkeypatch.setattr(create, "build_runner", lambda _: None)

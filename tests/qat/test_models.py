@@ -180,7 +180,7 @@ def test_unknown_architectures_are_refused_with_the_known_ones(name):
         ({"backbone": "resnet101"}, UnsupportedModelError),
         ({"mode": "aqd+"}, UnsupportedModelError),
         ({"image_height": 100}, ShapeError),
-        ({"bits": 9}, ValueError),
+        ({"bits": 9}, UnsupportedModelError),
         ({"class_names": ("a",)}, UnsupportedModelError),
     ],
 )
