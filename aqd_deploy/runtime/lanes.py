@@ -6,8 +6,9 @@ take as long to end with their thread. So no caller's thread runs compiled code:
 a thread kept for it, and waits. A number of threads has as many lanes as the CPU has room for; further calls
 wait for their turn. A forked process starts lanes of its own, and the interpreter ends when no call is left.
 
-A hand-over takes ten to thirty microseconds. What is global here is so because TVM's threads are. It is not a
-`ThreadPoolExecutor`: that one ends with the main thread, before other threads that still call.
+A hand-over takes some ten to a hundred microseconds, more where a call takes every core. What is global here
+is so because TVM's threads are. It is not a `ThreadPoolExecutor`: that one ends with the main thread, before
+other threads that still call.
 """
 
 from __future__ import annotations
