@@ -63,6 +63,28 @@ def start_workers(threads: int) -> None:
     ffi().get_global_func("runtime.config_threadpool")(_MODE_BIG, threads, ["0"] * threads)
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """While it is open, parallel loops of the calling thread run in this thread alone: it gets no
+    workers, and those that it may have do nothing.
+    """
+    limit = _set_max_concurrency()
+    limit(1)
+    try:
+        yield
+    finally:
+        limit(0)
+
+
+@functools.cache
+def _set_max_concurrency() -> Any:
+    """`tvm::runtime::threading::SetMaxConcurrency`, of the calling thread; 0 is as the environment says. TVM
+    exports it to C++ only, so this is its mangled name.
+    """
+    ffi()
+    return ctypes.CDLL(str(_runtime_library()))._ZN3tvm7runtime9threading17SetMaxConcurrencyEi
+
+
 def new_machine(library: Any) -> Any:
     """A Relax virtual machine of the program in the module `library`, initialised for the CPU. It serves one
     call at a time.

@@ -1,14 +1,15 @@
-"""The threads that call compiled code.
+"""Which thread calls compiled code, and how many do at once.
 
 TVM gives each thread that runs a parallel loop workers of its own. They do not survive a fork, where whoever
 waits for them waits for ever, even at the exit of the process; they spin for a while after each loop, and
-take as long to end with their thread. So no caller's thread runs compiled code: it hands the call to a lane,
-a thread kept for it, and waits. A number of threads has as many lanes as the CPU has room for; further calls
-wait for their turn. A forked process starts lanes of its own, and the interpreter ends when no call is left.
+take as long to end with their thread. So no caller's thread gets workers. A call of one thread needs none and
+is made where it is asked for; a call of several is handed to a lane, a thread kept for it with its workers.
+That takes some ten to a hundred microseconds, what it takes to wake a core.
 
-A hand-over takes some ten to a hundred microseconds, more where a call takes every core. What is global here
-is so because TVM's threads are. It is not a `ThreadPoolExecutor`: that one ends with the main thread, before
-other threads that still call.
+A number of threads has as many calls at once as the CPU has room for, and one of the main thread; further
+calls wait for their turn. A forked process starts lanes of its own, and the interpreter ends when no call is
+left. What is global here is so because TVM's threads are. It is not a `ThreadPoolExecutor`: that one ends
+with the main thread, before other threads that still call.
 """
 
 from __future__ import annotations
@@ -32,30 +33,42 @@ class _Call(Generic[T]):
     """A function with its arguments, and what came of it."""
 
     def __init__(self, function: Callable[[], T]) -> None:
-        self.function: Callable[[], T] | None = function
+        self._function: Callable[[], T] | None = function
+        self._made = False
+        self._error: BaseException | None = None
+        self._result: T
         self.of_daemon = threading.current_thread().daemon
         self.finished = threading.Event()
-        self.error: BaseException | None = None
-        self.result: T
 
-    def run(self) -> None:
-        assert self.function is not None
+    def make(self) -> None:
+        assert self._function is not None
         try:
-            self.result = self.function()
+            self._result = self._function()
         except BaseException as error:  # whatever it is, it is the caller's, who waits
-            self.error = error
+            self._error = error
+        self._made = True
         # What the arguments hold must not wait for this thread's next call.
-        self.function = None
+        self._function = None
+
+    def result(self) -> T:
+        self.finished.wait()
+        if not self._made:
+            # The interpreter ends, and ends its daemons where they wait.
+            threading.Event().wait()
+        if self._error is not None:
+            raise self._error
+        return self._result
 
 
 class _Lanes:
     """The lanes for one number of threads; each is started when a call finds no other idle."""
 
     def __init__(self, threads: int) -> None:
+        self._threads = threads
         self._waiting: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._idle = threading.Semaphore(0)
         self._starting = threading.Lock()
-        self._left = max(1, available_threads() // threads)
+        self._left = _room(threads)
 
     def put(self, work: Callable[[], None]) -> None:
         self._waiting.put(work)
@@ -67,45 +80,58 @@ class _Lanes:
                     self._left -= 1
 
     def _serve(self) -> None:
+        backend.start_workers(self._threads)
         while True:
             self._waiting.get()()
             self._idle.release()
 
 
 class _Process:
-    """The lanes of this process by number of threads, and the calls that are in them."""
+    """The calls of this process."""
 
     def __init__(self, *, usable: bool = True) -> None:
         self.usable = usable
         self.closing = False
-        # Adding to it and removing from it are atomic.
+        # Those that are being made. Adding to it and removing from it are atomic.
         self.calls: set[_Call[Any]] = set()
         self._lanes: dict[int, _Lanes] = {}
+        self._turn = threading.Semaphore(_room(1))
 
     def run(self, threads: int, call: _Call[T]) -> T:
-        lanes = self._lanes.get(threads) or self._lanes.setdefault(threads, _Lanes(threads))
-        lanes.put(lambda: self._serve(call))
-        call.finished.wait()
-        if call.error is not None:
-            raise call.error
-        return call.result
+        if threads > 1:
+            lanes = self._lanes.get(threads) or self._lanes.setdefault(threads, _Lanes(threads))
+            lanes.put(lambda: self._make(call))
+        elif threading.current_thread() is threading.main_thread():
+            # Without a turn: a signal's handler may call while the call that it interrupts has the last one.
+            self._make_alone(call)
+        else:
+            with self._turn:
+                self._make_alone(call)
+        return call.result()
 
-    def _serve(self, call: _Call[T]) -> None:
-        self.calls.add(call)
-        # The interpreter ends its daemons where they wait; this one then waits for its call.
-        dropped = self.closing and call.of_daemon
-        if not dropped:
-            call.run()
-        self.calls.discard(call)
-        if not dropped:
+    def _make_alone(self, call: _Call[Any]) -> None:
+        with backend.one_thread():
+            self._make(call)
+
+    def _make(self, call: _Call[Any]) -> None:
+        try:
+            self.calls.add(call)
+            if not (self.closing and call.of_daemon):
+                call.make()
+        finally:
+            self.calls.discard(call)
             call.finished.set()
+
+
+def _room(threads: int) -> int:
+    return max(1, available_threads() // threads)
 
 
 _process = _Process()
 
 
 def call(threads: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """`function(*args, **kwargs)` in a lane whose parallel loops have `threads` threads, at most the CPU's.
+    """`function(*args, **kwargs)` where parallel loops have `threads` threads, at most the CPU's.
 
     Safe from any thread, and in a forked process. Raises what `function` raises, and ProgramError in a
     process that was forked while another thread of its parent was in compiled code.
@@ -116,13 +142,9 @@ def call(threads: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwar
             "that nobody releases",
             next_command="fork before the first run, or multiprocessing.get_context('forkserver') or 'spawn'",
         )
-    threads = min(threads, available_threads())
-
-    def work() -> T:
-        backend.start_workers(threads)
-        return function(*args, **kwargs)
-
-    return _process.run(threads, _Call(work))
+    # Here, because a lane has nobody to tell that TVM is missing.
+    backend.ffi()
+    return _process.run(min(threads, available_threads()), _Call(lambda: function(*args, **kwargs)))
 
 
 def usable() -> bool:

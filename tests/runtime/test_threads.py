@@ -157,6 +157,52 @@ def test_errors_between_the_runs(parallel_pair):
             assert_equal(got, compiled.outputs)
 
 
+ALONE = """
+import os, sys
+from aqd_deploy.runtime import Program
+
+count = lambda: len(os.listdir("/proc/self/task"))
+Program.load(sys.argv[1])
+program, before = Program.load(sys.argv[1], threads=1), count()
+program.run(program.random_inputs())
+program.time(2)
+print(count() - before)
+"""
+
+
+def test_a_call_of_one_thread_starts_none(parallel_pair):
+    assert run_script(ALONE, parallel_pair[1].path) == "0\n"
+
+
+SIGNALS = """
+import signal, sys
+import numpy as np
+from aqd_deploy.runtime import Program
+
+program = Program.load(sys.argv[1], threads=int(sys.argv[2]))
+inputs = [program.random_inputs(seed) for seed in range(2)]
+expected = [program.run(each) for each in inputs]
+
+def same(seed):
+    got = program.run(inputs[seed])
+    return all(np.array_equal(got[name], expected[seed][name]) for name in got)
+
+handled = []
+signal.signal(signal.SIGALRM, lambda *_: handled.append(same(1)))
+signal.setitimer(signal.ITIMER_REAL, 0.001, 0.005)
+results = []
+while len(handled) < 20:
+    results.append(same(0))
+signal.setitimer(signal.ITIMER_REAL, 0)
+print(all(results), all(handled))
+"""
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_the_handler_of_a_signal_that_comes_during_a_call(threads, parallel_pair):
+    assert run_script(SIGNALS, parallel_pair[0].path, threads) == "True True\n"
+
+
 ENDS = """
 import atexit, sys, threading, time
 from aqd_deploy.runtime import Program
@@ -183,6 +229,7 @@ print("end of main", flush=True)
 
 
 @pytest.mark.parametrize("what", ["daemons", "threads", "atexit"])
-def test_the_end_of_the_interpreter(what, parallel_pair):
+@pytest.mark.parametrize("index", [0, 1])
+def test_the_end_of_the_interpreter(index, what, parallel_pair):
     for _ in range(3):
-        assert run_script(ENDS, parallel_pair[1].path, what) == "end of main\n"
+        assert run_script(ENDS, parallel_pair[index].path, what) == "end of main\n"
