@@ -10,6 +10,7 @@ from onnx import ModelProto, TensorProto
 
 from aqd_deploy.errors import ModelFileError, ShapeError, UnsupportedModelError
 from aqd_deploy.integer.dialect import DOMAIN
+from aqd_deploy.integer.names import RESERVED_SUFFIX
 from aqd_deploy.passes.graph import PassResult
 from aqd_deploy.passes.inference import check_map, check_size, first_line
 from aqd_deploy.passes.operators import OPERATORS, check_node, label_of, type_name
@@ -127,11 +128,11 @@ class CheckModel:
         names = {value.name for value in [*model.graph.input, *model.graph.initializer]}
         names |= {name for node in model.graph.node for name in (node.name, *node.output)}
         for name in names:
-            if len(name) > LONGEST_NAME or not name.isprintable():
+            if len(name) > LONGEST_NAME or not name.isprintable() or name.endswith(RESERVED_SUFFIX):
                 raise ModelFileError(
                     "the file has a name that can't be kept",
                     received=repr(name[:80]),
-                    valid=f"up to {LONGEST_NAME} printable characters",
+                    valid=f"up to {LONGEST_NAME} printable characters that do not end in {RESERVED_SUFFIX}",
                 )
         outputs = Counter(value.name for value in model.graph.output)
         made = {name for node in model.graph.node for name in node.output}

@@ -8,8 +8,10 @@ import onnx
 import pytest
 from exact_evaluation import ExactNetwork
 from odd_graphs import LOWERED, inputs_of, pool
+from onnx import numpy_helper
 from refused_graphs import REFUSED
 
+from aqd_deploy.errors import AqdError
 from aqd_deploy.integer.reference import ReferenceRunner
 from aqd_deploy.passes.graph import Graph, Node
 from aqd_deploy.passes.names import Names
@@ -87,4 +89,12 @@ def test_a_written_file_whose_types_do_not_fit_is_a_bug_that_is_caught():
     concat = next(node for node in model.graph.node if node.op_type == "Concat")
     concat.input[0] = "image"
     with pytest.raises(RuntimeError, match="isn't a valid model"):
+        VerifyInteger().run(model)
+
+
+def test_what_the_reader_refuses_is_not_written():
+    model = lower(LOWERED["int8 and uint8 in one Concat"]()).model
+    shift = next(each for each in model.graph.initializer if each.name.endswith("_d"))
+    shift.CopyFrom(numpy_helper.from_array(np.full_like(numpy_helper.to_array(shift), 64), shift.name))
+    with pytest.raises(AqdError, match="shift"):
         VerifyInteger().run(model)

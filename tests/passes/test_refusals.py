@@ -161,6 +161,13 @@ def test_float_islands_are_refused():
         lower(conv_graph(), allow_float_islands=True)
 
 
+def test_a_name_that_the_compiler_keeps_for_itself():
+    model = conv_graph()
+    model.graph.output[0].name = model.graph.node[-1].output[0] = "cls:nchw"
+    with pytest.raises(ModelFileError, match="do not end in :nchw"):
+        lower(model)
+
+
 def test_grouped_odd_8_bit_weights():
     with pytest.raises(UnsupportedModelError, match="group"):
         lower(conv_graph(bits=8, group=2))

@@ -32,7 +32,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 import mutations
-from subjects import Subject, make_subjects
+from subject import Subject
+from subjects import make_subjects
 
 MEMORY = 3 << 29
 """Bytes that a case may take beside what the process has when all is imported."""

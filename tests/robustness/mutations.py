@@ -246,3 +246,8 @@ def json_text(document: Any, rng: random.Random) -> str:
         case 3:
             return text.replace(":", ":\udcff", 1)
     return text
+
+
+def damage_json(data: bytes, rng: random.Random) -> bytes:
+    """A JSON file of which something says something else."""
+    return json_text(damage_document(json.loads(data), rng), rng).encode(errors="surrogateescape")

@@ -1,0 +1,124 @@
+"""Damaged tables: profiles, tuning records, annotations, reports."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import onnx
+from mutations import damage_document, damage_json, json_text
+from subject import TUNED_TARGET, Subject
+
+PROFILE = """description = "a board"
+architecture = "aarch64"
+triple = "aarch64-linux-gnu"
+cpu = "cortex-a72"
+features = ["asimd"]
+aliases = ["myboard"]
+extends = "aarch64"
+cores = 4
+clock_ghz = 1.5
+l1d_kib = 32
+[sources]
+cores = "data sheet"
+"""
+
+
+def tables(ready: dict[str, bytes]) -> list[Subject]:
+    records = _records(ready["sound.onnx"])
+    compile_tuned = ("compile", "{sound.onnx}", "-o", "{out.so}", "--target", TUNED_TARGET, "--threads", "1",
+                     "--tuned", "{records}")  # fmt: skip
+    tune = ("tune", "{sound.onnx}", "--dry-run", "--target", TUNED_TARGET, "--records", "{records}")
+    model = {"sound.onnx": ready["sound.onnx"]}
+    return [
+        Subject("profile", "targets/board.toml", PROFILE.encode(), _profile,
+                (("targets", "list"), ("targets", "show", "board"), ("targets", "show", "board", "--json"),
+                 ("doctor", "--target", "host")), weight=2),
+        Subject("records", "records/records.jsonl", records, _json_lines, (compile_tuned, tune), model, 2),
+        Subject("annotations", "annotations.json", json.dumps(_annotations()).encode(), damage_json,
+                (_evaluate,), weight=2),
+        Subject("report", "report.json", json.dumps(_report()).encode(), damage_json, (_read_report,)),
+    ]  # fmt: skip
+
+
+def _profile(data: bytes, rng: random.Random) -> bytes:
+    lines = data.decode().splitlines()
+    at = rng.randrange(len(lines))
+    key = lines[at].partition("=")[0].strip()
+    values = ("1", "-1", "0", "1e400", "nan", "inf", '""', '"x"', "[]", "{}", "[[]]", "true", "1979-05-27",
+              "9" * 5000, "[" * 5000, '["+a", 1]', '"board"', '"""', "0x7fffffffffffffffffff", '"\\u0000"',
+              '"e-\\u0301"', '["myboard", "myboard"]', '["host"]')  # fmt: skip
+    match rng.randrange(4):
+        case 0:
+            del lines[at]
+        case 1:
+            lines.insert(at, lines[rng.randrange(len(lines))])
+        case _:
+            lines[at] = f"{key} = {rng.choice(values)}"
+    return "\n".join(lines).encode()
+
+
+def _records(model: bytes) -> bytes:
+    """Records as tuning writes them, one a convolution of `model`, so that damaged ones are used."""
+    from aqd_deploy import targets
+    from aqd_deploy.compiler.planning import plan_model
+    from aqd_deploy.tuning.records import Header
+    from aqd_deploy.tuning.tune import task_states
+
+    device = targets.get(TUNED_TARGET)
+    lines: list[dict[str, Any]] = [Header.here(device).to_json()]
+    for state in task_states(plan_model(onnx.ModelProto.FromString(model)), device, 1):
+        task = state.use.task
+        lines.append({"task": task.key, "shape": task.shape_key, "definition": {}})
+        lines.append({"task": task.key, "choice": state.best.to_json(), "state": "accepted", "seconds": 1e-3,
+                      "best_seconds": 2e-3, "reason": ""})  # fmt: skip
+    return b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+
+
+def _json_lines(data: bytes, rng: random.Random) -> bytes:
+    lines = data.splitlines(keepends=True)
+    at = rng.randrange(len(lines))
+    text = json_text(damage_document(json.loads(lines[at]), rng), rng)
+    lines[at] = text.encode(errors="surrogateescape") + b"\n"
+    return b"".join(lines)
+
+
+def _annotations() -> dict[str, Any]:
+    return {
+        "images": [{"id": 1, "file_name": "a.png", "width": 24, "height": 20}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 10, 8], "area": 80,
+        "iscrowd": 0}],
+        "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}],
+    }  # fmt: skip
+
+
+def _evaluate(folder: Path) -> None:
+    from aqd_deploy.detection.results import category_ids
+    from aqd_deploy.evaluation.coco import evaluate, load_annotations
+
+    found = [{"image_id": 1, "category_id": 1, "bbox": [1, 2, 9, 8], "score": 0.5}]
+    category_ids(["a", "b"], load_annotations(folder / "annotations.json"))
+    evaluate(folder / "annotations.json", found)
+
+
+def _report() -> dict[str, Any]:
+    from aqd_deploy.reporting.report import REPORT_SCHEMA
+
+    model = {
+        "name": "m", "manifest": {}, "preprocessing": "text", "files": {"float": {"bytes": 1}},
+        "weights": {"count": 1},
+        "lowering": {"proven_share": 1.0}, "accuracy": {"float": {"AP": 0.5, "AP50": 0.5}},
+        "agreement": {"program": {"differing": 0}}, "latency": {"measured": []}, "seconds": {"lower": 1.0},
+    }  # fmt: skip
+    return {"schema": REPORT_SCHEMA, "kind": "aqd-deploy report", "created": "x", "environment": {"cpu": "x",
+    "threads": 1, "system": "x", "packages": {}}, "images": {"count": 1, "folder": "x"},
+            "models": [model]}  # fmt: skip
+
+
+def _read_report(folder: Path) -> None:
+    from aqd_deploy.reporting import report
+
+    document = report.read_report(folder / "report.json")
+    report.markdown(document), report.terminal_table(document)
