@@ -10,10 +10,11 @@ from onnx import ModelProto, TensorProto
 
 from aqd_deploy.errors import ModelFileError, ShapeError, UnsupportedModelError
 from aqd_deploy.integer.dialect import DOMAIN
-from aqd_deploy.integer.names import RESERVED_SUFFIX
+from aqd_deploy.integer.names import RESERVED_SUFFIX, is_text
+from aqd_deploy.integer.types import element_name
 from aqd_deploy.passes.graph import PassResult
 from aqd_deploy.passes.inference import check_map, check_size, first_line
-from aqd_deploy.passes.operators import OPERATORS, check_node, label_of, type_name
+from aqd_deploy.passes.operators import OPERATORS, check_node, label_of
 
 SUPPORTED = tuple(OPERATORS)
 
@@ -128,7 +129,7 @@ class CheckModel:
         names = {value.name for value in [*model.graph.input, *model.graph.initializer]}
         names |= {name for node in model.graph.node for name in (node.name, *node.output)}
         for name in names:
-            if len(name) > LONGEST_NAME or not name.isprintable() or name.endswith(RESERVED_SUFFIX):
+            if not is_text(name, LONGEST_NAME) or name.endswith(RESERVED_SUFFIX):
                 raise ModelFileError(
                     "the file has a name that can't be kept",
                     received=repr(name[:80]),
@@ -195,7 +196,7 @@ class CheckModel:
             if kind not in (TensorProto.UINT8, TensorProto.INT8):
                 raise UnsupportedModelError(
                     f"input {value.name} isn't an 8-bit image",
-                    received=type_name(kind),
+                    received=element_name(kind),
                     valid="uint8 pixels behind a DequantizeLinear that holds mean and std (docs/qdq-form.md)",
                     next_command="aqd-deploy export, which writes the file in this form",
                 )

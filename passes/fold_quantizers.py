@@ -12,9 +12,9 @@ from onnx import TensorProto
 from aqd_deploy.errors import ScaleError, UnsupportedModelError
 from aqd_deploy.integer.rational import ChannelForm, exact_list
 from aqd_deploy.integer.staircase import Quantizer
+from aqd_deploy.integer.types import element_name
 from aqd_deploy.passes.constants import clip_bounds, constant
 from aqd_deploy.passes.graph import Graph, Node, Pass, PassResult, Weights, note_codes, storage
-from aqd_deploy.passes.operators import type_name
 
 _LEVELS = {
     "uint8": (0, 255),
@@ -110,7 +110,7 @@ class FoldQuantizers(Pass):
         """Zero points and the name of their type, which is the quantized type; uint8 zero where absent."""
         if len(node.inputs) < 3 or not node.inputs[2]:
             output_type = node.attributes.get("output_dtype", 0) or TensorProto.UINT8
-            return [0], type_name(output_type)
+            return [0], element_name(output_type)
         array = constant(self.graph, node, node.inputs[2], "zero point")
         if array.ndim > 1 or not array.size:
             raise UnsupportedModelError(
@@ -182,7 +182,7 @@ class FoldQuantizers(Pass):
         """Case 1: the Clip of constant codes, or of constant weights before they are quantized."""
         values = self.graph.constants[node.inputs[0]]
         low, high = clip_bounds(self.graph, node)
-        if values.dtype.kind != "f":
+        if values.dtype.name.startswith(("int", "uint")):
             values = values.astype(np.int64)
         for bound, apply in ((low, np.maximum), (high, np.minimum)):
             values = values if bound is None else apply(values, values.dtype.type(bound))
@@ -239,7 +239,9 @@ class FoldQuantizers(Pass):
         zeros, _ = self._zero_points(node)
         if any(zeros):
             raise UnsupportedModelError(
-                f"node {node.label}: weight zero point", received=zeros[0], valid="0 (symmetric weights)"
+                f"node {node.label}: weight zero point",
+                received=next(filter(None, zeros)),
+                valid="0 (symmetric weights)",
             )
         if len(scales) not in (1, values.shape[0]) or (
             len(scales) > 1 and node.attributes.get("axis", 1) not in (0, -4)

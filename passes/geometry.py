@@ -11,10 +11,8 @@ import numpy as np
 
 from aqd_deploy.errors import ShapeError, UnsupportedModelError
 from aqd_deploy.integer.dialect import pool_name
+from aqd_deploy.integer.types import SMALL_POOL, pool_fits
 from aqd_deploy.passes.graph import Graph, Node
-
-SMALL_POOL = 16
-"""A window up to this may be of any size next to its tensor: those behind the last levels of a pyramid."""
 
 
 def windowed(graph: Graph, node: Node) -> Node:
@@ -42,11 +40,11 @@ def windowed(graph: Graph, node: Node) -> Node:
         group = int(a.get("group", 1))
         result |= {"dilations": dilations, "group": group}
         _check_channels(graph, node, group)
-    elif any(k > max(SMALL_POOL, 2 * size) for k, size in zip(kernel, source[2:], strict=True)):
+    elif not pool_fits(kernel, source[2:]):
         raise UnsupportedModelError(
             f"node {node.label}: the window of this MaxPool is far larger than its tensor",
             received=f"kernel {kernel}, {source[2]} x {source[3]} elements",
-            valid="at most twice as high and wide",
+            valid=f"up to {SMALL_POOL}, or twice the tensor's size",
         )
     elif any(pad >= kernel[i % 2] for i, pad in enumerate(pads)):
         raise UnsupportedModelError(

@@ -9,12 +9,7 @@ import onnx
 from onnx import ModelProto
 
 from aqd_deploy.errors import ModelFileError, ShapeError
-
-MAX_ELEMENTS = (1 << 31) - 1
-"""A tensor has fewer elements than 2^31: kernels index with 32 bits."""
-
-MAX_CHANNELS = 1 << 16
-"""Every channel has exact numbers of its own while a graph is lowered: 65,536 of them take about 100 MB."""
+from aqd_deploy.integer.types import MAX_CHANNELS, MAX_ELEMENTS
 
 
 def infer(model: ModelProto) -> tuple[dict[str, tuple[int, ...]], dict[str, int]]:

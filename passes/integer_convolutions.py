@@ -60,6 +60,7 @@ class IntegerConvolutions(Pass):
         self.stored: dict[str, np.ndarray] = {}
         self.ones: dict[tuple[int, ...], str] = {}
         self.producers, self.codes = graph.producers(), codes_of(graph)
+        self.read = {name for node in graph.nodes for name in node.inputs}
         nodes: list[Node] = []
         for node in graph.nodes:
             if node.op == "Conv":
@@ -133,8 +134,6 @@ class IntegerConvolutions(Pass):
         out_channels, per_group = weights.values.shape[:2]
         means = np.array(zeros, dtype=np.int64)
         index = np.repeat(np.arange(group), out_channels // group)[:, None] * per_group + np.arange(per_group)
-        if len(zeros) == 1:
-            index = np.zeros_like(index)
         return [int(v) for v in (weights.values.sum(axis=(2, 3)) * means[index]).sum(axis=1)]
 
     def _pad_image(
@@ -197,11 +196,11 @@ class IntegerConvolutions(Pass):
         return self.ones[shape]
 
     def _weight_constant(self, graph: Graph, name: str, values: np.ndarray) -> str:
-        """Stores integer weights under the initializer's name, once; another name where that holds other
-        values.
+        """Stores integer weights under the initializer's name, once; under another one where that holds other
+        values or where a node reads the initializer itself.
         """
         stored = self.stored.get(name)
-        if stored is not None and not np.array_equal(stored, values):
+        if name in self.read or (stored is not None and not np.array_equal(stored, values)):
             name = graph.fresh(name)
         graph.constants[name] = self.stored[name] = values
         return name

@@ -8,8 +8,9 @@ from fractions import Fraction
 import numpy as np
 
 from aqd_deploy.errors import UnsupportedModelError
+from aqd_deploy.integer.fixedpoint import float_above
 from aqd_deploy.integer.ranges import Interval, concatenate
-from aqd_deploy.integer.rational import ChannelForm
+from aqd_deploy.integer.rational import SQRT_BITS, ChannelForm
 from aqd_deploy.integer.staircase import staircases
 from aqd_deploy.passes.constants import clip_bounds, finite_reals
 from aqd_deploy.passes.geometry import square_pool, upsampling
@@ -155,10 +156,24 @@ class MoveScales(Pass):
                     valid="a positive sum",
                 )
             forms.append(form.batch_normed(gamma, beta, mean, variance + epsilon))
-        self.scaled[node.output] = Scaled(value.tensor, forms, value.error)
+        error = value.error + self._first_sigma(value)
+        self.scaled[node.output] = Scaled(value.tensor, forms, error)
         if self.numerics == PAPER:
             self.scaled[node.output] = self._settle(node.output, node)
         self.result.changed.append(f"{node.label}: batch norm into the constants behind it")
+
+    def _first_sigma(self, value: Scaled) -> np.ndarray:
+        """What a batch norm behind another one adds to the error: it takes the first σ to SQRT_BITS bits."""
+        interval = self.graph.ranges[value.tensor]
+        largest = np.maximum(abs(interval.lo), abs(interval.hi)).tolist()
+        return np.array(
+            [
+                float_above((eta + abs(form.b1 / form.a)) / (1 << (SQRT_BITS - 1)))
+                if form.irrational
+                else 0.0
+                for form, eta in zip(value.forms, largest, strict=True)
+            ]
+        )
 
     def _mul(self, node: Node) -> None:
         """Case 1."""
@@ -344,12 +359,12 @@ class MoveScales(Pass):
         return self._int32(value.tensor)
 
     def _name_outputs(self, tensors: list[str]) -> None:
-        """Outputs keep the QDQ file's names; an integer tensor that is an output twice is copied."""
+        """Outputs keep the QDQ file's names; an integer tensor that is an output twice gets an Identity."""
         renamed: dict[str, str] = {}
         copies: list[Node] = []
         for name, tensor in zip(self.graph.outputs, tensors, strict=True):
             if tensor in renamed:
-                copies.append(Node("Copy", [renamed[tensor]], name, source=name))
+                copies.append(Node("Identity", [renamed[tensor]], name, source=name))
             else:
                 renamed[tensor] = name
             self.graph.ranges[name] = self.graph.ranges[tensor]

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from aqd_deploy.integer.names import MAX_LENGTH
+
+_LONGEST_BASE = MAX_LENGTH - 20
+"""Leaves room for a number."""
+
 
 class Names:
     """All names of one graph, those of the file and those that were made since."""
@@ -13,7 +18,8 @@ class Names:
         self._count = 0
 
     def fresh(self, base: str) -> str:
-        """`base`, or `base_1`, `base_2`, ... where it is taken; taken from now on."""
+        """`base`, or `base_1`, `base_2`, ... where it is taken; taken from now on. A long base is cut."""
+        base = base[:_LONGEST_BASE]
         name = base
         while name in self._taken:
             self._count += 1

@@ -16,6 +16,7 @@ import onnx
 from onnx import NodeProto, TensorProto
 
 from aqd_deploy.errors import UnsupportedModelError
+from aqd_deploy.integer.types import element_name
 
 LARGEST = (1 << 31) - 1
 """Strides, pads and the like stay below 2^31: no arithmetic with them can leave 64 bits."""
@@ -234,7 +235,7 @@ def _check_ports(node: NodeProto, entry: Operator) -> None:
     while inputs and not inputs[-1]:
         inputs.pop()
     if not entry.required <= len(inputs) <= entry.most or not all(inputs[: min(entry.required, 1)]):
-        most = "" if entry.most == entry.required else " or more"
+        most = "" if entry.most == entry.required else f" to {entry.most}"
         raise UnsupportedModelError(
             f"node {label_of(node)}: {node.op_type} with {len(inputs)} inputs",
             valid=f"{entry.required}{most}",
@@ -269,14 +270,9 @@ def check_types(node: NodeProto, types: Mapping[str, int]) -> None:
         if allowed and kind not in allowed:
             raise UnsupportedModelError(
                 f"node {label_of(node)}: {node.op_type} of {name} can't be lowered",
-                received=type_name(kind),
-                valid=", ".join(type_name(each) for each in sorted(allowed)),
+                received=element_name(kind),
+                valid=", ".join(element_name(each) for each in sorted(allowed)),
             )
-
-
-def type_name(kind: int) -> str:
-    """An element type as people write it: `uint8`, `float8e4m3fn`."""
-    return TensorProto.DataType.Name(kind).lower() if kind in TensorProto.DataType.values() else str(kind)
 
 
 def _shown(value: Any) -> str:

@@ -38,11 +38,12 @@ def sentences(entry: Mapping[str, Any]) -> list[str]:
     if exact is None or error is None or count is None or equal is None:
         return told
     if error == 0:
-        told.append("these integers are exact: on the same codes the network decides the same")
+        these = "these integers" if proven == channels else f"the integers of these {proven}"
+        told.append(f"{these} are exact: on the same codes the network decides the same")
     else:
         told.append(
             f"the integers of {exact} of these channels are exact, so on the same codes the network decides "
-            f"the same; the others were rounded before, by at most {error:.3g} quantizer steps"
+            f"the same; what others read was rounded before, by at most {error:.3g} quantizer steps"
         )
     if equal == count:
         told.append("end to end, all codes are proven to be those of the fake-quantized network")

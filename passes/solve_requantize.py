@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from aqd_deploy.errors import RangeError
 from aqd_deploy.integer.fixedpoint import solve_requantize_channels
 from aqd_deploy.passes.graph import Graph, Node, Pass, PassResult
 from aqd_deploy.passes.numerics import EXACT, POWER_OF_TWO
@@ -31,7 +32,9 @@ class SolveRequantize(Pass):
         self.numerics = numerics
 
     def run(self, graph: Graph) -> PassResult:
-        """Never refuses: a channel without exact constants is counted, not rejected."""
+        """A channel without exact constants is counted, not refused. RangeError where the closest ones leave
+        the interval that the network behind them was lowered for.
+        """
         result = PassResult(self.name)
         for node in graph.nodes:
             if node.op == "Requantize":
@@ -71,4 +74,9 @@ class SolveRequantize(Pass):
             for eta in (int(stairs.lo[channel]), int(stairs.hi[channel])):
                 level = min(max(constants(sign * eta), stairs.quantizer.lo), stairs.quantizer.hi)
                 if not interval.lo[channel] <= level <= interval.hi[channel]:
-                    raise ArithmeticError(f"{node.label}: channel {channel} leaves its proven interval")
+                    raise RangeError(
+                        f"the closest constants of {node.label} leave the interval of channel {channel}",
+                        received=level,
+                        valid=f"{interval.lo[channel]} to {interval.hi[channel]}",
+                        next_command="aqd-deploy lower --numerics paper, or fewer bits for this quantizer",
+                    )

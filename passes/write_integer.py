@@ -36,7 +36,7 @@ class WriteInteger:
             "Concat": lambda n: dialect.standard_node("Concat", n.inputs, n.output, axis=1),
             "ConvInteger": self._conv_integer,
             "ConvOdd": self._conv_odd,
-            "Copy": self._copy,
+            "Identity": lambda n: dialect.standard_node("Identity", n.inputs, n.output),
             "Max": self._max,
             "MaxPool": self._max_pool,
             "MultiplyShift": self._multiply_shift,
@@ -105,12 +105,6 @@ class WriteInteger:
         return dialect.standard_node(
             "Add", [node.inputs[0], self._constant(f"{node.output}_bias", bias)], node.output
         )
-
-    def _copy(self, node: Node) -> NodeProto:
-        """Adds 0: an output is computed, and the dialect has no word for a copy."""
-        channels = self.graph.shapes[node.output][1]
-        zeros = self._once(f"zero_{channels}", dialect.per_channel([0] * channels, np.int32))
-        return dialect.standard_node("Add", [node.inputs[0], zeros], node.output)
 
     def _multiply_shift(self, node: Node) -> NodeProto:
         names = self._shift_constants(node.output, node.attributes["constants"])

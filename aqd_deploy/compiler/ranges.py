@@ -8,7 +8,7 @@ from aqd_deploy.integer.graph import Graph, Node
 
 Interval = tuple[int, int]
 # Nodes whose output holds values of their inputs only.
-_MOVES = ("MaxPool", "Resize", "Concat", "Identity")
+_MOVES = ("MaxPool", "Resize", "Concat")
 
 
 def activation_ranges(graph: Graph) -> dict[str, Interval]:

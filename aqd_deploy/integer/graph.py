@@ -40,7 +40,7 @@ class Node:
 class Graph:
     """Nodes in topological order, constants by name, and of every other tensor its type and proven interval.
 
-    `copies`: outputs that are another name of a tensor, and that tensor. `tap_sums`: of the weights, by the
+    `aliases`: other names of tensors, and those tensors. `tap_sums`: of the weights, by the
     operation and the weight's name.
     """
 
@@ -50,7 +50,7 @@ class Graph:
     constants: dict[str, np.ndarray]
     types: dict[str, TensorType]
     ranges: dict[str, Interval] = field(default_factory=dict)
-    copies: dict[str, str] = field(default_factory=dict)
+    aliases: dict[str, str] = field(default_factory=dict)
     consumers: dict[str, list[Node]] = field(default_factory=dict)
     producers: dict[str, Node] = field(default_factory=dict)
     tap_sums: dict[tuple[str, str], TapSums] = field(default_factory=dict)
@@ -58,7 +58,7 @@ class Graph:
     @property
     def stored_outputs(self) -> list[str]:
         """The tensors behind `outputs`, each once."""
-        return list(dict.fromkeys(self.copies.get(name, name) for name in self.outputs))
+        return list(dict.fromkeys(self.aliases.get(name, name) for name in self.outputs))
 
 
 def constant(graph: Graph, node: Node, index: int) -> np.ndarray:

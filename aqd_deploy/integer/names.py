@@ -20,12 +20,17 @@ def check_names(model: onnx.ModelProto) -> None:
     Raises UnsupportedModelError.
     """
     for name in _names(model):
-        if not isinstance(name, str) or len(name) > MAX_LENGTH or not name.isprintable():
+        if not is_text(name, MAX_LENGTH):
             raise UnsupportedModelError(
                 "a name in the file is not printable text",
                 received=repr(name)[:80],
                 valid=f"up to {MAX_LENGTH} printable characters",
             )
+
+
+def is_text(name: object, longest: int) -> bool:
+    """Whether a name of a protobuf message is printable text of at most `longest` characters."""
+    return isinstance(name, str) and len(name) <= longest and name.isprintable()
 
 
 def _names(model: onnx.ModelProto) -> Iterator[object]:

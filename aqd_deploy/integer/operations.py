@@ -19,7 +19,15 @@ from aqd_deploy.integer.attributes import Attribute
 from aqd_deploy.integer.dialect import DOMAIN, parse_pool_name
 from aqd_deploy.integer.graph import Graph, Node, constant
 from aqd_deploy.integer.ranges import Interval
-from aqd_deploy.integer.types import CODES, ELEMENT_TYPES, TensorType
+from aqd_deploy.integer.types import (
+    CODES,
+    ELEMENT_TYPES,
+    MAX_ELEMENTS,
+    MAX_RESIZED,
+    SMALL_POOL,
+    TensorType,
+    pool_fits,
+)
 
 STREAM = ("int32",)
 ANY = (*CODES, *STREAM)
@@ -102,10 +110,10 @@ def _pool_type(node: Node, graph: Graph) -> TensorType:
 def _window_counts(
     node: Node, x: TensorType, spans: tuple[int, int], strides: tuple[int, int], pads: tuple[int, ...]
 ) -> tuple[int, int]:
-    """Rows and columns of windows; ShapeError where there is none."""
-    rows = (x.height + pads[0] + pads[2] - spans[0]) // strides[0] + 1
-    columns = (x.width + pads[1] + pads[3] - spans[1]) // strides[1] + 1
-    if rows < 1 or columns < 1:
+    """Rows and columns of windows; ShapeError where there is none, or the padded tensor is too large."""
+    height, width = x.height + pads[0] + pads[2], x.width + pads[1] + pads[3]
+    rows, columns = (height - spans[0]) // strides[0] + 1, (width - spans[1]) // strides[1] + 1
+    if rows < 1 or columns < 1 or height * width * x.channels > MAX_ELEMENTS:
         raise ShapeError(
             f"{node.label} does not fit its input",
             received=f"input {list(x.nchw)}, windows of {spans[0]} x {spans[1]}, pads {list(pads)}",
@@ -147,7 +155,14 @@ def resize_factors(node: Node, graph: Graph) -> tuple[int, int]:
         raise UnsupportedModelError(
             f"Resize {node.name} is not upsampling by whole factors", received=factors, valid="[1, 1, k, l]"
         )
-    return int(factors[2]), int(factors[3])
+    rows, columns = int(factors[2]), int(factors[3])
+    if max(x.height * rows, x.width * columns) > MAX_RESIZED:
+        raise ShapeError(
+            f"Resize {node.name} makes too many rows or columns",
+            received=f"{x.height * rows} x {x.width * columns}",
+            valid=f"up to {MAX_RESIZED}, which float32 can count",
+        )
+    return rows, columns
 
 
 def _check_conv(node: Node, graph: Graph) -> None:
@@ -168,10 +183,17 @@ def _check_auto_pad(node: Node, graph: Graph) -> None:
 
 
 def _check_pool(node: Node, graph: Graph) -> None:
-    """ "Each pad is smaller than the kernel": a window of padding alone would have no maximum."""
+    """Each pad is smaller than the kernel: a window of padding alone would have no maximum."""
     kernel, _, pads = pool_geometry(node)
     if node.op == "MaxPool":
         _check_auto_pad(node, graph)
+    x = source_type(node, graph)
+    if not pool_fits(kernel, (x.height, x.width)):
+        raise ShapeError(
+            f"the window of {node.label} is far larger than its tensor",
+            received=f"kernel {list(kernel)}, {x.height} x {x.width} elements",
+            valid=f"up to {SMALL_POOL}, or twice the tensor's size",
+        )
     if max(pads[0], pads[2]) >= kernel[0] or max(pads[1], pads[3]) >= kernel[1]:
         raise ShapeError(
             f"a window of {node.label} could lie in the padding alone",

@@ -85,6 +85,12 @@ class ChannelForm:
         """The form of the value plus offset."""
         return ChannelForm(self.a, self.b0 + offset, self.b1, self.v)
 
+    @property
+    def irrational(self) -> bool:
+        """Whether the form depends on an irrational r."""
+        root = math.isqrt(self.v.numerator * self.v.denominator)
+        return bool(self.a) and root * root != self.v.numerator * self.v.denominator
+
     def rationalised(self, bits: int = SQRT_BITS) -> ChannelForm:
         """The form with r replaced by a rational within 2^-bits of it, relative; exact when r is rational."""
         if self.v == 1:

@@ -59,7 +59,7 @@ def _check_envelope(model: onnx.ModelProto) -> None:
         raise UnsupportedModelError(
             "the file has another IR version", received=model.ir_version, valid=str(IR_VERSION)
         )
-    versions = [(entry.domain, entry.version) for entry in model.opset_import]
+    versions = [(_domain(entry.domain), entry.version) for entry in model.opset_import]
     wanted = [("", OPSET), (DOMAIN, DOMAIN_VERSION)]
     if sorted(versions) != wanted:
         raise UnsupportedModelError(
@@ -90,7 +90,6 @@ class _Reader:
 
     def __init__(self, proto: onnx.GraphProto) -> None:
         self.proto = proto
-        self.alias: dict[str, str] = {}
         self.names: set[str] = set()
         self.taken: set[str] = set()
         outputs = [value.name for value in proto.output]
@@ -135,8 +134,9 @@ class _Reader:
                 f"{label} has another number of outputs", received=len(proto.output), valid="one"
             )
         output = proto.output[0]
-        domain = "" if proto.domain == "ai.onnx" else proto.domain
-        if domain == "" and proto.op_type == "Constant":
+        domain = _domain(proto.domain)
+        if domain == "" and proto.op_type == "Constant" and not proto.overload:
+            self._name(proto)
             self._define(output, label)
             self.graph.constants[output] = node_constant(proto, label)
             return
@@ -155,13 +155,18 @@ class _Reader:
         for name in node.inputs:
             self.graph.consumers.setdefault(name, []).append(node)
 
-    def _as_node(self, proto: NodeProto, entry: Operation) -> Node:
-        """ "Nodes stand behind those that they read", and no two have one name."""
+    def _name(self, proto: NodeProto) -> str:
+        """ "Node names differ (a node without one has its output's)." """
         name = proto.name or proto.output[0]
-        label = f"{proto.op_type} {name}"
         if name in self.names:
             raise UnsupportedModelError(f"two nodes have the name {name}", valid="names that differ")
         self.names.add(name)
+        return name
+
+    def _as_node(self, proto: NodeProto, entry: Operation) -> Node:
+        """ "Nodes stand behind those that they read." """
+        name = self._name(proto)
+        label = f"{proto.op_type} {name}"
         slots = list(proto.input)
         least, most = entry.inputs
         if len(slots) < least or (most is not None and len(slots) > most) or not slots[-1]:
@@ -177,7 +182,7 @@ class _Reader:
                     valid="nodes in the order they run",
                 )
         attributes = read_attributes(proto, entry.attributes, label)
-        resolved = tuple(self.alias.get(slot, slot) for slot in slots)
+        resolved = tuple(self.graph.aliases.get(slot, slot) for slot in slots)
         return Node(name, proto.op_type, resolved, proto.output[0], attributes)
 
     def _check_operands(self, node: Node, entry: Operation) -> None:
@@ -231,9 +236,7 @@ class _Reader:
 
     def _copy(self, node: Node) -> None:
         """ "Identity gives a computed tensor another name." """
-        self.alias[node.output] = node.slots[0]
-        if node.output in self.graph.outputs:
-            self.graph.copies[node.output] = node.slots[0]
+        self.graph.aliases[node.output] = node.slots[0]
 
     def _add_type(self, name: str, label: str, kind: TensorType) -> None:
         """ "A tensor has at most 2^16 channels and fewer than 2^31 elements." """
@@ -256,14 +259,14 @@ class _Reader:
                 valid="names that differ; an Identity gives a tensor a second one",
             )
         for value in self.proto.output:
-            tensor = self.alias.get(value.name, value.name)
+            tensor = self.graph.aliases.get(value.name, value.name)
             if tensor not in self.graph.producers:
                 raise UnsupportedModelError(f"output {value.name} is not computed by the graph")
             self._check_declared(value, "output")
 
     def _check_declared(self, value: ValueInfoProto, what: str) -> None:
         """ "What a file declares of a tensor is what follows from its nodes." """
-        name = self.alias.get(value.name, value.name)
+        name = self.graph.aliases.get(value.name, value.name)
         if name in self.graph.types:
             dtype, shape = self.graph.types[name].dtype, list(self.graph.types[name].nchw)
         elif name in self.graph.constants:
@@ -286,6 +289,11 @@ class _Reader:
                 received=_written(declared.shape),
                 valid=str(shape),
             )
+
+
+def _domain(name: str) -> str:
+    """ONNX's own operators have two names for their domain."""
+    return "" if name == "ai.onnx" else name
 
 
 def _entry(domain: str, proto: NodeProto) -> Operation:

@@ -38,23 +38,28 @@ def with_unsigned_weights(model: ModelProto) -> ModelProto:
     """
     wider = ModelProto()
     wider.CopyFrom(model)
-    weights = {node.input[1] for node in wider.graph.node if _is_convolution(node)} & _signed_initializers(
-        wider
-    )
-    for tensor in wider.graph.initializer:
-        if tensor.name in weights:
-            values = numpy_helper.to_array(tensor).astype(np.int16) + 128
-            tensor.CopyFrom(numpy_helper.from_array(values.astype(np.uint8), tensor.name))
-    taken = {tensor.name for tensor in [*wider.graph.initializer, *wider.graph.input]}
-    taken |= {name for node in wider.graph.node for name in node.output}
+    graph = wider.graph
+    taken = {tensor.name for tensor in [*graph.initializer, *graph.input]}
+    taken |= {name for node in graph.node for name in node.output}
     zero_point = _fresh(_ZERO_POINT, taken)
+    signed = _signed_constants(wider)
+    read = {node.input[1] for node in graph.node if _is_convolution(node) and node.input[1] in signed}
+    # A name of their own: the same constant may be read as something else, such as the ones of a ConvOdd.
+    unsigned = {name: _fresh(f"{name}_u8", taken) for name in sorted(read)}
     nodes: list[NodeProto] = []
-    for node in wider.graph.node:
-        signed = _is_convolution(node) and node.input[1] in weights
-        nodes += _unsigned(node, zero_point, taken) if signed else [node]
-    del wider.graph.node[:]
-    wider.graph.node.extend(nodes)
-    wider.graph.initializer.append(numpy_helper.from_array(np.array(128, dtype=np.uint8), zero_point))
+    for node in graph.node:
+        w = unsigned.get(node.input[1]) if _is_convolution(node) else None
+        nodes += [node] if w is None else _unsigned(node, w, zero_point, taken)
+    del graph.node[:]
+    graph.node.extend(nodes)
+    for name, new in unsigned.items():
+        values = (signed[name].astype(np.int16) + 128).astype(np.uint8)
+        graph.initializer.append(numpy_helper.from_array(values, new))
+    graph.initializer.append(numpy_helper.from_array(np.array(128, dtype=np.uint8), zero_point))
+    left = {name for node in graph.node for name in node.input}
+    kept = [tensor for tensor in graph.initializer if tensor.name in left]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
     return wider
 
 
@@ -70,13 +75,22 @@ def _is_convolution(node: NodeProto) -> bool:
     return node.op_type == "ConvInteger" or (node.op_type == "ConvOdd" and node.domain == DOMAIN)
 
 
-def _signed_initializers(model: ModelProto) -> set[str]:
-    return {tensor.name for tensor in model.graph.initializer if tensor.data_type == TensorProto.INT8}
+def _signed_constants(model: ModelProto) -> dict[str, np.ndarray]:
+    """The s8 initializers and `Constant` nodes by name."""
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Constant" and node.attribute:
+            tensors[node.output[0]] = node.attribute[0].t
+    return {
+        name: numpy_helper.to_array(tensor)
+        for name, tensor in tensors.items()
+        if tensor.data_type == TensorProto.INT8
+    }
 
 
-def _unsigned(node: NodeProto, zero_point: str, taken: set[str]) -> list[NodeProto]:
+def _unsigned(node: NodeProto, w: str, zero_point: str, taken: set[str]) -> list[NodeProto]:
     """ConvInteger with the weights' zero point; for ConvOdd 2·ConvInteger(x, w) + ConvInteger(x, ones)."""
-    x, w = node.input[:2]
+    x = node.input[0]
     if node.op_type == "ConvInteger":
         input_zero = node.input[2] if len(node.input) > 2 else ""
         plain = helper.make_node("ConvInteger", [x, w, input_zero, zero_point], list(node.output))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,10 +19,25 @@ CODES = ("uint8", "int8")
 """The types of quantized tensors."""
 
 MAX_CHANNELS = 1 << 16
-"""What is proven and stored per channel stays small whatever a file joins."""
+"""What is proven and stored per channel stays small whatever a file joins: while a graph is lowered, so many
+channels' exact numbers take about 100 MB.
+"""
 
 MAX_ELEMENTS = (1 << 31) - 1
 """Kernels count the elements of a tensor in int32."""
+
+
+MAX_RESIZED = 1 << 24
+"""onnxruntime counts the rows and columns of what it resizes in float32, which is exact up to here."""
+
+SMALL_POOL = 16
+
+
+def pool_fits(kernel: Sequence[int], sizes: Sequence[int]) -> bool:
+    """Whether a pool's window [kh, kw] is small, or at most twice as high and wide as its tensor [h, w]: a
+    kernel takes the maximum of a window in a single expression.
+    """
+    return all(k <= max(SMALL_POOL, 2 * size) for k, size in zip(kernel, sizes, strict=True))
 
 
 @dataclass(frozen=True)

@@ -232,12 +232,20 @@ def _check_node(node: NodeProto, name: str, version: int) -> None:
                 f"{name}: the attribute {attribute.name} of the node {label} has no type that is known",
                 received=attribute.type,
             )
-        if not attribute.name or (single is not None and not attribute.HasField(single)):
+        if not attribute.name or (single is not None and not _has_value(attribute, single)):
             raise ModelFileError(
                 f"{name}: the attribute {attribute.name or 'without a name'} of the node {label} is damaged",
                 received="no value of its type",
                 valid=AttributeProto.AttributeType.Name(attribute.type).lower(),
             )
+
+
+def _has_value(attribute: AttributeProto, single: str) -> bool:
+    """Some writers leave out a number or a text that is zero; a value of another type is damage."""
+    if attribute.HasField(single):
+        return True
+    values = {*_SINGLE.values(), *_LISTS.values()}
+    return single in ("i", "f", "s") and not any(field.name in values for field, _ in attribute.ListFields())
 
 
 def _attribute_types(node: NodeProto, version: int) -> dict[str, int]:
