@@ -185,7 +185,7 @@ class FoldQuantizers(Pass):
         if values.dtype.name.startswith(("int", "uint")):
             values = values.astype(np.int64)
         for bound, apply in ((low, np.maximum), (high, np.minimum)):
-            values = values if bound is None else apply(values, values.dtype.type(bound))
+            values = values if bound is None else apply(values, np.asarray(float(bound)).astype(values.dtype))
         return values
 
     def _quantized_constant(self, node: Node) -> np.ndarray:

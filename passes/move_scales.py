@@ -166,11 +166,10 @@ class MoveScales(Pass):
         """What a batch norm behind another one adds to the error: it takes the first σ to SQRT_BITS bits."""
         interval = self.graph.ranges[value.tensor]
         largest = np.maximum(abs(interval.lo), abs(interval.hi)).tolist()
+        unit = Fraction(1, 1 << (SQRT_BITS - 1))
         return np.array(
             [
-                float_above((eta + abs(form.b1 / form.a)) / (1 << (SQRT_BITS - 1)))
-                if form.irrational
-                else 0.0
+                float_above((eta + abs(form.b1 / form.a)) * unit) if form.irrational else 0.0
                 for form, eta in zip(value.forms, largest, strict=True)
             ]
         )

@@ -5,7 +5,7 @@ reason it needs:
 
 1. The convolution stores one int32 stream, and the pool is its only reader: nothing else needs the map.
 2. It is one map and one channel group, without an exact Winograd form: the kernel family that pools is the
-   direct one.
+   direct one. It takes the maximum of a window in a single expression, so the window is small.
 3. Requantizations and thresholds of the pooled map join as stores; other readers get the stream.
 """
 
@@ -21,6 +21,7 @@ from aqd_deploy.compiler.plan import (
     Pointwise,
     operation_inputs,
 )
+from aqd_deploy.kernels.pointwise import UNROLLED_WINDOW
 from aqd_deploy.kernels.spec import Pool, StoreStream
 
 
@@ -42,6 +43,8 @@ def _only_pool(op: Conv, plan: Plan) -> MaxPool | None:
     if len(readers) != 1 or not isinstance(readers[0], MaxPool) or op.outputs[0] in plan.outputs:
         return None
     pool = readers[0]
+    if pool.kernel[0] * pool.kernel[1] > UNROLLED_WINDOW:
+        return None
     return pool if all(p < pool.kernel[i % 2] for i, p in enumerate(pool.pads)) else None
 
 

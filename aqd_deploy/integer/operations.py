@@ -110,10 +110,16 @@ def _pool_type(node: Node, graph: Graph) -> TensorType:
 def _window_counts(
     node: Node, x: TensorType, spans: tuple[int, int], strides: tuple[int, int], pads: tuple[int, ...]
 ) -> tuple[int, int]:
-    """Rows and columns of windows; ShapeError where there is none, or the padded tensor is too large."""
+    """Rows and columns of windows; ShapeError where there is none, or the padded input is too large."""
     height, width = x.height + pads[0] + pads[2], x.width + pads[1] + pads[3]
     rows, columns = (height - spans[0]) // strides[0] + 1, (width - spans[1]) // strides[1] + 1
-    if rows < 1 or columns < 1 or height * width * x.channels > MAX_ELEMENTS:
+    if height * width * x.channels > MAX_ELEMENTS:
+        raise ShapeError(
+            f"the input of {node.label} is too large with its padding",
+            received=[1, x.channels, height, width],
+            valid=f"{MAX_ELEMENTS} elements",
+        )
+    if rows < 1 or columns < 1:
         raise ShapeError(
             f"{node.label} does not fit its input",
             received=f"input {list(x.nchw)}, windows of {spans[0]} x {spans[1]}, pads {list(pads)}",

@@ -34,9 +34,7 @@ SMALL_POOL = 16
 
 
 def pool_fits(kernel: Sequence[int], sizes: Sequence[int]) -> bool:
-    """Whether a pool's window [kh, kw] is small, or at most twice as high and wide as its tensor [h, w]: a
-    kernel takes the maximum of a window in a single expression.
-    """
+    """Whether a pool's window [kh, kw] is small, or at most twice as high and wide as its tensor [h, w]."""
     return all(k <= max(SMALL_POOL, 2 * size) for k, size in zip(kernel, sizes, strict=True))
 
 

@@ -7,6 +7,7 @@ return a PrimFunc without a global symbol, inputs first, then the outputs; outpu
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -59,6 +60,10 @@ def epilogue_func(
     return em.finish()
 
 
+UNROLLED_WINDOW = 256
+"""Elements of a pool's window whose maximum is a single expression; of a larger one a loop takes it."""
+
+
 def max_pool(
     height: int,
     width: int,
@@ -86,16 +91,21 @@ def max_pool(
     out = em.parameter("out", (out_height, out_width, channels), dtype)
     with em.loop("y", out_height, _rows(threads)) as y, em.loop("x", out_width) as x:
 
+        def value(ky: Expr | int, kx: Expr | int, c: Expr, lanes: int) -> Expr:
+            # A coordinate outside repeats the nearest inside one, which is in the window as well.
+            row = _clamp(y * strides[0] + (ky - pads[0]), height)
+            column = _clamp(x * strides[1] + (kx - pads[1]), width)
+            return load(data, (row * width + column) * channels + c, lanes)
+
         def body(c: Expr, lanes: int) -> None:
-            best = None
-            for ky in range(kernel[0]):
-                for kx in range(kernel[1]):
-                    # A coordinate outside repeats the nearest inside one, which is in the window as well.
-                    row = _clamp(y * strides[0] + (ky - pads[0]), height)
-                    column = _clamp(x * strides[1] + (kx - pads[1]), width)
-                    value = load(data, (row * width + column) * channels + c, lanes)
-                    best = value if best is None else tirx.Max(best, value)
-            em.store(out, (y * out_width + x) * channels + c, best, lanes)
+            at = (y * out_width + x) * channels + c
+            if kernel[0] * kernel[1] <= UNROLLED_WINDOW:
+                window = [value(ky, kx, c, lanes) for ky in range(kernel[0]) for kx in range(kernel[1])]
+                em.store(out, at, functools.reduce(tirx.Max, window), lanes)
+                return
+            em.store(out, at, value(0, 0, c, lanes), lanes)
+            with em.loop("ky", kernel[0]) as ky, em.loop("kx", kernel[1]) as kx:
+                em.store(out, at, tirx.Max(load(out, at, lanes), value(ky, kx, c, lanes)), lanes)
 
         for_channels(em, channels, LANES[dtype], body)
     return em.finish()

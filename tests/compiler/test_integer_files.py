@@ -382,3 +382,45 @@ def test_a_padded_image_with_a_zero_point(values, tmp_path):
     image = random_image(model)
     got, expected = Program.load(tmp_path / "m.so").run(image), reference(model, image)
     assert all(np.array_equal(got[name], expected[name]) for name in expected)
+
+
+def test_onnx_has_two_names_for_its_domain(model):
+    model.opset_import[0].domain = "ai.onnx"
+    plan_model(model)
+
+
+def test_constant_nodes_have_names_of_their_own_and_no_overload(model):
+    constants = [helper.make_node("Constant", [], [f"c{i}"], "same", value_int=1) for i in range(2)]
+    for proto in constants:
+        proto.attribute[0].CopyFrom(helper.make_attribute("value", numpy_helper.from_array(np.int32([1]))))
+    model.graph.node.insert(0, constants[0])
+    plan_model(model)
+    model.graph.node.insert(0, constants[1])
+    refused(model, "two nodes have the name same")
+    del model.graph.node[0]
+    model.graph.node[0].overload = "zz"
+    refused(model, "not of the integer dialect; got ai.onnx.Constant:zz")
+
+
+def test_the_manifest_may_speak_of_another_name_of_a_tensor(model):
+    first = model.graph.node[0]
+    model.graph.node.insert(1, helper.make_node("Identity", [first.output[0]], ["other"]))
+    wide = {"lo": -(1 << 31), "hi": (1 << 31) - 1}
+    helper.set_model_props(model, {"aqd.manifest": json.dumps({"ranges": {"other": wide}})})
+    plan_model(model)
+    helper.set_model_props(model, {"aqd.manifest": json.dumps({"ranges": {"another": wide}})})
+    refused(model, "ranges.another")
+
+
+def test_rows_that_float32_cannot_count():
+    w = ModelWriter(1)
+    image = w.image("image", 1, 1, (1 << 23) + 64)
+    w.output(w.cast(w.upsample(image, 3)))
+    refused(w.model(), "makes too many rows or columns; got 3 x 25166016")
+
+
+def test_windows_far_larger_than_their_tensor(model):
+    pool = node(model, "MaxPool")
+    set_attribute(model, "MaxPool", "kernel_shape", [(1 << 31) - 1, 1])
+    set_attribute(model, "MaxPool", "pads", [(1 << 31) - 2, 0, 0, 0])
+    refused(model, f"window of MaxPool {pool.name or pool.output[0]} is far larger than its tensor")

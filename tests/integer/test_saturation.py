@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from odd_graphs import inputs_of, int8_image
+from onnx import helper
 from qdq_graphs import QdqBuilder, random_graph, random_image
 
 from aqd_deploy.integer import saturation
@@ -86,3 +87,35 @@ def test_which_cpus_saturate(monkeypatch, flags, machine, expected):
     monkeypatch.setattr(saturation.platform, "machine", lambda: machine)
     monkeypatch.setattr(saturation.Path, "read_text", lambda *_, **__: flags)
     assert saturation.saturates() is expected
+
+
+@pytest.fixture
+def odd_convolution():
+    """A model of one ConvOdd with a single output channel, and that node."""
+    b = QdqBuilder(1)
+    b.output(b.conv(b.image([0, 0, 0]), 1, 8), "out")
+    model = lower(b.build()).model
+    return model, next(node for node in model.graph.node if node.op_type == "ConvOdd")
+
+
+def _same(model):
+    image = inputs_of(model)
+    outputs = [ReferenceRunner(model, 1, unsigned_weights=flag).run(image)["out"] for flag in (False, True)]
+    return (outputs[0] == outputs[1]).all() and np.ptp(outputs[0]) > 0
+
+
+def test_weights_that_are_also_the_ones(odd_convolution):
+    model, node = odd_convolution
+    node.input[1] = node.input[2]
+    assert _same(model)
+
+
+def test_weights_in_constant_nodes(odd_convolution):
+    model, node = odd_convolution
+    weight = next(tensor for tensor in model.graph.initializer if tensor.name == node.input[1])
+    constant = helper.make_node("Constant", [], [weight.name], value=weight)
+    model.graph.initializer.remove(weight)
+    model.graph.node.insert(0, constant)
+    unsigned = saturation.with_unsigned_weights(model)
+    convolutions = [node for node in unsigned.graph.node if node.op_type.startswith("Conv")]
+    assert [len(node.input) for node in convolutions] == [4, 2] and _same(model)

@@ -158,6 +158,16 @@ def test_names_and_attributes(tmp_path, change, message):
         loaded(model, tmp_path)
 
 
+def test_zeros_that_a_writer_left_out(tmp_path):
+    model = small_model()
+    attribute = model.graph.node[0].attribute.add()
+    attribute.name, attribute.type = "zero", onnx.AttributeProto.INT
+    loaded(model, tmp_path)
+    attribute.f = 1.0
+    with pytest.raises(ModelFileError, match="no value of its type"):
+        loaded(model, tmp_path)
+
+
 @pytest.mark.parametrize("name", [b"add", b"small", b"Add"])
 def test_names_that_are_not_utf8(tmp_path, name):
     path = tmp_path / "m.onnx"

@@ -34,7 +34,12 @@ def run(function, inputs, shape, dtype) -> np.ndarray:
 @pytest.mark.parametrize("dtype", RANGES)
 @pytest.mark.parametrize(
     ("kernel", "strides", "pads"),
-    [((3, 3), (2, 2), (1, 1, 1, 1)), ((2, 3), (1, 2), (0, 2, 1, 0)), ((1, 1), (1, 1), (0, 0, 0, 0))],
+    [
+        ((3, 3), (2, 2), (1, 1, 1, 1)),
+        ((2, 3), (1, 2), (0, 2, 1, 0)),
+        ((1, 1), (1, 1), (0, 0, 0, 0)),
+        ((HEIGHT, 64), (1, 1), (0, 63, 0, 32)),
+    ],
 )
 def test_max_pool(dtype, kernel, strides, pads):
     data = sample(dtype)

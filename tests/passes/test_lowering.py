@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from qdq_graphs import QdqBuilder, plain_graph, random_graph, random_image
 
 from aqd_deploy.integer.inspect import float_tensors
@@ -352,3 +352,51 @@ def test_a_pass_that_breaks_its_promise_is_caught():
     graph = Graph("g", {}, ["y"], [Node("Conv", ["x", "w"], "y", source="conv_1")], {})
     with pytest.raises(RuntimeError, match="integer_convolutions left Conv conv_1"):
         IntegerConvolutions().check(graph)
+
+
+def test_a_weight_that_is_also_a_real_constant():
+    """A float tensor that is quantized for a convolution, and added as it is elsewhere."""
+    b = QdqBuilder(1)
+    x = b.image([0, 0, 0])
+    w = b.constant("w", np.array([0.5, -1.25, 0.75], np.float32).reshape(1, 3, 1, 1))
+    scale, zero = b.constant("scale", np.float32(0.25)), b.constant("zero", np.int8(0))
+    q = b.node("DequantizeLinear", [b.node("QuantizeLinear", [w, scale, zero]), scale, zero])
+    b.output(b.node("Conv", [x, q], (1, 8, 8)), "conv")
+    b.output(b.quantize(b.node("Add", [x, w], (3, 8, 8)), 8, 2.0), "sum")
+    model = b.build()
+    integer, image = lower(model).model, {"image": random_image(model, 0)}
+    expected, got = ReferenceRunner(model, 1).run(image), ReferenceRunner(integer, 1).run(image)
+    assert np.array_equal(got["sum"] * 2.0, expected["sum"])
+    assert np.array_equal(got["conv"] * 0.25, expected["conv"])
+
+
+def test_names_that_grow_with_every_node_they_are_moved_in_front_of():
+    b = QdqBuilder(1, 64, 64)
+    x = b.relu(b.conv(b.image(), 4, 8))
+    for _ in range(8):
+        x = b.node("MaxPool", [x], b.shape[x], kernel_shape=[3, 3], strides=[1, 1], pads=[1, 1, 1, 1])
+    x = b.quantize(x, 4)
+    b.output(b.conv(x, 4, 4), "out")
+    model = b.build()
+    old = next(node for node in model.graph.node if node.op_type == "QuantizeLinear").output[0]
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            names[:] = ["n" * 230 if name == old else name for name in names]
+    lower(model)
+
+
+def test_a_clip_of_a_bfloat16_constant_keeps_its_fraction():
+    b = QdqBuilder(1)
+    bf16 = helper.make_tensor("half", TensorProto.BFLOAT16, [1], [0.75])
+    bounds = [helper.make_tensor(f"bound{v}", TensorProto.BFLOAT16, [], [v]) for v in (0.0, 6.0)]
+    scale = helper.make_tensor("unit", TensorProto.BFLOAT16, [], [1.0])
+    b.initializers += [bf16, *bounds, scale]
+    x = b.node("DequantizeLinear", ["image", "unit"])
+    x = b.node("Add", [x, b.node("Clip", ["half", "bound0.0", "bound6.0"])], b.shape["image"])
+    x = b.node("QuantizeLinear", [x, "unit"])
+    b.output(b.node("DequantizeLinear", [x, "unit"], b.shape["image"]), "out")
+    model = b.build()
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.BFLOAT16
+    image = {"image": random_image(model, 0)}
+    got = ReferenceRunner(lower(model).model, 1).run(image)["out"]
+    assert np.array_equal(got, np.minimum(image["image"].astype(np.int32) + 1, 255))

@@ -109,3 +109,18 @@ def test_what_older_files_say():
     assert len(sentences(old)) == 1 and "4 of 4" in sentences(old)[0]
     assert sentences({"requantized_channels": 0, "proven": 0}) == ["no value is requantized"]
     assert sentences({}) == sentences({"requantized_channels": "many", "proven": []}) == []
+
+
+def test_channels_without_a_proof_are_not_called_exact():
+    entry = {"requantized_channels": 4, "proven": 3, "proven_of_network": 3, "largest_input_error_steps": 0.0,
+             "requantizations_count": 1, "equal_end_to_end": 0}  # fmt: skip
+    assert sentences(entry)[1].startswith("the integers of these 3 are exact")
+    assert sentences({**entry, "proven": 4})[1].startswith("these integers are exact")
+
+
+def test_a_batch_norm_behind_another_is_within_192_bits_only():
+    b = QdqBuilder(1)
+    x = b.batch_norm(b.batch_norm(b.conv(b.image(), 4, 8)))
+    b.output(b.conv(b.quantize(x, 4), 4, 4), "out")
+    report = lower(b.build()).report
+    assert report["equal_end_to_end"] == 0 < report["largest_input_error_steps"] < 1e-40

@@ -257,3 +257,10 @@ def test_refused_models_are_left_as_they_were():
     with pytest.raises(ShapeError):
         lower(model, shape=[1, 7, 8, 8])
     assert model == before
+
+
+def test_names_that_are_no_text():
+    model = conv_graph()
+    data = model.SerializeToString().replace(b"cls_p3", b"\xff" * 6)
+    with pytest.raises(ModelFileError, match="name that can't be kept"):
+        lower(onnx.ModelProto.FromString(data))
