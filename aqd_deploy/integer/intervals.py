@@ -1,6 +1,7 @@
 """The proven interval of what each operation returns, and the rules for constants that depend on it.
 
-Raised here: RangeError where an integer leaves what its arithmetic can hold. Intervals are per channel.
+Raised here: RangeError where an integer leaves what its arithmetic can hold, UnsupportedModelError for a
+constant that gives the operation another meaning. Intervals are per channel.
 """
 
 from __future__ import annotations

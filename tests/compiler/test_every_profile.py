@@ -24,12 +24,12 @@ FOREIGN = [name for name in NAMES if targets.get(name).architecture != targets.r
 
 
 class ObjectsOnly(Toolchain):
-    """In place of a linker: looks at the machine of every object, and keeps the first. The sources among
-    what is to be linked, which need a compiler, are left alone.
+    """In place of a linker: looks at the machine of every object, and keeps the first. The one source among
+    what is to be linked, which needs a compiler, is left alone.
     """
 
     def link(self, output, objects, options=None, **_):
-        compiled = [Path(each) for each in objects if Path(each).suffix == ".o"]
+        compiled = [Path(each) for each in objects if Path(each).name != "program_data.c"]
         assert compiled
         for each in compiled:
             check_machine(each, self.architecture)

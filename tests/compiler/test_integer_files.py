@@ -103,7 +103,7 @@ def test_a_sign_that_is_none(model):
 
 
 def test_every_node_of_every_body_counts(model):
-    """Any operation of a body replaced by another: matched by name, 97 of 112 integers differed."""
+    """Any operation of a body replaced by another."""
     for i, function in enumerate(model.functions):
         for j in range(len(function.node)):
             copy = onnx.ModelProto()
@@ -205,7 +205,6 @@ def test_a_node_with_two_outputs(model, op):
 
 
 def test_a_zero_point_of_the_weights(model):
-    """It was left out of the arithmetic without a word."""
     node(model, "ConvInteger").input.append(node(model, "ConvInteger").input[2])
     refused(model, "ConvInteger t7 has another number of inputs")
 
@@ -252,7 +251,7 @@ def test_declared_types_of_inner_tensors(model):
 
 @pytest.mark.parametrize("index", [1, 2, 3])
 def test_constants_have_one_shape(model, index):
-    """[1, 1, 1, C] runs along the columns in onnxruntime; it was taken for channels."""
+    """[1, 1, 1, C] runs along the columns in onnxruntime."""
     name = node(model, "MultiplyShift").input[index]
     tensor = next(tensor for tensor in model.graph.initializer if tensor.name == name)
     set_constant(model, name, numpy_helper.to_array(tensor).reshape(1, 1, 1, 4))

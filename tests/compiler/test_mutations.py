@@ -1,4 +1,6 @@
-"""A changed integer file is refused in one sentence, or compiler and onnxruntime agree in every integer."""
+"""A changed integer file is refused in one sentence, or what the compiler reads in it means the same as what
+onnxruntime computes, and of some the programs do.
+"""
 
 import random
 
