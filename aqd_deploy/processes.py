@@ -1,8 +1,9 @@
 """Commands that end with this process, however it ends, with all that they start themselves.
 
-A shell goes before the command. It leads a process group of its own, and in it a second one reads from a
-pipe that only this process can write to: the pipe ends when this process does, and the group is killed then.
-A parent-death signal would reach the command alone: not the compiler behind the compiler's driver.
+A shell goes before the command and becomes it. The command leads a process group of its own, and in it a
+process, nobody's child, reads from a pipe that only this process can write to: the pipe ends when this
+process does, and the group is killed then. A parent-death signal would reach the command alone: not the
+compiler behind the compiler's driver.
 """
 
 from __future__ import annotations
@@ -19,23 +20,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-# $0: the descriptor of the pipe; the rest: the command. It ends as the command ends, by a signal too.
+# $0: the descriptor of the pipe; the rest: the command.
 _KEEPER = """
-exec 3< "/dev/fd/$0" 4<&0 < /dev/null
-"$@" <&4 3<&- 4<&- &
-command=$!
-exec 4<&- > /dev/null 2>&1
-{ read -r _ <&3; kill -KILL 0; } &
-keeper=$!
-wait "$command"
-status=$?
-kill -KILL "$keeper"
-wait "$keeper"
-if [ "$status" -gt 128 ]; then
-  ulimit -c 0
-  kill "-$((status - 128))" $$
-fi
-exit "$status"
+( { read -r _ < "/dev/fd/$0"; kill -KILL 0; } < /dev/null > /dev/null 2>&1 & )
+exec "$@"
 """
 _PR_SET_PDEATHSIG = 1
 
@@ -64,7 +52,8 @@ def started(command: Sequence[str | os.PathLike[str]], **options: Any) -> Iterat
     try:
         yield process
     finally:
-        if process.poll() is None:
+        # The reader of the pipe keeps the group there, so its number means nothing else.
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         os.close(ours)

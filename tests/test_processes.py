@@ -18,10 +18,25 @@ def sandbox(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("script", "status"), [("exit 0", 0), ("exit 3", 3), ("exit 255", 255), ("kill -SEGV $$", -11)]
+    ("script", "status"),
+    [
+        ("exit 0", 0),
+        ("exit 3", 3),
+        ("exit 255", 255),
+        ("kill -SEGV $$", -11),
+        ("exit 130", 130),
+        ("exit 137", 137),
+        ("exit 147", 147),
+    ],
 )
 def test_how_a_command_ends(script, status):
     assert processes.run(["sh", "-c", script]).returncode == status
+
+
+def test_what_a_command_leaves_behind_is_killed(sandbox, monkeypatch):
+    monkeypatch.setenv(*sandbox.mark.split("="))
+    assert processes.run(["sh", "-c", "exec > /dev/null 2>&1; sleep 100 & exit 7"]).returncode == 7
+    sandbox.wait_for(lambda: not sandbox.processes(), 2, "no process")
 
 
 def test_what_it_prints_and_reads(tmp_path):

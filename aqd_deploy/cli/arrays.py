@@ -4,8 +4,10 @@ is asked for needs; written whole or not at all.
 
 from __future__ import annotations
 
+import io
 import lzma
 import math
+import struct
 import tokenize
 import zipfile
 import zlib
@@ -21,6 +23,12 @@ from aqd_deploy.inputs import GIB, FileKind
 
 NPZ_FILE = FileKind("file of arrays", "an .npz file: numpy.savez(path, image=array)", 4 * GIB)
 MAX_MEMBERS = 10_000
+LONGEST_HEADER = 10_000
+"""numpy takes none that is longer."""
+_LENGTHS = {
+    (1, 0): (struct.Struct("<H"), np.lib.format.read_array_header_1_0),
+    (2, 0): (struct.Struct("<I"), np.lib.format.read_array_header_2_0),
+}
 _SUFFIX = ".npy"
 # What zipfile raises for damage, encryption and methods that it does not know.
 _DAMAGED = (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError, zlib.error,
@@ -54,6 +62,9 @@ def read_arrays(path: Path, wanted: Wanted) -> dict[str, np.ndarray]:
 
 def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
     entries = archive.infolist()
+    if any(entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for entry in entries):
+        # The others reserve what the file tells them to; numpy writes neither.
+        raise ValueError("compressed in another way than numpy's")
     members = {entry.filename.removesuffix(_SUFFIX): entry for entry in entries[:MAX_MEMBERS]}
     if len(members) != len(entries):
         raise AqdError(
@@ -100,14 +111,16 @@ def _header(stream: IO[bytes], path: Path) -> tuple[tuple[int, ...], np.dtype]:
     damage.
     """
     version = np.lib.format.read_magic(stream)
-    read = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }.get(version)
-    if read is None:
+    if version not in _LENGTHS:
         raise ValueError(f"an array of format {version[0]}.{version[1]}")
+    length, read = _LENGTHS[version]
+    start = stream.read(length.size)
+    # numpy reads as many bytes as this says before it looks at the number.
+    if len(start) < length.size or length.unpack(start)[0] > LONGEST_HEADER:
+        raise ValueError(f"an array with a header of more than {LONGEST_HEADER} bytes")
+    text = stream.read(length.unpack(start)[0])
     try:
-        shape, _, dtype = read(stream)
+        shape, _, dtype = read(io.BytesIO(start + text))
     except (TypeError, RecursionError, MemoryError, SyntaxError, tokenize.TokenError) as error:
         # What Python's literal parser says of a header that is no dictionary of literals.
         raise ValueError(f"an array with a damaged header ({type(error).__name__})") from error

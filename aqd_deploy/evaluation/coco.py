@@ -28,7 +28,7 @@ _SCHEMA = table({
     "images": list_of(table({"id": _is_id}, {"file_name": text})),
     "annotations": list_of(table(
         {"id": whole(), "image_id": _is_id, "category_id": _is_id, "bbox": _BOX},
-        {"area": number(0, 1e18), "iscrowd": one_of(0, 1)},
+        {"area": number(0, 1e18), "iscrowd": one_of(0, 1, False, True)},
     )),
     "categories": list_of(table({"id": _is_id})),
 })  # fmt: skip

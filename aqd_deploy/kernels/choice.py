@@ -14,7 +14,7 @@ class Choice:
     parameters: tuple[tuple[str, int], ...] = ()
 
     @classmethod
-    def of(cls, family: str, **parameters: int) -> Choice:
+    def of(cls, family: str, /, **parameters: int) -> Choice:
         """The choice of a family with these parameters."""
         return cls(family, tuple(sorted(parameters.items())))
 

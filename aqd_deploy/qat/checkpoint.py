@@ -195,6 +195,8 @@ def _check_plain(state: dict[str, Tensor], path: Path) -> None:
             problem = f"{value.numel()} numbers of which the file has fewer"
         elif value.is_complex():
             problem = "complex numbers"
+        elif value.is_floating_point() and value.element_size() == 1:
+            problem = "8-bit floating-point numbers"
         elif value.is_floating_point() and not bool(torch.isfinite(value).all()):
             problem = "NaN or infinity"
         if problem:

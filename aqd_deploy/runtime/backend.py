@@ -68,21 +68,21 @@ def one_thread() -> Iterator[None]:
     """While it is open, parallel loops of the calling thread run in this thread alone: it gets no
     workers, and those that it may have do nothing.
     """
-    limit = _set_max_concurrency()
-    limit(1)
+    before = _threading("14MaxConcurrencyEv")()
+    _threading("17SetMaxConcurrencyEi")(1)
     try:
         yield
     finally:
-        limit(0)
+        _threading("17SetMaxConcurrencyEi")(before)
 
 
 @functools.cache
-def _set_max_concurrency() -> Any:
-    """`tvm::runtime::threading::SetMaxConcurrency`, of the calling thread; 0 is as the environment says. TVM
-    exports it to C++ only, so this is its mangled name.
+def _threading(function: str) -> Any:
+    """A function of `tvm::runtime::threading`, about the calling thread. TVM exports it to C++ only, by its
+    mangled name.
     """
     ffi()
-    return ctypes.CDLL(str(_runtime_library()))._ZN3tvm7runtime9threading17SetMaxConcurrencyEi
+    return getattr(ctypes.CDLL(str(_runtime_library())), f"_ZN3tvm7runtime9threading{function}")
 
 
 def new_machine(library: Any) -> Any:

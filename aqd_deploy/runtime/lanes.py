@@ -14,11 +14,12 @@ with the main thread, before other threads that still call.
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import os
 import threading
 from collections.abc import Callable
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from aqd_deploy.errors import ProgramError
@@ -38,7 +39,9 @@ class _Call(Generic[T]):
         self._error: BaseException | None = None
         self._result: T
         self.of_daemon = threading.current_thread().daemon
-        self.finished = threading.Event()
+        # Here and below nothing that a signal's handler finds half done: it may make calls, too.
+        self.finished = threading.Lock()
+        self.finished.acquire()
 
     def make(self) -> None:
         assert self._function is not None
@@ -51,7 +54,8 @@ class _Call(Generic[T]):
         self._function = None
 
     def result(self) -> T:
-        self.finished.wait()
+        with self.finished:
+            pass
         if not self._made:
             # The interpreter ends, and ends its daemons where they wait.
             threading.Event().wait()
@@ -64,26 +68,23 @@ class _Lanes:
     """The lanes for one number of threads; each is started when a call finds no other idle."""
 
     def __init__(self, threads: int) -> None:
-        self._threads = threads
         self._waiting: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        self._idle = threading.Semaphore(0)
-        self._starting = threading.Lock()
-        self._left = _room(threads)
+        # A token for each lane that waits, and for each that may still be started.
+        self._idle: SimpleQueue[None] = SimpleQueue()
+        self._left: SimpleQueue[None] = SimpleQueue()
+        for _ in range(_room(threads)):
+            self._left.put(None)
 
     def put(self, work: Callable[[], None]) -> None:
         self._waiting.put(work)
-        if not self._idle.acquire(blocking=False):
-            with self._starting:
-                if self._left:
-                    # A daemon, because it waits for ever; `_settle` sees to it that it only waits.
-                    threading.Thread(target=self._serve, name="aqd-program", daemon=True).start()
-                    self._left -= 1
+        if not _taken(self._idle) and _taken(self._left):
+            # A daemon, because it waits for ever; `_settle` sees to it that it only waits.
+            _thread.start_new_thread(self._serve, ())
 
     def _serve(self) -> None:
-        backend.start_workers(self._threads)
         while True:
             self._waiting.get()()
-            self._idle.release()
+            self._idle.put(None)
 
 
 class _Process:
@@ -120,7 +121,16 @@ class _Process:
                 call.make()
         finally:
             self.calls.discard(call)
-            call.finished.set()
+            call.finished.release()
+
+
+def _taken(tokens: SimpleQueue[None]) -> bool:
+    """Whether there was a token, which is gone now."""
+    try:
+        tokens.get_nowait()
+    except Empty:
+        return False
+    return True
 
 
 def _room(threads: int) -> int:
@@ -144,7 +154,14 @@ def call(threads: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwar
         )
     # Here, because a lane has nobody to tell that TVM is missing.
     backend.ffi()
-    return _process.run(min(threads, available_threads()), _Call(lambda: function(*args, **kwargs)))
+    threads = min(threads, available_threads())
+
+    def work() -> T:
+        if threads > 1:
+            backend.start_workers(threads)
+        return function(*args, **kwargs)
+
+    return _process.run(threads, _Call(work))
 
 
 def usable() -> bool:
@@ -165,7 +182,8 @@ def _settle() -> None:
     """
     _process.closing = True
     for each in list(_process.calls):
-        each.finished.wait()
+        with each.finished:
+            pass
 
 
 os.register_at_fork(after_in_child=_start_over)

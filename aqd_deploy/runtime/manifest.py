@@ -22,8 +22,10 @@ from aqd_deploy.schema import (
 )
 
 _RECOMPILE = "aqd-deploy compile MODEL.onnx -o PROGRAM.so"
-MANIFEST_LIMIT = 256 * MIB
-"""Bytes of a manifest's text: a network of ten thousand layers has 10 MB."""
+MANIFEST_LIMIT = 32 * MIB
+"""Bytes of a manifest's text. A network of ten thousand layers has 10 MB; JSON takes up to 30 times its text
+in memory.
+"""
 
 _BYTES = whole()
 _TENSOR = table({

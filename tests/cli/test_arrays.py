@@ -102,7 +102,25 @@ def test_a_single_array_called_npz(tmp_path):
         read_arrays(tmp_path / "x.npz", WANTED)
 
 
-@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_header_that_says_it_is_long_is_not_read(tmp_path):
+    data = b"\x93NUMPY\x02\x00" + (1 << 26).to_bytes(4, "little") + b" " * (1 << 26)
+    path = archive(tmp_path / "x.npz", ("image.npy", data))
+    del data
+    tracemalloc.start()
+    with pytest.raises(AqdError, match="a header of more than 10000 bytes"):
+        read_arrays(path, WANTED)
+    assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_compressed_as_numpy_does_not(tmp_path, method):
+    path = archive(tmp_path / "x.npz", ("image.npy", member()), method=method)
+    with pytest.raises(AqdError, match="another way than numpy's"):
+        read_arrays(path, WANTED)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 @pytest.mark.parametrize("offset", range(30, 120, 7))
 def test_damaged_streams(tmp_path, method, offset):
     path = archive(tmp_path / "x.npz", ("image.npy", member()), method=method)

@@ -50,7 +50,7 @@ def test_a_target_that_this_machine_cannot_run(fails, integer_file, tmp_path, mo
     monkeypatch.setenv("AQD_DEPLOY_TARGETS", str(tmp_path))
     foreign = "raspberrypi-4" if host.architecture != "aarch64" else "x86-64-v2"
     for name, lacking in (("mine", "no_cpu_has_this"), (foreign, "architecture")):
-        said = fails("tune", integer_file, "--target", name, "--budget", "1s")
+        said = fails("tune", integer_file, "--target", name, "--budget", "1s", "--records", tmp_path / "t")
         assert "cannot run" in said and f"{name}, which needs {lacking}" in said
 
 
@@ -96,7 +96,7 @@ def test_killed_and_resumed_then_compiled(capsys, integer_file, tmp_path):
 
 
 def test_stale_choices_and_foreign_records_compile_to_the_same_integers(capsys, integer_file, tmp_path):
-    dry = run(capsys, "tune", integer_file, "--dry-run", "--threads", 1)
+    dry = run(capsys, "tune", integer_file, "--dry-run", "--threads", 1, "--records", tmp_path / "none")
     stale = {"choice": {"family": "blocked", "rows": 12345}, "state": "accepted", "reason": ""}
     lines = [dry["header"]]
     for task in dry["tasks"]:

@@ -174,6 +174,19 @@ def test_a_call_of_one_thread_starts_none(parallel_pair):
     assert run_script(ALONE, parallel_pair[1].path) == "0\n"
 
 
+NESTED = """
+from aqd_deploy.runtime import backend, lanes
+
+limit = lambda: backend._threading("14MaxConcurrencyEv")()
+seen = lanes.call(1, lambda: [limit(), lanes.call(1, limit), limit()])
+print(seen)
+"""
+
+
+def test_a_call_within_a_call_of_one_thread_leaves_it_one():
+    assert run_script(NESTED) == "[1, 1, 1]\n"
+
+
 SIGNALS = """
 import signal, sys
 import numpy as np
@@ -189,9 +202,9 @@ def same(seed):
 
 handled = []
 signal.signal(signal.SIGALRM, lambda *_: handled.append(same(1)))
-signal.setitimer(signal.ITIMER_REAL, 0.001, 0.005)
+signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
 results = []
-while len(handled) < 20:
+while len(handled) < 500:
     results.append(same(0))
 signal.setitimer(signal.ITIMER_REAL, 0)
 print(all(results), all(handled))

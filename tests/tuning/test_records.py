@@ -118,6 +118,13 @@ def test_a_record_that_makes_no_sense_is_damage(tmp_path, change):
         assert "damaged" in found.notes[0]
 
 
+def test_a_parameter_of_any_name(tmp_path):
+    path = written(tmp_path)
+    with path.open("a") as file:
+        file.write(json.dumps({**FIRST.to_json(), "choice": {"family": "blocked", "cls": 1}}) + "\n")
+    assert read_records(path).candidates[-1].choice.to_json() == {"family": "blocked", "cls": 1}
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
