@@ -115,9 +115,7 @@ def replacing_folder(output: Path) -> Iterator[Path]:
         new = folder / output.name
         new.mkdir()
         yield new
-        for path in new.rglob("*"):
-            if path.is_file():
-                _sync(path)
+        _sync_all(new)
         if not output.exists():
             new.rename(output)
         elif not _exchange(new, output):
@@ -141,6 +139,7 @@ def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
         new = temporary / folder.name
         new.mkdir()
         make(new)
+        _sync_all(new)
         try:
             new.rename(folder)
         except OSError:
@@ -265,6 +264,12 @@ def _kernel() -> str:
     except OSError:
         name = platform.node()
     return hashlib.sha256(name.encode()).hexdigest()[:12]
+
+
+def _sync_all(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            _sync(path)
 
 
 def _sync(path: Path) -> None:

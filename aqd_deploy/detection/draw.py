@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from aqd_deploy.detection.decode import Detections
-from aqd_deploy.files import replacing
 
 SMALLEST_SIDE = 480  # images whose longer side is below are enlarged by a whole factor
 PALETTE = (
@@ -53,12 +50,6 @@ def draw(
         pen.text(middle, text, fill=_ink(_colour(label)), font=font, anchor="mm")
         taken.append(plate)
     return canvas
-
-
-def save_png(image: Image.Image, path: str | os.PathLike[str]) -> None:
-    """Writes a PNG file: to a temporary name first, then renamed."""
-    with replacing(Path(path)) as temporary:
-        image.save(temporary, format="PNG")
 
 
 def _in_pixels(box: np.ndarray, factor: int) -> _Box:

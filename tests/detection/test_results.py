@@ -6,10 +6,9 @@ import json
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from aqd_deploy.detection.decode import Detections
-from aqd_deploy.detection.draw import draw, save_png
+from aqd_deploy.detection.draw import draw
 from aqd_deploy.detection.results import category_ids, coco_results, write_results
 from aqd_deploy.errors import AqdError
 
@@ -84,10 +83,3 @@ def test_nothing_found_draws_nothing():
     image = np.random.default_rng(0).integers(0, 256, size=(500, 500, 3), dtype=np.uint8)
     assert np.array_equal(np.asarray(draw(image, none, [])), image)
     assert coco_results(1, none) == []
-
-
-def test_save_png(tmp_path):
-    save_png(Image.new("RGB", (3, 2), (9, 8, 7)), tmp_path / "a.png")
-    with Image.open(tmp_path / "a.png") as image:
-        assert image.size == (3, 2) and image.getpixel((0, 0)) == (9, 8, 7)
-    assert len(list(tmp_path.iterdir())) == 1
