@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from numbers import Integral, Real
 from typing import Any
 
 from aqd_deploy.errors import AqdError
@@ -55,7 +56,7 @@ def whole(low: int = 0, high: int = LARGEST) -> Check:
     """A whole number from `low` to `high`."""
 
     def check(value: Any, place: str) -> None:
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        if not isinstance(value, Integral) or isinstance(value, bool) or not low <= value <= high:
             raise SchemaError(place, value, f"a whole number from {low} to {high}")
 
     return check
@@ -66,7 +67,7 @@ def number(low: float = -math.inf, high: float = math.inf, *, above: float = -ma
 
     def check(value: Any, place: str) -> None:
         if (
-            not isinstance(value, int | float)
+            not isinstance(value, Real)
             or isinstance(value, bool)
             or not (low <= value <= high and value > above and abs(value) <= 1.7e308)
         ):

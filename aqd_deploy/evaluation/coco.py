@@ -7,6 +7,7 @@ import copy
 import io
 import math
 import os
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ _BOX = list_of(number(-1e9, 1e9), 4, 4)
 
 
 def _is_id(value: Any, place: str) -> None:
-    if not isinstance(value, int | str) or isinstance(value, bool):
+    if not isinstance(value, Integral | str) or isinstance(value, bool):
         raise SchemaError(place, value, "a whole number or a text")
 
 

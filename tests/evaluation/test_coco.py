@@ -6,6 +6,7 @@ import copy
 import json
 import math
 
+import numpy as np
 import pytest
 
 from aqd_deploy.errors import AqdError
@@ -85,6 +86,16 @@ def test_silent_and_without_side_effects(tmp_path, capfd):
     assert evaluate(path, results)["AP"] == 1.0
     assert (annotations, results) == before
     assert capfd.readouterr() == ("", "")
+
+
+def test_numbers_of_numpy_and_a_crowd_that_is_false():
+    truth, found = document(), perfect()
+    for record in truth["annotations"]:
+        record["iscrowd"] = False
+    for record in found:
+        record.update(image_id=np.int64(record["image_id"]), score=np.float32(0.9))
+        record["bbox"] = list(np.float32(record["bbox"]))
+    assert evaluate(truth, found)["AP"] == 1.0
 
 
 def test_optional_fields_may_be_missing():
