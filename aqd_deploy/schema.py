@@ -56,7 +56,8 @@ def whole(low: int = 0, high: int = LARGEST) -> Check:
     """A whole number from `low` to `high`."""
 
     def check(value: Any, place: str) -> None:
-        if not isinstance(value, Integral) or isinstance(value, bool) or not low <= value <= high:
+        is_whole = isinstance(value, Integral) and not isinstance(value, bool)
+        if not is_whole or not low <= value <= high:
             raise SchemaError(place, value, f"a whole number from {low} to {high}")
 
     return check
@@ -66,11 +67,8 @@ def number(low: float = -math.inf, high: float = math.inf, *, above: float = -ma
     """A finite number from `low` to `high` and greater than `above`."""
 
     def check(value: Any, place: str) -> None:
-        if (
-            not isinstance(value, Real)
-            or isinstance(value, bool)
-            or not (low <= value <= high and value > above and abs(value) <= 1.7e308)
-        ):
+        is_number = isinstance(value, Real) and not isinstance(value, bool)
+        if not is_number or not (low <= value <= high and value > above and abs(value) <= 1.7e308):
             raise SchemaError(place, value, _numbers(low, high, above))
 
     return check
