@@ -7,7 +7,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from aqd_deploy.errors import ScaleError, UnsupportedModelError
 from aqd_deploy.integer.rational import ChannelForm, exact_list
@@ -15,6 +15,7 @@ from aqd_deploy.integer.staircase import Quantizer
 from aqd_deploy.integer.types import element_name
 from aqd_deploy.passes.constants import clip_bounds, constant
 from aqd_deploy.passes.graph import Graph, Node, Pass, PassResult, Weights, note_codes, storage
+from aqd_deploy.passes.operators import REAL
 
 _LEVELS = {
     "uint8": (0, 255),
@@ -182,7 +183,8 @@ class FoldQuantizers(Pass):
         """Case 1: the Clip of constant codes, or of constant weights before they are quantized."""
         values = self.graph.constants[node.inputs[0]]
         low, high = clip_bounds(self.graph, node)
-        if values.dtype.name.startswith(("int", "uint")):
+        # The operators' table takes real numbers and codes only.
+        if helper.np_dtype_to_tensor_dtype(values.dtype) not in REAL:
             values = values.astype(np.int64)
         for bound, apply in ((low, np.maximum), (high, np.minimum)):
             values = values if bound is None else apply(values, np.asarray(float(bound)).astype(values.dtype))

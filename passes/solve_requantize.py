@@ -78,5 +78,4 @@ class SolveRequantize(Pass):
                         f"the closest constants of {node.label} leave the interval of channel {channel}",
                         received=level,
                         valid=f"{interval.lo[channel]} to {interval.hi[channel]}",
-                        next_command="aqd-deploy lower --numerics paper, or fewer bits for this quantizer",
                     )

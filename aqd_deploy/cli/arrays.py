@@ -5,7 +5,6 @@ is asked for needs; written whole or not at all.
 from __future__ import annotations
 
 import io
-import lzma
 import math
 import struct
 import tokenize
@@ -31,8 +30,7 @@ _LENGTHS = {
 }
 _SUFFIX = ".npy"
 # What zipfile raises for damage, encryption and methods that it does not know.
-_DAMAGED = (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError, zlib.error,
-            lzma.LZMAError)  # fmt: skip
+_DAMAGED = (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError, zlib.error)
 
 Wanted = Mapping[str, tuple[tuple[Any, ...], str]]
 """Shape and numpy dtype name of arrays by name; a dimension that is no number may have any size."""

@@ -39,7 +39,7 @@ def add_borders(plan: Plan, graph: Graph) -> Plan:
 
     Outputs that are maps of one stack, or names of one tensor, are written by one operation.
     """
-    outputs = {name: graph.aliases.get(name, name) for name in graph.outputs}
+    outputs = {name: graph.tensor(name) for name in graph.outputs}
     tensors = dict(plan.tensors)
     tensors.update((name, tensors[tensor]) for name, tensor in outputs.items())
     operations: list[Operation] = []

@@ -55,10 +55,14 @@ class Graph:
     producers: dict[str, Node] = field(default_factory=dict)
     tap_sums: dict[tuple[str, str], TapSums] = field(default_factory=dict)
 
+    def tensor(self, name: str) -> str:
+        """The tensor that `name` is a name of."""
+        return self.aliases.get(name, name)
+
     @property
     def stored_outputs(self) -> list[str]:
         """The tensors behind `outputs`, each once."""
-        return list(dict.fromkeys(self.aliases.get(name, name) for name in self.outputs))
+        return list(dict.fromkeys(self.tensor(name) for name in self.outputs))
 
 
 def constant(graph: Graph, node: Node, index: int) -> np.ndarray:

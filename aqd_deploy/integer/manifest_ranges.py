@@ -22,11 +22,11 @@ def check_ranges(manifest: dict[str, Any], graph: Graph) -> None:
     for name, entry in manifest.get("outputs", {}).items():
         if name not in graph.outputs:
             raise _refused(f"outputs.{name}", "an output that the graph does not have", graph.outputs)
-        proven = graph.ranges[graph.aliases.get(name, name)]
+        proven = graph.ranges[graph.tensor(name)]
         _check_range(f"outputs.{name}", entry, proven)
         _check_scales(f"outputs.{name}.scale", entry.get("scale"), len(proven.lo))
     for name, entry in manifest.get("ranges", {}).items():
-        tensor = graph.aliases.get(name, name)
+        tensor = graph.tensor(name)
         if tensor not in graph.ranges:
             raise _refused(f"ranges.{name}", "a tensor that the graph does not compute", "its tensors")
         _check_range(f"ranges.{name}", entry, graph.ranges[tensor])

@@ -182,7 +182,7 @@ class _Reader:
                     valid="nodes in the order they run",
                 )
         attributes = read_attributes(proto, entry.attributes, label)
-        resolved = tuple(self.graph.aliases.get(slot, slot) for slot in slots)
+        resolved = tuple(self.graph.tensor(slot) for slot in slots)
         return Node(name, proto.op_type, resolved, proto.output[0], attributes)
 
     def _check_operands(self, node: Node, entry: Operation) -> None:
@@ -259,14 +259,14 @@ class _Reader:
                 valid="names that differ; an Identity gives a tensor a second one",
             )
         for value in self.proto.output:
-            tensor = self.graph.aliases.get(value.name, value.name)
+            tensor = self.graph.tensor(value.name)
             if tensor not in self.graph.producers:
                 raise UnsupportedModelError(f"output {value.name} is not computed by the graph")
             self._check_declared(value, "output")
 
     def _check_declared(self, value: ValueInfoProto, what: str) -> None:
         """ "What a file declares of a tensor is what follows from its nodes." """
-        name = self.graph.aliases.get(value.name, value.name)
+        name = self.graph.tensor(value.name)
         if name in self.graph.types:
             dtype, shape = self.graph.types[name].dtype, list(self.graph.types[name].nchw)
         elif name in self.graph.constants:

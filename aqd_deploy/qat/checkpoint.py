@@ -187,6 +187,7 @@ class _NoInitialValues(TorchFunctionMode):
 
 def _check_plain(state: dict[str, Tensor], path: Path) -> None:
     """Raise CheckpointError for tensors that are not dense, of real numbers and finite."""
+    floats = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
     for name, value in state.items():
         problem = ""
         if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
@@ -195,8 +196,8 @@ def _check_plain(state: dict[str, Tensor], path: Path) -> None:
             problem = f"{value.numel()} numbers of which the file has fewer"
         elif value.is_complex():
             problem = "complex numbers"
-        elif value.is_floating_point() and value.element_size() == 1:
-            problem = "8-bit floating-point numbers"
+        elif value.is_floating_point() and value.dtype not in floats:
+            problem = f"{value.dtype} numbers"
         elif value.is_floating_point() and not bool(torch.isfinite(value).all()):
             problem = "NaN or infinity"
         if problem:

@@ -4,7 +4,7 @@ TVM gives each thread that runs a parallel loop workers of its own. They do not 
 waits for them waits for ever, even at the exit of the process; they spin for a while after each loop, and
 take as long to end with their thread. So no caller's thread gets workers. A call of one thread needs none and
 is made where it is asked for; a call of several is handed to a lane, a thread kept for it with its workers.
-That takes some ten to a hundred microseconds, what it takes to wake a core.
+That takes some tens of microseconds, a few hundred where a core has to wake up.
 
 A number of threads has as many calls at once as the CPU has room for, and one of the main thread; further
 calls wait for their turn. A forked process starts lanes of its own, and the interpreter ends when no call is

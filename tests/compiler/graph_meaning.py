@@ -22,7 +22,7 @@ def evaluate(graph: Graph, inputs: Mapping[str, np.ndarray]) -> dict[str, np.nda
         assert (value.min(axis=(0, 2, 3)) >= proven.lo).all(), node.label
         assert (value.max(axis=(0, 2, 3)) <= proven.hi).all(), node.label
         values[node.output] = value
-    tensors = {name: graph.aliases.get(name, name) for name in graph.outputs}
+    tensors = {name: graph.tensor(name) for name in graph.outputs}
     return {name: values[tensor].astype(graph.types[tensor].dtype) for name, tensor in tensors.items()}
 
 

@@ -46,9 +46,7 @@ def test_its_names_make_room_for_those_of_the_model():
 @pytest.mark.parametrize("zero", [-128, -14, 5])
 def test_signed_codes_with_a_zero_point(zero):
     model = lower(int8_image(zero)).model
-    image = inputs_of(model)
-    outputs = [ReferenceRunner(model, 1, unsigned_weights=flag).run(image)["out"] for flag in (False, True)]
-    assert (outputs[0] == outputs[1]).all()
+    assert _same(model)
 
 
 def test_extreme_weights_and_pixels():

@@ -237,7 +237,7 @@ def test_a_description_that_is_nested_too_deep():
     [
         (torch.full((8, 3, 7, 7), torch.nan), "NaN or infinity"),
         (torch.zeros(8, 3, 7, 7, dtype=torch.complex64), "complex numbers"),
-        (torch.zeros(8, 3, 7, 7).to(torch.float8_e4m3fn), "8-bit floating-point"),
+        (torch.zeros(8, 3, 7, 7).to(torch.float8_e4m3fn), "float8_e4m3fn numbers"),
         (torch.zeros(8, 3, 7, 7).to_sparse(), "not a plain tensor"),
         (torch.zeros(8, 3, 7, 6), r"is \[8, 3, 7, 6\], not \[8, 3, 7, 7\]"),
         (torch.zeros(1).expand(10**6, 10**6), "1000000000000 numbers of which the file has fewer"),
