@@ -6,6 +6,8 @@ next command. The CLI prints them as sentences in one place (`aqd_deploy.cli.mai
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class AqdError(Exception):
     """Base of all errors that a user can cause.
@@ -22,6 +24,17 @@ class AqdError(Exception):
         self.next_command = next_command
         super().__init__(self.sentence())
 
+    def about(self, copy: object, original: object) -> AqdError:
+        """The same error where `copy`, which it may name, was made of `original`, which the user knows."""
+
+        def told(text: object) -> Any:
+            return text if text is None else str(text).replace(str(copy), str(original))
+
+        return type(self)(
+            told(self.what), received=told(self.received), valid=told(self.valid),
+            next_command=told(self.next_command),
+        )  # fmt: skip
+
     def sentence(self) -> str:
         """One paragraph: what, received, valid, next command."""
         parts = [self.what]
@@ -32,6 +45,12 @@ class AqdError(Exception):
         if self.next_command is not None:
             parts.append(f"try: {self.next_command}")
         return "; ".join(parts)
+
+
+def line_of(error: BaseException, index: int = 0) -> str:
+    """One line of what `error` says (0: the first, -1: the last); its type's name where that is nothing."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[index][:300] if lines else type(error).__name__
 
 
 class ModelFileError(AqdError):

@@ -60,7 +60,8 @@ class TemporaryFolder:
     """
 
     def __init__(self, parent: str | os.PathLike[str] | None = None) -> None:
-        parent = Path(tempfile.gettempdir() if parent is None else parent)
+        # Absolute, because the process may change its folder meanwhile.
+        parent = Path(tempfile.gettempdir() if parent is None else parent).absolute()
         sweep(parent)
         lock: list[int] = []
         while True:

@@ -8,6 +8,7 @@ matter.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -53,7 +54,7 @@ class FileKind:
         try:
             # Of a pipe, opening waits for a writer; of a device, it may do something.
             self._check(os.stat(name), name)
-            file = os.fdopen(os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+            file = _Capped(io.FileIO(os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)))
         except FileNotFoundError:
             raise self._failure(f"there is no such {self.name}", name) from None
         except (OSError, ValueError) as error:
@@ -112,6 +113,17 @@ class FileKind:
 
     def _failure(self, what: str, name: str) -> AqdError:
         return self.error(what, received=name, valid=self.valid, next_command=self.next_command)
+
+
+class _Capped(io.BufferedReader):
+    """A file that is asked for no more than there is: Python takes memory for all that a reader asks for,
+    and readers ask for what a damaged header says.
+    """
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > io.DEFAULT_BUFFER_SIZE:
+            size = min(size, os.fstat(self.fileno()).st_size + 1)
+        return super().read(size)
 
 
 def size_text(size: int) -> str:

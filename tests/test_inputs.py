@@ -44,6 +44,15 @@ def test_sizes_are_refused_before_a_byte_is_read(tmp_path):
         KIND.read(path)
 
 
+def test_a_reader_that_believes_a_header_gets_what_there_is(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"123")
+    with KIND.open(path) as file:
+        assert (file.read(1), file.read(1 << 45), file.read(1 << 45)) == (b"1", b"23", b"")
+        file.seek(0)
+        assert file.read() == b"123"
+
+
 def test_missing_and_impossible_names(tmp_path):
     with pytest.raises(ImageError, match=r"no such image file.*none.*a command"):
         KIND.read(tmp_path / "none")

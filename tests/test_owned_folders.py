@@ -178,6 +178,14 @@ def test_many_processes_at_once(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_process_changes_its_folder_meanwhile(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with files.TemporaryFolder(".") as folder:
+        monkeypatch.chdir("/")
+        (folder / "a").write_text("a")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_failure_leaves_the_old_file(tmp_path):
     (tmp_path / "a").write_text("old")
     with pytest.raises(ZeroDivisionError), replacing(tmp_path / "a") as path:

@@ -95,6 +95,7 @@ def test_a_child_binds_itself(sandbox):
 
 
 def test_a_child_whose_parent_has_gone(sandbox):
-    code = "from aqd_deploy.processes import end_with_parent\nend_with_parent(1)\nprint('here')"
+    # No process has this id.
+    code = "from aqd_deploy.processes import end_with_parent\nend_with_parent(1 << 22)\nprint('here')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")

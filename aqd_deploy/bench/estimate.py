@@ -15,11 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from aqd_deploy.errors import ProgramError
+from aqd_deploy.schema import SchemaError, list_of, table, whole
 from aqd_deploy.targets import Target
 
 WHAT = "estimate from a profile's figures, not measured"
 _COMPUTE_KEYS = ("clock_ghz", "int8_macs_per_cycle")
 _MEMORY_KEYS = ("bandwidth_gb_s",)
+_LAYERS = list_of(table({
+    "weight_bytes": whole(), "input_bytes": whole(), "output_bytes": whole(), "output": list_of(whole()),
+}), 1)  # fmt: skip
 _SHARED = ("name", "operation", "kernel", "weight_bits")
 
 
@@ -140,13 +144,15 @@ def _program_table(path: Path) -> _Table:
     from aqd_deploy.runtime.container import read_manifest
 
     program = read_manifest(path)["program"]
-    layers = program.get("layers") or []
-    if not layers or "input_bytes" not in layers[0]:
+    layers = program.get("layers")
+    try:
+        _LAYERS(layers, "layers")
+    except SchemaError as error:
         raise ProgramError(
-            f"{path} does not tell the bytes of its layers",
+            f"{path} does not tell the bytes of its layers ({error})",
             received=f"a program of aqd-deploy {program.get('aqd_deploy_version', 'unknown')}",
             next_command="aqd-deploy compile MODEL.onnx -o PROGRAM.so",
-        )
+        ) from None
     note = "inner loops are simulated for an ONNX file; name the program's model in its place"
     return _Table(layers, program["target"]["name"], loops_note=note)
 

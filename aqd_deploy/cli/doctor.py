@@ -43,7 +43,7 @@ def command(target: str | None, try_toolchain: bool, as_json: bool) -> None:
 
 def _target(name: str, try_toolchain: bool, as_json: bool) -> None:
     from aqd_deploy.errors import AqdError
-    from aqd_deploy.reporting.readiness import readiness
+    from aqd_deploy.reporting.readiness import lacking, readiness
     from aqd_deploy.targets import get
 
     document = readiness(get(name), try_toolchain=try_toolchain)
@@ -51,12 +51,10 @@ def _target(name: str, try_toolchain: bool, as_json: bool) -> None:
         print_json(document)
     else:
         print_text(_target_text(document))
-    if not document["ready"]:
-        needed = (c for c in document["checks"] if c["needed_for"] == "compile")
-        missing = next(c for c in needed if c["state"] in ("missing", "broken"))
+    for check in lacking(document["checks"]):
         raise AqdError(
-            f"not ready to compile for {document['target']}: {missing['detail']}",
-            next_command=missing.get("next_command"),
+            f"not ready to compile for {document['target']}: {check['detail']}",
+            next_command=check.get("next_command"),
         )
 
 

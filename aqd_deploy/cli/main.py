@@ -19,7 +19,7 @@ import click
 
 from aqd_deploy import __version__
 from aqd_deploy.cli.output import Settings, print_error
-from aqd_deploy.errors import AqdError, GateError
+from aqd_deploy.errors import AqdError, GateError, line_of
 
 VERBS = (
     "export", "lower", "compile", "tune", "package", "run", "detect", "bench", "inspect", "targets", "doctor",
@@ -90,8 +90,8 @@ def sentence_of(error: Exception, debug: bool = False) -> str:
         return f"{error.strerror}{where}{advice}"
     if isinstance(error, MemoryError):
         return "out of memory: what was asked for needs more than this machine has free"
-    lines = str(error).strip().splitlines()
-    told = f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+    kind, said = type(error).__name__, line_of(error)
+    told = kind if said == kind else f"{kind}: {said}"
     hint = "" if debug else "; try: the same command with --debug"
     return f"unexpected {told}{hint}"
 

@@ -21,6 +21,7 @@ import onnx
 from aqd_deploy.compiler.plan import Plan
 from aqd_deploy.compiler.planning import plan_model
 from aqd_deploy.compiler.toolchain import Toolchain, find_toolchain, native_toolchain
+from aqd_deploy.errors import line_of
 from aqd_deploy.files import TemporaryFolder
 from aqd_deploy.integer.manifest import read_manifest
 from aqd_deploy.runtime.container import FORMAT_VERSION, append_manifest, check_output, write_atomically
@@ -214,7 +215,7 @@ def _export(executable: Any, data: ProgramData, path: Path, toolchain: Toolchain
         try:
             executable.export_library(str(path), fcompile=link, workspace_dir=str(folder))
         except RuntimeError as error:
-            raise OSError(f"TVM could not write the objects: {str(error).splitlines()[-1]}") from error
+            raise OSError(f"TVM could not write the objects: {line_of(error, -1)}") from error
 
 
 def link(output: str, objects: list[str], options: list[str] | None = None, **_: Any) -> None:

@@ -16,7 +16,8 @@ from aqd_deploy.errors import AqdError
 from aqd_deploy.inputs import GIB, FileKind
 from aqd_deploy.schema import SchemaError, list_of, number, one_of, table, text, whole
 
-_ANNOTATIONS_FILE = FileKind("annotations file", "a COCO annotations document", GIB)
+# The largest of COCO has 448 MB. JSON takes 5 times that in memory, at worst 30 times.
+_ANNOTATIONS_FILE = FileKind("annotations file", "a COCO annotations document", GIB // 2)
 _BOX = list_of(number(-1e9, 1e9), 4, 4)
 
 

@@ -13,7 +13,7 @@ import onnxruntime
 from onnx import ModelProto, helper
 from onnxruntime.capi import onnxruntime_pybind11_state as _state
 
-from aqd_deploy.errors import ModelFileError, ShapeError
+from aqd_deploy.errors import ModelFileError, ShapeError, line_of
 from aqd_deploy.integer.files import load_onnx
 from aqd_deploy.integer.saturation import saturates, with_unsigned_weights
 
@@ -54,9 +54,7 @@ class ReferenceRunner:
                 proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:
-            raise ModelFileError(
-                "onnxruntime can't load the model", received=str(error).splitlines()[0]
-            ) from error
+            raise ModelFileError("onnxruntime can't load the model", received=line_of(error)) from error
         self.inputs = {i.name: (tuple(i.shape), _numpy_type(i)) for i in self._session.get_inputs()}
         self.outputs = [o.name for o in self._session.get_outputs()]
 
@@ -76,8 +74,7 @@ class ReferenceRunner:
         try:
             values = self._session.run(self.outputs, {name: inputs[name] for name in self.inputs})
         except _REFUSALS as error:
-            told = str(error).splitlines()[0]
-            raise ModelFileError("onnxruntime can't run the model", received=told) from error
+            raise ModelFileError("onnxruntime can't run the model", received=line_of(error)) from error
         return dict(zip(self.outputs, values, strict=True))
 
 

@@ -18,7 +18,6 @@ from aqd_deploy.errors import AqdError, TargetError
 from aqd_deploy.files import TemporaryFolder
 from aqd_deploy.targets import Target, read_cpu
 
-_GOOD = ("ok", "untried")
 _EMULATORS = {"x86_64": "qemu-x86_64", "aarch64": "qemu-aarch64", "armv7": "qemu-arm"}
 
 
@@ -35,8 +34,13 @@ def readiness(target: Target, *, try_toolchain: bool = False) -> dict[str, Any]:
         "cpu": target.cpu,
         "kernels": target.kernels,
         "checks": checks,
-        "ready": all(check["state"] in _GOOD for check in checks if check["needed_for"] == "compile"),
+        "ready": not lacking(checks),
     }
+
+
+def lacking(checks: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those checks of what compiling needs that found it missing or broken."""
+    return [c for c in checks if c["needed_for"] == "compile" and c["state"] in ("missing", "broken")]
 
 
 def toolchain_state(target: Target, *, try_toolchain: bool = False) -> dict[str, Any]:
@@ -58,15 +62,15 @@ def _checks(target: Target, try_toolchain: bool) -> Iterable[dict[str, Any]]:
         linking = _linking(locate_toolchain(target), try_toolchain)
         yield {"what": "linking", "needed_for": "compile", **linking}
     yield {"what": "TVM's runtime", "needed_for": "package", **_runtime(target)}
-    lacking = target.missing_on(read_cpu())
-    if not lacking:
+    features = target.missing_on(read_cpu())
+    if not features:
         yield {"what": "this machine", "needed_for": "run", "state": "ok", "detail": "runs its programs"}
         return
     yield {
         "what": "this machine",
         "needed_for": "run",
         "state": "other",
-        "detail": f"cannot run its programs by itself: lacks {', '.join(lacking)}",
+        "detail": f"cannot run its programs by itself: lacks {', '.join(features)}",
     }
     if target.architecture in _EMULATORS and target.architecture != read_cpu().architecture:
         yield {"what": "emulator", "needed_for": "run --device qemu", **_emulator(target.architecture)}

@@ -35,6 +35,11 @@ def tvm_version() -> str:
     return metadata.version("apache-tvm")
 
 
+def is_loaded() -> bool:
+    """Whether `ffi` returns at once."""
+    return ffi.cache_info().currsize > 0
+
+
 @functools.cache
 def ffi() -> ModuleType:
     """The `tvm_ffi` package with the TVM runtime loaded. Raises ProgramError where it is missing."""

@@ -99,9 +99,10 @@ class _Process:
         self._turn = threading.Semaphore(_room(1))
 
     def run(self, threads: int, call: _Call[T]) -> T:
+        """The call's result, where parallel loops have `threads` threads."""
         if threads > 1:
             lanes = self._lanes.get(threads) or self._lanes.setdefault(threads, _Lanes(threads))
-            lanes.put(lambda: self._make(call))
+            lanes.put(lambda: self.make(call))
         elif threading.current_thread() is threading.main_thread():
             # Without a turn: a signal's handler may call while the call that it interrupts has the last one.
             self._make_alone(call)
@@ -112,9 +113,10 @@ class _Process:
 
     def _make_alone(self, call: _Call[Any]) -> None:
         with backend.one_thread():
-            self._make(call)
+            self.make(call)
 
-    def _make(self, call: _Call[Any]) -> None:
+    def make(self, call: _Call[Any]) -> None:
+        """Make the call in this thread; who waits for it finds its result."""
         try:
             self.calls.add(call)
             if not (self.closing and call.of_daemon):
@@ -146,14 +148,10 @@ def call(threads: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwar
     Safe from any thread, and in a forked process. Raises what `function` raises, and ProgramError in a
     process that was forked while another thread of its parent was in compiled code.
     """
-    if not _process.usable:
-        raise ProgramError(
-            "this process cannot run programs: it was forked while its parent ran one, and may have locks "
-            "that nobody releases",
-            next_command="fork before the first run, or multiprocessing.get_context('forkserver') or 'spawn'",
-        )
-    # Here, because a lane has nobody to tell that TVM is missing.
-    backend.ffi()
+    _check_usable()
+    if not backend.is_loaded():
+        # Here, because a lane has nobody to tell that TVM is missing.
+        at_once(backend.ffi)
     threads = min(threads, available_threads())
 
     def work() -> T:
@@ -162,6 +160,26 @@ def call(threads: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwar
         return function(*args, **kwargs)
 
     return _process.run(threads, _Call(work))
+
+
+def at_once(function: Callable[[], T]) -> T:
+    """`function()` in the calling thread, without waiting for a turn; it has no parallel loops.
+
+    Raises what `call` raises.
+    """
+    _check_usable()
+    made = _Call(function)
+    _process.make(made)
+    return made.result()
+
+
+def _check_usable() -> None:
+    if not _process.usable:
+        raise ProgramError(
+            "this process cannot run programs: it was forked while its parent ran one, and may have locks "
+            "that nobody releases",
+            next_command="fork before the first run, or multiprocessing.get_context('forkserver') or 'spawn'",
+        )
 
 
 def usable() -> bool:

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable
 from typing import IO, Any
 
-from aqd_deploy.errors import ProgramError
+from aqd_deploy.errors import ProgramError, line_of
 from aqd_deploy.runtime import backend
 
 _loads = itertools.count(1)
@@ -40,7 +40,7 @@ def load_library(code: memoryview, name: str) -> Any:
             refusal = error
     raise ProgramError(
         f"cannot load the program {name}",
-        received=str(refusal).splitlines()[-1],
+        received=line_of(refusal, -1),
         next_command=f"compile it again; where {tempfile.gettempdir()} forbids to execute files, "
         "the same command with TMPDIR=FOLDER, one that allows it",
     ) from refusal

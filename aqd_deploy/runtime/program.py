@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from aqd_deploy.errors import ProgramError
+from aqd_deploy.errors import ProgramError, line_of
 from aqd_deploy.runtime import backend, lanes
 from aqd_deploy.runtime.container import Container, read_container
 from aqd_deploy.runtime.library import load_library
@@ -73,7 +73,10 @@ class Program:
     def time(
         self, repeats: int = 10, warmup: int = 2, inputs: Mapping[str, np.ndarray] | None = None
     ) -> list[float]:
-        """Seconds of each of `repeats` runs after `warmup` unmeasured ones; `random_inputs` by default."""
+        """Seconds of each of `repeats` runs after `warmup` unmeasured ones; `random_inputs` by default.
+
+        Raises what `run` raises.
+        """
         if inputs is None:
             inputs = self.random_inputs()
         arrays = checked_inputs(self.inputs, inputs)
@@ -84,12 +87,15 @@ class Program:
     def profile(self, repeats: int = 5) -> list[tuple[str, float]]:
         """(name, seconds) of every kernel call of `main` in order, the best of `repeats` runs.
 
-        Names are those of the manifest's layers.
+        Names are those of the manifest's layers. Raises what `run` raises.
         """
         arguments = lanes.call(self.threads, _tensors, checked_inputs(self.inputs, self.random_inputs()))
-        names = [layer["name"] for layer in self.manifest["program"]["layers"]]
+        names = [layer["name"] for layer in self.manifest["program"].get("layers", [])]
         runs = [lanes.call(self.threads, self._profiled, arguments) for _ in range(repeats)]
-        return list(zip(names, (min(calls) for calls in zip(*runs, strict=True)), strict=True))
+        best = [min(calls) for calls in zip(*runs, strict=True)]
+        if len(best) != len(names):
+            raise self._unlike_manifest(f"{len(best)} calls of kernels for {len(names)} layers")
+        return list(zip(names, best, strict=True))
 
     def random_inputs(self, seed: int = 0) -> dict[str, np.ndarray]:
         """Uniform pseudo-random values over the whole range of each input's dtype."""
@@ -98,8 +104,8 @@ class Program:
     def _unlike_manifest(self, received: str) -> ProgramError:
         """Undamaged, with the hashes right, and yet the code is not what the manifest describes."""
         return ProgramError(
-            "the program does not run with the inputs and outputs that its manifest names",
-            received=received[:200],
+            "the program does not run as its manifest describes it",
+            received=received,
             next_command="aqd-deploy compile MODEL.onnx -o PROGRAM.so",
         )
 
@@ -113,10 +119,7 @@ class Program:
         self._idle.append(machine["main"])
 
     def _run(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
-        try:
-            results = self._called(_tensors(arrays))
-        except RuntimeError as error:
-            raise self._unlike_manifest(str(error).splitlines()[0]) from error
+        results = self._called(_tensors(arrays))
         if len(results) != len(self.outputs):
             raise self._unlike_manifest(f"{len(results)} outputs")
         return [np.from_dlpack(tensor) for tensor in results]
@@ -126,7 +129,7 @@ class Program:
             main = self._idle.pop()
         except IndexError:
             main = backend.new_machine(self._library)["main"]
-        results = main(*arguments, *self._prepared)
+        results = self._passed(main, arguments)
         # Not in a `finally`: a machine whose call failed is not used again.
         self._idle.append(main)
         return results
@@ -139,14 +142,23 @@ class Program:
     def _profiled(self, arguments: list[Any]) -> list[float]:
         machine, clock = backend.new_machine(self._library), _CallClock()
         machine["set_instrument"](clock)
-        machine["main"](*arguments, *self._prepared)
+        self._passed(machine["main"], arguments)
         return clock.seconds
+
+    def _passed(self, main: Any, arguments: list[Any]) -> Any:
+        try:
+            return main(*arguments, *self._prepared)
+        except RuntimeError as error:
+            if "bad_alloc" in str(error):
+                raise MemoryError from error
+            raise self._unlike_manifest(line_of(error)) from error
 
     def __del__(self) -> None:
         if hasattr(self, "_library") and lanes.usable() and not sys.is_finalizing():
             # What the tensors held goes to TVM's pool first, and would wait there for tensors of their size.
             self.__dict__.clear()
-            backend.free_unused_memory()
+            # Without a turn: this thread may have the last one.
+            lanes.at_once(backend.free_unused_memory)
 
 
 class _CallClock:
@@ -168,12 +180,12 @@ class _CallClock:
 def check_runnable(container: Container, cpu: Cpu | None = None) -> None:
     """Raise ProgramError unless the program is for the installed TVM and for `cpu` (default: this one)."""
     cpu = cpu or read_cpu()
-    program = container.manifest.get("program", {})
+    program = container.manifest["program"]
     recompile = "aqd-deploy compile MODEL.onnx --target host -o PROGRAM.so"
-    if program.get("tvm_version") != backend.tvm_version():
+    if program["tvm_version"] != backend.tvm_version():
         raise ProgramError(
             f"{container.path} is a program of another version",
-            received=f"TVM {program.get('tvm_version')}",
+            received=f"TVM {program['tvm_version']}",
             valid=f"TVM {backend.tvm_version()}",
             next_command=recompile,
         )

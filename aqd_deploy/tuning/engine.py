@@ -30,6 +30,7 @@ from tvm.s_tir.meta_schedule.runner import EvaluatorConfig, LocalRunner, RunnerI
 
 from aqd_deploy.compiler.lower import codegen_target
 from aqd_deploy.compiler.toolchain import find_toolchain
+from aqd_deploy.errors import line_of
 from aqd_deploy.kernels.choice import Choice
 from aqd_deploy.runtime.devices.rpc_tracker import Tracker
 from aqd_deploy.targets import Target
@@ -90,7 +91,7 @@ def _built(process: Worker, entry: BuilderInput, limit: float) -> BuilderResult:
         late = f"not built within {limit:g} s" if limit == BUILD_TIMEOUT else OUT_OF_TIME
         return BuilderResult(None, late)
     except Exception as error:
-        return BuilderResult(None, _last_line(str(error) or type(error).__name__))
+        return BuilderResult(None, line_of(error, -1))
     return BuilderResult(path, None)
 
 

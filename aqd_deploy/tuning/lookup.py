@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -14,7 +13,7 @@ from aqd_deploy.kernels.core import CORE, Core
 from aqd_deploy.kernels.isa import Isa
 from aqd_deploy.kernels.spec import ConvSpec, Epilogue
 from aqd_deploy.targets import Target
-from aqd_deploy.tuning.records import FILE_NAME, Records, read_records
+from aqd_deploy.tuning.records import FILE_NAME, RECORDS_FILE, Records, parse_records
 from aqd_deploy.tuning.tasks import Task, is_tunable
 
 
@@ -78,19 +77,10 @@ def load_tuned(where: str | Path | None, device: Target) -> Tuned:
             valid=f"none, or a folder with {FILE_NAME}",
             next_command=f"aqd-deploy tune MODEL.onnx --records {where}",
         )
-    tuned = Tuned(source=f"sha256:{_hash(path)[:16]}")
-    _add_fitting(tuned, path, device)
+    content = RECORDS_FILE.read(path)
+    tuned = Tuned(source=f"sha256:{hashlib.sha256(content).hexdigest()[:16]}")
+    _add_fitting(tuned, parse_records(content, path.name), path.name, device)
     return tuned
-
-
-def _hash(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise RecordsError(
-            "these tuning records cannot be read", received=f"{path}: {error.strerror}"
-        ) from error
 
 
 def _shipped(device: Target) -> Tuned:
@@ -100,18 +90,16 @@ def _shipped(device: Target) -> Tuned:
     files = sorted(folder.iterdir(), key=lambda f: f.name) if folder.is_dir() else []
     for file in files:
         if file.name.endswith(f"-{device.kernels}.jsonl"):
-            with resources.as_file(file) as path:
-                _add_fitting(tuned, path, device)
+            _add_fitting(tuned, parse_records(file.read_bytes(), file.name), file.name, device)
     return tuned
 
 
-def _add_fitting(tuned: Tuned, path: Path, device: Target) -> None:
-    records = read_records(path)
-    tuned.notes += [note.removeprefix(f"{path.parent}{os.sep}") for note in records.notes]
+def _add_fitting(tuned: Tuned, records: Records, name: str, device: Target) -> None:
+    tuned.notes += records.notes
     if records.header is None:
         return
     unfit = records.header.unfit_for(device)
     if unfit:
-        tuned.notes.append(f"{path.name}: ignored: {unfit}")
+        tuned.notes.append(f"{name}: ignored: {unfit}")
     else:
         tuned.add(records)

@@ -28,8 +28,14 @@ class Worker(PopenWorker):
         """What `function` returns. Raises what it raises, TimeoutError after `limit` seconds, and
         ChildProcessError where the process ends.
         """
-        self.send(function, arguments, timeout=limit)
-        return self.recv()
+        try:
+            self.send(function, arguments, timeout=limit)
+            return self.recv()
+        except Exception as error:
+            if self._ended and not isinstance(error, ChildProcessError):
+                # Whatever it was: `end` closes the pipes under the call.
+                raise ChildProcessError("the worker was ended") from error
+            raise
 
     def end(self) -> None:
         """End the process for good; calls in other threads, now or later, end with ChildProcessError."""

@@ -10,6 +10,7 @@ problem becomes one line of text and what it concerns is left out.
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 from collections.abc import Iterator
@@ -29,7 +30,7 @@ from aqd_deploy.targets.cpu import cpu_kind, read_cpu
 RECORDS_FORMAT = 1
 FILE_NAME = "records.jsonl"
 ACCEPTED, SLOWER, REJECTED = "accepted", "slower", "rejected"
-RECORDS_FILE = FileKind("file of records", f"a {FILE_NAME} written by tune", GIB, RecordsError)
+RECORDS_FILE = FileKind("file of records", f"a {FILE_NAME} written by tune", GIB // 4, RecordsError)
 _HEADER = table({
     "kernels": whole(), "tvm": text, "isa": text, "profile": text, "cpu": text, "model": text,
     "features": list_of(text),
@@ -167,14 +168,19 @@ class Records:
 
 def read_records(path: Path) -> Records:
     """Read a file, whatever is in it; an unreadable header leaves nothing but a note."""
-    result = Records()
     try:
-        lines = RECORDS_FILE.read(path).split(b"\n")
+        return parse_records(RECORDS_FILE.read(path), str(path))
     except RecordsError as error:
-        result.notes.append(f"{path}: ignored: {error.what}")
-        return result
+        return Records(notes=[f"{path}: ignored: {error.what}"])
+
+
+def parse_records(content: bytes, path: str) -> Records:
+    """What a file's bytes say; `path` is what notes call it."""
+    result = Records()
+    # Line by line: a list of all would take forty times an empty one.
+    lines = io.BytesIO(content)
     try:
-        header = parse_json(lines[0])
+        header = parse_json(lines.readline())
     except ValueError:
         result.notes.append(f"{path}: ignored: its first line is damaged")
         return result
@@ -183,13 +189,16 @@ def read_records(path: Path) -> Records:
     except ValueError as error:
         result.notes.append(f"{path}: ignored: {error}")
         return result
-    *whole, torn = lines[1:] or [b""]
-    if torn:
-        result.notes.append(f"{path}: line {len(lines)} is torn and ignored")
-    damaged = [number for number, line in enumerate(whole, 2) if not _read_line(line, result)]
-    if damaged:
-        named = ", ".join(map(str, damaged[:5])) + (", ..." if len(damaged) > 5 else "")
-        result.notes.append(f"{path}: {len(damaged)} damaged lines ignored: {named}")
+    count, first = 0, list[str]()
+    for place, line in enumerate(lines, 2):
+        if not line.endswith(b"\n"):
+            result.notes.append(f"{path}: line {place} is torn and ignored")
+        elif not _read_line(line, result):
+            count += 1
+            first += [str(place)] if count <= 5 else []
+    if count:
+        named = ", ".join(first) + (", ..." if count > 5 else "")
+        result.notes.append(f"{path}: {count} damaged lines ignored: {named}")
     return result
 
 

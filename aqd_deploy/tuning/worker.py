@@ -26,6 +26,7 @@ from aqd_deploy.kernels.conv import conv2d, product_of
 from aqd_deploy.kernels.dots import Product
 from aqd_deploy.kernels.isa import Isa
 from aqd_deploy.kernels.spec import ConvSpec
+from aqd_deploy.runtime import backend
 from aqd_deploy.runtime.library import load_library
 from aqd_deploy.tuning.operands import Operands
 from aqd_deploy.tuning.reference import output_buffers
@@ -150,7 +151,7 @@ def evaluate(
     there is no incumbent). Raises NotExactError.
     """
     definition = Task.from_json(json.loads(task))
-    tvm.get_global_func("runtime.config_threadpool")(1, definition.threads)
+    backend.start_workers(definition.threads)
     candidate = Contender(Path(library), definition)
     candidate.check()
     if incumbent is None:

@@ -108,10 +108,16 @@ def test_measuring_options_are_refused(program, option, capsys):
     assert f"--estimate measures nothing: without {option[0]}" in capsys.readouterr().err
 
 
-def test_a_program_without_the_bytes_of_its_layers(tmp_path):
+_SIZES = {"name": "a", "macs": 3, "weight_bytes": 3, "input_bytes": 4, "output_bytes": 5, "output": [1]}
+
+
+@pytest.mark.parametrize("layers", [
+    [], *([_SIZES, {k: v for k, v in _SIZES.items() if k != key}] for key in list(_SIZES)[2:]),
+])  # fmt: skip
+def test_a_program_without_the_bytes_of_its_layers(tmp_path, layers):
     path = tmp_path / "old.so"
     path.write_bytes(b"\x7fELF of no machine")
-    append_manifest(path, {"program": {**PROGRAM, "layers": [{"name": "a", "macs": 3}]}})
+    append_manifest(path, {"program": {**PROGRAM, "layers": layers}})
     with pytest.raises(ProgramError, match="does not tell the bytes of its layers"):
         estimate(path, PI_4)
 

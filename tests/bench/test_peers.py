@@ -94,9 +94,51 @@ def test_openvino_is_asked_for_float32(network, monkeypatch):
         return compile_model(core, model, device, settings)
 
     monkeypatch.setattr(openvino.Core, "compile_model", listen)
-    form = next(form for form in PEERS["openvino"].forms if form.name == "float")
-    form.open(network.float_model, network, 1)
+    _float_form("openvino").open(network.float_model, network, 1)
     assert asked[0]["INFERENCE_PRECISION_HINT"] == "f32"
+
+
+def _float_form(peer: str):
+    return next(form for form in PEERS[peer].forms if form.name == "float")
+
+
+@pytest.mark.skipif(not PEERS["mnn"].installed(), reason="not installed")
+def test_mnn_is_asked_for_float32(network, monkeypatch):
+    """ "normal" may be narrower where the CPU can."""
+    import MNN
+
+    asked = []
+    create = MNN.Interpreter.createSession
+
+    def listen(interpreter, settings):
+        asked.append(settings)
+        return create(interpreter, settings)
+
+    monkeypatch.setitem(sys.modules, "MNN.tools", None)
+    with native_output_hidden():
+        folder = converted(_float_form("mnn").conversion, network)
+        monkeypatch.setattr(MNN.Interpreter, "createSession", listen)
+        _float_form("mnn").open(folder, network, 1)
+    assert asked[0]["precision"] == "high"
+
+
+@pytest.mark.skipif(not PEERS["ncnn"].installed(), reason="not installed")
+def test_ncnn_is_asked_for_float32(network, monkeypatch):
+    import ncnn
+
+    asked = []
+
+    class Listening(ncnn.Net):
+        def load_model(self, path):
+            names = (name for name in dir(self.opt) if "fp16" in name or "bf16" in name)
+            asked.append({name: getattr(self.opt, name) for name in names})
+            return super().load_model(path)
+
+    with native_output_hidden():
+        folder = converted(_float_form("ncnn").conversion, network)
+        monkeypatch.setattr(ncnn, "Net", Listening)
+        _float_form("ncnn").open(folder, network, 1)
+    assert len(asked[0]) >= 4 and not any(asked[0].values())
 
 
 @pytest.mark.skipif(not PEERS["mnn"].installed(), reason="not installed")

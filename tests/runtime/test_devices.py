@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from importlib import metadata
@@ -12,7 +13,7 @@ import pytest
 from fake_bundles import INPUTS, OUTPUTS, bundler, write_program
 
 from aqd_deploy.cli.main import invoke
-from aqd_deploy.errors import AqdError, DeviceError, MissingExtraError, ProgramError, ShapeError
+from aqd_deploy.errors import AqdError, BundleError, DeviceError, MissingExtraError, ProgramError, ShapeError
 from aqd_deploy.runtime.container import Container
 from aqd_deploy.runtime.devices import bundles, open_device, qemu
 from aqd_deploy.runtime.devices.bundles import Bundles
@@ -147,6 +148,20 @@ def test_a_bundle_is_made_once_and_removed(tmp_path):
     assert len(made) == 2
     found.close()
     assert not any(folder.exists() for folder in made)
+
+
+def test_what_the_making_of_a_bundle_tells_names_the_users_program(tmp_path):
+    program = write_program(tmp_path / "m.so")
+    copies = []
+
+    def create(copy, folder):
+        copies.append(copy)
+        raise BundleError(f"{copy} is no good", received=copy, next_command=f"compile -o {copy}")
+
+    with contextlib.closing(Bundles(create)) as found, pytest.raises(BundleError) as raised:
+        found.get(program)
+    assert str(raised.value) == f"{program} is no good; got {program}; try: compile -o {program}"
+    assert copies[0] != program and not copies[0].exists()
 
 
 @pytest.fixture

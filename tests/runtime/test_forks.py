@@ -91,7 +91,7 @@ def refused():
             return False
     return True
 
-threading.Thread(target=lanes.call, args=(1, long_call)).start()
+BEGIN
 started.wait()
 print(forked(refused), forked(lambda: forked(refused) == 0), flush=True)
 end.set()
@@ -99,6 +99,54 @@ print(same(), flush=True)
 """
 
 
-def test_a_fork_while_another_thread_is_in_a_program(parallel_pair):
+CALLS = {
+    "a call": "threading.Thread(target=lanes.call, args=(1, long_call)).start()",
+    "TVM is imported": """
+import importlib
+from unittest import mock
+with mock.patch.multiple(lanes.backend, is_loaded=lambda: False, ffi=long_call):
+    threading.Thread(target=lanes.call, args=(1, int)).start()
+    started.wait()
+""",
+    "a program goes": """
+unused = [Program.load(sys.argv[1])]
+free_unused_memory, lanes.backend.free_unused_memory = lanes.backend.free_unused_memory, long_call
+threading.Thread(target=unused.clear).start()
+started.wait()
+lanes.backend.free_unused_memory = free_unused_memory
+""",
+}
+
+
+@pytest.mark.parametrize("other", CALLS)
+def test_a_fork_while_another_thread_is_in_a_program(other, parallel_pair):
     """Its locks may be held for ever in the child, which says so at once; the parent goes on."""
-    assert run_script(FORK + BUSY, parallel_pair[1].path) == "0 0\nTrue\n"
+    script = FORK + BUSY.replace("BEGIN", CALLS[other])
+    assert run_script(script, parallel_pair[1].path) == "0 0\nTrue\n"
+
+
+LAST_TURNS = """
+import gc, os, sys, threading
+from aqd_deploy.runtime import Program, lanes
+from aqd_deploy.targets.cpu import available_threads
+
+program = Program.load(sys.argv[1])
+full = threading.Barrier(available_threads())
+
+def call():
+    global program
+    full.wait()
+    program = None
+
+threads = [threading.Thread(target=lanes.call, args=(1, call)) for _ in range(available_threads())]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print("gone")
+"""
+
+
+def test_a_program_goes_within_the_last_turn(parallel_pair):
+    """Giving its memory back must not wait for a turn of its own."""
+    assert run_script(LAST_TURNS, parallel_pair[0].path, timeout=60) == "gone\n"

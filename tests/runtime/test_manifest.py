@@ -132,10 +132,48 @@ def test_a_program_whose_manifest_names_another_shape(tmp_path):
     path.write_bytes(library[: _library_bytes(library)])
     append_manifest(path, manifest)
     program = Program.load(path)
-    with pytest.raises(
-        ProgramError, match="does not run with the inputs and outputs that its manifest names"
-    ):
+    for use in (lambda: program.run(program.random_inputs()), program.time, program.profile):
+        with pytest.raises(ProgramError, match="does not run as its manifest describes it"):
+            use()
+
+
+@pytest.mark.parametrize("layers", [None, [], [{"name": "a"}, {"name": "b"}]])
+def test_a_program_whose_manifest_names_other_layers(tmp_path, layers):
+    from aqd_deploy.compiler import compile_model
+    from aqd_deploy.runtime import Program
+
+    path = tmp_path / "m.so"
+    compile_model(tiny_network(), path, target="x86-64-v2", threads=1)
+    manifest, library = read_manifest(path), path.read_bytes()
+    assert len(manifest["program"].pop("layers")) == 1
+    if layers is not None:
+        manifest["program"]["layers"] = layers
+    path.write_bytes(library[: _library_bytes(library)])
+    append_manifest(path, manifest)
+    with pytest.raises(ProgramError, match=f"got 1 calls of kernels for {len(layers or [])} layers"):
+        Program.load(path).profile()
+
+
+def test_no_memory_is_told_as_that(tmp_path, monkeypatch):
+    """TVM has one kind of error for all failures."""
+    from aqd_deploy.compiler import compile_model
+    from aqd_deploy.runtime import Program, backend
+
+    path = tmp_path / "m.so"
+    compile_model(tiny_network(), path, target="x86-64-v2", threads=1)
+    program = Program.load(path)
+
+    def no_memory(*_: object) -> None:
+        raise RuntimeError("std::bad_alloc")
+
+    monkeypatch.setattr(program, "_idle", [no_memory] * 4)
+    with pytest.raises(MemoryError):
         program.run(program.random_inputs())
+    with pytest.raises(MemoryError):
+        program.time()
+    monkeypatch.setattr(backend, "new_machine", lambda _: {"main": no_memory, "set_instrument": id})
+    with pytest.raises(MemoryError):
+        program.profile()
 
 
 def _library_bytes(data: bytes) -> int:

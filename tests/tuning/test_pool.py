@@ -48,6 +48,26 @@ def test_shutting_down_before_a_worker_has_started(pool):
     assert all(future.cancelled() or future.exception() is not None for future in futures)
 
 
+@pytest.mark.parametrize("error", [ValueError("write to closed file"), EOFError(), ZeroDivisionError()])
+def test_a_call_whose_pipes_are_closed_under_it(error, monkeypatch):
+    """However far it was."""
+    from tvm.support.popen_pool import PopenWorker
+
+    from aqd_deploy.tuning.pool import Worker
+
+    worker = Worker()
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(PopenWorker, "send", fail)
+    with pytest.raises(type(error)):
+        worker.call(divmod, (1, 1), 1.0)
+    worker.end()
+    with pytest.raises(ChildProcessError, match="the worker was ended"):
+        worker.call(divmod, (1, 1), 1.0)
+
+
 def test_a_killed_process_takes_busy_workers_with_it(tmp_path):
     sandbox = Sandbox(tmp_path / "sandbox")
     code = (

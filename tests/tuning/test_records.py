@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from dataclasses import replace
 
 import pytest
@@ -20,6 +21,7 @@ from aqd_deploy.tuning.records import (
     Header,
     Record,
     RecordsFile,
+    parse_records,
     read_records,
 )
 
@@ -123,6 +125,16 @@ def test_a_parameter_of_any_name(tmp_path):
     with path.open("a") as file:
         file.write(json.dumps({**FIRST.to_json(), "choice": {"family": "blocked", "cls": 1}}) + "\n")
     assert read_records(path).candidates[-1].choice.to_json() == {"family": "blocked", "cls": 1}
+
+
+def test_many_damaged_lines_take_little_memory(tmp_path):
+    content = written(tmp_path).read_bytes() + b"{}\n" * 50_000
+    tracemalloc.start()
+    records = parse_records(content, "r.jsonl")
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+    assert records.notes == ["r.jsonl: 50000 damaged lines ignored: 8, 9, 10, 11, 12, ..."]
+    assert records.candidates == RECORDS
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aqd_deploy.errors import ProgramError, TargetError
+from aqd_deploy.errors import AqdError, ProgramError, TargetError
 from aqd_deploy.files import TemporaryFolder
 from aqd_deploy.runtime.container import read_container, read_manifest
 from aqd_deploy.runtime.tensors import TensorInfo
@@ -104,8 +104,12 @@ class Bundles:
             # Of the bytes that were read, whatever lies at `path` by now.
             program = folder.with_suffix(".so")
             program.write_bytes(container.data)
-            (self._create or make_bundle)(program, folder)
-            program.unlink()
+            try:
+                (self._create or make_bundle)(program, folder)
+            except AqdError as error:
+                raise error.about(program, path) from error
+            finally:
+                program.unlink()
             self._made[name] = LocalBundle(folder, container.manifest)
         return self._made[name]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from aqd_deploy.errors import DeviceError, ProgramError
+from aqd_deploy.errors import DeviceError, ProgramError, line_of
 from aqd_deploy.runtime import backend
 from aqd_deploy.runtime.container import read_container
 from aqd_deploy.runtime.devices.bundles import program_file
@@ -128,10 +128,9 @@ class RpcDevice:
             yield
         except (RuntimeError, AttributeError, OSError) as error:
             self.close()
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             raise DeviceError(
                 f"{self.text}: the board was lost, or could not run the program",
-                received=lines[-1][:300] if lines else type(error).__name__,
+                received=line_of(error, -1),
                 next_command="the same command, with a program of this version for this board",
             ) from error
 
