@@ -104,20 +104,27 @@ def _float_form(peer: str):
 
 @pytest.mark.skipif(not PEERS["mnn"].installed(), reason="not installed")
 def test_mnn_is_asked_for_float32(network, monkeypatch):
-    """ "normal" may be narrower where the CPU can."""
+    """Also where it would compute in float32 unasked."""
     import MNN
 
     asked = []
-    create = MNN.Interpreter.createSession
+    interpreter = MNN.Interpreter
 
-    def listen(interpreter, settings):
-        asked.append(settings)
-        return create(interpreter, settings)
+    class Listening:
+        def __init__(self, path):
+            self._interpreter = interpreter(path)
+
+        def __getattr__(self, name):
+            return getattr(self._interpreter, name)
+
+        def createSession(self, settings):  # noqa: N802
+            asked.append(settings)
+            return self._interpreter.createSession(settings)
 
     monkeypatch.setitem(sys.modules, "MNN.tools", None)
     with native_output_hidden():
         folder = converted(_float_form("mnn").conversion, network)
-        monkeypatch.setattr(MNN.Interpreter, "createSession", listen)
+        monkeypatch.setattr(MNN, "Interpreter", Listening)
         _float_form("mnn").open(folder, network, 1)
     assert asked[0]["precision"] == "high"
 

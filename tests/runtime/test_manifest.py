@@ -145,12 +145,13 @@ def test_a_program_whose_manifest_names_other_layers(tmp_path, layers):
     path = tmp_path / "m.so"
     compile_model(tiny_network(), path, target="x86-64-v2", threads=1)
     manifest, library = read_manifest(path), path.read_bytes()
-    assert len(manifest["program"].pop("layers")) == 1
+    calls = len(manifest["program"].pop("layers"))
+    assert calls > 2
     if layers is not None:
         manifest["program"]["layers"] = layers
     path.write_bytes(library[: _library_bytes(library)])
     append_manifest(path, manifest)
-    with pytest.raises(ProgramError, match=f"got 1 calls of kernels for {len(layers or [])} layers"):
+    with pytest.raises(ProgramError, match=f"got {calls} calls of kernels for {len(layers or [])} layers"):
         Program.load(path).profile()
 
 
