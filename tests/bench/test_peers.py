@@ -117,7 +117,7 @@ def test_mnn_is_asked_for_float32(network, monkeypatch):
         def __getattr__(self, name):
             return getattr(self._interpreter, name)
 
-        def createSession(self, settings):  # noqa: N802
+        def createSession(self, settings):
             asked.append(settings)
             return self._interpreter.createSession(settings)
 
