@@ -38,6 +38,17 @@ _ABANDONED_SECONDS = 7 * 24 * 3600
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
+def temporary_root() -> str:
+    """The folder that Python would choose for temporary files (TMPDIR, ..., /tmp).
+
+    Python tries it by writing a file, which a process that is killed just then leaves.
+    """
+    first = next((named for key in ("TMPDIR", "TEMP", "TMP") if (named := os.environ.get(key))), "/tmp")
+    if tempfile.tempdir is None and os.path.isdir(first) and os.access(first, os.W_OK | os.X_OK):
+        return os.path.abspath(first)
+    return tempfile.gettempdir()
+
+
 def check_output(output: Path, *inputs: Path) -> None:
     """Fail before the work, not after it: the folder must exist and the output must be no folder and no
     input.
@@ -61,7 +72,7 @@ class TemporaryFolder:
 
     def __init__(self, parent: str | os.PathLike[str] | None = None) -> None:
         # Absolute, because the process may change its folder meanwhile.
-        parent = Path(tempfile.gettempdir() if parent is None else parent).absolute()
+        parent = Path(temporary_root() if parent is None else parent).absolute()
         sweep(parent)
         lock: list[int] = []
         while True:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -176,6 +177,26 @@ def test_many_processes_at_once(tmp_path):
     running = [subprocess.Popen([sys.executable, "-c", code, tmp_path]) for _ in range(4)]
     assert [process.wait() for process in running] == [0] * 4
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "named", [{}, {"TMPDIR": "a"}, {"TEMP": "a"}, {"TMP": "a", "TEMP": "b"}, {"TMPDIR": "none", "TEMP": "a"}]
+)
+def test_where_temporary_folders_are(tmp_path, monkeypatch, named):
+    """As Python says, which tries the folder by writing to it."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    for key in ("TMPDIR", "TEMP", "TMP"):
+        monkeypatch.delenv(key, raising=False)
+    for key, value in named.items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    expected = tempfile.gettempdir()
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    if named.get("TMPDIR") != "none":
+        monkeypatch.setattr(tempfile, "_get_default_tempdir", None)
+    assert files.temporary_root() == expected
 
 
 def test_the_process_changes_its_folder_meanwhile(tmp_path, monkeypatch):

@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from aqd_deploy.files import temporary_root
+
 
 @contextmanager
 def native_output_hidden() -> Iterator[Callable[[], str]]:
@@ -17,7 +19,7 @@ def native_output_hidden() -> Iterator[Callable[[], str]]:
     """
     sys.stdout.flush()
     sys.stderr.flush()
-    with tempfile.TemporaryFile() as file:
+    with tempfile.TemporaryFile(dir=temporary_root()) as file:
         saved = os.dup(1), os.dup(2)
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import IO, Any
 
 from aqd_deploy.errors import ProgramError, line_of
+from aqd_deploy.files import temporary_root
 from aqd_deploy.runtime import backend
 
 _loads = itertools.count(1)
@@ -41,7 +42,7 @@ def load_library(code: memoryview, name: str) -> Any:
     raise ProgramError(
         f"cannot load the program {name}",
         received=line_of(refusal, -1),
-        next_command=f"compile it again; where {tempfile.gettempdir()} forbids to execute files, "
+        next_command=f"compile it again; where {temporary_root()} forbids to execute files, "
         "the same command with TMPDIR=FOLDER, one that allows it",
     ) from refusal
 
@@ -54,7 +55,7 @@ def _memory_file(name: str) -> IO[bytes]:
 
 
 def _temporary_file(_: str) -> IO[bytes]:
-    return tempfile.TemporaryFile()
+    return tempfile.TemporaryFile(dir=temporary_root())
 
 
 def _fresh_path(descriptor: int) -> str:
