@@ -71,7 +71,7 @@ def test_the_terminal_table_fits_80_columns(document):
     assert "0 differ" in text
 
 
-@pytest.mark.parametrize("correlation", [1e300, -1e300, 123456789012345678901])
+@pytest.mark.parametrize("correlation", [1e300, -1e300])
 def test_impossible_figures_wrap(document, correlation):
     document["models"][0]["agreement"]["float"]["correlation"] = correlation
     document["models"][0]["files"]["program"]["bytes"] = 10**30
