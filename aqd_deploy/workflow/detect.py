@@ -121,6 +121,7 @@ def detect_images(
 
     Raises ImageError (strict), and what `ResultsFolder` raises; `inputs` are files that it must not replace.
     """
+    files = list(dict.fromkeys(files))
     settings = DetectorSettings.from_manifest(manifest)
     ids, found = settings.category_ids, Detected()
     numbers: Mapping[Path, int | str] = numbered(files)
@@ -128,11 +129,7 @@ def detect_images(
         ids = tuple(category_ids(settings.classes, annotations))
         numbers, found.failed = AnnotatedImages(annotations).assign(files)
     categories = [{"id": number, "name": name} for number, name in zip(ids, settings.classes, strict=True)]
-    if names := undrawable(settings.classes):
-        progress(
-            f"no font here has the characters of {names[0]}: {len(names)} classes are drawn by their numbers; "
-            "apt-get install fontconfig fonts-noto-core fonts-noto-cjk"
-        )
+    labels: set[int] = set()
     with ResultsFolder(output, files, inputs, categories, whole=strict) as folder:
         for path in files:
             try:
@@ -154,6 +151,12 @@ def detect_images(
                 DetectedImage(path, numbers[path], detections, output / folder.drawings[path])
             )
             progress(f"{printable(path)}: {len(drawn)} boxes")
+            labels.update(drawn.labels.tolist())
+    if names := undrawable(settings.classes[label] for label in sorted(labels)):
+        progress(
+            f"no font here has all characters of {', '.join(names[:3])}: drawn by number; "
+            "apt-get install fontconfig fonts-noto-core fonts-noto-cjk"
+        )
     return found
 
 

@@ -204,10 +204,12 @@ class TestImages:
         path.write_bytes(content)
         assert "image" in fails("detect", integer_file, path, "-o", tmp_path / "out")
 
-    def test_one_bad_image_among_good_ones_leaves_nothing(self, integer_file, fails, tmp_path):
+    def test_one_bad_image_among_good_ones_strictly_leaves_nothing(self, integer_file, fails, tmp_path):
         Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
         (tmp_path / "b.png").write_bytes(b"text")
-        fails("detect", integer_file, tmp_path / "a.png", tmp_path / "b.png", "-o", tmp_path / "out")
+        images = tmp_path / "a.png", tmp_path / "b.png"
+        sentence = fails("detect", integer_file, *images, "-o", tmp_path / "out", "--strict")
+        assert "b.png" in sentence and "not an image" in sentence
 
     def test_missing_image_and_empty_folder(self, integer_file, fails, tmp_path):
         (tmp_path / "empty").mkdir()
@@ -221,7 +223,7 @@ class TestImages:
         names = [str(tmp_path / name) for name in ("one.png", "deep.png", "print.jpg")]
         assert invoke(["detect", str(integer_file), *names, "-o", str(tmp_path / "out")]) == 0
         drawn = sorted(path.name for path in (tmp_path / "out").iterdir())
-        assert drawn == ["deep.png", "one.png", "print.png", "results.json"]
+        assert drawn == ["deep.png", "images.json", "one.png", "print.png", "results.json"]
 
 
 def program_file(path: Path, **changes: object) -> Path:
@@ -318,7 +320,7 @@ def test_integer_files_without_a_detector_give_no_boxes(fails, tmp_path):
     )
     Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
     sentence = fails("detect", tmp_path / "i.onnx", tmp_path / "a.png", "-o", tmp_path / "out")
-    assert "preprocessing" in sentence
+    assert "no detector" in sentence
 
 
 def test_unknown_peers_and_files(fails, tmp_path):
