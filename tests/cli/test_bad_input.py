@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import sys
 from pathlib import Path
@@ -210,6 +211,24 @@ class TestImages:
         images = tmp_path / "a.png", tmp_path / "b.png"
         sentence = fails("detect", integer_file, *images, "-o", tmp_path / "out", "--strict")
         assert "b.png" in sentence and "not an image" in sentence
+
+    def test_bad_images_of_a_folder_are_told_and_the_others_done(self, integer_file, capsys, tmp_path):
+        for k in range(12):
+            Image.new("RGB", (20, 20)).save(tmp_path / f"{k:02}.png")
+        for k in (2, 3, 5, 7, 8, 11):
+            (tmp_path / f"{k:02}.png").write_bytes(b"text")
+        (tmp_path / "._a.jpg").write_bytes(b"Mac OS X")
+        out = tmp_path / "new" / "out"
+        assert invoke(["detect", str(integer_file), str(tmp_path), "-o", str(out), "--json"]) == 1
+        told = capsys.readouterr()
+        document, sentence = json.loads(told.out), told.err.splitlines()[-1]
+        assert [Path(entry["file"]).name for entry in document["failed"]] == [
+            f"{k:02}.png" for k in (2, 3, 5, 7, 8, 11)
+        ]
+        assert all("not an image" in entry["error"] for entry in document["failed"])
+        assert len(document["images"]) == 6
+        assert sentence.startswith("error: 6 of 12 images failed; got ") and sentence.endswith(", 1 more")
+        assert str(tmp_path / "02.png") in sentence
 
     def test_missing_image_and_empty_folder(self, integer_file, fails, tmp_path):
         (tmp_path / "empty").mkdir()
