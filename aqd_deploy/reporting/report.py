@@ -40,6 +40,7 @@ _FIGURE = nothing_or(number())
 _MEASURED = table_schema(
     {}, {"contenders": table_of(table_schema({}, {"median_ms": _FIGURE, "min_ms": _FIGURE}))}
 )
+REPORTS = ("report.json", "report.md")
 _PARTS = table_schema({
     "environment": table_schema({"cpu": anything, "threads": anything, "system": anything,
     "packages": table_of(anything)}),
@@ -151,7 +152,7 @@ def write_report(folder: Path, document: dict[str, Any]) -> tuple[Path, Path]:
     """Write report.json and report.md into an existing folder; returns both paths."""
     from aqd_deploy.files import write_text
 
-    paths = folder / "report.json", folder / "report.md"
+    paths = folder / REPORTS[0], folder / REPORTS[1]
     write_text(paths[0], json.dumps(check_report(document), indent=2, allow_nan=False) + "\n")
     write_text(paths[1], markdown(document))
     return paths

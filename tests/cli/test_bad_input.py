@@ -241,7 +241,7 @@ class TestImages:
         Image.new("CMYK", (9, 5)).save(tmp_path / "print.jpg")
         names = [str(tmp_path / name) for name in ("one.png", "deep.png", "print.jpg")]
         assert invoke(["detect", str(integer_file), *names, "-o", str(tmp_path / "out")]) == 0
-        drawn = sorted(path.name for path in (tmp_path / "out").iterdir())
+        drawn = sorted(path.name for path in (tmp_path / "out").glob("[!.]*"))
         assert drawn == ["deep.png", "images.json", "one.png", "print.png", "results.json"]
 
 

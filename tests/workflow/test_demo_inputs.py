@@ -84,3 +84,27 @@ def test_annotations_of_other_images(tmp_path):
     (tmp_path / "annotations.json").write_text(json.dumps(document))
     with pytest.raises(ImageError, match=r"do not name the image; .*ends with val/a\.png"):
         demo._load_images(tmp_path)
+
+
+def test_files_of_others_stop_the_demo_before_the_work(tmp_path):
+    folder, checkpoint, image = tmp_path / "out", tmp_path / "m.pt", save_image(tmp_path / "a.png", CAT)
+    checkpoint.write_text("checkpoint")
+
+    def claimed(folder=folder):
+        demo._claim(folder, [checkpoint, image], [checkpoint], [image])
+
+    folder.mkdir()
+    for name in ("m.so", "m.int.onnx", "report.md", "m_boxes/a.png"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("mine")
+        with pytest.raises(AqdError, match=rf"did not write; got .*{name}"):
+            claimed()
+        (folder / name).unlink()
+    claimed()
+    (folder / "m.so").write_text("ours")
+    claimed()
+    claimed(tmp_path)
+    (tmp_path / "report.md").write_text("ours")
+    (tmp_path / "m.so").hardlink_to(checkpoint)
+    with pytest.raises(AqdError, match=r"also an input; got .*m\.so"):
+        claimed(tmp_path)

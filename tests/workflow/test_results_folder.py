@@ -16,6 +16,7 @@ import pytest
 from fake_detector import CAT, DOG, manifest_of, run, save_image
 from PIL import Image
 
+from aqd_deploy.claims import LIST
 from aqd_deploy.errors import AqdError, DeviceError, ImageError
 from aqd_deploy.workflow import results_folder
 from aqd_deploy.workflow.detect import detect_images, image_files
@@ -28,7 +29,8 @@ def read(folder, name):
 
 
 def content(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    """All files but the list of those that are ours."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != LIST}
 
 
 def test_results_and_which_drawing_is_whose(tmp_path):
@@ -74,11 +76,13 @@ def test_photographs_are_not_written_over(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["results.json", "images.json", "a.png"])
-@pytest.mark.parametrize("text", ["mine", "{}", '{"info": {"aqd_deploy": "1", "drawings": []}}'])
-def test_files_of_others_are_not_written_over(tmp_path, name, text):
+@pytest.mark.parametrize("listed", [None, "", "[]", '["a.png"]', '{"demo": ["a.png", "results.json"]}'])
+def test_files_of_others_are_not_written_over(tmp_path, name, listed):
     file = save_image(tmp_path / "in" / "a.png", CAT)
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / name).write_text(text)
+    (tmp_path / "out" / name).write_text(text := "mine")
+    if listed is not None:
+        (tmp_path / "out" / LIST).write_text(listed)
     with pytest.raises(AqdError, match=f"a file that detect did not write; got .*{name}"):
         detect_images(run, MANIFEST, [file], tmp_path / "out")
     assert content(tmp_path / "out") == {name: text.encode()}
@@ -106,25 +110,21 @@ def test_an_earlier_runs_drawings_as_images(tmp_path):
     assert content(tmp_path / "out") == before
 
 
-def test_an_index_that_names_files_elsewhere(tmp_path):
-    (tmp_path / "out").mkdir()
+def test_a_list_that_names_files_elsewhere(tmp_path):
+    (tmp_path / "out" / "folder.png").mkdir(parents=True)
     (tmp_path / "precious.png").write_text("x")
-    info = {
-        "aqd_deploy": 1,
-        "drawings": ["../precious.png", "", ".", "results.json", str(tmp_path / "precious.png")],
-    }
-    (tmp_path / "out" / "images.json").write_text(json.dumps({"info": info}))
+    names = ["../precious.png", "", ".", "..", "folder.png", "none.png", str(tmp_path / "precious.png")]
+    (tmp_path / "out" / LIST).write_text(json.dumps({"detect": names}))
     detect_images(run, MANIFEST, [save_image(tmp_path / "a.png", CAT)], tmp_path / "out")
     assert (tmp_path / "precious.png").read_text() == "x"
+    (tmp_path / "out" / "folder.png").rmdir()
     assert sorted(content(tmp_path / "out")) == ["a.png", "images.json", "results.json"]
 
 
 def test_other_inputs_are_not_written_over(tmp_path):
     file = save_image(tmp_path / "a.png", CAT)
+    detect_images(run, MANIFEST, [file], tmp_path / "out")
     annotations = tmp_path / "out" / "images.json"
-    annotations.parent.mkdir()
-    info = {"aqd_deploy": 1, "drawings": []}
-    annotations.write_text(json.dumps({"info": info}))
     with pytest.raises(AqdError, match=r"also an input; got .*images\.json"):
         detect_images(run, MANIFEST, [file], tmp_path / "out", inputs=[annotations])
 
