@@ -35,18 +35,17 @@ def command(
     """Checkpoint to boxes: export, lower, compile and run the shipped detectors, and report accuracy and
     speed.
     """
-    from aqd_deploy.reporting.report import LEGEND, terminal_table, write_report
+    from aqd_deploy.reporting.report import LEGEND, REPORTS, terminal_table
     from aqd_deploy.workflow.demo import demo
 
     progress("about two minutes on two idle cores")
     document = demo(output, checkpoints, images, threads=threads, progress=progress)
-    json_path, markdown_path = write_report(output, document)
     if as_json:
         print_json(document)
     else:
         print_text(terminal_table(document))
         print_text("\n" + "\n".join(_wrap(LEGEND)))
-        print_text(f"\n{json_path}\n{markdown_path}")
+        print_text("\n" + "\n".join(str(output / name) for name in REPORTS))
     differing = sum(model["agreement"]["program"]["differing"] for model in document["models"])
     if differing:
         from aqd_deploy.errors import GateError

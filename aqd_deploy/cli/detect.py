@@ -62,12 +62,12 @@ def command(
 
     Draws boxes into copies of the images and writes COCO results (results.json) to the output folder, and
     which image has which id and drawing (images.json), as they come. Images that cannot be read are told at
-    the end, with exit code 1. Without --annotations, ids are the numbers that all files are named by, or
-    1, 2, ..., and those of the classes in the model.
+    the end, with exit code 1. Without --annotations, an image's id is the number that it is named by, or one
+    that no other image has.
     """
     from aqd_deploy.evaluation.coco import load_annotations
-    from aqd_deploy.workflow.detect import detect_images, image_files
-    from aqd_deploy.workflow.results_folder import RESULTS
+    from aqd_deploy.workflow.detect import counted, detect_images, image_files
+    from aqd_deploy.workflow.results_folder import RESULTS, printable
     from aqd_deploy.workflow.runners import open_runner
 
     files = image_files(images, recursive=recursive)
@@ -83,31 +83,34 @@ def command(
         print_json(
             {
                 "folder": str(output),
-                "results": str(output / RESULTS),
+                "results": str(output / RESULTS) if found.images else None,
                 "images": [
                     {
-                        "file": str(e.path), "image_id": e.image_id, "detections": len(e.detections),
+                        "file": printable(e.path), "image_id": e.image_id, "detections": len(e.detections),
                         "drawing": str(e.drawing),
                     }
                     for e in found.images
                 ],
                 "failed": [
-                    {"file": str(path), "error": error.sentence()} for path, error in found.failed.items()
+                    {"file": printable(path), "error": error.sentence()}
+                    for path, error in found.failed.items()
                 ],
             }
         )  # fmt: skip
     elif found.images:
-        print_text(f"{output}: {len(found.images)} images, {boxes} detections in {RESULTS}")
+        images_done = counted(len(found.images), "image", "images")
+        print_text(f"{output}: {images_done}, {counted(boxes, 'detection', 'detections')} in {RESULTS}")
     if found.failed:
-        raise _failure(found.failed, len(files))
+        raise _failure(found.failed, len(found.failed) + len(found.images))
 
 
 def _failure(failed: dict[Path, ImageError], count: int) -> ImageError:
     """One image's own error where there is but one; else the first few of them."""
     from aqd_deploy.errors import ImageError
+    from aqd_deploy.workflow.results_folder import printable
 
     if count == 1:
         return next(iter(failed.values()))
-    shown = [f"{path} ({error.what})" for path, error in list(failed.items())[:_SHOWN]]
+    shown = [f"{printable(path)} ({error.what})" for path, error in list(failed.items())[:_SHOWN]]
     more = [f"{len(failed) - _SHOWN} more"] if len(failed) > _SHOWN else []
     return ImageError(f"{len(failed)} of {count} images failed", received=", ".join([*shown, *more]))

@@ -4,6 +4,7 @@ unique.
 
 from __future__ import annotations
 
+import itertools
 import posixpath
 import re
 import unicodedata
@@ -21,20 +22,23 @@ _CATEGORIES = table({}, {"categories": list_of(table({"name": text, "id": whole(
 
 
 def numbered(files: Iterable[Path]) -> dict[Path, int]:
-    """A number for each file, no two alike: those that their names are, as COCO's images have them, where
-    these are different numbers; else 1, 2, ... in the order of the files.
+    """A number for each file, no two alike: the one that its name is, as COCO's images have them, where no
+    other file's name is the same number; the others count on from the largest, in the order of the files.
     """
-    files = list(dict.fromkeys(files))
-    numbers = [int(path.stem) for path in files if _NUMBER.fullmatch(path.stem)]
-    if len(set(numbers)) != len(files):
-        numbers = list(range(1, len(files) + 1))
-    return dict(zip(files, numbers, strict=True))
+    named = {path: int(path.stem) if _NUMBER.fullmatch(path.stem) else None for path in files}
+    count = Counter(named.values())
+    others = itertools.count(max((number for number in named.values() if number is not None), default=0) + 1)
+    return {
+        path: next(others) if number is None or count[number] > 1 else number
+        for path, number in named.items()
+    }
 
 
 def category_ids(classes: Sequence[str], annotations: dict[str, Any]) -> list[int]:
     """The COCO category id of each class, matched by name in an annotations document.
 
-    Raises AqdError for a class the annotations do not name, or whose name is in them twice.
+    Raises AqdError for a class the annotations do not name, or whose name is in them twice, and where two
+    have one id.
     """
     by_name: dict[str, list[int]] = {}
     try:
@@ -54,6 +58,8 @@ def category_ids(classes: Sequence[str], annotations: dict[str, Any]) -> list[in
                 valid=", ".join(by_name),
             )
         ids.append(found[0])
+    if len(set(ids)) != len(ids):
+        raise AqdError("two classes of the model have one category id in the annotations", received=ids)
     return ids
 
 
@@ -64,49 +70,54 @@ class AnnotatedImages:
     """
 
     def __init__(self, annotations: dict[str, Any]) -> None:
-        self._by_name: dict[tuple[str, ...], int | str] = {}
-        self._lengths: set[int] = set()
+        self._by_name: dict[tuple[str, ...], set[int | str]] = {}
+        self._alike: dict[str, str] = {}
         for entry in annotations["images"]:
-            if "file_name" not in entry:
-                continue
-            parts = _parts(entry["file_name"])
-            if self._by_name.setdefault(parts, entry["id"]) != entry["id"]:
-                raise AqdError(
-                    "the annotations have two images of one file name", received=entry["file_name"],
-                    valid="names that are different, with their folders",
-                )  # fmt: skip
-            self._lengths.add(len(parts))
+            parts = _parts(entry.get("file_name", ""))
+            if parts:
+                self._by_name.setdefault(parts, set()).add(entry["id"])
+                self._alike.setdefault(parts[-1], "/".join(parts))
+        self._lengths = sorted({len(parts) for parts in self._by_name}, reverse=True)
+
+    def names(self, path: Path) -> bool:
+        """Whether the annotations name the file."""
+        return bool(self._ids(path))
 
     def assign(self, files: Iterable[Path]) -> tuple[dict[Path, int | str], dict[Path, ImageError]]:
         """The id of the image in each file, and what is wrong with the other files: the annotations do not
-        name them, or have one image where there are two files.
+        name them, or do not tell two of them apart.
         """
-        found = {path: self._find(path) for path in files}
-        count = Counter(found.values())
-        ids = {path: number for path, number in found.items() if number is not None and count[number] == 1}
-        return ids, {path: self._refusal(path, found[path]) for path in found if path not in ids}
+        found = {path: self._ids(path) for path in files}
+        count = Counter(number for numbers in found.values() for number in numbers)
+        ids, refused = dict[Path, int | str](), dict[Path, ImageError]()
+        for path, numbers in found.items():
+            if not numbers:
+                refused[path] = self._not_named(path)
+            elif len(numbers) > 1 or count[next(iter(numbers))] > 1:
+                refused[path] = ImageError(
+                    "the annotations have one id or name for two images", received=str(path),
+                    valid="file names that are different, with the folders that tell them apart",
+                )  # fmt: skip
+            else:
+                ids[path] = next(iter(numbers))
+        return ids, refused
 
-    def _find(self, path: Path) -> int | str | None:
+    def _ids(self, path: Path) -> set[int | str]:
         parts = _parts(str(path.absolute()))
-        for length in sorted(self._lengths, reverse=True):
-            if (number := self._by_name.get(parts[-length:])) is not None:
-                return number
-        return None
+        for length in self._lengths:
+            if (numbers := self._by_name.get(parts[-length:])) is not None:
+                return numbers
+        return set()
 
-    def _refusal(self, path: Path, number: int | str | None) -> ImageError:
-        if number is not None:
-            return ImageError(
-                "another file is the same image of the annotations", received=str(path),
-                valid="one file, or a file_name with the folders that tell them apart",
-            )  # fmt: skip
-        alike = ["/".join(parts) for parts in self._by_name if parts[-1:] == _parts(path.name)]
+    def _not_named(self, path: Path) -> ImageError:
+        alike = self._alike.get(_parts(path.name)[-1]) if path.name else None
         return ImageError(
             "the annotations do not name the image", received=str(path),
-            valid=f"a path that ends with {alike[0]}" if alike else None,
+            valid=f"a path that ends with {alike}" if alike else None,
         )  # fmt: skip
 
 
 def _parts(name: str) -> tuple[str, ...]:
     """The parts of a path, which a document may have from another system."""
     path = posixpath.normpath(unicodedata.normalize("NFC", name.replace("\\", "/")))
-    return tuple(part for part in path.split("/") if part)
+    return tuple(part for part in path.split("/") if part not in ("", ".", ".."))

@@ -46,7 +46,7 @@ def undrawable(names: Iterable[str]) -> list[str]:
 
 def _lacks(font: Font, characters: str) -> bool:
     nothing = bytes(font.getmask(_NO_CHARACTER))
-    return any(bytes(font.getmask(each)) == nothing for each in characters if not each.isspace())
+    return any(bytes(font.getmask(each)) == nothing for each in characters)
 
 
 @functools.cache

@@ -29,11 +29,12 @@ def _is_id(value: Any, place: str) -> None:
 
 _SCHEMA = table({
     "images": list_of(table({"id": _is_id}, {"file_name": text})),
+    "categories": list_of(table({"id": _is_id})),
+}, {
     "annotations": list_of(table(
         {"id": whole(), "image_id": _is_id, "category_id": _is_id, "bbox": _BOX},
         {"area": number(0, 1e18), "iscrowd": one_of(0, 1, False, True)},
     )),
-    "categories": list_of(table({"id": _is_id})),
 })  # fmt: skip
 _RESULTS = list_of(table({"image_id": _is_id, "category_id": _is_id, "bbox": _BOX, "score": number()}))
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
@@ -83,12 +84,15 @@ def evaluate(
 def _keep_images(document: dict[str, Any], ids: set[int | str]) -> None:
     for key, of in (("images", "id"), ("annotations", "image_id")):
         document[key] = [record for record in document[key] if record[of] in ids]
-    if not document["images"]:
-        raise AqdError("none of the images that were run is in the annotations: there is nothing to measure")
+        if not document[key]:
+            raise AqdError(f"the annotations have no {key} of what was run: there is nothing to measure")
 
 
 def load_annotations(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """A COCO annotations document from a file; AqdError where there is none, or it is none."""
+    """A COCO annotations document from a file, which may have no annotations in it (a test set).
+
+    Raises AqdError where there is none, or it is none.
+    """
     document = _ANNOTATIONS_FILE.read_json(path)
     if not isinstance(document, dict):
         raise AqdError(
@@ -117,6 +121,8 @@ def _check_annotations(document: dict[str, Any]) -> None:
         # Without the first pycocotools fails, without the second it counts the object in no size.
         record.setdefault("iscrowd", 0)
         record.setdefault("area", record["bbox"][2] * record["bbox"][3])
+    if len({isinstance(record["id"], str) for record in document["images"]}) > 1:
+        raise AqdError("some of the images' ids are numbers and some are texts")
     ids = [record["id"] for record in document["annotations"]]
     if len(set(ids)) != len(ids):
         raise AqdError("the annotations' ids are not unique")

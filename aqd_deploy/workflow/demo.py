@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aqd_deploy
-from aqd_deploy.claims import check_claim, claim
 from aqd_deploy.detection.images import describe_preprocessing
 from aqd_deploy.errors import AqdError, CheckpointError, MissingExtraError
 from aqd_deploy.evaluation.coco import load_annotations
 from aqd_deploy.integer.files import load_onnx, save_onnx
 from aqd_deploy.integer.reference import ReferenceRunner
+from aqd_deploy.own_files import OwnFiles
 from aqd_deploy.passes.proven import FIELDS
-from aqd_deploy.reporting.report import REPORTS, make_report
+from aqd_deploy.reporting.report import REPORTS, make_report, write_report
 from aqd_deploy.runtime.program import Program
-from aqd_deploy.workflow.detect import detect_images, image_files
+from aqd_deploy.workflow.detect import ImageFiles, detect_images, image_files
 from aqd_deploy.workflow.forms import (
     ImageSet,
     Outputs,
@@ -62,11 +62,18 @@ class _Job:
     """One quantized checkpoint on its way, and what is known of it so far."""
 
     name: str
-    folder: Path
+    own: OwnFiles
     seconds: dict[str, float] = field(default_factory=dict)
 
     def file(self, suffix: str) -> Path:
-        return self.folder / f"{self.name}{suffix}"
+        return self.own.folder / f"{self.name}{suffix}"
+
+    @contextmanager
+    def making(self, suffix: str) -> Iterator[Path]:
+        """Where to write a file that is then at `file(suffix)`."""
+        staged = self.own.staging / f"{self.name}{suffix}"
+        yield staged
+        self.own.publish(staged, staged.name)
 
     @contextmanager
     def step(self, name: str, progress: Callable[[str], None]) -> Iterator[None]:
@@ -98,28 +105,27 @@ def demo(
     images = images or examples_folder() / "images"
     quantized, floats = _load_checkpoints(checkpoints)
     image_set = _load_images(images)
-    _claim(output, [*checkpoints.glob("*.pt"), *image_set.files], list(quantized), image_set.files)
-    models = []
-    for index, (path, model) in enumerate(quantized.items()):
-        progress(f"[{index + 1}/{len(quantized)}] {path.stem}")
-        job = _Job(path.stem, output)
-        models.append(_take(job, path, model, _float_twin(model, floats), image_set, threads, progress))
-    about = {
-        "folder": str(images),
-        "count": len(image_set.files),
-        "annotated": image_set.annotations is not None,
-    }
-    return make_report("demo", about, models)
-
-
-def _claim(output: Path, inputs: list[Path], quantized: list[Path], images: list[Path]) -> None:
-    """Make the folder, or refuse it before the work: where it has files of somebody else under our names."""
-    names = [*REPORTS, *(path.stem + suffix for path in quantized for suffix in _SUFFIXES)]
-    earlier = check_claim(output, "demo", names, inputs)
+    inputs = [*checkpoints.glob("*.pt"), *image_set.files]
     for path in quantized:
-        ResultsFolder(_boxes(output, path.stem), images[:DRAWN_IMAGES], inputs, [])
-    output.mkdir(parents=True, exist_ok=True)
-    claim(output, "demo", [*earlier, *names])
+        # To find out before the work whether it can be filled.
+        with ResultsFolder(_boxes(output, path.stem), image_set.files[:DRAWN_IMAGES], inputs, []):
+            pass
+    names = [*REPORTS, *(path.stem + suffix for path in quantized for suffix in _SUFFIXES)]
+    with OwnFiles(output, "demo", names, inputs) as own:
+        models = []
+        for index, (path, model) in enumerate(quantized.items()):
+            progress(f"[{index + 1}/{len(quantized)}] {path.stem}")
+            twin = _float_twin(model, floats)
+            models.append(_take(_Job(path.stem, own), path, model, twin, image_set, threads, progress))
+        about = {
+            "folder": str(images),
+            "count": len(image_set.files),
+            "annotated": image_set.annotations is not None,
+        }
+        document = make_report("demo", about, models)
+        for staged in write_report(own.staging, document):
+            own.publish(staged, staged.name)
+    return document
 
 
 def _boxes(output: Path, name: str) -> Path:
@@ -143,10 +149,10 @@ def _load_checkpoints(folder: Path) -> tuple[dict[Path, Detector], list[Detector
 
 
 def _load_images(folder: Path) -> ImageSet:
-    annotations = folder / ANNOTATIONS
-    return ImageSet.load(
-        image_files([folder]), load_annotations(annotations) if annotations.exists() else None
-    )
+    found, annotations = image_files([folder]), folder / ANNOTATIONS
+    for error in found.refused.values():
+        raise error
+    return ImageSet.load(found.files, load_annotations(annotations) if annotations.exists() else None)
 
 
 def _float_twin(model: Detector, floats: list[Detector]) -> Detector | None:
@@ -183,20 +189,25 @@ def _take(
     from aqd_deploy.qat.checkpoint import checkpoint_record
 
     with job.step("export", progress):
-        save_onnx(export_qdq(model, name=job.name), job.file(".qdq.onnx"))
+        with job.making(".qdq.onnx") as path:
+            save_onnx(export_qdq(model, name=job.name), path)
         if twin is not None:
-            save_onnx(export_qdq(twin, name=f"{job.name}_float"), job.file(".float.onnx"))
+            with job.making(".float.onnx") as path:
+                save_onnx(export_qdq(twin, name=f"{job.name}_float"), path)
     with job.step("lower", progress):
         lowered = lower(load_onnx(job.file(".qdq.onnx")))
-        save_onnx(lowered.model, job.file(".int.onnx"))
-    with job.step("compile", progress):
-        source = job.file(".qdq.onnx")
-        compile_model(lowered.model, job.file(".so"), threads=threads, source=source)
+        with job.making(".int.onnx") as path:
+            save_onnx(lowered.model, path)
+    with job.step("compile", progress), job.making(".so") as path:
+        compile_model(lowered.model, path, threads=threads, source=job.file(".qdq.onnx"))
     with job.step("evaluate", progress):
         accuracy, agreement, program = _evaluate(job, images, twin is not None, threads)
     with job.step("draw", progress):
         detect_images(
-            program.run, program.manifest, images.files[:DRAWN_IMAGES], _boxes(job.folder, job.name)
+            program.run,
+            program.manifest,
+            ImageFiles(images.files[:DRAWN_IMAGES]),
+            _boxes(job.own.folder, job.name),
         )
     with job.step("bench", progress):
         latency = _bench(job, images, program)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +19,7 @@ from aqd_deploy.detection.images import Preprocess, load_image
 from aqd_deploy.detection.results import coco_results
 from aqd_deploy.detection.settings import DetectorSettings
 from aqd_deploy.errors import ImageError
+from aqd_deploy.own_files import written_in
 from aqd_deploy.workflow.results_folder import ResultsFolder, printable
 
 IMAGE_SUFFIXES = frozenset(
@@ -44,38 +47,62 @@ class Detected:
     failed: dict[Path, ImageError] = field(default_factory=dict)
 
 
-def image_files(paths: Iterable[Path], *, recursive: bool = False) -> list[Path]:
-    """The files named, and of each folder named the image files in it (`recursive`: and below it), by name,
-    each once. Files and folders whose names begin with a point, as those that macOS adds, are not looked at.
+@dataclass
+class ImageFiles:
+    """Files to look at, each once, and what is wrong with the other paths that were named."""
 
-    Raises ImageError for a path that does not exist and for a folder without images.
+    files: list[Path] = field(default_factory=list)
+    refused: dict[Path, ImageError] = field(default_factory=dict)
+
+
+def image_files(paths: Iterable[Path], *, recursive: bool = False) -> ImageFiles:
+    """The files named, and of each folder named the image files in it (`recursive`: and below it), by name.
+
+    In folders, names that begin with a point are not looked at (macOS adds such files), nor what our own
+    verbs wrote there. A file that is there under several names is taken under the first. Refused are paths
+    where nothing is, folders without images, and those that cannot be read.
     """
-    found: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            inside = list(_inside(path, recursive))
-            if not inside:
-                below = "" if recursive or not any(_inside(path, True)) else "--recursive, for those below it"
-                raise ImageError("the folder has no images in it", received=str(path), valid=below or None)
-            found.extend(inside)
-        elif path.exists():
-            found.append(path)
-        else:
-            raise ImageError("there is no such image file", received=str(path))
-    unique: dict[Path, Path] = {}
-    for path in found:
-        unique.setdefault(path.absolute(), path)
-    return list(unique.values())
+    found = ImageFiles()
+    seen: set[str] = set()
+    for named in paths:
+        for path in _in_folder(named, recursive, found.refused) if os.path.isdir(named) else [named]:
+            real = os.path.realpath(path)
+            if not os.path.lexists(path):
+                found.refused[path] = ImageError("there is no such image file", received=printable(path))
+            elif real not in seen:
+                seen.add(real)
+                found.files.append(path)
+    return found
 
 
-def _inside(folder: Path, recursive: bool) -> Iterable[Path]:
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
+def _in_folder(folder: Path, recursive: bool, refused: dict[Path, ImageError]) -> list[Path]:
+    found = list(_walk(folder, recursive, refused))
+    if not found and folder not in refused:
+        below = not recursive and any(_walk(folder, True, {}))
+        refused[folder] = ImageError(
+            "the folder has no images in it", received=printable(folder),
+            valid="--recursive, for those in the folders in it" if below else None,
+        )  # fmt: skip
+    return found
+
+
+def _walk(folder: Path, recursive: bool, refused: dict[Path, ImageError]) -> Iterable[Path]:
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        why = error.strerror or str(error)
+        refused[folder] = ImageError(f"the folder cannot be read: {why}", received=printable(folder))
+        return
+    own = written_in(folder)
+    for path in entries:
+        if path.name.startswith(".") or path.name in own:
             continue
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
+        if os.path.isdir(path):
+            # A link may lead up, and round in circles.
+            if recursive and not path.is_symlink():
+                yield from _walk(path, recursive, refused)
+        elif path.suffix.lower() in IMAGE_SUFFIXES and os.path.isfile(path):
             yield path
-        elif recursive and path.is_dir() and not path.is_symlink():
-            yield from _inside(path, recursive)
 
 
 def detect(
@@ -83,26 +110,33 @@ def detect(
 ) -> tuple[np.ndarray, Detections]:
     """The image (uint8 [H, W, 3] RGB) of a file and what `run` (a program or the reference) detects in it.
 
-    `least_score` leaves out what is below it. Candidates have a class probability above the manifest's
-    threshold, or above `least_score` where that is less. Without it all is there that candidates become: FCOS
-    multiplies a candidate's probability by its centre-ness, so scores may be below that threshold.
+    `least_score` gives all with that score and above. Without it, all is given that the manifest's candidates
+    become, which have a class probability above its `score_threshold`: FCOS multiplies that by the
+    centre-ness, so scores may be below.
     """
+    if least_score is not None:
+        manifest = _with_candidates_for(manifest, least_score)
     preprocess = Preprocess.from_manifest(manifest)
     image = load_image(path)
     tensor, placement = preprocess(image)
-    outputs = run({preprocess.input: tensor})
-    if least_score is None:
-        return image, decode(outputs, manifest, placement)
-    detector = manifest.get("detector") or {}
-    threshold = min(least_score, DetectorSettings.from_manifest(manifest).score_threshold)
-    lowered = {**manifest, "detector": {**detector, "score_threshold": threshold}}
-    return image, decode(outputs, lowered, placement).at_least(least_score)
+    return image, decode(run({preprocess.input: tensor}), manifest, placement).at_least(least_score or 0.0)
+
+
+def _with_candidates_for(manifest: dict[str, Any], least_score: float) -> dict[str, Any]:
+    """The manifest with a threshold for candidates that loses nothing of that score: FCOS's is √(p·c) with
+    c ≤ 1, so p is at least its square.
+    """
+    settings = DetectorSettings.from_manifest(manifest)
+    least = least_score**2 if settings.kind == "fcos" else least_score
+    # Candidates are above the threshold.
+    threshold = min(math.nextafter(least, 0), settings.score_threshold)
+    return {**manifest, "detector": {**manifest["detector"], "score_threshold": threshold}}
 
 
 def detect_images(
     run: Run,
     manifest: dict[str, Any],
-    files: list[Path],
+    images: ImageFiles,
     output: Path,
     *,
     annotations: dict[str, Any] | None = None,
@@ -121,20 +155,22 @@ def detect_images(
 
     Raises ImageError (strict), and what `ResultsFolder` raises; `inputs` are files that it must not replace.
     """
-    files = list(dict.fromkeys(files))
     settings = DetectorSettings.from_manifest(manifest)
-    ids, found = settings.category_ids, Detected()
-    numbers: Mapping[Path, int | str] = numbered(files)
+    ids, found = settings.category_ids, Detected(failed=dict(images.refused))
+    numbers: Mapping[Path, int | str] = numbered(images.files)
     if annotations is not None:
         ids = tuple(category_ids(settings.classes, annotations))
-        numbers, found.failed = AnnotatedImages(annotations).assign(files)
+        numbers, refused = AnnotatedImages(annotations).assign(images.files)
+        found.failed.update(refused)
+    for path, error in found.failed.items():
+        if strict:
+            raise error
+        progress(f"{printable(path)}: failed: {error.what}")
     categories = [{"id": number, "name": name} for number, name in zip(ids, settings.classes, strict=True)]
     labels: set[int] = set()
-    with ResultsFolder(output, files, inputs, categories, whole=strict) as folder:
-        for path in files:
+    with ResultsFolder(output, images.files, inputs, categories, whole=strict) as folder:
+        for path in (path for path in images.files if path in numbers):
             try:
-                if path in found.failed:
-                    raise found.failed[path]
                 image, detections = detect(run, manifest, path, least_score)
             except ImageError as error:
                 if strict:
@@ -150,7 +186,7 @@ def detect_images(
             found.images.append(
                 DetectedImage(path, numbers[path], detections, output / folder.drawings[path])
             )
-            progress(f"{printable(path)}: {len(drawn)} boxes")
+            progress(f"{printable(path)}: {counted(len(drawn), 'box', 'boxes')}")
             labels.update(drawn.labels.tolist())
     if names := undrawable(settings.classes[label] for label in sorted(labels)):
         progress(
@@ -158,6 +194,11 @@ def detect_images(
             "apt-get install fontconfig fonts-noto-core fonts-noto-cjk"
         )
     return found
+
+
+def counted(count: int, one: str, many: str) -> str:
+    """`1 box`, `2 boxes`."""
+    return f"{count} {one if count == 1 else many}"
 
 
 def _records(

@@ -31,12 +31,15 @@ class ImageSet:
     def load(cls, files: list[Path], annotations: dict[str, Any] | None = None) -> ImageSet:
         """Decode every file. With annotations only the annotated images count.
 
-        Raises ImageError where that is none of them.
+        Raises ImageError where that is none of them, or they do not tell two of the files apart.
         """
         if annotations is not None:
-            ids, refused = AnnotatedImages(annotations).assign(files)
+            known = AnnotatedImages(annotations)
+            ids, refused = known.assign([path for path in files if known.names(path)])
+            for error in refused.values():
+                raise error
             if not ids:
-                raise next(iter(refused.values()))
+                raise next(iter(known.assign(files)[1].values()))
             files = list(ids)
         return cls(files, [load_image(path) for path in files], annotations)
 

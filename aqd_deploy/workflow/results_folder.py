@@ -6,20 +6,17 @@ import json
 import os
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from PIL import Image
 
-from aqd_deploy.claims import check_claim, claim
-from aqd_deploy.files import TemporaryFolder, write_text
+from aqd_deploy.own_files import OwnFiles
 
-_VERB = "detect"
 INDEX, RESULTS = "images.json", "results.json"
-# Bytes of a drawing's name without its ending: a file system takes 255, and a number may follow.
-_LONGEST_STEM = 240
+# Bytes of a drawing's name without its ending: file systems take 143 to 255, and a number may follow.
+_LONGEST_STEM = 120
 # The results are written again when they are this old, or older than this many times what that takes.
 _SECONDS, _TIMES = 1.0, 20
 
@@ -29,88 +26,74 @@ class ResultsFolder:
     drawing belongs to which image) and a PNG for each of `files`.
 
     What is done is there, whenever the process ends; with `whole`, nothing is there before all is done. The
-    files of an earlier run go when the first image is done.
-
-    Raises AqdError where a file would be overwritten that is one of `files` or `inputs`, or that no earlier
-    run wrote (`claims`). Use it with `with`; then OSError where the folder cannot be written.
+    files of an earlier run go when the first image is done. Raises what `OwnFiles` raises; `inputs` are
+    files that it must not replace either.
     """
 
     def __init__(
         self, folder: Path, files: Sequence[Path], inputs: Iterable[Path], categories: list[dict[str, Any]],
         *, whole: bool = False,
     ) -> None:  # fmt: skip
-        self.folder = folder
-        self.drawings = _names(files)
+        self.drawings = drawing_names(files)
+        self._own = OwnFiles(
+            folder, "detect", (INDEX, RESULTS, *self.drawings.values()), [*files, *inputs]
+        )  # fmt: skip
         self._categories, self._whole = categories, whole
-        self._earlier = check_claim(
-            folder, _VERB, (INDEX, RESULTS, *self.drawings.values()), [*files, *inputs]
-        )
         self._images: list[dict[str, Any]] = []
         self._results: list[dict[str, Any]] = []
-        self._staging: TemporaryFolder | None = None
-        self._made: list[Path] = []
         self._saved, self._cost = 0.0, 0.0
 
     def add(
         self, file: Path, image: dict[str, Any], results: list[dict[str, Any]], drawing: Image.Image
     ) -> None:
         """Add an image's entry of images.json, its records and its drawing."""
-        staging = self._begin()
         name = self.drawings[file]
-        drawing.save(staging / name, format="PNG")
+        staged = self._own.staging / name
+        drawing.save(staged, format="PNG")
+        first = not self._images
         self._images.append({**image, "drawing": name})
         self._results += results
-        if not self._whole:
-            (staging / name).replace(self.folder / name)
-            if time.monotonic() - self._saved > max(_SECONDS, _TIMES * self._cost):
-                self._save()
+        if self._whole:
+            return
+        if first:
+            self._own.remove(self._own.earlier())
+        self._own.publish(staged, name)
+        if time.monotonic() - self._saved > max(_SECONDS, _TIMES * self._cost):
+            self._save()
 
     def __enter__(self) -> ResultsFolder:
+        self._own.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._staging is None:
-            return
         try:
-            if self._whole and kind is None:
-                self._remove_earlier()
+            if self._images and kind is None and self._whole:
+                self._own.remove(self._own.earlier())
                 for entry in self._images:
-                    (self._staging.path / entry["drawing"]).replace(self.folder / entry["drawing"])
-            if not self._whole or kind is None:
+                    self._own.publish(self._own.staging / entry["drawing"], entry["drawing"])
+            if self._images and (kind is None or not self._whole):
                 self._save()
-                claim(self.folder, _VERB, (INDEX, RESULTS, *(entry["drawing"] for entry in self._images)))
         finally:
-            self._staging.close()
-            for folder in reversed(self._made):
-                # Those that nothing has come into.
-                with suppress(OSError):
-                    folder.rmdir()
-
-    def _begin(self) -> Path:
-        if self._staging is None:
-            missing = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._made = missing[::-1]
-            self._staging = TemporaryFolder(self.folder)
-            if not self._whole:
-                self._remove_earlier()
-        return self._staging.path
-
-    def _remove_earlier(self) -> None:
-        # First of all: a later run must know them, wherever this one is killed.
-        claim(self.folder, _VERB, (INDEX, RESULTS, *self._earlier, *self.drawings.values()))
-        for name in self._earlier:
-            (self.folder / name).unlink(missing_ok=True)
+            self._own.__exit__(kind, error, trace)
 
     def _save(self) -> None:
         started = time.monotonic()
-        document = {"images": self._images, "categories": self._categories}
-        write_text(self.folder / INDEX, json.dumps(document) + "\n")
-        write_text(self.folder / RESULTS, json.dumps(self._results) + "\n")
+        # In this order: an image without results is one in which nothing was found.
+        self._write(RESULTS, self._results)
+        self._write(INDEX, {"images": self._images, "categories": self._categories})
         self._saved = time.monotonic()
         self._cost = self._saved - started
+
+    def _write(self, name: str, document: object) -> None:
+        staged = self._own.staging / name
+        with staged.open("w", encoding="utf-8") as file:
+            file.write(json.dumps(document) + "\n")
+            file.flush()
+            # A rename may be on the disk before the content is.
+            os.fsync(file.fileno())
+        self._own.publish(staged, name)
 
 
 def printable(path: Path) -> str:
@@ -118,16 +101,17 @@ def printable(path: Path) -> str:
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
-def _names(files: Iterable[Path]) -> dict[Path, str]:
+def drawing_names(files: Iterable[Path]) -> dict[Path, str]:
     """A PNG's name for each file, no two alike, also where a file system takes large letters for small."""
     names: dict[Path, str] = {}
     taken: set[str] = set()
+    count: dict[str, int] = {}
     for file in files:
         stem = printable(Path(file.stem)).encode()[:_LONGEST_STEM].decode(errors="ignore")
-        name, count = f"{stem}.png", 1
+        name, folded = f"{stem}.png", stem.casefold()
         while name.casefold() in taken:
-            count += 1
-            name = f"{stem}_{count}.png"
+            count[folded] = count.get(folded, 1) + 1
+            name = f"{stem}_{count[folded]}.png"
         taken.add(name.casefold())
         names[file] = name
     return names

@@ -39,12 +39,16 @@ def test_what_no_font_has_is_drawn_by_its_number():
     assert not np.array_equal(drawn("#1"), drawn("#2"))
 
 
-@pytest.mark.parametrize("answer", ["", "/nowhere/a.ttf\n", None])
-def test_without_fontconfig_or_its_fonts(monkeypatch, answer):
+@pytest.mark.parametrize("answer", ["", "/nowhere/a.ttf\n", "{own}\n", None])
+def test_without_fontconfig_or_its_fonts(monkeypatch, tmp_path, answer):
+    """Also where it names a font that has other characters."""
+    own = tmp_path / "own.ttf"
+    own.write_bytes(ImageFont.load_default(16).font_bytes)
+
     def listed(command, **_):
         if answer is None:
             raise FileNotFoundError(command[0])
-        return type("Done", (), {"stdout": answer})
+        return type("Done", (), {"stdout": answer.format(own=own)})
 
     monkeypatch.setattr(fonts.processes, "run", listed)
     assert fonts.font_for("\u732b", 16) is None
@@ -66,3 +70,12 @@ def test_a_font_of_the_system_is_asked_for_all_characters(monkeypatch, tmp_path)
     assert fonts.font_for("\u732b", 20).path == str(path)
     codes = " ".join(f"{ord(each):x}" for each in "0123456789\u732b")
     assert asked == [["fc-list", "-f", "%{file}\\n", f":charset={codes}"]]
+
+
+def test_an_upright_sans_is_taken_first(monkeypatch):
+    names = ["/f/Sans-Bold.ttf", "/f/Serif.ttf", "/f/SansMono.ttf", "/f/Sans-Oblique.ttf", "/f/Sans.ttf"]
+    monkeypatch.setattr(
+        fonts.processes, "run", lambda *_, **__: type("Done", (), {"stdout": "\n".join(names)})
+    )
+    order = [names.index(path) for path in fonts._system_fonts("x")]
+    assert order == [4, 2, 1, 0, 3]

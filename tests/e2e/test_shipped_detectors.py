@@ -127,15 +127,15 @@ def test_coco_takes_the_results_of_detect_and_finds_the_same_precision(shipped, 
 
     _, _, program = shipped
     file = EXAMPLE / "images" / "annotations.json"
-    files = image_files([EXAMPLE / "images"])
-    detect_images(program.run, program.manifest, files, tmp_path / "out", annotations=load_annotations(file))
+    found = image_files([EXAMPLE / "images"])
+    detect_images(program.run, program.manifest, found, tmp_path / "out", annotations=load_annotations(file))
     truth = COCO(str(file))
     evaluation = COCOeval(truth, truth.loadRes(str(tmp_path / "out" / "results.json")), "bbox")
     for step in (evaluation.evaluate, evaluation.accumulate, evaluation.summarize):
         step()
-    images = ImageSet.load(files, load_annotations(file))
+    images = ImageSet.load(found.files, load_annotations(file))
     tensors, placements = images.tensors(program.manifest)
-    found = detections_of(run_all(program.run, "image", tensors), program.manifest, placements)
-    expected = images.average_precision(program.manifest, found)["AP"]
+    boxes = detections_of(run_all(program.run, "image", tensors), program.manifest, placements)
+    expected = images.average_precision(program.manifest, boxes)["AP"]
     # The same arithmetic in the same order: 1e-9 is room that it does not need.
     assert abs(evaluation.stats[0] - expected) <= 1e-9 and expected > 0.3

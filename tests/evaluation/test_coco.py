@@ -59,8 +59,17 @@ def test_images_that_were_not_run_do_not_count():
     assert evaluate(document(), [], [1])["AP"] == 0.0
     with pytest.raises(AqdError, match=r"1 image_ids.*got 0; valid: 1"):
         evaluate(document(), half, [1])
-    with pytest.raises(AqdError, match="none of the images that were run"):
+    with pytest.raises(AqdError, match="no images of what was run"):
         evaluate(document(), [], [7])
+    bare = {**document(), "images": [*document()["images"], {"id": 7}]}
+    with pytest.raises(AqdError, match="no annotations of what was run"):
+        evaluate(bare, [], [7])
+
+
+def test_ids_of_two_kinds():
+    mixed = {**document(), "images": [{"id": 0}, {"id": 1}, {"id": "b"}]}
+    with pytest.raises(AqdError, match="some are texts"):
+        evaluate(mixed, perfect())
 
 
 def test_a_loose_box_counts_at_low_overlap_only():

@@ -84,27 +84,42 @@ def test_annotations_of_other_images(tmp_path):
     (tmp_path / "annotations.json").write_text(json.dumps(document))
     with pytest.raises(ImageError, match=r"do not name the image; .*ends with val/a\.png"):
         demo._load_images(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ImageError, match="no images"):
+        demo._load_images(tmp_path / "empty")
 
 
-def test_files_of_others_stop_the_demo_before_the_work(tmp_path):
-    folder, checkpoint, image = tmp_path / "out", tmp_path / "m.pt", save_image(tmp_path / "a.png", CAT)
-    checkpoint.write_text("checkpoint")
+def test_files_of_others_stop_the_demo_before_the_work(tmp_path, monkeypatch):
+    pytest.importorskip("torch")
+    checkpoints, images, out = tmp_path / "checkpoints", tmp_path / "images", tmp_path / "out"
+    checkpoints.mkdir()
+    (checkpoints / "m.pt").write_text("checkpoint")
+    save_image(images / "a.png", CAT)
+    monkeypatch.setattr(demo, "_load_checkpoints", lambda folder: ({folder / "m.pt": None}, []))
 
-    def claimed(folder=folder):
-        demo._claim(folder, [checkpoint, image], [checkpoint], [image])
+    class WorkError(Exception):
+        pass
 
-    folder.mkdir()
+    def work(job, *_: object) -> None:
+        with job.making(".so") as path:
+            path.write_text("program")
+        raise WorkError
+
+    monkeypatch.setattr(demo, "_take", work)
+    out.mkdir()
     for name in ("m.so", "m.int.onnx", "report.md", "m_boxes/a.png"):
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text("mine")
-        with pytest.raises(AqdError, match=rf"did not write; got .*{name}"):
-            claimed()
-        (folder / name).unlink()
-    claimed()
-    (folder / "m.so").write_text("ours")
-    claimed()
-    claimed(tmp_path)
-    (tmp_path / "report.md").write_text("ours")
-    (tmp_path / "m.so").hardlink_to(checkpoint)
-    with pytest.raises(AqdError, match=r"also an input; got .*m\.so"):
-        claimed(tmp_path)
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_text("mine")
+        with pytest.raises(AqdError, match=rf"not known to be written by \w+; got .*{name}"):
+            demo.demo(out, checkpoints, images)
+        assert (out / name).read_text() == "mine"
+        (out / name).unlink()
+    for _ in range(2):
+        with pytest.raises(WorkError):
+            demo.demo(out, checkpoints, images)
+        assert (out / "m.so").read_text() == "program"
+    with pytest.raises(WorkError):
+        demo.demo(checkpoints, checkpoints, images)
+    (checkpoints / "report.md").hardlink_to(checkpoints / "m.pt")
+    with pytest.raises(AqdError, match=r"also an input; got .*report\.md"):
+        demo.demo(checkpoints, checkpoints, images)
