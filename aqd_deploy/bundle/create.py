@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from aqd_deploy.bundle.readme import readme_text
 from aqd_deploy.bundle.runner import build_runner
 from aqd_deploy.bundle.runtime_libraries import runtime_libraries
 from aqd_deploy.errors import BundleError, TargetError
-from aqd_deploy.files import replacing_folder
+from aqd_deploy.files import check_place, failure, replacing_folder
 from aqd_deploy.inputs import MIB, FileKind
 from aqd_deploy.runtime.container import Container, read_container
 from aqd_deploy.runtime.devices.bundles import PROGRAM, RUNNER
@@ -82,7 +81,7 @@ def create_bundle(program: Path, out: Path, *, runtime: Path | None = None) -> B
         with replacing_folder(out) as folder:
             _fill(folder, container, copies, [f"lib/{path.name}" for path in libraries])
     except OSError as error:
-        raise BundleError(f"cannot write {out}", received=error.strerror or str(error)) from error
+        raise failure(f"cannot write {out}", error, BundleError) from error
     return read_bundle(out)
 
 
@@ -132,8 +131,7 @@ def _is_inside(path: Path, folder: Path) -> bool:
 
 def _check_output(out: Path) -> None:
     """Before the work: `out` is free, an empty folder, or a bundle, in a folder that can be written."""
-    if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
-        raise BundleError(f"cannot write into {out.parent}", received=out, valid="a folder in a writable one")
+    check_place(out, BundleError)
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise BundleError(
             "the output is no folder", received=out, valid="a new folder, or a bundle to replace"

@@ -9,7 +9,7 @@ from pathlib import Path
 from aqd_deploy import processes
 from aqd_deploy.bundle.cache import cached, key_of
 from aqd_deploy.compiler.toolchain import find_portable_toolchain
-from aqd_deploy.errors import BundleError, MissingExtraError
+from aqd_deploy.errors import MissingExtraError
 from aqd_deploy.runtime.devices.bundles import RUNNER
 from aqd_deploy.targets import Target
 
@@ -24,7 +24,8 @@ _FLAGS = (
 def build_runner(target: Target) -> Path:
     """The runner for `target`, from the cache or compiled (seconds).
 
-    Raises MissingExtraError where there is no compiler for the target, BundleError where it fails.
+    Raises MissingExtraError where there is no compiler for the target, ToolchainError where it fails,
+    BundleError where the cache cannot be written.
     """
     toolchain = find_portable_toolchain(target)
     sources = _sources()
@@ -42,10 +43,7 @@ def build_runner(target: Target) -> Path:
         code = [path for path in sources if path.suffix == ".cc"]
         toolchain.compile(code, folder / RUNNER, [*_FLAGS, "-isystem", str(include)])
 
-    try:
-        return cached(f"runner-{key}", make) / RUNNER
-    except OSError as error:
-        raise BundleError("cannot make the native runner", received=error) from error
+    return cached(f"runner-{key}", make) / RUNNER
 
 
 def _sources() -> list[Path]:

@@ -60,8 +60,8 @@ _AARCH64_WHEELS = (
 def runtime_libraries(target: Target, folder: Path | None = None) -> list[Path]:
     """Paths of `LIBRARIES`, in that order, for `target`; those in `folder` where one is given.
 
-    Raises BundleError where there are none, where they are for another architecture, and where a download
-    fails or is not what it should be.
+    Raises BundleError where there are none, where they are for another architecture, where a download fails
+    or is not what it should be and where the cache cannot be written, and what a toolchain raises.
     """
     if folder is not None:
         found = [folder / name for name in LIBRARIES]
@@ -126,15 +126,13 @@ def _from_wheels(wheels: tuple[_Wheel, ...]) -> list[Path]:
             )
 
     def make(folder: Path) -> None:
-        with TemporaryFolder() as downloads:
-            for path, wheel in zip(_download(wheels, downloads), wheels, strict=True):
+        downloads = TemporaryFolder()
+        with downloads, downloads.writing():
+            for path, wheel in zip(_download(wheels, downloads.path), wheels, strict=True):
                 with zipfile.ZipFile(path) as archive:
                     (folder / Path(wheel.member).name).write_bytes(archive.read(wheel.member))
 
-    try:
-        folder = cached(_wheels_name(wheels), make)
-    except OSError as error:
-        raise BundleError("cannot keep TVM's aarch64 runtime", received=error) from error
+    folder = cached(_wheels_name(wheels), make)
     return [folder / Path(wheel.member).name for wheel in wheels]
 
 
@@ -147,12 +145,7 @@ def _from_sources(target: Target) -> list[Path]:
         runtime_sources.build_runtime(toolchain, *packages, folder)
         shutil.rmtree(folder / "objects")
 
-    try:
-        folder = cached(_sources_name(target, toolchain), make)
-    except OSError as error:
-        raise BundleError(
-            f"cannot compile TVM's runtime for {target.architecture}", received=error
-        ) from error
+    folder = cached(_sources_name(target, toolchain), make)
     return [folder / name for name in LIBRARIES]
 
 

@@ -7,7 +7,6 @@ neither numpy nor torch nor onnx.
 
 from __future__ import annotations
 
-import errno
 import importlib
 import os
 import signal
@@ -20,6 +19,7 @@ import click
 from aqd_deploy import __version__
 from aqd_deploy.cli.output import Settings, print_error
 from aqd_deploy.errors import AqdError, GateError, line_of
+from aqd_deploy.files import NO_ROOM, shown_path
 
 VERBS = (
     "export", "lower", "compile", "tune", "package", "run", "detect", "bench", "inspect", "targets", "doctor",
@@ -85,8 +85,8 @@ def sentence_of(error: Exception, debug: bool = False) -> str:
     if isinstance(error, AqdError):
         return " ".join(error.sentence().split())
     if isinstance(error, OSError) and error.strerror is not None:
-        where = f": {error.filename}" if error.filename else ""
-        advice = "; free some space and repeat the command" if error.errno == errno.ENOSPC else ""
+        where = f": {shown_path(error.filename)}" if error.filename else ""
+        advice = "; free some space and repeat the command" if error.errno in NO_ROOM else ""
         return f"{error.strerror}{where}{advice}"
     if isinstance(error, MemoryError):
         return "out of memory: what was asked for needs more than this machine has free"

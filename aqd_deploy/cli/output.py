@@ -66,9 +66,13 @@ def progress(message: str) -> None:
 
 def print_json(document: Any) -> None:
     """The one JSON document of a verb, on stdout. NaN is not JSON and raises ValueError."""
-    click.echo(json.dumps(document, indent=2, allow_nan=False))
+    print_text(json.dumps(document, indent=2, allow_nan=False))
 
 
 def print_text(text: str) -> None:
-    """The result of a verb, on stdout."""
-    click.echo(text)
+    """The result of a verb, on stdout. Raises OSError, which names it."""
+    try:
+        click.echo(text)
+    except OSError as error:
+        error.filename = error.filename or "standard output"
+        raise

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from aqd_deploy import processes
-from aqd_deploy.errors import MissingExtraError, TargetError
+from aqd_deploy.errors import MissingExtraError, TargetError, ToolchainError
+from aqd_deploy.files import told_failure
 from aqd_deploy.targets import Target, read_cpu
 from aqd_deploy.targets.cpu import architecture_of
 
@@ -68,7 +69,8 @@ class Toolchain:
     ) -> None:
         """Link `objects` into the shared library `output`, without symbols (TVM's `fcompile`).
 
-        Raises OSError where the compiler fails, TargetError where it made a library of another machine.
+        Raises ToolchainError where the compiler fails, OSError where it cannot write the folder of `output`,
+        TargetError where it made a library of another machine.
         """
         # -s: TVM's debug information is an eighth of the code, and nothing reads it. Without -O2 zig adds its
         # checks for undefined behaviour, which need much more of the C library.
@@ -84,7 +86,8 @@ class Toolchain:
     ) -> None:
         """Compile C++ `source_files` into the executable (or what `flags` say) `output`.
 
-        Raises OSError where the compiler fails, TargetError where it made a file of another machine.
+        Raises ToolchainError where the compiler fails, OSError where it cannot write the folder of `output`,
+        TargetError where it made a file of another machine.
         """
         _run([*self.command, *map(str, source_files), *flags, "-o", str(output)], Path(output).parent)
         check_machine(Path(output), self.architecture)
@@ -189,8 +192,11 @@ def check_machine(file: Path, architecture: str) -> None:
 def _run(command: list[str], temporary: Path) -> None:
     result = processes.run(command, temporary=temporary)
     if result.returncode:
-        told = result.stderr.strip()[-_SHOWN_STDERR:]
-        raise OSError(f"{command[0]} failed: {told or f'exit code {result.returncode}'}")
+        full = told_failure(result.stderr, temporary)
+        if full is not None:
+            raise full
+        told = result.stderr.replace(f"{temporary}/", "").strip()[-_SHOWN_STDERR:]
+        raise ToolchainError(f"{command[0]} failed", received=told or f"exit code {result.returncode}")
 
 
 def _has_zig() -> bool:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -260,8 +261,8 @@ def test_a_failed_compilation_leaves_nothing(tmp_path):
         compile_model(w.model(), tmp_path / "p.so")
     with pytest.raises(TargetError):
         compile_model(tiny_network(), tmp_path / "p.so", target="cascadlake")
-    with pytest.raises(ProgramError, match="cannot write into"):
-        compile_model(tiny_network(), tmp_path / "none" / "p.so", target="x86-64-v2")
+    with pytest.raises(ProgramError, match="folder of the output cannot be made"):
+        compile_model(tiny_network(), Path("/dev/null/none/p.so"), target="x86-64-v2")
     with pytest.raises(ProgramError, match=r"must end in \.so; got .*p\.bin; valid: p\.so"):
         compile_model(tiny_network(), tmp_path / "p.bin", target="x86-64-v2")
     assert list(tmp_path.iterdir()) == []

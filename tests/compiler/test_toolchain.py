@@ -17,7 +17,7 @@ from aqd_deploy.compiler.toolchain import (
     locate_toolchain,
     native_toolchain,
 )
-from aqd_deploy.errors import MissingExtraError, TargetError
+from aqd_deploy.errors import MissingExtraError, TargetError, ToolchainError
 
 HERE = targets.read_cpu().architecture
 ABROAD = "raspberrypi-4" if HERE != "aarch64" else "x86-64-v2"
@@ -128,7 +128,7 @@ def test_what_was_made_is_looked_at(tmp_path):
 
 
 def test_a_failing_compiler_is_told(tmp_path):
-    with pytest.raises(OSError, match=r"failed: .*nothing\.o"):
+    with pytest.raises(ToolchainError, match=r"failed; got .*nothing\.o"):
         native_toolchain().link(tmp_path / "a.so", [tmp_path / "nothing.o"])
 
 

@@ -63,9 +63,11 @@ class QemuDevice:
         """
         bundle = self._bundles.get(program)
         emulator = _emulator(bundle.target, self.cpu)
-        with TemporaryFolder() as folder:
-            for file, data in input_files(bundle, inputs).items():
-                (folder / file).write_bytes(data)
+        temporary = TemporaryFolder()
+        with temporary as folder:
+            with temporary.writing():
+                for file, data in input_files(bundle, inputs).items():
+                    (folder / file).write_bytes(data)
             output = folder / "out"
             output.mkdir()
             arguments = run_arguments(bundle, str(folder), str(output), 1, 0, threads)
