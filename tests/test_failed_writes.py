@@ -1,5 +1,5 @@
-"""A write that fails is told with the place that it failed in (the output, the folder for temporary files, the
-cache), never by the name of an owned folder.
+"""A write that fails is told with the place that it failed in: the output, the folder for temporary files or
+the cache, and never by the name of an owned folder.
 """
 
 import errno
