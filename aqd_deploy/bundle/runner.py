@@ -13,7 +13,7 @@ from aqd_deploy.errors import MissingExtraError
 from aqd_deploy.runtime.devices.bundles import RUNNER
 from aqd_deploy.targets import Target
 
-_FLAGS = (
+RUNNER_FLAGS = (
     "-std=c++17", "-O2", "-Wall", "-Wextra", "-Wno-psabi", "-ffunction-sections", "-Wl,--gc-sections", "-s",
     "-pthread",
     # The device's own libstdc++ may be older than the compiler's.
@@ -34,14 +34,14 @@ def build_runner(target: Target) -> Path:
     key = key_of(
         [
             *(path.read_bytes() for path in (*sources, *headers)),
-            " ".join([*toolchain.command, *_FLAGS, target.architecture]).encode(),
+            " ".join([*toolchain.command, *RUNNER_FLAGS, target.architecture]).encode(),
             _version(toolchain.command),
         ]
     )
 
     def make(folder: Path) -> None:
         code = [path for path in sources if path.suffix == ".cc"]
-        toolchain.compile(code, folder / RUNNER, [*_FLAGS, "-isystem", str(include)])
+        toolchain.compile(code, folder / RUNNER, [*RUNNER_FLAGS, "-isystem", str(include)])
 
     return cached(f"runner-{key}", make) / RUNNER
 

@@ -93,7 +93,7 @@ def kept_folder(target: Target) -> Path | None:
     if target.architecture == "aarch64":
         return cache_folder() / _wheels_name(_AARCH64_WHEELS)
     if target.architecture in runtime_sources.ARCHITECTURES:
-        return cache_folder() / _sources_name(target, locate_toolchain(target))
+        return cache_folder() / _sources_name(target, locate_toolchain(target, cplusplus=True))
     return None
 
 
@@ -138,7 +138,7 @@ def _from_wheels(wheels: tuple[_Wheel, ...]) -> list[Path]:
 
 def _from_sources(target: Target) -> list[Path]:
     """The libraries compiled for `target`, once."""
-    toolchain = find_toolchain(target)
+    toolchain = find_toolchain(target, cplusplus=True)
     packages = _installed("tvm"), _installed("tvm_ffi")
 
     def make(folder: Path) -> None:
