@@ -45,6 +45,7 @@ _MACHINES = {
     ),
     "armv7": _Machine("arm", "arm-linux-gnueabihf", "libstdc++6-armhf-cross", (("", "cortex-a15"),)),
 }
+EMULATED = tuple(_MACHINES)
 # What programs and TVM's runtime are linked with.
 _LIBRARIES = ("libc.so.6", "libstdc++.so.6")
 
