@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,11 +62,18 @@ class Bundle:
         return self.total_bytes - self.manifest["weight_bytes"]
 
 
-def create_bundle(program: Path, out: Path, *, runtime: Path | None = None) -> Bundle:
+def create_bundle(
+    program: Path,
+    out: Path,
+    *,
+    runtime: Path | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Bundle:
     """Package the program file `program` into the folder `out`, for the target it was compiled for.
 
     `runtime` is a folder with TVM's runtime libraries for that target; by default they are found
-    (`runtime_libraries`). `out` is written whole or not at all; an older bundle there is replaced.
+    (`runtime_libraries`). `out` is written whole or not at all; an older bundle there is replaced. `progress`
+    is told what has to be made or fetched first, and how long that takes.
 
     Raises ProgramError where `program` is no whole program, BundleError where `out` is something else than a
     bundle or cannot be written and where there are no runtime libraries, MissingExtraError where there is no
@@ -75,8 +83,8 @@ def create_bundle(program: Path, out: Path, *, runtime: Path | None = None) -> B
     check_packaged(container.manifest, str(program))
     _check_output(out)
     target = _target(container.manifest["program"]["target"])
-    libraries = runtime_libraries(target, runtime)
-    copies = {RUNNER: build_runner(target)} | {f"lib/{path.name}": path for path in libraries}
+    libraries = runtime_libraries(target, runtime, progress)
+    copies = {RUNNER: build_runner(target, progress)} | {f"lib/{path.name}": path for path in libraries}
     try:
         with replacing_folder(out) as folder:
             _fill(folder, container, copies, [f"lib/{path.name}" for path in libraries])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 
@@ -21,7 +22,7 @@ RUNNER_FLAGS = (
 )  # fmt: skip
 
 
-def build_runner(target: Target) -> Path:
+def build_runner(target: Target, progress: Callable[[str], None] = lambda _: None) -> Path:
     """The runner for `target`, from the cache or compiled (seconds).
 
     Raises MissingExtraError where there is no compiler for the target, ToolchainError where it fails,
@@ -40,6 +41,7 @@ def build_runner(target: Target) -> Path:
     )
 
     def make(folder: Path) -> None:
+        progress(f"compiling the runner, once: {'minutes' if toolchain.origin == 'zig' else 'seconds'}")
         code = [path for path in sources if path.suffix == ".cc"]
         toolchain.compile(code, folder / RUNNER, [*RUNNER_FLAGS, "-isystem", str(include)])
 

@@ -16,6 +16,7 @@ import importlib.util
 import shutil
 import sys
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -57,7 +58,9 @@ _AARCH64_WHEELS = (
 )
 
 
-def runtime_libraries(target: Target, folder: Path | None = None) -> list[Path]:
+def runtime_libraries(
+    target: Target, folder: Path | None = None, progress: Callable[[str], None] = lambda _: None
+) -> list[Path]:
     """Paths of `LIBRARIES`, in that order, for `target`; those in `folder` where one is given.
 
     Raises BundleError where there are none, where they are for another architecture, where a download fails
@@ -68,9 +71,9 @@ def runtime_libraries(target: Target, folder: Path | None = None) -> list[Path]:
     elif target.architecture == read_cpu().architecture:
         found = [_installed("tvm_ffi") / "lib" / LIBRARIES[0], _installed("tvm") / "lib" / LIBRARIES[1]]
     elif target.architecture == "aarch64":
-        found = _from_wheels(_AARCH64_WHEELS)
+        found = _from_wheels(_AARCH64_WHEELS, progress)
     elif target.architecture in runtime_sources.ARCHITECTURES:
-        found = _from_sources(target)
+        found = _from_sources(target, progress)
     else:
         raise BundleError(
             f"no runtime libraries for {target.architecture}",
@@ -116,7 +119,7 @@ def _installed(package: str) -> Path:
     return Path(spec.submodule_search_locations[0])
 
 
-def _from_wheels(wheels: tuple[_Wheel, ...]) -> list[Path]:
+def _from_wheels(wheels: tuple[_Wheel, ...], progress: Callable[[str], None]) -> list[Path]:
     """The libraries in `wheels`, unpacked once into the cache."""
     for wheel in wheels:
         if metadata.version(wheel.package) != wheel.version:
@@ -126,6 +129,7 @@ def _from_wheels(wheels: tuple[_Wheel, ...]) -> list[Path]:
             )
 
     def make(folder: Path) -> None:
+        progress("fetching TVM's aarch64 runtime, once: 100 MB")
         downloads = TemporaryFolder()
         with downloads, downloads.writing():
             for path, wheel in zip(_download(wheels, downloads.path), wheels, strict=True):
@@ -136,12 +140,13 @@ def _from_wheels(wheels: tuple[_Wheel, ...]) -> list[Path]:
     return [folder / Path(wheel.member).name for wheel in wheels]
 
 
-def _from_sources(target: Target) -> list[Path]:
+def _from_sources(target: Target, progress: Callable[[str], None]) -> list[Path]:
     """The libraries compiled for `target`, once."""
     toolchain = find_toolchain(target, cplusplus=True)
     packages = _installed("tvm"), _installed("tvm_ffi")
 
     def make(folder: Path) -> None:
+        progress(f"compiling TVM's runtime for {target.architecture}, once: minutes")
         runtime_sources.build_runtime(toolchain, *packages, folder)
         shutil.rmtree(folder / "objects")
 

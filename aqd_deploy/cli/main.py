@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import signal
 import sys
 import traceback
@@ -35,10 +36,21 @@ class VerbGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Every verb with its whole first sentence, which click would cut to one line."""
+        rows = [(name, _first_sentence(self.get_command(ctx, name))) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             return None
         return importlib.import_module(f"aqd_deploy.cli.{cmd_name}").command
+
+
+def _first_sentence(command: click.Command | None) -> str:
+    text = " ".join((command.help or "").split("\n\n")[0].split()) if command is not None else ""
+    return re.split(r"(?<=\.)\s", text)[0]
 
 
 @click.command(
