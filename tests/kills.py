@@ -12,8 +12,9 @@ import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-# Hidden but not temporary: the lock of tuning records, and what onnxruntime keeps under fixed names.
-KEPT = re.compile(r"\.lock|\.ses|\.onnxruntime")
+# Hidden but not temporary: the lock of tuning records, what onnxruntime keeps under fixed names, the list of
+# a folder's own files.
+KEPT = re.compile(r"\.lock|\.ses|\.onnxruntime|\.written-by-aqd-deploy")
 
 
 class Sandbox:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,7 +34,9 @@ def network_folder(
         keep.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise AqdError("cannot keep models there", received=f"{keep}: {error.strerror}") from error
-    target = keep / f"{manifest.get('name') or qdq.stem}-{_key(qdq, manifest, images)}"
+    # The name comes out of a file: without what leads to another folder, and short.
+    name = re.sub(r"[^\w-]", "_", manifest.get("name") or qdq.stem)[:60]
+    target = keep / f"{name}-{_key(qdq, manifest, images)}"
 
     def make(folder: Path) -> None:
         write_network(qdq, manifest, images, folder)

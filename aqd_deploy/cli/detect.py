@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from aqd_deploy.cli.options import device_for, device_option, existing, json_option, threads_option
 from aqd_deploy.cli.output import print_json, print_text, progress, verb
+
+if TYPE_CHECKING:
+    from aqd_deploy.errors import ImageError
+
+_SHOWN = 5
 
 
 @verb(name="detect")
@@ -17,9 +23,16 @@ from aqd_deploy.cli.output import print_json, print_text, progress, verb
     "-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for the results."
 )
 @click.option(
+    "--annotations",
+    type=existing("FILE"),
+    help="COCO annotations of the images: take the ids of images and categories from there.",
+)
+@click.option("--recursive", is_flag=True, help="Also take images of the folders in the folders.")
+@click.option("--strict", is_flag=True, help="Write nothing where one of the images is damaged.")
+@click.option(
     "--score-threshold",
     type=click.FloatRange(0, 1),
-    help="Lowest score to report.  [default: the manifest's]",
+    help="Lowest score to report.  [default: all that the manifest's candidates give]",
 )
 @click.option(
     "--draw-above",
@@ -35,35 +48,66 @@ def command(
     program: Path,
     images: tuple[Path, ...],
     output: Path,
+    annotations: Path | None,
+    recursive: bool,
+    strict: bool,
     score_threshold: float | None,
     draw_above: float,
     device: str | None,
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Detect objects in images (files or folders) with a program (.so), a bundle or an integer ONNX
+    """Detect objects in images (files, or those in folders) with a program (.so), a bundle or an integer ONNX
     file.
 
-    Draws boxes into copies of the images and writes COCO results (results.json) to the output folder.
+    Draws boxes into copies of the images and writes COCO results (results.json) to the output folder, and
+    which image has which id and drawing (images.json), as they come. Images that cannot be read are told at
+    the end, with exit code 1. Without --annotations, ids are the numbers that all files are named by, or
+    1, 2, ..., and those of the classes in the model.
     """
-    from aqd_deploy.workflow.detect import RESULTS, detect_images, image_files, with_score_threshold
+    from aqd_deploy.evaluation.coco import load_annotations
+    from aqd_deploy.workflow.detect import detect_images, image_files
+    from aqd_deploy.workflow.results_folder import RESULTS
     from aqd_deploy.workflow.runners import open_runner
 
-    files = image_files(images)
+    files = image_files(images, recursive=recursive)
+    dataset = None if annotations is None else load_annotations(annotations)
     with open_runner(program, threads, device_for(program, device)) as runner:
-        manifest = with_score_threshold(runner.manifest, score_threshold)
-        found = detect_images(runner.run, manifest, files, output, draw_above=draw_above, progress=progress)
-    boxes = sum(len(entry.detections) for entry in found)
+        found = detect_images(
+            runner.run, runner.manifest, files, output, annotations=dataset,
+            inputs=[path for path in (program, annotations) if path is not None],
+            least_score=score_threshold, draw_above=draw_above, strict=strict, progress=progress,
+        )  # fmt: skip
+    boxes = sum(len(entry.detections) for entry in found.images)
     if as_json:
         print_json(
             {
                 "folder": str(output),
                 "results": str(output / RESULTS),
                 "images": [
-                    {"file": str(e.path), "image_id": e.image_id, "detections": len(e.detections)}
-                    for e in found
+                    {
+                        "file": str(e.path), "image_id": e.image_id, "detections": len(e.detections),
+                        "drawing": str(e.drawing),
+                    }
+                    for e in found.images
+                ],
+                "failed": [
+                    {"file": str(path), "error": error.sentence()} for path, error in found.failed.items()
                 ],
             }
-        )
-    else:
-        print_text(f"{output}: {len(found)} images, {boxes} detections in {RESULTS}")
+        )  # fmt: skip
+    elif found.images:
+        print_text(f"{output}: {len(found.images)} images, {boxes} detections in {RESULTS}")
+    if found.failed:
+        raise _failure(found.failed, len(files))
+
+
+def _failure(failed: dict[Path, ImageError], count: int) -> ImageError:
+    """One image's own error where there is but one; else the first few of them."""
+    from aqd_deploy.errors import ImageError
+
+    if count == 1:
+        return next(iter(failed.values()))
+    shown = [f"{path} ({error.what})" for path, error in list(failed.items())[:_SHOWN]]
+    more = [f"{len(failed) - _SHOWN} more"] if len(failed) > _SHOWN else []
+    return ImageError(f"{len(failed)} of {count} images failed", received=", ".join([*shown, *more]))

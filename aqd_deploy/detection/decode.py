@@ -34,6 +34,11 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
+    def at_least(self, score: float) -> Detections:
+        """Those of this score and above."""
+        kept = self.scores >= score
+        return Detections(self.boxes[kept], self.scores[kept], self.labels[kept])
+
 
 def decode(outputs: dict[str, np.ndarray], manifest: dict[str, Any], placement: Placement) -> Detections:
     """The detections of one image.

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from aqd_deploy.detection.decode import Detections
+from aqd_deploy.detection.fonts import Font, font_for
 
 SMALLEST_SIDE = 480  # images whose longer side is below are enlarged by a whole factor
 PALETTE = (
@@ -24,7 +25,8 @@ def draw(
     """The image (uint8 [H, W, 3] RGB) with its detections, as an RGB Pillow image `factor` times as large.
 
     Without `factor`, small images are enlarged by the least whole factor that makes their longer side at
-    least 480 pixels. Less certain boxes are drawn first, so that the best lie on top.
+    least 480 pixels. Less certain boxes are drawn first, so that the best lie on top. A class whose name no
+    font at hand can write is called by its number, `#3`.
     """
     height, width = image.shape[:2]
     factor = factor or max(1, -(-SMALLEST_SIDE // max(height, width)))
@@ -33,7 +35,7 @@ def draw(
         canvas = canvas.resize((width * factor, height * factor), Image.Resampling.BICUBIC)
     pen = ImageDraw.Draw(canvas)
     side = max(canvas.size)
-    font = ImageFont.load_default(size=max(13, side // 36))
+    letters = max(13, side // 36)
     thickness = max(2, side // 300)
     boxes = [_in_pixels(box, factor) for box in detections.boxes]
     for k in reversed(range(len(detections))):
@@ -43,7 +45,7 @@ def draw(
         pen.rectangle((x1, y1, x2 - 1, y2 - 1), outline=_colour(detections.labels[k]), width=thickness)
     taken: list[_Box] = []
     for box, label, score in zip(boxes, detections.labels, detections.scores, strict=True):
-        text = f"{classes[label]} {score:.2f}"
+        text, font = _label(classes[label], label, score, letters)
         plate = _plate(pen, font, text, box, canvas.size, taken)
         pen.rectangle(plate, fill=_colour(label))
         middle = ((plate[0] + plate[2]) / 2, (plate[1] + plate[3]) / 2)
@@ -58,13 +60,21 @@ def _in_pixels(box: np.ndarray, factor: int) -> _Box:
     return x1, y1, max(x1 + 1, x2), max(y1 + 1, y2)
 
 
+def _label(name: str, number: int, score: float, size: int) -> tuple[str, Font]:
+    font = font_for(name, size)
+    if font is None:
+        name, font = f"#{number}", font_for("#", size)
+        assert font is not None, "Pillow's own font has ASCII"
+    return f"{name} {score:.2f}", font
+
+
 def _colour(label: int) -> tuple[int, int, int]:
     return PALETTE[int(label) % len(PALETTE)]
 
 
 def _plate(
     pen: ImageDraw.ImageDraw,
-    font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
+    font: Font,
     text: str,
     box: _Box,
     size: tuple[int, int],

@@ -41,10 +41,11 @@ class Level:
 @dataclass(frozen=True)
 class DetectorSettings:
     """What decoding needs to know. `anchors` for RetinaNet only; the thresholds are probabilities and an
-    IoU."""
+    IoU; `category_ids` are the training set's, else the classes' own numbers."""
 
     kind: str
     classes: tuple[str, ...]
+    category_ids: tuple[int, ...]
     levels: tuple[Level, ...]
     anchors: Anchors | None
     score_threshold: float
@@ -73,6 +74,7 @@ class DetectorSettings:
         return cls(
             kind=kind,
             classes=tuple(str(name) for name in entry["classes"]),
+            category_ids=_category_ids(entry),
             levels=_levels(entry, KINDS[kind]),
             anchors=_anchors(entry["anchors"]) if kind == "retinanet" else None,
             score_threshold=float(entry["score_threshold"]),
@@ -96,7 +98,18 @@ def _schema(kind: str) -> Check:
         "max_detections": count,
         "pre_nms": count,
         **({"anchors": anchors} if kind == "retinanet" else {}),
-    })  # fmt: skip
+    }, {"category_ids": list_of(whole())})  # fmt: skip
+
+
+def _category_ids(entry: dict[str, Any]) -> tuple[int, ...]:
+    count = len(entry["classes"])
+    ids = tuple(entry.get("category_ids", range(count)))
+    if len(set(ids)) != len(ids) or len(ids) != count:
+        raise ModelFileError(
+            "the manifest's category_ids are not one for each class",
+            received=f"{len(set(ids))} different ones", valid=f"{count} different ones",
+        )  # fmt: skip
+    return ids
 
 
 def _anchors(entry: dict[str, Any]) -> Anchors:

@@ -7,6 +7,7 @@ import copy
 import io
 import math
 import os
+from collections.abc import Iterable
 from numbers import Integral
 from typing import Any
 
@@ -39,19 +40,24 @@ METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
 def evaluate(
-    annotations: str | os.PathLike[str] | dict[str, Any], results: list[dict[str, Any]]
+    annotations: str | os.PathLike[str] | dict[str, Any],
+    results: list[dict[str, Any]],
+    image_ids: Iterable[int | str] | None = None,
 ) -> dict[str, float]:
     """AP (mean over IoU 0.50 to 0.95), AP50, AP75 and AP of small, medium and large objects, each in 0..1.
 
     `annotations` is a COCO annotations document or the path of one; `results` are COCO result records
-    (image_id, category_id, bbox [x, y, width, height], score). A size of which there is no object has the
-    value NaN. Empty results give 0. Prints nothing; neither argument is changed.
+    (image_id, category_id, bbox [x, y, width, height], score). `image_ids` are the images that were run: all
+    others count neither for nor against (default: all were). A size of which there is no object has the
+    value NaN. Empty results give 0. Prints nothing; no argument is changed.
 
     Raises AqdError: no such file, not JSON, no images or no annotations in it, results of images or
-    categories it does not have, a record without one of its fields.
+    categories it does not have or that were not run, a record without one of its fields.
     """
     document = copy.deepcopy(annotations) if isinstance(annotations, dict) else load_annotations(annotations)
     _check_annotations(document)
+    if image_ids is not None:
+        _keep_images(document, set(image_ids))
     _check_results(document, results)
     if not results:
         return dict.fromkeys(METRICS, 0.0)
@@ -72,6 +78,13 @@ def evaluate(
         name: float(value) if value >= 0 else math.nan
         for name, value in zip(METRICS, np.asarray(evaluation.stats)[:6], strict=True)
     }
+
+
+def _keep_images(document: dict[str, Any], ids: set[int | str]) -> None:
+    for key, of in (("images", "id"), ("annotations", "image_id")):
+        document[key] = [record for record in document[key] if record[of] in ids]
+    if not document["images"]:
+        raise AqdError("none of the images that were run is in the annotations: there is nothing to measure")
 
 
 def load_annotations(path: str | os.PathLike[str]) -> dict[str, Any]:

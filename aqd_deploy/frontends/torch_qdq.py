@@ -84,6 +84,7 @@ def make_manifest(config: ModelConfig, name: str | None = None) -> dict[str, Any
         "detector": {
             "kind": config.detector,
             "classes": list(config.names_of_classes),
+            **({"category_ids": list(config.category_ids)} if config.category_ids else {}),
             "strides": list(config.strides),
             "outputs": {kind: [f"{kind}_{level}" for level in config.levels] for kind in kinds},
             "anchors": anchors if config.detector == "retinanet" else None,

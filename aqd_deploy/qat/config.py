@@ -34,7 +34,7 @@ _SCHEMA = table({
     "anchor_base": number(above=0, high=1000), "anchor_scales": _SHAPES, "anchor_ratios": _SHAPES,
     "mean": list_of(whole(0, 255), 3, 3), "score_threshold": number(0, 1), "nms_iou": number(0, 1),
     "max_detections": whole(1, 1 << 20), "pre_nms": whole(1, 1 << 20), "name": text,
-    "class_names": list_of(text),
+    "class_names": list_of(text), "category_ids": list_of(whole()),
 })  # fmt: skip
 
 
@@ -44,7 +44,8 @@ class ModelConfig:
 
     `bits` is the width of weights and activations, None for the float network. First and last layers have
     `first_last_bits` in mode `aqd` and stay float in mode `aqd*` (convolutions only). `mean` is BGR, in
-    pixels. RetinaNet's anchors at stride s are `anchor_base` · s · scale large.
+    pixels. RetinaNet's anchors at stride s are `anchor_base` · s · scale large. `category_ids` are what the
+    training set's annotations call the classes (COCO: 1 to 90 with gaps), where that is known.
     """
 
     detector: str = "retinanet"
@@ -70,6 +71,7 @@ class ModelConfig:
     pre_nms: int = 1000
     name: str = ""
     class_names: tuple[str, ...] = ()
+    category_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         try:
@@ -94,6 +96,11 @@ class ModelConfig:
             raise UnsupportedModelError(
                 "class_names must name every class", received=len(self.class_names), valid=str(self.classes)
             )
+        if self.category_ids and not len(self.category_ids) == len(set(self.category_ids)) == self.classes:
+            raise UnsupportedModelError(
+                "category_ids must have another number for every class",
+                received=len(set(self.category_ids)), valid=str(self.classes),
+            )  # fmt: skip
 
     @property
     def anchors_per_cell(self) -> int:

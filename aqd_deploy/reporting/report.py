@@ -18,7 +18,7 @@ from aqd_deploy.errors import AqdError
 from aqd_deploy.inputs import MIB, FileKind
 from aqd_deploy.passes.proven import sentences
 from aqd_deploy.reporting.environment import environment
-from aqd_deploy.reporting.tables import markdown_table, table
+from aqd_deploy.reporting.tables import markdown_table, table_blocks
 from aqd_deploy.schema import SchemaError, anything, list_of, nothing_or, number, table_of, whole
 from aqd_deploy.schema import table as table_schema
 
@@ -40,6 +40,7 @@ _FIGURE = nothing_or(number())
 _MEASURED = table_schema(
     {}, {"contenders": table_of(table_schema({}, {"median_ms": _FIGURE, "min_ms": _FIGURE}))}
 )
+REPORTS = ("report.json", "report.md")
 _PARTS = table_schema({
     "environment": table_schema({"cpu": anything, "threads": anything, "system": anything,
     "packages": table_of(anything)}),
@@ -112,12 +113,12 @@ def rows(document: dict[str, Any]) -> list[list[object]]:
 def terminal_table(document: dict[str, Any]) -> str:
     """The table for a terminal, at most 80 columns: each model's name above its rows."""
     all_rows = rows(document)
-    header, rule, *lines = table(_HEADERS[1:], [row[1:] for row in all_rows]).splitlines()
-    shown, last = [header, rule], None
-    for row, line in zip(all_rows, lines, strict=True):
+    shown, blocks = table_blocks(_HEADERS[1:], [row[1:] for row in all_rows])
+    last = None
+    for row, block in zip(all_rows, blocks, strict=True):
         if row[0] != last:
             shown.append(str(row[0]))
-        shown.append(line)
+        shown += block
         last = row[0]
     return "\n".join(shown)
 
@@ -151,7 +152,7 @@ def write_report(folder: Path, document: dict[str, Any]) -> tuple[Path, Path]:
     """Write report.json and report.md into an existing folder; returns both paths."""
     from aqd_deploy.files import write_text
 
-    paths = folder / "report.json", folder / "report.md"
+    paths = folder / REPORTS[0], folder / REPORTS[1]
     write_text(paths[0], json.dumps(check_report(document), indent=2, allow_nan=False) + "\n")
     write_text(paths[1], markdown(document))
     return paths

@@ -12,6 +12,14 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]], width: int =
     """Columns padded to their widest cell; numbers to the right; the widest column wraps where it does not
     fit.
     """
+    head, blocks = table_blocks(headers, rows, width)
+    return "\n".join([*head, *(line for block in blocks for line in block)])
+
+
+def table_blocks(
+    headers: Sequence[str], rows: Iterable[Sequence[object]], width: int = WIDTH
+) -> tuple[list[str], list[list[str]]]:
+    """`table` in parts: the lines of the headers, and of each row."""
     cells = [[_cell(value) for value in row] for row in rows]
     numeric = [bool(cells) and all(_is_number(row[i]) for row in cells) for i in range(len(headers))]
     widths = [max(len(header), *(len(row[i]) for row in cells), 1) for i, header in enumerate(headers)]
@@ -20,9 +28,7 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]], width: int =
         widths[widths.index(max(widths))] -= 1
     lines = _wrapped(list(headers), widths, numeric)
     lines.append("  ".join("-" * w for w in widths))
-    for row in cells:
-        lines.extend(_wrapped(row, widths, numeric))
-    return "\n".join(lines)
+    return lines, [_wrapped(row, widths, numeric) for row in cells]
 
 
 def key_values(values: Mapping[str, object], width: int = WIDTH) -> str:
@@ -50,7 +56,7 @@ def _cell(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.4g}" if abs(value) < 1e-2 and value != 0 else f"{value:.2f}"
+        return f"{value:.2f}" if value == 0 or 1e-2 <= abs(value) < 1e15 else f"{value:.4g}"
     if isinstance(value, Mapping):
         return ", ".join(f"{key}={_cell(each)}" for key, each in value.items())
     if isinstance(value, (list, tuple)):

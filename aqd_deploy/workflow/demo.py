@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aqd_deploy
+from aqd_deploy.claims import check_claim, claim
 from aqd_deploy.detection.images import describe_preprocessing
 from aqd_deploy.errors import AqdError, CheckpointError, MissingExtraError
 from aqd_deploy.evaluation.coco import load_annotations
 from aqd_deploy.integer.files import load_onnx, save_onnx
 from aqd_deploy.integer.reference import ReferenceRunner
 from aqd_deploy.passes.proven import FIELDS
-from aqd_deploy.reporting.report import make_report
+from aqd_deploy.reporting.report import REPORTS, make_report
 from aqd_deploy.runtime.program import Program
 from aqd_deploy.workflow.detect import detect_images, image_files
 from aqd_deploy.workflow.forms import (
@@ -31,6 +32,7 @@ from aqd_deploy.workflow.forms import (
     real_numbers,
     run_all,
 )
+from aqd_deploy.workflow.results_folder import ResultsFolder
 
 if TYPE_CHECKING:
     from aqd_deploy.qat.models import Detector
@@ -39,6 +41,7 @@ ANNOTATIONS = "annotations.json"
 REPOSITORY = "the aqd-deploy repository"
 DRAWN_IMAGES = 12
 BENCH_ROUNDS = 8
+_SUFFIXES = (".qdq.onnx", ".float.onnx", ".int.onnx", ".so")
 
 
 def examples_folder() -> Path:
@@ -95,7 +98,7 @@ def demo(
     images = images or examples_folder() / "images"
     quantized, floats = _load_checkpoints(checkpoints)
     image_set = _load_images(images)
-    output.mkdir(parents=True, exist_ok=True)
+    _claim(output, [*checkpoints.glob("*.pt"), *image_set.files], list(quantized), image_set.files)
     models = []
     for index, (path, model) in enumerate(quantized.items()):
         progress(f"[{index + 1}/{len(quantized)}] {path.stem}")
@@ -107,6 +110,20 @@ def demo(
         "annotated": image_set.annotations is not None,
     }
     return make_report("demo", about, models)
+
+
+def _claim(output: Path, inputs: list[Path], quantized: list[Path], images: list[Path]) -> None:
+    """Make the folder, or refuse it before the work: where it has files of somebody else under our names."""
+    names = [*REPORTS, *(path.stem + suffix for path in quantized for suffix in _SUFFIXES)]
+    earlier = check_claim(output, "demo", names, inputs)
+    for path in quantized:
+        ResultsFolder(_boxes(output, path.stem), images[:DRAWN_IMAGES], inputs, [])
+    output.mkdir(parents=True, exist_ok=True)
+    claim(output, "demo", [*earlier, *names])
+
+
+def _boxes(output: Path, name: str) -> Path:
+    return output / f"{name}_boxes"
 
 
 def _load_checkpoints(folder: Path) -> tuple[dict[Path, Detector], list[Detector]]:
@@ -179,7 +196,7 @@ def _take(
         accuracy, agreement, program = _evaluate(job, images, twin is not None, threads)
     with job.step("draw", progress):
         detect_images(
-            program.run, program.manifest, images.files[:DRAWN_IMAGES], job.folder / f"{job.name}_boxes"
+            program.run, program.manifest, images.files[:DRAWN_IMAGES], _boxes(job.folder, job.name)
         )
     with job.step("bench", progress):
         latency = _bench(job, images, program)

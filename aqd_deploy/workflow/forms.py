@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from aqd_deploy.detection.dataset import AnnotatedImages, category_ids
 from aqd_deploy.detection.decode import Detections, decode
 from aqd_deploy.detection.images import Placement, Preprocess, load_image
-from aqd_deploy.detection.results import category_ids, coco_results
+from aqd_deploy.detection.results import coco_results
 from aqd_deploy.evaluation.coco import evaluate
 from aqd_deploy.evaluation.compare import compare_integers, dequantize, float_agreement, total_difference
 
@@ -28,10 +29,15 @@ class ImageSet:
 
     @classmethod
     def load(cls, files: list[Path], annotations: dict[str, Any] | None = None) -> ImageSet:
-        """Decode every file. With annotations only the annotated images count."""
+        """Decode every file. With annotations only the annotated images count.
+
+        Raises ImageError where that is none of them.
+        """
         if annotations is not None:
-            names = {entry.get("file_name") for entry in annotations["images"]}
-            files = [path for path in files if path.name in names]
+            ids, refused = AnnotatedImages(annotations).assign(files)
+            if not ids:
+                raise next(iter(refused.values()))
+            files = list(ids)
         return cls(files, [load_image(path) for path in files], annotations)
 
     def tensors(self, manifest: dict[str, Any]) -> tuple[list[np.ndarray], list[Placement]]:
@@ -43,14 +49,14 @@ class ImageSet:
     def average_precision(
         self, manifest: dict[str, Any], detections: list[Detections]
     ) -> dict[str, float] | None:
-        """COCO metrics, each in 0..1; None without annotations."""
+        """COCO metrics over these images, each in 0..1; None without annotations."""
         if self.annotations is None:
             return None
         ids = category_ids(manifest["detector"]["classes"], self.annotations)
-        numbers = {entry.get("file_name"): entry["id"] for entry in self.annotations["images"]}
+        numbers, _ = AnnotatedImages(self.annotations).assign(self.files)
         found = zip(self.files, detections, strict=True)
-        records = [r for path, each in found for r in coco_results(numbers[path.name], each, ids)]
-        return evaluate(self.annotations, records)
+        records = [r for path, each in found for r in coco_results(numbers[path], each, ids)]
+        return evaluate(self.annotations, records, numbers.values())
 
 
 def run_all(

@@ -49,6 +49,15 @@ def test_a_kept_network_is_found_again(qdq, tmp_path):
     assert [path.name.startswith("small-") for path in keep.iterdir()] == [True]
 
 
+@pytest.mark.parametrize("name", ["../elsewhere", "/tmp/elsewhere", "a/b", "..", "n" * 300, "\0"])
+def test_a_name_that_leads_elsewhere(qdq, tmp_path, name):
+    keep = tmp_path / "keep"
+    first = content(qdq, keep, {**MANIFEST, "name": name})
+    (made,) = keep.iterdir()
+    assert (made / "float.onnx").read_bytes() == first
+    assert sorted(tmp_path.iterdir()) == [keep, qdq]
+
+
 def test_what_a_network_depends_on_makes_another(qdq, tmp_path):
     keep = tmp_path / "keep"
     first = content(qdq, keep)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import sys
 from pathlib import Path
@@ -205,10 +206,30 @@ class TestImages:
         path.write_bytes(content)
         assert "image" in fails("detect", integer_file, path, "-o", tmp_path / "out")
 
-    def test_one_bad_image_among_good_ones_leaves_nothing(self, integer_file, fails, tmp_path):
+    def test_one_bad_image_among_good_ones_strictly_leaves_nothing(self, integer_file, fails, tmp_path):
         Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
         (tmp_path / "b.png").write_bytes(b"text")
-        fails("detect", integer_file, tmp_path / "a.png", tmp_path / "b.png", "-o", tmp_path / "out")
+        images = tmp_path / "a.png", tmp_path / "b.png"
+        sentence = fails("detect", integer_file, *images, "-o", tmp_path / "out", "--strict")
+        assert "b.png" in sentence and "not an image" in sentence
+
+    def test_bad_images_of_a_folder_are_told_and_the_others_done(self, integer_file, capsys, tmp_path):
+        for k in range(12):
+            Image.new("RGB", (20, 20)).save(tmp_path / f"{k:02}.png")
+        for k in (2, 3, 5, 7, 8, 11):
+            (tmp_path / f"{k:02}.png").write_bytes(b"text")
+        (tmp_path / "._a.jpg").write_bytes(b"Mac OS X")
+        out = tmp_path / "new" / "out"
+        assert invoke(["detect", str(integer_file), str(tmp_path), "-o", str(out), "--json"]) == 1
+        told = capsys.readouterr()
+        document, sentence = json.loads(told.out), told.err.splitlines()[-1]
+        assert [Path(entry["file"]).name for entry in document["failed"]] == [
+            f"{k:02}.png" for k in (2, 3, 5, 7, 8, 11)
+        ]
+        assert all("not an image" in entry["error"] for entry in document["failed"])
+        assert len(document["images"]) == 6
+        assert sentence.startswith("error: 6 of 12 images failed; got ") and sentence.endswith(", 1 more")
+        assert str(tmp_path / "02.png") in sentence
 
     def test_missing_image_and_empty_folder(self, integer_file, fails, tmp_path):
         (tmp_path / "empty").mkdir()
@@ -221,8 +242,8 @@ class TestImages:
         Image.new("CMYK", (9, 5)).save(tmp_path / "print.jpg")
         names = [str(tmp_path / name) for name in ("one.png", "deep.png", "print.jpg")]
         assert invoke(["detect", str(integer_file), *names, "-o", str(tmp_path / "out")]) == 0
-        drawn = sorted(path.name for path in (tmp_path / "out").iterdir())
-        assert drawn == ["deep.png", "one.png", "print.png", "results.json"]
+        drawn = sorted(path.name for path in (tmp_path / "out").glob("[!.]*"))
+        assert drawn == ["deep.png", "images.json", "one.png", "print.png", "results.json"]
 
 
 def program_file(path: Path, **changes: object) -> Path:
@@ -319,7 +340,7 @@ def test_integer_files_without_a_detector_give_no_boxes(fails, tmp_path):
     )
     Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
     sentence = fails("detect", tmp_path / "i.onnx", tmp_path / "a.png", "-o", tmp_path / "out")
-    assert "preprocessing" in sentence
+    assert "no detector" in sentence
 
 
 def test_unknown_peers_and_files(fails, tmp_path):

@@ -168,10 +168,16 @@ def test_detect_on_files_and_folders(call, folder, tmp_path):
         Image.fromarray(pixels[index].transpose(1, 2, 0)).save(images / name)
     options = ("-o", tmp_path / "out", "--score-threshold", "0")
     document = call("detect", folder / "m.so", images, *options)
-    assert [entry["image_id"] for entry in document["images"]] == [139, "named.png"]
+    assert [entry["image_id"] for entry in document["images"]] == [1, 2]
+    drawings = [tmp_path / "out" / name for name in ("000000000139.png", "named.png")]
+    assert [Path(entry["drawing"]) for entry in document["images"]] == drawings
+    assert all(path.is_file() for path in drawings) and document["failed"] == []
     results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert {entry["image_id"] for entry in results} == {139, "named.png"}
-    assert all(set(entry) == {"image_id", "category_id", "bbox", "score"} for entry in results)
+    keys = {"image_id", "category_id", "bbox", "score", "file_name", "category_name"}
+    assert all(set(entry) == keys for entry in results)
+    assert {(entry["image_id"], entry["file_name"]) for entry in results} == {
+        (number, str(images / path.name)) for number, path in enumerate(drawings, 1)
+    }
     by_reference = call(
         "detect", folder / "m.int.onnx", images, "-o", tmp_path / "out2", "--score-threshold", "0"
     )

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
-import pytest
 
 from aqd_deploy.detection.decode import Detections
 from aqd_deploy.detection.draw import draw
-from aqd_deploy.detection.results import category_ids, coco_results, write_results
-from aqd_deploy.errors import AqdError
+from aqd_deploy.detection.results import coco_results
 
 FOUND = Detections(
     np.array([[1, 2, 4, 8], [0, 0, 2.5, 2]], np.float32), np.array([0.75, 0.5], np.float32), np.array([1, 0])
@@ -23,27 +19,6 @@ def test_results_are_x_y_width_height():
         {"image_id": 7, "category_id": 0, "bbox": [0.0, 0.0, 2.5, 2.0], "score": 0.5},
     ]
     assert [record["category_id"] for record in coco_results(7, FOUND, [18, 90])] == [90, 18]
-
-
-def test_category_ids_are_matched_by_name():
-    annotations = {"categories": [{"id": 90, "name": "b"}, {"id": 18, "name": "a"}, {"id": 3, "name": "c"}]}
-    assert category_ids(["a", "b"], annotations) == [18, 90]
-    with pytest.raises(AqdError, match=r"nowhere.*'?d.*b, a, c"):
-        category_ids(["a", "d"], annotations)
-    annotations["categories"].append({"id": 4, "name": "a"})
-    with pytest.raises(AqdError, match="twice"):
-        category_ids(["a"], annotations)
-
-
-def test_results_file_is_replaced_whole(tmp_path):
-    path = tmp_path / "results.json"
-    path.write_text("old")
-    with pytest.raises(TypeError):
-        write_results(path, [{"score": object()}])
-    assert path.read_text() == "old"
-    write_results(path, coco_results(1, FOUND))
-    assert json.loads(path.read_text()) == coco_results(1, FOUND)
-    assert [entry.name for entry in tmp_path.iterdir()] == ["results.json"]
 
 
 def test_small_images_are_enlarged_and_large_ones_are_not():

@@ -10,9 +10,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from aqd_deploy.detection.dataset import category_ids  # noqa: E402
 from aqd_deploy.detection.decode import decode  # noqa: E402
 from aqd_deploy.detection.images import Placement  # noqa: E402
-from aqd_deploy.detection.results import category_ids, coco_results  # noqa: E402
+from aqd_deploy.detection.results import coco_results  # noqa: E402
 from aqd_deploy.evaluation.coco import evaluate  # noqa: E402
 from aqd_deploy.frontends.torch_qdq import make_manifest  # noqa: E402
 from aqd_deploy.qat.assign import assign_fcos, assign_retinanet, centreness  # noqa: E402

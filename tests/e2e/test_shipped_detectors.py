@@ -19,6 +19,8 @@ from aqd_deploy.integer.reference import ReferenceRunner
 from aqd_deploy.passes.pipeline import lower
 from aqd_deploy.qat.checkpoint import load_checkpoint
 from aqd_deploy.runtime import Program
+from aqd_deploy.workflow.detect import detect_images, image_files
+from aqd_deploy.workflow.forms import ImageSet, detections_of, run_all
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "digits"
 QUANTIZED = ("fcos_r18_digits_4bit", "fcos_r18_digits_2bit", "retinanet_r18_digits_4bit")
@@ -116,3 +118,24 @@ def test_four_bits_are_within_two_points_of_float(heldout):
         qdq = export_qdq(load_checkpoint(EXAMPLE / "checkpoints" / f"{name}.pt"))
         precision[name] = average_precision(float_runner(qdq), manifest_of(qdq), heldout)
     assert precision["fcos_r18_digits_4bit"] >= precision["fcos_r18_digits_float"] - 2
+
+
+@pytest.mark.parametrize("shipped", ["fcos_r18_digits_4bit"], indirect=True)
+def test_coco_takes_the_results_of_detect_and_finds_the_same_precision(shipped, tmp_path):
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    _, _, program = shipped
+    file = EXAMPLE / "images" / "annotations.json"
+    files = image_files([EXAMPLE / "images"])
+    detect_images(program.run, program.manifest, files, tmp_path / "out", annotations=load_annotations(file))
+    truth = COCO(str(file))
+    evaluation = COCOeval(truth, truth.loadRes(str(tmp_path / "out" / "results.json")), "bbox")
+    for step in (evaluation.evaluate, evaluation.accumulate, evaluation.summarize):
+        step()
+    images = ImageSet.load(files, load_annotations(file))
+    tensors, placements = images.tensors(program.manifest)
+    found = detections_of(run_all(program.run, "image", tensors), program.manifest, placements)
+    expected = images.average_precision(program.manifest, found)["AP"]
+    # The same arithmetic in the same order: 1e-9 is room that it does not need.
+    assert abs(evaluation.stats[0] - expected) <= 1e-9 and expected > 0.3

@@ -52,6 +52,17 @@ def test_half_found():
     assert evaluate(document(), half)["AP50"] == pytest.approx(51 / 101)
 
 
+def test_images_that_were_not_run_do_not_count():
+    half = [record for record in perfect() if record["image_id"] == 0]
+    assert evaluate(document(), half, [0])["AP"] == 1.0
+    assert evaluate(document(), half, [0, 1])["AP"] == evaluate(document(), half)["AP"] < 1.0
+    assert evaluate(document(), [], [1])["AP"] == 0.0
+    with pytest.raises(AqdError, match=r"1 image_ids.*got 0; valid: 1"):
+        evaluate(document(), half, [1])
+    with pytest.raises(AqdError, match="none of the images that were run"):
+        evaluate(document(), [], [7])
+
+
 def test_a_loose_box_counts_at_low_overlap_only():
     loose = perfect()
     for record in loose:

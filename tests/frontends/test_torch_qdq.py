@@ -115,13 +115,14 @@ def test_image_is_uint8_with_the_mean_as_zero_point():
 
 @pytest.mark.parametrize("architecture", ["fcos_r18", "retinanet_r18"])
 def test_manifest(architecture):
-    config = small_config(architecture, 4, class_names=("a", "b", "c"))
+    config = small_config(architecture, 4, class_names=("a", "b", "c"), category_ids=(1, 90, 7))
     qdq = export_qdq(random_detector(config), name="named")
     (entry,) = qdq.metadata_props
     manifest = json.loads(entry.value)
     assert (entry.key, manifest["schema"], manifest["name"]) == ("aqd.manifest", 1, "named")
     assert manifest["bits"] == {"weights": 4, "activations": 4, "first_last": 8}
     assert manifest["detector"]["classes"] == ["a", "b", "c"]
+    assert manifest["detector"]["category_ids"] == [1, 90, 7]
     assert (manifest["detector"]["anchors"] is None) == (config.detector == "fcos")
     outputs = [name for names in manifest["detector"]["outputs"].values() for name in names]
     assert outputs == [output.name for output in qdq.graph.output]

@@ -182,6 +182,8 @@ def test_unknown_architectures_are_refused_with_the_known_ones(name):
         ({"image_height": 100}, ShapeError),
         ({"bits": 9}, UnsupportedModelError),
         ({"class_names": ("a",)}, UnsupportedModelError),
+        ({"category_ids": (1,)}, UnsupportedModelError),
+        ({"classes": 2, "category_ids": (1, 1)}, UnsupportedModelError),
     ],
 )
 def test_impossible_configurations_are_refused(changes, error):

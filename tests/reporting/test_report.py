@@ -71,6 +71,14 @@ def test_the_terminal_table_fits_80_columns(document):
     assert "0 differ" in text
 
 
+@pytest.mark.parametrize("correlation", [1e300, -1e300])
+def test_impossible_figures_wrap(document, correlation):
+    document["models"][0]["agreement"]["float"]["correlation"] = correlation
+    document["models"][0]["files"]["program"]["bytes"] = 10**30
+    lines = terminal_table(check_report(document)).splitlines()
+    assert max(map(len, lines)) <= 80 and len(lines) > 7
+
+
 def test_markdown_tells_everything_the_table_does(document):
     text = markdown(document)
     for row in rows(document):

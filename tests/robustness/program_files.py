@@ -51,7 +51,7 @@ def _program(data: bytes, rng: random.Random) -> bytes:
     if rng.random() < 0.1:
         # The last but one takes the most memory of all documents of its size.
         stream = rng.choice((b"", b"x", zlib.compress(b"\0" * (1 << 28), 9), zlib.compress(text)[:-3],
-                             zlib.compress(b"7"), zlib.compress(b"[[]" + b",[]" * 10_000_000 + b"]"),
+                             zlib.compress(b"7"), zlib.compress(b"[[]" + b",[]" * 2_000_000 + b"]"),
                              zlib.compress(b"\xff")))  # fmt: skip
     else:
         document = json_text(damage_document(json.loads(text), rng), rng)

@@ -95,7 +95,7 @@ def _annotations() -> dict[str, Any]:
 
 
 def _evaluate(folder: Path) -> None:
-    from aqd_deploy.detection.results import category_ids
+    from aqd_deploy.detection.dataset import category_ids
     from aqd_deploy.evaluation.coco import evaluate, load_annotations
 
     found = [{"image_id": 1, "category_id": 1, "bbox": [1, 2, 9, 8], "score": 0.5}]

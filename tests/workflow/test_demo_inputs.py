@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
+from fake_detector import CAT, manifest_of, run, save_image
 
 import aqd_deploy
-from aqd_deploy.errors import AqdError, CheckpointError
+from aqd_deploy.errors import AqdError, CheckpointError, ImageError
 from aqd_deploy.workflow import demo
+from aqd_deploy.workflow.forms import detections_of, run_all
 
 
 def test_an_install_without_the_source_tree_names_the_clone(monkeypatch, tmp_path):
@@ -48,3 +52,59 @@ def test_the_float_twin_has_the_same_architecture():
     other = build_model(parse_architecture("fcos_r18", bits=None, classes=4, **small))
     assert demo._float_twin(quantized, [other, twin]) is twin
     assert demo._float_twin(quantized, [other]) is None
+
+
+def test_only_images_that_are_annotated_and_there_count(tmp_path):
+    """All are found as they are: AP is 1, however many more are annotated."""
+    files = [save_image(tmp_path / name, CAT) for name in ("a.png", "b.png", "more.png")]
+    boxes = [[0, 0, 12, 12], [20, 0, 16, 12]]
+    (tmp_path / "annotations.json").write_text(
+        json.dumps(
+            {
+                "images": [{"id": k, "file_name": f"{name}.png"} for k, name in enumerate("abcdef")],
+                "annotations": [
+                    {"id": k + 1, "image_id": k, "category_id": 3, "bbox": boxes[0]} for k in range(6)
+                ],
+                "categories": [{"id": 3, "name": "cat"}, {"id": 4, "name": "dog"}],
+            }
+        )
+    )
+    images = demo._load_images(tmp_path)
+    assert images.files == files[:2]
+    manifest = manifest_of()
+    tensors, placements = images.tensors(manifest)
+    outputs = run_all(run, "image", tensors)
+    found = images.average_precision(manifest, detections_of(outputs, manifest, placements))
+    assert found["AP"] == pytest.approx(1.0, abs=1e-12)
+
+
+def test_annotations_of_other_images(tmp_path):
+    save_image(tmp_path / "a.png", CAT)
+    document = {"images": [{"id": 1, "file_name": "val/a.png"}], "annotations": [], "categories": []}
+    (tmp_path / "annotations.json").write_text(json.dumps(document))
+    with pytest.raises(ImageError, match=r"do not name the image; .*ends with val/a\.png"):
+        demo._load_images(tmp_path)
+
+
+def test_files_of_others_stop_the_demo_before_the_work(tmp_path):
+    folder, checkpoint, image = tmp_path / "out", tmp_path / "m.pt", save_image(tmp_path / "a.png", CAT)
+    checkpoint.write_text("checkpoint")
+
+    def claimed(folder=folder):
+        demo._claim(folder, [checkpoint, image], [checkpoint], [image])
+
+    folder.mkdir()
+    for name in ("m.so", "m.int.onnx", "report.md", "m_boxes/a.png"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("mine")
+        with pytest.raises(AqdError, match=rf"did not write; got .*{name}"):
+            claimed()
+        (folder / name).unlink()
+    claimed()
+    (folder / "m.so").write_text("ours")
+    claimed()
+    claimed(tmp_path)
+    (tmp_path / "report.md").write_text("ours")
+    (tmp_path / "m.so").hardlink_to(checkpoint)
+    with pytest.raises(AqdError, match=r"also an input; got .*m\.so"):
+        claimed(tmp_path)

@@ -1,0 +1,357 @@
+"""What `detect` writes, when, and what it leaves alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_detector import CAT, DOG, manifest_of, run, save_image
+from PIL import Image
+
+from aqd_deploy.claims import LIST
+from aqd_deploy.errors import AqdError, DeviceError, ImageError
+from aqd_deploy.workflow import results_folder
+from aqd_deploy.workflow.detect import detect_images, image_files
+
+MANIFEST = manifest_of()
+
+
+def read(folder, name):
+    return json.loads((folder / name).read_text())
+
+
+def content(folder):
+    """All files but the list of those that are ours."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != LIST}
+
+
+def test_results_and_which_drawing_is_whose(tmp_path):
+    files = [save_image(tmp_path / "a" / "x.png", CAT, DOG), save_image(tmp_path / "b" / "X.jpeg.png")]
+    files.append(save_image(tmp_path / "b" / "X.png", DOG))
+    found = detect_images(run, MANIFEST, files, tmp_path / "new" / "out")
+    out = tmp_path / "new" / "out"
+    assert [entry.drawing for entry in found.images] == [
+        out / name for name in ("x.png", "X.jpeg.png", "X_2.png")
+    ]
+    index = read(out, "images.json")
+    assert index["categories"] == [{"id": 0, "name": "cat"}, {"id": 1, "name": "dog"}]
+    assert index["images"] == [
+        {"id": k + 1, "file_name": str(path), "width": 64, "height": 64, "drawing": name}
+        for k, (path, name) in enumerate(zip(files, ["x.png", "X.jpeg.png", "X_2.png"], strict=True))
+    ]
+    results = read(out, "results.json")
+    assert [(r["image_id"], r["file_name"], r["category_id"], r["category_name"]) for r in results] == [
+        (1, str(files[0]), 0, "cat"), (1, str(files[0]), 1, "dog"), (3, str(files[2]), 1, "dog"),
+    ]  # fmt: skip
+    assert sorted(content(out)) == ["X.jpeg.png", "X_2.png", "images.json", "results.json", "x.png"]
+
+
+def test_photographs_are_not_written_over(tmp_path, monkeypatch):
+    """`cd photos; detect m.so *.png -o .`"""
+    monkeypatch.chdir(tmp_path)
+    save_image(Path("a.png"), CAT)
+    save_image(Path("b.jpg"), CAT)
+    before = content(tmp_path)
+    for out in (".", str(tmp_path)):
+        with pytest.raises(AqdError, match=r"output is also an input; got .*a\.png; valid: another folder"):
+            detect_images(run, MANIFEST, image_files([Path("b.jpg"), Path("a.png")]), Path(out))
+    linked = save_image(tmp_path / "other" / "c.png", CAT)
+    os.link(linked, "b.png")
+    with pytest.raises(AqdError, match=r"also an input; got b\.png"):
+        detect_images(run, MANIFEST, [linked, Path("b.jpg")], Path())
+    os.unlink("b.png")
+    shutil.rmtree("other")
+    assert content(tmp_path) == before
+    detect_images(run, MANIFEST, [Path("b.jpg")], Path())
+    assert set(content(tmp_path)) == {*before, "b.png", "images.json", "results.json"}
+    assert content(tmp_path)["a.png"] == before["a.png"]
+
+
+@pytest.mark.parametrize("name", ["results.json", "images.json", "a.png"])
+@pytest.mark.parametrize("listed", [None, "", "[]", '["a.png"]', '{"demo": ["a.png", "results.json"]}'])
+def test_files_of_others_are_not_written_over(tmp_path, name, listed):
+    file = save_image(tmp_path / "in" / "a.png", CAT)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text(text := "mine")
+    if listed is not None:
+        (tmp_path / "out" / LIST).write_text(listed)
+    with pytest.raises(AqdError, match=f"a file that detect did not write; got .*{name}"):
+        detect_images(run, MANIFEST, [file], tmp_path / "out")
+    assert content(tmp_path / "out") == {name: text.encode()}
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_an_earlier_runs_files_go(tmp_path, strict):
+    files = [save_image(tmp_path / "in" / name, CAT) for name in ("a.png", "b.png", "c.png")]
+    out = tmp_path / "out"
+    detect_images(run, MANIFEST, files, out)
+    (out / "mine.txt").write_text("mine")
+    detect_images(run, MANIFEST, files[1:2], out, strict=strict)
+    assert sorted(content(out)) == ["b.png", "images.json", "mine.txt", "results.json"]
+    assert {entry["file_name"] for entry in read(out, "results.json")} == {str(files[1])}
+
+
+def test_an_earlier_runs_drawings_as_images(tmp_path):
+    detect_images(run, MANIFEST, [save_image(tmp_path / "in" / "a.png", CAT)], tmp_path / "out")
+    before = content(tmp_path / "out")
+    with pytest.raises(AqdError, match="output is also an input"):
+        detect_images(run, MANIFEST, image_files([tmp_path / "out"]), tmp_path / "out")
+    other = save_image(tmp_path / "in" / "b.png", CAT)
+    with pytest.raises(AqdError, match="output is also an input"):
+        detect_images(run, MANIFEST, [other, tmp_path / "out" / "a.png"], tmp_path / "out")
+    assert content(tmp_path / "out") == before
+
+
+def test_a_list_that_names_files_elsewhere(tmp_path):
+    (tmp_path / "out" / "folder.png").mkdir(parents=True)
+    (tmp_path / "precious.png").write_text("x")
+    names = ["../precious.png", "", ".", "..", "folder.png", "none.png", str(tmp_path / "precious.png")]
+    (tmp_path / "out" / LIST).write_text(json.dumps({"detect": names}))
+    detect_images(run, MANIFEST, [save_image(tmp_path / "a.png", CAT)], tmp_path / "out")
+    assert (tmp_path / "precious.png").read_text() == "x"
+    (tmp_path / "out" / "folder.png").rmdir()
+    assert sorted(content(tmp_path / "out")) == ["a.png", "images.json", "results.json"]
+
+
+def test_other_inputs_are_not_written_over(tmp_path):
+    file = save_image(tmp_path / "a.png", CAT)
+    detect_images(run, MANIFEST, [file], tmp_path / "out")
+    annotations = tmp_path / "out" / "images.json"
+    with pytest.raises(AqdError, match=r"also an input; got .*images\.json"):
+        detect_images(run, MANIFEST, [file], tmp_path / "out", inputs=[annotations])
+
+
+def test_damaged_images_are_told_and_the_others_done(tmp_path):
+    files = [save_image(tmp_path / f"{k:02}.png", CAT) for k in range(20)]
+    for k in (0, 7, 19):
+        files[k].write_bytes(b"text")
+    told = []
+    found = detect_images(run, MANIFEST, files, tmp_path / "out", progress=told.append)
+    assert list(found.failed) == [files[k] for k in (0, 7, 19)]
+    assert [entry.path for entry in found.images] == [path for path in files if path not in found.failed]
+    assert [line for line in told if "failed" in line] == [
+        f"{files[k]}: failed: the file is not an image" for k in (0, 7, 19)
+    ]
+    # Numbers are given before it is known which files are images.
+    assert [entry["id"] for entry in read(tmp_path / "out", "images.json")["images"]] == [
+        entry.image_id for entry in found.images
+    ]
+    assert len(read(tmp_path / "out", "results.json")) == 17
+
+
+def test_nothing_that_is_an_image_leaves_what_was_there(tmp_path):
+    good, bad = save_image(tmp_path / "a.png", CAT), tmp_path / "b.png"
+    bad.write_bytes(b"text")
+    out = tmp_path / "new" / "out"
+    assert list(detect_images(run, MANIFEST, [bad], out).failed) == [bad]
+    assert not (tmp_path / "new").exists()
+    detect_images(run, MANIFEST, [good], out)
+    before = content(out)
+    detect_images(run, MANIFEST, [bad], out)
+    assert content(out) == before
+
+
+def test_strictly_nothing_or_all(tmp_path):
+    files = [save_image(tmp_path / f"{name}.png", CAT) for name in "abc"]
+    out = tmp_path / "new" / "out"
+    files[2].write_bytes(b"text")
+    with pytest.raises(ImageError, match=r"c\.png"):
+        detect_images(run, MANIFEST, files, out, strict=True)
+    assert not (tmp_path / "new").exists()
+    seen = []
+
+    def looking(inputs):
+        seen.append([path.name for path in out.iterdir() if path.name[0] != "."] if out.exists() else [])
+        return run(inputs)
+
+    detect_images(looking, MANIFEST, files[:2], out, strict=True)
+    assert seen == [[], []] and sorted(content(out)) == ["a.png", "b.png", "images.json", "results.json"]
+
+
+def test_what_was_done_stays_where_the_device_is_lost(tmp_path):
+    files = [save_image(tmp_path / f"{name}.png", CAT) for name in "abcd"]
+    calls = iter(range(100))
+
+    def lost(inputs):
+        if next(calls) == 2:
+            raise DeviceError("the board was lost")
+        return run(inputs)
+
+    with pytest.raises(DeviceError):
+        detect_images(lost, MANIFEST, files, tmp_path / "out")
+    assert [entry["id"] for entry in read(tmp_path / "out", "images.json")["images"]] == [1, 2]
+    assert len(read(tmp_path / "out", "results.json")) == 2
+    assert sorted(content(tmp_path / "out")) == ["a.png", "b.png", "images.json", "results.json"]
+    detect_images(run, MANIFEST, files[3:], tmp_path / "out")
+    assert sorted(content(tmp_path / "out")) == ["d.png", "images.json", "results.json"]
+
+
+SLOW = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from fake_detector import manifest_of, run
+from aqd_deploy.workflow.detect import detect_images, image_files
+
+def slow(inputs):
+    time.sleep(0.05)
+    return run(inputs)
+
+detect_images(slow, manifest_of(), image_files([Path(sys.argv[2])]), Path(sys.argv[3]))
+"""
+
+
+def test_killed_half_way(tmp_path):
+    """What was done more than a moment before is there, whole; the next run knows all files as ours."""
+    for k in range(200):
+        save_image(tmp_path / "in" / f"{k:03}.png", CAT)
+    out, here = tmp_path / "out", str(Path(__file__).parent)
+    process = subprocess.Popen([sys.executable, "-c", SLOW, here, str(tmp_path / "in"), str(out)])
+    while len(list(out.glob("*.png"))) < 60:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    drawings, results = len(list(out.glob("*.png"))), read(out, "results.json")
+    assert 30 <= len(results) <= drawings < 200
+    for path in out.glob("*.png"):
+        Image.open(path).load()
+    assert [entry["id"] for entry in read(out, "images.json")["images"]] == [r["image_id"] for r in results]
+    detect_images(run, MANIFEST, [tmp_path / "in" / "199.png"], out)
+    assert sorted(content(out)) == ["199.png", "images.json", "results.json"]
+
+
+@pytest.mark.parametrize("moment", ["unlink", "replace"])
+def test_killed_while_earlier_files_go(tmp_path, monkeypatch, moment):
+    """Wherever it ends, the next run takes no file of ours for somebody else's."""
+    files = [save_image(tmp_path / f"{name}.png", CAT) for name in "abcd"]
+    out = tmp_path / "out"
+    detect_images(run, MANIFEST, files[:2], out)
+    for calls in range(1, 12):
+        left = [calls]
+        real = getattr(Path, moment)
+
+        def ending(self, *args, real=real, left=left, **options):
+            left[0] -= 1
+            if left[0] < 0:
+                os._exit(0)
+            return real(self, *args, **options)
+
+        if (child := os.fork()) == 0:
+            setattr(Path, moment, ending)
+            detect_images(run, MANIFEST, files[2:], out)
+            os._exit(1)
+        os.waitpid(child, 0)
+        detect_images(run, MANIFEST, files[:2], out)
+        assert sorted(content(out)) == ["a.png", "b.png", "images.json", "results.json"]
+
+
+def test_names_of_any_bytes_and_any_length(tmp_path):
+    if sys.platform != "linux":
+        pytest.skip("names of any bytes")
+    names = [b"\xff\xe9.png", b"n" * 251 + b".png", "ö".encode() * 125 + b".png"]
+    files = []
+    for name in names:
+        files.append(tmp_path / "in" / os.fsdecode(name))
+        save_image(tmp_path / "x.png", CAT).rename(files[-1].parent.mkdir(exist_ok=True) or files[-1])
+    other = save_image(tmp_path / "in2" / ("n" * 250 + ".png"), CAT)
+    found = detect_images(run, MANIFEST, [*files, other], tmp_path / "out")
+    assert not found.failed and len(found.images) == 4 == len({e.drawing for e in found.images})
+    assert all(entry.drawing.is_file() for entry in found.images)
+    assert read(tmp_path / "out", "images.json")["images"][0]["file_name"].endswith("\\xff\\xe9.png")
+    detect_images(run, MANIFEST, [other], tmp_path / "out")
+    assert len(content(tmp_path / "out")) == 3
+
+
+def test_results_are_written_now_and_then(tmp_path, monkeypatch):
+    """Not after each image: a thousand results would be written a thousand times."""
+    files = [save_image(tmp_path / f"{k}.png", CAT) for k in range(6)]
+    now, written = [0.0], []
+    monkeypatch.setattr(results_folder.time, "monotonic", lambda: now[0])
+    write = results_folder.write_text
+
+    def counting(path, text):
+        written.append((path.name, now[0]))
+        write(path, text)
+
+    def timed(inputs):
+        now[0] += 0.4
+        return run(inputs)
+
+    monkeypatch.setattr(results_folder, "write_text", counting)
+    detect_images(timed, MANIFEST, files, tmp_path / "out")
+    assert [round(at, 1) for name, at in written if name == "results.json"] == [1.2, 2.4, 2.4]
+
+
+def test_folders_without_hidden_files_and_with_those_below(tmp_path):
+    for name in ("b.png", "a.JPG", "._a.jpg", ".x/h.png", "d/c.png", "d/e/f.png"):
+        save_image(tmp_path / name.replace(".JPG", ".jpg"))
+    (tmp_path / "d" / "up").symlink_to(tmp_path)
+    (tmp_path / "note.txt").write_text("")
+    names = [str(path.relative_to(tmp_path)) for path in image_files([tmp_path])]
+    assert names == ["a.jpg", "b.png"]
+    below = [str(path.relative_to(tmp_path)) for path in image_files([tmp_path], recursive=True)]
+    assert below == ["a.jpg", "b.png", "d/c.png", "d/e/f.png"]
+    assert image_files([tmp_path / "b.png", tmp_path, tmp_path / "b.png"]) == [
+        tmp_path / "b.png",
+        tmp_path / "a.jpg",
+    ]
+    (tmp_path / ".x" / "none").mkdir()
+    save_image(tmp_path / "only" / "below" / "a.png")
+    with pytest.raises(ImageError, match=r"no images in it; got .*only; valid: --recursive"):
+        image_files([tmp_path / "only"])
+    with pytest.raises(ImageError, match=r"no images in it; got [^;]*$"):
+        image_files([tmp_path / ".x" / "none"])
+
+
+def test_scores_of_at_least(tmp_path):
+    """FCOS multiplies by the centre-ness: sqrt(0.8 x 0.2) = 0.4."""
+    file = save_image(tmp_path / "a.png", (0, 204, 51), (1, 230, 230), (0, 10, 200))
+    scores = {}
+    for least in (None, 0.01, 0.1, 0.39, 0.41, 0.6, 0.902, 0.91, 1.0):
+        found = detect_images(run, MANIFEST, [file], tmp_path / "out", least_score=least)
+        scores[least] = [round(float(score), 2) for score in found.images[0].detections.scores]
+    assert scores == {
+        None: [0.9, 0.4], 0.01: [0.9, 0.4, 0.18], 0.1: [0.9, 0.4], 0.39: [0.9, 0.4], 0.41: [0.9], 0.6: [0.9],
+        0.902: [], 0.91: [], 1.0: [],
+    }  # fmt: skip
+
+
+def test_ids_of_the_annotations(tmp_path):
+    files = [save_image(tmp_path / cam / "0001.png", CAT, DOG) for cam in ("cam1", "cam2", "cam3")]
+    annotations = {
+        "images": [{"id": 70 + k, "file_name": f"cam{k}/0001.png"} for k in (1, 2)],
+        "annotations": [], "categories": [{"id": 18, "name": "dog"}, {"id": 17, "name": "cat"}],
+    }  # fmt: skip
+    found = detect_images(run, MANIFEST, files, tmp_path / "out", annotations=annotations)
+    assert list(found.failed) == [files[2]]
+    results = read(tmp_path / "out", "results.json")
+    assert [(r["image_id"], r["category_id"]) for r in results] == [(71, 17), (71, 18), (72, 17), (72, 18)]
+    with pytest.raises(ImageError, match="do not name the image"):
+        detect_images(run, MANIFEST, files, tmp_path / "out", annotations=annotations, strict=True)
+
+
+def test_category_ids_of_the_manifest(tmp_path):
+    file = save_image(tmp_path / "a.png", DOG)
+    detect_images(run, manifest_of(category_ids=[17, 18]), [file], tmp_path / "out")
+    assert [r["category_id"] for r in read(tmp_path / "out", "results.json")] == [18]
+    for wrong in ([1], [1, 1], [1, 2, 3]):
+        with pytest.raises(AqdError, match="category_ids are not one for each class"):
+            detect_images(run, manifest_of(category_ids=wrong), [file], tmp_path / "out")
+
+
+def test_classes_that_no_font_can_write(tmp_path):
+    told = []
+    file = save_image(tmp_path / "a.png", CAT, DOG)
+    unwritten = manifest_of(["cat", "\U000e0100\U000f1234"])
+    detect_images(run, unwritten, [file, file], tmp_path / "out", progress=told.append)
+    assert len([line for line in told if "no font here" in line and "fonts-noto" in line]) == 1
+    assert np.asarray(Image.open(tmp_path / "out" / "a.png")).shape == (512, 512, 3)
