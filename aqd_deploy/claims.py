@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from aqd_deploy.errors import AqdError
-from aqd_deploy.files import write_text
+from aqd_deploy.files import check_folder, write_text
 from aqd_deploy.inputs import MIB, FileKind
 from aqd_deploy.schema import SchemaError, list_of, table_of, text
 
@@ -25,11 +25,12 @@ _SCHEMA = table_of(list_of(text))
 def check_claim(folder: Path, verb: str, names: Iterable[str], inputs: Iterable[Path]) -> list[str]:
     """The files that an earlier run of `verb` left in `folder`, where it may write `names`.
 
-    Raises AqdError where `folder` is a file, and where one of `names`, or of the earlier files, is one of
+    Raises AqdError where `folder` is a file or cannot be made or written, and where one of `names`, or of the earlier files, is one of
     `inputs`, or one of `names` is there that no earlier run of `verb` wrote.
     """
     if os.path.lexists(folder) and not folder.is_dir():
         raise AqdError("the output is a file", received=str(folder), valid="the name of a folder")
+    check_folder(folder)
     listed = _listed(folder).get(verb, [])
     earlier = [name for name in listed if Path(name).name == name and (folder / name).is_file()]
     taken = {_identity(path) for path in inputs if path.exists()}

@@ -59,25 +59,26 @@ def temporary_root() -> str:
 
 
 def check_output(output: Path, *inputs: Path, error: type[AqdError] = AqdError) -> None:
-    """Fail before the work, not after it: the output must be no folder and no input, and `check_place` must
-    have nothing against its folder. Raises `error`.
+    """Fail before the work, not after it: the output must be no folder and no input, and `check_folder`
+    must have nothing against its folder. Raises `error`.
     """
-    check_place(output, error)
+    check_folder(output.parent, error)
     if output.is_dir():
         raise error("the output is a folder", received=str(output), valid="the name of a file")
     if any(output.exists() and path.exists() and output.samefile(path) for path in inputs):
         raise error("the output is also an input", received=str(output), valid="another name")
 
 
-def check_place(output: Path, error: type[AqdError] = AqdError) -> None:
-    """Raise `error` where the folder of `output` is not there and cannot be made, or cannot be written."""
-    folder = output.absolute().parent
-    nearest = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
+def check_folder(folder: Path, error: type[AqdError] = AqdError) -> None:
+    """Raise `error` where `folder`, for an output, is not there and cannot be made, or cannot be written."""
+    nearest = next(
+        place for place in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(place)
+    )
     if not nearest.is_dir():
-        raise error("the folder of the output cannot be made", received=str(output),
+        raise error("the folder of the output cannot be made", received=str(folder),
                     valid=f"another name: {nearest} is no folder")  # fmt: skip
     if not os.access(nearest, os.W_OK | os.X_OK):
-        raise error(f"cannot write into {nearest}", received=str(output), valid="a file in a writable folder")
+        raise error(f"cannot write into {nearest}", received=str(folder), valid="a writable folder")
 
 
 def failure(

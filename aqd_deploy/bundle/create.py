@@ -19,7 +19,7 @@ from aqd_deploy.bundle.readme import readme_text
 from aqd_deploy.bundle.runner import build_runner
 from aqd_deploy.bundle.runtime_libraries import runtime_libraries
 from aqd_deploy.errors import BundleError, TargetError
-from aqd_deploy.files import check_place, failure, replacing_folder
+from aqd_deploy.files import check_folder, failure, replacing_folder
 from aqd_deploy.inputs import MIB, FileKind
 from aqd_deploy.runtime.container import Container, read_container
 from aqd_deploy.runtime.devices.bundles import PROGRAM, RUNNER
@@ -139,7 +139,7 @@ def _is_inside(path: Path, folder: Path) -> bool:
 
 def _check_output(out: Path) -> None:
     """Before the work: `out` is free, an empty folder, or a bundle, in a folder that can be written."""
-    check_place(out, BundleError)
+    check_folder(out.parent, BundleError)
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise BundleError(
             "the output is no folder", received=out, valid="a new folder, or a bundle to replace"

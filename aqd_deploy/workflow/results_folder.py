@@ -6,7 +6,6 @@ import json
 import os
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -48,7 +47,6 @@ class ResultsFolder:
         self._images: list[dict[str, Any]] = []
         self._results: list[dict[str, Any]] = []
         self._staging: TemporaryFolder | None = None
-        self._made: list[Path] = []
         self._saved, self._cost = 0.0, 0.0
 
     def add(
@@ -57,11 +55,12 @@ class ResultsFolder:
         """Add an image's entry of images.json, its records and its drawing."""
         staging = self._begin()
         name = self.drawings[file]
-        drawing.save(staging / name, format="PNG")
+        with staging.writing():
+            drawing.save(staging.path / name, format="PNG")
         self._images.append({**image, "drawing": name})
         self._results += results
         if not self._whole:
-            (staging / name).replace(self.folder / name)
+            (staging.path / name).replace(self.folder / name)
             if time.monotonic() - self._saved > max(_SECONDS, _TIMES * self._cost):
                 self._save()
 
@@ -83,20 +82,13 @@ class ResultsFolder:
                 claim(self.folder, _VERB, (INDEX, RESULTS, *(entry["drawing"] for entry in self._images)))
         finally:
             self._staging.close()
-            for folder in reversed(self._made):
-                # Those that nothing has come into.
-                with suppress(OSError):
-                    folder.rmdir()
 
-    def _begin(self) -> Path:
+    def _begin(self) -> TemporaryFolder:
         if self._staging is None:
-            missing = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._made = missing[::-1]
             self._staging = TemporaryFolder(self.folder)
             if not self._whole:
                 self._remove_earlier()
-        return self._staging.path
+        return self._staging
 
     def _remove_earlier(self) -> None:
         # First of all: a later run must know them, wherever this one is killed.

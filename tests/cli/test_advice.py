@@ -160,7 +160,8 @@ def test_there_is_advice():
 def test_it_can_be_typed(text):
     for verb, *words in commands(text, "aqd-deploy"):
         assert verb in VERBS, text
-        cli.get_command(click.Context(cli), verb).make_context(verb, words)
+        parent = click.Context(cli, **cli.context_settings)
+        cli.get_command(parent, verb).make_context(verb, words, parent)
     for words in commands(text, "apt-get"):
         assert words[0] == "install" and set(words[1:]) <= APT | {"X"}, text
     for words in commands(text, "pip"):

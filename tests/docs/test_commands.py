@@ -68,7 +68,8 @@ def test_what_is_not_run_can_be_typed(page):
     for line in shown(page):
         verb, *words = shlex.split(line)[1:]
         assert verb in VERBS, line
-        cli.get_command(click.Context(cli), verb).make_context(verb, words)
+        parent = click.Context(cli, **cli.context_settings)
+        cli.get_command(parent, verb).make_context(verb, words, parent)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
