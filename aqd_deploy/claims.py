@@ -25,8 +25,8 @@ _SCHEMA = table_of(list_of(text))
 def check_claim(folder: Path, verb: str, names: Iterable[str], inputs: Iterable[Path]) -> list[str]:
     """The files that an earlier run of `verb` left in `folder`, where it may write `names`.
 
-    Raises AqdError where `folder` is a file or cannot be made or written, and where one of `names`, or of the earlier files, is one of
-    `inputs`, or one of `names` is there that no earlier run of `verb` wrote.
+    Raises AqdError where `folder` is a file or cannot be made or written, and where one of `names`, or of the
+    earlier files, is one of `inputs`, or one of `names` is there that no earlier run of `verb` wrote.
     """
     if os.path.lexists(folder) and not folder.is_dir():
         raise AqdError("the output is a file", received=str(folder), valid="the name of a folder")

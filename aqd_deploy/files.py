@@ -81,6 +81,16 @@ def check_folder(folder: Path, error: type[AqdError] = AqdError) -> None:
         raise error(f"cannot write into {nearest}", received=str(folder), valid="a writable folder")
 
 
+@contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """A block that writes the file `path` and no other: an OSError that names none names it."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or os.fspath(path)
+        raise
+
+
 def failure(
     what: str, error: OSError, kind: type[AqdError] = StorageError, next_command: str | None = None
 ) -> AqdError:

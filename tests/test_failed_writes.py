@@ -142,6 +142,16 @@ def test_a_compiler_that_tells_of_a_full_disk(tmp_path):
     )
 
 
+def test_records_are_named(tmp_path, small_files):
+    from aqd_deploy import targets
+    from aqd_deploy.tuning.records import Header, RecordsFile
+
+    host = targets.get("host")
+    with pytest.raises(OSError) as caught, RecordsFile(tmp_path, Header.here(host), host) as records:
+        records.define("key", "shape", {"text": "x" * 10_000})
+    assert caught.value.filename == str(tmp_path / "records.jsonl")
+
+
 def test_no_sentence_has_the_name_of_an_owned_folder(tmp_path):
     owned = TemporaryFolder(tmp_path)
     for error in (

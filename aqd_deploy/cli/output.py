@@ -11,6 +11,8 @@ from typing import Any
 
 import click
 
+from aqd_deploy.files import naming
+
 
 @dataclass
 class Settings:
@@ -71,8 +73,5 @@ def print_json(document: Any) -> None:
 
 def print_text(text: str) -> None:
     """The result of a verb, on stdout. Raises OSError, which names it."""
-    try:
+    with naming("standard output"):
         click.echo(text)
-    except OSError as error:
-        error.filename = error.filename or "standard output"
-        raise
