@@ -299,6 +299,14 @@ def _own(owned: Path, held: list[int]) -> bool:
     """Make an owned folder, the descriptor of its lock in `held`; False where another process came first."""
     try:
         owned.mkdir(mode=0o700)
+    except FileExistsError:
+        return False
+    except FileNotFoundError:
+        # Either another process removed the empty folder, or no folder can be made in it (as in /proc).
+        if owned.parent.is_dir():
+            raise
+        return False
+    try:
         lock = os.open(owned / _LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except (FileExistsError, FileNotFoundError):
         return False

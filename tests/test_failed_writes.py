@@ -84,6 +84,18 @@ def test_a_temporary_folder_that_cannot_be_made(temporary, monkeypatch):
         TemporaryFolder()
 
 
+def test_a_file_system_without_folders_is_not_tried_for_ever(tmp_path, monkeypatch):
+    """As /proc answers, also to root."""
+
+    def none(path, *_, **__):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+
+    monkeypatch.setattr(files.Path, "mkdir", none)
+    with pytest.raises(FileNotFoundError) as caught, replacing(tmp_path / "a"):
+        pass
+    assert caught.value.filename == str(tmp_path / "a")
+
+
 def test_no_temporary_folder_at_all(monkeypatch):
     monkeypatch.setenv("TMPDIR", "/dev/null")
     monkeypatch.setattr(files.tempfile, "tempdir", None)

@@ -27,7 +27,7 @@ from aqd_deploy.bundle.cache import cache_folder, cached, key_of
 from aqd_deploy.bundle.elf import elf_architecture
 from aqd_deploy.compiler.toolchain import Toolchain, find_toolchain, locate_toolchain
 from aqd_deploy.errors import BundleError
-from aqd_deploy.files import TemporaryFolder
+from aqd_deploy.files import TemporaryFolder, told_failure
 from aqd_deploy.targets import Target, read_cpu
 
 # In the order in which they must be loaded: the second needs the first.
@@ -130,9 +130,8 @@ def _from_wheels(wheels: tuple[_Wheel, ...], progress: Callable[[str], None]) ->
 
     def make(folder: Path) -> None:
         progress("fetching TVM's aarch64 runtime, once: 100 MB")
-        downloads = TemporaryFolder()
-        with downloads, downloads.writing():
-            for path, wheel in zip(_download(wheels, downloads.path), wheels, strict=True):
+        with TemporaryFolder() as downloads:
+            for path, wheel in zip(_download(wheels, downloads), wheels, strict=True):
                 with zipfile.ZipFile(path) as archive:
                     (folder / Path(wheel.member).name).write_bytes(archive.read(wheel.member))
 
@@ -179,6 +178,9 @@ def _download(wheels: tuple[_Wheel, ...], folder: Path) -> list[Path]:
     ]
     result = processes.run([*command, *options, "-d", folder, *names], temporary=folder)
     if result.returncode:
+        full = told_failure(result.stderr, folder)
+        if full is not None:
+            raise full
         lines = result.stderr.strip().splitlines() or ["pip gave no reason"]
         raise BundleError(
             f"cannot download TVM's aarch64 runtime (100 MB, once): {lines[-1]}",

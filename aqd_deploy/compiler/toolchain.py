@@ -232,8 +232,8 @@ def _told_architecture(command: Sequence[str]) -> str:
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    architecture = architecture_of(result.stdout.strip().split("-")[0])
-    return architecture if result.returncode == 0 and architecture in _MACHINES else ""
+    told = result.stdout.strip().split("-")[0] if result.returncode == 0 else ""
+    return architecture_of(told) if told else ""
 
 
 def _check_architecture(architecture: str) -> None:

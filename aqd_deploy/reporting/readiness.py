@@ -29,7 +29,7 @@ from aqd_deploy.compiler.toolchain import (
 )
 from aqd_deploy.errors import AqdError
 from aqd_deploy.files import TemporaryFolder, failure
-from aqd_deploy.runtime.devices.qemu import emulator, library_folder
+from aqd_deploy.runtime.devices.qemu import EMULATED, emulator, library_folder
 from aqd_deploy.runtime.devices.ssh_client import client
 from aqd_deploy.targets import Target, read_cpu
 
@@ -86,7 +86,7 @@ def _checks(target: Target, try_toolchain: bool) -> Iterator[dict[str, Any]]:
             "state": "other",
             "detail": f"cannot run its programs by itself: lacks {', '.join(features)}",
         }
-    if features and target.architecture != read_cpu().architecture:
+    if features and target.architecture in EMULATED and target.architecture != read_cpu().architecture:
         needed = {"needed_for": "run --device qemu"}
         yield {"what": "emulator", **needed, **_state(lambda: emulator(target.architecture))}
         yield {"what": "its libraries", **needed, **_state(lambda: _libraries(target))}

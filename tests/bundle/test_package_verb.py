@@ -63,6 +63,20 @@ def test_bad_input(program, tmp_path, capsys, monkeypatch, name, options, told):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_disk_that_is_full_of_downloads(monkeypatch, tmp_path):
+    """pip says it, and the folder for temporary files is named, not the network."""
+    from aqd_deploy import targets
+    from aqd_deploy.bundle import runtime_libraries as module
+    from aqd_deploy.errors import StorageError
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    said = "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device\n\n"
+    done = subprocess.CompletedProcess([], 1, "", said)
+    monkeypatch.setattr(module.processes, "run", lambda *_, **__: done)
+    with pytest.raises(StorageError, match=r"cannot write temporary files; got .*TMPDIR=FOLDER"):
+        module.runtime_libraries(targets.get("raspberrypi-5"))
+
+
 def test_only_what_has_to_be_made_is_announced(program, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert invoke(["package", str(program), "-o", str(tmp_path / "b")]) == 0

@@ -104,6 +104,15 @@ def test_what_the_environment_names(tools, monkeypatch, origin):
     assert find_toolchain(host).origin == "native"
 
 
+def test_a_compiler_for_a_machine_that_nobody_knows(tools, monkeypatch):
+    tools("c++", answer=f"{HERE}-linux-gnu")
+    tools("riscv-g++", answer="riscv64-unknown-linux-gnu")
+    monkeypatch.setenv("CXX", "riscv-g++")
+    assert find_toolchain(targets.get("host")).origin == "native"
+    with pytest.raises(TargetError, match="compiles for riscv64"):
+        find_toolchain(replace(FOREIGN, toolchain="riscv-g++"))
+
+
 def test_the_environment_of_a_boards_sdk(tools, monkeypatch):
     """CXX is for the board there: it is not taken for this machine, and found for the board."""
     tools("c++", answer=f"{HERE}-linux-gnu")
