@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shlex
 import shutil
 import struct
@@ -124,12 +125,20 @@ def locate_toolchain(target: Target, *, cplusplus: bool = False) -> Toolchain:
     """The compiler for `target`, to be looked at: of what the profile names nothing is run. One for C will do
     unless `cplusplus` is asked for.
 
-    Raises MissingExtraError where there is none, with the command that installs one, and TargetError where
+    Raises MissingExtraError where there is none, with the command that installs one, TargetError where
     what the profile names is no command line, or nobody knows the architecture.
     """
     _check_architecture(target.architecture)
     if target.toolchain:
-        return _own(target)
+        own = _own(target)
+        if cplusplus and not own.cplusplus:
+            raise MissingExtraError(
+                f"the compiler that the profile {target.name} names is for C, and C++ is needed",
+                received=repr(target.toolchain),
+                valid="a C++ compiler in the key toolchain",
+                next_command=_without_key(target),
+            )
+        return own
     found = list(_installed(target.architecture))
     fitting = next((toolchain for toolchain in found if toolchain.cplusplus or not cplusplus), None)
     if fitting is not None:
@@ -219,9 +228,19 @@ def _own(target: Target) -> Toolchain:
         raise MissingExtraError(
             f"the C++ compiler that the profile {target.name} names is not installed",
             received=repr(target.toolchain),
-            next_command=f"{' or '.join(install_commands(target.architecture))}, without the key toolchain",
+            next_command=_without_key(target),
         )
-    return Toolchain((program, *words[1:]), "profile", target.architecture)
+    command = (program, *words[1:])
+    return Toolchain(command, "profile", target.architecture, cplusplus=_compiles_cplusplus(program))
+
+
+def _without_key(target: Target) -> str:
+    return f"{' or '.join(install_commands(target.architecture))}, without the key toolchain"
+
+
+def _compiles_cplusplus(program: str) -> bool:
+    """As far as the name tells: `aarch64-linux-gnu-gcc-12` does not."""
+    return re.fullmatch(rf"(.*-)?({'|'.join(C)})(-[\d.]+)?", Path(program).name) is None
 
 
 def _told_architecture(command: Sequence[str]) -> str:
@@ -250,7 +269,8 @@ def _installed(architecture: str) -> Iterator[Toolchain]:
     for variable in _VARIABLES:
         command = _named_by(variable, architecture)
         if command:
-            yield Toolchain(command, variable, architecture, cplusplus=variable == "CXX")
+            cplusplus = variable == "CXX" and _compiles_cplusplus(command[0])
+            yield Toolchain(command, variable, architecture, cplusplus=cplusplus)
     native = architecture == read_cpu().architecture
     for names, cplusplus in ((CPLUSPLUS, True), (C, False)):
         for name in names if native else ():

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,13 +110,13 @@ def _told_toolchain(toolchain: Toolchain) -> str:
 
 def _cplusplus(target: Target, try_toolchain: bool) -> dict[str, Any]:
     """The compiler of the native runner, and of TVM's runtime where that is compiled."""
-    if target.toolchain and not try_toolchain:
-        state = toolchain_state(target)
-    else:
-        state = _state(lambda: _told_toolchain(find_portable_toolchain(target)))
+    # What a profile names is not run here.
+    find = locate_toolchain if target.toolchain and not try_toolchain else find_toolchain
+    find_cplusplus = partial(find, cplusplus=True) if target.toolchain else find_portable_toolchain
+    state = _state(lambda: _told_toolchain(find_cplusplus(target)))
     if state["state"] != "ok":
         return state
-    toolchain = locate_toolchain(target) if target.toolchain else find_portable_toolchain(target)
+    toolchain = find_cplusplus(target)
     tried = _tried(toolchain, try_toolchain, _compile)
     return tried if tried["state"] == "broken" else {**tried, "detail": state["detail"]}
 

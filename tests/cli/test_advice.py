@@ -69,6 +69,8 @@ class Source:
                 yield from self.texts(default)
             case ast.Call(func=ast.Attribute(attr="join"), args=[ast.Call(func=ast.Name(id=name))]):
                 yield from self.texts(self._returned(name))
+            case ast.Call(func=ast.Name(id=name)) if not HANDED_ON.fullmatch(ast.unparse(node)):
+                yield from self.texts(self._returned(name))
             case ast.Name() if self._value(node) is not None:
                 yield from self.texts(self._value(node))
             case _:

@@ -152,6 +152,15 @@ def test_a_compiler_for_c_alone_links_and_no_more(target, tools):
             find(target)
 
 
+@pytest.mark.parametrize("name", ["board-gcc", "board-gcc-12", "clang", "board-clang-17.0"])
+def test_a_profile_that_names_a_compiler_for_c(name, tools):
+    tools(name, answer=f"{FOREIGN.architecture}-linux")
+    named = replace(FOREIGN, toolchain=f"{name} -O2")
+    assert find_toolchain(named).origin == "profile"
+    with pytest.raises(MissingExtraError, match=r"names is for C, and C\+\+ is needed; got .*key toolchain"):
+        find_portable_toolchain(named)
+
+
 def test_this_machine_with_zig_alone(tools, monkeypatch):
     monkeypatch.setattr(toolchain.importlib.util, "find_spec", lambda name: object())
     assert native_toolchain().origin == find_toolchain(targets.get("host")).origin == "zig"
