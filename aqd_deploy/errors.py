@@ -97,6 +97,14 @@ class CheckpointError(AqdError):
     """A training checkpoint that cannot be loaded."""
 
 
+class StorageError(AqdError):
+    """A folder that cannot be written, or is full: an output's, that for temporary files, the cache."""
+
+
+class ToolchainError(AqdError):
+    """A compiler that failed: the message has what it said."""
+
+
 class RecordsError(AqdError):
     """Tuning records that are not there, or that another process is writing."""
 

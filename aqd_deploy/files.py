@@ -1,9 +1,11 @@
 """Output files, and all that is temporary: an output appears whole, what a killed command leaves is swept.
 
-Whatever is not finished lies in an *owned folder* beside the output, or in the system's folder for temporary
-files: `.aqd-deploy-<kernel>-<random>`, with a file `lock` in it. The owner holds a lock on that file, which
-the kernel releases when the owner ends, however it ends. A finished output is renamed out of the folder.
-Making an owned folder first removes those beside it whose owner is gone (`sweep`).
+Whatever is not finished lies in an *owned folder* beside the output (whose folder is made where it is not
+there yet), or in the system's folder for temporary files: `.aqd-deploy-<kernel>-<random>`, with a file `lock`
+in it. The owner holds a lock on that file, which the kernel releases when the owner ends, however it ends. A
+finished output is renamed out of the folder. Making an owned folder first removes those beside it whose owner
+is gone (`sweep`). What fails on the way is told with the name that people know: of the output, or of the
+folder.
 
 A lock and not a process id, because an id is reused and means another process in another container. The lock
 is decisive for owners under the same kernel (which the name tells) and on a disk of this machine. A shared
@@ -28,7 +30,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from aqd_deploy.errors import AqdError
+from aqd_deploy.errors import AqdError, StorageError
 
 _PREFIX = ".aqd-deploy-"
 _OWNED = re.compile(re.escape(_PREFIX) + r"(?P<kernel>[0-9a-f]{12})-[a-z0-9_]{8}")
@@ -36,54 +38,148 @@ _OWNED = re.compile(re.escape(_PREFIX) + r"(?P<kernel>[0-9a-f]{12})-[a-z0-9_]{8}
 _LOCK, _FILES, _ASIDE = "lock", "files", "aside"
 _ABANDONED_SECONDS = 7 * 24 * 3600
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# What a disk answers to a write.
+_WRITING = (*NO_ROOM, errno.EROFS, errno.EIO)
 
 
 def temporary_root() -> str:
     """The folder that Python would choose for temporary files (TMPDIR, ..., /tmp).
 
-    Python tries it by writing a file, which a process that is killed just then leaves.
+    Python tries it by writing a file, which a process that is killed just then leaves. Raises StorageError
+    where there is none.
     """
     first = next((named for key in ("TMPDIR", "TEMP", "TMP") if (named := os.environ.get(key))), "/tmp")
     if tempfile.tempdir is None and os.path.isdir(first) and os.access(first, os.W_OK | os.X_OK):
         return os.path.abspath(first)
-    return tempfile.gettempdir()
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError as error:
+        raise _no_temporary_files(error) from error
 
 
-def check_output(output: Path, *inputs: Path) -> None:
-    """Fail before the work, not after it: the folder must exist and the output must be no folder and no
-    input.
+def check_output(output: Path, *inputs: Path, error: type[AqdError] = AqdError) -> None:
+    """Fail before the work, not after it: the output must be no folder and no input, and `check_folder`
+    must have nothing against its folder. Raises `error`.
     """
-    folder = output.parent
-    if not folder.is_dir():
-        raise AqdError("the folder of the output does not exist", received=str(folder),
-                       next_command=f"mkdir -p {folder}")  # fmt: skip
+    check_folder(output.parent, error)
     if output.is_dir():
-        raise AqdError("the output is a folder", received=str(output), valid="the name of a file")
+        raise error("the output is a folder", received=str(output), valid="the name of a file")
     if any(output.exists() and path.exists() and output.samefile(path) for path in inputs):
-        raise AqdError("the output is also an input", received=str(output), valid="another name")
+        raise error("the output is also an input", received=str(output), valid="another name")
+
+
+def check_folder(folder: Path, error: type[AqdError] = AqdError) -> None:
+    """Raise `error` where `folder`, for an output, is not there and cannot be made, or cannot be written."""
+    nearest = next(
+        place for place in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(place)
+    )
+    if not nearest.is_dir():
+        raise error("the folder of the output cannot be made", received=str(folder),
+                    valid=f"another name: {nearest} is no folder")  # fmt: skip
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise error(f"cannot write into {nearest}", received=str(folder), valid="a writable folder")
+
+
+@contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """A block that writes the file `path` and no other: an OSError that names none names it."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or os.fspath(path)
+        raise
+
+
+def failure(
+    what: str, error: OSError, kind: type[AqdError] = StorageError, next_command: str | None = None
+) -> AqdError:
+    """`error` as one of `kind`: what failed, where, and why. Where the disk is full, what to do about that
+    comes before `next_command`.
+    """
+    where = "" if error.filename is None else shown_path(error.filename)
+    where = f"{where}: " if where and not what.endswith(where) else ""
+    advice = ["free some space there and repeat the command"] if error.errno in NO_ROOM else []
+    advice += [next_command] if next_command is not None else []
+    return kind(
+        what, received=where + (error.strerror or str(error)), next_command=" or ".join(advice) or None
+    )
+
+
+def told_failure(text: str, place: str | os.PathLike[str]) -> OSError | None:
+    """The failed write in `place` that another program tells of in `text`; None where it tells something
+    else.
+    """
+    number = next((each for each in _WRITING if os.strerror(each) in text), None)
+    return None if number is None else OSError(number, os.strerror(number), os.fspath(place))
+
+
+def shown_path(path: str | bytes | int) -> str:
+    """What a person knows of a path: of what lies in an owned folder, the folder that this is in."""
+    parts = Path(os.fsdecode(path) if not isinstance(path, int) else str(path)).parts
+    owned = next((index for index, part in enumerate(parts) if _OWNED.fullmatch(part)), len(parts))
+    return str(Path(*parts[:owned]))
+
+
+def _no_temporary_files(error: OSError) -> AqdError:
+    advice = "the same command with TMPDIR=FOLDER, another folder for temporary files"
+    return failure("cannot write temporary files", error, StorageError, advice)
 
 
 class TemporaryFolder:
     """An empty folder, `path`, in an owned folder in `parent` (default: the system's for temporary files).
 
     It goes when it is closed, with the object, or with the process; where that is killed, the next one that
-    is made in `parent` removes it. Raises OSError where `parent` cannot be written.
+    is made in `parent` removes it. `parent` is made where it is not there, and goes again if nothing stays in
+    it.
+
+    What cannot be made in it, and what fails in a block of `writing`, raises an OSError that names `output`
+    (default: `parent`), which people know; for the system's folder StorageError.
     """
 
-    def __init__(self, parent: str | os.PathLike[str] | None = None) -> None:
+    def __init__(
+        self, parent: str | os.PathLike[str] | None = None, output: str | os.PathLike[str] | None = None
+    ) -> None:
+        self._known = None if parent is None else os.fspath(output or parent)
         # Absolute, because the process may change its folder meanwhile.
         parent = Path(temporary_root() if parent is None else parent).absolute()
         sweep(parent)
-        lock: list[int] = []
-        while True:
-            self.owned = parent / f"{_PREFIX}{_kernel()}-{os.urandom(4).hex()}"
-            # Before there is anything to remove: a signal may come at any moment.
-            self._close = weakref.finalize(self, _give_up, self.owned, lock, os.getpid())
-            if _own(self.owned, lock):
-                break
-            self._close.detach()
-        self.path = self.owned / _FILES
-        self.path.mkdir()
+        try:
+            made: list[Path] = []
+            lock: list[int] = []
+            while True:
+                made += _make_folders(parent)
+                self.owned = parent / f"{_PREFIX}{_kernel()}-{os.urandom(4).hex()}"
+                # Before there is anything to remove: a signal may come at any moment.
+                self._close = weakref.finalize(self, _give_up, self.owned, lock, made, os.getpid())
+                if _own(self.owned, lock):
+                    break
+                self._close.detach()
+            self.path = self.owned / _FILES
+            self.path.mkdir()
+        except OSError as error:
+            self._name(error, parent)
+            raise
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """A block that writes into the folder and nowhere else: of a full disk Python does not say to which
+        file.
+        """
+        try:
+            yield
+        except OSError as error:
+            self._name(error, self.owned, error.errno in _WRITING)
+            raise
+
+    def _name(self, error: OSError, place: Path, nameless: bool = False) -> None:
+        """Let `error` name what people know where it is about a file in `place`, or about none and `nameless`
+        ones are meant. Raises StorageError where that is the system's folder.
+        """
+        if nameless if error.filename is None else _is_within(error.filename, place):
+            error.filename, error.filename2 = self._known or str(place), None
+            if self._known is None:
+                raise _no_temporary_files(error) from error
 
     def close(self) -> None:
         """Remove the folder with all that is in it."""
@@ -92,16 +188,21 @@ class TemporaryFolder:
     def __enter__(self) -> Path:
         return self.path
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, _: object, error: BaseException | None, *__: object) -> None:
+        try:
+            if isinstance(error, OSError):
+                self._name(error, self.owned)
+        finally:
+            self.close()
 
 
 @contextmanager
 def replacing(output: Path) -> Iterator[Path]:
     """A path to write a file to: renamed to `output` on success, removed on failure. The old file or the new
-    one is there at any time, whole. Raises OSError.
+    one is there at any time, whole. Raises OSError, which names `output`.
     """
-    with TemporaryFolder(output.parent) as folder:
+    owner = TemporaryFolder(output.parent, output)
+    with owner as folder, owner.writing():
         temporary = folder / output.name
         yield temporary
         _sync(temporary)
@@ -122,8 +223,8 @@ def replacing_folder(output: Path) -> Iterator[Path]:
     either, and whoever is killed in it leaves the old one to be put back by the next `sweep`. Raises OSError
     where `output` may not be renamed; it is then as it was.
     """
-    temporary = TemporaryFolder(output.parent)
-    with temporary as folder:
+    temporary = TemporaryFolder(output.parent, output)
+    with temporary as folder, temporary.writing():
         new = folder / output.name
         new.mkdir()
         yield new
@@ -147,7 +248,8 @@ def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryFolder(folder.parent) as temporary:
+    owner = TemporaryFolder(folder.parent)
+    with owner as temporary, owner.writing():
         new = temporary / folder.name
         new.mkdir()
         make(new)
@@ -197,10 +299,16 @@ def _own(owned: Path, held: list[int]) -> bool:
     """Make an owned folder, the descriptor of its lock in `held`; False where another process came first."""
     try:
         owned.mkdir(mode=0o700)
+    except FileExistsError:
+        return False
+    except FileNotFoundError:
+        # Either another process removed the empty folder, or no folder can be made in it (as in /proc).
+        if owned.parent.is_dir():
+            raise
+        return False
+    try:
         lock = os.open(owned / _LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except (FileExistsError, FileNotFoundError):
-        if not owned.parent.is_dir():
-            raise
         return False
     held.append(lock)
     if _take(lock, otherwise=True) and (owned / _LOCK).exists():
@@ -220,7 +328,30 @@ def _take(lock: int, *, otherwise: bool) -> bool:
     return True
 
 
-def _give_up(owned: Path, held: list[int], owner: int) -> None:
+def _make_folders(folder: Path) -> list[Path]:
+    """Make `folder` and what is missing above it; what was made, the innermost first."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        for each in reversed(missing):
+            each.mkdir(exist_ok=True)
+    except OSError:
+        _remove_empty(missing)
+        raise
+    return missing
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    with suppress(OSError):
+        for folder in folders:
+            if folder.exists():
+                folder.rmdir()
+
+
+def _is_within(path: str | bytes | int, folder: Path) -> bool:
+    return not isinstance(path, int) and Path(os.fsdecode(path)).absolute().is_relative_to(folder)
+
+
+def _give_up(owned: Path, held: list[int], made: list[Path], owner: int) -> None:
     if os.getpid() != owner:
         # A forked child has the object, but not the folder.
         return
@@ -235,6 +366,7 @@ def _give_up(owned: Path, held: list[int], owner: int) -> None:
     finally:
         for lock in held:
             os.close(lock)
+        _remove_empty(made)
 
 
 def _remove(owned: Path) -> None:

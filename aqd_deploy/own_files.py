@@ -13,13 +13,13 @@ import json
 import os
 import stat
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
 from aqd_deploy.errors import AqdError
-from aqd_deploy.files import TemporaryFolder
+from aqd_deploy.files import TemporaryFolder, check_folder
 from aqd_deploy.inputs import MIB, FileKind, parse_json
 from aqd_deploy.schema import SchemaError, table, text, whole
 
@@ -33,16 +33,15 @@ _Mark = tuple[int, int]
 class OwnFiles:
     """The files of `verb` in `folder`, which is made where it is missing. Use it with `with`.
 
-    Raises AqdError where `folder` is a file, another process writes to it, or one of `names`, which may be
-    written, is one of `inputs` or is there and of somebody else; OSError where it cannot be written. A folder
-    that nothing came into goes again.
+    Raises AqdError where `folder` is a file or cannot be made, another process writes to it, or one of
+    `names`, which may be written, is one of `inputs` or is there and of somebody else; OSError where writing
+    fails. A folder that nothing came into goes again.
     """
 
     def __init__(self, folder: Path, verb: str, names: Iterable[str], inputs: Iterable[Path]) -> None:
         self.folder = folder
         self._verb, self._names, self._inputs = verb, set(names), list(inputs)
         self._marks: dict[tuple[str, str], set[_Mark]] = {}
-        self._made: list[Path] = []
         self._list: IO[bytes] | None = None
         self._temporary: TemporaryFolder | None = None
 
@@ -52,17 +51,20 @@ class OwnFiles:
         assert self._temporary is not None, "used with `with`"
         return self._temporary.path
 
+    def writing(self) -> AbstractContextManager[None]:
+        """A block that writes into `staging`: an OSError in it names the folder."""
+        assert self._temporary is not None, "used with `with`"
+        return self._temporary.writing()
+
     def __enter__(self) -> OwnFiles:
         if os.path.lexists(self.folder) and not self.folder.is_dir():
             raise AqdError("the output is a file", received=str(self.folder), valid="the name of a folder")
-        missing = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._made = missing[::-1]
+        check_folder(self.folder)
+        self._temporary = TemporaryFolder(self.folder)
         try:
             self._lock()
             self._marks = _read(self.folder)
             self._check()
-            self._temporary = TemporaryFolder(self.folder)
             self._write_anew()
         except BaseException:
             self._close()
@@ -175,17 +177,14 @@ class OwnFiles:
         self._list.flush()
 
     def _close(self) -> None:
-        if self._temporary is not None:
-            self._temporary.close()
         if self._list is not None:
             # Before others can have it: a list of nothing goes.
             with suppress(OSError):
                 if not (self.folder / LIST).stat().st_size:
                     (self.folder / LIST).unlink()
             self._list.close()
-        for folder in reversed(self._made):
-            with suppress(OSError):
-                folder.rmdir()
+        if self._temporary is not None:
+            self._temporary.close()
 
 
 def written_in(folder: Path) -> set[str]:

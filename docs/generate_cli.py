@@ -18,6 +18,8 @@ HEADER = """# Command line
 
 Made by `python docs/generate_cli.py` from the help texts; change those.
 
+`-o a/b/c` makes the folders `a` and `a/b` where they are not there; a command that fails leaves none.
+
 stdout is data (with `--json` exactly one JSON document), stderr is progress. `NO_COLOR` is respected.
 
 Outputs are made in a hidden folder `.aqd-deploy-*` beside them, and renamed: a killed command leaves the old

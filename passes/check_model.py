@@ -34,10 +34,13 @@ _REASONS = {
     "Gemm": "the dialect has convolutions only; export linear layers as 1x1 convolutions",
     "MatMul": "the dialect has convolutions only; export linear layers as 1x1 convolutions",
 }
+_RETRAIN = (
+    "train with multi-level batch norm in the heads, then aqd-deploy export CHECKPOINT.pt -o m.qdq.onnx"
+)
 _NEXT = {
-    "GroupNormalization": "train with multi-level batch norm in the heads, then aqd-deploy export",
-    "InstanceNormalization": "train with multi-level batch norm in the heads, then aqd-deploy export",
-    "Sigmoid": "aqd-deploy export, which ends the file at the heads",
+    "GroupNormalization": _RETRAIN,
+    "InstanceNormalization": _RETRAIN,
+    "Sigmoid": "aqd-deploy export CHECKPOINT.pt -o m.qdq.onnx, which ends at the heads",
 }
 MINIMUM_OPSET = 13
 MAXIMUM_OPSET = onnx.defs.onnx_opset_version()
@@ -82,7 +85,7 @@ class CheckModel:
         domains = {entry.domain: entry.version for entry in model.opset_import}
         if DOMAIN in domains:
             raise UnsupportedModelError(
-                "this file is integer ONNX already", next_command="aqd-deploy compile FILE"
+                "this file is integer ONNX already", next_command="aqd-deploy compile FILE -o PROGRAM.so"
             )
         version = max(domains.get("", 0), domains.get("ai.onnx", 0))
         if version < MINIMUM_OPSET:
@@ -181,14 +184,14 @@ class CheckModel:
                     f"input {value.name} has a dynamic or impossible shape",
                     received=shown,
                     valid="four positive numbers: 1, channels, height, width",
-                    next_command="aqd-deploy lower FILE --shape 1,3,320,320 -o OUT",
+                    next_command="aqd-deploy lower FILE --shape 1x3x320x320 -o OUT",
                 )
             if sizes[0] != 1:
                 raise ShapeError(
                     f"input {value.name} has a batch of {sizes[0]}",
                     received=sizes,
                     valid="batch 1",
-                    next_command="aqd-deploy lower FILE --shape 1,C,H,W -o OUT",
+                    next_command="aqd-deploy lower FILE --shape 1x3x320x320 -o OUT",
                 )
             check_size(value.name, sizes)
             check_map(value.name, sizes)
@@ -198,7 +201,7 @@ class CheckModel:
                     f"input {value.name} isn't an 8-bit image",
                     received=element_name(kind),
                     valid="uint8 pixels behind a DequantizeLinear that holds mean and std (docs/qdq-form.md)",
-                    next_command="aqd-deploy export, which writes the file in this form",
+                    next_command="aqd-deploy export CHECKPOINT.pt -o m.qdq.onnx, which writes this form",
                 )
         if given:
             _forget_shapes(model)

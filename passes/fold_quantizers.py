@@ -103,7 +103,8 @@ class FoldQuantizers(Pass):
                     f"node {node.label}: scale {name} can't be a quantization step",
                     received=value,
                     valid="positive finite numbers",
-                    next_command="retrain or recalibrate this quantizer, then aqd-deploy export",
+                    next_command="retrain or recalibrate this quantizer, then "
+                    "aqd-deploy export CHECKPOINT.pt -o m.qdq.onnx",
                 )
         return exact_list(values)
 

@@ -39,7 +39,7 @@ def infer(model: ModelProto) -> tuple[dict[str, tuple[int, ...]], dict[str, int]
             if name not in shapes:
                 raise ShapeError(
                     f"the shape of {name} isn't static",
-                    next_command="aqd-deploy lower FILE --shape 1,3,320,320 -o OUT",
+                    next_command="aqd-deploy lower FILE --shape 1x3x320x320 -o OUT",
                 )
             check_size(name, shapes[name])
     return shapes, types

@@ -81,14 +81,15 @@ class IntegerConvolutions(Pass):
                 f"convolution {node.label}: its {which} quantized right in front of it, so it is a float "
                 "layer (AQD* leaves the first and the last layers in float)",
                 valid="quantized convolutions only: AQD with 8-bit first and last layers",
-                next_command="aqd-deploy export of a network trained with AQD",
+                next_command="aqd-deploy export CHECKPOINT.pt -o m.qdq.onnx, of a network trained with AQD",
             )
         forms = scale.attributes["forms"]
         if len({form.a for form in forms}) > 1:
             raise UnsupportedModelError(
                 f"convolution {node.label}: its input has one scale per channel",
                 valid="one scale a tensor; for the image std = [s, s, s]",
-                next_command="aqd-deploy export with std [1, 1, 1]",
+                next_command="aqd-deploy export CHECKPOINT.pt -o m.qdq.onnx, with std [1, 1, 1] in its "
+                "configuration",
             )
         attributes = {name: node.attributes[name] for name in _GEOMETRY}
         alphas = [forms[0].a * form.a for form in weights.forms]

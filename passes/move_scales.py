@@ -107,7 +107,7 @@ class MoveScales(Pass):
             raise UnsupportedModelError(
                 f"node {node.label}: {name} isn't a real value with integers behind it ({kind})",
                 valid="values that come from a quantized convolution or a DequantizeLinear",
-                next_command="aqd-deploy export of a network trained with AQD",
+                next_command="aqd-deploy export CHECKPOINT.pt -o m.qdq.onnx, of a network trained with AQD",
             )
         return self.scaled[name]
 

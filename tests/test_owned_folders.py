@@ -343,7 +343,7 @@ def test_a_bundle_that_may_not_be_replaced(tmp_path, monkeypatch):
     monkeypatch.setattr(create, "check_packaged", lambda *_: None)
     monkeypatch.setattr(create, "_target", lambda _: None)
     monkeypatch.setattr(create, "runtime_libraries", lambda *_: [])
-    monkeypatch.setattr(create, "build_runner", lambda _: None)
+    monkeypatch.setattr(create, "build_runner", lambda *_: None)
     refuse_to_rename(monkeypatch, output, exchanges=True)
     with pytest.raises(BundleError, match=r"cannot write .*isdir; got Device or resource busy"):
         create.create_bundle(tmp_path / "p.so", output)

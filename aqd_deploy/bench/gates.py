@@ -6,13 +6,14 @@ import math
 from typing import Any
 
 from aqd_deploy.bench.contenders import OURS
+from aqd_deploy.bench.peers import choose_peers
 from aqd_deploy.errors import AqdError, GateError
 
 
 def parse_ratio(text: str, against: list[str]) -> tuple[str, float]:
     """("openvino", 0.55) of "openvino=0.55"; "openvino float=0.2" names one form.
 
-    Raises AqdError where it is no such text, or the peer is not measured.
+    Raises AqdError where it is no such text, or the peer is not measured or none.
     """
     name, _, number = text.rpartition("=")
     try:
@@ -22,6 +23,7 @@ def parse_ratio(text: str, against: list[str]) -> tuple[str, float]:
     if not name or not limit > 0 or math.isinf(limit):
         raise AqdError("this is no ratio", received=repr(text), valid="PEER=R, for example openvino=0.55")
     peer = name.split()[0]
+    choose_peers([peer])
     if peer not in against:
         raise AqdError(
             "the ratio is to a peer that is not measured",

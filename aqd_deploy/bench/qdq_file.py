@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def find_qdq(program: Path, manifest: dict[str, Any], explicit: Path | None = No
     raise AqdError(
         "the QDQ file that the program was made from is not beside it, so there is nothing to give to a peer",
         received=str(program),
-        next_command=f"aqd-deploy bench {program} --model m.qdq.onnx --against onnxruntime",
+        next_command=f"aqd-deploy bench {shlex.quote(str(program))} --model m.qdq.onnx --against onnxruntime",
     )
 
 

@@ -7,7 +7,8 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from aqd_deploy.files import made_once
+from aqd_deploy.errors import BundleError
+from aqd_deploy.files import failure, made_once
 
 
 def cache_folder() -> Path:
@@ -27,6 +28,21 @@ def key_of(parts: Iterable[bytes]) -> str:
 def cached(name: str, make: Callable[[Path], None]) -> Path:
     """The folder `name` of the cache, filled by `make` where there is none.
 
-    Raises OSError where the cache cannot be written, and what `make` raises.
+    Raises BundleError where the cache cannot be written, and what `make` raises.
     """
-    return made_once(cache_folder() / name, make)
+    folder = cache_folder()
+    try:
+        return made_once(folder / name, make)
+    except OSError as error:
+        if not _is_about(error, folder):
+            raise
+        advice = "the same command with XDG_CACHE_HOME=FOLDER, another folder for the cache"
+        raise failure("cannot keep files in the cache", error, BundleError, advice) from error
+
+
+def _is_about(error: OSError, folder: Path) -> bool:
+    """Whether it is about a file in `folder`, or a folder that this lies in."""
+    if error.filename is None:
+        return False
+    place = Path(error.filename)
+    return place.is_relative_to(folder) or folder.is_relative_to(place)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from aqd_deploy.bundle.readme import readme_text
 from aqd_deploy.bundle.runner import build_runner
 from aqd_deploy.bundle.runtime_libraries import runtime_libraries
 from aqd_deploy.errors import BundleError, TargetError
-from aqd_deploy.files import replacing_folder
+from aqd_deploy.files import check_folder, failure, replacing_folder
 from aqd_deploy.inputs import MIB, FileKind
 from aqd_deploy.runtime.container import Container, read_container
 from aqd_deploy.runtime.devices.bundles import PROGRAM, RUNNER
@@ -62,11 +62,18 @@ class Bundle:
         return self.total_bytes - self.manifest["weight_bytes"]
 
 
-def create_bundle(program: Path, out: Path, *, runtime: Path | None = None) -> Bundle:
+def create_bundle(
+    program: Path,
+    out: Path,
+    *,
+    runtime: Path | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Bundle:
     """Package the program file `program` into the folder `out`, for the target it was compiled for.
 
     `runtime` is a folder with TVM's runtime libraries for that target; by default they are found
-    (`runtime_libraries`). `out` is written whole or not at all; an older bundle there is replaced.
+    (`runtime_libraries`). `out` is written whole or not at all; an older bundle there is replaced. `progress`
+    is told what has to be made or fetched first, and how long that takes.
 
     Raises ProgramError where `program` is no whole program, BundleError where `out` is something else than a
     bundle or cannot be written and where there are no runtime libraries, MissingExtraError where there is no
@@ -76,13 +83,13 @@ def create_bundle(program: Path, out: Path, *, runtime: Path | None = None) -> B
     check_packaged(container.manifest, str(program))
     _check_output(out)
     target = _target(container.manifest["program"]["target"])
-    libraries = runtime_libraries(target, runtime)
-    copies = {RUNNER: build_runner(target)} | {f"lib/{path.name}": path for path in libraries}
+    libraries = runtime_libraries(target, runtime, progress)
+    copies = {RUNNER: build_runner(target, progress)} | {f"lib/{path.name}": path for path in libraries}
     try:
         with replacing_folder(out) as folder:
             _fill(folder, container, copies, [f"lib/{path.name}" for path in libraries])
     except OSError as error:
-        raise BundleError(f"cannot write {out}", received=error.strerror or str(error)) from error
+        raise failure(f"cannot write {out}", error, BundleError) from error
     return read_bundle(out)
 
 
@@ -132,8 +139,7 @@ def _is_inside(path: Path, folder: Path) -> bool:
 
 def _check_output(out: Path) -> None:
     """Before the work: `out` is free, an empty folder, or a bundle, in a folder that can be written."""
-    if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
-        raise BundleError(f"cannot write into {out.parent}", received=out, valid="a folder in a writable one")
+    check_folder(out.parent, BundleError)
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise BundleError(
             "the output is no folder", received=out, valid="a new folder, or a bundle to replace"

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 
 from aqd_deploy import processes
 from aqd_deploy.bundle.cache import cached, key_of
 from aqd_deploy.compiler.toolchain import find_portable_toolchain
-from aqd_deploy.errors import BundleError, MissingExtraError
+from aqd_deploy.errors import MissingExtraError
 from aqd_deploy.runtime.devices.bundles import RUNNER
 from aqd_deploy.targets import Target
 
-_FLAGS = (
+RUNNER_FLAGS = (
     "-std=c++17", "-O2", "-Wall", "-Wextra", "-Wno-psabi", "-ffunction-sections", "-Wl,--gc-sections", "-s",
     "-pthread",
     # The device's own libstdc++ may be older than the compiler's.
@@ -21,10 +22,11 @@ _FLAGS = (
 )  # fmt: skip
 
 
-def build_runner(target: Target) -> Path:
+def build_runner(target: Target, progress: Callable[[str], None] = lambda _: None) -> Path:
     """The runner for `target`, from the cache or compiled (seconds).
 
-    Raises MissingExtraError where there is no compiler for the target, BundleError where it fails.
+    Raises MissingExtraError where there is no compiler for the target, ToolchainError where it fails,
+    BundleError where the cache cannot be written.
     """
     toolchain = find_portable_toolchain(target)
     sources = _sources()
@@ -33,19 +35,17 @@ def build_runner(target: Target) -> Path:
     key = key_of(
         [
             *(path.read_bytes() for path in (*sources, *headers)),
-            " ".join([*toolchain.command, *_FLAGS, target.architecture]).encode(),
+            " ".join([*toolchain.command, *RUNNER_FLAGS, target.architecture]).encode(),
             _version(toolchain.command),
         ]
     )
 
     def make(folder: Path) -> None:
+        progress(f"compiling the runner, once: {'minutes' if toolchain.origin == 'zig' else 'seconds'}")
         code = [path for path in sources if path.suffix == ".cc"]
-        toolchain.compile(code, folder / RUNNER, [*_FLAGS, "-isystem", str(include)])
+        toolchain.compile(code, folder / RUNNER, [*RUNNER_FLAGS, "-isystem", str(include)])
 
-    try:
-        return cached(f"runner-{key}", make) / RUNNER
-    except OSError as error:
-        raise BundleError("cannot make the native runner", received=error) from error
+    return cached(f"runner-{key}", make) / RUNNER
 
 
 def _sources() -> list[Path]:

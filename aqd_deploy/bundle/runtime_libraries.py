@@ -16,6 +16,7 @@ import importlib.util
 import shutil
 import sys
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -26,7 +27,7 @@ from aqd_deploy.bundle.cache import cache_folder, cached, key_of
 from aqd_deploy.bundle.elf import elf_architecture
 from aqd_deploy.compiler.toolchain import Toolchain, find_toolchain, locate_toolchain
 from aqd_deploy.errors import BundleError
-from aqd_deploy.files import TemporaryFolder
+from aqd_deploy.files import TemporaryFolder, told_failure
 from aqd_deploy.targets import Target, read_cpu
 
 # In the order in which they must be loaded: the second needs the first.
@@ -57,20 +58,22 @@ _AARCH64_WHEELS = (
 )
 
 
-def runtime_libraries(target: Target, folder: Path | None = None) -> list[Path]:
+def runtime_libraries(
+    target: Target, folder: Path | None = None, progress: Callable[[str], None] = lambda _: None
+) -> list[Path]:
     """Paths of `LIBRARIES`, in that order, for `target`; those in `folder` where one is given.
 
-    Raises BundleError where there are none, where they are for another architecture, and where a download
-    fails or is not what it should be.
+    Raises BundleError where there are none, where they are for another architecture, where a download fails
+    or is not what it should be and where the cache cannot be written, and what a toolchain raises.
     """
     if folder is not None:
         found = [folder / name for name in LIBRARIES]
     elif target.architecture == read_cpu().architecture:
         found = [_installed("tvm_ffi") / "lib" / LIBRARIES[0], _installed("tvm") / "lib" / LIBRARIES[1]]
     elif target.architecture == "aarch64":
-        found = _from_wheels(_AARCH64_WHEELS)
+        found = _from_wheels(_AARCH64_WHEELS, progress)
     elif target.architecture in runtime_sources.ARCHITECTURES:
-        found = _from_sources(target)
+        found = _from_sources(target, progress)
     else:
         raise BundleError(
             f"no runtime libraries for {target.architecture}",
@@ -93,7 +96,7 @@ def kept_folder(target: Target) -> Path | None:
     if target.architecture == "aarch64":
         return cache_folder() / _wheels_name(_AARCH64_WHEELS)
     if target.architecture in runtime_sources.ARCHITECTURES:
-        return cache_folder() / _sources_name(target, locate_toolchain(target))
+        return cache_folder() / _sources_name(target, locate_toolchain(target, cplusplus=True))
     return None
 
 
@@ -116,7 +119,7 @@ def _installed(package: str) -> Path:
     return Path(spec.submodule_search_locations[0])
 
 
-def _from_wheels(wheels: tuple[_Wheel, ...]) -> list[Path]:
+def _from_wheels(wheels: tuple[_Wheel, ...], progress: Callable[[str], None]) -> list[Path]:
     """The libraries in `wheels`, unpacked once into the cache."""
     for wheel in wheels:
         if metadata.version(wheel.package) != wheel.version:
@@ -126,33 +129,27 @@ def _from_wheels(wheels: tuple[_Wheel, ...]) -> list[Path]:
             )
 
     def make(folder: Path) -> None:
+        progress("fetching TVM's aarch64 runtime, once: 100 MB")
         with TemporaryFolder() as downloads:
             for path, wheel in zip(_download(wheels, downloads), wheels, strict=True):
                 with zipfile.ZipFile(path) as archive:
                     (folder / Path(wheel.member).name).write_bytes(archive.read(wheel.member))
 
-    try:
-        folder = cached(_wheels_name(wheels), make)
-    except OSError as error:
-        raise BundleError("cannot keep TVM's aarch64 runtime", received=error) from error
+    folder = cached(_wheels_name(wheels), make)
     return [folder / Path(wheel.member).name for wheel in wheels]
 
 
-def _from_sources(target: Target) -> list[Path]:
+def _from_sources(target: Target, progress: Callable[[str], None]) -> list[Path]:
     """The libraries compiled for `target`, once."""
-    toolchain = find_toolchain(target)
+    toolchain = find_toolchain(target, cplusplus=True)
     packages = _installed("tvm"), _installed("tvm_ffi")
 
     def make(folder: Path) -> None:
+        progress(f"compiling TVM's runtime for {target.architecture}, once: minutes")
         runtime_sources.build_runtime(toolchain, *packages, folder)
         shutil.rmtree(folder / "objects")
 
-    try:
-        folder = cached(_sources_name(target, toolchain), make)
-    except OSError as error:
-        raise BundleError(
-            f"cannot compile TVM's runtime for {target.architecture}", received=error
-        ) from error
+    folder = cached(_sources_name(target, toolchain), make)
     return [folder / name for name in LIBRARIES]
 
 
@@ -181,6 +178,9 @@ def _download(wheels: tuple[_Wheel, ...], folder: Path) -> list[Path]:
     ]
     result = processes.run([*command, *options, "-d", folder, *names], temporary=folder)
     if result.returncode:
+        full = told_failure(result.stderr, folder)
+        if full is not None:
+            raise full
         lines = result.stderr.strip().splitlines() or ["pip gave no reason"]
         raise BundleError(
             f"cannot download TVM's aarch64 runtime (100 MB, once): {lines[-1]}",

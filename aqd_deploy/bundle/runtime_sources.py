@@ -65,7 +65,7 @@ def _cpu_flags(toolchain: Toolchain) -> tuple[str, ...]:
 def build_runtime(toolchain: Toolchain, tvm: Path, ffi: Path, folder: Path) -> None:
     """Compile `libtvm_ffi.so` and `libtvm_runtime.so` into `folder` (minutes).
 
-    `tvm` and `ffi` are the folders of the installed packages. Raises OSError where the compiler fails.
+    `tvm` and `ffi` are the folders of the installed packages. Raises ToolchainError where the compiler fails.
     """
     # C++, so not by the command that links programs.
     toolchain = replace(toolchain, link_command=())

@@ -76,12 +76,17 @@ def _text(document: dict[str, Any]) -> str:
         **environment,
         "CPU features": " ".join(document["cpu_features"]) or "none of those the kernels use",
         "kernels": document["kernels"],
-        "linker": document["linker"],
+        "linker": document["linker"] or "none",
     }
     rows = [
         [entry["package"], entry["extra"] or "base", entry["wanted"], entry["installed"], entry["state"]]
         for entry in document["requirements"]
     ]
-    parts = [key_values(machine), table(["package", "extra", "wanted", "installed", "state"], rows)]
+    checks = [[c["needed_for"], c["what"], c["state"], c["detail"]] for c in document["checks"]]
+    parts = [
+        key_values(machine),
+        table(["package", "extra", "wanted", "installed", "state"], rows),
+        table(["needed for", "what", "state", "detail"], checks),
+    ]
     notes = [f"{p['extra']}: {p['what']}: {p['next_command']}" for p in document["problems"]]
     return "\n\n".join([*parts, *(["\n".join(notes)] if notes else [])])

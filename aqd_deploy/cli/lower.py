@@ -20,7 +20,9 @@ from aqd_deploy.files import check_output
 @numerics_option
 @click.option("--shape", type=ShapeType(), help="Static shape for a dynamic input, for example 1x3x320x320.")
 @click.option(
-    "--explain", is_flag=True, help="Tell for every pass what it changed, and why it left the rest alone."
+    "--explain",
+    is_flag=True,
+    help="Tell for every pass what it changed, and why it left the rest alone; --json: of every node.",
 )
 @json_option
 def command(
@@ -38,17 +40,10 @@ def command(
         print_json({"file": str(output), **result.report})
         return
     if explain:
-        print_text(_explanation(result.report))
+        from aqd_deploy.reporting.explanation import explanation
+
+        print_text(explanation(result.report))
     print_text(_summary(output, result.report))
-
-
-def _explanation(report: dict[str, Any]) -> str:
-    lines = []
-    for done in report["passes"]:
-        lines.append(f"{done['pass']}:")
-        lines.extend(f"  {line}" for line in done.get("changed", []))
-        lines.extend(f"  left alone: {line}" for line in done.get("left_alone", []))
-    return "\n".join(lines)
 
 
 def _summary(output: Path, report: dict[str, Any]) -> str:

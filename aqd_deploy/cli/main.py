@@ -7,9 +7,9 @@ neither numpy nor torch nor onnx.
 
 from __future__ import annotations
 
-import errno
 import importlib
 import os
+import re
 import signal
 import sys
 import traceback
@@ -20,6 +20,7 @@ import click
 from aqd_deploy import __version__
 from aqd_deploy.cli.output import Settings, print_error
 from aqd_deploy.errors import AqdError, GateError, line_of
+from aqd_deploy.files import NO_ROOM, shown_path
 
 VERBS = (
     "export", "lower", "compile", "tune", "package", "run", "detect", "bench", "inspect", "targets", "doctor",
@@ -35,10 +36,21 @@ class VerbGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Every verb with its whole first sentence, which click would cut to one line."""
+        rows = [(name, _first_sentence(self.get_command(ctx, name))) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             return None
         return importlib.import_module(f"aqd_deploy.cli.{cmd_name}").command
+
+
+def _first_sentence(command: click.Command | None) -> str:
+    text = " ".join((command.help or "").split("\n\n")[0].split()) if command is not None else ""
+    return re.split(r"(?<=\.)\s", text)[0]
 
 
 @click.command(
@@ -85,8 +97,8 @@ def sentence_of(error: Exception, debug: bool = False) -> str:
     if isinstance(error, AqdError):
         return " ".join(error.sentence().split())
     if isinstance(error, OSError) and error.strerror is not None:
-        where = f": {error.filename}" if error.filename else ""
-        advice = "; free some space and repeat the command" if error.errno == errno.ENOSPC else ""
+        where = f": {shown_path(error.filename)}" if error.filename else ""
+        advice = "; free some space and repeat the command" if error.errno in NO_ROOM else ""
         return f"{error.strerror}{where}{advice}"
     if isinstance(error, MemoryError):
         return "out of memory: what was asked for needs more than this machine has free"

@@ -11,6 +11,8 @@ from typing import Any
 
 import click
 
+from aqd_deploy.files import naming
+
 
 @dataclass
 class Settings:
@@ -66,9 +68,10 @@ def progress(message: str) -> None:
 
 def print_json(document: Any) -> None:
     """The one JSON document of a verb, on stdout. NaN is not JSON and raises ValueError."""
-    click.echo(json.dumps(document, indent=2, allow_nan=False))
+    print_text(json.dumps(document, indent=2, allow_nan=False))
 
 
 def print_text(text: str) -> None:
-    """The result of a verb, on stdout."""
-    click.echo(text)
+    """The result of a verb, on stdout. Raises OSError, which names it."""
+    with naming("standard output"):
+        click.echo(text)

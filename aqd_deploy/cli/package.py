@@ -27,8 +27,7 @@ def command(program: Path, output: Path, runtime: Path | None, as_json: bool) ->
 
     target = read_manifest(program)["program"]["target"]
     progress(f"packaging for {target['name']} ({target['architecture']})")
-    progress("the first bundle for an architecture compiles or fetches the runner and TVM's runtime: minutes")
-    bundle = create_bundle(program, output, runtime=runtime)
+    bundle = create_bundle(program, output, runtime=runtime, progress=progress)
     if as_json:
         print_json({
             "folder": str(output), "total_bytes": bundle.total_bytes,

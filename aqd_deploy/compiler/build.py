@@ -21,8 +21,8 @@ import onnx
 from aqd_deploy.compiler.plan import Plan
 from aqd_deploy.compiler.planning import plan_model
 from aqd_deploy.compiler.toolchain import Toolchain, find_toolchain, native_toolchain
-from aqd_deploy.errors import line_of
-from aqd_deploy.files import TemporaryFolder
+from aqd_deploy.errors import StorageError, line_of
+from aqd_deploy.files import TemporaryFolder, told_failure
 from aqd_deploy.integer.manifest import read_manifest
 from aqd_deploy.runtime.container import FORMAT_VERSION, append_manifest, check_output, write_atomically
 from aqd_deploy.targets import Target, get
@@ -205,8 +205,11 @@ def _file_hash(path: Path) -> str:
 
 
 def _export(executable: Any, data: ProgramData, path: Path, toolchain: Toolchain) -> None:
-    """Write the shared library. TVM reports a full disk as its own kind of RuntimeError: an OSError here."""
-    with TemporaryFolder() as folder:
+    """Write the shared library. Raises StorageError where its objects cannot be written, which TVM reports as
+    its own kind of RuntimeError, and what a toolchain raises.
+    """
+    temporary = TemporaryFolder()
+    with temporary as folder, temporary.writing():
         source = data.write_source(folder)
 
         def link(output: str, objects: list[str], options: list[str] | None = None, **_: Any) -> None:
@@ -215,7 +218,10 @@ def _export(executable: Any, data: ProgramData, path: Path, toolchain: Toolchain
         try:
             executable.export_library(str(path), fcompile=link, workspace_dir=str(folder))
         except RuntimeError as error:
-            raise OSError(f"TVM could not write the objects: {line_of(error, -1)}") from error
+            told = line_of(error, -1)
+            raise told_failure(str(error), folder) or StorageError(
+                "TVM cannot write its objects", received=told
+            ) from error
 
 
 def link(output: str, objects: list[str], options: list[str] | None = None, **_: Any) -> None:

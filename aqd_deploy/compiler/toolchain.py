@@ -1,37 +1,47 @@
-"""The C++ compiler of a target: found, not assumed, and never the host's for a foreign device.
+"""The compilers of a target: found, not assumed, and never the host's for a foreign device.
 
-`find_toolchain` looks, in this order, for the profile's own `toolchain`, the cross compiler that
-distributions package (`aarch64-linux-gnu-g++`), and `zig c++` of the package `ziglang`; for this machine's
-own architecture first for its native compilers. What was made is looked at: a file for another machine
-than the target's is an error. A profile's `toolchain` is a command out of a file that somebody may have been
-given: `locate_toolchain` finds it without running it, for whoever only wants to look.
+A compiler for C or C++ links a program; what goes beside that into a bundle is C++. `find_toolchain` looks,
+in this order, for the profile's own `toolchain`; for what CXX and CC name, where that is for the target; for
+this machine's own architecture for the compilers under their short names; for those under the names that
+distributions, conda and Arm give to compilers for an architecture (`aarch64-linux-gnu-g++`); and for
+`zig c++` of the package `ziglang`. What was made is looked at: a file for another machine than the target's
+is an error.
+
+A profile's `toolchain` is a command out of a file that somebody may have been given: `locate_toolchain`
+finds it without running it, for whoever only wants to look.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import os
+import re
 import shlex
 import shutil
 import struct
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from aqd_deploy import processes
-from aqd_deploy.errors import MissingExtraError, TargetError
+from aqd_deploy.errors import MissingExtraError, TargetError, ToolchainError
+from aqd_deploy.files import told_failure
 from aqd_deploy.targets import Target, read_cpu
 from aqd_deploy.targets.cpu import architecture_of
 
-NATIVE = ("c++", "g++", "clang++", "cc", "gcc", "clang")
-# ELF's number of the machine, by architecture, and the triple of the GNU tools.
+CPLUSPLUS, C = ("c++", "g++", "clang++"), ("cc", "gcc", "clang")
+NATIVE = (*CPLUSPLUS, *C)
+_VARIABLES = ("CXX", "CC")
+# ELF's number of the machine, by architecture.
 _MACHINES = {"x86_64": 62, "aarch64": 183, "armv7": 40}
-_GNU_TRIPLES = {
-    "x86_64": "x86_64-linux-gnu",
-    "aarch64": "aarch64-linux-gnu",
-    "armv7": "arm-linux-gnueabihf",
+# What the names of compilers begin with: the GNU triple, as distributions use it, first.
+_TRIPLES = {
+    "x86_64": ("x86_64-linux-gnu", "x86_64-conda-linux-gnu", "x86_64-pc-linux-gnu"),
+    "aarch64": ("aarch64-linux-gnu", "aarch64-conda-linux-gnu", "aarch64-none-linux-gnu"),
+    "armv7": ("arm-linux-gnueabihf", "armv7l-conda-linux-gnueabihf", "arm-none-linux-gnueabihf"),
 }
 _DEBIAN_PACKAGES = {
     "x86_64": "g++-x86-64-linux-gnu",
@@ -47,14 +57,16 @@ _SHOWN_STDERR = 500
 
 @dataclass(frozen=True)
 class Toolchain:
-    """A C++ compiler and linker for `architecture`: its command line, and where it was found (`profile`,
-    `native`, `cross` or `zig`). `link_command` links where that is another than `command`.
+    """A compiler and linker for `architecture`: its command line, and where it was found (`profile`, `CXX`,
+    `CC`, `native`, `cross` or `zig`). `link_command` links where that is another than `command`; `cplusplus`
+    says whether it compiles C++ as far as its name tells.
     """
 
     command: tuple[str, ...]
     origin: str
     architecture: str
     link_command: tuple[str, ...] = ()
+    cplusplus: bool = True
 
     def __str__(self) -> str:
         return shlex.join(self.command)
@@ -68,7 +80,8 @@ class Toolchain:
     ) -> None:
         """Link `objects` into the shared library `output`, without symbols (TVM's `fcompile`).
 
-        Raises OSError where the compiler fails, TargetError where it made a library of another machine.
+        Raises ToolchainError where the compiler fails, OSError where it cannot write the folder of `output`,
+        TargetError where it made a library of another machine.
         """
         # -s: TVM's debug information is an eighth of the code, and nothing reads it. Without -O2 zig adds its
         # checks for undefined behaviour, which need much more of the C library.
@@ -84,19 +97,20 @@ class Toolchain:
     ) -> None:
         """Compile C++ `source_files` into the executable (or what `flags` say) `output`.
 
-        Raises OSError where the compiler fails, TargetError where it made a file of another machine.
+        Raises ToolchainError where the compiler fails, OSError where it cannot write the folder of `output`,
+        TargetError where it made a file of another machine.
         """
         _run([*self.command, *map(str, source_files), *flags, "-o", str(output)], Path(output).parent)
         check_machine(Path(output), self.architecture)
 
 
-def find_toolchain(target: Target) -> Toolchain:
+def find_toolchain(target: Target, *, cplusplus: bool = False) -> Toolchain:
     """The compiler for `target`, to be used: one that the profile names is asked what it compiles for.
 
     Raises as `locate_toolchain`, and TargetError where the one that the profile names makes code for another
     machine.
     """
-    toolchain = locate_toolchain(target)
+    toolchain = locate_toolchain(target, cplusplus=cplusplus)
     told = _told_architecture(toolchain.command) if toolchain.origin == "profile" else ""
     if told and told != target.architecture:
         raise TargetError(
@@ -107,56 +121,50 @@ def find_toolchain(target: Target) -> Toolchain:
     return toolchain
 
 
-def locate_toolchain(target: Target) -> Toolchain:
-    """The compiler for `target`, to be looked at: nothing is run.
+def locate_toolchain(target: Target, *, cplusplus: bool = False) -> Toolchain:
+    """The compiler for `target`, to be looked at: of what the profile names nothing is run. One for C will do
+    unless `cplusplus` is asked for.
 
-    Raises MissingExtraError where there is none, with the command that installs one, and TargetError where
+    Raises MissingExtraError where there is none, with the command that installs one, TargetError where
     what the profile names is no command line, or nobody knows the architecture.
     """
-    architecture = target.architecture
-    if architecture not in _MACHINES:
-        raise TargetError(
-            "programs cannot be linked for this architecture",
-            received=architecture,
-            valid=", ".join(_MACHINES),
-        )
+    _check_architecture(target.architecture)
     if target.toolchain:
-        return _own(target)
-    native = _native_command(architecture)
-    if native is not None:
-        return Toolchain((native,), "native", architecture)
-    cross = shutil.which(f"{gnu_triple(architecture)}-g++")
-    if cross is not None:
-        return Toolchain((cross,), "cross", architecture)
-    if _has_zig():
-        return _zig(architecture)
-    raise MissingExtraError(
-        f"no C++ compiler for {architecture}, which {target.name} needs, is installed",
-        valid=", ".join(_candidates(architecture)),
-        next_command=" or ".join(install_commands(architecture)),
-    )
+        own = _own(target)
+        if cplusplus and not own.cplusplus:
+            raise MissingExtraError(
+                f"the compiler that the profile {target.name} names is for C, and C++ is needed",
+                received=repr(target.toolchain),
+                valid="a C++ compiler in the key toolchain",
+                next_command=_without_key(target),
+            )
+        return own
+    found = list(_installed(target.architecture))
+    fitting = next((toolchain for toolchain in found if toolchain.cplusplus or not cplusplus), None)
+    if fitting is not None:
+        return fitting
+    raise _missing(target.architecture, target.name, found)
 
 
 def find_portable_toolchain(target: Target) -> Toolchain:
-    """The compiler for executables that shall start on systems older than this one.
+    """The C++ compiler for executables that shall start on systems older than this one.
 
     GCC links against the C library that it was installed with, zig against the version that is asked for. So
     zig goes first where it is installed and the profile names no toolchain. Raises as `find_toolchain`.
     """
     if not target.toolchain and target.architecture in _MACHINES and _has_zig():
         return _zig(target.architecture)
-    return find_toolchain(target)
+    return find_toolchain(target, cplusplus=True)
 
 
 def native_toolchain() -> Toolchain:
-    """The compiler for this machine. Raises MissingExtraError where none is installed."""
+    """The compiler for this machine. Raises as `locate_toolchain`."""
     architecture = read_cpu().architecture
-    command = _native_command(architecture)
-    if command is None:
-        raise MissingExtraError(
-            "no linker found", valid=", ".join(NATIVE), next_command=install_commands(architecture)[0]
-        )
-    return Toolchain((command,), "native", architecture)
+    _check_architecture(architecture)
+    toolchain = next(_installed(architecture), None)
+    if toolchain is None:
+        raise _missing(architecture, "host", [])
+    return toolchain
 
 
 def install_commands(architecture: str) -> list[str]:
@@ -167,7 +175,7 @@ def install_commands(architecture: str) -> list[str]:
 
 def gnu_triple(architecture: str) -> str:
     """How the GNU tools and the folders of cross libraries (`/usr/<triple>`) call an architecture."""
-    return _GNU_TRIPLES[architecture]
+    return _TRIPLES[architecture][0]
 
 
 def check_machine(file: Path, architecture: str) -> None:
@@ -189,8 +197,11 @@ def check_machine(file: Path, architecture: str) -> None:
 def _run(command: list[str], temporary: Path) -> None:
     result = processes.run(command, temporary=temporary)
     if result.returncode:
-        told = result.stderr.strip()[-_SHOWN_STDERR:]
-        raise OSError(f"{command[0]} failed: {told or f'exit code {result.returncode}'}")
+        full = told_failure(result.stderr, temporary)
+        if full is not None:
+            raise full
+        told = result.stderr.replace(f"{temporary}/", "").strip()[-_SHOWN_STDERR:]
+        raise ToolchainError(f"{command[0]} failed", received=told or f"exit code {result.returncode}")
 
 
 def _has_zig() -> bool:
@@ -217,9 +228,19 @@ def _own(target: Target) -> Toolchain:
         raise MissingExtraError(
             f"the C++ compiler that the profile {target.name} names is not installed",
             received=repr(target.toolchain),
-            next_command=f"{' or '.join(install_commands(target.architecture))}, without the key toolchain",
+            next_command=_without_key(target),
         )
-    return Toolchain((program, *words[1:]), "profile", target.architecture)
+    command = (program, *words[1:])
+    return Toolchain(command, "profile", target.architecture, cplusplus=_compiles_cplusplus(program))
+
+
+def _without_key(target: Target) -> str:
+    return f"{' or '.join(install_commands(target.architecture))}, without the key toolchain"
+
+
+def _compiles_cplusplus(program: str) -> bool:
+    """As far as the name tells: `aarch64-linux-gnu-gcc-12` does not."""
+    return re.fullmatch(rf"(.*-)?({'|'.join(C)})(-[\d.]+)?", Path(program).name) is None
 
 
 def _told_architecture(command: Sequence[str]) -> str:
@@ -230,16 +251,70 @@ def _told_architecture(command: Sequence[str]) -> str:
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    architecture = architecture_of(result.stdout.strip().split("-")[0])
-    return architecture if result.returncode == 0 and architecture in _MACHINES else ""
+    told = result.stdout.strip().split("-")[0] if result.returncode == 0 else ""
+    return architecture_of(told) if told else ""
 
 
-def _native_command(architecture: str) -> str | None:
-    if architecture != read_cpu().architecture:
-        return None
-    return next((path for name in NATIVE if (path := shutil.which(name))), None)
+def _check_architecture(architecture: str) -> None:
+    if architecture not in _MACHINES:
+        raise TargetError(
+            "programs cannot be linked for this architecture",
+            received=architecture,
+            valid=", ".join(_MACHINES),
+        )
 
 
-def _candidates(architecture: str) -> list[str]:
-    native = NATIVE if architecture == read_cpu().architecture else ()
-    return [*native, f"{gnu_triple(architecture)}-g++", "zig c++ (the package ziglang)"]
+def _installed(architecture: str) -> Iterator[Toolchain]:
+    """Every compiler for `architecture` that is installed, the one to take first."""
+    for variable in _VARIABLES:
+        command = _named_by(variable, architecture)
+        if command:
+            cplusplus = variable == "CXX" and _compiles_cplusplus(command[0])
+            yield Toolchain(command, variable, architecture, cplusplus=cplusplus)
+    native = architecture == read_cpu().architecture
+    for names, cplusplus in ((CPLUSPLUS, True), (C, False)):
+        for name in names if native else ():
+            if path := shutil.which(name):
+                yield Toolchain((path,), "native", architecture, cplusplus=cplusplus)
+        for name in (f"{triple}-{name}" for triple in _TRIPLES[architecture] for name in names):
+            if path := shutil.which(name, path=_search_path()):
+                origin = "native" if native else "cross"
+                yield Toolchain((path,), origin, architecture, cplusplus=cplusplus)
+    if _has_zig():
+        yield _zig(architecture)
+
+
+def _named_by(variable: str, architecture: str) -> tuple[str, ...]:
+    """The command that an environment variable names, where it is there and for `architecture`: in the
+    environment of a board's SDK it is the board's.
+    """
+    try:
+        words = shlex.split(os.environ.get(variable, ""))
+    except ValueError:
+        return ()
+    path = shutil.which(words[0], path=_search_path()) if words else None
+    if path is None:
+        return ()
+    command = (path, *words[1:])
+    return command if (_told_architecture(command) or read_cpu().architecture) == architecture else ()
+
+
+def _search_path() -> str:
+    """PATH, and where conda keeps its compilers: in the active environment and in that of this Python."""
+    folders = [os.environ.get("PATH", os.defpath)]
+    folders += [
+        str(Path(prefix) / "bin") for prefix in (os.environ.get("CONDA_PREFIX"), sys.prefix) if prefix
+    ]
+    return os.pathsep.join(folders)
+
+
+def _missing(architecture: str, name: str, found: Sequence[Toolchain]) -> MissingExtraError:
+    """The error where the target `name` has none, or `found`, which are for C."""
+    native = CPLUSPLUS if architecture == read_cpu().architecture else ()
+    names = [*native, f"{gnu_triple(architecture)}-g++", "zig c++ (the package ziglang)", "what CXX names"]
+    return MissingExtraError(
+        f"no C++ compiler for {architecture}, which {name} needs, is installed",
+        received=f"{found[0]}, which compiles C" if found else None,
+        valid=f"{', '.join(names)}, or the key toolchain of a profile",
+        next_command=" or ".join(install_commands(architecture)),
+    )

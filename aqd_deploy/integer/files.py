@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError, EncodeError
 from onnx import ModelProto, TensorProto
 
 from aqd_deploy.errors import ModelFileError
-from aqd_deploy.files import replacing
+from aqd_deploy.files import failure, replacing
 from aqd_deploy.inputs import FileKind
 from aqd_deploy.integer import wellformed
 
@@ -121,4 +121,4 @@ def save_onnx(model: ModelProto, path: str | os.PathLike[str]) -> None:
         with replacing(path) as temporary:
             temporary.write_bytes(data)
     except OSError as error:
-        raise ModelFileError(f"{path} can't be written: {error.strerror}") from error
+        raise failure(f"cannot write {path}", error, ModelFileError) from error

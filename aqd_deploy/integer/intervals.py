@@ -126,7 +126,7 @@ def _scaled(node: Node, graph: Graph, source: Interval, index: int) -> Interval:
             f"x·c + B of {node.label} leaves 62 bits in channel {channel}",
             received=f"x in {x}, c = {c[channel]}, B = {b[channel]}",
             valid="|x·c + B| < 2^62",
-            next_command="aqd-deploy lower, which writes constants that fit",
+            next_command="aqd-deploy lower QDQ.onnx -o M.int.onnx, which writes constants that fit",
         )
     shift = d.astype(np.int64)
     return Interval((low + b) >> shift, (high + b) >> shift)

@@ -52,5 +52,5 @@ def _refused(key: str, received: object, valid: object) -> ModelFileError:
         f"the file's {MANIFEST_KEY} is wrong at {key}",
         received=received,
         valid=str(valid),
-        next_command="aqd-deploy lower, which writes the manifest anew",
+        next_command="aqd-deploy lower QDQ.onnx -o M.int.onnx, which writes the manifest anew",
     )

@@ -57,7 +57,8 @@ class Interval:
             raise RangeError(
                 f"node {node}: channel {channel} can reach [{self.lo[channel]}, {self.hi[channel]}]",
                 valid=f"accumulators within int32, above {INT32_MIN} and up to {INT32_MAX}",
-                next_command="use fewer bits for this layer's weights or activations, then aqd-deploy lower",
+                next_command="use fewer bits for this layer's weights or activations, then "
+                "aqd-deploy lower QDQ.onnx -o M.int.onnx",
             )
         return self
 

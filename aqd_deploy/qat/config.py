@@ -173,7 +173,7 @@ def parse_architecture(name: str, **changes: Any) -> ModelConfig:
             "unknown architecture",
             received=repr(name),
             valid=", ".join(architectures()),
-            next_command=f"aqd-deploy export {near[0]}" if near else None,
+            next_command=f"aqd-deploy export {near[0]} -o m.qdq.onnx" if near else None,
         )
     detector, depth = match.groups()
     defaults: dict[str, Any] = {"nms_iou": 0.6 if detector == "fcos" else 0.5}

@@ -47,19 +47,24 @@ def installed_version(package: str) -> str | None:
 
 
 def diagnosis() -> dict[str, Any]:
-    """What `doctor` prints: environment, every requirement with its state, CPU features, kernels, linker."""
+    """What `doctor` prints: environment, every requirement with its state, CPU features, kernels, linker, and
+    what verbs need beside packages (`readiness` of this machine).
+    """
     from aqd_deploy.compiler.toolchain import native_toolchain
     from aqd_deploy.errors import MissingExtraError, TargetError
+    from aqd_deploy.reporting.readiness import readiness
     from aqd_deploy.targets import get
 
+    checks: list[dict[str, Any]] = []
     try:
         kernels = get("host").kernels
+        checks = readiness(get("host"))["checks"]
     except TargetError as error:
         kernels = f"none: {error.what}"
     cpu = read_cpu()
     try:
         linker = native_toolchain().command[0]
-    except MissingExtraError:
+    except (MissingExtraError, TargetError):
         linker = None
     requirements = [state for text in _requirements() if (state := _state(text)) is not None]
     return {
@@ -68,7 +73,8 @@ def diagnosis() -> dict[str, Any]:
         "kernels": kernels,
         "linker": linker,
         "requirements": requirements,
-        "problems": _problems(requirements, linker),
+        "checks": checks,
+        "problems": _problems(requirements, checks),
     }
 
 
@@ -99,7 +105,7 @@ def _state(text: str) -> dict[str, Any] | None:
     }
 
 
-def _problems(requirements: list[dict[str, Any]], linker: str | None) -> list[dict[str, str]]:
+def _problems(requirements: list[dict[str, Any]], checks: list[dict[str, Any]]) -> list[dict[str, str]]:
     """What does not work and the command that mends it; a missing extra is a note, not a failure."""
     found = []
     for extra in dict.fromkeys(entry["extra"] for entry in requirements):
@@ -107,8 +113,16 @@ def _problems(requirements: list[dict[str, Any]], linker: str | None) -> list[di
         if bad:
             install = f"pip install 'aqd-deploy[{extra}]'" if extra else "pip install --upgrade aqd-deploy"
             found.append({"what": ", ".join(bad), "extra": extra or "base", "next_command": install})
-    if linker is None:
-        found.append({"what": "no linker", "extra": "base", "next_command": "apt-get install g++"})
+    for check in checks:
+        if check["state"] in ("missing", "broken"):
+            what = f"{check['needed_for']}: {check['what']}: {check['detail']}"
+            found.append(
+                {
+                    "what": what,
+                    "extra": "base",
+                    "next_command": check.get("next_command", "aqd-deploy doctor --target host"),
+                }
+            )
     if not requirements:
         found.append(
             {

@@ -1,4 +1,4 @@
-"""What a file is, in one JSON-able document: QDQ or integer ONNX, compiled program, checkpoint."""
+"""What a file is, in one JSON-able document: QDQ or integer ONNX, compiled program, bundle, checkpoint."""
 
 from __future__ import annotations
 
@@ -18,16 +18,18 @@ from aqd_deploy.integer.inspect import float_tensors
 from aqd_deploy.integer.manifest import read_manifest
 from aqd_deploy.integer.reader import read_graph
 
-KINDS = ".onnx (QDQ or integer), .so (a program), .pt (a checkpoint)"
+KINDS = ".onnx (QDQ or integer), .so (a program), .pt (a checkpoint), or a bundle's folder"
 
 
 def inspect_file(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Describe a file by what it is: `kind` is qdq, integer, float, program or checkpoint.
+    """Describe a file by what it is: `kind` is qdq, integer, float, program, bundle (a folder) or checkpoint.
 
-    Raises ModelFileError, ProgramError or CheckpointError where the file cannot be read as what its name
-    says.
+    Raises ModelFileError, ProgramError, BundleError or CheckpointError where the file cannot be read as what
+    its name says.
     """
     path = Path(path)
+    if path.is_dir():
+        return {"file": str(path), **_bundle(path)}
     readers = {".onnx": _onnx, ".so": _program, ".pt": _checkpoint, ".pth": _checkpoint}
     if path.suffix not in readers:
         raise ModelFileError("this kind of file is not known", received=str(path), valid=KINDS)
@@ -114,6 +116,22 @@ def _program(path: Path) -> dict[str, Any]:
         "bytes": container.file_bytes,
         "weights": _bytes_per_weight(manifest.get("program", {}).get("weights", {})),
         "manifest": manifest,
+    }
+
+
+def _bundle(folder: Path) -> dict[str, Any]:
+    """The program in a bundle, and the files around it, each compared with its recorded hash."""
+    from aqd_deploy.bundle import read_bundle
+    from aqd_deploy.runtime.devices.bundles import program_file
+
+    program = program_file(folder)
+    bundle = read_bundle(folder)
+    return {
+        **_program(program),
+        "kind": "bundle",
+        "bytes": bundle.total_bytes,
+        "files": bundle.files,
+        "needs": bundle.manifest.get("needs", {}),
     }
 
 

@@ -1,4 +1,10 @@
-"""What compiling for a target, and running its programs here, needs of this machine (`doctor --target`).
+"""What the verbs need of this machine for a target, and whether it is there (`doctor`, `doctor --target`).
+
+| verb | beside the packages that `doctor` lists |
+|---|---|
+| compile, tune | a compiler that links, a folder for temporary files |
+| package; run and detect on qemu or ssh | a C++ compiler, TVM's runtime for the target, the cache |
+| run, detect, bench | a CPU with the program's instructions; else qemu and libraries, or ssh |
 
 A profile's own `toolchain` is a command out of a file, and looking at a file must not run what it says: it is
 run only where the caller asks for that. The compilers of the system are tried.
@@ -7,18 +13,29 @@ run only where the caller asks for that. The compilers of the system are tried.
 from __future__ import annotations
 
 import importlib.util
-import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from aqd_deploy.bundle.cache import cache_folder
+from aqd_deploy.bundle.runner import RUNNER_FLAGS
 from aqd_deploy.bundle.runtime_libraries import kept_folder
-from aqd_deploy.compiler.toolchain import Toolchain, find_toolchain, gnu_triple, locate_toolchain
-from aqd_deploy.errors import AqdError, TargetError
-from aqd_deploy.files import TemporaryFolder
+from aqd_deploy.compiler.toolchain import (
+    Toolchain,
+    find_portable_toolchain,
+    find_toolchain,
+    install_commands,
+    locate_toolchain,
+)
+from aqd_deploy.errors import AqdError
+from aqd_deploy.files import TemporaryFolder, failure
+from aqd_deploy.runtime.devices.qemu import EMULATED, emulator, library_folder
+from aqd_deploy.runtime.devices.ssh_client import client
 from aqd_deploy.targets import Target, read_cpu
 
-_EMULATORS = {"x86_64": "qemu-x86_64", "aarch64": "qemu-aarch64", "armv7": "qemu-arm"}
+# As short as what needs every part of a C++ compiler.
+_PROGRAM = "#include <string>\nint main(int n, char **) { return (int)std::string(n, 'a').size(); }\n"
 
 
 def readiness(target: Target, *, try_toolchain: bool = False) -> dict[str, Any]:
@@ -47,55 +64,112 @@ def toolchain_state(target: Target, *, try_toolchain: bool = False) -> dict[str,
     """The toolchain that would be used, or what is missing and the command that installs it. `try_toolchain`
     also asks one that the profile names what it compiles for; without it nothing is run.
     """
-    try:
-        toolchain = find_toolchain(target) if try_toolchain else locate_toolchain(target)
-    except AqdError as error:
-        install = {"next_command": error.next_command} if error.next_command else {}
-        return {"state": "missing", "detail": _told(error), **install}
-    return {"state": "ok", "detail": f"{toolchain} ({toolchain.origin})"}
+    return _state(lambda: _told_toolchain((find_toolchain if try_toolchain else locate_toolchain)(target)))
 
 
-def _checks(target: Target, try_toolchain: bool) -> Iterable[dict[str, Any]]:
+def _checks(target: Target, try_toolchain: bool) -> Iterator[dict[str, Any]]:
     state = toolchain_state(target, try_toolchain=try_toolchain)
-    yield {"what": "C++ compiler", "needed_for": "compile", **state}
+    yield {"what": "compiler", "needed_for": "compile", **state}
+    yield {"what": "temporary files", "needed_for": "compile", **_state(_temporary_files)}
     if state["state"] == "ok":
-        linking = _linking(locate_toolchain(target), try_toolchain)
+        linking = _tried(locate_toolchain(target), try_toolchain, _link)
         yield {"what": "linking", "needed_for": "compile", **linking}
+    yield {"what": "C++ compiler", "needed_for": "package", **_cplusplus(target, try_toolchain)}
     yield {"what": "TVM's runtime", "needed_for": "package", **_runtime(target)}
+    yield {"what": "cache", "needed_for": "package", **_state(_cache)}
     features = target.missing_on(read_cpu())
     if not features:
         yield {"what": "this machine", "needed_for": "run", "state": "ok", "detail": "runs its programs"}
-        return
-    yield {
-        "what": "this machine",
-        "needed_for": "run",
-        "state": "other",
-        "detail": f"cannot run its programs by itself: lacks {', '.join(features)}",
-    }
-    if target.architecture in _EMULATORS and target.architecture != read_cpu().architecture:
-        yield {"what": "emulator", "needed_for": "run --device qemu", **_emulator(target.architecture)}
+    else:
         yield {
-            "what": "its C library",
-            "needed_for": "run --device qemu",
-            **_c_library(target.architecture),
+            "what": "this machine",
+            "needed_for": "run",
+            "state": "other",
+            "detail": f"cannot run its programs by itself: lacks {', '.join(features)}",
         }
+    if features and target.architecture in EMULATED and target.architecture != read_cpu().architecture:
+        needed = {"needed_for": "run --device qemu"}
+        yield {"what": "emulator", **needed, **_state(lambda: emulator(target.architecture))}
+        yield {"what": "its libraries", **needed, **_state(lambda: _libraries(target))}
+    if features or target.device.startswith("ssh:"):
+        yield {"what": "OpenSSH client", "needed_for": "run --device ssh", **_state(client)}
 
 
-def _linking(toolchain: Toolchain, try_toolchain: bool) -> dict[str, Any]:
-    """Whether the toolchain makes a shared library; zig's first one takes a minute, so it is not tried."""
+def _state(look: Callable[[], str]) -> dict[str, Any]:
+    """ "ok" and what `look` found, or what is missing and, where there is one, the command that brings it."""
+    try:
+        return {"state": "ok", "detail": look()}
+    except AqdError as error:
+        install = {"next_command": error.next_command} if error.next_command else {}
+        return {"state": "missing", "detail": _told(error), **install}
+
+
+def _told_toolchain(toolchain: Toolchain) -> str:
+    return f"{toolchain} ({toolchain.origin})"
+
+
+def _cplusplus(target: Target, try_toolchain: bool) -> dict[str, Any]:
+    """The compiler of the native runner, and of TVM's runtime where that is compiled."""
+    # What a profile names is not run here.
+    find = locate_toolchain if target.toolchain and not try_toolchain else find_toolchain
+    find_cplusplus = partial(find, cplusplus=True) if target.toolchain else find_portable_toolchain
+    state = _state(lambda: _told_toolchain(find_cplusplus(target)))
+    if state["state"] != "ok":
+        return state
+    toolchain = find_cplusplus(target)
+    tried = _tried(toolchain, try_toolchain, _compile)
+    return tried if tried["state"] == "broken" else {**tried, "detail": state["detail"]}
+
+
+def _link(toolchain: Toolchain, folder: Path) -> None:
+    source = folder / "probe.c"
+    source.write_text("int probe(void) { return 0; }\n", encoding="utf-8")
+    toolchain.link(folder / "probe.so", [source])
+
+
+def _compile(toolchain: Toolchain, folder: Path) -> None:
+    source = folder / "probe.cc"
+    source.write_text(_PROGRAM, encoding="utf-8")
+    toolchain.compile([source], folder / "probe", RUNNER_FLAGS)
+
+
+def _tried(
+    toolchain: Toolchain, try_toolchain: bool, use: Callable[[Toolchain, Path], None]
+) -> dict[str, Any]:
+    """What came of using the toolchain; zig's first time takes a minute, so it is not tried."""
     if toolchain.origin == "zig":
         return {"state": "untried", "detail": "zig's first library takes about a minute"}
     if toolchain.origin == "profile" and not try_toolchain:
         return {"state": "untried", "detail": "the profile's own command is run with --try-toolchain only"}
     try:
-        with TemporaryFolder() as folder:
-            source = folder / "probe.c"
-            source.write_text("int probe(void) { return 0; }\n", encoding="utf-8")
-            toolchain.link(folder / "probe.so", [source])
-    except (OSError, TargetError) as error:
+        temporary = TemporaryFolder()
+        with temporary as folder, temporary.writing():
+            use(toolchain, folder)
+    except (OSError, AqdError) as error:
         told = error.strerror or str(error) if isinstance(error, OSError) else _told(error)
-        return {"state": "broken", "detail": told, "next_command": "install the whole compiler"}
+        install = " or ".join(install_commands(toolchain.architecture))
+        return {"state": "broken", "detail": told, "next_command": install}
     return {"state": "ok", "detail": f"makes shared libraries for {toolchain.architecture}"}
+
+
+def _temporary_files() -> str:
+    with TemporaryFolder() as folder:
+        return str(folder.parent.parent)
+
+
+def _cache() -> str:
+    """The cache's folder. Raises AqdError where it cannot be made or written."""
+    try:
+        TemporaryFolder(cache_folder()).close()
+    except OSError as error:
+        advice = "the same command with XDG_CACHE_HOME=FOLDER, another folder for the cache"
+        raise failure("the cache cannot be written", error, next_command=advice) from error
+    return str(cache_folder())
+
+
+def _libraries(target: Target) -> str:
+    folder = library_folder(target.architecture)
+    return "where QEMU_LD_PREFIX says" if folder is None else str(folder)
 
 
 def _runtime(target: Target) -> dict[str, Any]:
@@ -127,30 +201,6 @@ def _runtime(target: Target) -> dict[str, Any]:
         told = "the first bundle downloads it, by pip, which is not installed"
         return {"state": "missing", "detail": told, "next_command": "python -m ensurepip"}
     return {"state": "later", "detail": "the first bundle downloads it (100 MB, once)"}
-
-
-def _emulator(architecture: str) -> dict[str, Any]:
-    name = _EMULATORS[architecture]
-    path = shutil.which(f"{name}-static") or shutil.which(name)
-    if path is None:
-        return {
-            "state": "missing",
-            "detail": f"no {name}-static or {name}",
-            "next_command": "apt-get install qemu-user-static",
-        }
-    return {"state": "ok", "detail": path}
-
-
-def _c_library(architecture: str) -> dict[str, Any]:
-    folder = Path("/usr") / gnu_triple(architecture) / "lib"
-    if not (folder / "libc.so.6").exists():
-        package = {"aarch64": "libc6-arm64-cross", "armv7": "libc6-armhf-cross"}.get(architecture)
-        return {
-            "state": "missing",
-            "detail": f"no {folder}/libc.so.6",
-            "next_command": f"apt-get install {package}" if package else "a root folder for qemu -L",
-        }
-    return {"state": "ok", "detail": str(folder)}
 
 
 def _told(error: AqdError) -> str:

@@ -23,8 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from aqd_deploy import files
 from aqd_deploy.errors import ProgramError
-from aqd_deploy.files import replacing
 from aqd_deploy.inputs import GIB, FileKind
 from aqd_deploy.runtime.manifest import unpack_manifest
 
@@ -127,15 +127,12 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def check_output(path: Path) -> None:
-    """Raise ProgramError where `path` is no .so file, or its folder is missing or cannot be written."""
+    """Raise ProgramError where `path` is no .so file, or its folder cannot be made or written."""
     if path.suffix != ".so":
         raise ProgramError(
             "a program's name must end in .so", received=path, valid=path.with_suffix(".so").name
         )
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise ProgramError(
-            f"cannot write into {path.parent}", received=path, valid="a file in a writable folder"
-        )
+    files.check_output(path, error=ProgramError)
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -146,10 +143,10 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """
     check_output(path)
     try:
-        with replacing(path) as temporary:
+        with files.replacing(path) as temporary:
             write(temporary)
     except OSError as error:
-        raise ProgramError(f"cannot write {path}", received=error.strerror or str(error)) from error
+        raise files.failure(f"cannot write {path}", error, ProgramError) from error
 
 
 def _describe(data: bytes) -> str:

@@ -191,11 +191,14 @@ def check_runnable(container: Container, cpu: Cpu | None = None) -> None:
         )
     architecture = program["target"]["architecture"]
     if architecture != cpu.architecture:
+        from aqd_deploy.runtime.devices.qemu import EMULATED
+
+        emulated = ", or the same command with --device qemu" if architecture in EMULATED else ""
         raise ProgramError(
             f"{container.path} is for another CPU than this one",
             received=f"a program for {architecture}",
             valid=cpu.architecture,
-            next_command=f"{recompile}, or the same command with --device qemu",
+            next_command=f"{recompile}{emulated}",
         )
     missing = sorted(set(program["target"]["features"]) - cpu.features)
     if missing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -75,7 +76,7 @@ def load_tuned(where: str | Path | None, device: Target) -> Tuned:
             "no tuning records there",
             received=str(where),
             valid=f"none, or a folder with {FILE_NAME}",
-            next_command=f"aqd-deploy tune MODEL.onnx --records {where}",
+            next_command=f"aqd-deploy tune MODEL.onnx --records {shlex.quote(str(where))}",
         )
     content = RECORDS_FILE.read(path)
     tuned = Tuned(source=f"sha256:{hashlib.sha256(content).hexdigest()[:16]}")

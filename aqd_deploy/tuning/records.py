@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from aqd_deploy.errors import RecordsError
+from aqd_deploy.files import naming
 from aqd_deploy.inputs import GIB, FileKind, parse_json
 from aqd_deploy.kernels import KERNEL_VERSION
 from aqd_deploy.kernels.choice import Choice
@@ -257,13 +258,16 @@ class RecordsFile:
         self._append(record.to_json())
 
     def _append(self, value: dict[str, Any]) -> None:
-        self._file.write(json.dumps(value, separators=(",", ":")).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with naming(self.path):
+            self._file.write(json.dumps(value, separators=(",", ":")).encode() + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Close the file and let other processes have it."""
-        self._file.close()
+        with naming(self.path):
+            # Writes what could not be written before, once more.
+            self._file.close()
         self._lock.close()
 
     def __enter__(self) -> RecordsFile:

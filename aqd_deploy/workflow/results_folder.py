@@ -49,7 +49,8 @@ class ResultsFolder:
         """Add an image's entry of images.json, its records and its drawing."""
         name = self.drawings[file]
         staged = self._own.staging / name
-        drawing.save(staged, format="PNG")
+        with self._own.writing():
+            drawing.save(staged, format="PNG")
         first = not self._images
         self._images.append({**image, "drawing": name})
         self._results += results
@@ -88,7 +89,7 @@ class ResultsFolder:
 
     def _write(self, name: str, document: object) -> None:
         staged = self._own.staging / name
-        with staged.open("w", encoding="utf-8") as file:
+        with self._own.writing(), staged.open("w", encoding="utf-8") as file:
             file.write(json.dumps(document) + "\n")
             file.flush()
             # A rename may be on the disk before the content is.

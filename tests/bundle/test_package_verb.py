@@ -1,6 +1,7 @@
 """`aqd-deploy package`: what it prints, and how it fails."""
 
 import json
+import shutil
 import subprocess
 
 import pytest
@@ -60,6 +61,48 @@ def test_bad_input(program, tmp_path, capsys, monkeypatch, name, options, told):
     assert error.startswith("error: ")
     assert told in error
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_disk_that_is_full_of_downloads(monkeypatch, tmp_path):
+    """pip says it, and the folder for temporary files is named, not the network."""
+    from aqd_deploy import targets
+    from aqd_deploy.bundle import runtime_libraries as module
+    from aqd_deploy.errors import StorageError
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    said = "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device\n\n"
+    done = subprocess.CompletedProcess([], 1, "", said)
+    monkeypatch.setattr(module.processes, "run", lambda *_, **__: done)
+    with pytest.raises(StorageError, match=r"cannot write temporary files; got .*TMPDIR=FOLDER"):
+        module.runtime_libraries(targets.get("raspberrypi-5"))
+
+
+def test_only_what_has_to_be_made_is_announced(program, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert invoke(["package", str(program), "-o", str(tmp_path / "b")]) == 0
+    assert "compiling the runner, once: " in capsys.readouterr().err
+    assert invoke(["package", str(program), "-o", str(tmp_path / "b")]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("packaging for ")
+
+
+def test_inspect_tells_what_a_bundle_is(program, shared_bundle, tmp_path, capsys):
+    assert invoke(["inspect", str(shared_bundle.path), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["kind"], document["bytes"]) == ("bundle", shared_bundle.total_bytes)
+    assert document["files"] == shared_bundle.files
+    assert invoke(["inspect", str(program), "--json"]) == 0
+    assert document["manifest"] == json.loads(capsys.readouterr().out)["manifest"]
+    assert invoke(["inspect", str(shared_bundle.path)]) == 0
+    out = capsys.readouterr().out
+    assert "bundle" in out and "aqd-run" in out and len(out.splitlines()) <= 40
+    # A folder that is none, and one that is damaged.
+    assert invoke(["inspect", str(tmp_path)]) == 1
+    assert "the folder is no bundle" in capsys.readouterr().err
+    shutil.copytree(shared_bundle.path, tmp_path / "b")
+    (tmp_path / "b" / "README.txt").write_text("changed")
+    assert invoke(["inspect", str(tmp_path / "b")]) == 1
+    assert "README.txt is missing, damaged or of another bundle" in capsys.readouterr().err
 
 
 def test_runtime_libraries_of_the_user(program, shared_bundle, tmp_path, capsys):

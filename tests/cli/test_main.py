@@ -36,6 +36,14 @@ def test_help_lists_every_verb(capsys):
     assert all(f"\n  {verb} " in out for verb in VERBS)
 
 
+def test_help_cuts_no_description(capsys):
+    assert invoke(["--help"]) == 0
+    told = " ".join(capsys.readouterr().out.partition("Commands:")[2].split())
+    assert "..." not in told
+    assert "Compile a QDQ or integer ONNX file into one self-describing program." in told
+    assert "run Run a program (.so), a bundle (a folder), or an integer ONNX file by the reference" in told
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_help(verb, capsys):
     assert invoke([verb, "--help"]) == 0

@@ -17,7 +17,7 @@ from aqd_deploy.compiler.toolchain import (
     locate_toolchain,
     native_toolchain,
 )
-from aqd_deploy.errors import MissingExtraError, TargetError
+from aqd_deploy.errors import MissingExtraError, TargetError, ToolchainError
 
 HERE = targets.read_cpu().architecture
 ABROAD = "raspberrypi-4" if HERE != "aarch64" else "x86-64-v2"
@@ -30,6 +30,8 @@ def tools(tmp_path, monkeypatch):
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", str(folder))
+    for variable in ("CXX", "CC", "CONDA_PREFIX"):
+        monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(toolchain.importlib.util, "find_spec", lambda name: None)
 
     def put(name, answer=""):
@@ -80,11 +82,88 @@ def test_the_host_compiler_is_never_taken_for_a_foreign_target(tools):
 
 
 def test_native_compilers(tools):
-    with pytest.raises(MissingExtraError, match="no linker found"):
+    with pytest.raises(MissingExtraError, match=r"no C\+\+ compiler .* or the key toolchain of a profile"):
         native_toolchain()
     path = tools("clang++")
     assert native_toolchain().command == (path,)
     assert find_toolchain(targets.get("host")).command == (path,)
+
+
+@pytest.mark.parametrize("origin", ["CXX", "CC"])
+def test_what_the_environment_names(tools, monkeypatch, origin):
+    tools("c++", answer=f"{HERE}-linux-gnu")
+    mine = tools("my-compiler", answer=f"{HERE}-linux-gnu")
+    monkeypatch.setenv(origin, "my-compiler -B'/a b'")
+    host = targets.get("host")
+    found = find_toolchain(host)
+    assert (found.command, found.origin) == ((mine, "-B/a b"), origin)
+    assert find_toolchain(host, cplusplus=True).origin == ("CXX" if origin == "CXX" else "native")
+    monkeypatch.setenv(origin, "is-not-there")
+    assert find_toolchain(host).origin == "native"
+    monkeypatch.setenv(origin, "'unclosed")
+    assert find_toolchain(host).origin == "native"
+
+
+def test_a_compiler_for_a_machine_that_nobody_knows(tools, monkeypatch):
+    tools("c++", answer=f"{HERE}-linux-gnu")
+    tools("riscv-g++", answer="riscv64-unknown-linux-gnu")
+    monkeypatch.setenv("CXX", "riscv-g++")
+    assert find_toolchain(targets.get("host")).origin == "native"
+    with pytest.raises(TargetError, match="compiles for riscv64"):
+        find_toolchain(replace(FOREIGN, toolchain="riscv-g++"))
+
+
+def test_the_environment_of_a_boards_sdk(tools, monkeypatch):
+    """CXX is for the board there: it is not taken for this machine, and found for the board."""
+    tools("c++", answer=f"{HERE}-linux-gnu")
+    board = tools("board-g++", answer=f"{FOREIGN.architecture}-poky-linux")
+    monkeypatch.setenv("CXX", "board-g++ --sysroot=/board")
+    assert find_toolchain(targets.get("host")).origin == "native"
+    assert find_toolchain(FOREIGN).command == (board, "--sysroot=/board")
+
+
+@pytest.mark.parametrize("variable", ["CONDA_PREFIX", "PATH", "prefix of this Python"])
+@pytest.mark.parametrize("target", [targets.get("host"), FOREIGN], ids=["host", "foreign"])
+def test_compilers_of_conda(target, variable, tools, tmp_path, monkeypatch):
+    triple = {"x86_64": "x86_64-conda-linux-gnu", "aarch64": "aarch64-conda-linux-gnu"}[target.architecture]
+    folder = tmp_path / "conda" / "bin"
+    folder.mkdir(parents=True)
+    compiler = folder / f"{triple}-c++"
+    compiler.write_text("#!/bin/sh\n")
+    compiler.chmod(0o755)
+    if variable == "PATH":
+        monkeypatch.setenv("PATH", str(folder))
+    elif variable == "CONDA_PREFIX":
+        monkeypatch.setenv("CONDA_PREFIX", str(folder.parent))
+    else:
+        monkeypatch.setattr(toolchain.sys, "prefix", str(folder.parent))
+    assert find_toolchain(target, cplusplus=True).command == (str(compiler),)
+
+
+@pytest.mark.parametrize("target", [targets.get("host"), FOREIGN], ids=["host", "foreign"])
+def test_a_compiler_for_c_alone_links_and_no_more(target, tools):
+    name = "gcc" if target.architecture == HERE else f"{toolchain.gnu_triple(target.architecture)}-gcc"
+    path = tools(name)
+    assert find_toolchain(target).command == (path,)
+    for find in (find_portable_toolchain, lambda target: find_toolchain(target, cplusplus=True)):
+        with pytest.raises(
+            MissingExtraError, match=rf"no C\+\+ compiler .*; got {path}, which compiles C; .*try"
+        ):
+            find(target)
+
+
+@pytest.mark.parametrize("name", ["board-gcc", "board-gcc-12", "clang", "board-clang-17.0"])
+def test_a_profile_that_names_a_compiler_for_c(name, tools):
+    tools(name, answer=f"{FOREIGN.architecture}-linux")
+    named = replace(FOREIGN, toolchain=f"{name} -O2")
+    assert find_toolchain(named).origin == "profile"
+    with pytest.raises(MissingExtraError, match=r"names is for C, and C\+\+ is needed; got .*key toolchain"):
+        find_portable_toolchain(named)
+
+
+def test_this_machine_with_zig_alone(tools, monkeypatch):
+    monkeypatch.setattr(toolchain.importlib.util, "find_spec", lambda name: object())
+    assert native_toolchain().origin == find_toolchain(targets.get("host")).origin == "zig"
 
 
 def test_a_named_toolchain_that_is_not_there(tools):
@@ -128,7 +207,7 @@ def test_what_was_made_is_looked_at(tmp_path):
 
 
 def test_a_failing_compiler_is_told(tmp_path):
-    with pytest.raises(OSError, match=r"failed: .*nothing\.o"):
+    with pytest.raises(ToolchainError, match=r"failed; got .*nothing\.o"):
         native_toolchain().link(tmp_path / "a.so", [tmp_path / "nothing.o"])
 
 

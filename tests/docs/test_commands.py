@@ -1,36 +1,58 @@
-"""The commands that README.md and the how-to pages show are run as they stand there; only tuning gets less
-time.
+"""What README.md and the how-to pages show is run as it stands there, from top to bottom, in a folder that
+has the clone's `examples` and nothing else; only tuning gets less time. What needs a board is compared with
+the command line, and its files must have been made above.
 """
 
 import os
 import re
-import shutil
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
+from aqd_deploy.cli.main import VERBS, cli
+
 ROOT = Path(__file__).resolve().parents[2]
-EXAMPLE = ROOT / "examples" / "digits"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "how-to").glob("*.md"))]
 ELSEWHERE = ("pip install",)
 """Commands that other tests run: CI installs, tests/workflow runs the demonstration."""
 
 
+FILE = re.compile(r"[\w./-]+\.(?:onnx|so|npz|npy|png|jpg|pt)\b")
+
+
+def blocks(page):
+    """Language and text of every block of the page, in their order."""
+    return re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
 def commands(page):
-    """The lines `$ command   # comment` of the page's console blocks, without their comments."""
-    for block in re.findall(r"```console\n(.*?)```", page.read_text(), re.DOTALL):
-        for line in block.splitlines():
+    """What is typed, in its order: the lines `$ command   # comment` of console blocks, without comments, and
+    the code of Python blocks.
+    """
+    for language, block in blocks(page):
+        if language == "python":
+            yield f"python -c {shlex.quote(block)}"
+        for line in block.splitlines() if language == "console" else ():
             if line.startswith("$ ") and not line[2:].startswith(ELSEWHERE):
                 yield re.sub(r"--budget \S+", "--budget 25s", line[2:].split("   #")[0])
+
+
+def shown(page):
+    """The lines of all other blocks that begin with `aqd-deploy`, or with a prompt and that."""
+    for language, block in blocks(page):
+        for line in block.splitlines() if language not in ("console", "python") else ():
+            if line.startswith("aqd-deploy "):
+                yield line.split("   #")[0]
 
 
 @pytest.mark.e2e
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_work(page, tmp_path):
-    shutil.copy(EXAMPLE / "checkpoints" / "fcos_r18_digits_2bit.pt", tmp_path / "checkpoint.pt")
-    shutil.copy(EXAMPLE / "images" / "heldout_00000.png", tmp_path / "photo.jpg")
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     found = list(commands(page))
     assert found
@@ -39,6 +61,27 @@ def test_commands_work(page, tmp_path):
             command, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True
         )
         assert done.returncode == 0, f"{command}\n{done.stderr}"
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=str)
+def test_what_is_not_run_can_be_typed(page):
+    for line in shown(page):
+        verb, *words = shlex.split(line)[1:]
+        assert verb in VERBS, line
+        parent = click.Context(cli, **cli.context_settings)
+        cli.get_command(parent, verb).make_context(verb, words, parent)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_are_made_before_they_are_used(page):
+    """A page that begins with a file that nobody has is of no use to whoever reads it first."""
+    made = {path for path in FILE.findall(page.read_text()) if (ROOT / path).exists()}
+    for command in [*commands(page), *shown(page)]:
+        files = set(FILE.findall(command))
+        written = {file for file in files if re.search(rf"(-o |savez?\(')({re.escape(file)})", command)}
+        written |= {file for file in files if file.startswith("bundle/")}
+        assert files <= made | written, command
+        made |= written
 
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=str)

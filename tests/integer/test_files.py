@@ -1,6 +1,7 @@
 """ONNX files that are wrong in every way the loader knows, and writing that leaves nothing behind."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -131,9 +132,14 @@ def test_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["m.onnx"]
 
 
-def test_missing_folder(tmp_path):
-    with pytest.raises(ModelFileError, match="can't be written"):
-        save_onnx(small_model(), tmp_path / "absent" / "m.onnx")
+def test_the_folder_is_made(tmp_path):
+    save_onnx(small_model(), tmp_path / "absent" / "m.onnx")
+    assert load_onnx(tmp_path / "absent" / "m.onnx") == small_model()
+
+
+def test_a_folder_that_cannot_be_made():
+    with pytest.raises(ModelFileError, match=r"cannot write /dev/null/m\.onnx; got .*Not a directory"):
+        save_onnx(small_model(), Path("/dev/null/m.onnx"))
 
 
 def test_model_over_two_gigabytes_is_not_written(tmp_path, monkeypatch):

@@ -1,6 +1,8 @@
 """doctor --target: what compiling for a device needs, what is missing, and the command that installs it."""
 
 import json
+import os
+from dataclasses import replace
 
 import pytest
 from needs import need
@@ -8,7 +10,11 @@ from needs import need
 from aqd_deploy import targets
 from aqd_deploy.bundle.runtime_libraries import kept_folder
 from aqd_deploy.cli.main import invoke
+from aqd_deploy.compiler.toolchain import native_toolchain
 from aqd_deploy.reporting.readiness import readiness
+from aqd_deploy.runtime.devices import qemu
+
+COMPILER, PATH = native_toolchain(), os.environ["PATH"]
 
 
 @pytest.fixture
@@ -17,6 +23,8 @@ def bare(tmp_path, monkeypatch):
     from aqd_deploy.compiler import toolchain
 
     monkeypatch.setenv("PATH", str(tmp_path))
+    for variable in ("CXX", "CC", "CONDA_PREFIX"):
+        monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(toolchain.importlib.util, "find_spec", lambda name: None)
 
 
@@ -27,8 +35,61 @@ def states(document):
 def test_this_machine_is_ready():
     document = readiness(targets.get("host"))
     assert document["ready"]
-    assert set(states(document).values()) == {"ok"}
-    assert set(states(document)) == {"C++ compiler", "linking", "TVM's runtime", "this machine"}
+    # Where zig is installed, it makes the runner; it is not tried.
+    assert set(states(document).values()) <= {"ok", "untried"}
+    assert set(states(document)) == {
+        "compiler", "temporary files", "linking", "C++ compiler", "TVM's runtime", "cache", "this machine",
+    }  # fmt: skip
+
+
+def put_compiler(path, before=""):
+    """This machine's compiler under the name `path`, behind a line of shell."""
+    path.write_text(f"#!/bin/sh\n{before}\nPATH='{PATH}' exec {COMPILER} \"$@\"\n")
+    path.chmod(0o755)
+
+
+def test_a_compiler_for_c_alone_is_not_enough_for_package(tmp_path, bare, capsys):
+    """`package` compiles C++, so `doctor` looks for it."""
+    put_compiler(tmp_path / "gcc")
+    document = readiness(targets.get("host"))
+    found = states(document)
+    assert (found["compiler"], found["C++ compiler"]) == ("ok", "missing")
+    assert invoke(["doctor"]) == 1
+    assert "error: not ready: package: C++ compiler: no C++ compiler for" in capsys.readouterr().err
+
+
+def test_a_compiler_that_cannot_make_the_runner(tmp_path, bare):
+    """One that links, and has no C++ library."""
+    put_compiler(tmp_path / "c++", "case \"$*\" in *.cc*) echo 'no <string>' >&2; exit 1;; esac")
+    document = readiness(targets.get("host"))
+    found = {check["what"]: check for check in document["checks"]}
+    assert found["linking"]["state"] == "ok" and found["C++ compiler"]["state"] == "broken"
+    assert "no <string>" in found["C++ compiler"]["detail"]
+    assert "apt-get install g++" in found["C++ compiler"]["next_command"]
+
+
+def test_folders_that_cannot_be_written(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/cache")
+    found = {check["what"]: check for check in readiness(targets.get("host"))["checks"]}
+    assert found["cache"]["state"] == "missing" and "XDG_CACHE_HOME=FOLDER" in found["cache"]["next_command"]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert states(readiness(targets.get("host")))["cache"] == "ok"
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.skipif(
+    targets.read_cpu().architecture == "aarch64", reason="the board is no foreign device here"
+)
+def test_emulation_is_looked_at_as_it_is_used(tmp_path, monkeypatch):
+    """QEMU_LD_PREFIX counts, and what is not emulated is not called ready."""
+    document = readiness(targets.get("rpi4"))
+    assert {"emulator", "its libraries", "OpenSSH client"} <= set(states(document))
+    monkeypatch.setenv("QEMU_LD_PREFIX", str(tmp_path))
+    assert states(readiness(targets.get("rpi4")))["its libraries"] == "ok"
+    monkeypatch.delenv("QEMU_LD_PREFIX")
+    monkeypatch.setitem(qemu._MACHINES, "aarch64", replace(qemu._MACHINES["aarch64"], sysroot="nowhere"))
+    found = {check["what"]: check for check in readiness(targets.get("rpi4"))["checks"]}
+    assert found["its libraries"]["next_command"] == "apt-get install libstdc++6-arm64-cross"
 
 
 @pytest.mark.needs_cross

@@ -19,6 +19,7 @@ from aqd_deploy.runtime.devices import bundles, open_device, qemu
 from aqd_deploy.runtime.devices.bundles import Bundles
 from aqd_deploy.runtime.devices.qemu import QemuDevice
 from aqd_deploy.runtime.program import check_runnable
+from aqd_deploy.targets import Cpu
 
 
 @pytest.mark.parametrize(
@@ -181,11 +182,15 @@ def test_run_on_an_emulated_device(emulated, arrays, monkeypatch, capsys):
         np.testing.assert_array_equal(found["scores"], OUTPUTS["scores"])
 
 
-def test_a_foreign_program_without_a_device_names_the_way_out(arrays, tmp_path, capsys):
-    target = {"name": "board", "architecture": "riscv64", "features": []}
+@pytest.mark.parametrize("architecture", [*qemu.EMULATED, "riscv64"])
+def test_a_foreign_program_without_a_device_names_the_way_out(architecture, tmp_path):
+    """Emulation, where there is one: qemu refuses the others."""
+    target = {"name": "board", "architecture": architecture, "features": []}
     program = {"tvm_version": metadata.version("apache-tvm"), "target": target}
-    with pytest.raises(ProgramError, match=r"another CPU than this one.*--device qemu"):
-        check_runnable(Container(tmp_path / "m.so", {"program": program}, b"", 0))
+    here = Cpu("x86_64", "here", frozenset(), 1)
+    with pytest.raises(ProgramError, match=r"another CPU than this one") as caught:
+        check_runnable(Container(tmp_path / "m.so", {"program": program}, b"", 0), here)
+    assert ("--device qemu" in str(caught.value)) == (architecture in qemu.EMULATED)
 
 
 def test_emulated_times_are_refused(emulated, capsys, monkeypatch):

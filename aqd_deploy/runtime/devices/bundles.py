@@ -103,11 +103,12 @@ class Bundles:
             folder = self._folder.path / name
             # Of the bytes that were read, whatever lies at `path` by now.
             program = folder.with_suffix(".so")
-            program.write_bytes(container.data)
+            with self._folder.writing():
+                program.write_bytes(container.data)
             try:
                 (self._create or make_bundle)(program, folder)
             except AqdError as error:
-                raise error.about(program, path) from error
+                raise error.about(program, path).about(folder, folder.parent.parent.parent) from error
             finally:
                 program.unlink()
             self._made[name] = LocalBundle(folder, container.manifest)

@@ -45,6 +45,9 @@ _MACHINES = {
     ),
     "armv7": _Machine("arm", "arm-linux-gnueabihf", "libstdc++6-armhf-cross", (("", "cortex-a15"),)),
 }
+EMULATED = tuple(_MACHINES)
+# What programs and TVM's runtime are linked with.
+_LIBRARIES = ("libc.so.6", "libstdc++.so.6")
 
 
 class QemuDevice:
@@ -62,14 +65,16 @@ class QemuDevice:
         DeviceError where the CPU cannot be emulated or lacks what the program needs.
         """
         bundle = self._bundles.get(program)
-        emulator = _emulator(bundle.target, self.cpu)
-        with TemporaryFolder() as folder:
-            for file, data in input_files(bundle, inputs).items():
-                (folder / file).write_bytes(data)
+        command = _command(bundle.target, self.cpu)
+        temporary = TemporaryFolder()
+        with temporary as folder:
+            with temporary.writing():
+                for file, data in input_files(bundle, inputs).items():
+                    (folder / file).write_bytes(data)
             output = folder / "out"
             output.mkdir()
             arguments = run_arguments(bundle, str(folder), str(output), 1, 0, threads)
-            done = processes.run([*emulator, bundle.folder / RUNNER, *arguments], temporary=folder)
+            done = processes.run([*command, bundle.folder / RUNNER, *arguments], temporary=folder)
             if done.returncode:
                 raise self._refusal(bundle, done.returncode, done.stderr)
             answer = read_answer(
@@ -100,9 +105,19 @@ class QemuDevice:
         return refusal(f"{self.text} ({bundle.target['name']})", status, told)
 
 
-def _emulator(target: Mapping[str, Any], cpu: str | None) -> list[str]:
+def _command(target: Mapping[str, Any], cpu: str | None) -> list[str]:
     """The beginning of the command that runs an executable for `target`."""
     architecture = target["architecture"]
+    path = emulator(architecture)
+    libraries = library_folder(architecture)
+    options = [] if libraries is None else ["-L", str(libraries)]
+    return [path, "-cpu", _model(path, target, _MACHINES[architecture], cpu), *options]
+
+
+def emulator(architecture: str) -> str:
+    """The path of qemu for an architecture. Raises ProgramError where it is none that is emulated,
+    MissingExtraError where qemu is not installed.
+    """
     machine = _MACHINES.get(architecture)
     if machine is None:
         raise ProgramError(
@@ -118,21 +133,24 @@ def _emulator(target: Mapping[str, Any], cpu: str | None) -> list[str]:
             f"emulating {architecture} needs {' or '.join(names)}",
             next_command="apt-get install qemu-user-static",
         )
-    return [path, "-cpu", _model(path, target, machine, cpu), *_libraries(machine)]
+    return path
 
 
-def _libraries(machine: _Machine) -> list[str]:
-    """Where the emulated program finds its C library: QEMU_LD_PREFIX, or Debian's cross packages."""
+def library_folder(architecture: str) -> Path | None:
+    """The folder below which an emulated program finds its libraries, of Debian's cross packages; None where
+    QEMU_LD_PREFIX tells qemu. Raises MissingExtraError where they are not installed.
+    """
     if os.environ.get("QEMU_LD_PREFIX"):
-        return []
+        return None
+    machine = _MACHINES[architecture]
     sysroot = Path("/usr") / machine.sysroot
-    if not (sysroot / "lib").is_dir():
+    if not all((sysroot / "lib" / name).exists() for name in _LIBRARIES):
         raise MissingExtraError(
             f"the libraries of {machine.sysroot} are missing",
             valid=f"{sysroot}, or the folder that QEMU_LD_PREFIX names",
             next_command=f"apt-get install {machine.package}",
         )
-    return ["-L", str(sysroot)]
+    return sysroot
 
 
 def _model(path: str, target: Mapping[str, Any], machine: _Machine, cpu: str | None) -> str:

@@ -15,6 +15,9 @@ from aqd_deploy.errors import DeviceError
 from aqd_deploy.runtime.devices.bundles import LocalBundle
 from aqd_deploy.runtime.tensors import TensorInfo, checked_inputs
 
+CACHE = "~/.cache/aqd-deploy"
+"""Where a board keeps the files of bundles."""
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -78,6 +81,12 @@ def refusal(device: str, status: int, stderr: str) -> DeviceError:
             f"{device}: the program was ended by {name}",
             received=lines[-1] if lines else None,
             next_command="aqd-deploy inspect PROGRAM.so, and compare its target with the device",
+        )
+    if status == 126 and lines and lines[-1].endswith("Permission denied"):
+        return DeviceError(
+            f"{device}: the runner may not be executed where it lies: {CACHE}, on a file system with noexec?",
+            received=lines[-1],
+            next_command=f"the same command, once the board's {CACHE} is a link to a folder that allows it",
         )
     if status in (126, 127):
         return DeviceError(

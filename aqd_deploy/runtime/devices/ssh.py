@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +15,14 @@ import numpy as np
 from aqd_deploy.errors import DeviceError, ProgramError
 from aqd_deploy.runtime.devices import ssh_scripts
 from aqd_deploy.runtime.devices.bundles import Bundles, LocalBundle
-from aqd_deploy.runtime.devices.runner import Answer, input_files, read_answer, refusal, run_arguments
+from aqd_deploy.runtime.devices.runner import (
+    CACHE,
+    Answer,
+    input_files,
+    read_answer,
+    refusal,
+    run_arguments,
+)
 from aqd_deploy.runtime.devices.ssh_client import Reply, SshClient
 from aqd_deploy.runtime.tensors import random_inputs
 
@@ -25,6 +33,19 @@ _MACHINES = {
     "aarch64": {"aarch64", "arm64"},
     "armv7": {"armv7l", "armv8l", "aarch64"},
 }
+# What a program says of the board's cache, what it means and what to do.
+_CACHE_FAILURES = (
+    (
+        r"No space left on device|[Qq]uota exceeded|File too large",
+        "its ~/.cache is full",
+        "free some space on the board, then the same command",
+    ),
+    (
+        r"Read-only file system|mkdir: .*(Permission denied|Not a directory)|cd: .*",
+        "its ~/.cache cannot be written",
+        f"the same command, once the board's {CACHE} is a link to a folder that can be written",
+    ),
+)
 
 
 @dataclass
@@ -128,12 +149,7 @@ class SshDevice:
         if reply.status == 0:
             return
         self._board = None
-        lines = [line.strip() for line in reply.stderr.splitlines() if line.strip()]
-        raise DeviceError(
-            f"{self.text}: {what}",
-            received=lines[-1] if lines else f"exit code {reply.status}",
-            valid="a POSIX shell with tar, sha256sum and mktemp, and free space in ~/.cache",
-        )
+        raise failed_script(self.text, what, reply)
 
     def _unpack(self, archive: bytes) -> dict[str, bytes]:
         """The files of a tar archive by name, in memory."""
@@ -145,6 +161,24 @@ class SshDevice:
             raise DeviceError(
                 f"{self.text}: the connection was lost", received=str(error), next_command="the same command"
             ) from error
+
+
+def failed_script(device: str, what: str, reply: Reply) -> DeviceError:
+    """The error for a script that failed on `device`, so that `what` did not happen.
+
+    Programs go on behind the line that says why (tar: "due to previous errors"): the first that tells of the
+    board's disk counts, else the last line.
+    """
+    lines = [line.strip() for line in reply.stderr.splitlines() if line.strip()]
+    for pattern, cause, advice in _CACHE_FAILURES:
+        told = next((line for line in lines if re.search(pattern, line)), None)
+        if told is not None:
+            return DeviceError(f"{device}: {what}: {cause}", received=told, next_command=advice)
+    return DeviceError(
+        f"{device}: {what}",
+        received=lines[-1] if lines else f"exit code {reply.status}",
+        valid="a POSIX shell with tar, sha256sum and mktemp, and free space in ~/.cache",
+    )
 
 
 def _check_architecture(device: str, bundle: LocalBundle, machine: str) -> None:

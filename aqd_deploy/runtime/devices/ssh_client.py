@@ -117,13 +117,7 @@ class SshClient:
         return Reply(status, stdout.partition(MARK)[2], stderr)
 
     def _client(self) -> list[str]:
-        path = shutil.which("ssh")
-        if path is None:
-            raise MissingExtraError(
-                "devices of the form ssh:USER@HOST need the OpenSSH client",
-                next_command="apt-get install openssh-client",
-            )
-        command = [path, *shlex.split(os.environ.get(OPTIONS_VARIABLE, "")), "-T", "-a", "-x"]
+        command = [client(), *shlex.split(os.environ.get(OPTIONS_VARIABLE, "")), "-T", "-a", "-x"]
         for option in _OPTIONS:
             command += ["-o", option]
         return command if self.port is None else [*command, "-p", str(self.port)]
@@ -139,6 +133,17 @@ class SshClient:
             received=lines[-1] if lines else "no message",
             next_command=advice.format(self.destination, f"-p {self.port} " if self.port else ""),
         )
+
+
+def client() -> str:
+    """The path of the OpenSSH client. Raises MissingExtraError where it is not installed."""
+    path = shutil.which("ssh")
+    if path is None:
+        raise MissingExtraError(
+            "devices of the form ssh:USER@HOST need the OpenSSH client",
+            next_command="apt-get install openssh-client",
+        )
+    return path
 
 
 def _write(stream: IO[bytes], data: bytes) -> None:

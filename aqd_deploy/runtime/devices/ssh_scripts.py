@@ -1,4 +1,4 @@
-"""What runs on a board: POSIX shell, with head, tar, sha256sum, mktemp and find of coreutils or busybox.
+"""What runs on a board: POSIX shell, with head, tail, tar, sha256sum, mktemp, find and df (or busybox).
 
 The board keeps files under the SHA-256 of their content in `~/.cache/aqd-deploy`, and nothing else: a script
 works in a folder `.run-NODE-PID-*` there, which it removes however it ends. A script that was killed cannot;
@@ -14,9 +14,15 @@ mkdir -p "$cache"
 cd "$cache"
 """
 
+# A shell may say no more than "I/O error" of a full disk.
 _TEMPORARY = """
 run=$(mktemp -d ".run-$(uname -n)-$$-XXXXXX")
-trap 'cd "$cache" && rm -rf "$run"' EXIT
+full() {
+  [ $? = 0 ] && return
+  set -- $(df -P . 2>/dev/null | tail -n 1)
+  [ "${4:-1}" != 0 ] || echo "$cache: No space left on device" >&2
+}
+trap 'full; cd "$cache" && rm -rf "$run"' EXIT
 trap 'exit 1' HUP INT TERM PIPE
 size=$1
 shift

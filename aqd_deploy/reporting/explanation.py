@@ -1,0 +1,52 @@
+"""What each pass of lowering did, and why it left the rest alone, for people: lines that say the same of
+different nodes become one.
+
+The report has every line (`lower --json`, `passes`). Two lines are the same but for the nodes and the numbers
+in them; a group tells how many they are, and from where to where each number goes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+# A node or a tensor: a word with a dot, an underscore, a slash or a digit in it that begins like a name.
+_NAME = re.compile(r"(?<![\w.])(?=[\w./:-]*[._/\d])[A-Za-z_/](?:[\w./-]|:(?=\w))*")
+_NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[-+]?\d+)?(?![\w])")
+_SUBJECT = re.compile(r"^NAME: ")
+
+
+def explanation(report: dict[str, Any]) -> str:
+    """A paragraph for each pass of a lowering's report."""
+    parts = []
+    for done in report["passes"]:
+        lines = [*_grouped(done.get("changed", [])), *_grouped(done.get("left_alone", []), "left alone: ")]
+        parts.append("\n".join([f"{done['pass']}:", *(f"  {line}" for line in lines)]))
+    return "\n".join(parts)
+
+
+def _grouped(lines: Iterable[str], before: str = "") -> list[str]:
+    groups: dict[str, list[str]] = {}
+    for line in lines:
+        groups.setdefault(_NUMBER.sub("#", _masked(line)), []).append(line)
+    return [f"{before}{_told(members)}" for members in groups.values()]
+
+
+def _told(lines: list[str]) -> str:
+    if len(lines) == 1:
+        return lines[0]
+    numbers = zip(*(map(float, _NUMBER.findall(_masked(line))) for line in lines), strict=True)
+    spans = iter([_span(list(values)) for values in numbers])
+    text = _NUMBER.sub(lambda _: next(spans), _masked(lines[0]))
+    return f"{len(lines)} nodes: {_SUBJECT.sub('', text)}"
+
+
+def _masked(line: str) -> str:
+    """The line with `NAME` for every node, and for every list of nodes."""
+    return re.sub(r"NAME(?:, NAME)+", "NAME", _NAME.sub("NAME", line))
+
+
+def _span(values: list[float]) -> str:
+    low, high = min(values), max(values)
+    return f"{low:g}" if low == high else f"{low:.4g} to {high:.4g}"
