@@ -8,13 +8,16 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from aqd_deploy.errors import ShapeError
+from aqd_deploy.errors import ShapeError, UnsupportedModelError
 from aqd_deploy.qat.config import ModelConfig
 from aqd_deploy.qat.fpn import FPN
 from aqd_deploy.qat.heads import FCOSHead, RetinaNetHead
 from aqd_deploy.qat.layers import QuantConv2d
 from aqd_deploy.qat.quantizers import ActivationQuantizer
 from aqd_deploy.qat.resnet import ResNet
+
+WRAPPERS = ("_orig_mod", "module")
+"""Under which names torch's wrappers keep a network."""
 
 
 class Detector(nn.Module):
@@ -84,13 +87,29 @@ def build_model(config: ModelConfig) -> Detector:
     return Detector(config)
 
 
+def unwrapped(model: nn.Module) -> Detector:
+    """The detector that torch.compile, DistributedDataParallel or AveragedModel wraps, or `model` itself.
+
+    UnsupportedModelError where there is none.
+    """
+    inner: object = model
+    while isinstance(inner, nn.Module) and not isinstance(inner, Detector):
+        inner = next((inner._modules[name] for name in WRAPPERS if name in inner._modules), None)
+    if not isinstance(inner, Detector):
+        raise UnsupportedModelError(
+            "this is not a detector of aqd-deploy", received=type(model).__name__,
+            valid="a network made by aqd_deploy.qat.models.build_model",
+        )  # fmt: skip
+    return inner
+
+
 def quantized_from_float(model: Detector, config: ModelConfig, batches: Iterable[Tensor]) -> Detector:
     """The quantized network of `config` that starts from the float `model`.
 
     Weights, batch norms and scales are taken over; ν_w minimises the weights' squared error, ν_x that of the
-    activations the float network shows on `batches` (network inputs, float32 [N, 3, H, W]).
+    activations the float network shows on `batches` (network inputs, float32 [N, 3, H, W], on its device).
     """
-    quantized = build_model(config)
+    quantized = build_model(config).to(next(model.parameters()).device)
     own = quantized.state_dict()
     learned = {name: value for name, value in own.items() if not name.endswith("quantizer.nu")}
     given = model.state_dict()
