@@ -58,7 +58,7 @@ def save_progress(
     content = {
         "config": model.config.to_json(),
         "iterations": settings.iterations,
-        "settings": json.dumps(dataclasses.asdict(settings), default=float),
+        "settings": json.dumps(dataclasses.asdict(settings), default=lambda number: number.item()),
         "iteration": iteration,
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),

@@ -54,8 +54,8 @@ def train(model: Detector, source: BatchSource, settings: TrainSettings, run_fol
     one process.
 
     Continues from `run_folder/last.pt` where there is one, with `settings`; what they change is told.
-    Raises CheckpointError if that file is damaged, of another network or seed, or further than the settings
-    go; and what `train_step` raises, with `last.pt` as the last iteration that it was saved after left it.
+    Raises what `resume` and `train_step` do, and CheckpointError or ScaleError for a network that is not
+    fit to be saved; `last.pt` then holds the last state that was.
     Under `torchrun` batch norms use the statistics of all processes and gradients are averaged.
     """
     torch.manual_seed(settings.seed)

@@ -25,15 +25,15 @@ def described(content: dict[str, Any], owner: str) -> dict[str, Any]:
 
     Raises CheckpointError, naming what wraps them, where weights have no description or there are several.
     """
-    inner = {str(key): value for key, value in content.items() if isinstance(value, dict)}
-    if "config" not in content:
-        wrapped = [key for key, value in inner.items() if "config" in value]
+    inner = _tables(content)
+    if not _is_described(content):
+        wrapped = [key for key, value in inner.items() if _is_described(value)]
         if len(wrapped) > 1:
             raise _several(owner, wrapped)
         if not wrapped:
             raise _undescribed(content, inner, owner)
         content = inner[wrapped[0]]
-        inner = {str(key): value for key, value in content.items() if isinstance(value, dict)}
+        inner = _tables(content)
     if STATE in content:
         return content
     states = [key for key, value in inner.items() if _is_state(value)]
@@ -50,21 +50,30 @@ def plain_names(state: dict[str, Any], anchor: str, owner: str) -> dict[str, Any
 
     Raises CheckpointError where the names have several prefixes: those of several networks.
     """
-    state = {name: value for name, value in state.items() if _last(name) not in COUNTERS}
+    state = {name: value for name, value in state.items() if str(name).rpartition(".")[2] not in COUNTERS}
     found = [str(name).removeprefix(PACKED) for name in state]
     prefixes = sorted({name.removesuffix(anchor) for name in found if name.endswith(anchor)})
     if "" in prefixes or not prefixes:
         return state
     if len(prefixes) > 1:
         raise _several(owner, prefixes)
-    return {
-        name.replace(prefixes[0], "", 1) if name.removeprefix(PACKED).startswith(prefixes[0]) else name: value
-        for name, value in state.items()
-    }
+    return {_without(prefixes[0], name): value for name, value in state.items()}
 
 
-def _last(name: object) -> str:
-    return str(name).rpartition(".")[2]
+def _without(prefix: str, name: Any) -> Any:
+    """A name without the prefix; what is no name, or has none, as it is."""
+    if not isinstance(name, str):
+        return name
+    packed = PACKED if name.startswith(PACKED) else ""
+    return packed + name.removeprefix(packed).removeprefix(prefix)
+
+
+def _tables(content: dict[str, Any]) -> dict[str, dict[Any, Any]]:
+    return {str(key): value for key, value in content.items() if isinstance(value, dict)}
+
+
+def _is_described(content: dict[Any, Any]) -> bool:
+    return isinstance(content.get("config"), str)
 
 
 def _is_state(value: dict[Any, Any]) -> bool:

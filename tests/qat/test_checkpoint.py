@@ -374,6 +374,7 @@ def test_weights_without_a_description_are_refused_with_their_wrapper(tmp_path):
         ),
         ({"ema": state, "epoch": 3}, "without a description.*weights under ema"),
         ({"model": state, "ema": state}, "without a description.*weights under model, ema"),
+        ({"config": {"lr": 0.1}, "state_dict": state}, "without a description.*weights under state_dict"),
         ({"epoch": 3}, "no weights"),
     )
     for content, message in cases:
