@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 
-from aqd_deploy.errors import ShapeError, UnsupportedModelError
+from aqd_deploy.errors import ScaleError, ShapeError, UnsupportedModelError
 from aqd_deploy.qat.config import ModelConfig
 from aqd_deploy.qat.fpn import FPN
 from aqd_deploy.qat.heads import FCOSHead, RetinaNetHead
@@ -126,12 +126,17 @@ def calibrate(model: Detector, batches: Iterable[Tensor]) -> None:
 
     The activations are those of the float network (weights and activations), so that one pass is enough. The
     model is left in the mode (train or eval) it came in.
+
+    Raises ScaleError, naming the quantizer, where activations are not finite; ν is then that of the batches
+    before.
     """
     for module in model.modules():
         if isinstance(module, QuantConv2d) and module.weight_quantizer is not None:
             module.weight_quantizer.initialize(module.weight)
     weights = [m for m in model.modules() if isinstance(m, QuantConv2d)]
-    quantizers = [m for m in model.modules() if isinstance(m, ActivationQuantizer)]
+    named = {path: m for path, m in model.named_modules() if isinstance(m, ActivationQuantizer)}
+    quantizers = list(named.values())
+    hooks = [m.register_forward_pre_hook(_refuses_not_finite(path)) for path, m in named.items()]
     held = [conv.weight_quantizer for conv in weights]
     training = model.training
     model.eval()
@@ -144,8 +149,23 @@ def calibrate(model: Detector, batches: Iterable[Tensor]) -> None:
             for batch in batches:
                 model(batch)
     finally:
+        for hook in hooks:
+            hook.remove()
         for conv, weight_quantizer in zip(weights, held, strict=True):
             conv.weight_quantizer = weight_quantizer
         for quantizer in quantizers:
             quantizer.calibrate()
         model.train(training)
+
+
+def _refuses_not_finite(path: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    """A hook in front of the quantizer at `path`: ScaleError where its input has NaN or infinity."""
+
+    def check(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if not bool(torch.isfinite(inputs[0]).all()):
+            raise ScaleError(
+                f"the activations in front of {path} are not finite: nothing can be calibrated on them",
+                valid="finite images, and weights that keep their activations finite",
+            )
+
+    return check
