@@ -94,7 +94,11 @@ class ImageError(AqdError):
 
 
 class CheckpointError(AqdError):
-    """A training checkpoint that cannot be loaded."""
+    """Weights that cannot be used: in a training checkpoint, or of a network in memory."""
+
+
+class TrainingError(AqdError):
+    """A training step that cannot be taken: its settings, its batch, or a loss or gradient of it."""
 
 
 class StorageError(AqdError):

@@ -10,10 +10,11 @@ from onnx import ModelProto, TensorProto
 
 from aqd_deploy.errors import ModelFileError, ShapeError, UnsupportedModelError
 from aqd_deploy.integer.dialect import DOMAIN
+from aqd_deploy.integer.manifest import set_image_size
 from aqd_deploy.integer.names import RESERVED_SUFFIX, is_text
 from aqd_deploy.integer.types import element_name
 from aqd_deploy.passes.graph import PassResult
-from aqd_deploy.passes.inference import check_map, check_size, first_line
+from aqd_deploy.passes.inference import SHAPE_ADVICE, check_map, check_size, first_line
 from aqd_deploy.passes.operators import OPERATORS, check_node, label_of
 
 SUPPORTED = tuple(OPERATORS)
@@ -59,7 +60,8 @@ class CheckModel:
     3. Every attribute is one that the table of operators.py honours. This comes before onnx looks at the
        model: it computes with attributes, and its sentences are for those who wrote the file.
     4. It is a valid ONNX model with outputs, each named once, and with names that the integer file can keep.
-    5. Every input has a static shape, or `shape` gives it; batch is 1; the image is 8-bit.
+    5. Every input has a static shape, or `shape` gives it, to the manifest as well; batch is 1; the image is
+       8-bit.
     """
 
     name = "check_model"
@@ -184,17 +186,20 @@ class CheckModel:
                     f"input {value.name} has a dynamic or impossible shape",
                     received=shown,
                     valid="four positive numbers: 1, channels, height, width",
-                    next_command="aqd-deploy lower FILE --shape 1x3x320x320 -o OUT",
+                    next_command=SHAPE_ADVICE,
                 )
             if sizes[0] != 1:
+                wanted_shape = "x".join(map(str, [1, *sizes[1:]]))
                 raise ShapeError(
                     f"input {value.name} has a batch of {sizes[0]}",
                     received=sizes,
                     valid="batch 1",
-                    next_command="aqd-deploy lower FILE --shape 1x3x320x320 -o OUT",
+                    next_command=f"aqd-deploy lower FILE --shape {wanted_shape} -o OUT",
                 )
             check_size(value.name, sizes)
             check_map(value.name, sizes)
+            if value.name in given:
+                set_image_size(model, value.name, *sizes[2:])
             kind = value.type.tensor_type.elem_type
             if kind not in (TensorProto.UINT8, TensorProto.INT8):
                 raise UnsupportedModelError(

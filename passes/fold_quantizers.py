@@ -238,6 +238,7 @@ class FoldQuantizers(Pass):
                 f"node {node.label}: constant {name} of {values.ndim} dimensions is dequantized",
                 valid="convolution weights [O, I, kh, kw]",
             )
+        self._check_odd(node, name, values)
         scales = self._scales(node)
         zeros, _ = self._zero_points(node)
         if any(zeros):
@@ -257,6 +258,18 @@ class FoldQuantizers(Pass):
         forms = [ChannelForm(scale) for scale in scales]
         self.graph.weights[node.output] = Weights(self._origin.get(name, name), values, forms)
         self.result.changed.append(f"{node.label}: integer weights {name}")
+
+    def _check_odd(self, node: Node, name: str, values: np.ndarray) -> None:
+        """Of a file whose manifest says the bits of AQD's weights, Eq. 3: a NaN, for one, becomes a 0."""
+        bits = self.graph.manifest.get("bits")
+        even = values[values % 2 == 0]
+        if isinstance(bits, dict) and bits.get("weights") is not None and even.size:
+            raise UnsupportedModelError(
+                f"node {node.label}: {even.size} of the weights {name} aren't the odd integers of AQD",
+                received=int(even[0]),
+                valid="odd integers (Eq. 3), as the bits in the manifest say",
+                next_command="aqd-deploy export of the checkpoint again",
+            )
 
 
 def clipped(level: int, low: int | None, high: int | None) -> int:

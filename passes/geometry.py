@@ -6,6 +6,7 @@ Sizes are whole numbers of Python here, so no attribute of a damaged file can ov
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 
 import numpy as np
 
@@ -156,3 +157,22 @@ def upsampling(graph: Graph, node: Node) -> tuple[int, int]:
             f"node {node.label}: Resize {shown}", valid="whole factors of height and width"
         )
     return factors
+
+
+def pixel_strides(graph: Graph) -> dict[str, tuple[Fraction, Fraction]]:
+    """How many pixels of the input lie between two neighbours of each computed tensor, down and across;
+    windows are explicit. UnsupportedModelError for a Resize that `upsampling` refuses.
+    """
+    strides = {name: (Fraction(1), Fraction(1)) for name in graph.inputs}
+    for node in graph.nodes:
+        found = next((strides[name] for name in node.inputs if name in strides), None)
+        if found is None:
+            continue
+        if node.op in ("Conv", "MaxPool"):
+            down, across = node.attributes["strides"]
+            found = (found[0] * down, found[1] * across)
+        elif node.op == "Resize":
+            down, across = upsampling(graph, node)
+            found = (found[0] / down, found[1] / across)
+        strides[node.output] = found
+    return strides

@@ -8,14 +8,15 @@ nodes the other way. The passes push them towards each other until no real tenso
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from onnx import TensorProto
 
-from aqd_deploy.errors import ModelFileError
+from aqd_deploy.errors import ModelFileError, RangeError, line_of
 from aqd_deploy.integer.ranges import Interval
 from aqd_deploy.integer.rational import ChannelForm
 from aqd_deploy.passes.names import Names
@@ -132,6 +133,19 @@ class Pass:
         for node in graph.nodes:
             if node.op in self.removes:
                 raise RuntimeError(f"{self.name} left {node.op} {node.label}")
+
+
+@contextmanager
+def arithmetic_of(node: Node) -> Iterator[None]:
+    """Makes a RangeError that names `node` of an arithmetic that its scales leave."""
+    try:
+        yield
+    except ArithmeticError as error:
+        raise RangeError(
+            f"node {node.label}: its scales leave integer arithmetic: {line_of(error)}",
+            valid="steps and batch norms of about the same size in all layers",
+            next_command="retrain or recalibrate this layer, then aqd-deploy export",
+        ) from error
 
 
 STRUCTURAL = ("MaxPool", "Resize", "Concat")

@@ -11,6 +11,8 @@ from onnx import ModelProto
 from aqd_deploy.errors import ModelFileError, ShapeError
 from aqd_deploy.integer.types import MAX_CHANNELS, MAX_ELEMENTS
 
+SHAPE_ADVICE = "aqd-deploy lower FILE --shape 1x3x320x320 -o OUT"
+
 
 def infer(model: ModelProto) -> tuple[dict[str, tuple[int, ...]], dict[str, int]]:
     """Shapes and element types (onnx.TensorProto) by tensor name.
@@ -39,7 +41,7 @@ def infer(model: ModelProto) -> tuple[dict[str, tuple[int, ...]], dict[str, int]
             if name not in shapes:
                 raise ShapeError(
                     f"the shape of {name} isn't static",
-                    next_command="aqd-deploy lower FILE --shape 1x3x320x320 -o OUT",
+                    next_command=SHAPE_ADVICE,
                 )
             check_size(name, shapes[name])
     return shapes, types

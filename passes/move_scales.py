@@ -14,7 +14,16 @@ from aqd_deploy.integer.rational import SQRT_BITS, ChannelForm
 from aqd_deploy.integer.staircase import staircases
 from aqd_deploy.passes.constants import clip_bounds, finite_reals
 from aqd_deploy.passes.geometry import square_pool, upsampling
-from aqd_deploy.passes.graph import STRUCTURAL, Graph, Node, Pass, PassResult, data_inputs, storage
+from aqd_deploy.passes.graph import (
+    STRUCTURAL,
+    Graph,
+    Node,
+    Pass,
+    PassResult,
+    arithmetic_of,
+    data_inputs,
+    storage,
+)
 from aqd_deploy.passes.integer_convolutions import accumulator_range
 from aqd_deploy.passes.numerics import EXACT, PAPER
 from aqd_deploy.passes.streams import StreamConstants, settle, skip_add
@@ -77,14 +86,15 @@ class MoveScales(Pass):
             "Identity": self._identity,
         }
         for node in graph.nodes:
-            if node.op in ("ConvInteger", "ConvOdd"):
-                self._emit(node, accumulator_range(node, graph.ranges[node.inputs[0]]), "int32")
-            elif node.op == "PadImage":
-                self._emit(node, self._padded_range(node), "uint8")
-            elif node.op in STRUCTURAL and all(name in self.dtypes for name in data_inputs(node)):
-                self._integer_structural(node)
-            else:
-                handlers[node.op](node)
+            with arithmetic_of(node):
+                if node.op in ("ConvInteger", "ConvOdd"):
+                    self._emit(node, accumulator_range(node, graph.ranges[node.inputs[0]]), "int32")
+                elif node.op == "PadImage":
+                    self._emit(node, self._padded_range(node), "uint8")
+                elif node.op in STRUCTURAL and all(name in self.dtypes for name in data_inputs(node)):
+                    self._integer_structural(node)
+                else:
+                    handlers[node.op](node)
         outputs = [self._finish(name) for name in graph.outputs]
         graph.nodes = self.nodes
         self._name_outputs(outputs)
@@ -352,7 +362,8 @@ class MoveScales(Pass):
     def _finish(self, name: str) -> str:
         """Case 6: the integer tensor of a graph output, and its scale for the manifest."""
         node = Node("Output", [name], name)
-        value = self._settle(name, node)
+        with arithmetic_of(node):
+            value = self._settle(name, node)
         self.graph.output_forms[name] = value.forms
         self.graph.manifest.setdefault("output_errors", {})[name] = float(value.error.max())
         return self._int32(value.tensor)

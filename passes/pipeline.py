@@ -9,10 +9,12 @@ from typing import Any
 
 from onnx import ModelProto
 
+from aqd_deploy.detection.interface import check_interface
 from aqd_deploy.errors import AqdError
 from aqd_deploy.passes.check_model import CheckModel
 from aqd_deploy.passes.commute_quantizers import CommuteQuantizers
 from aqd_deploy.passes.fold_quantizers import FoldQuantizers
+from aqd_deploy.passes.geometry import pixel_strides
 from aqd_deploy.passes.graph import Graph, Pass, PassResult
 from aqd_deploy.passes.integer_convolutions import IntegerConvolutions
 from aqd_deploy.passes.move_scales import MoveScales
@@ -56,8 +58,8 @@ def lower(
     """Integer ONNX of a QDQ model, which stays unchanged.
 
     `numerics` is exact, paper or power-of-two; `shape` replaces the input shape (a list, or a dict by input
-    name); `on_pass` hears of every pass as it ends. Raises the typed errors of aqd_deploy.errors for what
-    can't be lowered.
+    name), also in the manifest; `on_pass` hears of every pass as it ends. Raises the typed errors of
+    aqd_deploy.errors for what can't be lowered, and for a manifest that tells of another input or outputs.
     """
     check_mode(numerics)
     if allow_float_islands:
@@ -75,10 +77,17 @@ def lower(
     note(CheckModel(shape).run(model))
     graph, result = ReadQdq().run(model)
     note(result)
+    _check_interface(graph)
     for step in graph_passes(numerics):
         note(step.run(graph))
         step.check(graph)
     return _finish(graph, numerics, note, results)
+
+
+def _check_interface(graph: Graph) -> None:
+    shapes = [{name: graph.shapes[name] for name in names} for names in (graph.inputs, graph.outputs)]
+    detects = graph.manifest.get("detector") is not None
+    check_interface(graph.manifest, *shapes, pixel_strides(graph) if detects else None)
 
 
 def _finish(

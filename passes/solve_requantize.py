@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aqd_deploy.errors import RangeError
 from aqd_deploy.integer.fixedpoint import solve_requantize_channels
-from aqd_deploy.passes.graph import Graph, Node, Pass, PassResult
+from aqd_deploy.passes.graph import Graph, Node, Pass, PassResult, arithmetic_of
 from aqd_deploy.passes.numerics import EXACT, POWER_OF_TWO
 
 THRESHOLD_STEPS = 15
@@ -32,13 +32,14 @@ class SolveRequantize(Pass):
         self.numerics = numerics
 
     def run(self, graph: Graph) -> PassResult:
-        """A channel without exact constants is counted, not refused. RangeError where the closest ones leave
-        the interval that the network behind them was lowered for.
+        """A channel without exact constants is counted, not refused. RangeError where there are none, or the
+        closest ones leave the interval that the network behind them was lowered for.
         """
         result = PassResult(self.name)
         for node in graph.nodes:
             if node.op == "Requantize":
-                self._solve(graph, node, result)
+                with arithmetic_of(node):
+                    self._solve(graph, node, result)
         return result
 
     def _solve(self, graph: Graph, node: Node, result: PassResult) -> None:

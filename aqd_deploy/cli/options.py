@@ -79,7 +79,7 @@ class SizeType(click.ParamType):
 
 
 class ShapeType(click.ParamType):
-    """`1x3x320x320`: the static shape to give a dynamic input."""
+    """`1x3x320x320`, or with commas: the static shape to give a dynamic input."""
 
     name = "SHAPE"
 
@@ -88,6 +88,7 @@ class ShapeType(click.ParamType):
     ) -> tuple[int, ...]:
         if isinstance(value, tuple):
             return value
-        if re.fullmatch(r"\d+(x\d+){3}", str(value)) is None:
+        parts = re.split(r"\s*[x,]\s*", str(value).strip())
+        if len(parts) != 4 or not all(re.fullmatch(r"[0-9]{1,9}", part) for part in parts):
             self.fail(f"{value!r} is no shape; valid: for example 1x3x320x320", param, ctx)
-        return tuple(int(part) for part in str(value).split("x"))
+        return tuple(int(part) for part in parts)

@@ -21,6 +21,7 @@ import onnx
 from aqd_deploy.compiler.plan import Plan
 from aqd_deploy.compiler.planning import plan_model
 from aqd_deploy.compiler.toolchain import Toolchain, find_toolchain, native_toolchain
+from aqd_deploy.detection.interface import check_interface
 from aqd_deploy.errors import StorageError, line_of
 from aqd_deploy.files import TemporaryFolder, told_failure
 from aqd_deploy.integer.manifest import read_manifest
@@ -78,7 +79,8 @@ def compile_model(
     SHA-256; `tuned` a folder of tuning records, "none", or None for those that ship. `out` is written whole
     or not at all.
 
-    Raises UnsupportedModelError, ShapeError and RangeError for a model outside the dialect, TargetError for
+    Raises UnsupportedModelError, ShapeError and RangeError for a model outside the dialect, ModelFileError
+    for a manifest that tells of another input or other outputs than the graph has, TargetError for
     an unknown target, RecordsError where `tuned` holds no records, ProgramError where `out` cannot be
     written, MissingExtraError where no compiler for the target is installed (before anything is compiled).
     """
@@ -99,6 +101,7 @@ def compile_model(
     choices = load_tuned(tuned, device)
     program = _program_section(plan, int_model, device, threads, source)
     manifest = {**read_manifest(int_model), "program": program}
+    check_interface(manifest, *(_shapes(program[ports]) for ports in ("inputs", "outputs")))
     with stages.timed("kernels"):
         built = relax_module.build_relax(plan, Isa(device.kernels), threads, choices, Core.of(device))
     program["weights"] = weight_summary(built)
@@ -197,6 +200,10 @@ def _program_section(
 def _describe(plan: Plan, name: str) -> dict[str, Any]:
     info = plan.tensors[name]
     return {"name": name, "shape": list(info.nchw), "dtype": info.dtype}
+
+
+def _shapes(ports: list[dict[str, Any]]) -> dict[str, list[int]]:
+    return {port["name"]: port["shape"] for port in ports}
 
 
 def _file_hash(path: Path) -> str:

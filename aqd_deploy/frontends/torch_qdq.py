@@ -20,8 +20,9 @@ from aqd_deploy.qat.config import ModelConfig
 from aqd_deploy.qat.fpn import FPN
 from aqd_deploy.qat.heads import FCOSHead, LevelScale, RetinaNetHead
 from aqd_deploy.qat.layers import BatchNorm, ConvBatchNorm, MultiLevelConvBatchNorm, QuantConv2d
-from aqd_deploy.qat.models import Detector
+from aqd_deploy.qat.models import Detector, unwrapped
 from aqd_deploy.qat.resnet import BasicBlock, Bottleneck, ResNet
+from aqd_deploy.qat.soundness import check_network
 
 
 def export_qdq(model: Detector, *, name: str | None = None) -> onnx.ModelProto:
@@ -29,9 +30,12 @@ def export_qdq(model: Detector, *, name: str | None = None) -> onnx.ModelProto:
 
     `name` goes into the manifest (default: the configuration's label). A float model gives the same graph
     without quantizers. Raises UnsupportedModelError for GroupNorm and module types without a rule,
-    ScaleError for a step that is not positive and finite.
+    ScaleError for a step that is not positive and finite, CheckpointError for a tensor that holds what is no
+    finite number.
     """
     refuse_group_norm(model)
+    model = unwrapped(model)
+    check_network(model, "the network")
     manifest = make_manifest(model.config, name)
     emitter = _Emitter(model, manifest["name"])
     outputs = emitter.detector(model)

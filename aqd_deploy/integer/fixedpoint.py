@@ -277,7 +277,8 @@ def solve_scale(
 
     η runs over [lo, hi]. The bound is ½ for the rounding (0 where d = 0), plus what c/2^d and B leave at
     the ends of the range; both are linear in η, so the ends are the worst. `power_of_two` makes c a power
-    of two (1 for ratios below 1): FQN. Raises OverflowError for a ratio that no c of `c_bits` bits reaches.
+    of two (1 for ratios below 1): FQN. A term that no such shift leaves, and that stays below ½, becomes 0.
+    Raises OverflowError for a ratio that no c of `c_bits` bits reaches.
     """
     if ratio == 0:
         b = round(offset)
@@ -299,6 +300,11 @@ def solve_scale(
         c, d = c >> spare, d - spare
         b = _round_ratio(offset.numerator << d, offset.denominator) + ((1 << d) >> 1)
         constants = MultiplyShift(c, b, d)
+        if constants.fits(lo, hi):
+            return ScaleSolution(constants, _scale_error(ratio, offset, lo, hi, constants))
+    if abs(ratio) * max(abs(lo), abs(hi)) < Fraction(1, 2):
+        # Less than half a step over the whole range: no shift is so large that it would need one.
+        constants = MultiplyShift(0, round(offset), 0)
         if constants.fits(lo, hi):
             return ScaleSolution(constants, _scale_error(ratio, offset, lo, hi, constants))
     raise OverflowError(f"no multiplier of {c_bits} bits fits the ratio {float(ratio)} over [{lo}, {hi}]")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from aqd_deploy.errors import ModelFileError
@@ -35,6 +36,21 @@ def read_manifest(model: ModelProto) -> dict[str, Any]:
     if len(found) > 1:
         raise ModelFileError(f"the file has {len(found)} entries {MANIFEST_KEY}", valid="one")
     return _parsed(found[0]) if found else {}
+
+
+def set_image_size(model: ModelProto, name: str, height: int, width: int) -> None:
+    """Make `height` and `width` the size that the manifest's preprocessing gives the input `name`.
+
+    A model without preprocessing, or with that of another input, is left as it is. Raises what
+    `read_manifest` does.
+    """
+    manifest = read_manifest(model)
+    preprocessing = manifest.get("preprocessing")
+    if not isinstance(preprocessing, dict) or preprocessing.get("input", "image") != name:
+        return
+    manifest["preprocessing"] = {**preprocessing, "height": height, "width": width}
+    entry = next(entry for entry in model.metadata_props if entry.key == MANIFEST_KEY)
+    entry.value = json.dumps(manifest)
 
 
 def _parsed(text_of_manifest: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Which cell or anchor of the pyramid learns which object: FCOS centre sampling and RetinaNet IoU matching.
 
-Boxes are float32 [N, M, 4] (x1, y1, x2, y2 in pixels), labels int64 [N, M] with -1 in unused places.
+Boxes are float32 [N, M, 4] (x1, y1, x2, y2 in pixels), labels int64 [N, M] with -1 in unused places; M may
+be 0. Everything is computed on the device of the boxes.
 Positions run over the levels, P3 first, each level row by row (and over a cell's anchors, ratio-major, for
 RetinaNet), which is the order of `flatten_maps`.
 """
@@ -11,6 +12,7 @@ import math
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from aqd_deploy.qat.config import ModelConfig
@@ -32,26 +34,28 @@ class Targets(NamedTuple):
     box: Tensor
 
 
-def pyramid_cells(config: ModelConfig) -> tuple[Tensor, Tensor]:
+def pyramid_cells(config: ModelConfig, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
     """Cell centres float32 [P, 2] (x, y in pixels, (i + 0.5)·stride) and their strides, float32 [P]."""
     centres, strides = [], []
     for stride in config.strides:
         rows, columns = math.ceil(config.image_height / stride), math.ceil(config.image_width / stride)
-        y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+        y, x = torch.meshgrid(
+            torch.arange(rows, device=device), torch.arange(columns, device=device), indexing="ij"
+        )
         centres.append((torch.stack([x, y], dim=-1).reshape(-1, 2) + 0.5) * stride)
-        strides.append(torch.full((rows * columns,), float(stride)))
+        strides.append(torch.full((rows * columns,), float(stride), device=device))
     return torch.cat(centres), torch.cat(strides)
 
 
-def pyramid_anchors(config: ModelConfig) -> Tensor:
+def pyramid_anchors(config: ModelConfig, device: torch.device | None = None) -> Tensor:
     """RetinaNet's anchors, float32 [P, 4] (x1, y1, x2, y2): base·stride·scale large, h/w = ratio."""
-    centres, strides = pyramid_cells(config)
+    centres, strides = pyramid_cells(config, device)
     shapes = [
         (config.anchor_base * scale / math.sqrt(ratio), config.anchor_base * scale * math.sqrt(ratio))
         for ratio in config.anchor_ratios
         for scale in config.anchor_scales
     ]
-    half = torch.tensor(shapes)[None] * strides[:, None, None] / 2
+    half = torch.tensor(shapes, device=device)[None] * strides[:, None, None] / 2
     centre = centres[:, None]
     return torch.cat([centre - half, centre + half], dim=-1).reshape(-1, 4)
 
@@ -67,6 +71,15 @@ def flatten_maps(outputs: dict[str, Tensor], kind: str, channels: int, levels: t
     return torch.cat(flat, dim=1)
 
 
+def _with_a_place(boxes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The same with one more place, unused, so that images without any object have one; unused boxes are
+    0, whatever they were.
+    """
+    labels = F.pad(labels, (0, 1), value=BACKGROUND)
+    used = (labels >= 0)[..., None]
+    return torch.where(used, F.pad(boxes, (0, 0, 0, 1)), 0.0), labels
+
+
 def assign_fcos(config: ModelConfig, boxes: Tensor, labels: Tensor) -> Targets:
     """FCOS: cells inside a box and near its centre (1.5 strides), on the level whose range holds the box.
 
@@ -74,7 +87,8 @@ def assign_fcos(config: ModelConfig, boxes: Tensor, labels: Tensor) -> Targets:
     before). The cell that holds the centre counts as inside even where a narrow box misses every cell centre.
     Of several boxes the smallest wins.
     """
-    cells, strides = pyramid_cells(config)
+    boxes, labels = _with_a_place(boxes, labels)
+    cells, strides = pyramid_cells(config, boxes.device)
     low = torch.where(strides == min(config.strides), 0.0, strides * REGRESS_LIMIT / 2)
     high = torch.where(strides == max(config.strides), math.inf, strides * REGRESS_LIMIT)
     x, y = cells[:, 0, None], cells[:, 1, None]
@@ -116,7 +130,8 @@ def assign_retinanet(config: ModelConfig, boxes: Tensor, labels: Tensor) -> Targ
     The low-quality matches (an object's best anchor, whatever its IoU) are what lets small objects be
     learned.
     """
-    anchors = pyramid_anchors(config)
+    boxes, labels = _with_a_place(boxes, labels)
+    anchors = pyramid_anchors(config, boxes.device)
     iou = pairwise_iou(anchors[None], boxes) * (labels >= 0)[:, None]
     best, chosen = iou.max(dim=-1)
     per_object = iou.amax(dim=1, keepdim=True)

@@ -7,30 +7,25 @@ precision.
 
 from __future__ import annotations
 
-import io
 import os
-import pickle
 import re
-import warnings
-import zipfile
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from aqd_deploy.errors import CheckpointError
-from aqd_deploy.files import replacing
-from aqd_deploy.inputs import GIB, MIB, FileKind, size_text
+from aqd_deploy.qat.archive import read_archive, write_archive
 from aqd_deploy.qat.config import ModelConfig
 from aqd_deploy.qat.layers import QuantConv2d
-from aqd_deploy.qat.models import Detector, build_model
+from aqd_deploy.qat.models import Detector, build_model, unwrapped
+from aqd_deploy.qat.soundness import check_network
+from aqd_deploy.qat.wrapped import PACKED, STATE, described, plain_names
 
-CHECKPOINT_FILE = FileKind("checkpoint", "a .pt file of tensors, numbers and texts", 8 * GIB, CheckpointError)
 FORMAT, VERSION = "aqd-checkpoint", 1
-PACKED = "packed:"
 GROUP_NORM = re.compile(r"(^|[._])(gn\d*|group_?norm\d*)([._]|$)", re.IGNORECASE)
 GROUP_NORM_REASON = (
     "the checkpoint uses GroupNorm, which recomputes its statistics on every image and so cannot become "
@@ -38,79 +33,28 @@ GROUP_NORM_REASON = (
 )
 
 
-def write_archive(path: Path, content: dict[str, Any]) -> None:
-    """torch.save to a temporary name, then renamed: a killed run leaves the old file or the new one."""
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    with replacing(path) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
-
-
-def read_archive(path: Path) -> dict[str, Any]:
-    """The dictionary of a torch file; CheckpointError where it is missing, damaged, none, or has code."""
-    with CHECKPOINT_FILE.open(path) as file:
-        _check_sizes(file, path)
-        try:
-            with warnings.catch_warnings():  # about pickle protocols; what matters is said below
-                warnings.simplefilter("ignore", UserWarning)
-                content = torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # on arbitrary bytes the unpickler fails in any way there is
-            raise _unreadable(path, file, error) from error
-    if not isinstance(content, dict):
-        raise CheckpointError("a checkpoint is a dictionary", received=f"{path}: {type(content).__name__}")
-    return content
-
-
-def _check_sizes(file: IO[bytes], path: Path) -> None:
-    """Raise CheckpointError where the members of a zip file say that they inflate to more than a checkpoint
-    can have: torch reads a member whole.
-    """
-    try:
-        with zipfile.ZipFile(file) as archive:
-            size = sum(member.file_size for member in archive.infolist())
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        size = 0
-    file.seek(0)
-    if size > max(4 * os.fstat(file.fileno()).st_size, 64 * MIB):
-        raise CheckpointError(
-            "the checkpoint says that it holds far more than it does", received=f"{path}: {size_text(size)}"
-        )
-
-
-def _unreadable(path: Path, file: IO[bytes], error: Exception) -> CheckpointError:
-    """Why torch could not read a file."""
-    file.seek(0)
-    archive = zipfile.is_zipfile(file)
-    file.seek(0)
-    start = file.read(2)
-    if isinstance(error, pickle.UnpicklingError) and (archive or start[:1] == b"\x80"):
-        return CheckpointError(
-            f"{path} holds pickled code or objects, which are not loaded because they could run anything",
-            valid="a file of tensors, numbers and strings only",
-            next_command="save the state_dict: torch.save(model.state_dict(), ...)",
-        )
-    if archive or start in (b"PK", b""):
-        return CheckpointError(
-            "the checkpoint is truncated or damaged", received=f"{path} ({path.stat().st_size} bytes)"
-        )
-    return CheckpointError("this is not a torch checkpoint", received=str(path))
-
-
 def save_checkpoint(
-    path: str | os.PathLike[str], model: Detector, *, compact: bool = False, record: str = ""
+    path: str | os.PathLike[str], model: nn.Module, *, compact: bool = False, record: str = ""
 ) -> None:
     """Writes `model` to `path`; `record` is a free text that travels along (how it was trained, its AP).
 
-    A compact file of a quantized model is checked before it is written: the network read back has the same
-    integers and steps. That of a float model *defines* the network, its weights rounded to half precision.
+    `model` is a Detector on any device, or one that torch.compile or DistributedDataParallel wraps. A compact
+    file of a quantized model is checked before it is written: the network read back has the same integers and
+    steps. That of a float model *defines* the network, its weights rounded to half precision.
+
+    Raises CheckpointError where the network is not the one of its description, holds what is no finite
+    number, or does not fit half precision; ScaleError for a step that is not positive. Nothing is written
+    then.
     """
+    model = unwrapped(model)
+    check_network(model, "the network")
     config = model.config
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    _check_shapes(state, _without_memory(config).state_dict(), "the network")
     if compact:
         # The integers are what is left of a standardised weight: there is nothing more to standardise.
         config = config.replace(weight_standardization=False)
-        state = _pack(model)
-    else:
-        state = {name: value.contiguous() for name, value in model.state_dict().items()}
+        state = _pack(model, state)
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -125,46 +69,53 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Detector:
-    """The detector of a checkpoint, in eval mode. CheckpointError says why a file is refused."""
+    """The detector of a checkpoint, or of a run's `last.pt`, in eval mode; wrappers of its weights and of
+    their names are taken off.
+
+    CheckpointError says why a file is refused, ScaleError which step is not positive.
+    """
     content = read_archive(Path(path))
     return _restore(content, Path(path))
 
 
 def checkpoint_record(path: str | os.PathLike[str]) -> str:
     """The text saved along with a checkpoint."""
-    return str(read_archive(Path(path)).get("record", ""))
+    return str(described(read_archive(Path(path)), str(path)).get("record", ""))
 
 
 def _restore(content: dict[str, Any], path: Path) -> Detector:
     _refuse_group_norm(content)
-    if content.get("format") != FORMAT or not isinstance(content.get("state"), dict):
+    content = described(content, str(path))
+    if content.get("format", FORMAT) != FORMAT or not isinstance(content[STATE], dict):
         raise CheckpointError(
             "this torch file is not a checkpoint of aqd-deploy",
             received=f"{path} with {', '.join(map(str, list(content)[:4]))}",
             valid="a file written by aqd_deploy.qat.checkpoint.save_checkpoint",
         )
-    if content.get("version") != VERSION:
+    if content.get("version", VERSION) != VERSION:
         raise CheckpointError(
             "the checkpoint has another version", received=content.get("version"), valid=str(VERSION)
         )
+    config = ModelConfig.from_json(content["config"])
+    # A description of a network that is larger than what the file holds must not be built.
+    plan = _without_memory(config)
+    wanted = plan.state_dict()
+    state = plain_names(content[STATE], next(iter(wanted)), str(path))
     strange = [
         str(name)
-        for name, value in content["state"].items()
+        for name, value in state.items()
         if not isinstance(name, str) or not isinstance(value, Tensor)
     ]
     if strange:
         raise CheckpointError("a checkpoint's state holds tensors only", received=", ".join(strange[:4]))
-    config = ModelConfig.from_json(content.get("config", ""))
-    # A description of a network that is larger than what the file holds must not be built.
-    plan = _without_memory(config)
-    state = content["state"]
     _check_plain(state, path)
     if content.get("encoding") == "compact":
         state = _unpack(state, plan)
     _refuse_group_norm(state, plan)
-    _check_shapes(state, plan.state_dict(), path)
+    _check_shapes(state, wanted, str(path))
     model = build_model(config)
     model.load_state_dict(state)
+    check_network(model, str(path))
     return model.eval()
 
 
@@ -208,8 +159,8 @@ def _check_plain(state: dict[str, Tensor], path: Path) -> None:
             )
 
 
-def _check_shapes(state: dict[str, Tensor], wanted: dict[str, Tensor], path: Path) -> None:
-    """Raise CheckpointError unless `state` has the tensors of the network that the file describes."""
+def _check_shapes(state: dict[str, Tensor], wanted: dict[str, Tensor], owner: str) -> None:
+    """Raise CheckpointError unless `state` has the tensors of the network that its description means."""
     problems = [f"{name} is missing" for name in wanted if name not in state]
     problems += [f"{name} is unknown" for name in state if name not in wanted]
     problems += [
@@ -219,7 +170,7 @@ def _check_shapes(state: dict[str, Tensor], wanted: dict[str, Tensor], path: Pat
     ]
     if problems:
         raise CheckpointError(
-            f"the weights in {path} are not those of its own description",
+            f"the weights in {owner} are not those of its own description",
             received="; ".join(problems[:3])[:300],
         )
 
@@ -227,9 +178,9 @@ def _check_shapes(state: dict[str, Tensor], wanted: dict[str, Tensor], path: Pat
 def _refuse_group_norm(state: dict[str, Any], model: Detector | None = None) -> None:
     """GroupNorm shows by its name, or as a norm with weight and bias but without running statistics."""
     names = [str(name) for name in state]
-    for key in ("model", "state_dict", "state"):
-        if isinstance(state.get(key), dict):
-            names += [str(name) for name in state[key]]
+    for inner in state.values():
+        if isinstance(inner, dict):
+            names += [str(name) for name in inner]
     found = next((name for name in names if GROUP_NORM.search(name)), None)
     if found is None and model is not None:
         statistics = [name for name in model.state_dict() if name.endswith("running_mean")]
@@ -259,20 +210,37 @@ def _quantized_convs(model: Detector) -> dict[str, QuantConv2d]:
     }
 
 
-def _pack(model: Detector) -> dict[str, Tensor]:
+def _pack(model: Detector, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The compact form of `state`, the tensors of `model` on the CPU."""
     convs = _quantized_convs(model)
-    state: dict[str, Tensor] = {}
-    for name, value in model.state_dict().items():
+    packed: dict[str, Tensor] = {}
+    for name, value in state.items():
         if name in convs:
             quantizer = convs[name].weight_quantizer
             assert quantizer is not None
-            eta = (quantizer.integer(value).to(torch.int32) + quantizer.levels) // 2
-            state[PACKED + name] = pack_bits(eta.flatten(), quantizer.bits)
+            q = convs[name].integer_weight()[0].cpu()
+            packed[PACKED + name] = pack_bits(
+                (q.to(torch.int32).flatten() + quantizer.levels) // 2, quantizer.bits
+            )
         elif value.dim() > 1:
-            state[name] = value.contiguous().to(torch.float16)
+            packed[name] = _halved(name, value)
         else:
-            state[name] = value.clone()
-    return state
+            packed[name] = value.clone()
+    return packed
+
+
+def _halved(name: str, value: Tensor) -> Tensor:
+    """`value` in half precision; CheckpointError where its largest number overflows or loses its digits."""
+    limits = torch.finfo(torch.float16)
+    largest = float(value.abs().max())
+    if largest and not limits.tiny <= largest <= limits.max:
+        raise CheckpointError(
+            f"the weights {name} do not fit half precision",
+            received=f"numbers up to {largest:g}",
+            valid=f"{limits.tiny:g} to {limits.max:g}",
+            next_command="save_checkpoint without compact",
+        )
+    return value.to(torch.float16)
 
 
 def _unpack(state: dict[str, Tensor], model: Detector) -> dict[str, Tensor]:
@@ -318,7 +286,7 @@ def _check_identical(model: Detector, restored: Detector) -> None:
     """Every integer and every step of the packed network equals that of `model`."""
     others = _quantized_convs(restored)
     for name, conv in _quantized_convs(model).items():
-        q, step = conv.integer_weight()
+        q, step = (tensor.cpu() for tensor in conv.integer_weight())
         other_q, other_step = others[name].integer_weight()
         if not (torch.equal(q, other_q) and torch.equal(step, other_step)):
             raise CheckpointError("packing changed a layer's integers; use a full checkpoint", received=name)

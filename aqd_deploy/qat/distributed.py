@@ -44,7 +44,7 @@ def synchronized_statistics(x: Tensor, synchronized: bool) -> tuple[Tensor, Tens
     if not (synchronized and distributed()):
         variance, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0)
         return mean, variance, count
-    total = torch.tensor(float(count))
+    total = torch.tensor(float(count), device=x.device)
     dist.all_reduce(total)
     mean = _SumOverProcesses.apply(x.sum(dim=(0, 2, 3))) / total
     centred = x - mean.reshape(1, -1, 1, 1)
@@ -68,3 +68,11 @@ def average_gradients(model: nn.Module) -> None:
         size = parameter.numel()
         parameter.grad = flat[offset : offset + size].reshape(parameter.shape).clone()
         offset += size
+
+
+def finite_everywhere(value: Tensor) -> bool:
+    """Whether a scalar is finite on every process."""
+    finite = torch.isfinite(value.detach()).float()
+    if distributed():
+        dist.all_reduce(finite, op=dist.ReduceOp.MIN)
+    return bool(finite)

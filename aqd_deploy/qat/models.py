@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 
-from aqd_deploy.errors import ShapeError
+from aqd_deploy.errors import ScaleError, ShapeError, UnsupportedModelError
 from aqd_deploy.qat.config import ModelConfig
 from aqd_deploy.qat.fpn import FPN
 from aqd_deploy.qat.heads import FCOSHead, RetinaNetHead
 from aqd_deploy.qat.layers import QuantConv2d
 from aqd_deploy.qat.quantizers import ActivationQuantizer
 from aqd_deploy.qat.resnet import ResNet
+
+WRAPPERS = ("_orig_mod", "module")
+"""Under which names torch's wrappers keep a network."""
 
 
 class Detector(nn.Module):
@@ -84,13 +87,29 @@ def build_model(config: ModelConfig) -> Detector:
     return Detector(config)
 
 
+def unwrapped(model: nn.Module) -> Detector:
+    """The detector that torch.compile, DistributedDataParallel or AveragedModel wraps, or `model` itself.
+
+    UnsupportedModelError where there is none.
+    """
+    inner: object = model
+    while isinstance(inner, nn.Module) and not isinstance(inner, Detector):
+        inner = next((inner._modules[name] for name in WRAPPERS if name in inner._modules), None)
+    if not isinstance(inner, Detector):
+        raise UnsupportedModelError(
+            "this is not a detector of aqd-deploy", received=type(model).__name__,
+            valid="a network made by aqd_deploy.qat.models.build_model",
+        )  # fmt: skip
+    return inner
+
+
 def quantized_from_float(model: Detector, config: ModelConfig, batches: Iterable[Tensor]) -> Detector:
     """The quantized network of `config` that starts from the float `model`.
 
     Weights, batch norms and scales are taken over; ν_w minimises the weights' squared error, ν_x that of the
-    activations the float network shows on `batches` (network inputs, float32 [N, 3, H, W]).
+    activations the float network shows on `batches` (network inputs, float32 [N, 3, H, W], on its device).
     """
-    quantized = build_model(config)
+    quantized = build_model(config).to(next(model.parameters()).device)
     own = quantized.state_dict()
     learned = {name: value for name, value in own.items() if not name.endswith("quantizer.nu")}
     given = model.state_dict()
@@ -107,12 +126,17 @@ def calibrate(model: Detector, batches: Iterable[Tensor]) -> None:
 
     The activations are those of the float network (weights and activations), so that one pass is enough. The
     model is left in the mode (train or eval) it came in.
+
+    Raises ScaleError, naming the quantizer, where activations are not finite; ν is then that of the batches
+    before.
     """
     for module in model.modules():
         if isinstance(module, QuantConv2d) and module.weight_quantizer is not None:
             module.weight_quantizer.initialize(module.weight)
     weights = [m for m in model.modules() if isinstance(m, QuantConv2d)]
-    quantizers = [m for m in model.modules() if isinstance(m, ActivationQuantizer)]
+    named = {path: m for path, m in model.named_modules() if isinstance(m, ActivationQuantizer)}
+    quantizers = list(named.values())
+    hooks = [m.register_forward_pre_hook(_refuses_not_finite(path)) for path, m in named.items()]
     held = [conv.weight_quantizer for conv in weights]
     training = model.training
     model.eval()
@@ -125,8 +149,23 @@ def calibrate(model: Detector, batches: Iterable[Tensor]) -> None:
             for batch in batches:
                 model(batch)
     finally:
+        for hook in hooks:
+            hook.remove()
         for conv, weight_quantizer in zip(weights, held, strict=True):
             conv.weight_quantizer = weight_quantizer
         for quantizer in quantizers:
             quantizer.calibrate()
         model.train(training)
+
+
+def _refuses_not_finite(path: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    """A hook in front of the quantizer at `path`: ScaleError where its input has NaN or infinity."""
+
+    def check(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if not bool(torch.isfinite(inputs[0]).all()):
+            raise ScaleError(
+                f"the activations in front of {path} are not finite: nothing can be calibrated on them",
+                valid="finite images, and weights that keep their activations finite",
+            )
+
+    return check

@@ -173,7 +173,8 @@ class WeightQuantizer(_Quantizer):
         super().__init__(bits)
         self.standardize = standardize
 
-    def _prepare(self, weight: Tensor) -> Tensor:
+    def prepared(self, weight: Tensor) -> Tensor:
+        """`weight` as it is quantized: standardised where the layer is."""
         if not self.standardize:
             return weight
         return (weight - weight.mean()) / weight.std().clamp(min=1e-12)
@@ -183,19 +184,19 @@ class WeightQuantizer(_Quantizer):
         return 2 * eta - self.levels
 
     def forward(self, weight: Tensor) -> Tensor:
-        prepared = self._prepare(weight)
+        prepared = self.prepared(weight)
         clip = self._trained_nu(weight.numel())
         return self._odd(prepared, clip) * (clip / self.levels)
 
     def integer(self, weight: Tensor) -> Tensor:
         """The odd integers q of `weight`, int16 in [-N, N], the same shape."""
         with torch.no_grad():
-            return self._odd(self._prepare(weight), self.nu.abs()).to(torch.int16)
+            return self._odd(self.prepared(weight), self.nu.abs()).to(torch.int16)
 
     def initialize(self, weight: Tensor) -> None:
         """Sets ν to the clip value of least squared error for `weight`."""
         with torch.no_grad():
-            self.nu.fill_(_best_clip(self._prepare(weight).flatten(), self.bits, odd=True))
+            self.nu.fill_(_best_clip(self.prepared(weight).flatten(), self.bits, odd=True))
 
     def extra_repr(self) -> str:
         return f"bits={self.bits}, standardize={self.standardize}"

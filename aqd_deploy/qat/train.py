@@ -11,37 +11,23 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from aqd_deploy.errors import CheckpointError
-from aqd_deploy.qat.checkpoint import read_archive, write_archive
-from aqd_deploy.qat.distributed import average_gradients, distributed
+from aqd_deploy.errors import TrainingError
+from aqd_deploy.qat.batch import check_batch
+from aqd_deploy.qat.distributed import average_gradients, distributed, finite_everywhere
 from aqd_deploy.qat.layers import synchronize_batch_norm
 from aqd_deploy.qat.losses import detection_loss
 from aqd_deploy.qat.models import Detector
+from aqd_deploy.qat.run_state import TrainSettings, resume, save_progress
 
 # (iteration, rank, world) -> images uint8 [N, 3, H, W] BGR, boxes float32 [N, M, 4], labels int64 [N, M]
 # (-1 in unused places)
 BatchSource = Callable[[int, int, int], tuple[Tensor, Tensor, Tensor]]
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """How long and how fast: `batch` is that of one process; learning rates fall on a cosine to zero."""
-
-    iterations: int
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.02
-    warmup: int = 200
-    clip_norm: float = 10.0
-    seed: int = 0
-    log_every: int = 50
-    checkpoint_every: int = 200
 
 
 def learning_rate_factor(iteration: int, settings: TrainSettings) -> float:
@@ -64,11 +50,13 @@ def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Ada
 
 
 def train(model: Detector, source: BatchSource, settings: TrainSettings, run_folder: Path) -> Detector:
-    """Trains `model` in place; `source(iteration, rank, world)` gives the batch of one process.
+    """Trains `model` in place, on the device it is on; `source(iteration, rank, world)` gives the batch of
+    one process.
 
-    Continues from `run_folder/last.pt` where there is one. CheckpointError if that file is damaged or of
-    another network. Under `torchrun` batch norms use the statistics of all processes and gradients are
-    averaged.
+    Continues from `run_folder/last.pt` where there is one, with `settings`; what they change is told.
+    Raises what `resume` and `train_step` do, and CheckpointError or ScaleError for a network that is not
+    fit to be saved; `last.pt` then holds the last state that was.
+    Under `torchrun` batch norms use the statistics of all processes and gradients are averaged.
     """
     torch.manual_seed(settings.seed)
     rank, world = (dist.get_rank(), dist.get_world_size()) if distributed() else (0, 1)
@@ -78,17 +66,25 @@ def train(model: Detector, source: BatchSource, settings: TrainSettings, run_fol
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = make_optimizer(model, settings)
     last = run_folder / "last.pt"
-    start = _resume(last, model, optimizer, settings) if last.exists() else 0
+    start, changes = resume(last, model, optimizer, settings) if last.exists() else (0, [])
     progress = _Progress(model.config.label, start, settings, silent=rank > 0)
+    if start:
+        progress.say(f"continues after iteration {start}" + "".join(f", {change}" for change in changes))
     for iteration in range(start, settings.iterations):
         for group in optimizer.param_groups:
             group["lr"] = settings.learning_rate * learning_rate_factor(iteration, settings)
-        images, boxes, labels = source(iteration, rank, world)
-        losses = train_step(model, optimizer, images, boxes, labels, settings.clip_norm)
-        progress.report(iteration, losses, len(images) * world)
+        try:
+            batch = check_batch(model.config, source(iteration, rank, world))
+            losses = _step(model, optimizer, batch, settings.clip_norm)
+        except TrainingError as error:
+            raise TrainingError(
+                f"iteration {iteration}: {error.what}", received=error.received, valid=error.valid,
+                next_command=error.next_command,
+            ) from error  # fmt: skip
+        progress.report(iteration, losses, len(batch[0]) * world)
         done = iteration + 1
         if rank == 0 and (done % settings.checkpoint_every == 0 or done == settings.iterations):
-            _save_progress(last, model, optimizer, done, settings)
+            save_progress(last, model, optimizer, done, settings)
     model.eval()
     return model
 
@@ -101,47 +97,35 @@ def train_step(
     labels: Tensor,
     clip_norm: float,
 ) -> dict[str, float]:
-    """One step on one batch; returns the losses by name. RuntimeError when the loss is not finite."""
+    """One step on one batch; returns the losses by name.
+
+    Raises TrainingError for what `check_batch` refuses and where the loss or the gradient, of any process, is
+    not finite: the parameters are as they were.
+    """
+    return _step(model, optimizer, check_batch(model.config, (images, boxes, labels)), clip_norm)
+
+
+def _step(
+    model: Detector, optimizer: torch.optim.Optimizer, batch: tuple[Tensor, Tensor, Tensor], clip_norm: float
+) -> dict[str, float]:
+    device = next(model.parameters()).device
+    images, boxes, labels = (value.to(device) for value in batch)
     outputs = model(model.preprocess(images).contiguous(memory_format=torch.channels_last))
     losses = detection_loss(model.config, outputs, boxes, labels)
     total = torch.stack(list(losses.values())).sum()
-    if not bool(torch.isfinite(total)):
-        raise RuntimeError("the loss is not finite: lower the learning rate")
     optimizer.zero_grad(set_to_none=True)
     total.backward()
     average_gradients(model)
-    nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+    norm = nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+    # Clipping by an infinite norm makes NaN of what was infinite and 0 of all the rest.
+    for value, name in ((total.detach(), "loss"), (norm, "gradient")):
+        if not finite_everywhere(value):
+            raise TrainingError(
+                f"the {name} is not finite",
+                next_command="the same run with a lower learning rate or a longer warm-up",
+            )
     optimizer.step()
     return {name: float(value.detach()) for name, value in losses.items()}
-
-
-def _save_progress(
-    path: Path, model: Detector, optimizer: torch.optim.Optimizer, iteration: int, settings: TrainSettings
-) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = {
-        "config": model.config.to_json(),
-        "iterations": settings.iterations,
-        "iteration": iteration,
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "rng": torch.get_rng_state(),
-    }
-    write_archive(path, content)
-
-
-def _resume(path: Path, model: Detector, optimizer: torch.optim.Optimizer, settings: TrainSettings) -> int:
-    """Loads a run's progress and returns the number of iterations done."""
-    content = read_archive(path)
-    if content.get("config") != model.config.to_json() or content.get("iterations") != settings.iterations:
-        raise CheckpointError(
-            f"{path} belongs to another run (network or schedule differ)",
-            next_command=f"remove {path} to start anew",
-        )
-    model.load_state_dict(content["model"])
-    optimizer.load_state_dict(content["optimizer"])
-    torch.set_rng_state(content["rng"])
-    return int(content["iteration"])
 
 
 class _Progress:
@@ -154,6 +138,10 @@ class _Progress:
         self.images = 0
         self.smooth: dict[str, float] = {}
 
+    def say(self, text: str) -> None:
+        if not self.silent:
+            print(f"{self.label} {text}", file=sys.stderr, flush=True)
+
     def report(self, iteration: int, losses: dict[str, float], images: int) -> None:
         if self.silent:
             return
@@ -161,7 +149,8 @@ class _Progress:
         for name, value in losses.items():
             self.smooth[name] = 0.95 * self.smooth.get(name, value) + 0.05 * value
         done, total = iteration + 1, self.settings.iterations
-        if not (self.terminal or done % self.settings.log_every == 0 or done == total):
+        told = done % self.settings.log_every == 0 or done in (self.start + 1, total)
+        if not (self.terminal or told):
             return
         elapsed = max(time.monotonic() - self.began, 1e-9)
         left = elapsed / (done - self.start) * (total - done)

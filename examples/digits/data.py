@@ -3,39 +3,46 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import compose
 import numpy as np
 
 MOST_BOXES = compose.MOST_DIGITS
+TOLD_EVERY = 2000
 
 
-def compose_arrays(split: str, count: int, size: int, seed: int, folder: Path) -> dict[str, np.ndarray]:
+def compose_arrays(
+    split: str, count: int, size: int, seed: int, folder: Path, say: Callable[[str], None] = lambda _: None
+) -> dict[str, np.ndarray]:
     """Images 0..count-1 of a split: `images` uint8 [n, 3, size, size] BGR, `boxes` float32 [n, 6, 4] (x1, y1,
     x2, y2), `labels` int64 [n, 6] with -1 where an image has fewer digits.
 
     Reads `folder` if it holds that very set, writes it otherwise (a killed run leaves no half set behind: the
-    description is written last).
+    description is written last) and tells `say` how far it is.
     """
     wanted = {"split": split, "count": count, "size": size, "seed": seed}
     description = folder / "description.json"
     if not (description.exists() and json.loads(description.read_text()) == wanted):
         folder.mkdir(parents=True, exist_ok=True)
         description.unlink(missing_ok=True)
-        _compose(wanted, folder)
+        _compose(wanted, folder, say)
         description.write_text(json.dumps(wanted))
     return {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("images", "boxes", "labels")}
 
 
-def _compose(wanted: dict, folder: Path) -> None:
+def _compose(wanted: dict, folder: Path, say: Callable[[str], None]) -> None:
     composer = compose.Composer(wanted["split"], size=wanted["size"], seed=wanted["seed"])
     count, size = wanted["count"], wanted["size"]
     shape = (count, 3, size, size)
     images = np.lib.format.open_memmap(folder / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
     boxes = np.zeros((count, MOST_BOXES, 4), np.float32)
     labels = np.full((count, MOST_BOXES), -1, np.int64)
+    say(f"composing {count} {wanted['split']} images into {folder}, which later runs read")
     for index in range(count):
+        if index and index % TOLD_EVERY == 0:
+            say(f"composed {index} of {count} images")
         pixels, found, classes = composer.image(index)
         images[index] = pixels[:, :, ::-1].transpose(2, 0, 1)
         boxes[index, : len(found)] = found

@@ -86,7 +86,8 @@ class TestQdqFiles:
         del qdq_copy.graph.value_info[:]
         path, out = saved(qdq_copy, tmp_path), tmp_path / "m.int.onnx"
         assert "--shape" in fails("lower", path, "-o", out)
-        assert invoke(["lower", str(path), "-o", str(out), "--shape", "1x3x64x64"]) == 0
+        for shape in ("1x3x64x64", "1,3,64,64", "1, 3, 64, 64"):
+            assert invoke(["lower", str(path), "-o", str(out), "--shape", shape]) == 0
 
     def test_unknown_operator(self, qdq_copy, fails, tmp_path):
         relu = next(node for node in qdq_copy.graph.node if node.op_type == "Relu")

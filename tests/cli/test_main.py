@@ -80,6 +80,8 @@ def test_help_imports_nothing_heavy_and_is_quick():
         (["export", "fcos_r18", "-o", "x", "--image-size", "big"], "320x480"),
         (["lower", "m.onnx", "-o", "x", "--numerics", "float"], "power-of-two"),
         (["lower", "m.onnx", "-o", "x", "--shape", "320"], "1x3x320x320"),
+        (["lower", "m.onnx", "-o", "x", "--shape", "1,3,,320"], "1x3x320x320"),
+        (["compile", "m.onnx", "-o", "x", "--shape", "1x3x320x-1"], "1x3x320x320"),
         (["targets", "show"], "NAME"),
     ],
 )

@@ -8,11 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper
 from small_models import ModelWriter, random_image, reference, runnable_targets, tiny_network
 
 from aqd_deploy.compiler import compile_model
-from aqd_deploy.errors import ProgramError, ShapeError, StorageError, TargetError, UnsupportedModelError
+from aqd_deploy.errors import (
+    ModelFileError,
+    ProgramError,
+    ShapeError,
+    StorageError,
+    TargetError,
+    UnsupportedModelError,
+)
 from aqd_deploy.runtime import Program, read_manifest
 from aqd_deploy.runtime.container import append_manifest, read_container
 from aqd_deploy.runtime.program import check_runnable
@@ -44,6 +51,17 @@ def test_tiny_network_is_exact(target, tmp_path):
     program = Program.load(tmp_path / "p.so")
     for seed in range(3):
         assert_same(model, program, seed)
+
+
+def test_a_manifest_of_another_image_is_refused(tmp_path):
+    model = tiny_network()
+    name, shape = model.graph.input[0].name, model.graph.input[0].type.tensor_type.shape
+    preprocessing = {"input": name, "height": shape.dim[2].dim_value + 1, "width": shape.dim[3].dim_value}
+    manifest = {"preprocessing": {**preprocessing, "color": "BGR", "pad_value": [0, 0, 0]}}
+    helper.set_model_props(model, {"aqd.manifest": json.dumps(manifest)})
+    with pytest.raises(ModelFileError, match=r"another network.*preprocessing"):
+        compile_model(model, tmp_path / "p.so")
+    assert not list(tmp_path.iterdir())
 
 
 def test_levels_that_lie_in_their_stack(tmp_path):

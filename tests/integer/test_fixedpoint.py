@@ -240,3 +240,11 @@ def test_scale_by_powers_of_two():
 def test_scale_beyond_the_budget_is_refused():
     with pytest.raises(OverflowError):
         solve_scale(Fraction(2**40), Fraction(0), -5, 5)
+
+
+@pytest.mark.parametrize("ratio", [Fraction(1, 2**49), Fraction(-1, 2**63), Fraction(1, 10**70)])
+def test_a_term_that_vanishes_becomes_zero(ratio):
+    """As one power of two with its offset it would leave 62 bits."""
+    solution = solve_scale(ratio, Fraction(40_000_001, 2), -9225, 6975, power_of_two=True)
+    assert solution.constants == MultiplyShift(0, 20_000_000, 0)
+    assert 0.5 <= solution.error < 0.5001

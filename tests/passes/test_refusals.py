@@ -1,5 +1,7 @@
 """What can't be lowered is refused with its reason and, where there is one, the next command."""
 
+import json
+
 import numpy as np
 import onnx
 import pytest
@@ -91,7 +93,7 @@ def test_dynamic_shape_needs_a_shape():
     model.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "height"
     with pytest.raises(ShapeError, match="height") as caught:
         lower(model)
-    assert "--shape" in caught.value.next_command
+    assert "--shape 1x3x320x320 " in caught.value.next_command
     lowered = lower(model, shape=[1, 3, 12, 8]).model
     assert [d.dim_value for d in lowered.graph.input[0].type.tensor_type.shape.dim] == [1, 3, 12, 8]
     assert lower(model, shape={"image": [1, 3, 12, 8]}).model == lowered
@@ -187,6 +189,79 @@ def test_image_with_one_std_a_channel():
             tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
     with pytest.raises(UnsupportedModelError, match="one scale per channel"):
         lower(model)
+
+
+def with_one_constant(model, prefix, value):
+    """The model with the first number of the first initializer of that name prefix replaced."""
+    for tensor in model.graph.initializer:
+        if tensor.name.startswith(prefix):
+            array = numpy_helper.to_array(tensor).copy()
+            array.ravel()[0] = value
+            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+            return model
+    raise AssertionError(f"no initializer {prefix}")
+
+
+def with_manifest(model, **entries):
+    onnx.helper.set_model_props(model, {"aqd.manifest": json.dumps({"schema": 1, **entries})})
+    return model
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("even", [0, 2, -2])
+def test_weights_that_are_not_odd(bits, even):
+    """A file that says AQD's bits has odd integers only; one that says nothing may have any."""
+    odd = with_manifest(conv_graph(bits=bits), bits={"weights": bits, "first_last": 8})
+    lower(odd)
+    with pytest.raises(
+        UnsupportedModelError, match=rf"1 of the weights weight_\d+ aren't .*odd.*got {even};"
+    ):
+        lower(with_one_constant(odd, "weight", even))
+
+
+def test_weights_of_a_file_that_says_no_bits_may_be_even():
+    lower(conv_graph(odd=False))
+    with pytest.raises(UnsupportedModelError, match="odd"):
+        lower(with_manifest(conv_graph(odd=False), bits={"weights": 4, "first_last": 8}))
+
+
+def batch_of_four():
+    model = conv_graph()
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
+    return model
+
+
+def test_a_batch_is_refused_with_a_shape_that_works():
+    with pytest.raises(ShapeError, match=r"--shape 1x3x8x8 -o"):
+        lower(batch_of_four())
+    lower(batch_of_four(), shape=[1, 3, 8, 8])
+
+
+@pytest.mark.parametrize("error", [ArithmeticError, OverflowError, ZeroDivisionError])
+@pytest.mark.parametrize("solver", ["solve_requantize.solve_requantize_channels", "streams.solve_scale"])
+def test_scales_that_leave_the_arithmetic_name_their_node(monkeypatch, solver, error):
+    def refuse(*_, **__):
+        raise error("no multiplier fits")
+
+    monkeypatch.setattr(f"aqd_deploy.passes.{solver}", refuse)
+    with pytest.raises(RangeError, match=r"node \w*: .*no multiplier fits.*retrain"):
+        lower(conv_graph())
+
+
+@pytest.mark.parametrize("numerics", ["exact", "paper", "power-of-two"])
+@pytest.mark.parametrize("step", [1e-20, 1e-38, 1e20])
+@pytest.mark.parametrize("which", ["step_", "step_w_"])
+def test_steps_of_dead_layers_are_lowered(which, step, numerics):
+    """A skip-add of a dead branch and a live one, and requantizations of both."""
+
+    def branches(b, x):
+        dead = b.batch_norm(b.conv(b.quantize(x, 4), 4, 4), "positive")
+        return b.relu(b.add(dead, b.batch_norm(b.conv(b.quantize(x, 4), 4, 4), "positive")))
+
+    model = conv_graph(branches)
+    names = [n.input[1] for n in model.graph.node if n.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    name = [name for name in names if name.startswith(which) and (which != "step_" or "_w_" not in name)][1]
+    lower(with_constant(model, name, step), numerics=numerics)
 
 
 def test_broken_batch_norm():

@@ -1,14 +1,19 @@
 """Checkpoints: exact round trips, compact size, and every file that must be refused."""
 
+import argparse
 import json
 import pickle
 import resource
 import zipfile
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
-from aqd_deploy.errors import CheckpointError
+from aqd_deploy.errors import CheckpointError, ScaleError, UnsupportedModelError
+from aqd_deploy.frontends.torch_qdq import export_qdq
 from aqd_deploy.qat.checkpoint import (
     checkpoint_record,
     load_checkpoint,
@@ -230,6 +235,184 @@ def test_descriptions_of_wrong_types(key, value):
 def test_a_description_that_is_nested_too_deep():
     with pytest.raises(CheckpointError, match="not JSON"):
         ModelConfig.from_json("[" * 100_000)
+
+
+L = "backbone.layer1.0.conv1."
+
+
+@pytest.mark.parametrize("compact", [False, True])
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        (L + "conv.weight", torch.nan, "conv1.conv.weight.*got NaN"),
+        (L + "conv.weight", torch.inf, "conv1.conv.weight.*got infinity"),
+        (L + "bn.weight", torch.nan, "conv1.bn.weight.*NaN"),
+        (L + "bn.running_mean", -torch.inf, "conv1.bn.running_mean.*infinity"),
+        (L + "bn.running_var", -1.0, "conv1.bn.running_var.*a variance of -1"),
+        ("head.cls_score.bias", torch.nan, "head.cls_score.bias.*NaN"),
+        ("head.scales.0.log_scale", 200.0, "head.scales.0.log_scale.*a factor of inf"),
+        ("head.scales.0.log_scale", -200.0, "head.scales.0.log_scale.*a factor of 0"),
+        (L + "conv.weight_quantizer.nu", 1e-45, "step.*conv1.conv.weight_quantizer of the network"),
+        (L + "conv.activation_quantizer.nu", torch.nan, "step.*conv1.conv.activation_quantizer.*nan"),
+    ],
+)
+def test_networks_that_cannot_be_saved_or_exported(tmp_path, name, value, message, compact):
+    """What no integer can stand for is named where it is saved and where it is exported; no file appears."""
+    model, _ = _model(4)
+    with torch.no_grad():
+        model.state_dict()[name].view(-1)[0] = value
+    with pytest.raises((CheckpointError, ScaleError), match=message):
+        save_checkpoint(tmp_path / "m.pt", model, compact=compact)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises((CheckpointError, ScaleError), match=message):
+        export_qdq(model)
+
+
+def test_weights_too_large_to_be_standardised(tmp_path):
+    model, _ = _model(4, weight_standardization=True)
+    with torch.no_grad():
+        model.backbone.layer1[0].conv1.conv.weight.fill_(3e38)
+    with pytest.raises(CheckpointError, match=r"conv1\.conv\.weight.*standardised"):
+        save_checkpoint(tmp_path / "m.pt", model)
+
+
+@pytest.mark.parametrize("value", [1e5, -1e5, 1e-6])
+def test_compact_weights_that_half_precision_does_not_hold(tmp_path, value):
+    model, image = _model(None)
+    with torch.no_grad():
+        model.fpn.p6.conv.weight.fill_(value)
+    with pytest.raises(CheckpointError, match=r"fpn\.p6\.conv\.weight.*half precision.*without compact"):
+        save_checkpoint(tmp_path / "m.pt", model, compact=True)
+    save_checkpoint(tmp_path / "m.pt", model)
+    assert _same(model, load_checkpoint(tmp_path / "m.pt"), image)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_networks_of_another_type_are_refused(tmp_path, dtype):
+    with pytest.raises(CheckpointError, match=f"{dtype} numbers.*float32"):
+        save_checkpoint(tmp_path / "m.pt", _model(4)[0].to(dtype))
+
+
+def test_a_network_that_is_not_the_one_of_its_description_is_not_saved(tmp_path):
+    model, _ = _model(4)
+    model.config = model.config.replace(classes=5)
+    with pytest.raises(CheckpointError, match=r"not those of its own description.*cls_score"):
+        save_checkpoint(tmp_path / "m.pt", model)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error"),
+    [
+        ("fpn.p6.conv.weight", 1e39, "infinity"),  # finite in the file's float64
+        (L + "bn.running_var", -1.0, "a variance of -1"),
+        (L + "conv.activation_quantizer.nu", 0.0, "step"),
+    ],
+)
+def test_files_with_numbers_out_of_range(tmp_path, name, value, error):
+    save_checkpoint(tmp_path / "m.pt", _model(4)[0])
+    content = read_archive(tmp_path / "m.pt")
+    content["state"][name] = torch.full_like(content["state"][name], value, dtype=torch.float64)
+    torch.save(content, tmp_path / "m.pt")
+    with pytest.raises((CheckpointError, ScaleError), match=error) as caught:
+        load_checkpoint(tmp_path / "m.pt")
+    assert str(tmp_path / "m.pt") in str(caught.value)
+
+
+class _Compiled(nn.Module):
+    """As torch.compile keeps a network, without the seconds that it takes."""
+
+    def __init__(self, model):
+        super().__init__()
+        self._orig_mod = model
+
+
+@pytest.mark.parametrize("compact", [False, True])
+def test_wrapped_networks_are_saved_as_themselves(tmp_path, compact):
+    model, image = _model(4)
+    for wrapped in (nn.DataParallel(model), AveragedModel(model), _Compiled(nn.DataParallel(model))):
+        save_checkpoint(tmp_path / "m.pt", wrapped, compact=compact)
+        assert _same(model, load_checkpoint(tmp_path / "m.pt"), image)
+    with pytest.raises(UnsupportedModelError, match=r"not a detector.*Linear"):
+        save_checkpoint(tmp_path / "m.pt", nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize("compact", [False, True])
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "model."])
+def test_prefixed_names_and_counters_are_taken(tmp_path, prefix, compact):
+    model, image = _model(4)
+    save_checkpoint(tmp_path / "m.pt", model, compact=compact)
+    content = read_archive(tmp_path / "m.pt")
+    state = {}
+    for name, value in content["state"].items():
+        packed = "packed:" if name.startswith("packed:") else ""
+        state[packed + prefix + name.removeprefix(packed)] = value
+    state |= {"n_averaged": torch.tensor(3), f"{prefix}fpn.total_ops": torch.zeros(1), "total_params": 7}
+    torch.save({**content, "state": state}, tmp_path / "m.pt")
+    assert _same(model, load_checkpoint(tmp_path / "m.pt"), image)
+
+
+def test_weights_under_another_key_are_taken_with_a_description(tmp_path):
+    model, image = _model(4)
+    save_checkpoint(tmp_path / "m.pt", model, record="seed 1")
+    content = read_archive(tmp_path / "m.pt")
+    state = content.pop("state")
+    for other in ({**content, "ema": state}, {"ema": {**content, "state": state}, "epoch": 3}):
+        torch.save(other, tmp_path / "m.pt")
+        assert _same(model, load_checkpoint(tmp_path / "m.pt"), image)
+        assert checkpoint_record(tmp_path / "m.pt") == "seed 1"
+
+
+def test_weights_without_a_description_are_refused_with_their_wrapper(tmp_path):
+    model, _ = _model(4)
+    state = model.state_dict()
+    cases = (
+        (state, "without a description.*backbone.stem"),
+        (
+            {f"module.{name}": value for name, value in state.items()},
+            "without a description.*module.backbone",
+        ),
+        ({"ema": state, "epoch": 3}, "without a description.*weights under ema"),
+        ({"model": state, "ema": state}, "without a description.*weights under model, ema"),
+        ({"config": {"lr": 0.1}, "state_dict": state}, "without a description.*weights under state_dict"),
+        ({"epoch": 3}, "no weights"),
+    )
+    for content, message in cases:
+        torch.save(content, tmp_path / "m.pt")
+        with pytest.raises(CheckpointError, match=f"{message}.*save_checkpoint"):
+            load_checkpoint(tmp_path / "m.pt")
+
+
+def test_several_networks_are_refused_with_their_names(tmp_path):
+    save_checkpoint(tmp_path / "m.pt", _model(4)[0])
+    content = read_archive(tmp_path / "m.pt")
+    state = content.pop("state")
+    both = {f"{who}.{name}": value for who in ("student", "teacher") for name, value in state.items()}
+    for other, names in (
+        ({**content, "ema": state, "model": state}, "ema, model"),
+        ({"ema": {**content, "state": state}, "last": {**content, "state": state}}, "ema, last"),
+        ({**content, "state": both}, r"student\., teacher\."),
+    ):
+        torch.save(other, tmp_path / "m.pt")
+        with pytest.raises(CheckpointError, match=f"several networks; got {names}"):
+            load_checkpoint(tmp_path / "m.pt")
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        (nn.Linear(2, 2), r"torch\.nn\.modules\.linear\.Linear"),
+        (argparse.Namespace(lr=1), r"argparse\.Namespace"),
+        (np.float64(0.5), r"numpy\._core\.multiarray\.scalar"),
+        (eval, r"builtins\.eval"),
+    ],
+    ids=["module", "namespace", "number", "function"],
+)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_is_refused_with_the_name_of_the_object(tmp_path, value, name, zipped):
+    torch.save({"state": value}, tmp_path / "m.pt", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(CheckpointError, match=f"pickled.*got {name};.*save_checkpoint"):
+        load_checkpoint(tmp_path / "m.pt")
 
 
 @pytest.mark.parametrize(

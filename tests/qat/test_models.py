@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from aqd_deploy.errors import ShapeError, UnsupportedModelError
+from aqd_deploy.errors import ScaleError, ShapeError, UnsupportedModelError
 from aqd_deploy.qat.config import ModelConfig, architectures, parse_architecture
 from aqd_deploy.qat.layers import QuantConv2d, set_fixed_point
 from aqd_deploy.qat.models import build_model, calibrate, quantized_from_float
+from aqd_deploy.qat.quantizers import ActivationQuantizer
 
 TINY = {
     "width": 0.125,
@@ -125,6 +126,24 @@ def test_calibration_sets_every_quantizer_and_keeps_the_mode():
     assert model.training
     values = [float(p.detach()) for name, p in model.named_parameters() if name.endswith(".nu")]
     assert sum(value != 1.0 for value in values) == len(values)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_calibration_on_numbers_that_are_not_finite_is_refused(value):
+    """ν would silently stay at 1."""
+    model, images = _tiny(bits=4), _images()
+    images[0, 0, 5, 5] = value
+    with pytest.raises(
+        ScaleError, match=r"in front of backbone\.layer1\.0\.conv1\.conv\.activation_quantizer"
+    ):
+        calibrate(model, [images])
+    quantizers = [m for m in model.modules() if isinstance(m, ActivationQuantizer)]
+    assert not any(quantizer.observing for quantizer in quantizers)
+    calibrate(model, [_images()])
+    with torch.no_grad():
+        model.fpn.p6.conv.weight[0] = value
+    with pytest.raises(ScaleError, match=r"in front of fpn\.p7\.conv\.activation_quantizer"):
+        calibrate(model, [_images()])
 
 
 def test_fixed_point_simulation_of_a_network_is_a_small_change():

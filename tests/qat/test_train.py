@@ -8,7 +8,9 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from aqd_deploy.errors import CheckpointError
+from aqd_deploy.errors import CheckpointError, TrainingError
+from aqd_deploy.qat.archive import read_archive
+from aqd_deploy.qat.checkpoint import load_checkpoint
 from aqd_deploy.qat.config import parse_architecture
 from aqd_deploy.qat.layers import BatchNorm
 from aqd_deploy.qat.models import build_model, quantized_from_float
@@ -97,11 +99,124 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
 
 
 def test_progress_of_another_run_is_refused(tmp_path):
+    train(_model(), _source, TrainSettings(2), tmp_path)
+    with pytest.raises(CheckpointError, match=r"another run.*networks"):
+        train(_model(4), _source, TrainSettings(2), tmp_path)
+    with pytest.raises(CheckpointError, match=r"another run.*seeds.*got 7; valid: 0"):
+        train(_model(), _source, TrainSettings(2, seed=7), tmp_path)
+    with pytest.raises(CheckpointError, match=r"further.*got 1 iterations; valid: 2 or more"):
+        train(_model(), _source, TrainSettings(1), tmp_path)
+
+
+def test_a_resumed_run_takes_the_settings_it_is_given_and_tells_them(tmp_path, capsys):
+    """Iterations, learning rate and weight decay: as an uninterrupted run that changes them there."""
+    train(_model(), _source, TrainSettings(2, 1e-3, weight_decay=0.02, warmup=1), tmp_path)
+    assert "continues" not in capsys.readouterr().err
+    model, seen = _model(), []
+
+    def watched(iteration, rank, world):
+        seen.append(iteration)
+        return _source(iteration, rank, world)
+
+    train(model, watched, TrainSettings(4, 2e-3, weight_decay=0.5, warmup=1), tmp_path)
+    assert seen == [2, 3]
+    told = "after iteration 2, iterations 2 -> 4, learning_rate 0.001 -> 0.002, weight_decay 0.02 -> 0.5"
+    assert told in capsys.readouterr().err
+    decays = [
+        group["weight_decay"] for group in read_archive(tmp_path / "last.pt")["optimizer"]["param_groups"]
+    ]
+    assert decays == [0.5, 0.0]
+
+
+def test_progress_with_weights_that_are_not_finite_is_refused(tmp_path):
     train(_model(), _source, TrainSettings(1), tmp_path)
-    with pytest.raises(CheckpointError, match="another run"):
+    content = read_archive(tmp_path / "last.pt")
+    content["model"]["fpn.p6.conv.weight"][0, 0, 0, 0] = torch.nan
+    torch.save(content, tmp_path / "last.pt")
+    with pytest.raises(CheckpointError, match=r"fpn\.p6\.conv\.weight.*NaN"):
         train(_model(), _source, TrainSettings(2), tmp_path)
-    with pytest.raises(CheckpointError, match="another run"):
-        train(_model(4), _source, TrainSettings(1), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("iteration", -1),
+        ("iteration", None),
+        ("model", {}),
+        ("optimizer", {}),
+        ("rng", 3),
+        ("settings", "{}"),
+    ],
+)
+def test_progress_with_odd_content_is_refused(tmp_path, key, value):
+    train(_model(), _source, TrainSettings(1), tmp_path)
+    content = read_archive(tmp_path / "last.pt")
+    torch.save({**content, key: value}, tmp_path / "last.pt")
+    with pytest.raises(CheckpointError, match=r"not the progress of a run.*remove"):
+        train(_model(), _source, TrainSettings(2), tmp_path)
+
+
+def test_a_moment_of_another_shape_is_refused(tmp_path):
+    train(_model(), _source, TrainSettings(1), tmp_path)
+    content = read_archive(tmp_path / "last.pt")
+    content["optimizer"]["state"][0]["exp_avg"] = torch.zeros(1)
+    torch.save(content, tmp_path / "last.pt")
+    with pytest.raises(CheckpointError, match=r"exp_avg is \[1\]"):
+        train(_model(), _source, TrainSettings(2), tmp_path)
+
+
+@pytest.mark.parametrize("value", [torch.inf, torch.nan])
+def test_a_gradient_that_is_not_finite_changes_no_weight(tmp_path, value):
+    """Clipping by an infinite norm would make every weight NaN; the last good state stays, and goes on."""
+    settings = TrainSettings(3, 1e-3, warmup=1, checkpoint_every=1)
+
+    def poisoned(iteration, rank, world):
+        if iteration == 1:
+            model.fpn.p6.conv.weight.register_hook(lambda gradient: torch.full_like(gradient, value))
+        return _source(iteration, rank, world)
+
+    model = _model()
+    with pytest.raises(TrainingError, match=r"iteration 1: the gradient is not finite.*learning rate"):
+        train(model, poisoned, settings, tmp_path)
+    kept = read_archive(tmp_path / "last.pt")
+    assert kept["iteration"] == 1
+    assert all(torch.equal(p, kept["model"][name]) for name, p in model.named_parameters())
+    whole = train(_model(), _source, settings, tmp_path / "whole").state_dict()
+    resumed = train(_model(), _source, settings, tmp_path).state_dict()
+    assert all(torch.equal(tensor, whole[name]) for name, tensor in resumed.items())
+
+
+def test_weights_that_are_not_finite_are_not_saved_as_progress(tmp_path):
+    def broken(iteration, rank, world):
+        if iteration == 1:
+            model.backbone.layer4[1].conv2.bn.running_mean.fill_(torch.inf)
+        return _source(iteration, rank, world)
+
+    model = _model()
+    with pytest.raises(CheckpointError, match=r"running_mean of the network after iteration 2"):
+        train(model, broken, TrainSettings(2, checkpoint_every=1), tmp_path)
+    assert read_archive(tmp_path / "last.pt")["iteration"] == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"iterations": 0}, {"iterations": 2.5}, {"learning_rate": -1e-3}, {"learning_rate": float("nan")},
+        {"weight_decay": float("inf")}, {"warmup": -1}, {"clip_norm": 0.0}, {"checkpoint_every": 0},
+        {"log_every": 0},
+    ],
+)  # fmt: skip
+def test_settings_out_of_range(changes):
+    (key,) = changes
+    with pytest.raises(TrainingError, match=f"training settings.*{key}"):
+        TrainSettings(**{"iterations": 1, **changes})
+
+
+def test_progress_is_a_checkpoint_too(tmp_path):
+    model = train(_model(4), _source, TrainSettings(1), tmp_path)
+    loaded = load_checkpoint(tmp_path / "last.pt")
+    assert loaded.config == model.config
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in loaded.state_dict().items())
 
 
 def test_a_damaged_progress_file_is_refused(tmp_path):

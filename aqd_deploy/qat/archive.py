@@ -1,0 +1,89 @@
+"""Torch files: written whole or not at all, and read without running any code from them."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import re
+import warnings
+import zipfile
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from aqd_deploy.errors import CheckpointError
+from aqd_deploy.files import replacing
+from aqd_deploy.inputs import GIB, MIB, FileKind, size_text
+
+CHECKPOINT_FILE = FileKind("checkpoint", "a .pt file of tensors, numbers and texts", 8 * GIB, CheckpointError)
+SAVE = "in Python: aqd_deploy.qat.checkpoint.save_checkpoint('NEW.pt', model), then aqd-deploy export NEW.pt"
+"""What to do with a network whose file does not say what it is."""
+
+
+def write_archive(path: Path, content: dict[str, Any]) -> None:
+    """torch.save to a temporary name, then renamed: a killed run leaves the old file or the new one."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    with replacing(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
+
+
+def read_archive(path: Path) -> dict[str, Any]:
+    """The dictionary of a torch file; CheckpointError where it is missing, damaged, none, or has code."""
+    with CHECKPOINT_FILE.open(path) as file:
+        _check_sizes(file, path)
+        try:
+            with warnings.catch_warnings():  # about pickle protocols; what matters is said below
+                warnings.simplefilter("ignore", UserWarning)
+                content = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # on arbitrary bytes the unpickler fails in any way there is
+            raise _unreadable(path, file, error) from error
+    if not isinstance(content, dict):
+        raise CheckpointError("a checkpoint is a dictionary", received=f"{path}: {type(content).__name__}")
+    return content
+
+
+def _check_sizes(file: IO[bytes], path: Path) -> None:
+    """Raise CheckpointError where the members of a zip file say that they inflate to more than a checkpoint
+    can have: torch reads a member whole.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        size = 0
+    file.seek(0)
+    if size > max(4 * os.fstat(file.fileno()).st_size, 64 * MIB):
+        raise CheckpointError(
+            "the checkpoint says that it holds far more than it does", received=f"{path}: {size_text(size)}"
+        )
+
+
+def _unreadable(path: Path, file: IO[bytes], error: Exception) -> CheckpointError:
+    """Why torch could not read a file."""
+    file.seek(0)
+    archive = zipfile.is_zipfile(file)
+    file.seek(0)
+    start = file.read(2)
+    if isinstance(error, pickle.UnpicklingError) and (archive or start[:1] == b"\x80"):
+        return CheckpointError(
+            f"{path} holds pickled code or objects, which are not loaded because they could run anything",
+            received=_named_object(error),
+            valid="a file of tensors, numbers and strings only",
+            next_command=SAVE,
+        )
+    if archive or start in (b"PK", b""):
+        return CheckpointError(
+            "the checkpoint is truncated or damaged", received=f"{path} ({path.stat().st_size} bytes)"
+        )
+    return CheckpointError("this is not a torch checkpoint", received=str(path))
+
+
+def _named_object(error: Exception) -> str | None:
+    """`module.Class` of the object that torch would not load, None where torch does not name it."""
+    found = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if found is None:
+        return None
+    return found[1] if "." in found[1] else f"builtins.{found[1]}"

@@ -1,0 +1,100 @@
+"""Checkpoints as training programs leave them: the description and the one state of weights in a file.
+
+A file is usable where it has a description of its network (`config`) and one dictionary of tensors, whatever
+that is called: `save_checkpoint` writes `state`, the trainer's progress `model`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from aqd_deploy.errors import CheckpointError
+from aqd_deploy.qat.archive import SAVE
+
+STATE = "state"
+PACKED = "packed:"
+COUNTERS = frozenset(("total_ops", "total_params", "n_averaged"))
+"""Last parts of names that profilers and weight averaging add to a state; no network has them."""
+
+
+def described(content: dict[str, Any], owner: str) -> dict[str, Any]:
+    """The dictionary with a description in `content`: itself, or the one that it wraps; its weights are under
+    `STATE`.
+
+    Raises CheckpointError, naming what wraps them, where weights have no description or there are several.
+    """
+    inner = _tables(content)
+    if not _is_described(content):
+        wrapped = [key for key, value in inner.items() if _is_described(value)]
+        if len(wrapped) > 1:
+            raise _several(owner, wrapped)
+        if not wrapped:
+            raise _undescribed(content, inner, owner)
+        content = inner[wrapped[0]]
+        inner = _tables(content)
+    if STATE in content:
+        return content
+    states = [key for key, value in inner.items() if _is_state(value)]
+    if len(states) > 1:
+        raise _several(owner, states)
+    if not states:
+        raise _undescribed(content, {}, owner)
+    return {**content, STATE: inner[states[0]]}
+
+
+def plain_names(state: dict[str, Any], anchor: str, owner: str) -> dict[str, Any]:
+    """`state` without counters, and without the prefix that its names have in front of the network's own
+    (`module.`, `_orig_mod.`, ...): `anchor` is one of the network's.
+
+    Raises CheckpointError where the names have several prefixes: those of several networks.
+    """
+    state = {name: value for name, value in state.items() if str(name).rpartition(".")[2] not in COUNTERS}
+    found = [str(name).removeprefix(PACKED) for name in state]
+    prefixes = sorted({name.removesuffix(anchor) for name in found if name.endswith(anchor)})
+    if "" in prefixes or not prefixes:
+        return state
+    if len(prefixes) > 1:
+        raise _several(owner, prefixes)
+    return {_without(prefixes[0], name): value for name, value in state.items()}
+
+
+def _without(prefix: str, name: Any) -> Any:
+    """A name without the prefix; what is no name, or has none, as it is."""
+    if not isinstance(name, str):
+        return name
+    packed = PACKED if name.startswith(PACKED) else ""
+    return packed + name.removeprefix(packed).removeprefix(prefix)
+
+
+def _tables(content: dict[str, Any]) -> dict[str, dict[Any, Any]]:
+    return {str(key): value for key, value in content.items() if isinstance(value, dict)}
+
+
+def _is_described(content: dict[Any, Any]) -> bool:
+    return isinstance(content.get("config"), str)
+
+
+def _is_state(value: dict[Any, Any]) -> bool:
+    return any(isinstance(each, Tensor) for each in value.values())
+
+
+def _several(owner: str, keys: list[str]) -> CheckpointError:
+    return CheckpointError(
+        f"{owner} holds the weights of several networks", received=", ".join(keys[:4]), valid="one network",
+        next_command=SAVE,
+    )  # fmt: skip
+
+
+def _undescribed(content: dict[str, Any], inner: dict[str, Any], owner: str) -> CheckpointError:
+    """Names the wrapper of the weights, or shows the first keys of a file."""
+    states = [key for key, value in inner.items() if _is_state(value)]
+    where = f"weights under {', '.join(states[:4])}" if states else ", ".join(map(str, list(content)[:4]))
+    bare = "weights without a description of their network" if states or _is_state(content) else "no weights"
+    return CheckpointError(
+        f"this torch file is not a checkpoint of aqd-deploy: it has {bare}",
+        received=f"{owner} with {where}",
+        valid="a file written by aqd_deploy.qat.checkpoint.save_checkpoint",
+        next_command=SAVE,
+    )
