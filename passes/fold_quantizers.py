@@ -268,7 +268,7 @@ class FoldQuantizers(Pass):
                 f"node {node.label}: {even.size} of the weights {name} aren't the odd integers of AQD",
                 received=int(even[0]),
                 valid="odd integers (Eq. 3), as the bits in the manifest say",
-                next_command="aqd-deploy export of the checkpoint again",
+                next_command="aqd-deploy export CHECKPOINT.pt -o m.qdq.onnx",
             )
 
 

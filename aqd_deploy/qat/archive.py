@@ -18,7 +18,10 @@ from aqd_deploy.files import replacing
 from aqd_deploy.inputs import GIB, MIB, FileKind, size_text
 
 CHECKPOINT_FILE = FileKind("checkpoint", "a .pt file of tensors, numbers and texts", 8 * GIB, CheckpointError)
-SAVE = "in Python: aqd_deploy.qat.checkpoint.save_checkpoint('NEW.pt', model), then aqd-deploy export NEW.pt"
+SAVE = (
+    "in Python: aqd_deploy.qat.checkpoint.save_checkpoint('NEW.pt', model), "
+    "then aqd-deploy export NEW.pt -o m.qdq.onnx"
+)
 """What to do with a network whose file does not say what it is."""
 
 
