@@ -144,7 +144,7 @@ def arithmetic_of(node: Node) -> Iterator[None]:
         raise RangeError(
             f"node {node.label}: its scales leave integer arithmetic: {line_of(error)}",
             valid="steps and batch norms of about the same size in all layers",
-            next_command="retrain or recalibrate this layer, then aqd-deploy export CHECKPOINT.pt -o m.qdq.onnx",
+            next_command="retrain this layer, then aqd-deploy export CHECKPOINT.pt -o m.qdq.onnx",
         ) from error
 
 
