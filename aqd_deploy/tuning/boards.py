@@ -20,6 +20,7 @@ from tvm.s_tir.meta_schedule.runner import EvaluatorConfig, RPCConfig, RPCRunner
 
 from aqd_deploy.runtime.devices.rpc_tracker import Tracker
 from aqd_deploy.tuning import worker
+from aqd_deploy.tuning.failures import NotExactError
 from aqd_deploy.tuning.operands import Operands
 from aqd_deploy.tuning.pool import WorkerPool
 from aqd_deploy.tuning.reference import output_buffers
@@ -79,7 +80,7 @@ def evaluate_on_board(
 ) -> list[float]:
     """Check a candidate on a board, then time it in turn with the best one so far.
 
-    Returns what `worker.evaluate` returns. Raises `worker.NotExactError`.
+    Returns what `worker.evaluate` returns. Raises NotExactError.
     """
     task = Task.from_json(json.loads(definition))
     session.get_function("runtime.config_threadpool")(1, task.threads)
@@ -112,7 +113,7 @@ class _OnBoard:
             result = self._tensors[index].numpy()
             differing = int(np.count_nonzero(expected != result))
             if differing:
-                raise worker.NotExactError(
+                raise NotExactError(
                     f"output {index + len(self._expected)}: {differing} of {expected.size} integers differ"
                 )
 
