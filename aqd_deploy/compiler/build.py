@@ -26,7 +26,7 @@ from aqd_deploy.files import TemporaryFolder
 from aqd_deploy.integer.manifest import read_manifest
 from aqd_deploy.runtime.container import FORMAT_VERSION, append_manifest, check_output, write_atomically
 from aqd_deploy.targets import Target, get
-from aqd_deploy.targets.cpu import available_threads
+from aqd_deploy.targets.cpu import usual_threads
 
 if TYPE_CHECKING:
     from aqd_deploy.compiler.program_data import ProgramData
@@ -121,8 +121,8 @@ def compile_model(
 
 
 def default_threads(device: Target) -> int:
-    """The cores of the device where its profile tells them, else the threads of this machine."""
-    return device.cores or available_threads()
+    """The cores of the device where its profile tells them, else how many threads this process uses."""
+    return device.cores if device.cores and device.name != "host" else usual_threads()
 
 
 def memory_summary(built: BuiltModule) -> dict[str, int]:

@@ -37,7 +37,8 @@ from aqd_deploy.kernels.core import Core
 from aqd_deploy.kernels.isa import Isa
 from aqd_deploy.runtime.devices.rpc_tracker import Tracker
 from aqd_deploy.targets import Target, get, read_cpu
-from aqd_deploy.targets.cpu import available_threads
+from aqd_deploy.targets.cpu import available_threads, usual_threads
+from aqd_deploy.targets.threads import thread_limits
 from aqd_deploy.tuning.engine import Built, Engine, Job, Measured, Trial
 from aqd_deploy.tuning.failures import Fault, cannot_go_on
 from aqd_deploy.tuning.operands import layer_operands
@@ -109,7 +110,9 @@ def check_device(device: Target, threads: int, tracker: Tracker | None = None) -
         )
     if threads > available_threads():
         raise TargetError(
-            "more threads than this machine has", received=threads, valid=f"1 to {available_threads()}"
+            "more threads than this process has use for",
+            received=threads,
+            valid=f"1 to {available_threads()} ({thread_limits()})",
         )
 
 
@@ -153,7 +156,7 @@ def tune(
     where the machine does not let one be made, DeviceError where no board is left.
     """
     started = time.monotonic() if started is None else started
-    threads = threads or available_threads()
+    threads = threads or usual_threads()
     device = complete_target(get(target))
     require_extra()
     check_device(device, threads, tracker)
