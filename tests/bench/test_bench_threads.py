@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from cgroup_trees import TREES
 
-from aqd_deploy.bench import measure
+from aqd_deploy.bench import device, measure
 from aqd_deploy.bench.peers.contract import Form, Peer
 from aqd_deploy.bench.view import text_view
 from aqd_deploy.compiler import compile_model
@@ -111,3 +111,31 @@ def test_the_threads_of_a_program_are_those_of_its_loops(
     in_loops = backend.ffi().get_global_func("runtime.NumThreads")
     if program.threads > 1:
         assert lanes.call(program.threads, in_loops) == program.threads
+
+
+@pytest.mark.parametrize(
+    ("compiled", "asked", "cores", "used", "told"),
+    [
+        (2, None, 4, [2], None),
+        (2, [1, 2], 4, [1, 2], None),
+        (2, [4], 4, [2], "2 in place of 4"),
+        (4, [1, 2, 4], 1, [1], "1 in place of 2, 1 in place of 4"),
+        (1, [2], 4, [1], "1 in place of 2"),
+    ],
+)
+def test_a_device_tells_what_it_uses(programs, monkeypatch, compiled, asked, cores, used, told):
+    class Board:
+        text = "ssh:board"
+
+        def time(self, _program, runs, _warmup, count):
+            self.used_threads = min(count, cores)
+            return [1.0] * runs
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(device, "open_device", lambda *_, **__: Board())
+    document = device.bench_on_device(programs[compiled], "ssh:board", threads=asked, rounds=2)
+    assert [each["threads"] for each in document["measured"]] == used
+    assert document["notes"].get("threads", "").startswith(told or "")
+    assert bool(document["notes"]) == bool(told)
