@@ -102,8 +102,8 @@ def discard_stdout() -> None:
 
 
 def main() -> None:
-    """Run the command line of this process. A termination request ends it like an exception, so that temporary files are
-    removed.
+    """Run the command line of this process. A termination request ends it like an exception, so that
+    temporary files are removed.
     """
     settings = Settings()
 

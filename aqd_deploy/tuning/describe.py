@@ -144,7 +144,7 @@ def tasks_text(document: dict[str, Any]) -> str:
     """The table of the tasks."""
     rows = [
         [
-            t["task"],
+            _short(t["task"]),
             t["convolution"],
             len(t["layers"]),
             f"{100 * t['share']:.1f} %",
@@ -153,18 +153,30 @@ def tasks_text(document: dict[str, Any]) -> str:
         ]
         for t in document["tasks"]
     ]
-    share = f"share of {document['share_of']}"
-    return table(["task", "convolution", "layers", share, "choices", "measured"], rows)
+    text = table(["task", "convolution", "layers", "share", "choices", "measured"], rows)
+    return f"{text}\nshare: of the {document['share_of']}"
+
+
+def _short(task: str) -> str:
+    """As much of a task's name as tells it from others, and as `--replay` takes."""
+    return task[:8]
 
 
 def tuned_text(document: dict[str, Any]) -> str:
     """The tasks that changed, and the time of the network."""
     rows = [
-        [t["task"], t["convolution"], len(t["layers"]), t["default_ms"], t["best_ms"], t["choice"]]
+        [
+            _short(t["task"]),
+            t["convolution"],
+            len(t["layers"]),
+            t["default_ms"],
+            t["best_ms"],
+            t["choice"].partition("(")[0],
+        ]
         for t in document["tasks"]
         if t["best_ms"] is not None
     ]
-    lines = [table(["task", "convolution", "layers", "default ms", "best ms", "choice"], rows)]
+    lines = [table(["task", "convolution", "layers", "default", "best ms", "kernel"], rows)]
     if document["best_ms"] is not None:
         lines.append(f"all convolutions: {document['default_ms']:.2f} -> {document['best_ms']:.2f} ms")
     lines.append(

@@ -91,7 +91,7 @@ class Progress:
     """What to tell a person after each step.
 
     Times are those of the convolutions of the network in seconds, None until every default is measured.
-    `task` is the one that was worked on, `first` whether for the first time in this run.
+    `task` is the one that was worked on.
     """
 
     elapsed: float
@@ -100,7 +100,6 @@ class Progress:
     started: int
     measured: int
     task: TaskState | None
-    first: bool
     default_seconds: float | None
     seconds: float | None
 

@@ -207,7 +207,6 @@ class _Tuner:
         self.lost_defaults = Counter[str]()
         self.candidate_seconds = FIRST_GUESS
         self.incumbents: dict[str, Built] = {}
-        self.seen: set[str] = set()
 
     def run(self, engine: Engine) -> None:
         """Measure until the budget is spent or nothing is left to try. Raises TuningError where the machine
@@ -375,10 +374,6 @@ class _Tuner:
 
     def _tell(self, state: TaskState) -> None:
         default, best = network_seconds(self.states)
-        searched = state.measured > 1
-        first = searched and state.use.task.key not in self.seen
-        if searched:
-            self.seen.add(state.use.task.key)
         self.on_progress(
             Progress(
                 elapsed=time.monotonic() - self.started,
@@ -387,7 +382,6 @@ class _Tuner:
                 started=sum(s.started for s in self.states),
                 measured=self.measured,
                 task=state,
-                first=first,
                 default_seconds=default,
                 seconds=best,
             )
