@@ -117,6 +117,10 @@ class BudgetError(AqdError):
     """A tuning budget that is too small for one measurement."""
 
 
+class TuningError(AqdError):
+    """Tuning that cannot go on: the machine fails, or a board, and not the candidates."""
+
+
 class MissingExtraError(AqdError):
     """An optional dependency is needed; the message names the extra that installs it."""
 

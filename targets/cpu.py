@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-import os
 import platform
 import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+from aqd_deploy.targets.threads import thread_limits
 
 _CPUINFO = Path("/proc/cpuinfo")
 _DEVICE_TREE_MODEL = Path("/proc/device-tree/model")
@@ -126,5 +127,10 @@ def parse_cpu_kind(text: str) -> str:
 
 
 def available_threads() -> int:
-    """Number of hardware threads this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    """The most threads that this process has use for (`threads.thread_limits`)."""
+    return thread_limits().available
+
+
+def usual_threads() -> int:
+    """How many threads to use where no number is asked for: the available ones, or OMP_NUM_THREADS."""
+    return thread_limits().usual

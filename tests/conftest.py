@@ -62,6 +62,12 @@ def _group(item: pytest.Item) -> str | None:
     )
 
 
+@pytest.fixture
+def threads_as_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs use the threads that they were compiled for, of which OMP_NUM_THREADS would leave one."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip or fail before any fixture is made."""

@@ -29,21 +29,26 @@ def bench_on_device(
 ) -> dict[str, Any]:
     """Latency of `program` on `device` (`open_device`), `runs` runs in each of `rounds` calls of the device.
 
-    `threads` are the numbers of threads to measure, by default the program's own. Returns the document of
-    `bench`, with the device's name under `device`; its `environment` is this machine's. Raises DeviceError
-    and ProgramError.
+    `threads` are the numbers of threads to measure, by default the program's own, each brought down to what
+    the device uses of it. Returns the document of `bench`, with the device's name under `device`; its
+    `environment` is this machine's. Raises DeviceError and ProgramError.
     """
     opened = open_device(device, timing=True)
     manifest = read_manifest(program_file(program))
-    counts = list(dict.fromkeys(threads or [manifest["program"]["threads"]]))
+    compiled = manifest["program"]["threads"]
+    asked = dict.fromkeys(threads or [compiled])
+    counts = list(dict.fromkeys(min(count, compiled) for count in asked))
+    used = {count: count for count in counts}
     try:
         seconds: dict[int, list[list[float]]] = {count: [] for count in counts}
         for index in range(rounds):
             progress(f"round {index + 1} of {rounds} on {opened.text}")
             for count in counts:
                 seconds[count].append(opened.time(program, runs, 1, count))
+                used[count] = opened.used_threads or count
     finally:
         opened.close()
+    by_used = {used[count]: np.array(values) for count, values in seconds.items()}
     return {
         "schema": BENCH_SCHEMA,
         "program": str(program),
@@ -54,10 +59,10 @@ def bench_on_device(
         "rounds": rounds,
         "runs_per_round": runs,
         "forms": [],
-        "notes": {},
+        "notes": _threads_note({count: used[min(count, compiled)] for count in asked}, compiled),
         "failed": [],
         "missing": [],
-        "measured": [_measured(count, np.array(values)) for count, values in seconds.items()],
+        "measured": [_measured(count, values) for count, values in by_used.items()],
         "memory": None,
     }
 
@@ -72,6 +77,16 @@ def check_only_latency(device: str, asked: dict[str, object]) -> None:
                 valid="--threads, --rounds, --runs, --max-ms, --json",
                 next_command=f"the same command without {option}",
             )
+
+
+def _threads_note(used: dict[int, int], compiled: int) -> dict[str, str]:
+    """What was asked for and is not used, by number of threads."""
+    told = ", ".join(f"{number} in place of {count}" for count, number in used.items() if number < count)
+    return (
+        {"threads": f"{told}: the program was compiled for {compiled}, or the device has fewer"}
+        if told
+        else {}
+    )
 
 
 def _measured(count: int, seconds: np.ndarray) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from aqd_deploy.bench.rounds import interleave, ratios, spread, statistics
 from aqd_deploy.bench.workspace import network_folder
 from aqd_deploy.reporting.environment import environment, installed_version
 from aqd_deploy.runtime.program import Program
+from aqd_deploy.targets.threads import thread_limits
 
 if TYPE_CHECKING:
     from aqd_deploy.bench.peak import Probe
@@ -51,7 +52,8 @@ def bench(
 ) -> dict[str, Any]:
     """Latency of `program` and of every form of the peers in `against`, on the same network and image.
 
-    `threads` are the numbers of threads to measure, by default the program's own. `images` (uint8
+    `threads` are the numbers of threads to measure, by default the program's own; each is brought down to
+    what the program uses of it (`Program.used_threads`), and the peers get that number, too. `images` (uint8
     [n, 3, H, W]) calibrate the peers' INT8 forms and the first is the input; textures do without. `layers`
     adds the layer table and the machine's peak, `memory` what fresh processes take, `keep` is a folder for
     the peers' models. Returns a JSON-able document (docs/report.md). Raises ProgramError for the program,
@@ -59,7 +61,7 @@ def bench(
     """
     peers, missing = choose_peers(against or [])
     loaded = Program.load(program)
-    counts = list(dict.fromkeys(threads or [loaded.threads]))
+    counts = list(dict.fromkeys([loaded.used_threads(count) for count in threads or []] or [loaded.threads]))
     taking_part = Field(missing=[{"peer": peer.name, "next_command": peer.install} for peer in missing])
     with ExitStack() as stack:
         network = None
@@ -92,7 +94,7 @@ def bench(
         "rounds": rounds,
         "runs_per_round": runs,
         "forms": describe(taking_part),
-        "notes": _notes(loaded, counts, peers),
+        "notes": {**_notes(loaded, counts, peers), **_threads_note(loaded, threads or [])},
         "failed": taking_part.failed,
         "missing": taking_part.missing,
         "measured": [_measured(count, loaded, seconds, taking_part, beside) for count in counts],
@@ -111,6 +113,17 @@ def _notes(program: Program, counts: list[int], peers: list[Peer]) -> dict[str, 
             f"`aqd-deploy compile --threads {other[0]}`"
         )
     return notes
+
+
+def _threads_note(program: Program, asked: list[int]) -> dict[str, str]:
+    """What was asked for (else compiled for) and is not used; nothing where all is."""
+    compiled = int(program.manifest["program"]["threads"])
+    used = {count: program.used_threads(count) for count in asked} or {compiled: program.threads}
+    fewer = {count: number for count, number in used.items() if number < count}
+    if not fewer:
+        return {}
+    told = ", ".join(f"{number} in place of {count}" for count, number in fewer.items())
+    return {"threads": f"{told}: the program was compiled for {compiled}; {thread_limits()}"}
 
 
 def _layer_turns(program: Program, counts: list[int]) -> _Beside:

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from aqd_deploy.cli.options import ShapeType, existing, json_option, numerics_option, threads_option
-from aqd_deploy.cli.output import print_json, print_text, progress, verb
+from aqd_deploy.cli.output import StatusLine, print_json, print_text, progress, verb
 from aqd_deploy.files import check_output
+
+_STAGES = {
+    "plan": "reading the network",
+    "import_compiler": "loading the compiler",
+    "kernels": "choosing and writing the kernels",
+    "relax": "putting the program together",
+    "codegen": "generating machine code",
+    "link": "linking",
+}
 
 
 @verb(name="compile")
@@ -49,14 +59,12 @@ def command(
     progress(f"compiling for {device.name} ({device.kernels} kernels)")
     if device.kernels == "portable":
         progress("the kernels know no instructions of this target: portable arithmetic, exact but slower")
-    report = compile_model(proto, output, target=device, threads=threads, source=model, tuned=tuned)
-    tuning = report.manifest["program"]["tuning"]
-    for note in tuning["notes"]:
-        progress(note)
-    progress(
-        f"{tuning['task'] + tuning['shape']} of {tuning['task'] + tuning['shape'] + tuning['default']} "
-        f"convolutions tuned ({tuned or 'shipped'} records)"
-    )
+    with StatusLine() as line:
+        report = compile_model(
+            proto, output, target=device, threads=threads, source=model, tuned=tuned,
+            on_stage=lambda stage: line.show(_STAGES[stage]),
+        )  # fmt: skip
+    _tell_tuning(report.manifest["program"]["tuning"], tuned)
     if as_json:
         print_json({
             "file": str(output), "bytes": report.file_bytes, "seconds": report.seconds,
@@ -64,3 +72,21 @@ def command(
         })  # fmt: skip
     else:
         print_text(f"{output}: {report.file_bytes / 1e6:.2f} MB in {report.total_seconds:.1f} s")
+
+
+def _tell_tuning(tuning: dict[str, Any], tuned: str | None) -> None:
+    """Where the kernels come from, on stderr. That the shipped records are of another CPU is no fault."""
+    from aqd_deploy.tuning.records import OTHER_CPU
+
+    found = tuning["task"] + tuning["shape"]
+    of_others = [note for note in tuning["notes"] if OTHER_CPU in note and tuned is None]
+    for note in tuning["notes"]:
+        if note not in of_others:
+            progress(note)
+    if of_others and not found:
+        progress(
+            "the cost model chose the kernels: no measurements of this CPU come with aqd-deploy, "
+            "`aqd-deploy tune` makes them"
+        )
+    else:
+        progress(f"{found} of {found + tuning['default']} convolutions tuned ({tuned or 'shipped'} records)")

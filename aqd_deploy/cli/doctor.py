@@ -71,9 +71,12 @@ def _target_text(document: dict[str, Any]) -> str:
 def _text(document: dict[str, Any]) -> str:
     from aqd_deploy.reporting.tables import key_values, table
 
-    environment = {key: value for key, value in document["environment"].items() if key != "packages"}
+    environment = dict(document["environment"])
+    limits = environment.pop("thread_limits")
+    environment.pop("packages")
     machine = {
         **environment,
+        "threads": f"{environment['threads']} ({limits})",
         "CPU features": " ".join(document["cpu_features"]) or "none of those the kernels use",
         "kernels": document["kernels"],
         "linker": document["linker"] or "none",

@@ -114,8 +114,8 @@ def discard_stdout() -> None:
 
 
 def main() -> None:
-    """The console script. A termination request ends it like an exception, so that temporary files are
-    removed.
+    """Run the command line of this process. A termination request ends it like an exception, so that
+    temporary files are removed.
     """
     settings = Settings()
 
@@ -128,8 +128,10 @@ def main() -> None:
         sys.exit(TERMINATED)
 
     # Ignored where a shell started us in the background.
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, interrupt)
     signal.signal(signal.SIGTERM, terminate)
     code = invoke(settings=settings)
+    # All is done but the end of the interpreter, where an exception has nobody to catch it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(settings.ended_by or code)

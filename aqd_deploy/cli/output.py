@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -64,6 +65,31 @@ def print_error(sentence: str) -> None:
 def progress(message: str) -> None:
     """A line for the person who waits, on stderr."""
     click.echo(message, err=True)
+
+
+class StatusLine:
+    """A line on stderr that is rewritten, for whoever waits at a terminal; elsewhere nothing. Use it with
+    `with`.
+    """
+
+    def __init__(self) -> None:
+        self.shown = sys.stderr.isatty()
+        self._width = 0
+
+    def show(self, text: str) -> None:
+        """Put `text`, or what fits of it, in the place of what was there."""
+        if self.shown:
+            text = text[: shutil.get_terminal_size().columns - 1]
+            click.echo("\r" + text.ljust(self._width), nl=False, err=True)
+            self._width = len(text)
+
+    def __enter__(self) -> StatusLine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Remove the line."""
+        if self._width:
+            click.echo("\r" + " " * self._width + "\r", nl=False, err=True)
 
 
 def print_json(document: Any) -> None:

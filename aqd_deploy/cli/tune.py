@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,7 +17,13 @@ from aqd_deploy.cli.options import (
     numerics_option,
     threads_option,
 )
-from aqd_deploy.cli.output import print_json, print_text, progress, verb
+from aqd_deploy.cli.output import StatusLine, print_json, print_text, progress, verb
+
+if TYPE_CHECKING:
+    from aqd_deploy.tuning.progress import Progress
+
+# The least time between two lines where nobody looks at a terminal.
+_LINE_SECONDS = 10.0
 
 
 class DurationType(click.ParamType):
@@ -89,9 +94,10 @@ def command(
         document = describe.replayed(proto, chosen, threads, records, task, tracker)
         text = describe.replayed_text
     else:
-        show = _Display()
-        document = describe.tuned(proto, chosen, threads, records, budget, started, show, tracker)
-        show.end()
+        progress(f"tuning for {_clock(budget)}, with the records of {records}; it may be interrupted")
+        with StatusLine() as line:
+            show = _Display(line)
+            document = describe.tuned(proto, chosen, threads, records, budget, started, show, tracker)
         text = describe.tuned_text
     for note in document["notes"]:
         progress(note)
@@ -118,32 +124,24 @@ def _tracker(device: str) -> Any:
 
 
 class _Display:
-    """Progress on stderr: one line that is rewritten on a terminal, elsewhere a line a task at most."""
+    """Progress on stderr: one line that is rewritten on a terminal, elsewhere a line now and then."""
 
-    def __init__(self) -> None:
-        self.terminal = sys.stderr.isatty()
-        self.width = 0
+    def __init__(self, line: StatusLine) -> None:
+        self.line = line
+        self.told: float | None = None
 
-    def __call__(self, now: Any) -> None:
-        if not self.terminal and not now.first:
-            return
-        line = f"{_clock(now.elapsed)} of {_clock(now.budget)}  {now.measured} measured"
-        if now.seconds is None:
-            line += f"  defaults of {now.started} of {now.tasks} tasks"
+    def __call__(self, now: Progress) -> None:
+        text = f"{_clock(now.elapsed)} of {_clock(now.budget)}  {now.measured} measured"
+        if now.seconds is None or now.default_seconds is None:
+            text += f"  defaults of {now.started} of {now.tasks} tasks"
         else:
-            line += f"  convolutions {now.default_seconds * 1e3:.2f} -> {now.seconds * 1e3:.2f} ms"
+            text += f"  convolutions {now.default_seconds * 1e3:.2f} -> {now.seconds * 1e3:.2f} ms"
         if now.task is not None:
-            line += f"  {now.task.use.task}"
-        if self.terminal:
-            click.echo("\r" + line[:100].ljust(self.width), nl=False, err=True)
-            self.width = len(line[:100])
-        else:
-            progress(line)
-
-    def end(self) -> None:
-        """Leave the rewritten line."""
-        if self.width:
-            click.echo("", err=True)
+            text += f"  {now.task.use.task}"
+        self.line.show(text)
+        if not self.line.shown and (self.told is None or now.elapsed - self.told >= _LINE_SECONDS):
+            self.told = now.elapsed
+            progress(text)
 
 
 def _clock(seconds: float) -> str:

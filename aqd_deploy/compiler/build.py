@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
@@ -27,7 +27,7 @@ from aqd_deploy.files import TemporaryFolder, told_failure
 from aqd_deploy.integer.manifest import read_manifest
 from aqd_deploy.runtime.container import FORMAT_VERSION, append_manifest, check_output, write_atomically
 from aqd_deploy.targets import Target, get
-from aqd_deploy.targets.cpu import available_threads
+from aqd_deploy.targets.cpu import usual_threads
 
 if TYPE_CHECKING:
     from aqd_deploy.compiler.program_data import ProgramData
@@ -54,10 +54,12 @@ class CompileReport:
 
 @dataclass
 class _Stages:
+    on_stage: Callable[[str], None]
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
+        self.on_stage(name)
         started = time.perf_counter()
         yield
         self.seconds[name] = round(time.perf_counter() - started, 3)
@@ -71,12 +73,14 @@ def compile_model(
     threads: int | None = None,
     source: Path | None = None,
     tuned: str | Path | None = None,
+    on_stage: Callable[[str], None] = lambda _: None,
 ) -> CompileReport:
     """Compile integer ONNX (docs/integer-dialect.md) into the program file `out`.
 
     `target` is a profile's name or a TVM target string; `threads` the number of threads the program will
     run with (default: all of the device); `source` the file that the model came from, recorded by its
-    SHA-256; `tuned` a folder of tuning records, "none", or None for those that ship. `out` is written whole
+    SHA-256; `tuned` a folder of tuning records, "none", or None for those that ship; `on_stage` is told each
+    stage (those of `CompileReport.seconds`) when it begins. `out` is written whole
     or not at all.
 
     Raises UnsupportedModelError, ShapeError and RangeError for a model outside the dialect, ModelFileError
@@ -89,7 +93,7 @@ def compile_model(
     check_output(out)
     toolchain = find_toolchain(device)
     threads = threads or default_threads(device)
-    stages = _Stages()
+    stages = _Stages(on_stage)
     with stages.timed("plan"):
         plan = plan_model(int_model)
     with stages.timed("import_compiler"):
@@ -124,8 +128,8 @@ def compile_model(
 
 
 def default_threads(device: Target) -> int:
-    """The cores of the device where its profile tells them, else the threads of this machine."""
-    return device.cores or available_threads()
+    """The cores of the device where its profile tells them, else how many threads this process uses."""
+    return device.cores if device.cores and device.name != "host" else usual_threads()
 
 
 def memory_summary(built: BuiltModule) -> dict[str, int]:

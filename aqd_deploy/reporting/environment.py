@@ -9,6 +9,7 @@ from typing import Any
 
 from aqd_deploy import __version__
 from aqd_deploy.targets.cpu import read_cpu
+from aqd_deploy.targets.threads import thread_limits
 
 REPORTED = ("apache-tvm", "apache-tvm-ffi", "onnx", "onnxruntime", "numpy", "torch")
 KERNEL_FEATURES = (
@@ -26,14 +27,17 @@ _REQUIREMENT = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[^\]]*\])?\s*([^;]*?)\s*(?:;\
 
 
 def environment() -> dict[str, Any]:
-    """CPU, threads, Python, and the versions of the packages that results depend on; JSON-able."""
-    cpu = read_cpu()
+    """CPU, threads that are used where no number is asked for and what limits them, Python, and the versions
+    of the packages that results depend on; JSON-able.
+    """
+    cpu, limits = read_cpu(), thread_limits()
     return {
         "aqd_deploy": __version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": cpu.model,
-        "threads": cpu.threads,
+        "threads": limits.usual,
+        "thread_limits": str(limits),
         "packages": {name: version for name in REPORTED if (version := installed_version(name)) is not None},
     }
 

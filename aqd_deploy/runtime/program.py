@@ -15,7 +15,8 @@ from aqd_deploy.runtime import backend, lanes
 from aqd_deploy.runtime.container import Container, read_container
 from aqd_deploy.runtime.library import load_library
 from aqd_deploy.runtime.tensors import TensorInfo, checked_inputs, random_inputs
-from aqd_deploy.targets.cpu import Cpu, available_threads, read_cpu
+from aqd_deploy.targets.cpu import Cpu, read_cpu
+from aqd_deploy.targets.threads import thread_limits
 
 # The TVM runtime's own allocations have this alignment, and generated code relies on it.
 _ALIGNMENT = 64
@@ -35,7 +36,7 @@ class Program:
         program = container.manifest["program"]
         self.inputs = TensorInfo.from_manifest(program["inputs"])
         self.outputs = TensorInfo.from_manifest(program["outputs"])
-        self.threads = threads or program.get("threads") or available_threads()
+        self.threads = self.used_threads(threads)
         # `main` of virtual machines that no call uses; taking one and giving it back are atomic.
         self._idle: list[Any] = []
         started = time.perf_counter()
@@ -44,8 +45,8 @@ class Program:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], threads: int | None = None) -> Program:
-        """Verify and load the program at `path`, to run with `threads` threads (default: as compiled, or
-        all).
+        """Verify and load the program at `path`, to run with `threads` threads (see `used_threads`; as many
+        are in `threads` of the program).
 
         Raises ProgramError where the file is missing, damaged, not one of our programs, of another version,
         or for another CPU. Nothing of the file is executed before all of that is checked.
@@ -59,6 +60,14 @@ class Program:
             raise ProgramError("threads must be at least 1", received=threads)
         check_runnable(container)
         return cls(container, threads)
+
+    def used_threads(self, asked: int | None = None) -> int:
+        """How many threads a run uses for which `asked` are wanted (default: OMP_NUM_THREADS, or as
+        compiled): at most those that it was compiled for, and that this process has use for.
+        """
+        limits = thread_limits()
+        compiled = self.manifest["program"].get("threads") or limits.available
+        return min(asked or limits.openmp or compiled, compiled, limits.available)
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run once. `inputs` maps every input's name to an array of exactly its shape and dtype.

@@ -18,8 +18,10 @@ import tvm
 from tvm.ir.utils import derived_object
 from tvm.s_tir.meta_schedule.runner import EvaluatorConfig, RPCConfig, RPCRunner
 
+from aqd_deploy.errors import DeviceError
 from aqd_deploy.runtime.devices.rpc_tracker import Tracker
 from aqd_deploy.tuning import worker
+from aqd_deploy.tuning.failures import NotExactError
 from aqd_deploy.tuning.operands import Operands
 from aqd_deploy.tuning.pool import WorkerPool
 from aqd_deploy.tuning.reference import output_buffers
@@ -79,16 +81,29 @@ def evaluate_on_board(
 ) -> list[float]:
     """Check a candidate on a board, then time it in turn with the best one so far.
 
-    Returns what `worker.evaluate` returns. Raises `worker.NotExactError`.
+    Returns what `worker.evaluate` returns. Raises NotExactError.
     """
     task = Task.from_json(json.loads(definition))
-    session.get_function("runtime.config_threadpool")(1, task.threads)
+    _use_threads(session, task.threads)
     candidate = _OnBoard(session, device, Path(library), task, "candidate.so")
     candidate.check()
     contenders = [candidate]
     if incumbent is not None:
         contenders.append(_OnBoard(session, device, Path(incumbent), task, "incumbent.so"))
     return _timed(contenders, worker.SCREEN_SECONDS if incumbent is None else worker.CONFIRM_SECONDS)
+
+
+def _use_threads(session: Any, threads: int) -> None:
+    """Raises DeviceError where the board's server uses fewer: records hold for a number of threads."""
+    session.get_function("runtime.config_threadpool")(1, threads)
+    used = int(session.get_function("runtime.NumThreads")())
+    if used < threads:
+        raise DeviceError(
+            "the board's server uses fewer threads than are to be measured",
+            received=used,
+            valid=str(threads),
+            next_command=f"TVM_NUM_THREADS={threads} where the server is started, or tune --threads {used}",
+        )
 
 
 class _OnBoard:
@@ -112,7 +127,7 @@ class _OnBoard:
             result = self._tensors[index].numpy()
             differing = int(np.count_nonzero(expected != result))
             if differing:
-                raise worker.NotExactError(
+                raise NotExactError(
                     f"output {index + len(self._expected)}: {differing} of {expected.size} integers differ"
                 )
 

@@ -14,7 +14,8 @@ from aqd_deploy.errors import RecordsError
 from aqd_deploy.reporting.tables import table
 from aqd_deploy.runtime.devices.rpc_tracker import Tracker
 from aqd_deploy.targets import Target
-from aqd_deploy.targets.cpu import available_threads
+from aqd_deploy.targets.cpu import usual_threads
+from aqd_deploy.tuning.failures import cannot_go_on
 from aqd_deploy.tuning.progress import Progress, TaskState, network_seconds
 from aqd_deploy.tuning.records import FILE_NAME, Header, read_records
 from aqd_deploy.tuning.replay import replay
@@ -26,7 +27,7 @@ DOCUMENT = 1
 def tasks(model: onnx.ModelProto, target: Target, threads: int | None, folder: Path) -> dict[str, Any]:
     """The tasks of a network, with what `folder` has on them: nothing is measured or written."""
     device = complete_target(target)
-    states = task_states(plan_model(model), device, threads or available_threads())
+    states = task_states(plan_model(model), device, threads or usual_threads())
     notes: list[str] = []
     path = folder / FILE_NAME
     if path.exists():
@@ -77,8 +78,12 @@ def replayed(
     name: str,
     tracker: Tracker | None = None,
 ) -> dict[str, Any]:
-    """Measure one record again; see `tune.replay`. Raises RecordsError where it is not exact any more."""
+    """Measure one record again; see `tune.replay`. Raises RecordsError where it is not exact any more,
+    TuningError where the machine does not let it be measured.
+    """
     again = replay(model, folder, name, target=target, threads=threads, tracker=tracker)
+    if again.measured.lost:
+        raise cannot_go_on(again.measured.error, "" if tracker is None else tracker.text)
     if again.measured.error:
         raise RecordsError("the record does not hold", received=again.measured.error)
     return {
@@ -107,7 +112,7 @@ def _document(
         "document": DOCUMENT,
         "target": device.name,
         "header": Header.here(device).to_json(),
-        "threads": threads or available_threads(),
+        "threads": threads or usual_threads(),
         "default_ms": _ms(default),
         "best_ms": _ms(best),
         "share_of": "time" if known else "multiply-accumulates",
@@ -139,7 +144,7 @@ def tasks_text(document: dict[str, Any]) -> str:
     """The table of the tasks."""
     rows = [
         [
-            t["task"],
+            _short(t["task"]),
             t["convolution"],
             len(t["layers"]),
             f"{100 * t['share']:.1f} %",
@@ -148,18 +153,30 @@ def tasks_text(document: dict[str, Any]) -> str:
         ]
         for t in document["tasks"]
     ]
-    share = f"share of {document['share_of']}"
-    return table(["task", "convolution", "layers", share, "choices", "measured"], rows)
+    text = table(["task", "convolution", "layers", "share", "choices", "measured"], rows)
+    return f"{text}\nshare: of the {document['share_of']}"
+
+
+def _short(task: str) -> str:
+    """As much of a task's name as tells it from others, and as `--replay` takes."""
+    return task[:8]
 
 
 def tuned_text(document: dict[str, Any]) -> str:
     """The tasks that changed, and the time of the network."""
     rows = [
-        [t["task"], t["convolution"], len(t["layers"]), t["default_ms"], t["best_ms"], t["choice"]]
+        [
+            _short(t["task"]),
+            t["convolution"],
+            len(t["layers"]),
+            t["default_ms"],
+            t["best_ms"],
+            t["choice"].partition("(")[0],
+        ]
         for t in document["tasks"]
         if t["best_ms"] is not None
     ]
-    lines = [table(["task", "convolution", "layers", "default ms", "best ms", "choice"], rows)]
+    lines = [table(["task", "convolution", "layers", "default", "best ms", "kernel"], rows)]
     if document["best_ms"] is not None:
         lines.append(f"all convolutions: {document['default_ms']:.2f} -> {document['best_ms']:.2f} ms")
     lines.append(

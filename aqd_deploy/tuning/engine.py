@@ -18,7 +18,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -36,6 +36,7 @@ from aqd_deploy.runtime.devices.rpc_tracker import Tracker
 from aqd_deploy.targets import Target
 from aqd_deploy.targets.cpu import available_threads
 from aqd_deploy.tuning import boards, worker
+from aqd_deploy.tuning.failures import Fault, cannot_go_on, fault_of
 from aqd_deploy.tuning.pool import Worker, WorkerPool
 from aqd_deploy.tuning.tasks import Task
 
@@ -106,16 +107,21 @@ class Job:
 
 @dataclass(frozen=True)
 class Built:
-    """A candidate: its library, or the reason why there is none."""
+    """A candidate: its library, or the reason why there is none and whose fault that is."""
 
     choice: Choice
     library: Path | None
     error: str = ""
+    fault: Fault = Fault.CANDIDATE
 
     @property
     def unfinished(self) -> bool:
         """Whether it was given up for lack of time."""
         return self.error == OUT_OF_TIME
+
+    def failure(self) -> Measured:
+        """What came of a candidate that was not built."""
+        return Measured([], [], self.error, self.fault)
 
     def remove(self) -> None:
         """Delete its files."""
@@ -134,16 +140,24 @@ class Trial:
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds of each call of a candidate, and of the incumbent in turn with it; or why there are none."""
+    """Seconds of each call of a candidate, and of the incumbent in turn with it; or why there are none, and
+    whose fault that is.
+    """
 
     seconds: list[float]
     incumbent: list[float]
     error: str = ""
+    fault: Fault = Fault.CANDIDATE
+
+    @property
+    def lost(self) -> bool:
+        """Whether it failed for no fault of the candidate's."""
+        return bool(self.error) and self.fault is not Fault.CANDIDATE
 
 
 class Engine:
     """Worker processes that build candidates for `device` and run them, here or on the boards of a tracker.
-    Start-up takes seconds; close it.
+    Start-up takes seconds; close it. Raises TuningError where its processes do not start.
     """
 
     def __init__(self, device: Target, tracker: Tracker | None = None) -> None:
@@ -167,8 +181,7 @@ class Engine:
                 if tracker is None
                 else boards.BoardsRunner(self._measuring, tracker)
             )
-            for future in warming:
-                future.result()
+            _wait_for(warming, tracker)
         except BaseException:
             self.close()
             raise
@@ -191,9 +204,7 @@ class Engine:
             for job in jobs
         ]
         return [
-            Built(job.choice, Path(str(result.artifact_path)))
-            if result.error_msg is None
-            else Built(job.choice, None, str(result.error_msg))
+            _built_as_told(job.choice, result)
             for job, result in zip(jobs, self._call(lambda: self.builder.build(inputs)), strict=True)
         ]
 
@@ -229,6 +240,22 @@ class Engine:
         self.close()
 
 
+def _wait_for(warming: list[Future[Any]], tracker: Tracker | None) -> None:
+    """Raise TuningError where a worker process does not start."""
+    for future in warming:
+        try:
+            future.result()
+        except Exception as error:  # whatever ended it, or did not let it import
+            raise cannot_go_on(line_of(error, -1), "" if tracker is None else tracker.text) from error
+
+
+def _built_as_told(choice: Choice, result: Any) -> Built:
+    if result.error_msg is None:
+        return Built(choice, Path(str(result.artifact_path)))
+    reason = str(result.error_msg)
+    return Built(choice, None, reason, fault_of(reason))
+
+
 def _local_evaluator(candidate: Path, incumbent: Path | None, task: Task) -> Any:
     best = None if incumbent is None else str(incumbent)
     return partial(worker.evaluate, str(candidate), best, json.dumps(task.to_json()))
@@ -236,7 +263,8 @@ def _local_evaluator(candidate: Path, incumbent: Path | None, task: Task) -> Any
 
 def _measured(trial: Trial, result: Any) -> Measured:
     if result.error_msg is not None:
-        return Measured([], [], _last_line(str(result.error_msg)))
+        reason = _last_line(str(result.error_msg))
+        return Measured([], [], reason, fault_of(reason))
     seconds = [float(value) for value in result.run_secs]
     if trial.incumbent is None:
         return Measured(seconds, [])
@@ -245,4 +273,6 @@ def _measured(trial: Trial, result: Any) -> Measured:
 
 def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:300] if lines else "no message"
+    last = lines[-1] if lines else "no message"
+    # Names of temporary files fill the middle.
+    return last if len(last) <= 300 else f"{last[:150]} ... {last[-140:]}"

@@ -9,9 +9,14 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from tvm.support.popen_pool import PopenWorker
+
+from aqd_deploy.tuning.failures import death
+
+_ENDING_SECONDS = 5.0
 
 _T = TypeVar("_T")
 
@@ -25,8 +30,8 @@ class Worker(PopenWorker):
         self._ended = False
 
     def call(self, function: Any, arguments: tuple[Any, ...], limit: float) -> Any:
-        """What `function` returns. Raises what it raises, TimeoutError after `limit` seconds, and
-        ChildProcessError where the process ends.
+        """What `function` returns. Raises what it raises, TimeoutError after `limit` seconds, and where the
+        process ends CrashError or ChildProcessError (`failures.death`).
         """
         try:
             self.send(function, arguments, timeout=limit)
@@ -49,6 +54,15 @@ class Worker(PopenWorker):
                 # TVM's way closes the pipes first, which waits for a reader in another thread.
                 self._proc.kill()
             super().kill()
+
+    def _child_process_error(self) -> Exception:
+        """What PopenWorker raises where a pipe ends: how the process did, which may take it a moment more."""
+        process, status = self._proc, None
+        if process is not None:
+            with suppress(subprocess.TimeoutExpired):
+                status = process.wait(_ENDING_SECONDS)
+        self.kill()
+        return death(status)
 
     def _start(self) -> None:
         """As in PopenWorker, with our main module."""

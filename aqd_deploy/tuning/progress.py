@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from aqd_deploy.kernels.choice import Choice
-from aqd_deploy.tuning.records import ACCEPTED, Record
+from aqd_deploy.tuning.failures import Fault, fault_of
+from aqd_deploy.tuning.records import ACCEPTED, REJECTED, Record
 from aqd_deploy.tuning.space import Space
 from aqd_deploy.tuning.tasks import Use
 
@@ -50,18 +51,27 @@ class TaskState:
         return 0.0 if self.space.exhausted else self.total_seconds * self.expectation
 
     def replay(self, records: Iterable[Record]) -> None:
-        """Take over what earlier runs measured of this task."""
+        """Take over what earlier runs measured of this task.
+
+        What failed for no fault of the candidate is tried again, the default first: without it slower choices
+        may have been accepted.
+        """
         for record in records:
             if record.task == self.use.task.key and record.choice in self.space:
+                if record.state == REJECTED and fault_of(record.reason) is not Fault.CANDIDATE:
+                    continue
                 self.space.tried.add(record.choice)
                 self.note(record)
                 if record.state != ACCEPTED and self.started:
                     self.expectation *= DECAY**0.125
+        default = self.space.choices[0]
+        if self.started and default not in self.space.tried:
+            self.hints.append(default)
 
     def note(self, record: Record) -> None:
         """Take over one measurement. Accepted choices count as an improvement of the one before."""
         self.measured += 1
-        self.rejected += record.state == "rejected"
+        self.rejected += record.state == REJECTED
         if record.state != ACCEPTED or record.seconds is None:
             return
         if self.seconds is None:
@@ -81,7 +91,7 @@ class Progress:
     """What to tell a person after each step.
 
     Times are those of the convolutions of the network in seconds, None until every default is measured.
-    `task` is the one that was worked on, `first` whether for the first time in this run.
+    `task` is the one that was worked on.
     """
 
     elapsed: float
@@ -90,7 +100,6 @@ class Progress:
     started: int
     measured: int
     task: TaskState | None
-    first: bool
     default_seconds: float | None
     seconds: float | None
 

@@ -30,6 +30,7 @@ from aqd_deploy.targets.cpu import cpu_kind, read_cpu
 
 RECORDS_FORMAT = 1
 FILE_NAME = "records.jsonl"
+OTHER_CPU = "of another CPU"
 ACCEPTED, SLOWER, REJECTED = "accepted", "slower", "rejected"
 RECORDS_FILE = FileKind("file of records", f"a {FILE_NAME} written by tune", GIB // 4, RecordsError)
 _HEADER = table({
@@ -112,7 +113,7 @@ class Header:
             return f"of {self.isa} kernels, not {here.isa}"
         named = device.name == device.profile == self.profile
         if self.cpu != here.cpu and not named:
-            return f"of another CPU, {self.model} ({self.cpu}), not {here.cpu}"
+            return f"{OTHER_CPU}, {self.model} ({self.cpu}), not {here.cpu}"
         return ""
 
 

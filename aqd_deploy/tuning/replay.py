@@ -15,7 +15,7 @@ from aqd_deploy.kernels.choice import Choice
 from aqd_deploy.kernels.conv import conv_choices
 from aqd_deploy.runtime.devices.rpc_tracker import Tracker
 from aqd_deploy.targets import Target, get
-from aqd_deploy.targets.cpu import available_threads
+from aqd_deploy.targets.cpu import usual_threads
 from aqd_deploy.tuning.engine import Engine, Job, Measured, Trial
 from aqd_deploy.tuning.operands import layer_operands
 from aqd_deploy.tuning.records import Record, RecordsFile
@@ -49,7 +49,7 @@ def replay(
     Raises RecordsError where the model has no such task or the folder no record of it, and what `tune`
     raises.
     """
-    threads = threads or available_threads()
+    threads = threads or usual_threads()
     device = complete_target(get(target))
     require_extra()
     check_device(device, threads, tracker)
@@ -78,7 +78,7 @@ def replay(
             [Job(use.task, choice, operands) for choice in (record.choice, choices[0])]
         )
         if tuned.library is None:
-            measured = Measured([], [], tuned.error)
+            measured = tuned.failure()
         else:
             (measured,) = engine.measure([Trial(use.task, tuned.library, default.library)])
     return Replay(use.task, use.layers, record, choices[0], measured)

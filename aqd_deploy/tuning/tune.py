@@ -6,6 +6,9 @@ the improvement that its last batches brought. A candidate becomes the best of i
 reference's integers, has the intended instructions, and is faster than the best so far in calls that
 alternate with it, by the minimum and by the median. What is good for one task is tried on those of the same
 convolution with another epilogue.
+
+A candidate that is lost (not measured, for no fault of its own) has no record: a later run tries it again.
+Where one after the other is lost, the run ends.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import importlib.util
 import math
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,7 +29,7 @@ from aqd_deploy.compiler.lower import complete_target
 from aqd_deploy.compiler.plan import Conv, Plan
 from aqd_deploy.compiler.planning import plan_model
 from aqd_deploy.compiler.relax_module import kernel_threads
-from aqd_deploy.errors import BudgetError, MissingExtraError, TargetError
+from aqd_deploy.errors import BudgetError, MissingExtraError, TargetError, TuningError
 from aqd_deploy.files import TemporaryFolder
 from aqd_deploy.kernels.choice import Choice
 from aqd_deploy.kernels.conv import conv_choices
@@ -33,8 +37,10 @@ from aqd_deploy.kernels.core import Core
 from aqd_deploy.kernels.isa import Isa
 from aqd_deploy.runtime.devices.rpc_tracker import Tracker
 from aqd_deploy.targets import Target, get, read_cpu
-from aqd_deploy.targets.cpu import available_threads
+from aqd_deploy.targets.cpu import available_threads, usual_threads
+from aqd_deploy.targets.threads import thread_limits
 from aqd_deploy.tuning.engine import Built, Engine, Job, Measured, Trial
+from aqd_deploy.tuning.failures import Fault, cannot_go_on
 from aqd_deploy.tuning.operands import layer_operands
 from aqd_deploy.tuning.progress import Progress, TaskState, network_seconds
 from aqd_deploy.tuning.records import ACCEPTED, REJECTED, SLOWER, Header, Record, RecordsFile
@@ -48,6 +54,8 @@ LEAST_GAIN = 0.01
 FIRST_GUESS, RESERVE = 1.0, 0.5
 # Choices that are tried as a task's first where one does not build or is not exact.
 _FIRST_ATTEMPTS = 3
+# So many candidates in a row (of each board) that are lost to the machine end the run.
+_PATIENCE = 3
 
 _Item = TypeVar("_Item")
 
@@ -102,7 +110,9 @@ def check_device(device: Target, threads: int, tracker: Tracker | None = None) -
         )
     if threads > available_threads():
         raise TargetError(
-            "more threads than this machine has", received=threads, valid=f"1 to {available_threads()}"
+            "more threads than this process has use for",
+            received=threads,
+            valid=f"1 to {available_threads()} ({thread_limits()})",
         )
 
 
@@ -142,11 +152,11 @@ def tune(
     Candidates run on this machine, or on the boards of `tracker`; one that is lost on the way costs a
     measurement. A later run with the same folder goes on where this one ends, or was killed. Raises what
     `compile_model` raises for the model, TargetError for a target that this machine cannot run, RecordsError
-    where another process has the folder, BudgetError where not one measurement fits the budget, DeviceError
-    where no board is left.
+    where another process has the folder, BudgetError where not one measurement fits the budget, TuningError
+    where the machine does not let one be made, DeviceError where no board is left.
     """
     started = time.monotonic() if started is None else started
-    threads = threads or available_threads()
+    threads = threads or usual_threads()
     device = complete_target(get(target))
     require_extra()
     check_device(device, threads, tracker)
@@ -157,10 +167,11 @@ def tune(
         for state in states:
             state.replay(file.records.candidates)
         with TemporaryFolder() as scratch:
-            tuner = _Tuner(plan, states, file, scratch, started, budget, on_progress)
+            boards = "" if tracker is None else tracker.text
+            tuner = _Tuner(plan, states, file, scratch, started, budget, on_progress, boards)
             with Engine(device, tracker) as engine:
                 tuner.run(engine)
-        notes = file.records.notes
+        notes = [*file.records.notes, *tuner.notes()]
     return TuneReport(states, time.monotonic() - started, tuner.measured, notes)
 
 
@@ -180,6 +191,7 @@ class _Tuner:
         started: float,
         budget: float,
         on_progress: Callable[[Progress], None],
+        boards: str = "",
     ) -> None:
         self.plan = plan
         self.states = states
@@ -188,13 +200,18 @@ class _Tuner:
         self.started = started
         self.budget = budget
         self.on_progress = on_progress
+        self.boards = boards
         self.measured = 0
+        # Candidates that were lost: all, those in a row, defaults by task, and why the last one was.
+        self.lost, self.lost_in_a_row, self.reason = 0, 0, ""
+        self.lost_defaults = Counter[str]()
         self.candidate_seconds = FIRST_GUESS
         self.incumbents: dict[str, Built] = {}
-        self.seen: set[str] = set()
 
     def run(self, engine: Engine) -> None:
-        """Measure until the budget is spent or nothing is left to try."""
+        """Measure until the budget is spent or nothing is left to try. Raises TuningError where the machine
+        does not let it, or no task has a time at the end.
+        """
         require_time("starting TVM's worker processes", self.started, self.budget)
         self._measure_defaults(engine)
         while True:
@@ -203,6 +220,16 @@ class _Tuner:
             if state is None or state.priority <= 0 or count < 1:
                 break
             self._search(engine, state, count)
+        if self.reason and not self.measured:
+            raise cannot_go_on(self.reason, self.boards)
+        if not any(state.started for state in self.states):
+            rejected = self.file.records.candidates[-1]
+            raise TuningError("no candidate of this network can be used here", received=rejected.reason,
+                              next_command="aqd-deploy doctor")  # fmt: skip
+
+    def notes(self) -> list[str]:
+        """A line about what was not measured."""
+        return [f"{self.lost} not measured, to be tried again: {self.reason}"] if self.lost else []
 
     @property
     def _deadline(self) -> float:
@@ -234,13 +261,26 @@ class _Tuner:
             for group in _groups(ready, engine):
                 results = _measure(engine, [(s.use.task, candidate, None) for s, candidate in group])
                 for (state, candidate), result in zip(group, results, strict=True):
-                    self._settle(state, candidate, _record(state.use.task, candidate.choice, result))
-                    self._tell(state)
+                    self._settle_default(engine, state, candidate, result)
             for state, _ in ready:
                 if not state.started and len(state.space.tried) < min(_FIRST_ATTEMPTS, len(state.space)):
                     waiting.append(state)
-        if not self.measured and not any(state.started for state in self.states):
+        if not (self.measured or self.reason or any(state.started for state in self.states)):
             require_time("preparing the first measurement", self.started, 0.0)
+
+    def _settle_default(self, engine: Engine, state: TaskState, candidate: Built, result: Measured) -> None:
+        """Keep what came of a task's first candidate. One that is lost is the next one, too: another would be
+        accepted without having been compared with it.
+        """
+        if not result.lost:
+            self._settle(state, candidate, _record(state.use.task, candidate.choice, result))
+            self._tell(state)
+            return
+        state.space.tried.discard(candidate.choice)
+        self._lose(engine, candidate, result)
+        self.lost_defaults[state.use.task.key] += 1
+        if self.lost_defaults[state.use.task.key] == _FIRST_ATTEMPTS:
+            raise cannot_go_on(result.error, self.boards)
 
     def _build_first(self, engine: Engine, states: list[TaskState]) -> list[Built]:
         jobs = []
@@ -258,17 +298,23 @@ class _Tuner:
         wanted = proposed if task.key in self.incumbents else [state.best, *proposed]
         built = engine.build([Job(task, choice, folder) for choice in wanted], self._deadline)
         if task.key not in self.incumbents:
-            self.incumbents[task.key] = built.pop(0)
+            incumbent = built.pop(0)
+            if incumbent.library is None and not incumbent.unfinished:
+                # It was built before, so that is the machine's failure, and nothing can be compared.
+                self._lose(engine, incumbent, replace(incumbent.failure(), fault=Fault.MACHINE))
+            else:
+                self.incumbents[task.key] = incumbent
         done = 0
         for group in _groups(built, engine):
-            incumbent = self.incumbents[task.key].library
-            late = incumbent is None or self._left() < RESERVE
+            built_best = self.incumbents.get(task.key)
+            best = None if built_best is None else built_best.library
+            late = best is None or self._left() < RESERVE
             ready = [candidate for candidate in group if not (late or candidate.unfinished)]
             for candidate in group:
                 if candidate not in ready:
                     candidate.remove()
-            results = _measure(engine, [(task, candidate, incumbent) for candidate in ready])
-            self._settle_group(state, ready, results)
+            results = _measure(engine, [(task, candidate, best) for candidate in ready])
+            self._settle_group(engine, state, ready, results)
             done += len(ready)
         if done:
             self.candidate_seconds = (time.monotonic() - began) / done
@@ -278,11 +324,25 @@ class _Tuner:
             self._share(state)
         self._tell(state)
 
-    def _settle_group(self, state: TaskState, group: list[Built], results: list[Measured]) -> None:
+    def _lose(self, engine: Engine, candidate: Built, result: Measured) -> None:
+        """Leave a candidate without a record. Raises TuningError where one after the other is lost."""
+        candidate.remove()
+        self.lost += 1
+        self.reason = result.error
+        self.lost_in_a_row += result.fault is Fault.MACHINE
+        if self.lost_in_a_row >= _PATIENCE * engine.parallel:
+            raise cannot_go_on(result.error, self.boards)
+
+    def _settle_group(
+        self, engine: Engine, state: TaskState, group: list[Built], results: list[Measured]
+    ) -> None:
         """Record candidates measured beside the same incumbent: only the best may take its place."""
         beaten = False
         ranked = sorted(zip(group, results, strict=True), key=lambda pair: _ratio(pair[1]))
         for candidate, result in ranked:
+            if result.lost:
+                self._lose(engine, candidate, result)
+                continue
             record = _record(state.use.task, candidate.choice, result)
             if beaten and record.state == ACCEPTED:
                 record = replace(record, state=SLOWER)
@@ -296,6 +356,7 @@ class _Tuner:
         self.file.add(record)
         state.note(record)
         self.measured += 1
+        self.lost_in_a_row = 0
         if record.state == ACCEPTED:
             previous = self.incumbents.pop(task.key, None)
             if previous is not None:
@@ -313,10 +374,6 @@ class _Tuner:
 
     def _tell(self, state: TaskState) -> None:
         default, best = network_seconds(self.states)
-        searched = state.measured > 1
-        first = searched and state.use.task.key not in self.seen
-        if searched:
-            self.seen.add(state.use.task.key)
         self.on_progress(
             Progress(
                 elapsed=time.monotonic() - self.started,
@@ -325,7 +382,6 @@ class _Tuner:
                 started=sum(s.started for s in self.states),
                 measured=self.measured,
                 task=state,
-                first=first,
                 default_seconds=default,
                 seconds=best,
             )
@@ -348,10 +404,7 @@ def _measure(engine: Engine, wanted: list[tuple[Task, Built, Path | None]]) -> l
         if candidate.library is not None
     ]
     results = iter(engine.measure(trials))
-    return [
-        Measured([], [], candidate.error) if candidate.library is None else next(results)
-        for _, candidate, _ in wanted
-    ]
+    return [candidate.failure() if candidate.library is None else next(results) for _, candidate, _ in wanted]
 
 
 def _ratio(result: Measured) -> float:

@@ -11,7 +11,8 @@ import json
 import re
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import tvm
 
 from aqd_deploy.compiler.lower import compile_kernels
 from aqd_deploy.compiler.toolchain import Toolchain, native_toolchain
+from aqd_deploy.errors import line_of
 from aqd_deploy.kernels.choice import Choice
 from aqd_deploy.kernels.conv import conv2d, product_of
 from aqd_deploy.kernels.dots import Product
@@ -28,6 +30,7 @@ from aqd_deploy.kernels.isa import Isa
 from aqd_deploy.kernels.spec import ConvSpec
 from aqd_deploy.runtime import backend
 from aqd_deploy.runtime.library import load_library
+from aqd_deploy.tuning.failures import CompileError, InstructionError, NotExactError
 from aqd_deploy.tuning.operands import Operands
 from aqd_deploy.tuning.reference import output_buffers
 from aqd_deploy.tuning.tasks import Task
@@ -47,14 +50,6 @@ _LEAST_PAIRS = 5
 _HOPELESS, _PROMISING = 1.25, 0.985
 
 
-class NotExactError(ValueError):
-    """A candidate returned other integers than the reference."""
-
-
-class InstructionError(ValueError):
-    """A candidate's code lacks the instructions it was written for."""
-
-
 def candidate_module(task: Task, choice: Choice, operands: Path, toolchain: Toolchain | None = None) -> Any:
     """The module that stands for a candidate on its way to `build_candidate`; `toolchain` (default: this
     machine's own) links it.
@@ -67,20 +62,35 @@ def candidate_module(task: Task, choice: Choice, operands: Path, toolchain: Tool
 def build_candidate(module: Any, target: Any) -> str:
     """Compile a candidate; library and packed weights lie beside the task's operands.
 
-    Returns the library's path. Raises InstructionError, or whatever the compiler raises.
+    Returns the library's path. Raises InstructionError and CompileError, and for what is not the candidate's
+    OSError, MemoryError or whatever else fails.
     """
     task = Task.from_json(json.loads(str(module.attrs[TASK])))
     choice = Choice.from_json(json.loads(str(module.attrs[CHOICE])))
     operands = Path(str(module.attrs[OPERANDS]))
     toolchain = Toolchain(**json.loads(str(module.attrs[LINKER])))
-    kernel = conv2d(task.spec, task.epilogue, task.isa, task.threads, choice, task.core)
-    compiled = compile_kernels({SYMBOL: kernel.prim_func}, target)
+    with _candidates_own():
+        kernel = conv2d(task.spec, task.epilogue, task.isa, task.threads, choice, task.core)
+        compiled = compile_kernels({SYMBOL: kernel.prim_func}, target)
     check_instructions(task.spec, task.isa, choice, compiled.mod.inspect_source("s"))
     folder = Path(tempfile.mkdtemp(prefix="candidate-", dir=operands))
     np.save(folder / "packed.npy", kernel.layout.pack(np.load(operands / "weights.npy")))
     library = folder / "kernel.so"
     compiled.export_library(str(library), fcompile=toolchain.link, workspace_dir=str(folder))
     return str(library)
+
+
+@contextmanager
+def _candidates_own() -> Iterator[None]:
+    """What fails in the block is the candidate's failure, a CompileError, unless files or memory fail."""
+    try:
+        yield
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # whatever the compiler, or code that it made, raises
+        if "bad_alloc" in str(error):
+            raise MemoryError from error
+        raise CompileError(line_of(error, -1)) from error
 
 
 def check_instructions(spec: ConvSpec, isa: Isa, choice: Choice, assembly: str) -> None:
@@ -110,8 +120,11 @@ class Contender:
         self._next = 0
 
     def check(self) -> None:
-        """Raises NotExactError where one integer differs from the reference."""
-        self()
+        """Raises NotExactError where one integer differs from the reference, CompileError where it refuses to
+        run.
+        """
+        with _candidates_own():
+            self()
         results = self._sets[self._next - 1][-len(self._expected) :]
         for index, (expected, result) in enumerate(zip(self._expected, results, strict=True)):
             differing = int(np.count_nonzero(expected != result.numpy()))
@@ -148,7 +161,7 @@ def evaluate(
     """MetaSchedule's `f_run_evaluator`: check a candidate, then time it in turns with the best one so far.
 
     Returns the candidate's seconds and the incumbent's, call by call in turn (the candidate's alone where
-    there is no incumbent). Raises NotExactError.
+    there is no incumbent). Raises NotExactError and CompileError.
     """
     definition = Task.from_json(json.loads(task))
     backend.start_workers(definition.threads)

@@ -16,9 +16,9 @@ from small_models import random_image, reference, tiny_network
 MODEL = tiny_network({"name": "tiny", "schema": 1})
 
 
-def tiny_program(target: str, path: Path) -> Path:
+def tiny_program(target: str, path: Path, threads: int = 2) -> Path:
     """Compile the network for `target`."""
-    return compile_model(MODEL, path, target=target, threads=2, tuned="none").path
+    return compile_model(MODEL, path, target=target, threads=threads, tuned="none").path
 
 
 def case(seed: int = 0) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

@@ -86,3 +86,8 @@ def outputs_of(run_bundle, tmp_path) -> Callable[..., dict[str, np.ndarray]]:
         return arrays
 
     return call
+
+
+@pytest.fixture(autouse=True)
+def as_compiled(threads_as_compiled: None) -> None:
+    """For all tests of this folder."""

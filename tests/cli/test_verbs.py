@@ -13,6 +13,7 @@ from PIL import Image
 from aqd_deploy.bench.textures import textures
 from aqd_deploy.cli.main import invoke
 from aqd_deploy.runtime import read_manifest
+from aqd_deploy.targets.cpu import available_threads
 
 
 @pytest.fixture
@@ -205,23 +206,26 @@ def test_bench_gate(call, folder):
 
 
 def test_bench_layers_memory_and_thread_counts(call, folder, tmp_path, capsys):
-    keep = tmp_path / "keep"
-    options = ("--threads", "1,2", "--layers", "--memory", "--keep", keep, "--rounds", "1", "--runs", "1")
-    document = call("bench", folder / "m.so", *options)
-    layers = read_manifest(folder / "m.so")["program"]["layers"]
-    assert [entry["threads"] for entry in document["measured"]] == [1, 2]
+    keep, program, qdq = tmp_path / "keep", tmp_path / "two.so", folder / "m.qdq.onnx"
+    call("compile", qdq, "-o", program, "--threads", "2")
+    options = ("--threads", "1,2", "--layers", "--memory", "--model", qdq, "--keep", keep, "--rounds", "1",
+               "--runs", "1")  # fmt: skip
+    document = call("bench", program, *options)
+    layers = read_manifest(program)["program"]["layers"]
+    used = sorted({1, min(2, available_threads())})
+    assert [entry["threads"] for entry in document["measured"]] == used
     for entry in document["measured"]:
         assert [layer["name"] for layer in entry["layers"]] == [layer["name"] for layer in layers]
         assert all(peak > 0 for peak in entry["peak_gmacs_per_s"].values())
         for layer in entry["layers"]:
             assert layer["why"] and (layer["share_of_peak"] is None) == (layer["macs"] == 0)
     asked = [(entry["contender"], entry["threads"]) for entry in document["memory"]]
-    assert asked == [(name, count) for count in (1, 2) for name in ("aqd-deploy", "onnxruntime int8")]
+    assert asked == [(name, count) for count in used for name in ("aqd-deploy", "onnxruntime int8")]
     # An interpreter with numpy takes more than 10 MB; nothing here takes 1 GB.
     assert all(10 < entry["peak_mb"] < 1000 for entry in document["memory"])
     (kept,) = keep.iterdir()
     assert (kept / "float.onnx").exists()
-    assert invoke(["bench", str(folder / "m.so"), *map(str, options)]) == 0
+    assert invoke(["bench", str(program), *map(str, options)]) == 0
     shown = capsys.readouterr().out
     assert max(map(len, shown.splitlines())) <= 80
     assert "measured peak" in shown and "peak MB" in shown

@@ -12,3 +12,8 @@ def tiny_program(tmp_path_factory):
     model = tiny_network({"name": "tiny", "schema": 1})
     path = tmp_path_factory.mktemp("tiny") / "tiny.so"
     return compile_model(model, path, target="x86-64-v2", threads=2), model
+
+
+@pytest.fixture(autouse=True)
+def as_compiled(threads_as_compiled: None) -> None:
+    """For all tests of this folder."""

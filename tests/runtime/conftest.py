@@ -20,3 +20,8 @@ def parallel_pair(tmp_path_factory) -> tuple[Compiled, Compiled]:
     one, two = (compile_parallel(folder / f"threads{threads}.so", threads) for threads in (1, 2))
     assert b"TVMBackendParallelLaunch" in two.content
     return one, two
+
+
+@pytest.fixture(autouse=True)
+def as_compiled(threads_as_compiled: None) -> None:
+    """For all tests of this folder."""

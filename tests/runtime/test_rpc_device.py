@@ -50,7 +50,8 @@ def test_a_board_returns_the_integers_and_its_times(farm, program):
         for name in expected:
             assert outputs[name].dtype == expected[name].dtype
             np.testing.assert_array_equal(outputs[name], expected[name])
-    seconds = device.time(program, repeats=4, warmup=2)
+    seconds = device.time(program, repeats=4, warmup=2, threads=1)
+    assert device.used_threads == 1
     assert len(seconds) == 4 and all(value > 0 for value in seconds)
     with pytest.raises(ShapeError, match="missing"):
         device.run(program, {})

@@ -97,8 +97,9 @@ def test_a_program_of_a_thread_that_ended(parallel_pair):
     assert_equal(loaded[0].run(compiled.inputs), compiled.outputs)
 
 
-def test_threads_that_come_and_go_leave_no_threads(parallel_pair):
-    program, compiled = Program.load(parallel_pair[1].path), parallel_pair[1]
+@pytest.mark.parametrize("index", [0, 1])
+def test_threads_that_come_and_go_leave_no_threads(index, parallel_pair):
+    program, compiled = Program.load(parallel_pair[index].path), parallel_pair[index]
     program.run(compiled.inputs)
     before = len(os.listdir("/proc/self/task"))
     results = []
@@ -107,6 +108,31 @@ def test_threads_that_come_and_go_leave_no_threads(parallel_pair):
         thread.start()
         thread.join()
         assert len(os.listdir("/proc/self/task")) <= before + 1
+    for got in results:
+        assert_equal(got, compiled.outputs)
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_many_short_lived_threads_at_once(index, parallel_pair):
+    """As a server makes them, a thread a request: 200 in all, 20 at a time, some of which load a program."""
+    program, compiled = Program.load(parallel_pair[index].path), parallel_pair[index]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(program.run, [compiled.inputs] * 8))
+    before = len(os.listdir("/proc/self/task"))
+    results = []
+
+    def answer(number):
+        used = Program.load(compiled.path) if number % 5 == 0 else program
+        results.append(used.run(compiled.inputs))
+
+    for _ in range(10):
+        threads = [threading.Thread(target=answer, args=(number,)) for number in range(20)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        # Room for lanes that the first calls did not need, with their workers.
+        assert len(os.listdir("/proc/self/task")) <= before + available_threads()
     for got in results:
         assert_equal(got, compiled.outputs)
 

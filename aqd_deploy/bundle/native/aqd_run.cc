@@ -1,7 +1,6 @@
 // aqd-run: runs the program of the bundle that it lies in and prints one JSON document.
 //
 // Order of work: options, manifest, CPU, hashes of all files; only then is anything of the bundle loaded.
-#include <sched.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -17,6 +16,7 @@
 #include "engine.h"
 #include "failure.h"
 #include "json.h"
+#include "threads.h"
 
 namespace aqd {
 namespace {
@@ -30,7 +30,8 @@ constexpr char kUsage[] =
     "  --output DIR       write outputs of the last run as DIR/0.npy, DIR/1.npy, ...\n"
     "  --repeat N         timed runs (default 1)\n"
     "  --warmup N         runs before them (default 0)\n"
-    "  --threads N        threads (default: as compiled, at most one a core)\n"
+    "  --threads N        threads (default: OMP_NUM_THREADS, or as compiled), at most those\n"
+    "                     that it was compiled for, CPUs, and the quota of its control group\n"
     "  --verify           only check the files and the CPU\n";
 
 struct Options {
@@ -101,11 +102,6 @@ std::string own_folder() {
   const std::string whole(path, static_cast<std::size_t>(size));
   const std::size_t slash = whole.find_last_of('/');
   return slash == 0 ? "/" : whole.substr(0, slash);
-}
-
-int available_threads() {
-  cpu_set_t set;
-  return sched_getaffinity(0, sizeof set, &set) == 0 ? std::max(1, CPU_COUNT(&set)) : 1;
 }
 
 // The index of the input that `argument`, NAME=FILE, names. Names may contain '='.
@@ -187,24 +183,31 @@ std::string seconds_json(Engine& engine, const Options& options) {
   return "[" + text + "]";
 }
 
+// The least of what was asked for (else what OMP_NUM_THREADS says), what the program was compiled for, and what
+// the process has use for.
+int used_threads(const Options& options, const Bundle& bundle, const ThreadLimits& limits) {
+  const int asked = options.threads ? options.threads : limits.openmp ? limits.openmp : bundle.threads;
+  return std::min({asked, bundle.threads, limits.available()});
+}
+
 std::string execute(const Options& options, Clock::time_point start) {
-  const int available = available_threads();
+  const ThreadLimits limits = thread_limits();
   Bundle bundle = read_bundle(own_folder());
   check_cpu(bundle);
   const std::vector<Storage> data = read_inputs(options, bundle.inputs);
-  check_files(bundle, std::min(available, 4));
+  check_files(bundle, std::min(limits.available(), 4));
   if (options.verify) {
     return "{\"target\": " + quoted(bundle.target) + ", \"files\": " + std::to_string(bundle.files.size()) +
            ", \"verify_seconds\": " + number(since(start)) + "}\n";
   }
   const double verified = since(start);
   if (!options.output.empty()) make_folder(options.output);
-  const int threads = std::min(options.threads ? options.threads : bundle.threads, available);
+  const int threads = used_threads(options, bundle, limits);
   Engine engine(bundle, threads);
   engine.set_inputs(bundle.inputs, data);
   const double loaded = since(start);
   const std::string seconds = seconds_json(engine, options);
-  return "{\"threads\": " + std::to_string(threads) + ", \"verify_seconds\": " + number(verified) +
+  return "{\"threads\": " + std::to_string(threads) + ", \"thread_limits\": " + limits.json() + ", \"verify_seconds\": " + number(verified) +
          ", \"load_seconds\": " + number(loaded) + ", \"seconds\": " + seconds +
          ", \"outputs\": " + outputs_json(engine.outputs(bundle.outputs), options.output) + "}\n";
 }

@@ -24,9 +24,13 @@ _CPU = re.compile(r"[\w.,=+-]+")
 
 
 class Device(Protocol):
-    """Something that runs programs. Close it: it may hold temporary files or a connection."""
+    """Something that runs programs. Close it: it may hold temporary files or a connection.
+
+    `used_threads` are those of the last `time`, which may be fewer than were asked for.
+    """
 
     text: str
+    used_threads: int | None
 
     def run(
         self, program: Path, inputs: Mapping[str, np.ndarray], threads: int | None = None

@@ -23,6 +23,7 @@ class LocalDevice:
     text = "local"
 
     def __init__(self) -> None:
+        self.used_threads: int | None = None
         # The SHA-256 of the file beside what was loaded from it.
         self._loaded: dict[tuple[Path, int | None], tuple[str, Program]] = {}
 
@@ -36,7 +37,9 @@ class LocalDevice:
         self, program: Path, repeats: int = 10, warmup: int = 2, threads: int | None = None
     ) -> list[float]:
         """See `Device`."""
-        return self._program(program, threads).time(repeats, warmup)
+        loaded = self._program(program, threads)
+        self.used_threads = loaded.threads
+        return loaded.time(repeats, warmup)
 
     def close(self) -> None:
         """Forget the loaded programs."""

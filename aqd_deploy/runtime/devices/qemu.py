@@ -55,6 +55,7 @@ class QemuDevice:
 
     def __init__(self, cpu: str | None = None, bundles: Bundles | None = None) -> None:
         self.text = f"qemu:{cpu}" if cpu else "qemu"
+        self.used_threads: int | None = None
         self.cpu = cpu
         self._bundles = bundles or Bundles()
 

@@ -43,6 +43,7 @@ class RpcDevice:
     def __init__(self, host: str, port: int, key: str) -> None:
         self._tracker = Tracker(host, port, key)
         self.text = self._tracker.text
+        self.used_threads: int | None = None
         self._session: Any = None
         self._programs: dict[str, _Loaded] = {}
 
@@ -63,6 +64,7 @@ class RpcDevice:
         """See `Device`; by the board's clock."""
         with self._errors():
             loaded = self._ready(program, None, threads)
+            self.used_threads = int(loaded.session.get_function("runtime.NumThreads")())
             for _ in range(max(warmup - 1, 0)):
                 loaded.machine["invoke_stateful"]("run")
             # The evaluator has a run of its own before the first that counts.

@@ -21,10 +21,13 @@ CACHE = "~/.cache/aqd-deploy"
 
 @dataclass(frozen=True)
 class Answer:
-    """Outputs by name (none where they were not asked for), and seconds of each measured run."""
+    """Outputs by name (none where they were not asked for), seconds of each measured run, and the threads
+    that were used.
+    """
 
     outputs: dict[str, np.ndarray]
     seconds: list[float]
+    threads: int | None = None
 
 
 def input_files(bundle: LocalBundle, inputs: Mapping[str, np.ndarray]) -> dict[str, bytes]:
@@ -60,6 +63,7 @@ def read_answer(
     try:
         document = json.loads(text)
         seconds = [float(value) for value in document["seconds"]]
+        threads = int(document["threads"]) if "threads" in document else None
         files = {entry["name"]: str(entry["file"]) for entry in document["outputs"]} if read else {}
         outputs = {} if read is None else {name: _array(read(file)) for name, file in files.items()}
     except (ValueError, KeyError, TypeError, OSError) as error:
@@ -68,7 +72,7 @@ def read_answer(
         ) from error
     if read is not None:
         _check(device, outputs, expected)
-    return Answer(outputs, seconds)
+    return Answer(outputs, seconds, threads)
 
 
 def refusal(device: str, status: int, stderr: str) -> DeviceError:

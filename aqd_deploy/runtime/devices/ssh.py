@@ -67,6 +67,7 @@ class SshDevice:
         user, at, host = destination.rpartition("@")
         shown = f"[{host}]" if ":" in host else host
         self.text = f"ssh:{user}{at}{shown}" + (f":{port}" if port else "")
+        self.used_threads: int | None = None
         self._client = SshClient(destination, port)
         self._bundles = bundles or Bundles()
         self._board: _Board | None = None
@@ -84,7 +85,9 @@ class SshDevice:
         """See `Device`."""
         bundle = self._bundles.get(program)
         inputs = random_inputs(bundle.inputs)
-        return self._run(bundle, inputs, repeats, warmup, threads, want_outputs=False).seconds
+        answer = self._run(bundle, inputs, repeats, warmup, threads, want_outputs=False)
+        self.used_threads = answer.threads
+        return answer.seconds
 
     def close(self) -> None:
         """Remove the bundles that were made here. The board keeps their files for the next time."""
