@@ -39,8 +39,9 @@ _LOCK, _FILES, _ASIDE = "lock", "files", "aside"
 _ABANDONED_SECONDS = 7 * 24 * 3600
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# What a disk answers to a write.
+# What a disk answers to a write, and what of that it answers to nothing else.
 _WRITING = (*NO_ROOM, errno.EROFS, errno.EIO)
+_ONLY_WRITING = (*NO_ROOM, errno.EROFS)
 
 
 def temporary_root() -> str:
@@ -110,7 +111,7 @@ def told_failure(text: str, place: str | os.PathLike[str]) -> OSError | None:
     """The failed write in `place` that another program tells of in `text`; None where it tells something
     else.
     """
-    number = next((each for each in _WRITING if os.strerror(each) in text), None)
+    number = next((each for each in _ONLY_WRITING if os.strerror(each) in text), None)
     return None if number is None else OSError(number, os.strerror(number), os.fspath(place))
 
 

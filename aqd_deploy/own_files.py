@@ -8,6 +8,7 @@ is locked while a verb writes.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -17,9 +18,10 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO
+from urllib.parse import quote, unquote_to_bytes
 
 from aqd_deploy.errors import AqdError
-from aqd_deploy.files import TemporaryFolder, check_folder
+from aqd_deploy.files import TemporaryFolder, check_folder, naming
 from aqd_deploy.inputs import MIB, FileKind, parse_json
 from aqd_deploy.schema import SchemaError, table, text, whole
 
@@ -131,7 +133,7 @@ class OwnFiles:
 
     def _lock(self) -> None:
         while True:
-            file = (self.folder / LIST).open("ab")
+            file = self._open_list()
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -150,10 +152,25 @@ class OwnFiles:
             # Another process has replaced or removed it in between.
             file.close()
 
+    def _open_list(self) -> IO[bytes]:
+        """Not a link, which may lead elsewhere, nor a pipe, which would wait for a reader."""
+        path, flags = self.folder / LIST, os.O_WRONLY | os.O_APPEND | os.O_CREAT
+        try:
+            descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
+                raise
+            raise self._not_ours(path) from error
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise self._not_ours(path)
+        return os.fdopen(descriptor, "ab")
+
     def _write_anew(self) -> None:
         """The list with what is still true, so that it does not grow from run to run."""
         before, path = self._list, self.staging / LIST
-        self._list = path.open("ab")
+        with self.writing():
+            self._list = path.open("ab")
         with suppress(OSError):
             fcntl.flock(self._list, fcntl.LOCK_EX | fcntl.LOCK_NB)
         for (verb, name), marks in self._marks.items():
@@ -166,15 +183,18 @@ class OwnFiles:
 
     def _write_down(self, name: str, staged: Path) -> None:
         mark = _mark(staged)
-        assert mark is not None, "a regular file"
+        if mark is None:
+            raise AqdError("the output folder went while it was written to", received=str(self.folder))
         self._marks.setdefault((self._verb, name), set()).add(mark)
         self._append(self._verb, name, mark)
 
     def _append(self, verb: str, name: str, mark: _Mark) -> None:
         assert self._list is not None
-        line = {"verb": verb, "name": name, "size": mark[0], "mtime_ns": mark[1]}
-        self._list.write(json.dumps(line).encode() + b"\n")
-        self._list.flush()
+        # A name may have bytes that are no characters, which JSON has not.
+        line = {"verb": verb, "name": quote(os.fsencode(name)), "size": mark[0], "mtime_ns": mark[1]}
+        with naming(self.folder):
+            self._list.write(json.dumps(line).encode() + b"\n")
+            self._list.flush()
 
     def _close(self) -> None:
         if self._list is not None:
@@ -205,8 +225,9 @@ def _read(folder: Path) -> dict[tuple[str, str], set[_Mark]]:
             _LINE(entry, "")
         except (ValueError, SchemaError):
             continue
-        if Path(entry["name"]).name == entry["name"]:
-            marks = found.setdefault((entry["verb"], entry["name"]), set())
+        name = os.fsdecode(unquote_to_bytes(entry["name"]))
+        if Path(name).name == name:
+            marks = found.setdefault((entry["verb"], name), set())
             marks.add((entry["size"], entry["mtime_ns"]))
     return found
 

@@ -76,7 +76,10 @@ def run(
 
     Raises FileNotFoundError where there is no such command, subprocess.TimeoutExpired.
     """
-    environment = None if temporary is None else {**os.environ, "TMPDIR": str(temporary.absolute())}
+    # What it says is read for known words.
+    environment = {**os.environ, "LC_ALL": "C"}
+    if temporary is not None:
+        environment["TMPDIR"] = str(temporary.absolute())
     with started(
         command,
         stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,

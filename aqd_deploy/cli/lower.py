@@ -48,6 +48,7 @@ def command(
 
 def _summary(output: Path, report: dict[str, Any]) -> str:
     from aqd_deploy.passes.proven import sentences
+    from aqd_deploy.reporting.tables import bullets
 
     bound = max((entry["error_bound"] for entry in report["skip_adds"]), default=0.0)
     lines = [
@@ -55,4 +56,4 @@ def _summary(output: Path, report: dict[str, Any]) -> str:
         f"{len(report['skip_adds'])} skip-adds, each off by at most {bound:.3g} integer steps",
         f"float tensors inside: {report['float_tensors']}",
     ]
-    return "\n".join([f"{output} ({report['numerics']} numerics)", *(f"- {line}" for line in lines)])
+    return f"{output} ({report['numerics']} numerics)\n{bullets(lines)}"

@@ -71,6 +71,14 @@ class Toolchain:
     def __str__(self) -> str:
         return shlex.join(self.command)
 
+    def instead(self) -> str | None:
+        """What leads to another compiler, where a variable or a profile names this one."""
+        return {
+            "CXX": "the same command without CXX in the environment",
+            "CC": "the same command without CC in the environment",
+            "profile": "another command under the key toolchain of the profile",
+        }.get(self.origin)
+
     def link(
         self,
         output: str | Path,
@@ -89,6 +97,7 @@ class Toolchain:
         _run(
             [*(self.link_command or self.command), *flags, *map(str, objects), *(options or [])],
             Path(output).parent,
+            self.instead(),
         )
         check_machine(Path(output), self.architecture)
 
@@ -100,7 +109,8 @@ class Toolchain:
         Raises ToolchainError where the compiler fails, OSError where it cannot write the folder of `output`,
         TargetError where it made a file of another machine.
         """
-        _run([*self.command, *map(str, source_files), *flags, "-o", str(output)], Path(output).parent)
+        command = [*self.command, *map(str, source_files), *flags, "-o", str(output)]
+        _run(command, Path(output).parent, self.instead())
         check_machine(Path(output), self.architecture)
 
 
@@ -179,9 +189,14 @@ def gnu_triple(architecture: str) -> str:
 
 
 def check_machine(file: Path, architecture: str) -> None:
-    """Raise TargetError where `file` is no ELF file for `architecture`."""
-    with file.open("rb") as stream:
-        header = stream.read(20)
+    """Raise TargetError where `file`, which a toolchain was to make, is no ELF file for `architecture`, and
+    ToolchainError where it is not there.
+    """
+    try:
+        with file.open("rb") as stream:
+            header = stream.read(20)
+    except FileNotFoundError:
+        raise ToolchainError(f"the toolchain made no file {file.name}, and reported no error") from None
     machine = (
         struct.unpack_from("<H", header, 18)[0] if header[:4] == b"\x7fELF" and len(header) == 20 else None
     )
@@ -194,14 +209,16 @@ def check_machine(file: Path, architecture: str) -> None:
         )
 
 
-def _run(command: list[str], temporary: Path) -> None:
+def _run(command: list[str], temporary: Path, instead: str | None) -> None:
     result = processes.run(command, temporary=temporary)
     if result.returncode:
         full = told_failure(result.stderr, temporary)
         if full is not None:
             raise full
         told = result.stderr.replace(f"{temporary}/", "").strip()[-_SHOWN_STDERR:]
-        raise ToolchainError(f"{command[0]} failed", received=told or f"exit code {result.returncode}")
+        raise ToolchainError(
+            f"{command[0]} failed", received=told or f"exit code {result.returncode}", next_command=instead
+        )
 
 
 def _has_zig() -> bool:

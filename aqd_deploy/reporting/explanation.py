@@ -8,8 +8,11 @@ in them; a group tells how many they are, and from where to where each number go
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterable
 from typing import Any
+
+from aqd_deploy.reporting.tables import WIDTH
 
 # A node or a tensor: a word with a dot, an underscore, a slash or a digit in it that begins like a name.
 _NAME = re.compile(r"(?<![\w.])(?=[\w./:-]*[._/\d])[A-Za-z_/](?:[\w./-]|:(?=\w))*")
@@ -22,7 +25,11 @@ def explanation(report: dict[str, Any]) -> str:
     parts = []
     for done in report["passes"]:
         lines = [*_grouped(done.get("changed", [])), *_grouped(done.get("left_alone", []), "left alone: ")]
-        parts.append("\n".join([f"{done['pass']}:", *(f"  {line}" for line in lines)]))
+        wrapped = (
+            textwrap.wrap(line, WIDTH, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
+            for line in lines
+        )
+        parts.append("\n".join([f"{done['pass']}:", *(part for parts in wrapped for part in parts)]))
     return "\n".join(parts)
 
 

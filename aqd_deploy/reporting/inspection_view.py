@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shlex
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from aqd_deploy.passes.proven import sentences
-from aqd_deploy.reporting.tables import WIDTH, key_values, table
+from aqd_deploy.reporting.tables import bullets, key_values, table
 
 LINES = 40
 _ROWS = 12
@@ -25,9 +24,7 @@ def inspection_view(document: dict[str, Any]) -> str:
     parts = [key_values(_shortened(facts)), _ports(document, manifest)]
     lowering = manifest.get("lowering")
     if isinstance(lowering, dict):
-        told = (textwrap.wrap(each, WIDTH - 2, initial_indent="- ", subsequent_indent="  ")
-                for each in sentences(lowering))  # fmt: skip
-        parts.append("\n".join(line for lines in told for line in lines))
+        parts.append(bullets(sentences(lowering)))
     parts.append(_operators(document))
     lines = "\n\n".join(part for part in parts if part).splitlines()
     more = ["", f"everything: aqd-deploy inspect {shlex.quote(document['file'])} --json"]

@@ -147,8 +147,9 @@ def _tried(
             use(toolchain, folder)
     except (OSError, AqdError) as error:
         told = error.strerror or str(error) if isinstance(error, OSError) else _told(error)
-        install = " or ".join(install_commands(toolchain.architecture))
-        return {"state": "broken", "detail": told, "next_command": install}
+        # Whoever names a compiler gets that one, whatever is installed.
+        instead = toolchain.instead() or " or ".join(install_commands(toolchain.architecture))
+        return {"state": "broken", "detail": told, "next_command": instead}
     return {"state": "ok", "detail": f"makes shared libraries for {toolchain.architecture}"}
 
 

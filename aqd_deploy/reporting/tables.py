@@ -43,6 +43,12 @@ def key_values(values: Mapping[str, object], width: int = WIDTH) -> str:
     return "\n".join(lines)
 
 
+def bullets(lines: Iterable[str], width: int = WIDTH) -> str:
+    """`- line` each, wrapped under itself."""
+    wrapped = (textwrap.wrap(line, width, initial_indent="- ", subsequent_indent="  ") for line in lines)
+    return "\n".join(part for parts in wrapped for part in parts)
+
+
 def markdown_table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """The same content as a Markdown table."""
     lines = ["| " + " | ".join(headers) + " |", "|" + "---|" * len(headers)]

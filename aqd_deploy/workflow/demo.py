@@ -16,6 +16,7 @@ import aqd_deploy
 from aqd_deploy.detection.images import describe_preprocessing
 from aqd_deploy.errors import AqdError, CheckpointError, MissingExtraError
 from aqd_deploy.evaluation.coco import load_annotations
+from aqd_deploy.files import check_folder
 from aqd_deploy.integer.files import load_onnx, save_onnx
 from aqd_deploy.integer.reference import ReferenceRunner
 from aqd_deploy.own_files import OwnFiles
@@ -105,6 +106,7 @@ def demo(
     images = images or examples_folder() / "images"
     quantized, floats = _load_checkpoints(checkpoints)
     image_set = _load_images(images)
+    check_folder(output)
     inputs = [*checkpoints.glob("*.pt"), *image_set.files]
     for path in quantized:
         # To find out before the work whether it can be filled.

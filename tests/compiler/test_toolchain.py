@@ -250,3 +250,29 @@ def test_compile_without_a_cross_compiler_fails_before_the_work(tmp_path):
     assert done.returncode == 1 and done.stdout == ""
     assert "error: no C++ compiler for" in done.stderr and "apt-get install" in done.stderr
     assert "Traceback" not in done.stderr and not list(tmp_path.glob("*.so"))
+
+
+@pytest.mark.parametrize("origin", ["CXX", "CC", "profile", "native"])
+def test_a_compiler_that_makes_nothing(tmp_path, origin):
+    """The advice leads to another one: whoever names a compiler gets that one, whatever is installed."""
+    silent = toolchain.Toolchain(("true",), origin, HERE)
+    with pytest.raises(ToolchainError, match=r"made no file x\.so, and reported no error"):
+        silent.link(tmp_path / "x.so", [])
+    with pytest.raises(ToolchainError) as caught:
+        toolchain.Toolchain(("false",), origin, HERE).compile([], tmp_path / "x")
+    told = caught.value.next_command
+    expected = {
+        "CXX": "without CXX in the environment",
+        "CC": "without CC in the environment",
+        "profile": "another command under the key toolchain",
+    }
+    assert expected[origin] in told if origin in expected else told is None
+
+
+def test_a_compiler_is_asked_for_its_words_in_english(tmp_path, monkeypatch):
+    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
+    script = tmp_path / "cc"
+    script.write_text("#!/bin/sh\necho $LC_ALL >&2\nexit 1\n")
+    script.chmod(0o755)
+    with pytest.raises(ToolchainError, match="got C; "):
+        toolchain.Toolchain((str(script),), "CC", HERE).link(tmp_path / "x.so", [])

@@ -31,6 +31,7 @@ tar: Exiting with failure status due to previous errors
             "mkdir: cannot",
         ),
         ("mkdir: can't create directory '/r': Permission denied\n", "cannot be written", "mkdir: can't"),
+        ("mkdir: cannot create directory '/r': File exists\n", "cannot be written", "mkdir: cannot"),
         ("sh: tar: not found\n", "", "sh: tar: not found; valid: a POSIX shell with tar"),
     ],
 )

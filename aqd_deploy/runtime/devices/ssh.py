@@ -41,7 +41,7 @@ _CACHE_FAILURES = (
         "free some space on the board, then the same command",
     ),
     (
-        r"Read-only file system|mkdir: .*(Permission denied|Not a directory)|cd: .*",
+        r"Read-only file system|mkdir: .*(Permission denied|Not a directory|File exists)|cd: .*",
         "its ~/.cache cannot be written",
         f"the same command, once the board's {CACHE} is a link to a folder that can be written",
     ),

@@ -9,6 +9,8 @@ _ENTER = """
 set -e
 umask 077
 PATH="$PATH:/usr/bin:/bin:/usr/sbin:/sbin"
+LC_ALL=C
+export LC_ALL
 cache="${XDG_CACHE_HOME:-$HOME/.cache}/aqd-deploy"
 mkdir -p "$cache"
 cd "$cache"
