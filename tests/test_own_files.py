@@ -16,7 +16,7 @@ from aqd_deploy.own_files import LIST, OwnFiles, written_in
 def write(folder, verb, *names):
     with OwnFiles(folder, verb, names, ()) as own:
         for name in names:
-            (own.staging / "x").write_text(f"{verb} {name}")
+            (own.staging / "x").write_text(f"{verb} {name!r}")
             own.publish(own.staging / "x", name)
 
 

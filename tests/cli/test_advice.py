@@ -61,6 +61,11 @@ class Source:
             case ast.IfExp(body=body, orelse=other):
                 yield from self.texts(body)
                 yield from self.texts(other)
+            case ast.BoolOp(values=values):
+                for value in values:
+                    yield from self.texts(value)
+            case ast.Call(func=ast.Attribute(attr="instead")):
+                return
             case ast.Dict(values=values) | ast.List(elts=values) | ast.Tuple(elts=values):
                 for value in values:
                     yield from self.texts(value)

@@ -7,8 +7,8 @@ def explained(changed, left_alone=()):
     (head, *lines) = explanation(
         {"passes": [{"pass": "p", "changed": list(changed), "left_alone": list(left_alone)}]}
     ).splitlines()
-    assert head == "p:"
-    return [line.removeprefix("  ") for line in lines]
+    assert head == "p:" and max(map(len, lines)) <= 80
+    return "\n".join(lines).replace("\n    ", " ").replace("  ", "", 1).split("\n  ")
 
 
 def test_lines_of_different_nodes_become_one():
