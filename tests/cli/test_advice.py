@@ -28,7 +28,7 @@ POSITIONS = {"FileKind": 4, "error.of": 2, "failure": 3, "files.failure": 3, "Pe
 # What hands on a text that stands elsewhere.
 HANDED_ON = re.compile(
     r"(self|error|peer)\.(next_command|install)|next_command|told\(.*\)|check\.get\(.*\)|advice\.format\(.*\)"
-    r"|' or '\.join\(advice\) or None|\w+(\[0\])?\['next_command'\]|advice|instead|None"
+    r"|' or '\.join\(advice\)|\w+(\[0\])?\['next_command'\]|advice|instead|None"
 )
 # Packages of Debian.
 APT = {
