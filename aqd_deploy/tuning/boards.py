@@ -102,7 +102,8 @@ def _use_threads(session: Any, threads: int) -> None:
             "the board's server uses fewer threads than are to be measured",
             received=used,
             valid=str(threads),
-            next_command=f"TVM_NUM_THREADS={threads} where the server is started, or aqd-deploy tune MODEL.onnx --threads {used}",
+            next_command=f"TVM_NUM_THREADS={threads} where the server is started, "
+            f"or the same command with --threads {used}",
         )
 
 
