@@ -85,9 +85,11 @@ def lower(
 
 
 def _check_interface(graph: Graph) -> None:
-    shapes = [{name: graph.shapes[name] for name in names} for names in (graph.inputs, graph.outputs)]
+    inputs, outputs = (
+        {name: graph.shapes[name] for name in names} for names in (graph.inputs, graph.outputs)
+    )
     detects = graph.manifest.get("detector") is not None
-    check_interface(graph.manifest, *shapes, pixel_strides(graph) if detects else None)
+    check_interface(graph.manifest, inputs, outputs, pixel_strides(graph) if detects else None)
 
 
 def _finish(
