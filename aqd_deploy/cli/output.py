@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -13,6 +14,9 @@ from typing import Any
 import click
 
 from aqd_deploy.files import naming
+
+# Control characters, line and paragraph separators.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 @dataclass
@@ -59,12 +63,17 @@ def colour_allowed(stream: Any) -> bool:
 def print_error(sentence: str) -> None:
     """`error: ...` on stderr."""
     label = click.style("error:", fg="red", bold=True) if colour_allowed(sys.stderr) else "error:"
-    click.echo(f"{label} {sentence}", err=True, color=colour_allowed(sys.stderr))
+    click.echo(f"{label} {_one_line(sentence)}", err=True, color=colour_allowed(sys.stderr))
 
 
 def progress(message: str) -> None:
     """A line for the person who waits, on stderr."""
-    click.echo(message, err=True)
+    click.echo(_one_line(message), err=True)
+
+
+def _one_line(text: str) -> str:
+    """With what would move a terminal's cursor written out: a file's name may hold it."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 class StatusLine:

@@ -12,6 +12,7 @@ import pytest
 
 from aqd_deploy.cli import targets as targets_verb
 from aqd_deploy.cli.main import VERBS, cli, invoke
+from aqd_deploy.cli.output import print_error, progress
 from aqd_deploy.errors import AqdError, GateError
 
 HEAVY = ("numpy", "torch", "onnx", "onnxruntime", "tvm", "tvm_ffi", "PIL")
@@ -153,6 +154,12 @@ class Terminal:
 
     def isatty(self) -> bool:
         return True
+
+
+def test_a_name_does_not_move_the_cursor(capsys):
+    progress("a\x1b[2J\nb \u2028 ö 猫")
+    print_error("c\r\x9bd")
+    assert capsys.readouterr().err == "a\\x1b[2J\\nb \\u2028 ö 猫\nerror: c\\r\\x9bd\n"
 
 
 def test_colour_only_on_a_terminal_without_no_color(monkeypatch):
