@@ -13,6 +13,7 @@ import torch
 from aqd_deploy.errors import CheckpointError, TrainingError, line_of
 from aqd_deploy.inputs import parse_json
 from aqd_deploy.qat.archive import read_archive, write_archive
+from aqd_deploy.qat.config import ModelConfig
 from aqd_deploy.qat.models import Detector
 from aqd_deploy.qat.soundness import check_network
 from aqd_deploy.schema import SchemaError, number, table, whole
@@ -78,7 +79,12 @@ def resume(
     """
     content = read_archive(path)
     anew = f"remove {path} to start anew"
-    if content.get("config") != model.config.to_json():
+    told = content.get("config")
+    if not isinstance(told, str):
+        raise CheckpointError(
+            f"{path} is not the progress of a run: it does not describe its network", next_command=anew
+        )
+    if ModelConfig.from_json(told) != model.config:
         raise CheckpointError(f"{path} belongs to another run (the networks differ)", next_command=anew)
     # What the optimizer of these settings has; its own state would bring back the old ones.
     groups = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]

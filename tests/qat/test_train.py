@@ -1,5 +1,7 @@
 """The training loop: it learns, resumes as if never stopped, and two processes equal one."""
 
+import dataclasses
+import json
 import socket
 from pathlib import Path
 
@@ -106,6 +108,34 @@ def test_progress_of_another_run_is_refused(tmp_path):
         train(_model(), _source, TrainSettings(2, seed=7), tmp_path)
     with pytest.raises(CheckpointError, match=r"further.*got 1 iterations; valid: 2 or more"):
         train(_model(), _source, TrainSettings(1), tmp_path)
+
+
+def test_progress_that_was_written_before_a_field_existed_goes_on(tmp_path):
+    settings = TrainSettings(2, 1e-3, warmup=1)
+    whole = train(_model(), _source, settings, tmp_path / "whole").state_dict()
+
+    def interrupted(iteration, rank, world):
+        if iteration == 1:
+            raise _Killed
+        return _source(iteration, rank, world)
+
+    with pytest.raises(_Killed):
+        train(_model(), interrupted, dataclasses.replace(settings, checkpoint_every=1), tmp_path / "old")
+    content = read_archive(tmp_path / "old" / "last.pt")
+    description = json.loads(content["config"])
+    del description["category_ids"], content["settings"]
+    torch.save({**content, "config": json.dumps(description)}, tmp_path / "old" / "last.pt")
+    resumed = train(_model(), _source, settings, tmp_path / "old").state_dict()
+    assert all(torch.equal(value, whole[name]) for name, value in resumed.items())
+
+
+@pytest.mark.parametrize("told", [None, 3, "{"])
+def test_progress_without_a_description_is_refused(tmp_path, told):
+    train(_model(), _source, TrainSettings(1), tmp_path)
+    content = read_archive(tmp_path / "last.pt")
+    torch.save({**content, "config": told}, tmp_path / "last.pt")
+    with pytest.raises(CheckpointError, match=r"descri"):
+        train(_model(), _source, TrainSettings(2), tmp_path)
 
 
 def test_a_resumed_run_takes_the_settings_it_is_given_and_tells_them(tmp_path, capsys):
