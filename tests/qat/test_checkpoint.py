@@ -319,6 +319,19 @@ def test_files_with_numbers_out_of_range(tmp_path, name, value, error):
     assert str(tmp_path / "m.pt") in str(caught.value)
 
 
+@pytest.mark.parametrize("record", [{"AP": 0.5}, b"seed 1", None, 3, np.float64(0.5)])
+def test_a_record_that_is_no_text_is_refused(tmp_path, record):
+    with pytest.raises(CheckpointError, match=rf"record.*text; got {type(record).__name__}"):
+        save_checkpoint(tmp_path / "m.pt", _model(4)[0], record=record)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_is_no_checkpoint(tmp_path):
+    with pytest.raises(CheckpointError, match="a checkpoint is a file; got the folder"):
+        save_checkpoint(tmp_path, _model(4)[0])
+    assert not list(tmp_path.iterdir())
+
+
 class _Compiled(nn.Module):
     """As torch.compile keeps a network, without the seconds that it takes."""
 
