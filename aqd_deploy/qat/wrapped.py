@@ -73,8 +73,8 @@ def _without(prefix: str, name: Any) -> Any:
 
 
 def _found(content: dict[Any, Any], is_wanted: Callable[[dict[Any, Any]], bool]) -> dict[str, dict[Any, Any]]:
-    """The outermost dictionaries that `is_wanted`, `content` itself ("") or inside, by the keys that lead to it
-    (`ema.module`). What belongs to an optimizer has the names of weights and is passed over.
+    """The outermost dictionaries that `is_wanted`, `content` itself ("") or in it, by the keys that lead to
+    them (`ema.module`). What belongs to an optimizer has the names of weights and is passed over.
     """
     found: dict[str, dict[Any, Any]] = {}
     passed: set[int] = set()  # a file's dictionaries may hold themselves
