@@ -16,6 +16,7 @@ from aqd_deploy.integer.types import element_name
 from aqd_deploy.passes.graph import PassResult
 from aqd_deploy.passes.inference import SHAPE_ADVICE, check_map, check_size, first_line
 from aqd_deploy.passes.operators import OPERATORS, check_node, label_of
+from aqd_deploy.schema import SchemaError, list_of, whole
 
 SUPPORTED = tuple(OPERATORS)
 
@@ -49,6 +50,8 @@ MAXIMUM_OPSET = onnx.defs.onnx_opset_version()
 
 LONGEST_NAME = 230
 """An integer file's names have at most 250 characters, and lowering adds to them."""
+
+_SIZES = list_of(whole(1))
 
 
 class CheckModel:
@@ -219,8 +222,15 @@ class CheckModel:
             unknown = [name for name in self.shape if name not in names]
             if unknown:
                 raise ShapeError(f"the model has no input {unknown[0]}", valid=", ".join(names))
-            return dict(self.shape)
-        return {value.name: list(self.shape) for value in inputs}
+            given = dict(self.shape)
+        else:
+            given = {value.name: self.shape for value in inputs}
+        try:
+            for name, sizes in given.items():
+                _SIZES(sizes, name)
+        except SchemaError as error:
+            raise error.of("the given shape", ShapeError) from error
+        return {name: [int(size) for size in sizes] for name, sizes in given.items()}
 
 
 def _forget_shapes(model: ModelProto) -> None:

@@ -260,16 +260,24 @@ class FoldQuantizers(Pass):
         self.result.changed.append(f"{node.label}: integer weights {name}")
 
     def _check_odd(self, node: Node, name: str, values: np.ndarray) -> None:
-        """Of a file whose manifest says the bits of AQD's weights, Eq. 3: a NaN, for one, becomes a 0."""
+        """Of a file whose manifest says the bits of AQD's weights, Eq. 3: a NaN, for one, becomes a 0.
+
+        A Clip in front of `values` can make an even integer odd, so the initializer has to be odd as well.
+        """
         bits = self.graph.manifest.get("bits")
-        even = values[values % 2 == 0]
-        if isinstance(bits, dict) and bits.get("weights") is not None and even.size:
-            raise UnsupportedModelError(
-                f"node {node.label}: {even.size} of the weights {name} aren't the odd integers of AQD",
-                received=int(even[0]),
-                valid="odd integers (Eq. 3), as the bits in the manifest say",
-                next_command="aqd-deploy export CHECKPOINT.pt -o m.qdq.onnx",
-            )
+        if not isinstance(bits, dict) or bits.get("weights") is None:
+            return
+        raw = self.graph.constants[self._origin.get(name, name)]
+        integers = [] if np.issubdtype(raw.dtype, np.floating) else [raw.astype(np.int64)]
+        for each in (*integers, values):
+            even = each[each % 2 == 0]
+            if even.size:
+                raise UnsupportedModelError(
+                    f"node {node.label}: {even.size} of the weights {name} aren't the odd integers of AQD",
+                    received=int(even[0]),
+                    valid="odd integers (Eq. 3), as the bits in the manifest say",
+                    next_command="aqd-deploy export CHECKPOINT.pt -o m.qdq.onnx",
+                )
 
 
 def clipped(level: int, low: int | None, high: int | None) -> int:

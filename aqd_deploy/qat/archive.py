@@ -70,6 +70,13 @@ def _unreadable(path: Path, file: IO[bytes], error: Exception) -> CheckpointErro
     archive = zipfile.is_zipfile(file)
     file.seek(0)
     start = file.read(2)
+    if archive and _is_script(file):
+        return CheckpointError(
+            f"{path} is a TorchScript program, which is not loaded because it could run anything",
+            received="a file of torch.jit.save",
+            valid="a file of tensors, numbers and strings only",
+            next_command=SAVE,
+        )
     if isinstance(error, pickle.UnpicklingError) and (archive or start[:1] == b"\x80"):
         return CheckpointError(
             f"{path} holds pickled code or objects, which are not loaded because they could run anything",
@@ -82,6 +89,15 @@ def _unreadable(path: Path, file: IO[bytes], error: Exception) -> CheckpointErro
             "the checkpoint is truncated or damaged", received=f"{path} ({path.stat().st_size} bytes)"
         )
     return CheckpointError("this is not a torch checkpoint", received=str(path))
+
+
+def _is_script(file: IO[bytes]) -> bool:
+    """Whether a zip file is one of torch.jit.save, as torch itself tells them."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return any(name.rpartition("/")[2] == "constants.pkl" for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return False
 
 
 def _named_object(error: Exception) -> str | None:

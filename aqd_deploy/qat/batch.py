@@ -15,8 +15,9 @@ def check_batch(config: ModelConfig, batch: object) -> tuple[Tensor, Tensor, Ten
     """The images, boxes and labels of `batch`, as `train`'s source gives them; M may be 0.
 
     Raises TrainingError where they are not tensors of these types and shapes, the images have another size
-    than `config` says, a label is none of its classes, or a box is empty, inverted, outside the image or
-    (like all of its batch) in fractions of the image.
+    than `config` says, a label is none of its classes, or a box is empty, inverted, outside the image,
+    reaches more than the finest stride (8 pixels) beyond it, or is (like all of its batch) in fractions of
+    the image. So boxes that are rounded outwards pass, and those of a crop have to be clipped.
     """
     if (
         not isinstance(batch, tuple | list)
@@ -63,13 +64,19 @@ def _check_boxes(config: ModelConfig, boxes: Tensor) -> None:
     x1, y1, x2, y2 = boxes.unbind(-1)
     # Written so that a NaN fails.
     solid = (x2 > x1) & (y2 > y1) & torch.isfinite(boxes).all(dim=-1)
-    inside = (x1 < config.image_width) & (y1 < config.image_height) & (x2 > 0) & (y2 > 0)
-    for held, what in ((solid, "is empty, inverted or not finite"), (inside, "is outside the image")):
+    width, height, rim = config.image_width, config.image_height, config.strides[0]
+    inside = (x1 < width) & (y1 < height) & (x2 > 0) & (y2 > 0)
+    within = (x1 >= -rim) & (y1 >= -rim) & (x2 <= width + rim) & (y2 <= height + rim)
+    for held, what in (
+        (solid, "is empty, inverted or not finite"),
+        (inside, "is outside the image"),
+        (within, f"reaches more than {rim} pixels beyond the image"),
+    ):
         if not bool(held.all()):
             raise TrainingError(
                 f"a box of a batch {what}",
-                received=boxes[~held][0].tolist(),
-                valid="x1, y1, x2, y2 in pixels of the image, x1 < x2 and y1 < y2",
+                received=f"{boxes[~held][0].tolist()} on an image of {height}x{width} (height x width)",
+                valid="x1, y1, x2, y2 in pixels of the image, clipped to it, x1 < x2 and y1 < y2",
             )
     if len(boxes) and float(boxes.abs().max()) <= 1:
         raise TrainingError(

@@ -43,9 +43,20 @@ def save_checkpoint(
     steps. That of a float model *defines* the network, its weights rounded to half precision.
 
     Raises CheckpointError where the network is not the one of its description, holds what is no finite
-    number, or does not fit half precision; ScaleError for a step that is not positive. Nothing is written
-    then.
+    number, or does not fit half precision, where `record` is no text and `path` no file; ScaleError for a
+    step that is not positive. Nothing is written then.
     """
+    if not isinstance(record, str):
+        raise CheckpointError(
+            "the record of a checkpoint is a text", received=type(record).__name__,
+            next_command="json.dumps(record)",
+        )  # fmt: skip
+    if Path(path).is_dir():
+        raise CheckpointError(
+            "a checkpoint is a file",
+            received=f"the folder {path}",
+            valid=f"for example {Path(path) / 'm.pt'}",
+        )
     model = unwrapped(model)
     check_network(model, "the network")
     config = model.config

@@ -22,6 +22,12 @@ def check_network(model: nn.Module, owner: str) -> None:
     Raises CheckpointError, naming the tensor, where one is not of finite float32 numbers, a variance is
     negative or a level scale has no finite exponential; ScaleError where a quantizer's step is not positive.
     """
+    for name, value in model.state_dict().items():
+        if value.is_floating_point() and value.dtype != torch.float32:
+            raise CheckpointError(
+                f"the tensor {name} of {owner} cannot be used", received=f"{value.dtype} numbers",
+                valid="finite float32 numbers", next_command="model.float()",
+            )  # fmt: skip
     for path, module in model.named_modules():
         if isinstance(module, ActivationQuantizer | WeightQuantizer):
             _check_step(path, module, owner)
@@ -52,11 +58,9 @@ def _out_of_range(module: nn.Module) -> tuple[str, str, str]:
 
 
 def _not_finite(value: Tensor) -> str:
-    """What keeps a tensor from being finite float32 numbers (or whole ones), "" where nothing does."""
+    """What keeps a tensor of float32 or of whole numbers from being finite, "" where nothing does."""
     if not value.is_floating_point():
         return ""
-    if value.dtype != torch.float32:
-        return f"{value.dtype} numbers"
     if bool(torch.isfinite(value).all()):
         return ""
     return "NaN" if bool(torch.isnan(value).any()) else "infinity"

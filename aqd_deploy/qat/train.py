@@ -10,7 +10,8 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -22,8 +23,9 @@ from aqd_deploy.qat.batch import check_batch
 from aqd_deploy.qat.distributed import average_gradients, distributed, finite_everywhere
 from aqd_deploy.qat.layers import synchronize_batch_norm
 from aqd_deploy.qat.losses import detection_loss
-from aqd_deploy.qat.models import Detector
+from aqd_deploy.qat.models import Detector, unwrapped
 from aqd_deploy.qat.run_state import TrainSettings, resume, save_progress
+from aqd_deploy.qat.soundness import check_network
 
 # (iteration, rank, world) -> images uint8 [N, 3, H, W] BGR, boxes float32 [N, M, 4], labels int64 [N, M]
 # (-1 in unused places)
@@ -49,15 +51,18 @@ def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Ada
     return torch.optim.AdamW(groups, lr=settings.learning_rate)
 
 
-def train(model: Detector, source: BatchSource, settings: TrainSettings, run_folder: Path) -> Detector:
-    """Trains `model` in place, on the device it is on; `source(iteration, rank, world)` gives the batch of
-    one process.
+def train(model: nn.Module, source: BatchSource, settings: TrainSettings, run_folder: Path) -> Detector:
+    """Trains `model` in place, on the device it is on, and returns it without what wraps it: a Detector, or
+    one that torch.compile or DistributedDataParallel wraps. `source(iteration, rank, world)` gives the batch
+    of one process.
 
     Continues from `run_folder/last.pt` where there is one, with `settings`; what they change is told.
     Raises what `resume` and `train_step` do, and CheckpointError or ScaleError for a network that is not
-    fit to be saved; `last.pt` then holds the last state that was.
+    fit to be trained or saved; `last.pt` then holds the last state that was.
     Under `torchrun` batch norms use the statistics of all processes and gradients are averaged.
     """
+    network = unwrapped(model)
+    check_network(network, "the network")
     torch.manual_seed(settings.seed)
     rank, world = (dist.get_rank(), dist.get_world_size()) if distributed() else (0, 1)
     if world > 1:
@@ -67,14 +72,14 @@ def train(model: Detector, source: BatchSource, settings: TrainSettings, run_fol
     optimizer = make_optimizer(model, settings)
     last = run_folder / "last.pt"
     start, changes = resume(last, model, optimizer, settings) if last.exists() else (0, [])
-    progress = _Progress(model.config.label, start, settings, silent=rank > 0)
+    progress = _Progress(network.config.label, start, settings, silent=rank > 0)
     if start:
         progress.say(f"continues after iteration {start}" + "".join(f", {change}" for change in changes))
     for iteration in range(start, settings.iterations):
         for group in optimizer.param_groups:
             group["lr"] = settings.learning_rate * learning_rate_factor(iteration, settings)
         try:
-            batch = check_batch(model.config, source(iteration, rank, world))
+            batch = check_batch(network.config, source(iteration, rank, world))
             losses = _step(model, optimizer, batch, settings.clip_norm)
         except TrainingError as error:
             raise TrainingError(
@@ -86,11 +91,11 @@ def train(model: Detector, source: BatchSource, settings: TrainSettings, run_fol
         if rank == 0 and (done % settings.checkpoint_every == 0 or done == settings.iterations):
             save_progress(last, model, optimizer, done, settings)
     model.eval()
-    return model
+    return network
 
 
 def train_step(
-    model: Detector,
+    model: nn.Module,
     optimizer: torch.optim.Optimizer,
     images: Tensor,
     boxes: Tensor,
@@ -99,33 +104,67 @@ def train_step(
 ) -> dict[str, float]:
     """One step on one batch; returns the losses by name.
 
-    Raises TrainingError for what `check_batch` refuses and where the loss or the gradient, of any process, is
-    not finite: the parameters are as they were.
+    Raises TrainingError for what `check_batch` refuses, where a batch norm has one value a channel, where
+    nothing is trainable, and where the loss or the gradient, of any process, is not finite: the parameters
+    and statistics are as they were.
     """
-    return _step(model, optimizer, check_batch(model.config, (images, boxes, labels)), clip_norm)
+    return _step(model, optimizer, check_batch(unwrapped(model).config, (images, boxes, labels)), clip_norm)
 
 
 def _step(
-    model: Detector, optimizer: torch.optim.Optimizer, batch: tuple[Tensor, Tensor, Tensor], clip_norm: float
+    model: nn.Module, optimizer: torch.optim.Optimizer, batch: tuple[Tensor, Tensor, Tensor], clip_norm: float
 ) -> dict[str, float]:
-    device = next(model.parameters()).device
-    images, boxes, labels = (value.to(device) for value in batch)
-    outputs = model(model.preprocess(images).contiguous(memory_format=torch.channels_last))
-    losses = detection_loss(model.config, outputs, boxes, labels)
-    total = torch.stack(list(losses.values())).sum()
-    optimizer.zero_grad(set_to_none=True)
-    total.backward()
-    average_gradients(model)
-    norm = nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
-    # Clipping by an infinite norm makes NaN of what was infinite and 0 of all the rest.
-    for value, name in ((total.detach(), "loss"), (norm, "gradient")):
-        if not finite_everywhere(value):
+    with _statistics_kept(model):
+        losses = _losses(model, batch)
+        total = torch.stack(list(losses.values())).sum()
+        if not total.requires_grad:
             raise TrainingError(
-                f"the {name} is not finite",
-                next_command="the same run with a lower learning rate or a longer warm-up",
+                "the network has no trainable parameter",
+                next_command="parameter.requires_grad_(True) for those that training may change",
             )
+        optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        average_gradients(model)
+        norm = nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+        # Clipping by an infinite norm makes NaN of what was infinite and 0 of all the rest.
+        for value, name in ((total.detach(), "loss"), (norm, "gradient")):
+            if not finite_everywhere(value):
+                raise TrainingError(
+                    f"the {name} is not finite",
+                    next_command="the same run with a lower learning rate or a longer warm-up",
+                )
     optimizer.step()
     return {name: float(value.detach()) for name, value in losses.items()}
+
+
+@contextmanager
+def _statistics_kept(model: nn.Module) -> Iterator[None]:
+    """A block after whose failure the buffers of `model` (the running statistics) are as they were."""
+    before = [buffer.clone() for buffer in model.buffers()]
+    try:
+        yield
+    except BaseException:
+        for buffer, value in zip(model.buffers(), before, strict=True):
+            buffer.copy_(value)
+        raise
+
+
+def _losses(model: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> dict[str, Tensor]:
+    network = unwrapped(model)
+    device = next(network.parameters()).device
+    images, boxes, labels = (value.to(device) for value in batch)
+    inputs = network.preprocess(images).contiguous(memory_format=torch.channels_last)
+    try:
+        outputs = model(inputs)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise TrainingError(
+            "the coarsest map of a batch has one value a channel, which has no variance",
+            received=f"{len(images)} image of {images.shape[2]}x{images.shape[3]} (height x width)",
+            valid="two images or more in a batch, or larger ones",
+        ) from error
+    return detection_loss(network.config, outputs, boxes, labels)
 
 
 class _Progress:

@@ -6,6 +6,7 @@ that is called: `save_checkpoint` writes `state`, the trainer's progress `model`
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
@@ -15,6 +16,9 @@ from aqd_deploy.qat.archive import SAVE
 
 STATE = "state"
 PACKED = "packed:"
+ANCHOR = "backbone.stem.conv.weight"
+"""A weight that every network has: its name tells weights from other tables of tensors."""
+DEEPEST = 4
 COUNTERS = frozenset(("total_ops", "total_params", "n_averaged"))
 """Last parts of names that profilers and weight averaging add to a state; no network has them."""
 
@@ -25,23 +29,23 @@ def described(content: dict[str, Any], owner: str) -> dict[str, Any]:
 
     Raises CheckpointError, naming what wraps them, where weights have no description or there are several.
     """
-    inner = _tables(content)
-    if not _is_described(content):
-        wrapped = [key for key, value in inner.items() if _is_described(value)]
-        if len(wrapped) > 1:
-            raise _several(owner, wrapped)
-        if not wrapped:
-            raise _undescribed(content, inner, owner)
-        content = inner[wrapped[0]]
-        inner = _tables(content)
-    if STATE in content:
-        return content
-    states = [key for key, value in inner.items() if _is_state(value)]
+    wrapped = _found(content, _is_described)
+    if len(wrapped) > 1:
+        raise _several(owner, list(wrapped))
+    if not wrapped:
+        raise _undescribed(content, owner)
+    (content,) = wrapped.values()
+    inner = {key: value for key, value in content.items() if key != "config"}
+    states = _found(inner, _is_network)
+    if STATE in content and not any(key.split(".")[0] == STATE for key in states):
+        states = {STATE: content[STATE], **states}
+    states = states or _found(inner, _is_state)
     if len(states) > 1:
-        raise _several(owner, states)
+        raise _several(owner, list(states))
     if not states:
-        raise _undescribed(content, {}, owner)
-    return {**content, STATE: inner[states[0]]}
+        raise _undescribed(content, owner)
+    (state,) = states.values()
+    return {**content, STATE: state}
 
 
 def plain_names(state: dict[str, Any], anchor: str, owner: str) -> dict[str, Any]:
@@ -68,12 +72,35 @@ def _without(prefix: str, name: Any) -> Any:
     return packed + name.removeprefix(packed).removeprefix(prefix)
 
 
-def _tables(content: dict[str, Any]) -> dict[str, dict[Any, Any]]:
-    return {str(key): value for key, value in content.items() if isinstance(value, dict)}
+def _found(content: dict[Any, Any], is_wanted: Callable[[dict[Any, Any]], bool]) -> dict[str, dict[Any, Any]]:
+    """The outermost dictionaries that `is_wanted`, `content` itself ("") or in it, by the keys that lead to
+    them (`ema.module`). What belongs to an optimizer has the names of weights and is passed over.
+    """
+    found: dict[str, dict[Any, Any]] = {}
+    passed: set[int] = set()  # a file's dictionaries may hold themselves
+
+    def look(value: Any, place: str, depth: int) -> None:
+        if not isinstance(value, dict) or id(value) in passed:
+            return
+        if is_wanted(value):
+            found[place] = value
+            return
+        passed.add(id(value))
+        if depth < DEEPEST:
+            for key, each in value.items():
+                if "optim" not in str(key).lower():
+                    look(each, f"{place}.{key}" if place else str(key), depth + 1)
+
+    look(content, "", 0)
+    return found
 
 
 def _is_described(content: dict[Any, Any]) -> bool:
     return isinstance(content.get("config"), str)
+
+
+def _is_network(value: dict[Any, Any]) -> bool:
+    return any(str(name).endswith(ANCHOR) for name in value)
 
 
 def _is_state(value: dict[Any, Any]) -> bool:
@@ -87,11 +114,12 @@ def _several(owner: str, keys: list[str]) -> CheckpointError:
     )  # fmt: skip
 
 
-def _undescribed(content: dict[str, Any], inner: dict[str, Any], owner: str) -> CheckpointError:
+def _undescribed(content: dict[str, Any], owner: str) -> CheckpointError:
     """Names the wrapper of the weights, or shows the first keys of a file."""
-    states = [key for key, value in inner.items() if _is_state(value)]
-    where = f"weights under {', '.join(states[:4])}" if states else ", ".join(map(str, list(content)[:4]))
-    bare = "weights without a description of their network" if states or _is_state(content) else "no weights"
+    states = _found(content, _is_network) or _found(content, _is_state)
+    wrappers = [key for key in states if key]
+    where = f"weights under {', '.join(wrappers[:4])}" if wrappers else ", ".join(map(str, list(content)[:4]))
+    bare = "weights without a description of their network" if states else "no weights"
     return CheckpointError(
         f"this torch file is not a checkpoint of aqd-deploy: it has {bare}",
         received=f"{owner} with {where}",

@@ -29,6 +29,7 @@ from aqd_deploy.qat.config import ModelConfig
 from aqd_deploy.qat.models import Detector, build_model, quantized_from_float
 from aqd_deploy.qat.train import TrainSettings, train
 
+SHIPPED = Path(__file__).resolve().parent / "checkpoints"
 SIZE = 160
 TRAIN_IMAGES, HELDOUT_IMAGES = 16000, 400
 BATCH = 16
@@ -225,6 +226,8 @@ def main(arguments: list[str] | None = None) -> int:
     if options.threads < 1:
         parser.error(f"--threads has to be at least 1, got {options.threads}")
     torch.set_num_threads(options.threads)
+    if (options.work / "checkpoints").resolve() == SHIPPED:
+        parser.error(f"--work {options.work} would overwrite the shipped {SHIPPED}: name another folder")
     if "RANK" in os.environ:
         dist.init_process_group("gloo")
     try:

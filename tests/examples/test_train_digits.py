@@ -63,6 +63,21 @@ def test_a_work_folder_that_cannot_be(tiny, tmp_path, capsys):
     assert capsys.readouterr().err.splitlines()[-1].startswith("error: ")
 
 
+def test_the_shipped_checkpoints_are_not_overwritten(tiny, tmp_path, monkeypatch, capsys):
+    shipped = tmp_path / "checkpoints"
+    shipped.mkdir()
+    monkeypatch.setattr(digits, "SHIPPED", shipped)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "checkpoints").symlink_to(shipped)
+    for work in (".", str(tmp_path), "elsewhere"):
+        with pytest.raises(SystemExit) as caught:
+            digits.main(["--work", work, "--only", FLOAT])
+        assert caught.value.code == 2
+        assert f"--work {work} would overwrite the shipped {shipped}" in capsys.readouterr().err
+    assert not list(shipped.iterdir())
+
+
 @pytest.mark.parametrize(
     "arguments", [["--only", "fcos"], ["--only"], ["--threads", "0"]], ids=["unknown", "none", "threads"]
 )

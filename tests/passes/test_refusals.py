@@ -5,6 +5,7 @@ import json
 import numpy as np
 import onnx
 import pytest
+from odd_graphs import last_weight
 from onnx import TensorProto, helper, numpy_helper
 from qdq_graphs import QdqBuilder, random_graph
 
@@ -99,7 +100,13 @@ def test_dynamic_shape_needs_a_shape():
     assert lower(model, shape={"image": [1, 3, 12, 8]}).model == lowered
 
 
-@pytest.mark.parametrize("shape", [[1, 3, 8], [1, 5, 8, 8], [2, 3, 8, 8], {"picture": [1, 3, 8, 8]}])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        [1, 3, 8], [1, 5, 8, 8], [2, 3, 8, 8], {"picture": [1, 3, 8, 8]}, [1, 3, 8.5, 8], [1, 3, 8.0, 8],
+        {"image": [1, 3, "h", 8]}, [1, 3, True, 8], [1, 3, -8, 8], [1, 3, 1 << 70, 8], 8, "1x3x8x8",
+    ],
+)  # fmt: skip
 def test_shapes_that_do_not_fit(shape):
     with pytest.raises(ShapeError):
         lower(conv_graph(), shape=shape)
@@ -217,6 +224,15 @@ def test_weights_that_are_not_odd(bits, even):
         UnsupportedModelError, match=rf"1 of the weights weight_\d+ aren't .*odd.*got {even};"
     ):
         lower(with_one_constant(odd, "weight", even))
+
+
+@pytest.mark.parametrize("even", [-128, 126])
+def test_weights_that_are_odd_only_once_clipped(even):
+    model = conv_graph(bits=2)
+    with_one_constant(model, last_weight(model), even)
+    lower(model)
+    with pytest.raises(UnsupportedModelError, match=rf"1 of the weights .*odd.*got {even};"):
+        lower(with_manifest(model, bits={"weights": 2, "first_last": 8}))
 
 
 def test_weights_of_a_file_that_says_no_bits_may_be_even():

@@ -57,12 +57,23 @@ def _box(*values):
         ({"boxes": _box(8, 8, torch.inf, 40)}, "not finite"),
         ({"boxes": _box(96, 8, 120, 40)}, "outside the image"),
         ({"boxes": _box(-9, -9, -1, -1)}, "outside the image"),
+        ({"boxes": _box(4, 4, 5000, 4000)}, r"beyond the image; got \[4.0.*5000.* on an image of 64x96"),
+        ({"boxes": _box(-3e38, -3e38, 3e38, 3e38)}, "beyond the image"),
+        ({"boxes": _box(-9, 8, 40, 40)}, "more than 8 pixels beyond"),
+        ({"boxes": _box(8, -9, 40, 40)}, "more than 8 pixels beyond"),
+        ({"boxes": _box(8, 8, 105, 40)}, "more than 8 pixels beyond"),
+        ({"boxes": _box(8, 8, 40, 73)}, "more than 8 pixels beyond"),
         ({"boxes": _box(0.1, 0.1, 0.5, 0.6)}, "fractions"),
     ],
 )  # fmt: skip
 def test_refused(changes, match):
     with pytest.raises(TrainingError, match=match):
         check_batch(_config(), _batch(**changes))
+
+
+def test_a_box_may_reach_a_little_beyond_the_image():
+    for values in ((0, 0, 96, 64), (-8, -8, 104, 72)):
+        check_batch(_config(), _batch(boxes=_box(*values)))
 
 
 @pytest.mark.parametrize("batch", [None, (), (torch.zeros(1),), ([1], [2], [3])])

@@ -24,6 +24,7 @@ from aqd_deploy.qat.checkpoint import (
 )
 from aqd_deploy.qat.config import ModelConfig, parse_architecture
 from aqd_deploy.qat.models import build_model, calibrate
+from aqd_deploy.qat.wrapped import ANCHOR
 
 TINY = {
     "width": 0.125,
@@ -140,6 +141,30 @@ def test_other_files_are_refused(tmp_path):
     torch.save({"weight": torch.zeros(3)}, path)
     with pytest.raises(CheckpointError, match="not a checkpoint of aqd-deploy"):
         load_checkpoint(path)
+
+
+def test_dictionaries_that_hold_themselves(tmp_path):
+    content = {str(index): {} for index in range(30)}
+    for inner in content.values():
+        inner.update(content)
+    torch.save(content, tmp_path / "m.pt")
+    with pytest.raises(CheckpointError, match="no weights"):
+        load_checkpoint(tmp_path / "m.pt")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_torch_script_is_called_by_its_name(tmp_path):
+    torch.jit.script(nn.Linear(2, 2)).save(tmp_path / "m.pt")
+    with pytest.raises(CheckpointError, match=r"TorchScript.*save_checkpoint"):
+        load_checkpoint(tmp_path / "m.pt")
+
+
+@pytest.mark.parametrize("detector", ["fcos", "retinanet"])
+@pytest.mark.parametrize("backbone", ["r18", "r50"])
+def test_the_name_that_weights_are_known_by(detector, backbone):
+    with torch.device("meta"):
+        model = build_model(parse_architecture(f"{detector}_{backbone}", **TINY))
+    assert ANCHOR in model.state_dict()
 
 
 @pytest.mark.parametrize("wrapper", [None, "model", "state_dict"])
@@ -319,6 +344,19 @@ def test_files_with_numbers_out_of_range(tmp_path, name, value, error):
     assert str(tmp_path / "m.pt") in str(caught.value)
 
 
+@pytest.mark.parametrize("record", [{"AP": 0.5}, b"seed 1", None, 3, np.float64(0.5)])
+def test_a_record_that_is_no_text_is_refused(tmp_path, record):
+    with pytest.raises(CheckpointError, match=rf"record.*text; got {type(record).__name__}"):
+        save_checkpoint(tmp_path / "m.pt", _model(4)[0], record=record)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_is_no_checkpoint(tmp_path):
+    with pytest.raises(CheckpointError, match="a checkpoint is a file; got the folder"):
+        save_checkpoint(tmp_path, _model(4)[0])
+    assert not list(tmp_path.iterdir())
+
+
 class _Compiled(nn.Module):
     """As torch.compile keeps a network, without the seconds that it takes."""
 
@@ -357,7 +395,17 @@ def test_weights_under_another_key_are_taken_with_a_description(tmp_path):
     save_checkpoint(tmp_path / "m.pt", model, record="seed 1")
     content = read_archive(tmp_path / "m.pt")
     state = content.pop("state")
-    for other in ({**content, "ema": state}, {"ema": {**content, "state": state}, "epoch": 3}):
+    metrics = {"metrics": {"ap": torch.tensor(0.5)}}
+    moments = {"optimizer": {"exp_avg": state, "exp_avg_sq": state}}
+    for other in (
+        {**content, "ema": state},
+        {"ema": {**content, "state": state}, "epoch": 3},
+        {**content, **metrics, "model": state},
+        {**content, **metrics, **moments, "state": state},
+        {**content, "ema": {"module": state, "decay": 0.9, "updates": torch.tensor(3)}},
+        {**content, "state": {"module": state}},
+        {"ckpt": {"model": {**content, "state": state}}, **metrics},
+    ):
         torch.save(other, tmp_path / "m.pt")
         assert _same(model, load_checkpoint(tmp_path / "m.pt"), image)
         assert checkpoint_record(tmp_path / "m.pt") == "seed 1"
@@ -375,6 +423,7 @@ def test_weights_without_a_description_are_refused_with_their_wrapper(tmp_path):
         ({"ema": state, "epoch": 3}, "without a description.*weights under ema"),
         ({"model": state, "ema": state}, "without a description.*weights under model, ema"),
         ({"config": {"lr": 0.1}, "state_dict": state}, "without a description.*weights under state_dict"),
+        ({"ema": {"module": state}, "ap": {"ap": torch.zeros(1)}}, "description.*weights under ema.module;"),
         ({"epoch": 3}, "no weights"),
     )
     for content, message in cases:
@@ -391,6 +440,10 @@ def test_several_networks_are_refused_with_their_names(tmp_path):
     for other, names in (
         ({**content, "ema": state, "model": state}, "ema, model"),
         ({"ema": {**content, "state": state}, "last": {**content, "state": state}}, "ema, last"),
+        ({**content, "state": state, "ema": state}, "state, ema"),
+        ({**content, "state": state, "ema": {"module": state}}, r"state, ema\.module"),
+        ({**content, "state": {}, "ema": state}, "state, ema"),
+        ({"a": {"b": {**content, "state": state}}, "c": {**content, "state": state}}, r"a\.b, c"),
         ({**content, "state": both}, r"student\., teacher\."),
     ):
         torch.save(other, tmp_path / "m.pt")

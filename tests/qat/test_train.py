@@ -1,5 +1,7 @@
 """The training loop: it learns, resumes as if never stopped, and two processes equal one."""
 
+import dataclasses
+import json
 import socket
 from pathlib import Path
 
@@ -7,14 +9,16 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch import nn
 
-from aqd_deploy.errors import CheckpointError, TrainingError
+from aqd_deploy.errors import CheckpointError, ScaleError, TrainingError, UnsupportedModelError
 from aqd_deploy.qat.archive import read_archive
 from aqd_deploy.qat.checkpoint import load_checkpoint
 from aqd_deploy.qat.config import parse_architecture
 from aqd_deploy.qat.layers import BatchNorm
 from aqd_deploy.qat.models import build_model, quantized_from_float
-from aqd_deploy.qat.train import TrainSettings, learning_rate_factor, train
+from aqd_deploy.qat.run_state import resume
+from aqd_deploy.qat.train import TrainSettings, learning_rate_factor, make_optimizer, train, train_step
 
 TINY = {
     "width": 0.125,
@@ -108,6 +112,34 @@ def test_progress_of_another_run_is_refused(tmp_path):
         train(_model(), _source, TrainSettings(1), tmp_path)
 
 
+def test_progress_that_was_written_before_a_field_existed_goes_on(tmp_path):
+    settings = TrainSettings(2, 1e-3, warmup=1)
+    whole = train(_model(), _source, settings, tmp_path / "whole").state_dict()
+
+    def interrupted(iteration, rank, world):
+        if iteration == 1:
+            raise _Killed
+        return _source(iteration, rank, world)
+
+    with pytest.raises(_Killed):
+        train(_model(), interrupted, dataclasses.replace(settings, checkpoint_every=1), tmp_path / "old")
+    content = read_archive(tmp_path / "old" / "last.pt")
+    description = json.loads(content["config"])
+    del description["category_ids"], content["settings"]
+    torch.save({**content, "config": json.dumps(description)}, tmp_path / "old" / "last.pt")
+    resumed = train(_model(), _source, settings, tmp_path / "old").state_dict()
+    assert all(torch.equal(value, whole[name]) for name, value in resumed.items())
+
+
+@pytest.mark.parametrize("told", [None, 3, "{"])
+def test_progress_without_a_description_is_refused(tmp_path, told):
+    train(_model(), _source, TrainSettings(1), tmp_path)
+    content = read_archive(tmp_path / "last.pt")
+    torch.save({**content, "config": told}, tmp_path / "last.pt")
+    with pytest.raises(CheckpointError, match=r"descri"):
+        train(_model(), _source, TrainSettings(2), tmp_path)
+
+
 def test_a_resumed_run_takes_the_settings_it_is_given_and_tells_them(tmp_path, capsys):
     """Iterations, learning rate and weight decay: as an uninterrupted run that changes them there."""
     train(_model(), _source, TrainSettings(2, 1e-3, weight_decay=0.02, warmup=1), tmp_path)
@@ -165,6 +197,111 @@ def test_a_moment_of_another_shape_is_refused(tmp_path):
         train(_model(), _source, TrainSettings(2), tmp_path)
 
 
+def _first_moments(content):
+    return content["optimizer"]["state"][0]
+
+
+@pytest.mark.parametrize(
+    ("alter", "match"),
+    [
+        (lambda c: _first_moments(c).pop("step"), "not the progress.*step"),
+        (lambda c: _first_moments(c).pop("exp_avg_sq"), "not the progress.*exp_avg_sq is missing"),
+        (lambda c: _first_moments(c)["step"].fill_(-1), "not the progress.*step is negative"),
+        (lambda c: _first_moments(c)["exp_avg_sq"].fill_(-1), "not the progress.*exp_avg_sq is negative"),
+        (lambda c: _first_moments(c)["exp_avg"].fill_(torch.nan), "not the progress.*exp_avg is not finite"),
+        (lambda c: c["optimizer"]["state"].clear(), "not the progress.*no moments"),
+        (lambda c: c.update(rng=torch.zeros(3)), "not the progress"),
+        (lambda c: c["model"].pop("head.cls_score.bias"), "not the progress"),
+        (lambda c: c["model"]["head.cls_score.bias"].fill_(torch.nan), "head.cls_score.bias.*NaN"),
+        (lambda c: c.update(iteration=9), "further"),
+        (lambda c: c.update(settings=c["settings"].replace('"seed": 0', '"seed": 5')), "seeds differ"),
+    ],
+)
+def test_refused_progress_changes_nothing(tmp_path, alter, match):
+    train(_model(), _source, TrainSettings(1), tmp_path)
+    content = read_archive(tmp_path / "last.pt")
+    alter(content)
+    torch.save(content, tmp_path / "last.pt")
+    model = _model()
+    optimizer = make_optimizer(model, TrainSettings(2))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    rng = torch.get_rng_state()
+    with pytest.raises(CheckpointError, match=match):
+        resume(tmp_path / "last.pt", model, optimizer, TrainSettings(2))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not optimizer.state and torch.equal(torch.get_rng_state(), rng)
+
+
+def test_progress_of_a_compiled_network_is_that_of_the_network(tmp_path):
+    settings = TrainSettings(2, 1e-3, warmup=1)
+    whole = train(_model(), _source, settings, tmp_path / "whole").state_dict()
+
+    def interrupted(iteration, rank, world):
+        if iteration == 1:
+            raise _Killed
+        return _source(iteration, rank, world)
+
+    for wrap in (lambda m: torch.compile(m, backend="eager"), nn.DataParallel):
+        folder = tmp_path / wrap.__name__
+        with pytest.raises(_Killed):
+            train(wrap(_model()), interrupted, TrainSettings(2, 1e-3, warmup=1, checkpoint_every=1), folder)
+        assert set(read_archive(folder / "last.pt")["model"]) == set(whole)
+        seen = []
+
+        def watched(iteration, rank, world, seen=seen):
+            seen.append(iteration)
+            return _source(iteration, rank, world)
+
+        resumed = train(_model(), watched, settings, folder).state_dict()
+        assert seen == [1]
+        assert all(torch.allclose(value, whole[name], atol=1e-3) for name, value in resumed.items())
+
+
+def _spoiled(name, value):
+    model = _model(4)
+    with torch.no_grad():
+        model.state_dict()[name].fill_(value)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "match"),
+    [
+        (lambda: _spoiled("fpn.p6.conv.weight", torch.nan), CheckpointError, r"fpn\.p6\.conv.*NaN"),
+        (lambda: _spoiled("head.cls_score.weight_quantizer.nu", 0.0), ScaleError, "step.*cls_score"),
+        (lambda: _model(4).half(), CheckpointError, r"float16 numbers.*try: model\.float\(\)"),
+        (lambda: _model(4).double(), CheckpointError, r"float64 numbers.*try: model\.float\(\)"),
+        (lambda: nn.Sequential(_model()), UnsupportedModelError, "not a detector.*Sequential"),
+        (lambda: _model().requires_grad_(False), TrainingError, "no trainable parameter.*requires_grad"),
+    ],
+    ids=["nan", "step", "half", "double", "sequential", "frozen"],
+)
+def test_networks_that_cannot_be_trained(tmp_path, make, error, match):
+    with pytest.raises(error, match=match):
+        train(make(), _source, TrainSettings(1), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_batch_of_one_small_image_is_refused_with_its_sizes(tmp_path):
+    def single(iteration, rank, world):
+        return tuple(value[:1] for value in _source(iteration, rank, world))
+
+    with pytest.raises(TrainingError, match=r"iteration 0.*one value a channel.*got 1 image of 64x64"):
+        train(_model(), single, TrainSettings(1), tmp_path)
+
+
+def test_a_loss_that_is_not_finite_changes_nothing():
+    """Batch norm has taken the batch into its statistics by the time that the loss is known."""
+    model = _model().train()
+    with torch.no_grad():
+        model.backbone.stem.conv.weight.fill_(torch.inf)
+    optimizer = make_optimizer(model, TrainSettings(1))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(TrainingError, match="loss is not finite"):
+        train_step(model, optimizer, *_source(0, 0, 1), 10.0)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
 @pytest.mark.parametrize("value", [torch.inf, torch.nan])
 def test_a_gradient_that_is_not_finite_changes_no_weight(tmp_path, value):
     """Clipping by an infinite norm would make every weight NaN; the last good state stays, and goes on."""
@@ -203,7 +340,7 @@ def test_weights_that_are_not_finite_are_not_saved_as_progress(tmp_path):
     [
         {"iterations": 0}, {"iterations": 2.5}, {"learning_rate": -1e-3}, {"learning_rate": float("nan")},
         {"weight_decay": float("inf")}, {"warmup": -1}, {"clip_norm": 0.0}, {"checkpoint_every": 0},
-        {"log_every": 0},
+        {"log_every": 0}, {"learning_rate": 1e39}, {"weight_decay": 1e39},
     ],
 )  # fmt: skip
 def test_settings_out_of_range(changes):
