@@ -31,10 +31,10 @@ def inspect_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     if path.is_dir():
         return {"file": str(path), **_bundle(path)}
     readers = {".onnx": _onnx, ".so": _program, ".pt": _checkpoint, ".pth": _checkpoint}
-    if not os.path.lexists(path):
-        raise ModelFileError("there is no such file or folder", received=str(path), valid=KINDS)
     if path.suffix not in readers:
-        raise ModelFileError("this kind of file is not known", received=str(path), valid=KINDS)
+        there = os.path.lexists(path)
+        what = "this kind of file is not known" if there else "there is no such file or folder"
+        raise ModelFileError(what, received=str(path), valid=KINDS)
     return {"file": str(path), **readers[path.suffix](path)}
 
 
