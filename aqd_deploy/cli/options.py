@@ -17,8 +17,9 @@ NUMERICS = ("exact", "paper", "power-of-two")
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 threads_option = click.option(
-    "--threads", type=click.IntRange(1, 256), default=None, help="Threads to use. [default: every core]"
-)
+    "--threads", type=click.IntRange(1, 256), default=None,
+    help="Threads to use, of those that are there.  [default: OMP_NUM_THREADS, else as compiled, else all]",
+)  # fmt: skip
 device_option = click.option(
     "--device", metavar="DEVICE",
     help="Where it runs: local, qemu[:CPU], ssh:USER@HOST[:PORT] or rpc:HOST:PORT/KEY.  [default: the "

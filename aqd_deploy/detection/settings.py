@@ -53,6 +53,10 @@ class DetectorSettings:
     max_detections: int
     pre_nms: int
 
+    def least_probability(self, score: float) -> float:
+        """The least class probability that can become `score`: FCOS's score is √(p·c) with c ≤ 1."""
+        return {"fcos": score**2, "retinanet": score}[self.kind]
+
     @property
     def anchors_per_cell(self) -> int:
         return 1 if self.anchors is None else len(self.anchors.widths)

@@ -105,31 +105,21 @@ def _walk(folder: Path, recursive: bool, refused: dict[Path, ImageError]) -> Ite
             yield path
 
 
-def detect(
-    run: Run, manifest: dict[str, Any], path: Path, least_score: float | None = None
-) -> tuple[np.ndarray, Detections]:
-    """The image (uint8 [H, W, 3] RGB) of a file and what `run` (a program or the reference) detects in it.
-
-    `least_score` gives all with that score and above. Without it, all is given that the manifest's candidates
-    become, which have a class probability above its `score_threshold`: FCOS multiplies that by the
-    centre-ness, so scores may be below.
+def detect(run: Run, manifest: dict[str, Any], path: Path) -> tuple[np.ndarray, Detections]:
+    """The image (uint8 [H, W, 3] RGB) of a file and what `run` (a program or the reference) detects in it:
+    all that the manifest's candidates become, which have a class probability above its `score_threshold`.
     """
-    if least_score is not None:
-        manifest = _with_candidates_for(manifest, least_score)
     preprocess = Preprocess.from_manifest(manifest)
     image = load_image(path)
     tensor, placement = preprocess(image)
-    return image, decode(run({preprocess.input: tensor}), manifest, placement).at_least(least_score or 0.0)
+    return image, decode(run({preprocess.input: tensor}), manifest, placement)
 
 
 def _with_candidates_for(manifest: dict[str, Any], least_score: float) -> dict[str, Any]:
-    """The manifest with a threshold for candidates that loses nothing of that score: FCOS's is √(p·c) with
-    c ≤ 1, so p is at least its square.
-    """
+    """The manifest with a threshold for candidates that loses nothing of that score."""
     settings = DetectorSettings.from_manifest(manifest)
-    least = least_score**2 if settings.kind == "fcos" else least_score
     # Candidates are above the threshold.
-    threshold = min(math.nextafter(least, 0), settings.score_threshold)
+    threshold = min(math.nextafter(settings.least_probability(least_score), 0), settings.score_threshold)
     return {**manifest, "detector": {**manifest["detector"], "score_threshold": threshold}}
 
 
@@ -147,7 +137,9 @@ def detect_images(
     progress: Callable[[str], None] = lambda _: None,
 ) -> Detected:
     """Detect in every file and fill the folder `output` (`ResultsFolder`), with boxes of score ≥ `draw_above`
-    drawn.
+    drawn. With `least_score` all boxes of that score and above are given, and none below; without, all that
+    the manifest's candidates become: FCOS multiplies their probability by the centre-ness, so scores may be
+    below its `score_threshold`.
 
     Ids of images and categories are those of the COCO document `annotations`, else the manifest's category
     ids and `numbered` images. Files that are no usable image, or that `annotations` do not name, are left
@@ -155,6 +147,8 @@ def detect_images(
 
     Raises ImageError (strict), and what `ResultsFolder` raises; `inputs` are files that it must not replace.
     """
+    if least_score is not None:
+        manifest = _with_candidates_for(manifest, least_score)
     settings = DetectorSettings.from_manifest(manifest)
     ids, found = settings.category_ids, Detected(failed=dict(images.refused))
     numbers: Mapping[Path, int | str] = numbered(images.files)
@@ -171,13 +165,14 @@ def detect_images(
     with ResultsFolder(output, images.files, inputs, categories, whole=strict) as folder:
         for path in (path for path in images.files if path in numbers):
             try:
-                image, detections = detect(run, manifest, path, least_score)
+                image, detections = detect(run, manifest, path)
             except ImageError as error:
                 if strict:
                     raise
                 found.failed[path] = error
                 progress(f"{printable(path)}: failed: {error.what}")
                 continue
+            detections = detections.at_least(least_score or 0.0)
             height, width = image.shape[:2]
             entry = {"id": numbers[path], "file_name": printable(path), "width": width, "height": height}
             drawn = detections.at_least(draw_above)

@@ -9,10 +9,10 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from tiny_detector import TINY, same, tiny_model
 from torch import nn
-from torch.optim.swa_utils import AveragedModel
 
-from aqd_deploy.errors import CheckpointError, ScaleError, UnsupportedModelError
+from aqd_deploy.errors import CheckpointError, ScaleError
 from aqd_deploy.frontends.torch_qdq import export_qdq
 from aqd_deploy.qat.checkpoint import (
     checkpoint_record,
@@ -23,42 +23,18 @@ from aqd_deploy.qat.checkpoint import (
     unpack_bits,
 )
 from aqd_deploy.qat.config import ModelConfig, parse_architecture
-from aqd_deploy.qat.models import build_model, calibrate
+from aqd_deploy.qat.models import build_model
 from aqd_deploy.qat.wrapped import ANCHOR
-
-TINY = {
-    "width": 0.125,
-    "fpn_channels": 8,
-    "head_depth": 1,
-    "classes": 3,
-    "image_height": 64,
-    "image_width": 64,
-}
-
-
-def _model(bits=4, **changes):
-    torch.manual_seed(0)
-    model = build_model(parse_architecture("fcos_r18", bits=bits, **{**TINY, **changes}))
-    image = torch.randn(1, 3, 64, 64) * 50
-    if bits is not None:
-        calibrate(model, [image])
-    return model.eval(), image
-
-
-def _same(model, other, image) -> bool:
-    with torch.no_grad():
-        a, b = model(image), other(image)
-    return all(torch.equal(a[key], b[key]) for key in a)
 
 
 @pytest.mark.parametrize("bits", [None, 2, 4])
 def test_full_checkpoint_round_trip(tmp_path, bits):
-    model, image = _model(bits)
+    model, image = tiny_model(bits)
     save_checkpoint(tmp_path / "m.pt", model, record="seed 1")
     restored = load_checkpoint(tmp_path / "m.pt")
     assert restored.config == model.config
     assert not restored.training
-    assert _same(model, restored, image)
+    assert same(model, restored, image)
     assert checkpoint_record(tmp_path / "m.pt") == "seed 1"
 
 
@@ -66,25 +42,25 @@ def test_full_checkpoint_round_trip(tmp_path, bits):
 @pytest.mark.parametrize("standardize", [False, True])
 def test_compact_checkpoint_is_the_same_network(tmp_path, bits, standardize):
     """Outputs are equal bit for bit: integers, steps and norms are."""
-    model, image = _model(bits, weight_standardization=standardize)
+    model, image = tiny_model(bits, weight_standardization=standardize)
     save_checkpoint(tmp_path / "m.pt", model, compact=True)
-    assert _same(model, load_checkpoint(tmp_path / "m.pt"), image)
+    assert same(model, load_checkpoint(tmp_path / "m.pt"), image)
 
 
 def test_compact_float_checkpoint_is_half_precision(tmp_path):
-    model, image = _model(None)
+    model, image = tiny_model(None)
     save_checkpoint(tmp_path / "m.pt", model, compact=True)
     restored = load_checkpoint(tmp_path / "m.pt")
     for parameter in model.parameters():
         if parameter.dim() > 1:
             parameter.data = parameter.data.half().float()
-    assert _same(model, restored, image)
+    assert same(model, restored, image)
 
 
 def test_compact_files_shrink_with_the_bits(tmp_path):
     sizes = {}
     for bits in (None, 8, 4, 2):
-        model, _ = _model(bits, width=0.25, fpn_channels=64)
+        model, _ = tiny_model(bits, width=0.25, fpn_channels=64)
         save_checkpoint(tmp_path / "m.pt", model, compact=True)
         sizes[bits] = (tmp_path / "m.pt").stat().st_size / sum(p.numel() for p in model.parameters())
     assert sizes[None] < 2.4 and sizes[8] < 1.4 and sizes[4] < 0.85 and sizes[2] < 0.6
@@ -118,7 +94,7 @@ def test_pickled_code_is_not_run(tmp_path, capsys):
 
 
 def test_truncated_files_are_refused(tmp_path):
-    model, _ = _model(4)
+    model, _ = tiny_model(4)
     path = tmp_path / "m.pt"
     save_checkpoint(path, model)
     content = path.read_bytes()
@@ -177,7 +153,7 @@ def test_group_norm_is_refused_with_the_reason(tmp_path, wrapper):
 
 def test_norms_without_statistics_are_group_norm(tmp_path):
     """A GroupNorm under a batch norm's name: weight and bias, no running mean."""
-    model, _ = _model(4)
+    model, _ = tiny_model(4)
     save_checkpoint(tmp_path / "m.pt", model)
     content = read_archive(tmp_path / "m.pt")
     for key in [k for k in content["state"] if k.startswith("head.") and ("running" in k or "num_b" in k)]:
@@ -200,7 +176,7 @@ def test_norms_without_statistics_are_group_norm(tmp_path):
     ],
 )
 def test_altered_descriptions_are_refused(tmp_path, key, value, message):
-    model, _ = _model(4)
+    model, _ = tiny_model(4)
     save_checkpoint(tmp_path / "m.pt", model)
     content = read_archive(tmp_path / "m.pt")
     content[key] = value
@@ -210,7 +186,7 @@ def test_altered_descriptions_are_refused(tmp_path, key, value, message):
 
 
 def test_weights_of_another_network_are_refused(tmp_path):
-    model, _ = _model(4)
+    model, _ = tiny_model(4)
     save_checkpoint(tmp_path / "m.pt", model)
     content = read_archive(tmp_path / "m.pt")
     content["config"] = model.config.replace(fpn_channels=16).to_json()
@@ -220,7 +196,7 @@ def test_weights_of_another_network_are_refused(tmp_path):
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
-    model, image = _model(4)
+    model, image = tiny_model(4)
     path = tmp_path / "m.pt"
     save_checkpoint(path, model)
     monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("No space left on device")))
@@ -228,7 +204,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         save_checkpoint(path, model)
     monkeypatch.undo()
     assert [p.name for p in tmp_path.iterdir()] == ["m.pt"]
-    assert _same(model, load_checkpoint(path), image)
+    assert same(model, load_checkpoint(path), image)
 
 
 @pytest.mark.parametrize(
@@ -252,7 +228,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     ],
 )
 def test_descriptions_of_wrong_types(key, value):
-    description = json.loads(_model(None)[0].config.to_json())
+    description = json.loads(tiny_model(None)[0].config.to_json())
     with pytest.raises(CheckpointError, match=rf"impossible values.*{key}"):
         ModelConfig.from_json(json.dumps({**description, key: value}))
 
@@ -283,7 +259,7 @@ L = "backbone.layer1.0.conv1."
 )
 def test_networks_that_cannot_be_saved_or_exported(tmp_path, name, value, message, compact):
     """What no integer can stand for is named where it is saved and where it is exported; no file appears."""
-    model, _ = _model(4)
+    model, _ = tiny_model(4)
     with torch.no_grad():
         model.state_dict()[name].view(-1)[0] = value
     with pytest.raises((CheckpointError, ScaleError), match=message):
@@ -294,7 +270,7 @@ def test_networks_that_cannot_be_saved_or_exported(tmp_path, name, value, messag
 
 
 def test_weights_too_large_to_be_standardised(tmp_path):
-    model, _ = _model(4, weight_standardization=True)
+    model, _ = tiny_model(4, weight_standardization=True)
     with torch.no_grad():
         model.backbone.layer1[0].conv1.conv.weight.fill_(3e38)
     with pytest.raises(CheckpointError, match=r"conv1\.conv\.weight.*standardised"):
@@ -303,23 +279,23 @@ def test_weights_too_large_to_be_standardised(tmp_path):
 
 @pytest.mark.parametrize("value", [1e5, -1e5, 1e-6])
 def test_compact_weights_that_half_precision_does_not_hold(tmp_path, value):
-    model, image = _model(None)
+    model, image = tiny_model(None)
     with torch.no_grad():
         model.fpn.p6.conv.weight.fill_(value)
     with pytest.raises(CheckpointError, match=r"fpn\.p6\.conv\.weight.*half precision.*without compact"):
         save_checkpoint(tmp_path / "m.pt", model, compact=True)
     save_checkpoint(tmp_path / "m.pt", model)
-    assert _same(model, load_checkpoint(tmp_path / "m.pt"), image)
+    assert same(model, load_checkpoint(tmp_path / "m.pt"), image)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
 def test_networks_of_another_type_are_refused(tmp_path, dtype):
     with pytest.raises(CheckpointError, match=f"{dtype} numbers.*float32"):
-        save_checkpoint(tmp_path / "m.pt", _model(4)[0].to(dtype))
+        save_checkpoint(tmp_path / "m.pt", tiny_model(4)[0].to(dtype))
 
 
 def test_a_network_that_is_not_the_one_of_its_description_is_not_saved(tmp_path):
-    model, _ = _model(4)
+    model, _ = tiny_model(4)
     model.config = model.config.replace(classes=5)
     with pytest.raises(CheckpointError, match=r"not those of its own description.*cls_score"):
         save_checkpoint(tmp_path / "m.pt", model)
@@ -335,7 +311,7 @@ def test_a_network_that_is_not_the_one_of_its_description_is_not_saved(tmp_path)
     ],
 )
 def test_files_with_numbers_out_of_range(tmp_path, name, value, error):
-    save_checkpoint(tmp_path / "m.pt", _model(4)[0])
+    save_checkpoint(tmp_path / "m.pt", tiny_model(4)[0])
     content = read_archive(tmp_path / "m.pt")
     content["state"][name] = torch.full_like(content["state"][name], value, dtype=torch.float64)
     torch.save(content, tmp_path / "m.pt")
@@ -347,108 +323,14 @@ def test_files_with_numbers_out_of_range(tmp_path, name, value, error):
 @pytest.mark.parametrize("record", [{"AP": 0.5}, b"seed 1", None, 3, np.float64(0.5)])
 def test_a_record_that_is_no_text_is_refused(tmp_path, record):
     with pytest.raises(CheckpointError, match=rf"record.*text; got {type(record).__name__}"):
-        save_checkpoint(tmp_path / "m.pt", _model(4)[0], record=record)
+        save_checkpoint(tmp_path / "m.pt", tiny_model(4)[0], record=record)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_is_no_checkpoint(tmp_path):
     with pytest.raises(CheckpointError, match="a checkpoint is a file; got the folder"):
-        save_checkpoint(tmp_path, _model(4)[0])
+        save_checkpoint(tmp_path, tiny_model(4)[0])
     assert not list(tmp_path.iterdir())
-
-
-class _Compiled(nn.Module):
-    """As torch.compile keeps a network, without the seconds that it takes."""
-
-    def __init__(self, model):
-        super().__init__()
-        self._orig_mod = model
-
-
-@pytest.mark.parametrize("compact", [False, True])
-def test_wrapped_networks_are_saved_as_themselves(tmp_path, compact):
-    model, image = _model(4)
-    for wrapped in (nn.DataParallel(model), AveragedModel(model), _Compiled(nn.DataParallel(model))):
-        save_checkpoint(tmp_path / "m.pt", wrapped, compact=compact)
-        assert _same(model, load_checkpoint(tmp_path / "m.pt"), image)
-    with pytest.raises(UnsupportedModelError, match=r"not a detector.*Linear"):
-        save_checkpoint(tmp_path / "m.pt", nn.Linear(2, 2))
-
-
-@pytest.mark.parametrize("compact", [False, True])
-@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "model."])
-def test_prefixed_names_and_counters_are_taken(tmp_path, prefix, compact):
-    model, image = _model(4)
-    save_checkpoint(tmp_path / "m.pt", model, compact=compact)
-    content = read_archive(tmp_path / "m.pt")
-    state = {}
-    for name, value in content["state"].items():
-        packed = "packed:" if name.startswith("packed:") else ""
-        state[packed + prefix + name.removeprefix(packed)] = value
-    state |= {"n_averaged": torch.tensor(3), f"{prefix}fpn.total_ops": torch.zeros(1), "total_params": 7}
-    torch.save({**content, "state": state}, tmp_path / "m.pt")
-    assert _same(model, load_checkpoint(tmp_path / "m.pt"), image)
-
-
-def test_weights_under_another_key_are_taken_with_a_description(tmp_path):
-    model, image = _model(4)
-    save_checkpoint(tmp_path / "m.pt", model, record="seed 1")
-    content = read_archive(tmp_path / "m.pt")
-    state = content.pop("state")
-    metrics = {"metrics": {"ap": torch.tensor(0.5)}}
-    moments = {"optimizer": {"exp_avg": state, "exp_avg_sq": state}}
-    for other in (
-        {**content, "ema": state},
-        {"ema": {**content, "state": state}, "epoch": 3},
-        {**content, **metrics, "model": state},
-        {**content, **metrics, **moments, "state": state},
-        {**content, "ema": {"module": state, "decay": 0.9, "updates": torch.tensor(3)}},
-        {**content, "state": {"module": state}},
-        {"ckpt": {"model": {**content, "state": state}}, **metrics},
-    ):
-        torch.save(other, tmp_path / "m.pt")
-        assert _same(model, load_checkpoint(tmp_path / "m.pt"), image)
-        assert checkpoint_record(tmp_path / "m.pt") == "seed 1"
-
-
-def test_weights_without_a_description_are_refused_with_their_wrapper(tmp_path):
-    model, _ = _model(4)
-    state = model.state_dict()
-    cases = (
-        (state, "without a description.*backbone.stem"),
-        (
-            {f"module.{name}": value for name, value in state.items()},
-            "without a description.*module.backbone",
-        ),
-        ({"ema": state, "epoch": 3}, "without a description.*weights under ema"),
-        ({"model": state, "ema": state}, "without a description.*weights under model, ema"),
-        ({"config": {"lr": 0.1}, "state_dict": state}, "without a description.*weights under state_dict"),
-        ({"ema": {"module": state}, "ap": {"ap": torch.zeros(1)}}, "description.*weights under ema.module;"),
-        ({"epoch": 3}, "no weights"),
-    )
-    for content, message in cases:
-        torch.save(content, tmp_path / "m.pt")
-        with pytest.raises(CheckpointError, match=f"{message}.*save_checkpoint"):
-            load_checkpoint(tmp_path / "m.pt")
-
-
-def test_several_networks_are_refused_with_their_names(tmp_path):
-    save_checkpoint(tmp_path / "m.pt", _model(4)[0])
-    content = read_archive(tmp_path / "m.pt")
-    state = content.pop("state")
-    both = {f"{who}.{name}": value for who in ("student", "teacher") for name, value in state.items()}
-    for other, names in (
-        ({**content, "ema": state, "model": state}, "ema, model"),
-        ({"ema": {**content, "state": state}, "last": {**content, "state": state}}, "ema, last"),
-        ({**content, "state": state, "ema": state}, "state, ema"),
-        ({**content, "state": state, "ema": {"module": state}}, r"state, ema\.module"),
-        ({**content, "state": {}, "ema": state}, "state, ema"),
-        ({"a": {"b": {**content, "state": state}}, "c": {**content, "state": state}}, r"a\.b, c"),
-        ({**content, "state": both}, r"student\., teacher\."),
-    ):
-        torch.save(other, tmp_path / "m.pt")
-        with pytest.raises(CheckpointError, match=f"several networks; got {names}"):
-            load_checkpoint(tmp_path / "m.pt")
 
 
 @pytest.mark.parametrize(
@@ -481,7 +363,7 @@ def test_a_pickle_is_refused_with_the_name_of_the_object(tmp_path, value, name, 
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_tensors_that_the_network_cannot_have(tmp_path, tensor, message):
-    save_checkpoint(tmp_path / "m.pt", _model(4)[0])
+    save_checkpoint(tmp_path / "m.pt", tiny_model(4)[0])
     content = read_archive(tmp_path / "m.pt")
     assert content["state"]["backbone.stem.conv.weight"].shape == (8, 3, 7, 7)
     content["state"]["backbone.stem.conv.weight"] = tensor
@@ -492,7 +374,7 @@ def test_tensors_that_the_network_cannot_have(tmp_path, tensor, message):
 
 def test_a_network_larger_than_its_file_is_not_built(tmp_path):
     """Its description says 600 MB a layer, its tensors do not."""
-    save_checkpoint(tmp_path / "m.pt", _model(4)[0])
+    save_checkpoint(tmp_path / "m.pt", tiny_model(4)[0])
     content = read_archive(tmp_path / "m.pt")
     description = json.loads(content["config"])
     content["config"] = json.dumps({**description, "fpn_channels": 4096, "head_depth": 64})

@@ -112,17 +112,19 @@ def test_progress_of_another_run_is_refused(tmp_path):
         train(_model(), _source, TrainSettings(1), tmp_path)
 
 
+def _interrupted(iteration, rank, world):
+    """`_source` for one iteration, and then the end."""
+    if iteration == 1:
+        raise _Killed
+    return _source(iteration, rank, world)
+
+
 def test_progress_that_was_written_before_a_field_existed_goes_on(tmp_path):
     settings = TrainSettings(2, 1e-3, warmup=1)
     whole = train(_model(), _source, settings, tmp_path / "whole").state_dict()
 
-    def interrupted(iteration, rank, world):
-        if iteration == 1:
-            raise _Killed
-        return _source(iteration, rank, world)
-
     with pytest.raises(_Killed):
-        train(_model(), interrupted, dataclasses.replace(settings, checkpoint_every=1), tmp_path / "old")
+        train(_model(), _interrupted, dataclasses.replace(settings, checkpoint_every=1), tmp_path / "old")
     content = read_archive(tmp_path / "old" / "last.pt")
     description = json.loads(content["config"])
     del description["category_ids"], content["settings"]
@@ -236,15 +238,10 @@ def test_progress_of_a_compiled_network_is_that_of_the_network(tmp_path):
     settings = TrainSettings(2, 1e-3, warmup=1)
     whole = train(_model(), _source, settings, tmp_path / "whole").state_dict()
 
-    def interrupted(iteration, rank, world):
-        if iteration == 1:
-            raise _Killed
-        return _source(iteration, rank, world)
-
     for wrap in (lambda m: torch.compile(m, backend="eager"), nn.DataParallel):
         folder = tmp_path / wrap.__name__
         with pytest.raises(_Killed):
-            train(wrap(_model()), interrupted, TrainSettings(2, 1e-3, warmup=1, checkpoint_every=1), folder)
+            train(wrap(_model()), _interrupted, TrainSettings(2, 1e-3, warmup=1, checkpoint_every=1), folder)
         assert set(read_archive(folder / "last.pt")["model"]) == set(whole)
         seen = []
 

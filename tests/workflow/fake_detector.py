@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from aqd_deploy.own_files import LIST
+from aqd_deploy.workflow import detect
 
 SIDE, STRIDE = 64, 8
 _PREPROCESSING = {"input": "image", "height": SIDE, "width": SIDE, "color": "RGB", "pad_value": [0, 0, 0]}
@@ -52,3 +56,19 @@ def save_image(path: Path, *pixels: tuple[int, int, int]) -> Path:
 
 
 CAT, DOG = (0, 200, 180), (1, 150, 160)
+MANIFEST = manifest_of()
+
+
+def detect_images(run, manifest, files, output, **options):
+    """`detect.detect_images` of a list of files."""
+    return detect.detect_images(run, manifest, detect.ImageFiles(list(files)), output, **options)
+
+
+def read(folder: Path, name: str):
+    """A JSON document."""
+    return json.loads((folder / name).read_text())
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """All files but the list of those that are ours."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != LIST}

@@ -12,30 +12,14 @@ import time
 from pathlib import Path
 
 import pytest
-from fake_detector import CAT, DOG, manifest_of, run, save_image
+from fake_detector import CAT, DOG, MANIFEST, content, detect_images, read, run, save_image
 from PIL import Image
 
 from aqd_deploy import own_files
 from aqd_deploy.errors import AqdError, DeviceError, ImageError
 from aqd_deploy.own_files import LIST
-from aqd_deploy.workflow import detect as workflow
 from aqd_deploy.workflow import results_folder
-from aqd_deploy.workflow.detect import ImageFiles, image_files
-
-MANIFEST = manifest_of()
-
-
-def detect_images(run, manifest, files, output, **options):
-    return workflow.detect_images(run, manifest, ImageFiles(list(files)), output, **options)
-
-
-def read(folder, name):
-    return json.loads((folder / name).read_text())
-
-
-def content(folder):
-    """All files but the list of those that are ours."""
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != LIST}
+from aqd_deploy.workflow.detect import image_files
 
 
 def test_results_and_which_drawing_is_whose(tmp_path):
