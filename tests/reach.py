@@ -22,7 +22,8 @@ _SIGNS = {"subprocess", "shutil.which", "importlib.import_module"}
 
 def reaches_programs(test: Path) -> bool:
     """Whether the test module at `test` reaches a program."""
-    waiting, seen = [test, test.parent / "conftest.py"], {TESTS / "conftest.py"}
+    folders = _folders_of(test)
+    waiting, seen = [test, *(folder / "conftest.py" for folder in folders)], {TESTS / "conftest.py"}
     while waiting:
         path = waiting.pop()
         if path in seen or not path.is_file():
@@ -31,8 +32,13 @@ def reaches_programs(test: Path) -> bool:
         looks, imported = _read(path)
         if looks:
             return True
-        waiting += [found for name in imported for found in _files(name, test.parent)]
+        waiting += [found for name in imported for found in _files(name, folders)]
     return False
+
+
+def _folders_of(test: Path) -> list[Path]:
+    """The folder of a test module and those around it, up to `tests`: pytest finds helpers in all of them."""
+    return [folder for folder in test.parents if folder == TESTS or TESTS in folder.parents] or [test.parent]
 
 
 @functools.cache
@@ -53,13 +59,12 @@ def _imported(tree: ast.Module) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def _files(name: str, folder: Path) -> Iterator[Path]:
+def _files(name: str, folders: list[Path]) -> Iterator[Path]:
     """The files that importing `name` runs, where they are ours: a test's helper, or a module of the package
     with the packages around it.
     """
     if "." not in name:
-        yield folder / f"{name}.py"
-        yield TESTS / f"{name}.py"
+        yield from (folder / f"{name}.py" for folder in (*folders, TESTS))
     parts = name.split(".")
     if parts[0] != "aqd_deploy":
         return

@@ -156,7 +156,7 @@ def test_a_compiler_that_tells_of_a_full_disk(tmp_path):
 
 def test_records_are_named(tmp_path, small_files):
     from aqd_deploy import targets
-    from aqd_deploy.tuning.records import Header, RecordsFile
+    from aqd_deploy.records.file import Header, RecordsFile
 
     host = targets.get("host")
     with pytest.raises(OSError) as caught, RecordsFile(tmp_path, Header.here(host), host) as records:

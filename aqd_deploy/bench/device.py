@@ -11,11 +11,11 @@ import numpy as np
 from aqd_deploy.bench.contenders import OURS
 from aqd_deploy.bench.measure import BENCH_SCHEMA
 from aqd_deploy.bench.rounds import spread, statistics
+from aqd_deploy.devices import open_device
+from aqd_deploy.environment import environment
 from aqd_deploy.errors import DeviceError
-from aqd_deploy.reporting.environment import environment
+from aqd_deploy.runtime.bundle_files import program_file
 from aqd_deploy.runtime.container import read_manifest
-from aqd_deploy.runtime.devices import open_device
-from aqd_deploy.runtime.devices.bundles import program_file
 
 
 def bench_on_device(

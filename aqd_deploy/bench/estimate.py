@@ -169,12 +169,12 @@ def _model_table(
     from aqd_deploy.bench.inner_loops import inner_loops
     from aqd_deploy.compiler import relax_module
     from aqd_deploy.compiler.planning import plan_model
-    from aqd_deploy.frontends.kinds import kind_of
     from aqd_deploy.integer.files import load_onnx
-    from aqd_deploy.kernels.core import Core
-    from aqd_deploy.kernels.isa import Isa
+    from aqd_deploy.integer.kinds import kind_of
+    from aqd_deploy.kernels.contract.caches import Core
     from aqd_deploy.passes.pipeline import lower
-    from aqd_deploy.tuning.lookup import load_tuned
+    from aqd_deploy.records.lookup import load_tuned
+    from aqd_deploy.targets.isa import Isa
 
     model = load_onnx(path)
     if kind_of(model) != "integer":

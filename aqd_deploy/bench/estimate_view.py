@@ -6,7 +6,7 @@ import textwrap
 from typing import Any
 
 from aqd_deploy.bench.view import shortened
-from aqd_deploy.reporting.tables import WIDTH, key_values, table
+from aqd_deploy.tables import WIDTH, key_values, table
 
 _NAME_WIDTH = 17
 

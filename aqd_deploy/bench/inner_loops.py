@@ -12,7 +12,7 @@ from typing import Any
 
 from aqd_deploy import processes
 from aqd_deploy.compiler.relax_module import BuiltModule
-from aqd_deploy.kernels.inner_loop import InnerLoop, inner_loop
+from aqd_deploy.kernels.cpu.isa.assembly import InnerLoop, inner_loop
 from aqd_deploy.targets import Target
 
 TOOL = "llvm-mca"

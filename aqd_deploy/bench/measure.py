@@ -16,7 +16,7 @@ from aqd_deploy.bench.peers import choose_peers
 from aqd_deploy.bench.peers.contract import Peer
 from aqd_deploy.bench.rounds import interleave, ratios, spread, statistics
 from aqd_deploy.bench.workspace import network_folder
-from aqd_deploy.reporting.environment import environment, installed_version
+from aqd_deploy.environment import environment, installed_version
 from aqd_deploy.runtime.program import Program
 from aqd_deploy.targets.threads import thread_limits
 

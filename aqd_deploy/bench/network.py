@@ -57,7 +57,7 @@ def write_network(qdq: Path, manifest: dict[str, Any], images: np.ndarray | None
     """
     import onnx
 
-    from aqd_deploy.bench.textures import textures
+    from aqd_deploy.detection.textures import textures
     from aqd_deploy.frontends.strip import strip_quantization
     from aqd_deploy.integer.files import load_onnx
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from aqd_deploy.kernels.dots import Dots
+    from aqd_deploy.kernels.cpu.isa.select import Dots
 
 # A run takes one or two milliseconds on a fast CPU, twenty on a slow one.
 _STEPS = 400_000
@@ -30,8 +30,8 @@ def probes(kernels: str, threads: int) -> list[Probe]:
 
     from aqd_deploy import targets
     from aqd_deploy.compiler.lower import codegen_target
-    from aqd_deploy.kernels.isa import Isa
-    from aqd_deploy.kernels.peak import peak_dots, peak_func, peak_macs
+    from aqd_deploy.kernels.cpu.isa.peak import peak_dots, peak_func, peak_macs
+    from aqd_deploy.targets.isa import Isa
 
     available = peak_dots(Isa(kernels))
     functions = {
@@ -52,7 +52,7 @@ def probes(kernels: str, threads: int) -> list[Probe]:
 def _runner(function: Any, dots: Dots, threads: int) -> Callable[[], object]:
     import tvm
 
-    from aqd_deploy.kernels.peak import peak_outputs
+    from aqd_deploy.kernels.cpu.isa.peak import peak_outputs
     from aqd_deploy.runtime import lanes
 
     weights = tvm.runtime.tensor(np.ones(dots.vector_bytes, np.int8))

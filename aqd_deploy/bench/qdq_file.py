@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from aqd_deploy.errors import AqdError, ModelFileError
-from aqd_deploy.frontends.kinds import kind_of
 from aqd_deploy.integer.files import load_onnx
+from aqd_deploy.integer.kinds import kind_of
 from aqd_deploy.integer.manifest import read_manifest
 
 

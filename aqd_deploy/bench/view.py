@@ -7,7 +7,7 @@ from typing import Any
 
 from aqd_deploy.bench.contenders import OURS
 from aqd_deploy.bench.rounds import NOISE_LIMIT
-from aqd_deploy.reporting.tables import WIDTH, table
+from aqd_deploy.tables import WIDTH, table
 
 _NAME_WIDTH = 26
 

@@ -21,8 +21,8 @@ from aqd_deploy.bundle.runtime_libraries import runtime_libraries
 from aqd_deploy.errors import BundleError, TargetError
 from aqd_deploy.files import check_folder, failure, replacing_folder
 from aqd_deploy.inputs import MIB, FileKind
+from aqd_deploy.runtime.bundle_files import PROGRAM, RUNNER
 from aqd_deploy.runtime.container import Container, read_container
-from aqd_deploy.runtime.devices.bundles import PROGRAM, RUNNER
 from aqd_deploy.runtime.manifest import check_packaged
 from aqd_deploy.schema import SchemaError, list_of, table, text, whole
 from aqd_deploy.targets import Target, get

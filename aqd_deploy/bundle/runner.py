@@ -11,7 +11,7 @@ from aqd_deploy import processes
 from aqd_deploy.bundle.cache import cached, key_of
 from aqd_deploy.compiler.toolchain import find_portable_toolchain
 from aqd_deploy.errors import MissingExtraError
-from aqd_deploy.runtime.devices.bundles import RUNNER
+from aqd_deploy.runtime.bundle_files import RUNNER
 from aqd_deploy.targets import Target
 
 RUNNER_FLAGS = (

@@ -47,8 +47,8 @@ def command(
     find_toolchain(device)  # what is missing is told before the work begins
     from aqd_deploy.compiler import compile_model
     from aqd_deploy.compiler.lower import complete_target
-    from aqd_deploy.frontends.kinds import kind_of
     from aqd_deploy.integer.files import load_onnx
+    from aqd_deploy.integer.kinds import kind_of
     from aqd_deploy.passes.pipeline import lower
 
     proto = load_onnx(model)
@@ -76,7 +76,7 @@ def command(
 
 def _tell_tuning(tuning: dict[str, Any], tuned: str | None) -> None:
     """Where the kernels come from, on stderr. That the shipped records are of another CPU is no fault."""
-    from aqd_deploy.tuning.records import OTHER_CPU
+    from aqd_deploy.records.file import OTHER_CPU
 
     found = tuning["task"] + tuning["shape"]
     of_others = [note for note in tuning["notes"] if OTHER_CPU in note and tuned is None]

@@ -27,7 +27,7 @@ def command(target: str | None, try_toolchain: bool, as_json: bool) -> None:
         return
     if try_toolchain:
         raise click.UsageError("--try-toolchain needs --target NAME")
-    from aqd_deploy.reporting.environment import diagnosis
+    from aqd_deploy.reporting.diagnosis import diagnosis
 
     document = diagnosis()
     if as_json:
@@ -59,7 +59,7 @@ def _target(name: str, try_toolchain: bool, as_json: bool) -> None:
 
 
 def _target_text(document: dict[str, Any]) -> str:
-    from aqd_deploy.reporting.tables import key_values, table
+    from aqd_deploy.tables import key_values, table
 
     rows = [[c["what"], c["needed_for"], c["state"], c["detail"]] for c in document["checks"]]
     head = {key: document[key] for key in ("target", "triple", "cpu", "kernels")}
@@ -69,7 +69,7 @@ def _target_text(document: dict[str, Any]) -> str:
 
 
 def _text(document: dict[str, Any]) -> str:
-    from aqd_deploy.reporting.tables import key_values, table
+    from aqd_deploy.tables import key_values, table
 
     environment = dict(document["environment"])
     limits = environment.pop("thread_limits")

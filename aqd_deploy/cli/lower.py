@@ -48,7 +48,7 @@ def command(
 
 def _summary(output: Path, report: dict[str, Any]) -> str:
     from aqd_deploy.passes.proven import sentences
-    from aqd_deploy.reporting.tables import bullets
+    from aqd_deploy.tables import bullets
 
     bound = max((entry["error_bound"] for entry in report["skip_adds"]), default=0.0)
     lines = [

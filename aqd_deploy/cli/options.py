@@ -45,7 +45,7 @@ def device_for(program: Path, named: str | None) -> str:
     """`device_of` the target that the program (a file or a bundle) was compiled for."""
     if named is not None or program.suffix == ".onnx":
         return named or "local"
-    from aqd_deploy.runtime.devices.bundles import target_of
+    from aqd_deploy.runtime.bundle_files import target_of
 
     return device_of(target_of(program), named)
 

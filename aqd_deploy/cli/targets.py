@@ -61,7 +61,7 @@ def _list(as_json: bool) -> None:
 
 
 def _group(profiles: list[dict[str, Any]]) -> str:
-    from aqd_deploy.reporting.tables import table
+    from aqd_deploy.tables import table
 
     rows = [[p["name"], ", ".join(p["aliases"]), p["kernels"], p["description"]] for p in profiles]
     return table(["name", "or", "kernels", "description"], rows)
@@ -69,7 +69,7 @@ def _group(profiles: list[dict[str, Any]]) -> str:
 
 def _show(name: str, as_json: bool) -> None:
     from aqd_deploy.reporting.readiness import toolchain_state
-    from aqd_deploy.reporting.tables import key_values
+    from aqd_deploy.tables import key_values
     from aqd_deploy.targets import get, path_of
 
     target = get(name)

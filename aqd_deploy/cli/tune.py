@@ -78,8 +78,8 @@ def command(
 
     # Brings TVM's runtime in without PyTorch, which it would import for seconds.
     backend.ffi()
-    from aqd_deploy.frontends.kinds import kind_of
     from aqd_deploy.integer.files import load_onnx
+    from aqd_deploy.integer.kinds import kind_of
     from aqd_deploy.passes.pipeline import lower
     from aqd_deploy.tuning import describe
 
@@ -109,8 +109,8 @@ def command(
 
 def _tracker(device: str) -> Any:
     """The tracker whose boards measure; None for this machine."""
+    from aqd_deploy.devices.device import parse_rpc
     from aqd_deploy.errors import DeviceError
-    from aqd_deploy.runtime.devices.device import parse_rpc
 
     if device.strip() == "local":
         return None

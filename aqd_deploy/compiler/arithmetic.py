@@ -28,8 +28,8 @@ from aqd_deploy.compiler.plan import (
     operation_outputs,
 )
 from aqd_deploy.integer.ranges import Interval, concatenate, convolution
-from aqd_deploy.kernels.scaling import Constants, Scaled, scale_requantize, scale_stream
-from aqd_deploy.kernels.spec import (
+from aqd_deploy.kernels.contract.scaling import Constants, Scaled, scale_requantize, scale_stream
+from aqd_deploy.kernels.contract.spec import (
     AddBias,
     Epilogue,
     MultiplyShift,

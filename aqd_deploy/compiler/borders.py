@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from aqd_deploy.compiler.plan import Conv, Operation, Plan, ToChannelsFirst, operation_inputs
-from aqd_deploy.kernels.border_store import StoreBorder
-from aqd_deploy.kernels.spec import StoreStream
+from aqd_deploy.kernels.contract.spec import StoreStream
+from aqd_deploy.kernels.cpu.epilogue.nchw_store import StoreBorder
 
 
 def store_borders(plan: Plan, can_store: Callable[[Conv], bool]) -> Plan:

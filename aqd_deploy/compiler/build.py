@@ -32,7 +32,7 @@ from aqd_deploy.targets.cpu import usual_threads
 if TYPE_CHECKING:
     from aqd_deploy.compiler.program_data import ProgramData
     from aqd_deploy.compiler.relax_module import BuiltModule
-    from aqd_deploy.tuning.lookup import Tuned
+    from aqd_deploy.records.lookup import Tuned
 
 
 @dataclass
@@ -98,9 +98,9 @@ def compile_model(
         plan = plan_model(int_model)
     with stages.timed("import_compiler"):
         from aqd_deploy.compiler import lower, relax_module
-        from aqd_deploy.kernels.core import Core
-        from aqd_deploy.kernels.isa import Isa
-        from aqd_deploy.tuning.lookup import load_tuned
+        from aqd_deploy.kernels.contract.caches import Core
+        from aqd_deploy.records.lookup import load_tuned
+        from aqd_deploy.targets.isa import Isa
     device = lower.complete_target(device)
     choices = load_tuned(tuned, device)
     program = _program_section(plan, int_model, device, threads, source)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from aqd_deploy.kernels.frames import FRAME, Frames, encode
+from aqd_deploy.kernels.storage.bit_planes import FRAME, Frames, encode
 
 
 class ConstantPool:

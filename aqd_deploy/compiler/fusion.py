@@ -41,7 +41,7 @@ from aqd_deploy.compiler.schedule import in_order, live
 from aqd_deploy.errors import RangeError
 from aqd_deploy.integer.graph import Graph, Node, constant
 from aqd_deploy.integer.operations import pool_geometry, resize_factors
-from aqd_deploy.kernels.spec import (
+from aqd_deploy.kernels.contract.spec import (
     AddBias,
     ConvSpec,
     Epilogue,
@@ -54,7 +54,7 @@ from aqd_deploy.kernels.spec import (
     StoreStream,
     StoreThreshold,
 )
-from aqd_deploy.kernels.winograd_forms import exact_forms, may_winograd, true_weights
+from aqd_deploy.kernels.winograd.forms import exact_forms, may_winograd, true_weights
 
 _CONVOLUTIONS = ("ConvInteger", "ConvOdd")
 _STORES = ("Requantize", "Threshold")

@@ -18,7 +18,7 @@ from aqd_deploy.compiler.plan import (
     operation_inputs,
     operation_outputs,
 )
-from aqd_deploy.kernels.spec import SkipAdd, StoreInPlace, StoreStream
+from aqd_deploy.kernels.contract.spec import SkipAdd, StoreInPlace, StoreStream
 
 
 def add_in_place(plan: Plan, writes_once: Callable[[Conv], bool]) -> Plan:

@@ -30,7 +30,7 @@ from aqd_deploy.compiler.plan import (
     operation_inputs,
 )
 from aqd_deploy.compiler.schedule import topological
-from aqd_deploy.kernels.spec import AddBias, ConvSpec, Epilogue
+from aqd_deploy.kernels.contract.spec import AddBias, ConvSpec, Epilogue
 
 
 def stack_levels(plan: Plan) -> Plan:

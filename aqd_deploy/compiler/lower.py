@@ -13,7 +13,7 @@ from tvm.relax import transform
 from tvm.target import codegen
 
 from aqd_deploy.errors import TargetError
-from aqd_deploy.kernels.emit import PASS_CONFIG
+from aqd_deploy.kernels.cpu.emit import PASS_CONFIG
 from aqd_deploy.targets.profile import LLVM_TO_CPUINFO, Target
 
 # The kernels are written as vectors and registers: level 3 takes half as long again for the same speed.

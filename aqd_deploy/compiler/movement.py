@@ -20,9 +20,9 @@ from aqd_deploy.compiler.plan import (
     ToChannelsLast,
     Unstack,
 )
-from aqd_deploy.kernels import pointwise, stack
-from aqd_deploy.kernels.emit import Emitter, const, load
-from aqd_deploy.kernels.isa import Isa
+from aqd_deploy.kernels.cpu.emit import Emitter, const, load
+from aqd_deploy.kernels.cpu.movement import pointwise, pyramid_stack
+from aqd_deploy.targets.isa import Isa
 
 Movement = Pointwise | MaxPool | Resize | Pad | Concat | Stack | Unstack | ToChannelsLast | ToChannelsFirst
 
@@ -64,7 +64,7 @@ def kernel(op: Movement, tensors: Mapping[str, TensorType], isa: Isa, threads: i
     if isinstance(op, Stack):
         parts = [tensors[name] for name in op.inputs]
         sizes = [(part.height, part.width) for part in parts]
-        return stack.stack(sizes, parts[0].channels, parts[0].dtype)
+        return pyramid_stack.stack(sizes, parts[0].channels, parts[0].dtype)
     x = tensors[op.input]
     match op:
         case Pointwise():
@@ -81,8 +81,8 @@ def kernel(op: Movement, tensors: Mapping[str, TensorType], isa: Isa, threads: i
         case Unstack() | ToChannelsFirst():
             sizes = [(tensors[name].height, tensors[name].width) for name in op.outputs]
             if isinstance(op, Unstack):
-                return stack.unstack(x.height, op.starts, sizes, x.channels, x.dtype)
-            return stack.to_channels_first(x.shape, op.starts, sizes, x.dtype, threads)
+                return pyramid_stack.unstack(x.height, op.starts, sizes, x.channels, x.dtype)
+            return pyramid_stack.to_channels_first(x.shape, op.starts, sizes, x.dtype, threads)
 
 
 def _pad(x: TensorType, pads: tuple[int, int, int, int], values: tuple[int, ...]) -> Any:

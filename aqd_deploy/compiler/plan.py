@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from aqd_deploy.integer.types import TensorType
-from aqd_deploy.kernels.spec import ConvSpec, Epilogue, StoreInPlace
+from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue, StoreInPlace
 
 # A kernel's parameter: the name of a tensor of the plan, or a small constant ([C] or [steps, C]).
 Operand = str | np.ndarray

@@ -21,8 +21,8 @@ from aqd_deploy.compiler.plan import (
     Pointwise,
     operation_inputs,
 )
-from aqd_deploy.kernels.pointwise import UNROLLED_WINDOW
-from aqd_deploy.kernels.spec import Pool, StoreStream
+from aqd_deploy.kernels.contract.spec import Pool, StoreStream
+from aqd_deploy.kernels.cpu.movement.pointwise import UNROLLED_WINDOW
 
 
 def pool_in_convolutions(plan: Plan) -> Plan:

@@ -16,10 +16,10 @@ from tvm import relax, tirx
 from aqd_deploy.compiler.constants import ConstantPool
 from aqd_deploy.compiler.program_data import ProgramData
 from aqd_deploy.compiler.weights import EncodedWeight
-from aqd_deploy.kernels.conv import Layout
-from aqd_deploy.kernels.expand import expand_func, expand_rice_func, huge_pages_func
-from aqd_deploy.kernels.rice import RiceCodes
-from aqd_deploy.kernels.unpack import unpack_func
+from aqd_deploy.kernels.cpu.conv.families import Layout
+from aqd_deploy.kernels.cpu.unpack.constants import expand_func, expand_rice_func, huge_pages_func
+from aqd_deploy.kernels.cpu.unpack.weights import unpack_func
+from aqd_deploy.kernels.storage.rice_codes import RiceCodes
 
 # As of all memory that kernels see.
 _ALIGNMENT = 64

@@ -38,13 +38,13 @@ from aqd_deploy.compiler.prepare import PrepareEmitter, emit_storage
 from aqd_deploy.compiler.program_data import ProgramData
 from aqd_deploy.compiler.weights import EncodedWeight, encode
 from aqd_deploy.errors import ShapeError
-from aqd_deploy.kernels.choice import Choice
-from aqd_deploy.kernels.conv import Kernel, Layout, conv2d
-from aqd_deploy.kernels.core import CORE, Core
-from aqd_deploy.kernels.emit import SCRATCH
-from aqd_deploy.kernels.isa import Isa
-from aqd_deploy.kernels.spec import Epilogue, StoreStream
-from aqd_deploy.tuning.lookup import Tuned
+from aqd_deploy.kernels.contract.caches import CORE, Core
+from aqd_deploy.kernels.contract.choice import Choice
+from aqd_deploy.kernels.contract.spec import Epilogue, StoreStream
+from aqd_deploy.kernels.cpu.conv.families import Kernel, Layout, conv2d
+from aqd_deploy.kernels.cpu.emit import SCRATCH
+from aqd_deploy.records.lookup import Tuned
+from aqd_deploy.targets.isa import Isa
 
 # What one thread does in about ten microseconds.
 _SERIAL_MACS = 1_000_000

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aqd_deploy.kernels import rice
-from aqd_deploy.kernels.rice import RiceCodes
+from aqd_deploy.kernels.storage import rice_codes
+from aqd_deploy.kernels.storage.rice_codes import RiceCodes
 
 # What the function that expands them takes in the file.
 _LEAST_SAVING = 4096
@@ -60,10 +60,10 @@ def encode(weight: np.ndarray) -> EncodedWeight:
 
 def _rice(codes: np.ndarray, stream_bytes: int) -> RiceCodes | None:
     """Rice codes where they are worth it; none of them is shorter than the least shift and a bit."""
-    least = len(codes) * (min(rice.SHIFTS) + 1) // 8
+    least = len(codes) * (min(rice_codes.SHIFTS) + 1) // 8
     if stream_bytes - least < _LEAST_SAVING:
         return None
-    stored = rice.encode(codes)
+    stored = rice_codes.encode(codes)
     saved = stream_bytes - stored.nbytes
     return stored if saved >= max(_LEAST_SAVING, stream_bytes // 16) else None
 

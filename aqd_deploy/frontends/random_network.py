@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from aqd_deploy.bench.textures import textures
+from aqd_deploy.detection.textures import textures
 from aqd_deploy.qat.config import ModelConfig
 from aqd_deploy.qat.layers import BatchNorm, QuantConv2d
 from aqd_deploy.qat.models import Detector, build_model

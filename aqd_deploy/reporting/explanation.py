@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Iterable
 from typing import Any
 
-from aqd_deploy.reporting.tables import WIDTH
+from aqd_deploy.tables import WIDTH
 
 # A node or a tensor: a word with a dot, an underscore, a slash or a digit in it that begins like a name.
 _NAME = re.compile(r"(?<![\w.])(?=[\w./:-]*[._/\d])[A-Za-z_/](?:[\w./-]|:(?=\w))*")

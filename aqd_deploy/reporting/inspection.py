@@ -11,10 +11,10 @@ import numpy as np
 from onnx import ModelProto, numpy_helper
 
 from aqd_deploy.errors import ModelFileError
-from aqd_deploy.frontends.kinds import kind_of
 from aqd_deploy.integer.dialect import DOMAIN
 from aqd_deploy.integer.files import load_onnx
 from aqd_deploy.integer.inspect import float_tensors
+from aqd_deploy.integer.kinds import kind_of
 from aqd_deploy.integer.manifest import read_manifest
 from aqd_deploy.integer.reader import read_graph
 
@@ -124,7 +124,7 @@ def _program(path: Path) -> dict[str, Any]:
 def _bundle(folder: Path) -> dict[str, Any]:
     """The program in a bundle, and the files around it, each compared with its recorded hash."""
     from aqd_deploy.bundle import read_bundle
-    from aqd_deploy.runtime.devices.bundles import program_file
+    from aqd_deploy.runtime.bundle_files import program_file
 
     program = program_file(folder)
     bundle = read_bundle(folder)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from aqd_deploy.passes.proven import sentences
-from aqd_deploy.reporting.tables import bullets, key_values, table
+from aqd_deploy.tables import bullets, key_values, table
 
 LINES = 40
 _ROWS = 12

@@ -28,10 +28,10 @@ from aqd_deploy.compiler.toolchain import (
     install_commands,
     locate_toolchain,
 )
+from aqd_deploy.devices.qemu import EMULATED, emulator, library_folder
+from aqd_deploy.devices.ssh_client import client
 from aqd_deploy.errors import AqdError
 from aqd_deploy.files import TemporaryFolder, failure
-from aqd_deploy.runtime.devices.qemu import EMULATED, emulator, library_folder
-from aqd_deploy.runtime.devices.ssh_client import client
 from aqd_deploy.targets import Target, read_cpu
 
 # As short as what needs every part of a C++ compiler.

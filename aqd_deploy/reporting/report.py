@@ -14,13 +14,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from aqd_deploy.environment import environment
 from aqd_deploy.errors import AqdError
 from aqd_deploy.inputs import MIB, FileKind
 from aqd_deploy.passes.proven import sentences
-from aqd_deploy.reporting.environment import environment
-from aqd_deploy.reporting.tables import markdown_table, table_blocks
 from aqd_deploy.schema import SchemaError, anything, list_of, nothing_or, number, table_of, whole
 from aqd_deploy.schema import table as table_schema
+from aqd_deploy.tables import markdown_table, table_blocks
 
 REPORT_SCHEMA = 2
 FORMS = {

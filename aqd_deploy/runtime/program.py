@@ -200,7 +200,7 @@ def check_runnable(container: Container, cpu: Cpu | None = None) -> None:
         )
     architecture = program["target"]["architecture"]
     if architecture != cpu.architecture:
-        from aqd_deploy.runtime.devices.qemu import EMULATED
+        from aqd_deploy.devices.qemu import EMULATED
 
         emulated = ", or the same command with --device qemu" if architecture in EMULATED else ""
         raise ProgramError(

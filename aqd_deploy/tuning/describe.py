@@ -10,14 +10,14 @@ import onnx
 
 from aqd_deploy.compiler.lower import complete_target
 from aqd_deploy.compiler.planning import plan_model
+from aqd_deploy.devices.rpc_tracker import Tracker
 from aqd_deploy.errors import RecordsError
-from aqd_deploy.reporting.tables import table
-from aqd_deploy.runtime.devices.rpc_tracker import Tracker
+from aqd_deploy.records.file import FILE_NAME, Header, read_records
+from aqd_deploy.tables import table
 from aqd_deploy.targets import Target
 from aqd_deploy.targets.cpu import usual_threads
 from aqd_deploy.tuning.failures import cannot_go_on
 from aqd_deploy.tuning.progress import Progress, TaskState, network_seconds
-from aqd_deploy.tuning.records import FILE_NAME, Header, read_records
 from aqd_deploy.tuning.replay import replay
 from aqd_deploy.tuning.tune import task_states, tune
 

@@ -30,15 +30,15 @@ from tvm.s_tir.meta_schedule.runner import EvaluatorConfig, LocalRunner, RunnerI
 
 from aqd_deploy.compiler.lower import codegen_target
 from aqd_deploy.compiler.toolchain import find_toolchain
+from aqd_deploy.devices.rpc_tracker import Tracker
 from aqd_deploy.errors import line_of
-from aqd_deploy.kernels.choice import Choice
-from aqd_deploy.runtime.devices.rpc_tracker import Tracker
+from aqd_deploy.kernels.contract.choice import Choice
+from aqd_deploy.records.task import Task
 from aqd_deploy.targets import Target
 from aqd_deploy.targets.cpu import available_threads
 from aqd_deploy.tuning import boards, worker
 from aqd_deploy.tuning.failures import Fault, cannot_go_on, fault_of
 from aqd_deploy.tuning.pool import Worker, WorkerPool
-from aqd_deploy.tuning.tasks import Task
 
 BUILD_TIMEOUT, RUN_TIMEOUT = 60.0, 15.0
 OUT_OF_TIME = "the budget ended first"

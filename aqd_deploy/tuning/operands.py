@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from aqd_deploy.compiler.plan import Conv, Plan
-from aqd_deploy.kernels.spec import ConvSpec
+from aqd_deploy.kernels.contract.spec import ConvSpec
 
 # A skip-add's other operand: well within the proven range of a stream.
 _STREAM_BOUND = 1 << 12

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from aqd_deploy.kernels.choice import Choice
+from aqd_deploy.kernels.contract.choice import Choice
+from aqd_deploy.records.file import ACCEPTED, REJECTED, Record
 from aqd_deploy.tuning.failures import Fault, fault_of
-from aqd_deploy.tuning.records import ACCEPTED, REJECTED, Record
+from aqd_deploy.tuning.network import Use
 from aqd_deploy.tuning.space import Space
-from aqd_deploy.tuning.tasks import Use
 
 # The gain that a task which has not been searched is expected to have, and what is left of an expectation
 # after each batch that brings nothing.

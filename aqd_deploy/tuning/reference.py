@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import tvm
 
-from aqd_deploy.kernels.emit import Emitter, const, load
-from aqd_deploy.kernels.epilogue import Place, bind_epilogue
-from aqd_deploy.kernels.spec import ConvSpec, Epilogue, Map, StoreStream
+from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue, Map, StoreStream
+from aqd_deploy.kernels.cpu.emit import Emitter, const, load
+from aqd_deploy.kernels.cpu.epilogue.epilogue import Place, bind_epilogue
 
 
 def accumulators(spec: ConvSpec, data: np.ndarray, weights: np.ndarray) -> np.ndarray:

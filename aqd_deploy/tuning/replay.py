@@ -9,17 +9,17 @@ import onnx
 
 from aqd_deploy.compiler.lower import complete_target
 from aqd_deploy.compiler.planning import plan_model
+from aqd_deploy.devices.rpc_tracker import Tracker
 from aqd_deploy.errors import RecordsError
 from aqd_deploy.files import TemporaryFolder
-from aqd_deploy.kernels.choice import Choice
-from aqd_deploy.kernels.conv import conv_choices
-from aqd_deploy.runtime.devices.rpc_tracker import Tracker
+from aqd_deploy.kernels.contract.choice import Choice
+from aqd_deploy.kernels.cpu.conv.families import conv_choices
+from aqd_deploy.records.file import Record, RecordsFile
+from aqd_deploy.records.task import Task
 from aqd_deploy.targets import Target, get
 from aqd_deploy.targets.cpu import usual_threads
 from aqd_deploy.tuning.engine import Engine, Job, Measured, Trial
 from aqd_deploy.tuning.operands import layer_operands
-from aqd_deploy.tuning.records import Record, RecordsFile
-from aqd_deploy.tuning.tasks import Task
 from aqd_deploy.tuning.tune import check_device, device_tasks, records_header, require_extra
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 
-from aqd_deploy.kernels.choice import Choice
+from aqd_deploy.kernels.contract.choice import Choice
 
 # Neighbours differ in at most this many parameters: one number that fixes another changes two.
 _NEAR = 2

@@ -29,23 +29,24 @@ from aqd_deploy.compiler.lower import complete_target
 from aqd_deploy.compiler.plan import Conv, Plan
 from aqd_deploy.compiler.planning import plan_model
 from aqd_deploy.compiler.relax_module import kernel_threads
+from aqd_deploy.devices.rpc_tracker import Tracker
 from aqd_deploy.errors import BudgetError, MissingExtraError, TargetError, TuningError
 from aqd_deploy.files import TemporaryFolder
-from aqd_deploy.kernels.choice import Choice
-from aqd_deploy.kernels.conv import conv_choices
-from aqd_deploy.kernels.core import Core
-from aqd_deploy.kernels.isa import Isa
-from aqd_deploy.runtime.devices.rpc_tracker import Tracker
+from aqd_deploy.kernels.contract.caches import Core
+from aqd_deploy.kernels.contract.choice import Choice
+from aqd_deploy.kernels.cpu.conv.families import conv_choices
+from aqd_deploy.records.file import ACCEPTED, REJECTED, SLOWER, Header, Record, RecordsFile
+from aqd_deploy.records.task import Task
 from aqd_deploy.targets import Target, get, read_cpu
 from aqd_deploy.targets.cpu import available_threads, usual_threads
+from aqd_deploy.targets.isa import Isa
 from aqd_deploy.targets.threads import thread_limits
 from aqd_deploy.tuning.engine import Built, Engine, Job, Measured, Trial
 from aqd_deploy.tuning.failures import Fault, cannot_go_on
+from aqd_deploy.tuning.network import Use, network_tasks
 from aqd_deploy.tuning.operands import layer_operands
 from aqd_deploy.tuning.progress import Progress, TaskState, network_seconds
-from aqd_deploy.tuning.records import ACCEPTED, REJECTED, SLOWER, Header, Record, RecordsFile
 from aqd_deploy.tuning.space import Space
-from aqd_deploy.tuning.tasks import Task, Use, network_tasks
 
 BATCH = 8
 # Faster by less than this is noise.

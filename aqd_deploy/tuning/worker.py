@@ -23,17 +23,17 @@ import tvm
 from aqd_deploy.compiler.lower import compile_kernels
 from aqd_deploy.compiler.toolchain import Toolchain, native_toolchain
 from aqd_deploy.errors import line_of
-from aqd_deploy.kernels.choice import Choice
-from aqd_deploy.kernels.conv import conv2d, product_of
-from aqd_deploy.kernels.dots import Product
-from aqd_deploy.kernels.isa import Isa
-from aqd_deploy.kernels.spec import ConvSpec
+from aqd_deploy.kernels.contract.choice import Choice
+from aqd_deploy.kernels.contract.spec import ConvSpec
+from aqd_deploy.kernels.cpu.conv.families import conv2d, product_of
+from aqd_deploy.kernels.cpu.isa.select import Product
+from aqd_deploy.records.task import Task
 from aqd_deploy.runtime import backend
 from aqd_deploy.runtime.library import load_library
+from aqd_deploy.targets.isa import Isa
 from aqd_deploy.tuning.failures import CompileError, InstructionError, NotExactError
 from aqd_deploy.tuning.operands import Operands
 from aqd_deploy.tuning.reference import output_buffers
-from aqd_deploy.tuning.tasks import Task
 
 TASK, CHOICE, OPERANDS, LINKER = "aqd.task", "aqd.choice", "aqd.operands", "aqd.linker"
 SYMBOL = "conv2d"

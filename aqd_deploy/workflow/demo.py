@@ -15,6 +15,15 @@ from typing import TYPE_CHECKING, Any
 import aqd_deploy
 from aqd_deploy.detection.images import describe_preprocessing
 from aqd_deploy.errors import AqdError, CheckpointError, MissingExtraError
+from aqd_deploy.evaluation.agreement import (
+    ImageSet,
+    Outputs,
+    correlation,
+    detections_of,
+    differing_integers,
+    real_numbers,
+    run_all,
+)
 from aqd_deploy.evaluation.coco import load_annotations
 from aqd_deploy.files import check_folder
 from aqd_deploy.integer.files import load_onnx, save_onnx
@@ -24,15 +33,6 @@ from aqd_deploy.passes.proven import FIELDS
 from aqd_deploy.reporting.report import REPORTS, make_report, write_report
 from aqd_deploy.runtime.program import Program
 from aqd_deploy.workflow.detect import ImageFiles, detect_images, image_files
-from aqd_deploy.workflow.forms import (
-    ImageSet,
-    Outputs,
-    correlation,
-    detections_of,
-    differing_integers,
-    real_numbers,
-    run_all,
-)
 from aqd_deploy.workflow.results_folder import ResultsFolder
 
 if TYPE_CHECKING:

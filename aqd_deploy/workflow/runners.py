@@ -9,9 +9,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from aqd_deploy.devices import Device, open_device
 from aqd_deploy.errors import DeviceError
-from aqd_deploy.runtime.devices import Device, open_device
-from aqd_deploy.runtime.devices.bundles import program_file
+from aqd_deploy.runtime.bundle_files import program_file
 from aqd_deploy.runtime.tensors import TensorInfo
 
 

@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from aqd_deploy.bench.network import Network
-from aqd_deploy.bench.textures import textures
+from aqd_deploy.detection.textures import textures
 
 SIZE, CHANNELS = 32, 16
 

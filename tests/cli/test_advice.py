@@ -19,7 +19,7 @@ import click
 import pytest
 
 from aqd_deploy.cli.main import VERBS, cli, invoke
-from aqd_deploy.runtime.devices import ssh, ssh_client
+from aqd_deploy.devices import ssh, ssh_client
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted(path for name in ("aqd_deploy", "passes", "targets") for path in (ROOT / name).rglob("*.py"))

@@ -70,11 +70,11 @@ def test_compile_tells_no_stages_elsewhere(integer_file, tmp_path, capsys):
 
 def test_records_of_another_cpu_are_no_fault(integer_file, tmp_path, capsys, monkeypatch):
     """Where none ship for this CPU, which is the usual case."""
+    from aqd_deploy.records.lookup import Tuned
     from aqd_deploy.targets import get
-    from aqd_deploy.tuning.lookup import Tuned
 
     note = "cascadelake-vnni.jsonl: ignored: of another CPU, Xeon (GenuineIntel-6-85), not GenuineIntel-6-1"
-    monkeypatch.setattr("aqd_deploy.tuning.lookup._shipped", lambda _: Tuned("shipped", [note, "damage"]))
+    monkeypatch.setattr("aqd_deploy.records.lookup._shipped", lambda _: Tuned("shipped", [note, "damage"]))
     words = ["compile", str(integer_file), "-o", str(tmp_path / "m.so"), "--target", get("host").profile]
     assert invoke(words) == 0
     said = capsys.readouterr().err

@@ -12,9 +12,9 @@ import onnx
 import pytest
 
 from aqd_deploy.cli.main import invoke
+from aqd_deploy.records.file import read_records
 from aqd_deploy.runtime.program import Program
 from aqd_deploy.targets import get
-from aqd_deploy.tuning.records import read_records
 
 
 def run(capsys, *arguments):

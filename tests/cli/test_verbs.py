@@ -10,8 +10,8 @@ import onnx
 import pytest
 from PIL import Image
 
-from aqd_deploy.bench.textures import textures
 from aqd_deploy.cli.main import invoke
+from aqd_deploy.detection.textures import textures
 from aqd_deploy.runtime import read_manifest
 from aqd_deploy.targets.cpu import available_threads
 
@@ -280,9 +280,9 @@ def test_doctor(call):
 
 
 def test_doctor_fails_where_a_requirement_is_missing(monkeypatch, capsys):
-    from aqd_deploy.reporting import environment
+    from aqd_deploy.reporting import diagnosis
 
-    monkeypatch.setattr(environment, "_requirements", lambda: ["onnx>=1.19", "surely-not-installed>=1"])
+    monkeypatch.setattr(diagnosis, "_requirements", lambda: ["onnx>=1.19", "surely-not-installed>=1"])
     assert invoke(["doctor"]) == 1
     assert "surely-not-installed" in capsys.readouterr().err
 

@@ -5,7 +5,7 @@ import pytest
 
 from aqd_deploy.compiler.arithmetic import specialise
 from aqd_deploy.compiler.plan import Conv, MaxPool, Plan, Pointwise, TensorType
-from aqd_deploy.kernels.spec import (
+from aqd_deploy.kernels.contract.spec import (
     GENERAL,
     ConvSpec,
     Epilogue,

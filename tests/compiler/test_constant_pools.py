@@ -9,7 +9,7 @@ from small_models import ModelWriter, random_image, reference
 
 from aqd_deploy.compiler import compile_model
 from aqd_deploy.compiler.constants import ConstantPool
-from aqd_deploy.kernels.frames import FRAME, decode
+from aqd_deploy.kernels.storage.bit_planes import FRAME, decode
 from aqd_deploy.runtime import Program
 
 shapes = st.one_of(st.tuples(st.integers(1, 200)), st.tuples(st.integers(1, 5), st.integers(1, 90)))

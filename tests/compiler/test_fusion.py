@@ -9,7 +9,7 @@ from aqd_deploy.compiler.fusion import fuse
 from aqd_deploy.compiler.plan import Concat, Conv, MaxPool, Pad, Plan, Pointwise, Resize
 from aqd_deploy.errors import RangeError, ShapeError, UnsupportedModelError
 from aqd_deploy.integer.reader import read_graph
-from aqd_deploy.kernels.spec import (
+from aqd_deploy.kernels.contract.spec import (
     AddBias,
     MultiplyShift,
     Relu,

@@ -9,7 +9,7 @@ from aqd_deploy.compiler.fusion import fuse
 from aqd_deploy.compiler.plan import Conv, MaxPool, Plan
 from aqd_deploy.compiler.pooling import pool_in_convolutions
 from aqd_deploy.integer.reader import read_graph
-from aqd_deploy.kernels.spec import Pool, StoreRequantize, StoreStream
+from aqd_deploy.kernels.contract.spec import Pool, StoreRequantize, StoreStream
 from aqd_deploy.runtime import Program
 
 

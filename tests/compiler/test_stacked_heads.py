@@ -12,7 +12,7 @@ from aqd_deploy.compiler.fusion import fuse
 from aqd_deploy.compiler.levels import joint_name, stack_levels
 from aqd_deploy.compiler.plan import Conv, Stack, Unstack
 from aqd_deploy.integer.reader import read_graph
-from aqd_deploy.kernels.spec import AddBias
+from aqd_deploy.kernels.contract.spec import AddBias
 from aqd_deploy.runtime import Program
 
 

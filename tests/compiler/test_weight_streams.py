@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from aqd_deploy.compiler.weights import decode, encode
-from aqd_deploy.kernels.layout import pack_codes
+from aqd_deploy.kernels.storage.layout import pack_codes
 
 
 @pytest.mark.parametrize("bits", range(1, 9))

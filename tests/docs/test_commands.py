@@ -1,5 +1,5 @@
 """What README.md and the how-to pages show is run as it stands there, from top to bottom, in a folder that
-has the clone's `examples` and nothing else; only tuning gets less time. What needs a board is compared with
+has the clone's `examples` and `tools` and nothing else; only tuning gets less time. What needs a board is compared with
 the command line, and its files must have been made above.
 """
 
@@ -52,7 +52,8 @@ def shown(page):
 @pytest.mark.e2e
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_work(page, tmp_path):
-    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    for folder in ("examples", "tools"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     found = list(commands(page))
     assert found

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from aqd_deploy.compiler import compile_model
+from aqd_deploy.devices import open_device
 from aqd_deploy.evaluation.compare import compare_integers, total_difference
 from aqd_deploy.frontends.random_network import random_detector
 from aqd_deploy.frontends.torch_qdq import export_qdq
 from aqd_deploy.integer.reference import ReferenceRunner
 from aqd_deploy.passes.pipeline import lower
 from aqd_deploy.qat.config import parse_architecture
-from aqd_deploy.runtime.devices import open_device
 
 SIZE = 64
 # With sdot; a Cortex-A72, on which qemu refuses sdot as the chip would; 32 bits.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from small_detectors import SIDE
 
-from aqd_deploy.bench.textures import textures
+from aqd_deploy.detection.textures import textures
 
 
 @pytest.fixture(scope="session")

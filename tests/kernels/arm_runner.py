@@ -14,8 +14,8 @@ import numpy as np
 import tvm
 from needs import need
 
-from aqd_deploy.kernels.emit import PASS_CONFIG
-from aqd_deploy.kernels.isa import Isa
+from aqd_deploy.kernels.cpu.emit import PASS_CONFIG
+from aqd_deploy.targets.isa import Isa
 
 HARNESS = Path(__file__).with_name("harness.c")
 # numpy's kind → DLPack's type code.

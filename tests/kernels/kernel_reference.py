@@ -7,9 +7,7 @@ from pathlib import Path
 import numpy as np
 import tvm
 
-from aqd_deploy.kernels.emit import PASS_CONFIG
-from aqd_deploy.kernels.isa import Isa
-from aqd_deploy.kernels.spec import (
+from aqd_deploy.kernels.contract.spec import (
     AddBias,
     ConvSpec,
     Epilogue,
@@ -20,6 +18,8 @@ from aqd_deploy.kernels.spec import (
     StoreStream,
     StoreThreshold,
 )
+from aqd_deploy.kernels.cpu.emit import PASS_CONFIG
+from aqd_deploy.targets.isa import Isa
 
 MCPU = {
     Isa.VNNI: "cascadelake",

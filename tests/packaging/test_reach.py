@@ -8,12 +8,12 @@ from reach import ROOT, TESTS, reaches_programs
     ("test", "reaches"),
     [
         ("compiler/test_every_profile.py", True),  # shutil.which in the test itself
-        ("kernels/test_arm_epilogues.py", True),  # by a helper beside it
+        ("kernels/cpu/epilogue/test_arm_epilogues.py", True),  # by a helper in a folder around it
         ("bundle/test_runner_refusals.py", True),  # by the folder's fixtures
         ("passes/test_random_networks.py", False),
-        ("tuning/test_tasks.py", True),  # by a package that imports the compiler
+        ("tuning/test_budget.py", True),  # by a package that imports the compiler
         ("cli/test_bad_input.py", True),  # by a module whose name is only known when it runs
-        ("kernels/test_conv_kernels.py", False),
+        ("kernels/cpu/conv/test_conv_kernels.py", False),
         ("qat/test_models.py", False),
     ],
 )

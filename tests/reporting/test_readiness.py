@@ -11,8 +11,8 @@ from aqd_deploy import targets
 from aqd_deploy.bundle.runtime_libraries import kept_folder
 from aqd_deploy.cli.main import invoke
 from aqd_deploy.compiler.toolchain import native_toolchain
+from aqd_deploy.devices import qemu
 from aqd_deploy.reporting.readiness import readiness
-from aqd_deploy.runtime.devices import qemu
 
 COMPILER, PATH = native_toolchain(), os.environ["PATH"]
 

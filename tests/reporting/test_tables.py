@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aqd_deploy.reporting.tables import key_values, markdown_table, table
+from aqd_deploy.tables import key_values, markdown_table, table
 
 CELLS = st.one_of(
     st.none(), st.integers(-(10**6), 10**6), st.text("abc xyz", max_size=60), st.floats(0.01, 1000)

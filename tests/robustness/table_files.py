@@ -64,7 +64,7 @@ def _records(model: bytes) -> bytes:
     """Records as tuning writes them, one a convolution of `model`, so that damaged ones are used."""
     from aqd_deploy import targets
     from aqd_deploy.compiler.planning import plan_model
-    from aqd_deploy.tuning.records import Header
+    from aqd_deploy.records.file import Header
     from aqd_deploy.tuning.tune import task_states
 
     device = targets.get(TUNED_TARGET)

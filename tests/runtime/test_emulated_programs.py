@@ -9,8 +9,8 @@ import pytest
 from needs import need, need_network
 
 from aqd_deploy.compiler import compile_model
+from aqd_deploy.devices import open_device
 from aqd_deploy.errors import DeviceError
-from aqd_deploy.runtime.devices import open_device
 
 pytestmark = [pytest.mark.e2e, pytest.mark.needs_qemu, pytest.mark.needs_cross]
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from small_programs import assert_equal, run_script, write_variants
 
+from aqd_deploy.devices import open_device
 from aqd_deploy.errors import ProgramError
 from aqd_deploy.runtime import Program, library
 from aqd_deploy.runtime.container import append_manifest, read_manifest
-from aqd_deploy.runtime.devices import open_device
 from aqd_deploy.runtime.library import _fresh_path
 
 

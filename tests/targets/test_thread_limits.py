@@ -11,7 +11,7 @@ import pytest
 from cgroup_trees import OPENMP, TREES
 
 from aqd_deploy.compiler.build import default_threads
-from aqd_deploy.reporting.environment import environment
+from aqd_deploy.environment import environment
 from aqd_deploy.targets import get, threads
 from aqd_deploy.targets.cpu import available_threads
 from aqd_deploy.targets.threads import ThreadLimits, parse_openmp, read_quota, thread_limits
@@ -77,7 +77,7 @@ def test_the_cpus_of_taskset():
     cpu = min(os.sched_getaffinity(0))
     script = (
         f"import os, json; os.sched_setaffinity(0, {{{cpu}}})\n"
-        "from aqd_deploy.reporting.environment import environment\nprint(json.dumps(environment()))"
+        "from aqd_deploy.environment import environment\nprint(json.dumps(environment()))"
     )
     plain = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
     done = subprocess.run(

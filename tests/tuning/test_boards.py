@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from aqd_deploy.devices.rpc_tracker import Tracker
 from aqd_deploy.errors import DeviceError, TargetError
-from aqd_deploy.runtime.devices.rpc_tracker import Tracker
+from aqd_deploy.records.file import REJECTED, read_records
 from aqd_deploy.targets import get
-from aqd_deploy.tuning.records import REJECTED, read_records
 from aqd_deploy.tuning.tune import check_device, tune
 
 

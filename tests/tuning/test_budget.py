@@ -8,15 +8,16 @@ from types import SimpleNamespace
 import pytest
 
 from aqd_deploy.errors import BudgetError
-from aqd_deploy.kernels.choice import Choice
-from aqd_deploy.kernels.isa import Isa
-from aqd_deploy.kernels.spec import ConvSpec, Epilogue
+from aqd_deploy.kernels.contract.choice import Choice
+from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue
+from aqd_deploy.records.file import ACCEPTED, Records
+from aqd_deploy.records.task import Task
+from aqd_deploy.targets.isa import Isa
 from aqd_deploy.tuning import tune
 from aqd_deploy.tuning.engine import OUT_OF_TIME, Built, Measured
+from aqd_deploy.tuning.network import Use
 from aqd_deploy.tuning.progress import TaskState
-from aqd_deploy.tuning.records import ACCEPTED, Records
 from aqd_deploy.tuning.space import Space
-from aqd_deploy.tuning.tasks import Task, Use
 
 CHOICES = [Choice.of("blocked", rows=r, tile=t) for r in range(1, 9) for t in range(1, 9)]
 BUILD, RUN = 1.0, 0.25

@@ -10,15 +10,16 @@ import pytest
 from test_budget import BUILD, CHOICES, FakeEngine, FakeFile
 
 from aqd_deploy.errors import TuningError
-from aqd_deploy.kernels.isa import Isa
-from aqd_deploy.kernels.spec import ConvSpec, Epilogue
+from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue
+from aqd_deploy.records.file import ACCEPTED, REJECTED, Record
+from aqd_deploy.records.task import Task
+from aqd_deploy.targets.isa import Isa
 from aqd_deploy.tuning import tune
 from aqd_deploy.tuning.engine import Built, Measured
 from aqd_deploy.tuning.failures import CrashError, Fault, cannot_go_on, death, fault_of
+from aqd_deploy.tuning.network import Use
 from aqd_deploy.tuning.progress import TaskState
-from aqd_deploy.tuning.records import ACCEPTED, REJECTED, Record
 from aqd_deploy.tuning.space import Space
-from aqd_deploy.tuning.tasks import Task, Use
 
 NOEXEC = "tvm.error.InternalError: Failed to load k.so: failed to map segment from shared object"
 

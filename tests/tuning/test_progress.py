@@ -7,14 +7,15 @@ import time
 import pytest
 
 from aqd_deploy.errors import BudgetError
-from aqd_deploy.kernels.choice import Choice
-from aqd_deploy.kernels.isa import Isa
-from aqd_deploy.kernels.spec import ConvSpec, Epilogue
+from aqd_deploy.kernels.contract.choice import Choice
+from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue
+from aqd_deploy.records.file import ACCEPTED, REJECTED, SLOWER, Record
+from aqd_deploy.records.task import Task
+from aqd_deploy.targets.isa import Isa
 from aqd_deploy.tuning.engine import Measured
+from aqd_deploy.tuning.network import Use
 from aqd_deploy.tuning.progress import TaskState, network_seconds
-from aqd_deploy.tuning.records import ACCEPTED, REJECTED, SLOWER, Record
 from aqd_deploy.tuning.space import Space
-from aqd_deploy.tuning.tasks import Task, Use
 from aqd_deploy.tuning.tune import _record, require_time
 
 TASK = Task(ConvSpec(8, 8, 16, 32, (3, 3)), Epilogue(), Isa.PORTABLE, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aqd_deploy.kernels.choice import Choice
+from aqd_deploy.kernels.contract.choice import Choice
 from aqd_deploy.tuning.space import Space, distance
 
 BLOCKED = [

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aqd_deploy.kernels.spec import AddBias, ConvSpec, Epilogue, Relu, StoreRequantize, StoreStream
+from aqd_deploy.kernels.contract.spec import AddBias, ConvSpec, Epilogue, Relu, StoreRequantize, StoreStream
 from aqd_deploy.tuning.reference import accumulators, expected_outputs
 
 

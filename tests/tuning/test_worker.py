@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import tvm
 
-from aqd_deploy.kernels.choice import Choice
-from aqd_deploy.kernels.conv import conv_choices
-from aqd_deploy.kernels.isa import Isa
-from aqd_deploy.kernels.spec import AddBias, ConvSpec, Epilogue, StoreStream
-from aqd_deploy.kernels.winograd_plan import WinogradPlan
+from aqd_deploy.kernels.contract.choice import Choice
+from aqd_deploy.kernels.contract.spec import AddBias, ConvSpec, Epilogue, StoreStream
+from aqd_deploy.kernels.cpu.conv.families import conv_choices
+from aqd_deploy.kernels.cpu.winograd.plan import WinogradPlan
+from aqd_deploy.records.task import Task
 from aqd_deploy.targets import get
+from aqd_deploy.targets.isa import Isa
 from aqd_deploy.tuning import worker
 from aqd_deploy.tuning.operands import Operands, random_weights
 from aqd_deploy.tuning.reference import expected_outputs
-from aqd_deploy.tuning.tasks import Task
 
 DEVICE = get("host")
 SPEC = ConvSpec(6, 7, 16, 32, (3, 3), pads=(1, 1, 1, 1))

@@ -9,8 +9,8 @@ from fake_detector import CAT, manifest_of, run, save_image
 
 import aqd_deploy
 from aqd_deploy.errors import AqdError, CheckpointError, ImageError
+from aqd_deploy.evaluation.agreement import detections_of, run_all
 from aqd_deploy.workflow import demo
-from aqd_deploy.workflow.forms import detections_of, run_all
 
 
 def test_an_install_without_the_source_tree_names_the_clone(monkeypatch, tmp_path):

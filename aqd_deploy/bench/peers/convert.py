@@ -13,9 +13,9 @@ from pathlib import Path
 from aqd_deploy import processes
 from aqd_deploy.bench.network import Network
 from aqd_deploy.bench.peers.contract import Conversion
+from aqd_deploy.environment import installed_version
 from aqd_deploy.errors import AqdError, PeerError
 from aqd_deploy.files import TemporaryFolder, made_once
-from aqd_deploy.reporting.environment import installed_version
 
 TIMEOUT_SECONDS = 1800
 _FAILED = "conversion failed: "

@@ -1,0 +1,1 @@
+"""Families of convolution kernels, one a file; `families.conv2d` chooses."""

@@ -1,0 +1,154 @@
+"""Depthwise convolution: a vector of channels at a time, each channel with its own kernel.
+
+There is nothing to sum over channels. Where the ranges prove that the sums of a whole window fit 16 bits,
+they are computed there, twice as many lanes at a time; otherwise in 32 bits. A register tile is a few pixels
+of one vector of channels, so each weight is loaded and widened once a tile. Odd weights need no window sum
+here: 2w + 1 is computed on the way.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+from tvm import tirx
+
+from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue, Map
+from aqd_deploy.kernels.cpu.conv.maps import conv_maps
+from aqd_deploy.kernels.cpu.conv.padded_rows import Strip, make_strip
+from aqd_deploy.kernels.cpu.emit import Buffer, Emitter, Expr, const, convert, load
+from aqd_deploy.kernels.cpu.epilogue.epilogue import BoundEpilogue, Place
+from aqd_deploy.kernels.cpu.isa.select import DOTS, sample_range
+from aqd_deploy.kernels.storage.layout import WeightLayout
+from aqd_deploy.targets.isa import Isa
+
+# Lanes of 32 bits in a vector.
+LANES = {isa: 16 if isa in (Isa.VNNI, Isa.AVX512) else 8 for isa in Isa}
+# Rows of output that one task computes from one padded copy, and pixels of a register tile.
+ROWS = 8
+PIXELS = 4
+
+
+def is_depthwise(spec: ConvSpec) -> bool:
+    """One input and one output channel a group."""
+    return spec.group > 1 and spec.group == spec.in_channels == spec.out_channels
+
+
+def sums_fit_16_bits(spec: ConvSpec) -> bool:
+    """No partial sum of a window can leave int16: its products have a proven largest absolute value."""
+    if spec.weight_range is None:
+        return False
+    weights = [2 * w + 1 if spec.odd else w for w in spec.weight_range]
+    largest = max(abs(x * w) for x in sample_range(spec) for w in weights)
+    return prod(spec.kernel) * largest < 2**15
+
+
+def depthwise_layout(spec: ConvSpec, isa: Isa) -> WeightLayout:
+    """[C/lanes, kh, 1, kw, lanes, 1]; twice as many lanes where sums fit 16 bits."""
+    wide = 2 if sums_fit_16_bits(spec) and spec.out_channels >= 2 * LANES[isa] else 1
+    return WeightLayout(spec.out_channels, 1, spec.kernel, wide * LANES[isa], 1)
+
+
+def conv_depthwise(spec: ConvSpec, epilogue: Epilogue, isa: Isa, threads: int) -> Any:
+    """PrimFunc of a depthwise convolution; parameters as in `spec.Epilogue`."""
+    layout = depthwise_layout(spec, isa)
+
+    def code(em: Emitter, place: Map, weights: Buffer, bound: BoundEpilogue) -> _MapConv:
+        return _MapConv(em, spec, place, isa, layout, weights, bound)
+
+    return conv_maps(spec, epilogue, layout, threads, code)
+
+
+class _MapConv:
+    """Writes the code of one map."""
+
+    def __init__(
+        self,
+        em: Emitter,
+        spec: ConvSpec,
+        place: Map,
+        isa: Isa,
+        layout: WeightLayout,
+        weights: Buffer,
+        bound: BoundEpilogue,
+    ) -> None:
+        self.em, self.map, self.layout, self.weights, self.bound = em, place, layout, weights, bound
+        self.spec = spec.alone(place)
+        # Sums of 32 bits where lanes are few, whatever the ranges allow.
+        self.dtype = "int16" if layout.lanes > LANES[isa] else "int32"
+        self.narrow = LANES[isa]
+        self.rows = min(ROWS, self.spec.out_height)
+        self.pixels = min(PIXELS, self.spec.out_width)
+        self.tasks = -(-self.spec.out_height // self.rows)
+
+    def emit(self, task: Expr, data: Buffer, level: Expr | None) -> None:
+        """One task: `rows` rows of all channels."""
+        em, spec, lanes = self.em, self.spec, self.layout.lanes
+        top = em.bind("top", tirx.Min(task * self.rows, const(spec.out_height - self.rows)))
+        rest = spec.out_channels % lanes
+        # The last vector of channels reads behind its pixel; behind the last pixel the copy has room for it.
+        slack = lanes - rest if rest else 0
+        copies = any(spec.pads) or bool(slack)
+        # Native samples: the portable product takes them as they are.
+        strip = make_strip(
+            em, spec, DOTS[Isa.PORTABLE], data, top, self.rows, copies, slack, self.map.in_start
+        )
+        values = em.alloc("tile", "int32", self.pixels * lanes)
+        with em.loop("y", self.rows) as y, em.loop("tx", -(-spec.out_width // self.pixels)) as tx:
+            x = em.bind("x", tirx.Min(tx * self.pixels, const(spec.out_width - self.pixels)))
+            with em.loop("block", self.layout.blocks) as block:
+                self._reduce(strip, y, x, block, values)
+                with em.loop("px", self.pixels) as px:
+                    row, column = em.bind("row", top + y), em.bind("column", x + px)
+                    pixel = row * spec.out_width + (column + self.map.out_start)
+                    self._finish(Place(pixel, row, column, level), px, block, values)
+
+    def _reduce(self, strip: Strip, y: Expr, x: Expr, block: Expr, values: Buffer) -> None:
+        """The sums of one tile, left in `values` [pixel, lane]."""
+        em, spec, lanes, dtype = self.em, self.spec, self.layout.lanes, self.dtype
+        kh, kw = spec.kernel
+        accs = [em.alloc("acc", dtype, lanes, "local") for _ in range(self.pixels)]
+        for acc in accs:
+            em.store(acc, 0, const(0, dtype, lanes), lanes)
+        with em.loop("ky", kh) as ky, em.loop("kx", kw) as kx:
+            row = y * spec.strides[0] + ky * spec.dilations[0]
+            column = x * spec.strides[1] + kx * spec.dilations[1]
+            at = em.bind(
+                "at", strip.origin + row * strip.row_stride + column * spec.in_channels + block * lanes
+            )
+            weight = load(self.weights, ((block * kh + ky) * kw + kx) * lanes, lanes)
+            weight = convert(weight, dtype, lanes)
+            if spec.odd:
+                weight = weight * const(2, dtype, lanes) + const(1, dtype, lanes)
+            weight = em.bind("w", weight)
+            for i, acc in enumerate(accs):
+                offset = i * spec.strides[1] * spec.in_channels
+                sample = convert(load(strip.samples, at + offset, lanes), dtype, lanes)
+                em.store(acc, 0, load(acc, const(0), lanes) + sample * weight, lanes)
+        for i, acc in enumerate(accs):
+            em.store(values, i * lanes, convert(load(acc, const(0), lanes), "int32", lanes), lanes)
+
+    def _finish(self, place: Place, px: Expr, block: Expr, values: Buffer) -> None:
+        """Epilogue of one pixel's vector; channels that do not fill one go one by one."""
+        em, lanes, narrow = self.em, self.layout.lanes, self.narrow
+        full, rest = divmod(self.spec.out_channels, lanes)
+
+        def emit(channel: Expr, lane: Expr, count: int) -> None:
+            value = em.bind("v", load(values, px * lanes + lane, count))
+            self.bound.emit(em, value, place, channel, count)
+
+        def vectors(count: int) -> None:
+            with em.loop("part", count) as part:
+                emit(block * lanes + part * narrow, part * narrow, narrow)
+
+        if full:
+            with em.when(block < full) if rest else em.always():
+                vectors(lanes // narrow)
+        if rest:
+            with em.when(block >= full):
+                whole = rest // narrow
+                if whole:
+                    vectors(whole)
+                if rest % narrow:
+                    with em.loop("lane", rest % narrow) as lane:
+                        emit(block * lanes + (lane + whole * narrow), lane + whole * narrow, 1)

@@ -1,0 +1,1 @@
+"""What follows an accumulator: bias, skip-addition, multiply-shift, clip, pool, store."""

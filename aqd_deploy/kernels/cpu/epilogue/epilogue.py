@@ -1,0 +1,209 @@
+"""What follows the accumulators, written lane by lane: steps (bias, ReLU, multiply-shift, skip-add) and
+stores. `fixed_point` has the multiply-shifts; every result is the integer of docs/integer-dialect.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tvm import tirx
+
+from aqd_deploy.kernels.contract.spec import (
+    AddBias,
+    Epilogue,
+    MultiplyShift,
+    Relu,
+    Scaling,
+    SkipAdd,
+    Step,
+    Store,
+    StoreInPlace,
+    StoreRequantize,
+    StoreStream,
+    StoreThreshold,
+)
+from aqd_deploy.kernels.cpu.emit import Buffer, Emitter, Expr, const, convert, load
+from aqd_deploy.kernels.cpu.epilogue import fixed_point
+from aqd_deploy.kernels.cpu.epilogue.fixed_point import Lanes, Rows
+from aqd_deploy.targets.isa import ARM
+
+
+@dataclass(frozen=True)
+class Place:
+    """An output pixel: its index among all pixels, its row and column, and its level (`ConvSpec.levels`)."""
+
+    pixel: Expr
+    y: Expr
+    x: Expr
+    level: Expr | None = None
+
+
+@dataclass
+class BoundEpilogue:
+    """An epilogue whose parameters are declared in a function under construction.
+
+    `width` and `channels` are those of the output map [height, width, channels]; parameters have `levels`
+    rows of `channels`.
+    """
+
+    epilogue: Epilogue
+    height: int
+    width: int
+    channels: int
+    levels: int = 1
+    step_params: list[list[Buffer]] = field(default_factory=list)
+    store_params: list[list[Buffer]] = field(default_factory=list)
+    outputs: list[Buffer] = field(default_factory=list)
+
+    def at(self, y: Expr, x: Expr) -> Place:
+        """The pixel (y, x) of an output that is one map."""
+        return Place(y * self.width + x, y, x)
+
+    @property
+    def rows(self) -> Rows:
+        """The rows of the parameters."""
+        return Rows(self.channels, self.levels)
+
+    def emit(self, em: Emitter, value: Expr, place: Place, channel: Expr, lanes: int) -> None:
+        """Applies everything to int32 `value`: `lanes` channels from `channel` on of the pixel at `place`.
+
+        `channel` is a multiple of `lanes`.
+        """
+        value = self.stepped(em, value, place, channel, lanes)
+        at = self._parameter_lanes(em, place, channel, lanes)
+        position = em.bind("at", place.pixel * self.channels + channel)
+        for store, params, output in zip(self.epilogue.stores, self.store_params, self.outputs, strict=True):
+            em.store(output, position, self._stored(em, store, params, value, at), lanes)
+
+    @property
+    def added(self) -> list[Buffer]:
+        """The other operands of skip-adds, without those read upsampled: few bytes, many times."""
+        steps = zip(self.epilogue.steps, self.step_params, strict=True)
+        return [params[0] for step, params in steps if isinstance(step, SkipAdd) and step.upsample == 1]
+
+    @property
+    def streams(self) -> list[Buffer]:
+        """What is read or written as int32 at the place of the result."""
+        stores = zip(self.epilogue.stores, self.outputs, strict=True)
+        return self.added + [output for store, output in stores if type(store) is StoreStream]
+
+    def prefetch(self, em: Emitter, place: Place, channel: Expr) -> None:
+        """Asks for `streams` at the pixel of `place` from `channel` on."""
+        for stream in self.streams:
+            em.prefetch(stream, place.pixel * self.channels + channel, level=1)
+
+    def stepped(self, em: Emitter, value: Expr, place: Place, channel: Expr, lanes: int) -> Expr:
+        """The value after the steps; arguments as of `emit`."""
+        at = self._parameter_lanes(em, place, channel, lanes)
+        for step, params in zip(self.epilogue.steps, self.step_params, strict=True):
+            value = em.bind("v", self._step(em, step, params, value, place, channel, at))
+        return value
+
+    def _parameter_lanes(self, em: Emitter, place: Place, channel: Expr, lanes: int) -> Lanes:
+        shuffled = self.epilogue.isa in ARM
+        if place.level is None:
+            return Lanes(channel, channel, lanes, shuffled)
+        row = em.bind("parameter", place.level * self.channels + channel)
+        if self.channels % 2 == 0:
+            return Lanes(row, row, lanes, shuffled)
+        return Lanes(row, em.bind("pair", place.level * (self.channels + 1) + channel), lanes, shuffled)
+
+    def _step(
+        self,
+        em: Emitter,
+        step: Step,
+        params: list[Buffer],
+        value: Expr,
+        place: Place,
+        channel: Expr,
+        at: Lanes,
+    ) -> Expr:
+        match step:
+            case AddBias():
+                return value + load(params[0], at.row, at.count)
+            case Relu():
+                return tirx.Max(value, const(0, "int32", at.count))
+            case MultiplyShift():
+                return self._scaled(em, value, step.scaling, params, at)
+            case SkipAdd():
+                pixel, up = place.pixel, step.upsample
+                if up != 1:
+                    pixel = place.y // up * (self.width // up) + place.x // up
+                other = load(params[0], pixel * self.channels + channel, at.count)
+                split = 1 + fixed_point.parameter_count(step.self_scaling)
+                if not step.self_identity:
+                    value = self._scaled(em, value, step.self_scaling, params[1:split], at)
+                if not step.other_identity:
+                    other = self._scaled(em, other, step.other_scaling, params[split:], at)
+                return value + other
+
+    def _scaled(self, em: Emitter, value: Expr, scaling: Scaling, params: list[Buffer], at: Lanes) -> Expr:
+        return fixed_point.multiply_shift(em, value, scaling, params, self.rows, at)
+
+    def _stored(self, em: Emitter, store: Store, params: list[Buffer], value: Expr, at: Lanes) -> Expr:
+        lanes = at.count
+        match store:
+            case StoreStream():
+                return value
+            case StoreRequantize():
+                limits = (store.lo, store.hi)
+                level = fixed_point.requantized(em, value, store.scaling, params, self.rows, at, limits)
+                return convert(level, store.dtype, lanes)
+            case StoreThreshold():
+                signed = value * load(params[0], at.row, lanes)
+                total = const(store.lo, "int32", lanes)
+                for k in range(store.steps):
+                    reached = signed >= load(params[1], at.row + k * self.rows.count, lanes)
+                    total = total + tirx.Select(reached, const(1, "int32", lanes), const(0, "int32", lanes))
+                return convert(total, store.dtype, lanes)
+
+
+def bind_epilogue(
+    em: Emitter, epilogue: Epilogue, height: int, width: int, channels: int, levels: int = 1
+) -> BoundEpilogue:
+    """Declares the parameters in the order of `spec.Epilogue`: steps, stores, outputs."""
+    bound = BoundEpilogue(epilogue, height, width, channels, levels)
+    rows = bound.rows
+    for step in epilogue.steps:
+        bound.step_params.append(_step_parameters(em, step, height, width, rows))
+    for store in epilogue.stores:
+        bound.store_params.append(_store_parameters(em, store, rows))
+    for store in epilogue.stores:
+        if isinstance(store, StoreInPlace):
+            (operand,) = bound.added
+            bound.outputs.append(operand)
+        else:
+            dtype = "int32" if isinstance(store, StoreStream) else store.dtype
+            bound.outputs.append(em.parameter("out", (height, width, channels), dtype))
+    return bound
+
+
+def _step_parameters(em: Emitter, step: Step, height: int, width: int, rows: Rows) -> list[Buffer]:
+    match step:
+        case AddBias():
+            return [em.parameter("bias", (rows.count,), "int32")]
+        case Relu():
+            return []
+        case MultiplyShift():
+            return fixed_point.declare(em, step.scaling, rows)
+        case SkipAdd(upsample=up):
+            other = em.parameter("other", (height // up, width // up, rows.channels), "int32")
+            mine, theirs = step.self_scaling, step.other_scaling
+            return [
+                other,
+                *fixed_point.declare(em, mine, rows),
+                *fixed_point.declare(em, theirs, rows),
+            ]
+
+
+def _store_parameters(em: Emitter, store: Store, rows: Rows) -> list[Buffer]:
+    match store:
+        case StoreStream():
+            return []
+        case StoreRequantize():
+            return fixed_point.declare(em, store.scaling, rows)
+        case StoreThreshold(steps=steps):
+            return [
+                em.parameter("sign", (rows.count,), "int32"),
+                em.parameter("T", (steps, rows.count), "int32"),
+            ]

@@ -1,0 +1,1 @@
+"""Kernels that move, pool and add values between convolutions."""

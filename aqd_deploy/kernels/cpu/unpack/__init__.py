@@ -1,0 +1,1 @@
+"""From stored weights and constants to the layouts that kernels read, when a program is loaded."""

@@ -1,0 +1,1 @@
+"""The Winograd family: its kernels, their plan of tiles and stores."""

@@ -1,0 +1,1 @@
+"""How weights and constants lie in a program's file: layouts, bit planes, Rice codes. Plain numpy."""

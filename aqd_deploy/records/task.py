@@ -1,0 +1,119 @@
+"""What is tuned: a convolution with its epilogue on an instruction set and a number of threads.
+
+A task is named by a hash of its canonical JSON, so two models that share a layer share its records. Tasks of
+one convolution that differ in their epilogues alone have the same `shape_key`: what is good for one is the
+first thing to try for the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from math import prod
+from typing import Any
+
+from aqd_deploy.kernels.contract import spec as forms
+from aqd_deploy.kernels.contract.caches import CORE, Core
+from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue, Scaling
+from aqd_deploy.targets.isa import Isa
+
+TASK_FORMAT = 1
+_SCALINGS = ("scaling", "self_scaling", "other_scaling")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One kernel to tune."""
+
+    spec: ConvSpec
+    epilogue: Epilogue
+    isa: Isa
+    threads: int
+    core: Core = CORE
+
+    def to_json(self) -> dict[str, Any]:
+        """The definition: {"format", "spec", "epilogue": {"steps", "stores"}, "isa", "threads"}, and "core"
+        where it is not the default.
+        """
+        return {**self._shape(), "epilogue": _epilogue_json(self.epilogue)}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Task:
+        """The inverse of `to_json`. Raises KeyError, TypeError or ValueError for anything else."""
+        if value["format"] != TASK_FORMAT:
+            raise ValueError(f"task format {value['format']}")
+        fields = {name: _tuples(entry) for name, entry in value["spec"].items()}
+        epilogue = value["epilogue"]
+        steps = tuple(_part(entry) for entry in epilogue["steps"])
+        stores = tuple(_part(entry) for entry in epilogue["stores"])
+        threads, core = int(value["threads"]), Core(**value.get("core", {}))
+        return cls(ConvSpec(**fields), Epilogue(steps, stores), Isa(value["isa"]), threads, core)
+
+    @cached_property
+    def key(self) -> str:
+        """Sixteen hexadecimal digits, equal for equal tasks in every process."""
+        return _hash(self.to_json())
+
+    @cached_property
+    def shape_key(self) -> str:
+        """Like `key`, of the task without its epilogue."""
+        return _hash(self._shape())
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the convolution."""
+        spec = self.spec
+        products = prod(spec.kernel) * (spec.in_channels // spec.group)
+        return spec.out_height * spec.out_width * spec.out_channels * products
+
+    def __str__(self) -> str:
+        spec = self.spec
+        maps = f"{spec.maps[0].height}x{spec.maps[0].width}"
+        if spec.levels:
+            maps += f" and {len(spec.levels) - 1} more"
+        stride = f" stride {spec.strides[0]}" if spec.strides != (1, 1) else ""
+        kernel = f"{spec.kernel[0]}x{spec.kernel[1]}"
+        return f"{kernel} {spec.in_channels}->{spec.out_channels} on {maps}{stride}"
+
+    def _shape(self) -> dict[str, Any]:
+        return {
+            "format": TASK_FORMAT,
+            "spec": asdict(self.spec),
+            "isa": self.isa.value,
+            "threads": self.threads,
+            **({"core": self.core.to_json()} if self.core != CORE else {}),
+        }
+
+
+def is_tunable(epilogue: Epilogue) -> bool:
+    """Kernels that pool follow the rows of their pool: little is left to tune."""
+    return epilogue.pool is None
+
+
+def _hash(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _epilogue_json(epilogue: Epilogue) -> dict[str, Any]:
+    parts = {"steps": epilogue.steps, "stores": epilogue.stores}
+    return {
+        name: [{"kind": type(part).__name__, **asdict(part)} for part in entries]
+        for name, entries in parts.items()
+    }
+
+
+def _part(value: dict[str, Any]) -> Any:
+    """A step or a store of `kernels.spec` from its JSON."""
+    kinds = {kind.__name__: kind for kind in (*forms.Step.__args__, *forms.Store.__args__)}
+    fields = {name: entry for name, entry in value.items() if name != "kind"}
+    for name in _SCALINGS:
+        if name in fields:
+            fields[name] = Scaling(**fields[name])
+    return kinds[value["kind"]](**fields)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(entry) for entry in value) if isinstance(value, list) else value

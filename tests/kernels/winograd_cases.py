@@ -1,0 +1,24 @@
+"""Convolutions for the Winograd family: specification, interval of the activations, bits of the weights."""
+
+from aqd_deploy.kernels.contract.spec import ConvSpec
+
+SAME = {"kernel": (3, 3), "pads": (1, 1, 1, 1)}
+CASES = [
+    (ConvSpec(7, 9, 32, 40, **SAME), (0, 15), 4),
+    (ConvSpec(1, 1, 16, 5, **SAME), (0, 15), 4),
+    (ConvSpec(8, 5, 64, 33, (3, 3), pads=(0, 2, 1, 0)), (0, 3), 2),
+    (ConvSpec(6, 6, 80, 16, (3, 3)), (0, 7), 3),
+    (ConvSpec(5, 12, 128, 100, **SAME, input_signed=True), (-8, 7), 2),
+    (
+        ConvSpec(25 + 9 + 1 + 21, 1, 48, 24, **SAME, levels=((5, 5), (3, 3), (1, 1), (3, 7))),
+        (0, 3),
+        2,
+    ),
+    (ConvSpec(25 + 9 + 2, 1, 64, 16, **SAME, levels=((5, 5), (3, 3), (2, 1))), (0, 15), 4),
+    (ConvSpec(9, 10, 64, 24, **SAME, odd=True), (0, 255), 5),
+    (
+        ConvSpec(81 + 4, 1, 16, 40, **SAME, odd=True, input_signed=True, levels=((9, 9), (4, 1))),
+        (-128, 127),
+        7,
+    ),
+]
