@@ -1,6 +1,6 @@
 """What README.md and the how-to pages show is run as it stands there, from top to bottom, in a folder that
-has the clone's `examples` and `tools` and nothing else; only tuning gets less time. What needs a board is compared with
-the command line, and its files must have been made above.
+has the clone's `examples` and `tools` and nothing else; only tuning gets less time. What needs a board is
+compared with the command line, and its files must have been made above.
 """
 
 import os

@@ -1,4 +1,8 @@
-"""Convolutions for the Winograd family: specification, interval of the activations, bits of the weights."""
+"""Convolutions for the Winograd family: specification, interval of the activations, bits of the weights;
+and operands for them.
+"""
+
+import numpy as np
 
 from aqd_deploy.kernels.contract.spec import ConvSpec
 
@@ -22,3 +26,18 @@ CASES = [
         7,
     ),
 ]
+
+
+def operands(spec: ConvSpec, interval: tuple[int, int], bits: int, fill: str, rng: np.random.Generator):
+    """Activations in `interval` and odd weights of `bits`: anywhere, or all at one end."""
+    low, high = interval
+    largest = 2**bits - 1
+    shape = (spec.height, spec.width, spec.in_channels)
+    weight_shape = (spec.out_channels, spec.in_channels, 3, 3)
+    if fill == "any":
+        data = rng.integers(low, high + 1, shape)
+        weights = 2 * rng.integers(0, largest + 1, weight_shape) - largest
+    else:
+        data = np.full(shape, high if fill == "highest" else low)
+        weights = np.full(weight_shape, largest if fill != "lowest" else -largest)
+    return data.astype(np.int8 if low < 0 else np.uint8), weights.astype(np.int8)

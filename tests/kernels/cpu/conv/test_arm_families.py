@@ -11,8 +11,8 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from kernel_reference import convolve
 from test_families_sweep import KINDS, built, cases, some_choices
-from test_winograd import _operands as winograd_operands
 from winograd_cases import CASES as WINOGRAD_CASES
+from winograd_cases import operands as winograd_operands
 
 from aqd_deploy.kernels.contract.choice import Choice
 from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kernel_reference import MCPU, call, compile_functions, convolve, epilogue_params, finish, host_runs
-from winograd_cases import CASES, SAME
+from winograd_cases import CASES, SAME, operands
 
 from aqd_deploy.compiler.weights import encode
 from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue, Relu, SkipAdd, StoreRequantize, StoreStream
@@ -175,21 +175,6 @@ def test_the_program_expands_weights_as_numpy_packs_them(form, bits, shape, bloc
     np.testing.assert_array_equal(packed, layout.pack(weights))
 
 
-def _operands(spec: ConvSpec, interval: tuple[int, int], bits: int, fill: str, rng: np.random.Generator):
-    """Activations in `interval` and odd weights of `bits`: anywhere, or all at one end."""
-    low, high = interval
-    largest = 2**bits - 1
-    shape = (spec.height, spec.width, spec.in_channels)
-    weight_shape = (spec.out_channels, spec.in_channels, 3, 3)
-    if fill == "any":
-        data = rng.integers(low, high + 1, shape)
-        weights = 2 * rng.integers(0, largest + 1, weight_shape) - largest
-    else:
-        data = np.full(shape, high if fill == "highest" else low)
-        weights = np.full(weight_shape, largest if fill != "lowest" else -largest)
-    return data.astype(np.int8 if low < 0 else np.uint8), weights.astype(np.int8)
-
-
 @needs_vnni
 @pytest.mark.parametrize(("spec", "interval", "bits"), CASES)
 def test_kernels_return_the_reference(spec, interval, bits):
@@ -197,7 +182,7 @@ def test_kernels_return_the_reference(spec, interval, bits):
     signed = spec.input_signed
     functions, calls = {}, []
     for fill, threads in (("any", 1), ("highest", 3), ("lowest", 2)):
-        data, weights = _operands(spec, interval, bits, fill, rng)
+        data, weights = operands(spec, interval, bits, fill, rng)
         exact = exact_forms(true_weights(weights, spec.odd), interval)
         assert exact
         for form in exact:
@@ -231,7 +216,7 @@ def test_epilogues_see_every_pixel_and_level_once():
         MCPU[Isa.VNNI],
     )
     for name, spec, end in (("plain", plain, plain_end), ("stacked", stacked, stacked_end)):
-        data, weights = _operands(spec, (0, 15), 4, "any", rng)
+        data, weights = operands(spec, (0, 15), 4, "any", rng)
         packed = conv2d(spec, end, Isa.VNNI, 2).layout.pack(weights)
         value = convolve(spec, data, weights)
         shape = value.shape
