@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from aqd_deploy.errors import UnsupportedModelError
 from aqd_deploy.frontends.graph import GraphBuilder
-from aqd_deploy.integer.manifest import MANIFEST_KEY
+from aqd_deploy.integer.manifest import MANIFEST_KEY, SCHEMA
 from aqd_deploy.qat.config import ModelConfig
 from aqd_deploy.qat.fpn import FPN
 from aqd_deploy.qat.heads import FCOSHead, LevelScale, RetinaNetHead
@@ -65,7 +65,7 @@ def make_manifest(config: ModelConfig, name: str | None = None) -> dict[str, Any
         "base": config.anchor_base, "scales": list(config.anchor_scales), "ratios": list(config.anchor_ratios)
     }  # fmt: skip
     return {
-        "schema": 1,
+        "schema": SCHEMA,
         "name": name or config.label,
         "architecture": {
             "detector": config.detector,
