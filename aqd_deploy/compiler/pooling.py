@@ -19,7 +19,6 @@ from aqd_deploy.compiler.plan import (
     Operation,
     Plan,
     Pointwise,
-    operation_inputs,
 )
 from aqd_deploy.kernels.contract.spec import Pool, StoreStream
 from aqd_deploy.kernels.cpu.movement.pointwise import UNROLLED_WINDOW
@@ -72,4 +71,4 @@ def _merged(operations: list[Operation], conv: Conv, pool: MaxPool, plan: Plan) 
 
 
 def _readers(name: str, operations: list[Operation]) -> list[Operation]:
-    return [op for op in operations if name in operation_inputs(op)]
+    return [op for op in operations if name in op.reads]

@@ -11,7 +11,7 @@ import numpy as np
 from onnx import ModelProto, numpy_helper
 
 from aqd_deploy.errors import ModelFileError
-from aqd_deploy.integer.dialect import DOMAIN
+from aqd_deploy.integer.domain import DOMAIN
 from aqd_deploy.integer.files import load_onnx
 from aqd_deploy.integer.inspect import float_tensors
 from aqd_deploy.integer.kinds import kind_of

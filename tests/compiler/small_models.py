@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from aqd_deploy import targets
 from aqd_deploy.integer import dialect
+from aqd_deploy.integer.operations.pools import pool_name
 
 UINT8, INT8, INT32 = TensorProto.UINT8, TensorProto.INT8, TensorProto.INT32
 
@@ -105,7 +106,7 @@ class ModelWriter:
         return self._standard("MaxPool", [x], kernel_shape=[kernel] * 2, strides=[stride] * 2, pads=[pad] * 4)
 
     def max_pool_s32(self, x: str, kernel: int, stride: int, pad: int) -> str:
-        return self._dialect(dialect.pool_name(kernel, stride, pad), [x])
+        return self._dialect(pool_name(kernel, stride, pad), [x])
 
     def concat(self, *xs: str) -> str:
         return self._standard("Concat", list(xs), axis=1)
