@@ -6,9 +6,8 @@ import re
 import numpy as np
 import onnx
 import pytest
-from mutations import every_operation
 from onnx import TensorProto, helper, numpy_helper
-from small_models import UINT8, ModelWriter, random_image, reference
+from small_models import UINT8, ModelWriter, every_operation, random_image, reference
 
 from aqd_deploy.compiler import compile_model
 from aqd_deploy.compiler.planning import plan_model
@@ -101,6 +100,15 @@ def test_thresholds_that_count_past_their_type(model):
 def test_a_sign_that_is_none(model):
     set_value(model, "Threshold", 1, 2)
     refused(model, "sign of Threshold t11 has other values than 1 and -1; got 2")
+
+
+def test_an_input_that_the_dialect_does_without(model):
+    """ONNX's Resize has a `roi`, which no form of the dialect reads."""
+    resize = node(model, "Resize")
+    roi = numpy_helper.from_array(np.zeros(0, np.float32), "roi")
+    model.graph.initializer.append(roi)
+    resize.input[1] = "roi"
+    refused(model, "Resize t14 has an input that the dialect does without; got roi; valid: nothing")
 
 
 def test_every_node_of_every_body_counts(model):

@@ -10,8 +10,15 @@ from aqd_deploy.integer.graph import Graph
 
 
 def evaluate(graph: Graph, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The outputs of `graph`, of their own types. Raises AssertionError where an integer leaves the interval
-    that the reader proved.
+    """The outputs of `graph`, of their own types. Raises what `values_of` does."""
+    values = values_of(graph, inputs)
+    tensors = {name: graph.tensor(name) for name in graph.outputs}
+    return {name: values[tensor].astype(graph.types[tensor].dtype) for name, tensor in tensors.items()}
+
+
+def values_of(graph: Graph, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Every tensor of `graph`. Raises AssertionError where an integer leaves the interval that the reader
+    proved.
     """
     values = {name: inputs[name].astype(np.int64) for name in graph.inputs}
     for node in graph.nodes:
@@ -21,8 +28,7 @@ def evaluate(graph: Graph, inputs: Mapping[str, np.ndarray]) -> dict[str, np.nda
         assert (value.min(axis=(0, 2, 3)) >= proven.lo).all(), node.label
         assert (value.max(axis=(0, 2, 3)) <= proven.hi).all(), node.label
         values[node.output] = value
-    tensors = {name: graph.tensor(name) for name in graph.outputs}
-    return {name: values[tensor].astype(graph.types[tensor].dtype) for name, tensor in tensors.items()}
+    return values
 
 
 def _input(slot: str, graph: Graph, values: Mapping[str, np.ndarray]) -> np.ndarray:
