@@ -9,17 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import assert_never
 
 import numpy as np
 
-from aqd_deploy.compiler.plan import (
-    Conv,
-    Movement,
-    Operand,
-    Operation,
-    Plan,
-    Pointwise,
-)
+from aqd_deploy.compiler.plan import Conv, Movement, Operand, Operation, Plan, Pointwise
 from aqd_deploy.integer.ranges import Interval, convolution
 from aqd_deploy.kernels.contract.scaling import Constants, Scaled, scale_requantize, scale_stream
 from aqd_deploy.kernels.contract.spec import (
@@ -123,6 +117,8 @@ class _Writer:
                 return replace(step, scaling=scaled.scaling)
             case SkipAdd():
                 return self._skip_add(step)
+            case _:
+                assert_never(step)
         return step
 
     def _skip_add(self, step: SkipAdd) -> SkipAdd:
@@ -162,6 +158,8 @@ class _Writer:
                 return Constants.of(*arrays).image(self.value).clipped(store.lo, store.hi)
             case StoreThreshold():
                 return Interval.uniform(len(self.value.lo), store.lo, store.lo + store.steps)
+            case _:
+                assert_never(store)
 
 
 def _parameters(store: Store) -> int:
@@ -172,6 +170,8 @@ def _parameters(store: Store) -> int:
             return 3
         case StoreThreshold():
             return 2
+        case _:
+            assert_never(store)
 
 
 def _accumulators(op: Conv, weight: np.ndarray, source: Interval) -> Interval:

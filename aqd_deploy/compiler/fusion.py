@@ -23,7 +23,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from aqd_deploy.compiler.lowerings import Convolves, Moves, Steps, Stores, lowering_of, movement_of
+from aqd_deploy.compiler.lowerings import Convolves, Moves, Stages, Stores, lowering_of, movement_of
 from aqd_deploy.compiler.plan import Conv, Operand, Operation, Pad, Plan, Pointwise, Resize
 from aqd_deploy.compiler.ranges import activation_ranges, weight_range
 from aqd_deploy.compiler.schedule import in_order, live
@@ -71,7 +71,7 @@ class _Fusion:
                 return self._conv(node, odd)
             case Stores():
                 return self._quantizers(node)
-            case Steps():
+            case Stages():
                 return self._pointwise(node)
             case Moves(make):
                 return make(node, self.graph)
@@ -162,7 +162,7 @@ class _Fusion:
     def _join(self, node: Node, value: str, steps: list[Step], operands: list[Operand]) -> bool:
         """Claims `node` as a stage on `value`; False for a node that is none."""
         lowering = lowering_of(node)
-        if not isinstance(lowering, Steps):
+        if not isinstance(lowering, Stages):
             return False
         step, more = lowering.make(node, value, self.graph)
         steps += [step] if step is not None else []

@@ -9,11 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from aqd_deploy.compiler.plan import (
-    Conv,
-    Operation,
-    Plan,
-)
+from aqd_deploy.compiler.plan import Conv, Operation, Plan
 from aqd_deploy.kernels.contract.spec import SkipAdd, StoreInPlace, StoreStream
 
 

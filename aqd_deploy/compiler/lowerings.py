@@ -35,7 +35,7 @@ class Convolves:
 
 
 @dataclass(frozen=True)
-class Steps:
+class Stages:
     """Element-wise on a stream: `make` returns the stage of an epilogue that it is for the input named, None
     for no stage at all, and its operands.
     """
@@ -57,7 +57,7 @@ class Moves:
     make: Callable[[Node, Graph], Movement]
 
 
-Lowering = Convolves | Steps | Stores | Moves
+Lowering = Convolves | Stages | Stores | Moves
 
 
 def lowering_of(node: Node) -> Lowering:
@@ -147,11 +147,11 @@ def _pad_image(node: Node, graph: Graph) -> Pad:
 LOWERINGS: dict[str, Lowering] = {
     "ConvInteger": Convolves(odd=False),
     "ConvOdd": Convolves(odd=True),
-    "Add": Steps(_add),
-    "Max": Steps(_max),
-    "MultiplyShift": Steps(_multiply_shift),
-    "SkipAdd": Steps(_skip_add),
-    "Cast": Steps(_cast),
+    "Add": Stages(_add),
+    "Max": Stages(_max),
+    "MultiplyShift": Stages(_multiply_shift),
+    "SkipAdd": Stages(_skip_add),
+    "Cast": Stages(_cast),
     "Requantize": Stores(_requantize),
     "Threshold": Stores(_threshold),
     "MaxPool": Moves(_max_pool),

@@ -17,7 +17,7 @@ from aqd_deploy.integer.ranges import Interval, concatenate, union
 from aqd_deploy.integer.types import TensorType
 from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue, StoreInPlace
 
-# A kernel's parameter: the name of a tensor of the plan, or a small constant ([C] or [stages, C]).
+# A kernel's parameter: the name of a tensor of the plan, or a small constant ([C] or [steps, C]).
 Operand = str | np.ndarray
 
 
