@@ -169,15 +169,15 @@ class FoldQuantizers(Pass):
             )
         if len(steps) not in (1, channels) or len(zeros) not in (1, channels):
             raise UnsupportedModelError(f"node {node.label}: {len(steps)} scales for {channels} channels")
-        steps = steps * (channels // len(steps))
-        zeros = zeros * (channels // len(zeros))
         if source not in self.codes:
             raise UnsupportedModelError(
                 f"node {node.label}: DequantizeLinear of {source}, which isn't quantized",
                 valid="an input, or what a QuantizeLinear made, also through pooling, upsampling and concat",
             )
-        forms = [ChannelForm(s, -s * z) for s, z in zip(steps, zeros, strict=True)]
-        attributes = {"forms": forms, "zero_points": zeros}
+        count = max(len(steps), len(zeros))
+        pairs = zip(steps * (count // len(steps)), zeros * (count // len(zeros)), strict=True)
+        forms = [ChannelForm(s, -s * z) for s, z in pairs] * (channels // count)
+        attributes = {"forms": forms, "zero_points": zeros * (channels // len(zeros))}
         return Node("Scale", [source], node.output, attributes, node.source)
 
     def _clipped_constant(self, node: Node) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 
 from aqd_deploy.errors import UnsupportedModelError
 from aqd_deploy.integer import ranges
-from aqd_deploy.integer.rational import ChannelForm
+from aqd_deploy.integer.rational import ChannelForm, product
 from aqd_deploy.passes.constants import finite_reals
 from aqd_deploy.passes.graph import Graph, Node, Pass, PassResult, Weights, codes_of
 
@@ -92,13 +92,13 @@ class IntegerConvolutions(Pass):
                 "configuration",
             )
         attributes = {name: node.attributes[name] for name in _GEOMETRY}
-        alphas = [forms[0].a * form.a for form in weights.forms]
+        alphas = [product(forms[0].a, form.a) for form in weights.forms]
         codes = self._codes(graph, node, scale, weights, attributes)
         bias = [Fraction(0)] * len(alphas)
         if len(node.inputs) > 2 and node.inputs[2]:
             bias = finite_reals(graph, node, node.inputs[2], "bias", len(alphas))
         out = [
-            ChannelForm(alpha, b - alpha * response)
+            ChannelForm(alpha, b - alpha * response if response else b)
             for alpha, b, response in zip(alphas, bias, codes.response, strict=True)
         ]
         accumulator = graph.fresh(f"{node.output}_acc")

@@ -10,7 +10,7 @@ import numpy as np
 from aqd_deploy.errors import UnsupportedModelError
 from aqd_deploy.integer.fixedpoint import float_above
 from aqd_deploy.integer.ranges import Interval, concatenate
-from aqd_deploy.integer.rational import SQRT_BITS, ChannelForm
+from aqd_deploy.integer.rational import SQRT_BITS, ChannelForm, total
 from aqd_deploy.integer.staircase import staircases
 from aqd_deploy.passes.constants import clip_bounds, finite_reals
 from aqd_deploy.passes.geometry import square_pool, upsampling
@@ -159,13 +159,14 @@ class MoveScales(Pass):
         epsilon = Fraction(float(np.float32(node.attributes.get("epsilon", 1e-5))))
         forms = []
         for form, gamma, beta, mean, variance in zip(value.forms, *parameters, strict=True):
-            if variance + epsilon <= 0:
+            v = total(variance, epsilon)
+            if v.numerator <= 0:
                 raise UnsupportedModelError(
                     f"batch norm {node.label}: variance + ε isn't positive",
-                    received=float(variance + epsilon),
+                    received=float(v),
                     valid="a positive sum",
                 )
-            forms.append(form.batch_normed(gamma, beta, mean, variance + epsilon))
+            forms.append(form.batch_normed(gamma, beta, mean, v))
         error = value.error + self._first_sigma(value)
         self.scaled[node.output] = Scaled(value.tensor, forms, error)
         if self.numerics == PAPER:

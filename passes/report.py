@@ -117,8 +117,10 @@ def _requantization(node: Node, equal: bool) -> dict[str, Any]:
     }
     if not exact:
         entry |= _multipliers(solution.constants)
-        upright = ((lo, hi, MultiplyShift(abs(m.c), m.b, m.d)) for lo, hi, m in bounds)
-        entry["fits_32_bits"] = sum(m.fits_32(lo, hi) for lo, hi, m in upright)
+        # Over −η a reflected channel has the multiplier −c.
+        entry["fits_32_bits"] = sum(
+            m.fits_32(lo, hi) if m.c >= 0 else m.fits_32(-hi, -lo) for lo, hi, m in bounds
+        )
     return entry
 
 

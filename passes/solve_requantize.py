@@ -68,9 +68,11 @@ class SolveRequantize(Pass):
             )
 
     def _check_range(self, graph: Graph, node: Node) -> None:
-        """The interval that move_scales proved for the levels also holds for constants that deviate."""
+        """The interval that move_scales proved for the exact levels also holds for constants that deviate."""
         stairs, interval = node.attributes["stairs"], graph.ranges[node.output]
-        for channel, constants in enumerate(node.attributes["solution"]):
+        solution = node.attributes["solution"]
+        for channel in (channel for channel, proven in enumerate(solution.proven) if not proven):
+            constants = solution.constants[channel]
             sign = int(stairs.sign[channel])
             for eta in (int(stairs.lo[channel]), int(stairs.hi[channel])):
                 level = min(max(constants(sign * eta), stairs.quantizer.lo), stairs.quantizer.hi)

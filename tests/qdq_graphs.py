@@ -337,7 +337,7 @@ MOBILENET_V2 = (
 
 
 def mobilenet_v2(bits: int, size: int = 32) -> onnx.ModelProto:
-    """MobileNetV2's convolutions with all activations quantized, sums as well: 17,848 requantized channels."""
+    """MobileNetV2's convolutions with all activations and sums quantized: 17,848 requantized channels."""
     b = QdqBuilder(bits, size, size)
     bounds = [b.constant("bound", np.array(v, dtype=np.float32)) for v in (0, 6)]
 

@@ -46,26 +46,32 @@ def exact_threshold(form: ChannelForm, quantizer: Quantizer, level: int) -> int:
     return floor if whole and m % 2 == 0 else floor + 1
 
 
-def exact_thresholds(form: ChannelForm, quantizer: Quantizer, levels: Sequence[int]) -> list[int]:
-    """`exact_threshold` of several levels. Behind a rational √v they are whole numbers over one denominator."""
-    root = form.v.numerator * form.v.denominator
-    whole = math.isqrt(root)
-    if whole * whole != root:
-        return [exact_threshold(form, quantizer, level) for level in levels]
-    sigma = Fraction(whole, form.v.denominator)
-    half_step, origin = quantizer.step * sigma / (2 * form.a), -(form.b0 * sigma + form.b1) / form.a
-    common = half_step.denominator * origin.denominator
-    start, stride = origin.numerator * half_step.denominator, half_step.numerator * origin.denominator
-    edges = ((m, start + (2 * m - 1) * stride) for m in (level - quantizer.zero_point for level in levels))
-    return [edge // common + 1 if m % 2 else -(-edge // common) for m, edge in edges]
+def exact_thresholds(form: ChannelForm, quantizer: Quantizer, levels: np.ndarray) -> np.ndarray:
+    """`exact_threshold` of several levels, int64 or Python's integers, for form.a ≠ 0.
+
+    Behind a rational √v all edges are whole numbers over one denominator. A negative a is reflected.
+    """
+    a, m = abs(form.a), levels - quantizer.zero_point
+    square = form.v.numerator * form.v.denominator
+    root = math.isqrt(square)
+    if root * root != square:
+        upright = ChannelForm(a, form.b0, form.b1, form.v)
+        return np.array([exact_threshold(upright, quantizer, k) for k in levels.tolist()], dtype=object)
+    sigma = Fraction(root, form.v.denominator)
+    unit, origin = quantizer.step * sigma / (2 * a), -(form.b0 * sigma + form.b1) / a
+    common = unit.denominator * origin.denominator
+    start, stride = origin.numerator * unit.denominator, unit.numerator * origin.denominator
+    reach = max(common, abs(start) + abs(stride) * (2 * int(abs(m).max(initial=0)) + 1))
+    odd = 2 * m.astype(np.int64 if reach < _INT64 else object) - 1
+    edges = start + odd * stride
+    return np.where(m % 2 == 0, -(-edges // common), edges // common + 1)
 
 
-def _upright(form: ChannelForm) -> ChannelForm:
-    """The form over −η where the scale is negative."""
-    return ChannelForm(-form.a, form.b0, form.b1, form.v) if form.a < 0 else form
-
-
+_INT64 = 1 << 62
 _FARTHEST_BITS = 256
+
+CACHED = 1 << 14
+"""How many thresholds are looked at together: float64 arrays of them stay in the cache."""
 
 
 def _float(value: Fraction) -> float:
@@ -75,93 +81,66 @@ def _float(value: Fraction) -> float:
     return numerator / denominator if not numerator or abs(bits) < _FARTHEST_BITS else math.nan
 
 
-@dataclass(frozen=True)
-class _Columns:
-    """The forms' numbers as float64 [C], each the nearest one; NaN where it is far from 1."""
-
-    a: np.ndarray
-    b0: np.ndarray
-    b1: np.ndarray
-    v: np.ndarray
-
-    @classmethod
-    def of(cls, forms: Sequence[ChannelForm]) -> _Columns:
-        rows = [(_float(f.a), _float(f.b0), _float(f.b1), _float(f.v)) for f in forms]
-        a, b0, b1, v = np.array(rows, dtype=np.float64).reshape(-1, 4).T
-        return cls(np.abs(a), b0, b1, v)
-
-
-def thresholds(
-    forms: Sequence[ChannelForm], quantizer: Quantizer, lo: np.ndarray, hi: np.ndarray
-) -> np.ndarray:
-    """T_k [C, steps], int64, for k = quantizer.lo+1 .. quantizer.hi, clamped to [lo, hi+1].
-
-    η runs over [lo, hi], int64 [C] within ±2^52, upright: over −η where a is negative. T_k = lo means the
-    level is reached everywhere, hi+1 nowhere.
-    """
-    return _thresholds(forms, _Columns.of(forms), quantizer, lo, hi)
+def _columns(forms: Sequence[ChannelForm]) -> np.ndarray:
+    """|a|, b0, b1 and v of every form as `_float`, [4, C]."""
+    rows = [(_float(f.a), _float(f.b0), _float(f.b1), _float(f.v)) for f in forms]
+    columns = np.array(rows, dtype=np.float64).reshape(-1, 4).T.copy()
+    columns[0] = np.abs(columns[0])
+    return columns
 
 
 def _thresholds(
-    forms: Sequence[ChannelForm], columns: _Columns, quantizer: Quantizer, lo: np.ndarray, hi: np.ndarray
+    forms: Sequence[ChannelForm], columns: np.ndarray, quantizer: Quantizer, lo: np.ndarray, hi: np.ndarray
 ) -> np.ndarray:
-    """Nearly all thresholds are decided by float64 with a bound of its error, the others exactly.
+    """T_k [C, steps], int64, for k = quantizer.lo+1 .. quantizer.hi, clamped to [lo, hi+1], int64 [C] within
+    ±2^52. Nearly all are decided by float64 with a bound of its error, the others exactly.
 
     T is ⌊τ⌋ + 1 unless τ = F − S − N is whole, with the terms F = (m − ½)·step·√v/a, S = b0·√v/a and
     N = b1/a. Let u = 2^-53, and count relative errors. Each of the numbers is rounded once, by u; m − ½ is
     exact. √v has half the error of v and its own rounding, 1.5u, so √v/a has 3.5u. Then F has 6.5u, S 5.5u
     and N 3u, and each of the two subtractions adds at most u·(|F| + |S| + |N|). Together that is 8.5u of
     |F| + |S| + |N| and terms in u², less than the 16u taken as `slack`. As numbers lie within 2^±256,
-    products within 2^±1000: nothing overflows or is denormal. Float64's rounding is monotone and integers up
-    to 2^53 are floats: what compares with an integer as less or greater after τ ± slack is rounded, did so
-    before. A NaN compares as neither and leaves its channel to the exact way.
+    products within 2^±1000: nothing overflows or is denormal. Rounding to float64 is monotone, and integers
+    up to 2^53 are floats: τ ± slack that is less or greater than an integer was so before it was rounded. A
+    NaN compares as neither, which leaves its channel to the exact way.
     """
+    a, b0, b1, v = columns
     levels = np.arange(quantizer.lo + 1, quantizer.hi + 1, dtype=np.int64)
-    zero = columns.a == 0
-    a = np.where(zero, np.nan, columns.a)
-    root = np.sqrt(columns.v) / a
+    a = np.where(a == 0, np.nan, a)
+    root = np.sqrt(v) / a
     first = (levels - quantizer.zero_point - 0.5) * _float(quantizer.step) * root[:, None]
-    second, third = (columns.b0 * root)[:, None], (columns.b1 / a)[:, None]
+    second, third = (b0 * root)[:, None], (b1 / a)[:, None]
     tau = first - second - third
     slack = (np.abs(first) + np.abs(second) + np.abs(third)) * 2.0**-49
     lowest, highest, floor = tau - slack, tau + slack, np.floor(tau)
     low, high = lo[:, None], hi[:, None]
     early, late = highest < low, lowest > high
     inside = (lowest > floor) & (highest < floor + 1) & ~early & ~late
-    table = np.where(late, high + 1, np.broadcast_to(low, tau.shape))
+    table = np.where(late, high + 1, low)
     table[inside] = floor[inside].astype(np.int64) + 1
     undecided = ~(early | late | inside)
     for channel in np.flatnonzero(undecided.any(axis=1)).tolist():
         mask, form = undecided[channel], forms[channel]
-        if zero[channel]:
-            level = quantizer.level(form.beta())
-            exact = np.where(levels <= level, lo[channel], hi[channel] + 1)
+        if form.a == 0:
+            reached = levels <= quantizer.level(form.beta())
+            table[channel] = np.where(reached, lo[channel], hi[channel] + 1)
         else:
-            found = exact_thresholds(_upright(form), quantizer, levels[mask].tolist())
-            bottom, top = int(lo[channel]), int(hi[channel]) + 1
-            exact = np.array([min(max(value, bottom), top) for value in found], dtype=np.int64)
-        table[channel, mask] = exact
+            exact = exact_thresholds(form, quantizer, levels[mask])
+            table[channel, mask] = np.clip(exact, int(lo[channel]), int(hi[channel]) + 1)
     return np.clip(table, low, high + 1)
 
 
-_SLOPES = Fraction(1, 1 << 256), Fraction(1 << 256)
-
-
-def _slopes(forms: Sequence[ChannelForm], columns: _Columns, step: Fraction) -> np.ndarray:
+def _slopes(forms: Sequence[ChannelForm], columns: np.ndarray, step: Fraction) -> np.ndarray:
     """|α| / step of every channel; beyond 2^±256, where float64 comes to its end, that instead."""
-    ratio = columns.a / _float(step)
-    slope = columns.a / np.sqrt(columns.v) / _float(step)
-    near = (columns.a == 0) | ((ratio > 2.0**-255) & (ratio < 2.0**255) & np.isfinite(slope))
+    a, _, _, v = columns
+    unit = _float(step)
+    ratio, slope = a / unit, np.where(a == 0, 0.0, a / np.sqrt(v) / unit)
+    near = (a == 0) | ((ratio > 2.0**-255) & (ratio < 2.0**255) & np.isfinite(slope))
     for channel in np.flatnonzero(~near).tolist():
-        slope[channel] = _far_slope(forms[channel], step)
+        form = forms[channel]
+        squared = min(max((form.a / step) ** 2 / form.v, Fraction(1, 1 << 512)), Fraction(1 << 512))
+        slope[channel] = math.sqrt(squared.numerator / squared.denominator)
     return slope
-
-
-def _far_slope(form: ChannelForm, step: Fraction) -> float:
-    lowest, highest = _SLOPES
-    squared = (form.a / step) ** 2 / form.v
-    bounded = min(max(squared, lowest * lowest), highest * highest)
-    return math.sqrt(bounded.numerator / bounded.denominator)
 
 
 @dataclass(frozen=True)
@@ -196,6 +175,10 @@ def staircases(forms: list[ChannelForm], quantizer: Quantizer, lo: np.ndarray, h
     sign = np.array([-1 if form.a < 0 else 1 for form in forms], dtype=np.int64)
     low = np.where(sign > 0, lo, -hi)
     high = np.where(sign > 0, hi, -lo)
-    columns = _Columns.of(forms)
-    table = _thresholds(forms, columns, quantizer, low, high)
+    columns = _columns(forms)
+    table = np.empty((len(forms), quantizer.steps), dtype=np.int64)
+    rows = max(CACHED // max(quantizer.steps, 1), 1)
+    for first in range(0, len(forms), rows):
+        some = slice(first, first + rows)
+        table[some] = _thresholds(forms[some], columns[:, some], quantizer, low[some], high[some])
     return Staircases(quantizer, sign, low, high, table, _slopes(forms, columns, quantizer.step))
