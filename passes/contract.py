@@ -152,7 +152,7 @@ def no_rule(name: str, node: Node, supported: Sequence[type[Operation]]) -> Unsu
         f"node {node.label}: no case of {name} takes the operation {node.op.name}",
         received=f"{node.op.name} of {', '.join(node.inputs) or 'nothing'}",
         valid=", ".join(sorted(kind.__name__ for kind in supported)),
-        next_command="aqd-deploy lower FILE --dump-passes DIR, which shows the graph in front of this pass",
+        next_command="aqd-deploy lower FILE -o OUT --dump-passes DIR, and read the last text there",
     )
 
 

@@ -20,6 +20,7 @@ from aqd_deploy.integer.rational import ChannelForm
 from aqd_deploy.passes.names import Names
 
 
+@dataclass(frozen=True)
 class Operation:
     """What a node does with its inputs, and all that is known of how; a frozen dataclass a kind."""
 
