@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from aqd_deploy.errors import TrainingError
-from aqd_deploy.qat.assign import assign_fcos, assign_retinanet
 from aqd_deploy.qat.batch import check_batch
 from aqd_deploy.qat.config import parse_architecture
+from aqd_deploy.qat.detectors.fcos import assign_fcos
+from aqd_deploy.qat.detectors.retinanet import assign_retinanet
 from aqd_deploy.qat.models import build_model
 from aqd_deploy.qat.train import TrainSettings, make_optimizer, train_step
 
