@@ -11,7 +11,7 @@ from aqd_deploy.errors import AqdError, GateError
 
 
 def parse_ratio(text: str, against: list[str]) -> tuple[str, float]:
-    """("openvino", 0.55) of "openvino=0.55"; "openvino float=0.2" names one form.
+    """("openvino", 0.55) of "openvino=0.55"; "openvino float=0.2" names one variant.
 
     Raises AqdError where it is no such text, or the peer is not measured or none.
     """
@@ -38,7 +38,7 @@ def check_gates(document: dict[str, Any], max_ms: float | None, max_ratios: list
     """Raise GateError where a promise does not hold, or cannot be checked, for one number of threads.
 
     `max_ms` is a limit on our median; a ratio's is on the ratio of minima, which noise moves least: to the
-    peer's faster INT8 form, or to the contender that is named.
+    peer's faster INT8 variant, or to the contender that is named.
     """
     for measured in document["measured"]:
         where = f"with {measured['threads']} thread(s)"
