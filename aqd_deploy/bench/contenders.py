@@ -64,7 +64,7 @@ def add_peer(
 
 
 def _open(variant: Variant, network: Network, threads: int) -> Contender:
-    """The form's contender after one run. PeerError for whatever the runtime raises."""
+    """The variant's contender after one run. PeerError for whatever the runtime raises."""
     path = network.float_model if variant.conversion is None else converted(variant.conversion, network)
     with native_output_hidden() as written:
         try:

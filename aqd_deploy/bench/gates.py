@@ -13,7 +13,7 @@ from aqd_deploy.errors import AqdError, GateError
 def parse_ratio(text: str, against: list[str]) -> tuple[str, float]:
     """("openvino", 0.55) of "openvino=0.55"; "openvino float=0.2" names one variant.
 
-    Raises AqdError where it is no such text, or the peer is not measured or none.
+    Raises AqdError where it is not such a text, or names a peer that is unknown or not measured.
     """
     name, _, number = text.rpartition("=")
     try:
@@ -21,7 +21,7 @@ def parse_ratio(text: str, against: list[str]) -> tuple[str, float]:
     except ValueError:
         limit = math.nan
     if not name or not limit > 0 or math.isinf(limit):
-        raise AqdError("this is no ratio", received=repr(text), valid="PEER=R, for example openvino=0.55")
+        raise AqdError("this is not a ratio", received=repr(text), valid="PEER=R, for example openvino=0.55")
     peer = name.split()[0]
     choose_peers([peer])
     if peer not in against:

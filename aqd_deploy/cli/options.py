@@ -75,7 +75,9 @@ class SizeType(click.ParamType):
             return value
         match = re.fullmatch(r"(\d+)(?:x(\d+))?", str(value))
         if match is None or not 1 <= int(match[1]) <= 4096 or not 1 <= int(match[2] or 1) <= 4096:
-            self.fail(f"{value!r} is no size; valid: 320 or 320x480 (height x width), up to 4096", param, ctx)
+            self.fail(
+                f"{value!r} is not a size; valid: 320 or 320x480 (height x width), up to 4096", param, ctx
+            )
         return int(match[1]), int(match[2] or match[1])
 
 
@@ -91,5 +93,5 @@ class ShapeType(click.ParamType):
             return value
         parts = re.split(r"\s*[x,]\s*", str(value).strip())
         if len(parts) != 4 or not all(re.fullmatch(r"[0-9]{1,9}", part) for part in parts):
-            self.fail(f"{value!r} is no shape; valid: for example 1x3x320x320", param, ctx)
+            self.fail(f"{value!r} is not a shape; valid: for example 1x3x320x320", param, ctx)
         return tuple(int(part) for part in parts)

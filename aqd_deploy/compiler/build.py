@@ -83,16 +83,15 @@ def compile_model(
 ) -> CompileReport:
     """Compile integer ONNX (docs/integer-dialect.md) into the program file `out`.
 
-    `target` is a profile's name or a TVM target string; `threads` the number of threads the program will
-    run with (default: all of the device); `source` the file that the model came from, recorded by its
-    SHA-256; `tuned` a folder of tuning records, "none", or None for those that ship; `toolchain` what
-    `find_toolchain` found for the target, where it was asked already; `on_stage` is told each stage (those of
-    `CompileReport.seconds`) when it begins. `out` is written whole or not at all.
+    `target` is a profile's name or a TVM target string; `threads` how many threads the program will run with
+    (default: all of the device); `source` the file that the model came from, recorded by its SHA-256; `tuned`
+    a folder of tuning records, "none", or None for those that ship; `toolchain` what `find_toolchain` gave;
+    `on_stage` is told each stage of `CompileReport.seconds` as it begins. `out` is written whole or not.
 
     Raises UnsupportedModelError, ShapeError and RangeError for a model outside the dialect, ModelFileError
-    for a manifest that tells of another input or other outputs than the graph has, TargetError for
-    an unknown target, RecordsError where `tuned` holds no records, ProgramError where `out` cannot be
-    written, MissingExtraError where no compiler for the target is installed (before anything is compiled).
+    for a manifest that tells of another input or other outputs than the graph has, TargetError for an unknown
+    target, RecordsError where `tuned` holds no records, ProgramError where `out` cannot be written,
+    MissingExtraError where no compiler for the target is installed (before anything is compiled).
     """
     out = Path(out)
     device = get(target)

@@ -33,7 +33,7 @@ class ImageSet:
     def load(cls, files: list[Path], annotations: dict[str, Any] | None = None) -> ImageSet:
         """Decode every file. With annotations only the annotated images count.
 
-        Raises ImageError where that is none of them, or they do not tell two of the files apart.
+        Raises ImageError where no image is annotated, or annotations do not tell two of the files apart.
         """
         if annotations is not None:
             known = AnnotatedImages(annotations)

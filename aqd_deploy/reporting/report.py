@@ -79,7 +79,7 @@ def check_report(document: Any) -> dict[str, Any]:
     _check_fields(document, _TOP, "the report")
     for index, model in enumerate(document["models"]):
         if not isinstance(model, dict):
-            raise AqdError(f"model {index} of the report is no object", received=type(model).__name__)
+            raise AqdError(f"model {index} of the report is not an object", received=type(model).__name__)
         _check_fields(model, _MODEL, f"model {index} of the report")
         unknown = sorted({each for part in ("accuracy", "agreement") for each in model[part]} - set(VARIANTS))
         if unknown:

@@ -43,7 +43,7 @@ def _box(*values):
         ({"images": torch.zeros(2, 3, 64, 96)}, "images .* another type; got torch.float32"),
         ({"images": torch.zeros(2, 64, 96, 3, dtype=torch.uint8)}, r"another shape; got \[2, 64, 96, 3\]"),
         ({"images": torch.zeros(0, 3, 64, 96, dtype=torch.uint8)}, "another shape"),
-        ({"labels": torch.tensor([[2], [-1]])}, "none of the network's classes; got 2; valid: 0 to 1"),
+        ({"labels": torch.tensor([[2], [-1]])}, "not one of the network's classes; got 2; valid: 0 to 1"),
         ({"labels": torch.tensor([[-2], [-1]])}, "classes; got -2"),
         ({"labels": torch.tensor([[1.0], [-1.0]])}, "labels .* another type"),
         ({"labels": torch.tensor([1, -1])}, "boxes and labels"),

@@ -2,7 +2,7 @@
 
 The converter and the quantizer are called in the extension module `_tools`. Their Python wrappers in
 `MNN.tools` must not be imported: they run `pip install` and call a server when they are. 8-bit weights alone
-(`--weightQuantBits`) are no INT8 network: convolutions multiply floats.
+(`--weightQuantBits`) are not an INT8 network: convolutions multiply floats.
 """
 
 from __future__ import annotations
