@@ -19,20 +19,10 @@ from aqd_deploy.errors import TargetError
 from aqd_deploy.targets.cores import is_group, runs_in_order
 from aqd_deploy.targets.cpu import Cpu, read_cpu
 from aqd_deploy.targets.files import read_tables, user_folders
+from aqd_deploy.targets.isa import best_isa
 from aqd_deploy.targets.target_strings import fields_of, is_target_string
 
 _CORE_FIGURES = ("l1d_kib", "int8_macs_per_cycle")
-# Instruction sets of the kernels, the fastest first, and the features that their programs may use.
-_KERNELS = (
-    ("vnni", {"avx512_vnni", "avx512f", "avx512bw", "avx512vl"}),
-    ("avxvnni", {"avx_vnni", "avx2"}),
-    ("avx512", {"avx512f", "avx512bw", "avx512vl"}),
-    ("avx2", {"avx2"}),
-    ("i8mm", {"asimd", "asimddp", "i8mm"}),
-    ("dotprod", {"asimd", "asimddp"}),
-    ("neon", {"asimd"}),
-    ("neon32", {"neon"}),
-)
 
 
 @dataclass(frozen=True)
@@ -76,11 +66,8 @@ class Target:
 
     @property
     def kernels(self) -> str:
-        """The instruction set of the kernels that the features allow, a value of `kernels.isa.Isa`;
-        `portable` where they allow no other.
-        """
-        have = set(self.features)
-        return next((name for name, needed in _KERNELS if needed <= have), "portable")
+        """The instruction set of the kernels that the features allow, a value of `isa.Isa`."""
+        return best_isa(self.features).value
 
     def tvm(self) -> dict[str, Any]:
         """The TVM target as the dictionary that `tvm.target.Target` takes."""
