@@ -88,6 +88,7 @@ def test_an_entry_agrees_with_itself(shipped):
     assert {architectures.architecture_of(word) for word in words} == {shipped.name}
     assert architectures.of_process(shipped.machines[0], shipped.bits) == shipped.name
     if isinstance(shipped.runtime, Wheels):
+        assert [*shipped.runtime.sha256] == ["apache-tvm-ffi", "apache-tvm"]
         assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in shipped.runtime.sha256.values())
     if shipped.emulation is not None:
         assert shipped.emulation.models[-1][0] == "", "no model for a CPU without features"
