@@ -36,7 +36,7 @@ class DurationType(click.ParamType):
             return value
         match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", str(value).strip())
         if match is None or not any(match.groups()):
-            self.fail(f"{value!r} is no duration; valid: 90s, 10m, 1h30m", param, ctx)
+            self.fail(f"{value!r} is not a duration; valid: 90s, 10m, 1h30m", param, ctx)
         hours, minutes, seconds = (float(part or 0) for part in match.groups())
         return 3600 * hours + 60 * minutes + seconds
 
@@ -69,8 +69,10 @@ def command(
     from aqd_deploy import targets
 
     chosen = targets.get(target)
-    if dry_run and not chosen.device.startswith("rpc:"):
-        device = device or "local"
+    from aqd_deploy.devices import LOCAL, open_device
+
+    if dry_run and open_device(chosen.device or LOCAL).tracker is None:
+        device = device or LOCAL
     tracker = _tracker(device_of(chosen, device))
     if tracker is not None:
         threads = threads or chosen.cores
@@ -78,15 +80,10 @@ def command(
 
     # Brings TVM's runtime in without PyTorch, which it would import for seconds.
     backend.ffi()
-    from aqd_deploy.integer.files import load_onnx
-    from aqd_deploy.integer.kinds import kind_of
-    from aqd_deploy.passes.pipeline import lower
+    from aqd_deploy.cli.models import integer_model_of
     from aqd_deploy.tuning import describe
 
-    proto = load_onnx(model)
-    if kind_of(proto) != "integer":
-        progress("lowering")
-        proto = lower(proto, numerics=numerics, shape=shape).model
+    proto = integer_model_of(model, numerics, shape)
     if dry_run:
         document = describe.tasks(proto, chosen, threads, records)
         text = describe.tasks_text
@@ -109,18 +106,17 @@ def command(
 
 def _tracker(device: str) -> Any:
     """The tracker whose boards measure; None for this machine."""
-    from aqd_deploy.devices.device import parse_rpc
+    from aqd_deploy.devices import open_device
     from aqd_deploy.errors import DeviceError
 
-    if device.strip() == "local":
-        return None
-    if not device.strip().startswith("rpc:"):
+    opened = open_device(device)
+    if not opened.here and opened.tracker is None:
         raise DeviceError(
             "candidates are measured on this machine or on boards of a TVM RPC tracker",
             received=repr(device),
             valid="local, rpc:HOST:PORT/KEY",
         )
-    return parse_rpc(device)
+    return opened.tracker
 
 
 class _Display:

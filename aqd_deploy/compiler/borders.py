@@ -6,8 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from aqd_deploy.compiler.plan import Conv, Operation, Plan, ToChannelsFirst
-from aqd_deploy.kernels.contract.spec import StoreStream
-from aqd_deploy.kernels.cpu.epilogue.nchw_store import StoreBorder
+from aqd_deploy.kernels.contract.spec import StoreBorder, StoreStream
 
 
 def store_borders(plan: Plan, can_store: Callable[[Conv], bool]) -> Plan:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from tvm import tirx
@@ -67,8 +66,7 @@ def kernel(op: Operation, tensors: Mapping[str, TensorType], isa: Isa, threads: 
     x = tensors[op.reads[0]]
     match op:
         case Pointwise():
-            epilogue = replace(op.epilogue, isa=isa)
-            return pointwise.epilogue_func(*x.shape, epilogue, threads, x.dtype)
+            return pointwise.epilogue_func(*x.shape, op.epilogue, isa, threads, x.dtype)
         case MaxPool():
             return pointwise.max_pool(*x.shape, op.kernel, op.strides, op.pads, x.dtype, threads)
         case Resize():

@@ -35,8 +35,9 @@ from aqd_deploy.compiler.weights import EncodedWeight, encode
 from aqd_deploy.errors import ShapeError
 from aqd_deploy.kernels.contract.caches import CORE, Core
 from aqd_deploy.kernels.contract.choice import Choice
+from aqd_deploy.kernels.contract.kernel import Kernel, Layout
 from aqd_deploy.kernels.contract.spec import Epilogue, StoreStream
-from aqd_deploy.kernels.cpu.conv.families import Kernel, Layout, conv2d
+from aqd_deploy.kernels.cpu.conv.families import conv2d
 from aqd_deploy.kernels.cpu.emit import SCRATCH
 from aqd_deploy.records.lookup import Tuned
 from aqd_deploy.targets.isa import Isa
@@ -151,7 +152,7 @@ class _Builder:
         content = hashlib.sha256(weight.stream.tobytes()).hexdigest()
         key = (content, weight.shape, weight.bits, weight.step, weight.offset, kernel.layout)
         if key not in self.prepared:
-            shape = tuple(kernel.packed_shape)
+            shape = tuple(kernel.layout.shape)
             variable = relax.Var(f"weight{len(self.prepared)}", relax.TensorType(shape, "int8"))
             self.prepared[key] = (variable, weight, kernel.layout)
             self.result.expanded_bytes += int(np.prod(shape))
@@ -165,11 +166,11 @@ class _Builder:
             kernel.why,
             output,
             macs,
-            kernel.executed_macs(spec),
+            kernel.executed_macs,
             weight.bits,
             kernel.choice.to_json(),
             tuned,
-            weight_bytes=int(np.prod(kernel.packed_shape)),
+            weight_bytes=int(np.prod(kernel.layout.shape)),
         )
         self._add_layer(op, layer)
         return key

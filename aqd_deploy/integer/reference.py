@@ -56,7 +56,7 @@ class ReferenceRunner:
         except Exception as error:
             raise ModelFileError("onnxruntime can't load the model", received=line_of(error)) from error
         self.inputs = {i.name: (tuple(i.shape), _numpy_type(i)) for i in self._session.get_inputs()}
-        self.outputs = [o.name for o in self._session.get_outputs()]
+        self.outputs = {o.name: tuple(o.shape) for o in self._session.get_outputs()}
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """All outputs by name; ShapeError for a missing input or one of another shape, ModelFileError for a
@@ -72,7 +72,7 @@ class ReferenceRunner:
                     valid=str(list(shape)),
                 )
         try:
-            values = self._session.run(self.outputs, {name: inputs[name] for name in self.inputs})
+            values = self._session.run(list(self.outputs), {name: inputs[name] for name in self.inputs})
         except _REFUSALS as error:
             raise ModelFileError("onnxruntime can't run the model", received=line_of(error)) from error
         return dict(zip(self.outputs, values, strict=True))

@@ -8,7 +8,6 @@ wrong.
 
 from __future__ import annotations
 
-import platform
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +20,10 @@ _ZERO_POINT = "aqd_weight_zero_point"
 
 
 def saturates() -> bool:
-    """Whether this CPU is an x86 one whose flags name no VNNI; False where they can't be read."""
-    if platform.machine().lower() not in ("x86_64", "amd64"):
-        return False
+    """Whether this CPU is an x86 one whose flags name no VNNI; False where they can't be read.
+
+    Only on x86 does /proc/cpuinfo have a line `flags`.
+    """
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
     except OSError:

@@ -9,10 +9,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from aqd_deploy.devices import Device, open_device
+from aqd_deploy.detection.interface import check_interface
+from aqd_deploy.devices import LOCAL, open_device
 from aqd_deploy.errors import DeviceError
-from aqd_deploy.runtime.bundle_files import program_file
 from aqd_deploy.runtime.tensors import TensorInfo
+
+Shape = tuple[Any, ...]
 
 
 class _Runs(Protocol):
@@ -21,18 +23,28 @@ class _Runs(Protocol):
 
 @dataclass(frozen=True)
 class Runner:
-    """A loaded network, its manifest, and shape and numpy dtype name of its inputs by name (of an ONNX file,
-    a dimension may be no number: then it may have any size).
+    """A loaded network, its manifest, shape and numpy dtype name of its inputs by name, and shapes of its
+    outputs (a dimension of an ONNX file that is not a number may have any size).
     """
 
     manifest: dict[str, Any]
     network: _Runs
-    inputs: Mapping[str, tuple[tuple[Any, ...], str]]
+    inputs: Mapping[str, tuple[Shape, str]]
+    outputs: Mapping[str, Shape]
     close: Callable[[], None] = lambda: None
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs by name, of the network's own dtypes, for inputs by name."""
         return self.network.run(inputs)
+
+    def check_detector(self) -> None:
+        """Hold what the manifest says of images and boxes to the network's inputs and outputs, where their
+        sizes are known (`check_interface`). Raises ModelFileError.
+        """
+        inputs = {name: shape for name, (shape, _) in self.inputs.items()}
+        sizes = [size for shape in (*inputs.values(), *self.outputs.values()) for size in shape]
+        if all(isinstance(size, int) for size in sizes):
+            check_interface(self.manifest, inputs, self.outputs)
 
     def __enter__(self) -> Runner:
         return self
@@ -41,27 +53,16 @@ class Runner:
         self.close()
 
 
-@dataclass(frozen=True)
-class _OnDevice:
-    """A program on a device."""
-
-    device: Device
-    program: Path
-    threads: int | None
-
-    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return self.device.run(self.program, inputs, self.threads)
-
-
-def open_runner(path: Path, threads: int | None = None, device: str = "local") -> Runner:
+def open_runner(path: Path, threads: int | None = None, device: str = LOCAL) -> Runner:
     """The runner of a program (or bundle) on `device` (`open_device`), or of a file named .onnx (integer or
     QDQ) by the reference. Close it, or use it in a `with` statement.
 
     Raises ProgramError or ModelFileError where the file cannot be loaded, DeviceError where there is no such
-    device, or the file is none that it runs.
+    device, or it does not run such a file.
     """
+    opened = open_device(device)
     if path.suffix == ".onnx":
-        if device.strip() != "local":
+        if not opened.here:
             raise DeviceError(
                 "a device runs compiled programs",
                 received=str(path),
@@ -73,22 +74,14 @@ def open_runner(path: Path, threads: int | None = None, device: str = "local") -
 
         model = load_onnx(path)
         reference = ReferenceRunner(model, threads)
-        return Runner(read_manifest(model), reference, reference.inputs)
-    if device.strip() == "local":
-        from aqd_deploy.runtime.program import Program
-
-        program = Program.load(program_file(path), threads)
-        return Runner(program.manifest, program, _described(program.manifest))
-    return _on_device(path, threads, open_device(device))
+        return Runner(read_manifest(model), reference, reference.inputs, reference.outputs)
+    program = opened.load(path, threads)
+    return Runner(program.manifest, program, *_ports(program.manifest), opened.close)
 
 
-def _on_device(path: Path, threads: int | None, device: Device) -> Runner:
-    from aqd_deploy.runtime.container import read_manifest
-
-    manifest = read_manifest(program_file(path))
-    return Runner(manifest, _OnDevice(device, path, threads), _described(manifest), device.close)
-
-
-def _described(manifest: dict[str, Any]) -> dict[str, tuple[tuple[Any, ...], str]]:
-    infos = TensorInfo.from_manifest(manifest["program"]["inputs"])
-    return {info.name: (info.shape, info.dtype) for info in infos}
+def _ports(manifest: dict[str, Any]) -> tuple[dict[str, tuple[Shape, str]], dict[str, Shape]]:
+    """`inputs` and `outputs` of a program's runner."""
+    inputs, outputs = (
+        TensorInfo.from_manifest(manifest["program"][ports]) for ports in ("inputs", "outputs")
+    )
+    return {i.name: (i.shape, i.dtype) for i in inputs}, {o.name: o.shape for o in outputs}
