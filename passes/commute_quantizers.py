@@ -147,6 +147,6 @@ def _reasons(graph: Graph) -> list[str]:
         others = [reader.label for reader in readers if reader not in quantizers]
         told = f"{', '.join(others) or 'the graph output'} reads it as an integer stream"
         if not quantizers:
-            told = f"no quantizer reads it, {told}"
+            told = "no quantizer reads it"
         reasons.append(f"{node.label} ({node.op.name}): {told}")
     return reasons
