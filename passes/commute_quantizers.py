@@ -95,8 +95,8 @@ def _absorb(graph: Graph, node: Node, reader: Node) -> None:
     assert isinstance(reader.op, Quantize), "only quantizers read it"
     quantizer = reader.op.quantizer
     low, high = clip_bounds(graph, node)
-    lo = quantizer.lo if low is None else quantizer.level(low)
-    hi = quantizer.hi if high is None else quantizer.level(high)
+    lo = quantizer.lo if low is None else quantizer.code(low)
+    hi = quantizer.hi if high is None else quantizer.code(high)
     reader.op = replace(reader.op, quantizer=replace(quantizer, lo=lo, hi=hi))
     reader.inputs = [node.inputs[0]]
 
@@ -147,6 +147,6 @@ def _reasons(graph: Graph) -> list[str]:
         others = [reader.label for reader in readers if reader not in quantizers]
         told = f"{', '.join(others) or 'the graph output'} reads it as an integer stream"
         if not quantizers:
-            told = f"no quantizer reads it, {told}"
+            told = "no quantizer reads it"
         reasons.append(f"{node.label} ({node.op.name}): {told}")
     return reasons

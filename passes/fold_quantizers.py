@@ -29,7 +29,7 @@ from aqd_deploy.passes.operations import (
 )
 from aqd_deploy.passes.operators import REAL
 
-_LEVELS = {
+_CODES = {
     "uint8": (0, 255),
     "int8": (-128, 127),
     "uint4": (0, 15),
@@ -175,7 +175,7 @@ class _Folding:
                 f"node {node.label}: activations quantized with one scale per channel",
                 valid="one scale a tensor",
             )
-        lo, hi = _LEVELS[dtype]
+        lo, hi = _CODES[dtype]
         return Quantizer(steps[0], lo, hi, zeros[0]), dtype
 
     def _quantize(self, node: Node, op: QuantizeLinear) -> Node:
@@ -188,7 +188,7 @@ class _Folding:
         """Case 2: the Clip narrows its quantizer's range. Other readers of the wider codes keep theirs."""
         quantizer = op.quantizer
         low, high = (None if bound is None else int(bound) for bound in clip_bounds(self.graph, node))
-        low, high = (clipped(level, low, high) for level in (quantizer.lo, quantizer.hi))
+        low, high = (clipped(code, low, high) for code in (quantizer.lo, quantizer.hi))
         narrowed = replace(op, quantizer=replace(quantizer, lo=low, hi=high))
         self.result.changed.append(f"{node.label}: range of {producer.label} narrowed to {low}..{high}")
         return Node(narrowed, producer.inputs, node.output, producer.source)
@@ -240,11 +240,11 @@ class _Folding:
             )
         self._scales(node)
         zeros, dtype = self._zero_points(node, op.output_dtype or TensorProto.UINT8)
-        if dtype not in _LEVELS:
+        if dtype not in _CODES:
             raise UnsupportedModelError(
-                f"node {node.label}: weights quantized to {dtype}", valid=", ".join(sorted(_LEVELS))
+                f"node {node.label}: weights quantized to {dtype}", valid=", ".join(sorted(_CODES))
             )
-        lo, hi = _LEVELS[dtype]
+        lo, hi = _CODES[dtype]
         shape = [1] * values.ndim
         if scale.size > 1:
             axis = op.axis
@@ -258,11 +258,11 @@ class _Folding:
             raise UnsupportedModelError(
                 f"node {node.label}: {len(zeros)} zero points for {scale.size} scales", valid="as many"
             )
-        levels = np.rint(values / scale.reshape(shape))
+        codes = np.rint(values / scale.reshape(shape))
         zero = np.array(zeros, dtype=np.int64).reshape(shape if len(zeros) > 1 else [1] * values.ndim)
         self.origin[node.output] = self.origin.get(name, name)
         # Clipped while it is float: a quotient beyond int64 has no integer.
-        return np.clip(levels.astype(np.float64) + zero, lo, hi).astype(np.int64)
+        return np.clip(codes.astype(np.float64) + zero, lo, hi).astype(np.int64)
 
     def _weights(self, node: Node, op: DequantizeLinear) -> None:
         """Case 1. The name is the initializer's, so that a shared one stays one."""
@@ -313,7 +313,7 @@ class _Folding:
                 )
 
 
-def clipped(level: int, low: int | None, high: int | None) -> int:
-    """What Clip makes of a level; of bounds that cross the upper one wins, as in onnxruntime."""
-    level = level if low is None else max(level, low)
-    return level if high is None else min(level, high)
+def clipped(code: int, low: int | None, high: int | None) -> int:
+    """What Clip makes of a code; of bounds that cross the upper one wins, as in onnxruntime."""
+    code = code if low is None else max(code, low)
+    return code if high is None else min(code, high)

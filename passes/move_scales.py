@@ -204,13 +204,13 @@ class _Moving:
         stairs = staircases(value.forms, quantizer, interval.lo, interval.hi)
         tensor = self._int32(value.tensor)
         if self.numerics == EXACT:
-            low, high = stairs.levels()
+            low, high = stairs.codes()
             margin = 0 if quantizer.steps <= 15 else 1
-            levels = Interval(low - margin, high + margin).clipped(quantizer.lo, quantizer.hi)
+            codes = Interval(low - margin, high + margin).clipped(quantizer.lo, quantizer.hi)
         else:
-            levels = Interval.uniform(stairs.channels, quantizer.lo, quantizer.hi)
+            codes = Interval.uniform(stairs.channels, quantizer.lo, quantizer.hi)
         staircase = Staircase(stairs, op.dtype, value.error * stairs.slope)
-        self._emit(Node(staircase, [tensor], node.output, node.source), levels, op.dtype)
+        self._emit(Node(staircase, [tensor], node.output, node.source), codes, op.dtype)
 
     def _batch_norm(self, node: Node, op: BatchNormalization) -> None:
         """Case 1, Eq. 5."""

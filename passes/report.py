@@ -25,7 +25,7 @@ REPORT_SCHEMA = 1
 def build_report(graph: Graph, numerics: str) -> dict[str, Any]:
     """The report of a lowered graph, without the passes' explanations.
 
-    `proven` counts channels whose constants give every integer that can reach them the level of its value;
+    `proven` counts channels whose constants give every integer that can reach them the code of its value;
     `proven_of_network` those of them whose integers are no rounded ones; `equal_end_to_end` the
     requantizations with only such channels, in front of them as well (docs/proofs.md).
     """

@@ -20,7 +20,7 @@ class SolveRequantize(Pass):
 
         η ── Staircase ── q        η ── Requantize(c, B, d) ── q
 
-    What is exact or proven here is the level of an integer's own value. Whether the integer itself is exact
+    What is exact or proven here is the code of an integer's own value. Whether the integer itself is exact
     is said by `input_errors`: behind a stream it was rounded.
 
     1. Constants that are exact in every channel: `Requantize`.
@@ -83,11 +83,11 @@ def _check_range(node: Node, stairs: Staircases, solution: RequantizeSolution, i
     for channel in (channel for channel, proven in enumerate(solution.proven) if not proven):
         sign = int(stairs.sign[channel])
         for eta in (int(stairs.lo[channel]), int(stairs.hi[channel])):
-            level = solution.constants[channel](sign * eta)
-            level = min(max(level, stairs.quantizer.lo), stairs.quantizer.hi)
-            if not interval.lo[channel] <= level <= interval.hi[channel]:
+            code = solution.constants[channel](sign * eta)
+            code = min(max(code, stairs.quantizer.lo), stairs.quantizer.hi)
+            if not interval.lo[channel] <= code <= interval.hi[channel]:
                 raise RangeError(
                     f"the closest constants of {node.label} leave the interval of channel {channel}",
-                    received=level,
+                    received=code,
                     valid=f"{interval.lo[channel]} to {interval.hi[channel]}",
                 )

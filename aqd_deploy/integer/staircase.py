@@ -1,7 +1,7 @@
-"""The exact staircase of a quantizer over integers: the integers T_k where round-half-even reaches level k.
+"""The exact staircase of a quantizer over integers: the integers T_k where round-half-even reaches code k.
 
 Level(η) = clip(round_half_even((η·a·r + b0 + b1·r) / step) + zero_point, lo, hi). For a > 0 it is a
-staircase that reaches level k at η ≥ T_k. A negative `a` is reflected: the staircase is one over −η.
+staircase that reaches code k at η ≥ T_k. A negative `a` is reflected: the staircase is one over −η.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from aqd_deploy.integer.rational import ChannelForm, floor_surd, round_half_even
 
 @dataclass(frozen=True)
 class Quantizer:
-    """Eq. 2 with its clipping range: level = clip(round_half_even(x / step) + zero_point, lo, hi)."""
+    """Eq. 2 with its clipping range: code = clip(round_half_even(x / step) + zero_point, lo, hi)."""
 
     step: Fraction
     lo: int
@@ -30,33 +30,33 @@ class Quantizer:
         """Number of thresholds, hi − lo."""
         return self.hi - self.lo
 
-    def level(self, value: Fraction) -> int:
-        """The level of an exactly known real."""
+    def code(self, value: Fraction) -> int:
+        """The code of an exactly known real."""
         return min(max(round_half_even(value / self.step) + self.zero_point, self.lo), self.hi)
 
 
-def exact_threshold(form: ChannelForm, quantizer: Quantizer, level: int) -> int:
-    """Smallest η with unclipped level(η) ≥ level, for form.a > 0; decided with exact square roots.
+def exact_threshold(form: ChannelForm, quantizer: Quantizer, code: int) -> int:
+    """Smallest η with unclipped code(η) ≥ code, for form.a > 0; decided with exact square roots.
 
     round_half_even(y) ≥ m is y ≥ m − ½ for even m and y > m − ½ for odd m.
     """
-    m = level - quantizer.zero_point
+    m = code - quantizer.zero_point
     edge = (Fraction(2 * m - 1, 2)) * quantizer.step
     floor, whole = floor_surd(-form.b1 / form.a, (edge - form.b0) / form.a, form.v)
     return floor if whole and m % 2 == 0 else floor + 1
 
 
-def exact_thresholds(form: ChannelForm, quantizer: Quantizer, levels: np.ndarray) -> np.ndarray:
-    """`exact_threshold` of several levels, int64 or Python's integers, for form.a ≠ 0.
+def exact_thresholds(form: ChannelForm, quantizer: Quantizer, codes: np.ndarray) -> np.ndarray:
+    """`exact_threshold` of several codes, int64 or Python's integers, for form.a ≠ 0.
 
     Behind a rational √v all edges are whole numbers over one denominator. A negative a is reflected.
     """
-    a, m = abs(form.a), levels - quantizer.zero_point
+    a, m = abs(form.a), codes - quantizer.zero_point
     square = form.v.numerator * form.v.denominator
     root = math.isqrt(square)
     if root * root != square:
         upright = ChannelForm(a, form.b0, form.b1, form.v)
-        return np.array([exact_threshold(upright, quantizer, k) for k in levels.tolist()], dtype=object)
+        return np.array([exact_threshold(upright, quantizer, k) for k in codes.tolist()], dtype=object)
     sigma = Fraction(root, form.v.denominator)
     unit, origin = quantizer.step * sigma / (2 * a), -(form.b0 * sigma + form.b1) / a
     common = unit.denominator * origin.denominator
@@ -105,10 +105,10 @@ def _thresholds(
     NaN compares as neither, which leaves its channel to the exact way.
     """
     a, b0, b1, v = columns
-    levels = np.arange(quantizer.lo + 1, quantizer.hi + 1, dtype=np.int64)
+    codes = np.arange(quantizer.lo + 1, quantizer.hi + 1, dtype=np.int64)
     a = np.where(a == 0, np.nan, a)
     root = np.sqrt(v) / a
-    first = (levels - quantizer.zero_point - 0.5) * _float(quantizer.step) * root[:, None]
+    first = (codes - quantizer.zero_point - 0.5) * _float(quantizer.step) * root[:, None]
     second, third = (b0 * root)[:, None], (b1 / a)[:, None]
     tau = first - second - third
     slack = (np.abs(first) + np.abs(second) + np.abs(third)) * 2.0**-49
@@ -122,10 +122,10 @@ def _thresholds(
     for channel in np.flatnonzero(undecided.any(axis=1)).tolist():
         mask, form = undecided[channel], forms[channel]
         if form.a == 0:
-            reached = levels <= quantizer.level(form.beta())
+            reached = codes <= quantizer.code(form.beta())
             table[channel] = np.where(reached, lo[channel], hi[channel] + 1)
         else:
-            exact = exact_thresholds(form, quantizer, levels[mask])
+            exact = exact_thresholds(form, quantizer, codes[mask])
             table[channel, mask] = np.clip(exact, int(lo[channel]), int(hi[channel]) + 1)
     return np.clip(table, low, high + 1)
 
@@ -163,8 +163,8 @@ class Staircases:
     def channels(self) -> int:
         return len(self.sign)
 
-    def levels(self) -> tuple[np.ndarray, np.ndarray]:
-        """Lowest and highest level [C] that each channel takes over its range."""
+    def codes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Lowest and highest code [C] that each channel takes over its range."""
         low = self.quantizer.lo + (self.thresholds <= self.lo[:, None]).sum(axis=1)
         high = self.quantizer.lo + (self.thresholds <= self.hi[:, None]).sum(axis=1)
         return low, high

@@ -30,16 +30,16 @@ def test_staircase_is_the_quantizer(a, b0, b1, v, quantizer, lo, hi):
     sign = int(stairs.sign[0])
     for eta in range(lo, hi + 1):
         reached = quantizer.lo + int((sign * eta >= stairs.thresholds[0]).sum())
-        assert reached == quantizer.level(eta * form.alpha() + form.beta())
+        assert reached == quantizer.code(eta * form.alpha() + form.beta())
 
 
 def slow_thresholds(form, quantizer, lo, hi):
     """Each threshold by exact square roots, on its own: the definition."""
-    levels = range(quantizer.lo + 1, quantizer.hi + 1)
+    codes = range(quantizer.lo + 1, quantizer.hi + 1)
     if form.a == 0:
-        level = quantizer.level(form.beta())
-        return [lo if k <= level else hi + 1 for k in levels]
-    return [min(max(exact_threshold(form, quantizer, k), lo), hi + 1) for k in levels]
+        code = quantizer.code(form.beta())
+        return [lo if k <= code else hi + 1 for k in codes]
+    return [min(max(exact_threshold(form, quantizer, k), lo), hi + 1) for k in codes]
 
 
 def assert_thresholds(forms, quantizer, lo, hi):
@@ -127,20 +127,20 @@ def test_slope_is_that_of_the_scale(forms, step):
 
 
 def test_exact_tie_behind_an_irrational_scale():
-    """β = ½, σ = √2: at η = μ the value is a tie, whatever σ; even levels take it, odd ones don't."""
+    """β = ½, σ = √2: at η = μ the value is a tie, whatever σ; even codes take it, odd ones don't."""
     step = Fraction(1)
     mean = Fraction(5)
     for tie, reached_at_mean in ((Fraction(1, 2), False), (Fraction(3, 2), True)):
         form = ChannelForm(Fraction(1)).batch_normed(Fraction(1), tie, mean, Fraction(2))
-        level = int(tie + Fraction(1, 2))
-        threshold = exact_threshold(form, Quantizer(step, 0, 15), level)
+        code = int(tie + Fraction(1, 2))
+        threshold = exact_threshold(form, Quantizer(step, 0, 15), code)
         assert threshold == (5 if reached_at_mean else 6)
 
 
-def test_levels_at_the_ends_of_the_range():
+def test_codes_at_the_ends_of_the_range():
     form = ChannelForm(Fraction(1, 2))
     stairs = staircases([form], Quantizer(Fraction(1), 0, 15), np.array([2]), np.array([9]))
-    low, high = stairs.levels()
+    low, high = stairs.codes()
     assert (low.tolist(), high.tolist()) == ([1], [4])
 
 
