@@ -14,12 +14,11 @@ from aqd_deploy import processes
 from aqd_deploy.compiler.relax_module import BuiltModule
 from aqd_deploy.kernels.cpu.isa.assembly import InnerLoop, inner_loop
 from aqd_deploy.targets import Target
+from aqd_deploy.targets.cores import is_group
 
 TOOL = "llvm-mca"
 INSTALL = "apt-get install llvm"
 _TURNS = 100
-# What LLVM calls a group of CPUs rather than one whose pipelines it knows.
-_NO_CORE = re.compile(r"generic|x86-64(-v\d)?|")
 
 
 class ScheduleError(ValueError):
@@ -28,7 +27,7 @@ class ScheduleError(ValueError):
 
 def obstacle(target: Target) -> str:
     """Why no loop of `target` can be simulated on this machine, "" where they can."""
-    if _NO_CORE.fullmatch(target.cpu):
+    if is_group(target.cpu):
         return f"the profile's cpu is {target.cpu!r}, which names no core whose pipelines are known"
     if shutil.which(TOOL) is None:
         return f"{TOOL} is not installed; try: {INSTALL}"

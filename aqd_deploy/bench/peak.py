@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from aqd_deploy.kernels.cpu.isa.select import Dots
+    from aqd_deploy.kernels.cpu.isa.dot_product import DotProduct
 
 # A run takes one or two milliseconds on a fast CPU, twenty on a slow one.
 _STEPS = 400_000
@@ -30,26 +30,27 @@ def probes(kernels: str, threads: int) -> list[Probe]:
 
     from aqd_deploy import targets
     from aqd_deploy.compiler.lower import codegen_target
-    from aqd_deploy.kernels.cpu.isa.peak import peak_dots, peak_func, peak_macs
-    from aqd_deploy.targets.isa import Isa
+    from aqd_deploy.kernels.cpu.isa.peak import peak_func, peak_macs
+    from aqd_deploy.kernels.cpu.isa.select import instruction_set
+    from aqd_deploy.targets.isa import isa_named
 
-    available = peak_dots(Isa(kernels))
+    available = instruction_set(isa_named(kernels)).peaks
     functions = {
-        dots.product.value: peak_func(dots, threads, _STEPS).with_attr("global_symbol", dots.product.value)
+        dots.name: peak_func(dots, threads, _STEPS).with_attr("global_symbol", dots.name)
         for dots in available
     }
     compiled = tvm.compile(tvm.IRModule(functions), codegen_target(targets.get("host")))
     return [
         Probe(
-            dots.product.value,
+            dots.name,
             threads * peak_macs(dots, _STEPS),
-            _runner(compiled[dots.product.value], dots, threads),
+            _runner(compiled[dots.name], dots, threads),
         )
         for dots in available
     ]
 
 
-def _runner(function: Any, dots: Dots, threads: int) -> Callable[[], object]:
+def _runner(function: Any, dots: DotProduct, threads: int) -> Callable[[], object]:
     import tvm
 
     from aqd_deploy.kernels.cpu.isa.peak import peak_outputs

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from tvm import tirx
@@ -11,6 +10,7 @@ from tvm import tirx
 from aqd_deploy.compiler.plan import (
     Concat,
     MaxPool,
+    Operation,
     Pad,
     Pointwise,
     Resize,
@@ -24,10 +24,8 @@ from aqd_deploy.kernels.cpu.emit import Emitter, const, load
 from aqd_deploy.kernels.cpu.movement import pointwise, pyramid_stack
 from aqd_deploy.targets.isa import Isa
 
-Movement = Pointwise | MaxPool | Resize | Pad | Concat | Stack | Unstack | ToChannelsLast | ToChannelsFirst
 
-
-def label(op: Movement) -> str:
+def label(op: Operation) -> str:
     """Name of the operation's TIR function, and of its row in the manifest."""
     match op:
         case ToChannelsLast():
@@ -38,7 +36,7 @@ def label(op: Movement) -> str:
             return type(op).__name__.lower()
 
 
-def signature(op: Movement) -> Hashable:
+def signature(op: Operation) -> Hashable:
     """What distinguishes the kernels of two operations whose inputs have the same types."""
     match op:
         case Pointwise():
@@ -55,7 +53,7 @@ def signature(op: Movement) -> Hashable:
             return (label(op),)
 
 
-def kernel(op: Movement, tensors: Mapping[str, TensorType], isa: Isa, threads: int) -> Any:
+def kernel(op: Operation, tensors: Mapping[str, TensorType], isa: Isa, threads: int) -> Any:
     """The PrimFunc of `op`: inputs, parameters, outputs."""
     if isinstance(op, Concat):
         parts = [tensors[name] for name in op.inputs]
@@ -65,11 +63,10 @@ def kernel(op: Movement, tensors: Mapping[str, TensorType], isa: Isa, threads: i
         parts = [tensors[name] for name in op.inputs]
         sizes = [(part.height, part.width) for part in parts]
         return pyramid_stack.stack(sizes, parts[0].channels, parts[0].dtype)
-    x = tensors[op.input]
+    x = tensors[op.reads[0]]
     match op:
         case Pointwise():
-            epilogue = replace(op.epilogue, isa=isa)
-            return pointwise.epilogue_func(*x.shape, epilogue, threads, x.dtype)
+            return pointwise.epilogue_func(*x.shape, op.epilogue, isa, threads, x.dtype)
         case MaxPool():
             return pointwise.max_pool(*x.shape, op.kernel, op.strides, op.pads, x.dtype, threads)
         case Resize():
@@ -83,6 +80,7 @@ def kernel(op: Movement, tensors: Mapping[str, TensorType], isa: Isa, threads: i
             if isinstance(op, Unstack):
                 return pyramid_stack.unstack(x.height, op.starts, sizes, x.channels, x.dtype)
             return pyramid_stack.to_channels_first(x.shape, op.starts, sizes, x.dtype, threads)
+    raise TypeError(f"no kernel for {type(op).__name__}")
 
 
 def _pad(x: TensorType, pads: tuple[int, int, int, int], values: tuple[int, ...]) -> Any:

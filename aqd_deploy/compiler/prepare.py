@@ -16,7 +16,7 @@ from tvm import relax, tirx
 from aqd_deploy.compiler.constants import ConstantPool
 from aqd_deploy.compiler.program_data import ProgramData
 from aqd_deploy.compiler.weights import EncodedWeight
-from aqd_deploy.kernels.cpu.conv.families import Layout
+from aqd_deploy.kernels.contract.kernel import Layout
 from aqd_deploy.kernels.cpu.unpack.constants import expand_func, expand_rice_func, huge_pages_func
 from aqd_deploy.kernels.cpu.unpack.weights import unpack_func
 from aqd_deploy.kernels.storage.rice_codes import RiceCodes

@@ -22,17 +22,12 @@ from aqd_deploy.compiler.constants import ConstantPool
 from aqd_deploy.compiler.in_place import add_in_place
 from aqd_deploy.compiler.memory import MemoryPlan, plan_memory
 from aqd_deploy.compiler.plan import (
-    Concat,
     Conv,
     Operand,
     Operation,
     Plan,
     Pointwise,
-    Stack,
     border,
-    operation_inputs,
-    operation_outputs,
-    written_over,
 )
 from aqd_deploy.compiler.prepare import PrepareEmitter, emit_storage
 from aqd_deploy.compiler.program_data import ProgramData
@@ -40,8 +35,9 @@ from aqd_deploy.compiler.weights import EncodedWeight, encode
 from aqd_deploy.errors import ShapeError
 from aqd_deploy.kernels.contract.caches import CORE, Core
 from aqd_deploy.kernels.contract.choice import Choice
+from aqd_deploy.kernels.contract.kernel import Kernel, Layout
 from aqd_deploy.kernels.contract.spec import Epilogue, StoreStream
-from aqd_deploy.kernels.cpu.conv.families import Kernel, Layout, conv2d
+from aqd_deploy.kernels.cpu.conv.families import conv2d
 from aqd_deploy.kernels.cpu.emit import SCRATCH
 from aqd_deploy.records.lookup import Tuned
 from aqd_deploy.targets.isa import Isa
@@ -107,7 +103,7 @@ def kernel_threads(plan: Plan, op: Operation, threads: int) -> int:
     if isinstance(op, Conv):
         macs = op.spec.out_height * op.spec.out_width * plan.weights[op.weight].size
         return 1 if macs < _SERIAL_MACS else threads
-    names = [*operation_inputs(op), *operation_outputs(op)]
+    names = [*op.reads, *op.writes]
     return 1 if sum(plan.tensors[name].bytes for name in names) < _SERIAL_BYTES else threads
 
 
@@ -156,7 +152,7 @@ class _Builder:
         content = hashlib.sha256(weight.stream.tobytes()).hexdigest()
         key = (content, weight.shape, weight.bits, weight.step, weight.offset, kernel.layout)
         if key not in self.prepared:
-            shape = tuple(kernel.packed_shape)
+            shape = tuple(kernel.layout.shape)
             variable = relax.Var(f"weight{len(self.prepared)}", relax.TensorType(shape, "int8"))
             self.prepared[key] = (variable, weight, kernel.layout)
             self.result.expanded_bytes += int(np.prod(shape))
@@ -170,11 +166,11 @@ class _Builder:
             kernel.why,
             output,
             macs,
-            kernel.executed_macs(spec),
+            kernel.executed_macs,
             weight.bits,
             kernel.choice.to_json(),
             tuned,
-            weight_bytes=int(np.prod(kernel.packed_shape)),
+            weight_bytes=int(np.prod(kernel.layout.shape)),
         )
         self._add_layer(op, layer)
         return key
@@ -182,8 +178,8 @@ class _Builder:
     def _add_layer(self, op: Operation, layer: Layer) -> None:
         """`layer` with the bytes of its tensors."""
         tensors = self.plan.tensors
-        inputs = sum(tensors[name].bytes for name in operation_inputs(op))
-        outputs = sum(tensors[name].bytes for name in operation_outputs(op))
+        inputs = sum(tensors[name].bytes for name in op.reads)
+        outputs = sum(tensors[name].bytes for name in op.writes)
         self.result.layers.append(replace(layer, input_bytes=inputs, output_bytes=outputs))
 
     def _kernel(self, op: Conv) -> tuple[Kernel, str]:
@@ -246,21 +242,21 @@ class _Builder:
             arguments = [self._value(op.input, arena), weight]
         else:
             tensors = self.plan.tensors
-            inputs = tuple(tensors[name] for name in operation_inputs(op))
-            outputs = tuple(tensors[name] for name in operation_outputs(op))
+            inputs = tuple(tensors[name] for name in op.reads)
+            outputs = tuple(tensors[name] for name in op.writes)
             function = self._function(
                 (movement.signature(op), inputs, outputs),
                 lambda: movement.kernel(op, tensors, self.isa, self._workers(op)),
                 movement.label(op),
             )
-            sources = op.inputs if isinstance(op, Concat | Stack) else (op.input,)
+            sources = (op.input,) if isinstance(op, Pointwise) else op.reads
             arguments = [self._value(name, arena) for name in sources]
         if isinstance(op, Conv | Pointwise):
             arguments += [
                 self._value(v, arena) if isinstance(v, str) else self._constant(v) for v in op.operands
             ]
-        over = written_over(op)
-        results = [self._allocate(name, arena) for name in operation_outputs(op) if name not in over]
+        over = op.written_over
+        results = [self._allocate(name, arena) for name in op.writes if name not in over]
         self.block.emit(relax.Call(function, [*arguments, *results]))
 
     def _value(self, name: str, arena: Any) -> Any:
@@ -332,6 +328,6 @@ def _plain_streams(epilogue: Epilogue) -> Epilogue:
     return replace(epilogue, stores=tuple(stores))
 
 
-def _movement_layer(op: movement.Movement, plan: Plan) -> Layer:
-    output = plan.tensors[operation_outputs(op)[0]].shape
+def _movement_layer(op: Operation, plan: Plan) -> Layer:
+    output = plan.tensors[op.writes[0]].shape
     return Layer(op.name, movement.label(op), "loops", "no multiply-accumulates", output)

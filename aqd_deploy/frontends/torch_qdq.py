@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from aqd_deploy.detection.settings import DetectorSettings
 from aqd_deploy.errors import UnsupportedModelError
 from aqd_deploy.frontends.graph import GraphBuilder
-from aqd_deploy.integer.manifest import MANIFEST_KEY
+from aqd_deploy.integer.manifest import MANIFEST_KEY, SCHEMA
 from aqd_deploy.qat.config import ModelConfig
 from aqd_deploy.qat.detectors import trained_detector
 from aqd_deploy.qat.fpn import FPN
@@ -66,7 +66,7 @@ def make_manifest(config: ModelConfig, name: str | None = None) -> dict[str, Any
     entry = trained_detector(config)
     kinds = entry.detector.kinds
     return {
-        "schema": 1,
+        "schema": SCHEMA,
         "name": name or config.label,
         "architecture": {
             "detector": config.detector,

@@ -12,9 +12,9 @@ from fractions import Fraction
 
 import numpy as np
 
-from aqd_deploy.integer.dialect import C_BITS, MAX_SHIFT, PRODUCT_LIMIT
+from aqd_deploy.integer.domain import C_BITS, MAX_SHIFT, PRODUCT_LIMIT
 from aqd_deploy.integer.rational import ChannelForm
-from aqd_deploy.integer.staircase import Quantizer, Staircases, staircases
+from aqd_deploy.integer.staircase import CACHED, Quantizer, Staircases, staircases
 
 _LOWEST, _HIGHEST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 
@@ -51,8 +51,8 @@ class MultiplyShift:
 
     def fits_32(self, lo: int, hi: int) -> bool:
         """Whether product, offset and sum all fit int32 over η in [lo, hi]."""
-        values = [self.b] + [eta * self.c + extra for eta in (lo, hi) for extra in (0, self.b)]
-        return all(-(1 << 31) <= value < 1 << 31 for value in values)
+        low, high = sorted((lo * self.c, hi * self.c))
+        return -(1 << 31) <= min(self.b, low, low + self.b) <= max(self.b, high, high + self.b) < 1 << 31
 
 
 @dataclass(frozen=True)
@@ -82,18 +82,24 @@ def slope_bounds(stairs: Staircases) -> tuple[np.ndarray, np.ndarray]:
     there. The result guides the search; it proves nothing.
     """
     slope = np.clip(stairs.slope, FLATTEST, STEEPEST)
-    return _slope_end(stairs, slope / 4), _slope_end(stairs, slope * 4)
+    ends = np.empty((2, stairs.channels))
+    rows = max(CACHED // stairs.quantizer.steps, 1)
+    for first in range(0, stairs.channels, rows):
+        some = slice(first, first + rows)
+        for end, start in zip(ends, (slope / 4, slope * 4), strict=True):
+            end[some] = _slope_end(stairs, some, start[some])
+    return ends[0], ends[1]
 
 
-def _slope_end(stairs: Staircases, start: np.ndarray) -> np.ndarray:
-    """Newton's method from `start` towards the feasible slopes."""
-    table, lo, hi = stairs.thresholds, stairs.lo[:, None], stairs.hi[:, None]
+def _slope_end(stairs: Staircases, channels: slice, start: np.ndarray) -> np.ndarray:
+    """Newton's method from `start` towards the feasible slopes of `channels`."""
+    table, lo, hi = stairs.thresholds[channels], stairs.lo[channels, None], stairs.hi[channels, None]
     levels = np.arange(1, stairs.quantizer.steps + 1, dtype=np.float64)
     origin = table[:, :1]
     reached = np.where(table <= hi, (table - origin).astype(np.float64), np.inf)
     left = np.where(table > lo, (table - 1 - origin).astype(np.float64), -np.inf)
     slope = np.maximum(start, np.finfo(np.float64).tiny)
-    rows = np.arange(stairs.channels)
+    rows = np.arange(len(table))
     for _ in range(64):
         below = levels - slope[rows, None] * reached[rows]
         above = levels - slope[rows, None] * left[rows]
@@ -136,19 +142,18 @@ def _middle(low: int, high: int) -> int:
     return (low + high) // 2
 
 
-def _deviations(constants: MultiplyShift, row: list[int], lo: int, hi: int, first_level: int) -> int:
-    """Σ_k |T_k − T'_k| over [lo, hi]: how many η get another level, weighted by how many levels they are
-    off.
+def _deviations(stairs: Staircases, channels: list[int], constants: list[MultiplyShift]) -> list[int]:
+    """Σ_k |T_k − T'_k| of each of `channels`: how many η of its range get another level, weighted by how many
+    levels they are off.
+
+    Level k begins at T'_k = ⌈(k·2^d − B) / c⌉. With k·2^d below 2^61 and |B| below 2^62 it is exact in int64.
     """
-    total = 0
-    for level, threshold in enumerate(row, first_level):
-        edge = (level << constants.d) - constants.b
-        if constants.c == 0:
-            actual = lo if edge <= 0 else hi + 1
-        else:
-            actual = min(max(-(-edge // constants.c), lo), hi + 1)
-        total += abs(threshold - actual)
-    return total
+    rows = np.array(channels)
+    c, b, d = np.array([(m.c, m.b, m.d) for m in constants], dtype=np.int64).reshape(-1, 3).T[:, :, None]
+    lo, hi = stairs.lo[rows, None], stairs.hi[rows, None]
+    edge = (np.arange(stairs.quantizer.lo + 1, stairs.quantizer.hi + 1) << d) - b
+    begin = np.where(c == 0, np.where(edge <= 0, lo, hi + 1), -(-edge // np.maximum(c, 1)))
+    return np.abs(stairs.thresholds[rows] - np.clip(begin, lo, hi + 1)).sum(axis=1).tolist()
 
 
 def _largest_shift(quantizer: Quantizer) -> int:
@@ -232,12 +237,12 @@ def solve_requantize_channels(
             break
 
     deviations = [0] * stairs.channels
-    for channel in [i for i, exact in enumerate(found) if exact is None]:
-        slope = float(stairs.slope[channel] if power_of_two else centre[channel])
-        constants = _closest(stairs, channel, slope, d_max, c_bits, power_of_two)
-        row = table[channel].tolist()
-        deviations[channel] = _deviations(constants, row, int(lo[channel]), int(hi[channel]), q.lo + 1)
-        found[channel] = constants
+    inexact = [channel for channel, exact in enumerate(found) if exact is None]
+    slopes = stairs.slope if power_of_two else centre
+    closest = [_closest(stairs, i, float(slopes[i]), d_max, c_bits, power_of_two) for i in inexact]
+    counts = _deviations(stairs, inexact, closest) if inexact else []
+    for channel, constants, count in zip(inexact, closest, counts, strict=True):
+        found[channel], deviations[channel] = constants, count
     signs = stairs.sign.tolist()
     upright = [constants for constants in found if constants is not None]
     result = [MultiplyShift(s * m.c, m.b, m.d) for s, m in zip(signs, upright, strict=True)]

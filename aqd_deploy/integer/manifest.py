@@ -13,9 +13,11 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 MANIFEST_KEY = "aqd.manifest"
+SCHEMA = 1
 _BOUND = whole(-LARGEST - 1, LARGEST)
 # `preprocessing` and `detector` are checked by those who read them: a network without them can be compiled.
 MODEL_KEYS = {
+    "schema": whole(SCHEMA, SCHEMA),
     "name": text,
     "outputs": table_of(table({}, {"scale": one_or_list(number(above=0)), "lo": _BOUND, "hi": _BOUND})),
     "ranges": table_of(table({"lo": _BOUND, "hi": _BOUND})),

@@ -81,7 +81,7 @@ def append_manifest(library: Path, manifest: dict[str, Any]) -> None:
 def read_container(path: str | os.PathLike[str]) -> Container:
     """Read and verify the program file at `path`.
 
-    Raises ProgramError where the file is missing or no regular file, is not one of our programs, is of
+    Raises ProgramError where the file is missing or not a regular file, is not one of our programs, is of
     another format version, is truncated or damaged, or has a manifest without what every program says of
     itself.
     """

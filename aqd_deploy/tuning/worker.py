@@ -25,8 +25,7 @@ from aqd_deploy.compiler.toolchain import Toolchain, native_toolchain
 from aqd_deploy.errors import line_of
 from aqd_deploy.kernels.contract.choice import Choice
 from aqd_deploy.kernels.contract.spec import ConvSpec
-from aqd_deploy.kernels.cpu.conv.families import conv2d, product_of
-from aqd_deploy.kernels.cpu.isa.select import Product
+from aqd_deploy.kernels.cpu.conv.families import FAMILIES, conv2d
 from aqd_deploy.records.task import Task
 from aqd_deploy.runtime import backend
 from aqd_deploy.runtime.library import load_library
@@ -37,8 +36,6 @@ from aqd_deploy.tuning.reference import output_buffers
 
 TASK, CHOICE, OPERANDS, LINKER = "aqd.task", "aqd.choice", "aqd.operands", "aqd.linker"
 SYMBOL = "conv2d"
-# What assemblers call a product, where it is not its value alone: the first of a sum is no accumulation.
-_MNEMONICS = {Product.SMLAL: r"smlal|smull|vmlal\.s8|vmull\.s8", Product.SMLAL16: r"smlal|vmlal\.s16"}
 # Several sets of operands are used in turn, as many as it takes to leave the second-level cache: weights and
 # activations of a layer in a network come from further away too.
 _ROTATED_BYTES = 6 << 20
@@ -95,12 +92,9 @@ def _candidates_own() -> Iterator[None]:
 
 def check_instructions(spec: ConvSpec, isa: Isa, choice: Choice, assembly: str) -> None:
     """Raises InstructionError where `assembly` lacks the product that the kernel was written for."""
-    product = product_of(spec, isa, choice)
-    if product in (None, Product.PLAIN):
-        return
-    wanted = _MNEMONICS.get(product, product.value)
-    if not re.search(rf"\b(?:{wanted})", assembly):
-        raise InstructionError(f"its code has no {product.value}")
+    product = FAMILIES[choice.family].product(spec, isa, choice)
+    if product is not None and not re.search(rf"\b(?:{product.mnemonics})", assembly):
+        raise InstructionError(f"its code has no {product.name}")
 
 
 class Contender:

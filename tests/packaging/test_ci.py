@@ -26,3 +26,11 @@ def test_ci_runs_the_command_of_the_readme_and_installs_what_it_names():
     named = re.search(r"`apt-get install (qemu[^`]*)`", readme)[1].split()
     installed = re.search(r"^packages=\((.*)\)$", script, re.MULTILINE)[1].split()
     assert set(named) <= set(installed)
+
+
+def test_linters_are_the_same_everywhere():
+    script = (ROOT / ".ci" / "run").read_text().splitlines()
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text()
+    entries = re.findall(r"^ +entry: (.+)$", hooks, re.MULTILINE)
+    assert entries == [line for line in script if line.startswith(("ruff ", "mypy"))]
+    assert "- run: bash .ci/run" in (ROOT / ".github" / "workflows" / "ci.yml").read_text()

@@ -18,6 +18,7 @@ names = sorted(p.name for p in entries if p.name.endswith(".toml"))
 print(pathlib.Path(aqd_deploy.__file__).parent)
 print(*names)
 assert "passes" not in sys.modules and "targets" not in sys.modules
+assert (importlib.resources.files("aqd_deploy") / "py.typed").is_file()
 """
 
 

@@ -10,7 +10,8 @@ from aqd_deploy.compiler.weights import encode
 from aqd_deploy.errors import ShapeError
 from aqd_deploy.kernels.cpu.unpack.weights import unpack_func
 from aqd_deploy.kernels.storage.layout import WeightLayout, blob_size, pack_codes
-from aqd_deploy.kernels.winograd.forms import FORMS, WinogradLayout
+from aqd_deploy.kernels.winograd.forms import FORMS
+from aqd_deploy.kernels.winograd.layout import WinogradLayout
 from aqd_deploy.targets.isa import Isa
 
 layouts = st.builds(

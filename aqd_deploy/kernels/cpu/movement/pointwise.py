@@ -17,6 +17,7 @@ from aqd_deploy.errors import ShapeError
 from aqd_deploy.kernels.contract.spec import Epilogue
 from aqd_deploy.kernels.cpu.emit import Emitter, Expr, const, convert, load
 from aqd_deploy.kernels.cpu.epilogue.epilogue import bind_epilogue
+from aqd_deploy.targets.isa import Isa
 
 LANES = {"int32": 16, "uint8": 32, "int8": 32}
 
@@ -37,7 +38,13 @@ def _rows(threads: int) -> str:
 
 
 def epilogue_func(
-    height: int, width: int, channels: int, epilogue: Epilogue, threads: int, dtype: str = "int32"
+    height: int,
+    width: int,
+    channels: int,
+    epilogue: Epilogue,
+    isa: Isa,
+    threads: int,
+    dtype: str = "int32",
 ) -> Any:
     """(data `dtype` [H, W, C], parameters and outputs as in `spec.Epilogue`): an epilogue without a
     convolution.
@@ -47,7 +54,7 @@ def epilogue_func(
     """
     em = Emitter()
     data = em.parameter("data", (height, width, channels), dtype)
-    bound = bind_epilogue(em, epilogue, height, width, channels)
+    bound = bind_epilogue(em, epilogue, isa, height, width, channels)
     with em.loop("y", height, _rows(threads)) as y, em.loop("x", width) as x:
 
         def body(c: Expr, lanes: int) -> None:
