@@ -74,8 +74,7 @@ def _tell_kernels(kernels: str) -> None:
 
 
 def _tell_tuning(tuning: dict[str, Any], tuned: str | None) -> None:
-    """Where the kernels come from, on stderr. That the shipped records are of another CPU is not
-    a fault."""
+    """Where the kernels come from, on stderr. That the shipped records are of another CPU is normal."""
     from aqd_deploy.records.file import OTHER_CPU
 
     found = tuning["task"] + tuning["shape"]

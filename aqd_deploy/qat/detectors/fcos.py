@@ -103,4 +103,5 @@ def fcos_loss(
     }
 
 
+# docs/qdq-form.md has the key in the manifest of FCOS, too.
 FCOS = TrainedDetector(Fcos, FCOSHead, fcos_loss, lambda _: {"anchors": None})
