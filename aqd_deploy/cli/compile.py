@@ -50,6 +50,7 @@ def command(
     from aqd_deploy.integer.files import load_onnx
     from aqd_deploy.integer.kinds import kind_of
     from aqd_deploy.passes.pipeline import lower
+    from aqd_deploy.targets.isa import isa_named
 
     proto = load_onnx(model)
     if kind_of(proto) != "integer":
@@ -57,7 +58,7 @@ def command(
         proto = lower(proto, numerics=numerics, shape=shape).model
     device = complete_target(device)
     progress(f"compiling for {device.name} ({device.kernels} kernels)")
-    if device.kernels == "portable":
+    if isa_named(device.kernels).is_portable:
         progress("the kernels know no instructions of this target: portable arithmetic, exact but slower")
     with StatusLine() as line:
         report = compile_model(
