@@ -85,6 +85,7 @@ KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "bandwidth_gb_s": _NUMBER,
     "int8_macs_per_cycle": _NUMBER,
     "toolchain": _TEXT,
+    "backend": _TEXT,
     "device": _TEXT,
     "sources": (_is_sources, "a table of texts: where the number of a key is from"),
 }

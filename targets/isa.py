@@ -36,6 +36,11 @@ class Isa(Enum):
     NEON32 = "neon32"
     PORTABLE = "portable"
 
+    @property
+    def is_portable(self) -> bool:
+        """Whether its kernels know no instructions of the CPU."""
+        return self is Isa.PORTABLE
+
 
 # The features of /proc/cpuinfo that programs of an instruction set may use; the fastest first.
 FEATURES = {

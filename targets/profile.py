@@ -22,6 +22,8 @@ from aqd_deploy.targets.files import read_tables, user_folders
 from aqd_deploy.targets.isa import best_isa
 from aqd_deploy.targets.target_strings import fields_of, is_target_string
 
+# The name of the target that stands for this machine.
+HOST = "host"
 _CORE_FIGURES = ("l1d_kib", "int8_macs_per_cycle")
 
 
@@ -31,7 +33,8 @@ class Target:
 
     `features` are the /proc/cpuinfo names that a program for this target demands; `cpu`, `triple`,
     `attributes` and `float_abi` ("hard", "soft" or LLVM's default "") go to LLVM. `profile` is the name of
-    the file the values come from ("raw" for a TVM target string).
+    the file the values come from ("raw" for a TVM target string). `backend` names the kernels that it is
+    compiled with (`kernels.backends`).
 
     What is known of the device, None where it is not: `cores`, `clock_ghz`, data caches in KiB (`l1d_kib`,
     `l2_kib` of `l2_cores` cores or of one, `l3_kib` of all), `bandwidth_gb_s` of main memory in 10⁹ bytes/s,
@@ -62,7 +65,13 @@ class Target:
     int8_macs_per_cycle: float | None = None
     toolchain: str = ""
     device: str = ""
+    backend: str = "cpu"
     sources: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    @property
+    def is_host(self) -> bool:
+        """Whether it stands for this machine, whatever that is, and not for a device by its name."""
+        return self.name == HOST
 
     @property
     def kernels(self) -> str:
@@ -125,7 +134,7 @@ def path_of(target: Target) -> str:
 
 def names() -> list[str]:
     """Names that `get` takes: `host`, then every profile."""
-    return ["host", *_profiles()]
+    return [HOST, *_profiles()]
 
 
 def get(name: str | Target) -> Target:
@@ -137,7 +146,7 @@ def get(name: str | Target) -> Target:
     if isinstance(name, Target):
         return name
     text = name.strip()
-    if text == "host":
+    if text == HOST:
         return detect_host()
     if is_target_string(text):
         return Target(**fields_of(text, {key: each.features for key, each in _profiles().items()}))
@@ -188,7 +197,7 @@ def _as_host(profile: Target, cpu: Cpu) -> Target:
     """`profile` for this machine: what is published of its core stays, what is of one board goes."""
     return replace(
         profile,
-        name="host",
+        name=HOST,
         description=f"this machine: {profile.description}",
         aliases=(),
         soc="",

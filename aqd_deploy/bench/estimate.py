@@ -170,17 +170,16 @@ def _model_table(
     from aqd_deploy.compiler import relax_module
     from aqd_deploy.compiler.planning import plan_model
     from aqd_deploy.integer.files import load_onnx
-    from aqd_deploy.kernels.contract.caches import Core
+    from aqd_deploy.kernels.backends import backend_of
     from aqd_deploy.passes.integer_model import integer_model
     from aqd_deploy.records.lookup import load_tuned
-    from aqd_deploy.targets.isa import Isa
 
     model = integer_model(
         load_onnx(path), numerics=numerics, shape=shape, on_lowering=lambda: progress("lowering")
     )
     progress(f"choosing the kernels for {target.name} ({target.kernels})")
     built = relax_module.build_relax(
-        plan_model(model), Isa(target.kernels), threads, load_tuned("none", target), Core.of(target)
+        plan_model(model), backend_of(target), threads, load_tuned("none", target)
     )
     loops, note = inner_loops(built, target, progress)
     return _Table([asdict(layer) for layer in built.layers], target.name, loops, note)

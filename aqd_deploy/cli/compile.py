@@ -56,7 +56,7 @@ def command(
         )  # fmt: skip
     program = report.manifest["program"]
     _tell_kernels(program["target"]["kernels"])
-    _tell_tuning(program["tuning"], tuned)
+    _tell_tuning(program["tuning"], report.of_other_cpus, tuned)
     if as_json:
         print_json({
             "file": str(output), "bytes": report.file_bytes, "seconds": report.seconds,
@@ -68,17 +68,17 @@ def command(
 
 def _tell_kernels(kernels: str) -> None:
     """For which instructions the kernels were written, on stderr."""
+    from aqd_deploy.targets.isa import isa_named
+
     progress(f"{kernels} kernels")
-    if kernels == "portable":
+    if isa_named(kernels).is_portable:
         progress("the kernels know no instructions of this target: portable arithmetic, exact but slower")
 
 
-def _tell_tuning(tuning: dict[str, Any], tuned: str | None) -> None:
+def _tell_tuning(tuning: dict[str, Any], of_other_cpus: list[str], tuned: str | None) -> None:
     """Where the kernels come from, on stderr. That the shipped records are of another CPU is normal."""
-    from aqd_deploy.records.file import OTHER_CPU
-
     found = tuning["task"] + tuning["shape"]
-    of_others = [note for note in tuning["notes"] if OTHER_CPU in note and tuned is None]
+    of_others = of_other_cpus if tuned is None else []
     for note in tuning["notes"]:
         if note not in of_others:
             progress(note)

@@ -13,7 +13,7 @@ from tvm.relax import transform
 from tvm.target import codegen
 
 from aqd_deploy.errors import TargetError
-from aqd_deploy.kernels.cpu.emit import PASS_CONFIG
+from aqd_deploy.kernels.contract.function import PASS_CONFIG
 from aqd_deploy.targets import Target
 from aqd_deploy.targets.llvm_features import cpuinfo_name
 

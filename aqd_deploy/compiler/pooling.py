@@ -14,8 +14,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from aqd_deploy.compiler.plan import Conv, MaxPool, Operation, Plan, Pointwise
-from aqd_deploy.kernels.contract.spec import Pool, StoreStream
-from aqd_deploy.kernels.cpu.movement.pointwise import UNROLLED_WINDOW
+from aqd_deploy.kernels.contract.spec import UNROLLED_WINDOW, Pool, StoreStream
 
 
 def pool_in_convolutions(plan: Plan) -> Plan:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import tvm
 
+from aqd_deploy.kernels.contract.function import PASS_CONFIG
 from aqd_deploy.kernels.contract.spec import (
     AddBias,
     ConvSpec,
@@ -18,7 +19,6 @@ from aqd_deploy.kernels.contract.spec import (
     StoreStream,
     StoreThreshold,
 )
-from aqd_deploy.kernels.cpu.emit import PASS_CONFIG
 from aqd_deploy.targets.isa import Isa
 
 MCPU = {

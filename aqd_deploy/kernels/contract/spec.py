@@ -185,6 +185,10 @@ class StoreThreshold:
 Store = StoreStream | StoreRequantize | StoreThreshold
 
 
+# Elements of a pool's window whose maximum is a single expression; of a larger one a loop takes it.
+UNROLLED_WINDOW = 256
+
+
 @dataclass(frozen=True)
 class Pool:
     """Max-pool between the steps and the stores, as ONNX MaxPool: padding never wins, floor mode."""

@@ -7,21 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
+from aqd_deploy.kernels.contract.kernel import InnerLoop
 from aqd_deploy.kernels.cpu.isa import arm, x86
 
 _LABEL = re.compile(r"(\.LBB\w+):")
 _JUMP = re.compile(r"\t(?:b\.?\w*|cbn?z|tbn?z|j[a-z]+)\t.*?(\.LBB\w+)")
 _INSTRUCTION = re.compile(r"\t[a-z{]")
-
-
-@dataclass(frozen=True)
-class InnerLoop:
-    """`lines` are the loop's instructions, `products` the multiply-accumulates of one turn."""
-
-    lines: tuple[str, ...]
-    products: int
 
 
 def innermost_loops(assembly: str) -> list[list[str]]:

@@ -14,7 +14,7 @@ from typing import Any
 from tvm import tirx
 
 from aqd_deploy.errors import ShapeError
-from aqd_deploy.kernels.contract.spec import Epilogue
+from aqd_deploy.kernels.contract.spec import UNROLLED_WINDOW, Epilogue
 from aqd_deploy.kernels.cpu.emit import Emitter, Expr, const, convert, load
 from aqd_deploy.kernels.cpu.epilogue.epilogue import bind_epilogue
 from aqd_deploy.targets.isa import Isa
@@ -65,10 +65,6 @@ def epilogue_func(
 
         for_channels(em, channels, 16, body)
     return em.finish()
-
-
-UNROLLED_WINDOW = 256
-"""Elements of a pool's window whose maximum is a single expression; of a larger one a loop takes it."""
 
 
 def max_pool(
@@ -156,6 +152,31 @@ def concat(height: int, width: int, channels: Sequence[int], dtype: str, threads
 
             for_channels(em, count, LANES[dtype], body)
             first += count
+    return em.finish()
+
+
+def pad(
+    height: int,
+    width: int,
+    channels: int,
+    pads: tuple[int, int, int, int],
+    values: Sequence[int],
+    dtype: str,
+) -> Any:
+    """(data [H, W, C], out): padding (top, left, bottom, right) with one value a channel, which no
+    convolution could take: plain loops.
+    """
+    top, left, bottom, right = pads
+    out_height, out_width = height + top + bottom, width + left + right
+    em = Emitter()
+    data = em.parameter("data", (height, width, channels), dtype)
+    out = em.parameter("out", (out_height, out_width, channels), dtype)
+    with em.loop("y", out_height) as y, em.loop("x", out_width) as column:
+        for c, value in enumerate(values):
+            inside = tirx.all(y >= top, y < top + height, column >= left, column < left + width)
+            source = ((y - top) * width + (column - left)) * channels + c
+            padded = tirx.if_then_else(inside, load(data, source), const(value, dtype))
+            em.store(out, (y * out_width + column) * channels + c, padded)
     return em.finish()
 
 

@@ -14,9 +14,10 @@ from needs import need
 from aqd_deploy import targets
 from aqd_deploy.bench.inner_loops import simulated_cycles
 from aqd_deploy.kernels.contract.caches import Core
+from aqd_deploy.kernels.contract.kernel import InnerLoop
 from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue, MultiplyShift, Scaling
 from aqd_deploy.kernels.cpu.conv.families import conv2d, conv_choices
-from aqd_deploy.kernels.cpu.isa.assembly import InnerLoop, busiest_loop, count
+from aqd_deploy.kernels.cpu.isa.assembly import busiest_loop, count
 from aqd_deploy.kernels.cpu.isa.exactness import exact_sums
 from aqd_deploy.kernels.cpu.isa.select import byte_dots, dots_for, tile_dots
 from aqd_deploy.kernels.cpu.movement.pointwise import epilogue_func

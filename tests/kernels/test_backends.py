@@ -1,0 +1,136 @@
+"""Backends: who compiles, tunes or measures is handed one and knows no kernels of a device."""
+
+import ast
+from dataclasses import replace
+
+import pytest
+from reach import ROOT
+
+from aqd_deploy import targets
+from aqd_deploy.bench.inner_loops import inner_loops
+from aqd_deploy.compiler.movement import MOVEMENTS, movement_of
+from aqd_deploy.compiler.plan import Operation, Plan
+from aqd_deploy.compiler.relax_module import BuiltModule, build_relax, kernel_threads
+from aqd_deploy.errors import TargetError, UnsupportedModelError
+from aqd_deploy.integer.types import TensorType
+from aqd_deploy.kernels.backends import BACKENDS, backend_named, backend_of
+from aqd_deploy.kernels.contract.caches import CORE
+from aqd_deploy.kernels.contract.choice import Choice
+from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue
+from aqd_deploy.kernels.cpu.backend import SERIAL_BYTES, SERIAL_MACS, CpuBackend
+from aqd_deploy.records.lookup import Tuned
+from aqd_deploy.records.task import Task
+from aqd_deploy.targets.isa import Isa
+from aqd_deploy.tuning.tune import task_states
+from aqd_deploy.tuning.worker import build_candidate, candidate_module
+
+DEVICE = targets.get("raspberrypi-5")
+NOBODY_S = replace(DEVICE, backend="tpu")
+EMPTY = Plan([], [], [], {}, {})
+TASK = Task(ConvSpec(8, 8, 16, 16, (1, 1)), Epilogue(), Isa.PORTABLE, 1)
+
+
+def test_a_target_names_its_backend():
+    assert backend_of(DEVICE) == CpuBackend(Isa(DEVICE.kernels), backend_of(DEVICE).core)
+    assert {targets.get(name).backend for name in targets.names()} <= set(BACKENDS)
+
+
+def built(name, folder):
+    from aqd_deploy.compiler.toolchain import Toolchain
+
+    toolchain = Toolchain("c++", ("c++",))
+    return build_candidate(candidate_module(TASK, Choice("loops"), folder, name, toolchain), None)
+
+
+ASKED = {
+    "backend": lambda folder: backend_of(NOBODY_S),
+    "backend by name": lambda folder: backend_named("tpu", Isa.PORTABLE, CORE),
+    "tuning": lambda folder: task_states(EMPTY, NOBODY_S, 1),
+    "candidate": lambda folder: built("tpu", folder),
+    "estimate": lambda folder: inner_loops(BuiltModule(None, None), NOBODY_S),
+}
+
+
+@pytest.mark.parametrize("place", ASKED)
+def test_an_unknown_backend_is_an_error(place, tmp_path, monkeypatch):
+    monkeypatch.setattr("aqd_deploy.bench.inner_loops.obstacle", lambda target: "")
+    with pytest.raises(TargetError, match="unknown backend.*tpu.*valid: cpu"):
+        ASKED[place](tmp_path)
+
+
+def test_small_work_stays_on_one_thread():
+    backend = CpuBackend(Isa.PORTABLE)
+    assert backend.threads_of(4, macs=SERIAL_MACS - 1) == backend.threads_of(4, moved=SERIAL_BYTES - 1) == 1
+    assert backend.threads_of(4, macs=SERIAL_MACS) == backend.threads_of(4, moved=SERIAL_BYTES) == 4
+
+
+class Twist(Operation):
+    """An operation that nobody wrote a kernel for."""
+
+    name, reads, writes = "twist", ("x",), ("y",)
+
+
+def test_an_operation_without_a_kernel_is_an_error():
+    plan = Plan([], [], [Twist()], {name: TensorType(1, 1, 1, "uint8") for name in "xy"}, {})
+    assert kernel_threads(plan, Twist(), CpuBackend(Isa.PORTABLE), 2) == 1
+    for asked in (
+        lambda: movement_of(Twist()),
+        lambda: build_relax(plan, CpuBackend(Isa.PORTABLE), 1, Tuned()),
+    ):
+        with pytest.raises(UnsupportedModelError, match="twist.*Twist.*MaxPool"):
+            asked()
+
+
+def test_every_operation_of_a_plan_but_a_convolution_has_an_entry():
+    known, kinds = [Operation], set()
+    while known:
+        found = known.pop().__subclasses__()
+        known += found
+        kinds |= {
+            kind for kind in found if kind.__module__ == Operation.__module__ and not kind.__subclasses__()
+        }
+    assert {kind.__name__ for kind in kinds} == {kind.__name__ for kind in MOVEMENTS} | {"Conv"}
+
+
+# What everybody may import of the kernels: nothing that is written for one kind of device.
+OPEN = ("", "contract", "storage", "winograd", "backends", "reference")
+
+
+def kernels_imported(source: str) -> set[str]:
+    """The parts of `aqd_deploy.kernels` that a module imports, wherever in it."""
+    modules = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            modules.add(node.module)
+            modules |= {
+                f"{node.module}.{alias.name}" for alias in node.names if node.module == "aqd_deploy.kernels"
+            }
+    ours = (module.split(".") for module in modules if f"{module}.".startswith("aqd_deploy.kernels."))
+    return {(*parts, "", "")[2] for parts in ours} - {"KERNEL_VERSION"}
+
+
+def test_nobody_imports_kernels_of_a_device():
+    files = [
+        path
+        for folder in ("aqd_deploy", "passes", "targets", "tools")
+        for path in (ROOT / folder).rglob("*.py")
+        if not path.is_relative_to(ROOT / "aqd_deploy/kernels")
+    ]
+    imported = {str(path.relative_to(ROOT)): kernels_imported(path.read_text("utf-8")) for path in files}
+    assert any("backends" in parts for parts in imported.values())
+    assert {path: parts - set(OPEN) for path, parts in imported.items() if parts - set(OPEN)} == {}
+
+
+@pytest.mark.parametrize(
+    ("line", "part"),
+    [
+        ("from aqd_deploy.kernels.cpu.emit import Emitter", "cpu"),
+        ("import aqd_deploy.kernels.cpu.conv.families", "cpu"),
+        ("from aqd_deploy.kernels import cpu", "cpu"),
+        ("def f():\n    from aqd_deploy.kernels.cuda import backend", "cuda"),
+    ],
+)
+def test_an_import_is_found(line, part):
+    assert part in kernels_imported(line)
