@@ -54,7 +54,7 @@ ASKED = {
 @pytest.mark.parametrize("place", ASKED)
 def test_an_unknown_backend_is_an_error(place, tmp_path, monkeypatch):
     monkeypatch.setattr("aqd_deploy.bench.inner_loops.obstacle", lambda target: "")
-    with pytest.raises(TargetError, match="unknown backend.*tpu.*valid: cpu"):
+    with pytest.raises(TargetError, match=r"unknown backend.*tpu.*valid: cpu"):
         ASKED[place](tmp_path)
 
 
@@ -77,7 +77,7 @@ def test_an_operation_without_a_kernel_is_an_error():
         lambda: movement_of(Twist()),
         lambda: build_relax(plan, CpuBackend(Isa.PORTABLE), 1, Tuned()),
     ):
-        with pytest.raises(UnsupportedModelError, match="twist.*Twist.*MaxPool"):
+        with pytest.raises(UnsupportedModelError, match=r"twist.*Twist.*MaxPool"):
             asked()
 
 
