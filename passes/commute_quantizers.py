@@ -139,9 +139,8 @@ def _reasons(graph: Graph) -> list[str]:
     for node in graph.nodes:
         readers = consumers.get(node.output, [])
         quantizers = [reader for reader in readers if isinstance(reader.op, Quantize)]
-        if len(quantizers) > 1:
-            names = ", ".join(reader.label for reader in quantizers)
-            reasons.append(f"{node.label}: its quantizers {names} have other steps or ranges")
+        first = quantizers[0].label if quantizers else ""
+        reasons += [f"{other.label}: another step or range than {first}" for other in quantizers[1:]]
         if not isinstance(node.op, COMMUTING) or node.output in codes:
             continue
         others = [reader.label for reader in readers if reader not in quantizers]

@@ -44,7 +44,9 @@ class VerifyInteger(Pass):
             onnx.checker.check_model(model)
             onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
         except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-            raise PassError(f"the integer file isn't a valid model: {first_line(error)}") from error
+            raise PassError(
+                f"{self.name}: the integer file isn't a valid model: {first_line(error)}"
+            ) from error
         left = float_tensors(model)
         if left:
             raise UnsupportedModelError(
