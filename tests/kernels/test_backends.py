@@ -11,6 +11,7 @@ from aqd_deploy.bench.inner_loops import inner_loops
 from aqd_deploy.compiler.movement import MOVEMENTS, movement_of
 from aqd_deploy.compiler.plan import Operation, Plan
 from aqd_deploy.compiler.relax_module import BuiltModule, build_relax, kernel_threads
+from aqd_deploy.compiler.toolchain import Toolchain
 from aqd_deploy.errors import TargetError, UnsupportedModelError
 from aqd_deploy.integer.types import TensorType
 from aqd_deploy.kernels.backends import BACKENDS, backend_named, backend_of
@@ -27,6 +28,7 @@ from aqd_deploy.tuning.worker import build_candidate, candidate_module
 DEVICE = targets.get("raspberrypi-5")
 NOBODY_S = replace(DEVICE, backend="tpu")
 EMPTY = Plan([], [], [], {}, {})
+TOOLCHAIN = Toolchain(("c++",), "native", "x86_64")
 TASK = Task(ConvSpec(8, 8, 16, 16, (1, 1)), Epilogue(), Isa.PORTABLE, 1)
 
 
@@ -36,10 +38,7 @@ def test_a_target_names_its_backend():
 
 
 def built(name, folder):
-    from aqd_deploy.compiler.toolchain import Toolchain
-
-    toolchain = Toolchain("c++", ("c++",))
-    return build_candidate(candidate_module(TASK, Choice("loops"), folder, name, toolchain), None)
+    return build_candidate(candidate_module(TASK, Choice("loops"), folder, name, TOOLCHAIN), None)
 
 
 ASKED = {
