@@ -82,14 +82,12 @@ def compile_model(
     `target` is a profile's name or a TVM target string; `threads` the number of threads the program will
     run with (default: all of the device); `source` the file that the model came from, recorded by its
     SHA-256; `tuned` a folder of tuning records, "none", or None for those that ship; `on_stage` is told each
-    stage (those of `CompileReport.seconds`) when it begins. `out` is written whole
-    or not at all.
+    stage (those of `CompileReport.seconds`) when it begins. `out` is written whole or not at all.
 
     Raises UnsupportedModelError, ShapeError and RangeError for a model outside the dialect, ModelFileError
-    for a manifest that tells of another input or other outputs than the graph has, TargetError for
-    an unknown target or one whose backend is unknown, RecordsError where `tuned` holds no records,
-    ProgramError where `out` cannot be written, MissingExtraError where no compiler for the target is
-    installed (before anything is compiled).
+    for a manifest that tells of another input or other outputs than the graph has, TargetError for an unknown
+    target or backend, RecordsError where `tuned` holds no records, ProgramError where `out` cannot be
+    written, MissingExtraError where no compiler for the target is installed (before anything is compiled).
     """
     out = Path(out)
     device = get(target)
