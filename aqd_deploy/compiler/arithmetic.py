@@ -22,7 +22,7 @@ from aqd_deploy.kernels.contract.spec import (
     MultiplyShift,
     Relu,
     SkipAdd,
-    Step,
+    Stage,
     Store,
     StoreRequantize,
     StoreStream,
@@ -81,7 +81,7 @@ class _Writer:
         """The epilogue, its operands, and the interval of each store, by rows."""
         steps = []
         before = self.value
-        for step in self.epilogue.steps:
+        for step in self.epilogue.stages:
             before = self.value
             steps.append(self._step(step))
         given = [self._take(_parameters(store)) for store in self.epilogue.stores]
@@ -95,7 +95,7 @@ class _Writer:
         stores = stores or self._stores(given, self.value, relu=False) or []
         self.operands += [array for _, arrays in stores for array in arrays]
         return (
-            replace(self.epilogue, steps=tuple(steps), stores=tuple(store for store, _ in stores)),
+            replace(self.epilogue, stages=tuple(steps), stores=tuple(store for store, _ in stores)),
             tuple(self.operands),
             results,
         )
@@ -103,7 +103,7 @@ class _Writer:
     def _take(self, count: int) -> list[np.ndarray]:
         return [np.asarray(next(self.given)) for _ in range(count)]
 
-    def _step(self, step: Step) -> Step:
+    def _step(self, step: Stage) -> Stage:
         match step:
             case AddBias():
                 bias = self._take(1)[0]

@@ -1,4 +1,4 @@
-"""Constants of epilogues: those of one type in one pool, stored as frames (`kernels.frames`)."""
+"""Constants of epilogues: those of one type in one pool, stored as bit planes (`storage.bit_planes`)."""
 
 from __future__ import annotations
 

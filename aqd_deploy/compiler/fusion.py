@@ -30,7 +30,7 @@ from aqd_deploy.compiler.schedule import in_order, live
 from aqd_deploy.errors import RangeError
 from aqd_deploy.integer.graph import Graph, Node
 from aqd_deploy.integer.operations.convolution import zero_point
-from aqd_deploy.kernels.contract.spec import AddBias, ConvSpec, Epilogue, Step, Store, StoreStream
+from aqd_deploy.kernels.contract.spec import AddBias, ConvSpec, Epilogue, Stage, Store, StoreStream
 from aqd_deploy.kernels.winograd.forms import exact_forms, may_winograd, true_weights
 
 _INT32 = np.iinfo(np.int32)
@@ -80,7 +80,7 @@ class _Fusion:
         source, pads, pad_values = self._padding(node)
         x = self.types[source]
         weight, name = self.graph.operand(node, "w"), node.slots[1]
-        steps: list[Step] = []
+        steps: list[Stage] = []
         operands: list[Operand] = []
         zero = zero_point(node, self.graph)
         if zero:
@@ -132,7 +132,7 @@ class _Fusion:
     def _pointwise(self, node: Node) -> Pointwise:
         """Rule 1, second case."""
         source = self._data_input(node)
-        steps: list[Step] = []
+        steps: list[Stage] = []
         operands: list[Operand] = []
         self._join(node, source, steps, operands)
         epilogue, outputs = self._grow(node.output, steps, operands)
@@ -147,7 +147,7 @@ class _Fusion:
         return (full or computed)[0]
 
     def _grow(
-        self, value: str, steps: list[Step], operands: list[Operand]
+        self, value: str, steps: list[Stage], operands: list[Operand]
     ) -> tuple[Epilogue, tuple[str, ...]]:
         """Rules 2 and 3 from `value` on; appends to `steps` and `operands`."""
         while value not in self.outputs:
@@ -159,7 +159,7 @@ class _Fusion:
             value = readers[0].output
         return self._stores(value, steps, operands, stream=True)
 
-    def _join(self, node: Node, value: str, steps: list[Step], operands: list[Operand]) -> bool:
+    def _join(self, node: Node, value: str, steps: list[Stage], operands: list[Operand]) -> bool:
         """Claims `node` as a stage on `value`; False for a node that is none."""
         lowering = lowering_of(node)
         if not isinstance(lowering, Stages):
@@ -171,7 +171,7 @@ class _Fusion:
         return True
 
     def _stores(
-        self, value: str, steps: list[Step], operands: list[Operand], *, stream: bool
+        self, value: str, steps: list[Stage], operands: list[Operand], *, stream: bool
     ) -> tuple[Epilogue, tuple[str, ...]]:
         """Rule 3. `stream` allows a store of the value itself (it is not one of the group's own input)."""
         stores: list[Store] = []

@@ -73,12 +73,12 @@ def _may_stack(op: Conv) -> bool:
 def _group_key(op: Conv) -> Hashable:
     """Equal for convolutions that rules 1 and 2 allow in one group."""
     spec = replace(op.spec, height=0, width=0, input_range=None, winograd=())
-    steps = op.epilogue.steps[1:] if _has_bias(op) else op.epilogue.steps
+    steps = op.epilogue.stages[1:] if _has_bias(op) else op.epilogue.stages
     return op.weight, spec, steps, op.epilogue.stores
 
 
 def _has_bias(op: Conv) -> bool:
-    return op.epilogue.steps[:1] == (AddBias(),)
+    return op.epilogue.stages[:1] == (AddBias(),)
 
 
 class _Stacker:
@@ -107,7 +107,7 @@ class _Stacker:
         bias = any(_has_bias(op) for op in members)
         epilogue = members[0].epilogue
         if bias and not _has_bias(members[0]):
-            epilogue = Epilogue((AddBias(), *epilogue.steps), epilogue.stores)
+            epilogue = Epilogue((AddBias(), *epilogue.stages), epilogue.stores)
         rows = zip(*(_operands(op, bias) for op in members), strict=True)
         operands = tuple(np.concatenate(levels, axis=-1) for levels in rows)
         source = self._stack_of(tuple(op.input for op in members))

@@ -20,7 +20,7 @@ from aqd_deploy.kernels.contract.spec import (
     MultiplyShift,
     Relu,
     SkipAdd,
-    Step,
+    Stage,
     Store,
     StoreRequantize,
     StoreThreshold,
@@ -40,7 +40,7 @@ class Stages:
     for no stage at all, and its operands.
     """
 
-    make: Callable[[Node, str, Graph], tuple[Step | None, list[Operand]]]
+    make: Callable[[Node, str, Graph], tuple[Stage | None, list[Operand]]]
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def movement_of(name: str, graph: Graph) -> Movement | None:
     return lowering.make(node, graph) if node is not None and isinstance(lowering, Moves) else None
 
 
-def _add(node: Node, value: str, graph: Graph) -> tuple[Step, list[Operand]]:
+def _add(node: Node, value: str, graph: Graph) -> tuple[Stage, list[Operand]]:
     if graph.has_operand(node, "bias"):
         return AddBias(), [_per_channel(node, graph, "bias", np.int32)]
     other = node.slots[1] if node.slots[0] == value else node.slots[0]
@@ -90,15 +90,15 @@ def _add(node: Node, value: str, graph: Graph) -> tuple[Step, list[Operand]]:
     return SkipAdd(1, True, True), [other, *identity, *identity]
 
 
-def _max(node: Node, value: str, graph: Graph) -> tuple[Step, list[Operand]]:
+def _max(node: Node, value: str, graph: Graph) -> tuple[Stage, list[Operand]]:
     return Relu(), []
 
 
-def _multiply_shift(node: Node, value: str, graph: Graph) -> tuple[Step, list[Operand]]:
+def _multiply_shift(node: Node, value: str, graph: Graph) -> tuple[Stage, list[Operand]]:
     return MultiplyShift(), [*_scale(node, graph)]
 
 
-def _skip_add(node: Node, value: str, graph: Graph) -> tuple[Step, list[Operand]]:
+def _skip_add(node: Node, value: str, graph: Graph) -> tuple[Stage, list[Operand]]:
     """Upsampling of the other side, by the same factor both ways, becomes the stage's own."""
     mine, theirs, other = _scale(node, graph, "a"), _scale(node, graph, "b"), node.slots[1]
     if node.slots[0] != value:

@@ -44,7 +44,7 @@ def _merged(operations: list[Operation], conv: Conv, pool: MaxPool, plan: Plan) 
     """Rule 3. The new convolution takes the place of the old one: it only writes earlier."""
     readers = _readers(pool.output, operations)
     joined = [
-        r for r in readers if isinstance(r, Pointwise) and r.input == pool.output and not r.epilogue.steps
+        r for r in readers if isinstance(r, Pointwise) and r.input == pool.output and not r.epilogue.stages
     ]
     stream = len(joined) < len(readers) or pool.output in plan.outputs or not readers
     stores = (StoreStream(),) if stream else ()

@@ -5,7 +5,7 @@ the differences. AQD's odd grid (−3 −1 1 3) so takes 2 bits, an 8-bit tensor
 [O, kh, kw, I], the first in the lowest bits of the first byte; `prepare` expands the stream, once a program
 is loaded.
 
-Trained 8-bit weights crowd around zero: where Rice codes (`kernels.rice`) are a sixteenth smaller, the
+Trained 8-bit weights crowd around zero: where Rice codes (`storage.rice_codes`) are a sixteenth smaller, the
 program holds them instead of the stream.
 """
 

@@ -46,10 +46,10 @@ class Task:
             raise ValueError(f"task format {value['format']}")
         fields = {name: _tuples(entry) for name, entry in value["spec"].items()}
         epilogue = value["epilogue"]
-        steps = tuple(_part(entry) for entry in epilogue["steps"])
+        stages = tuple(_part(entry) for entry in epilogue["steps"])
         stores = tuple(_part(entry) for entry in epilogue["stores"])
         threads, core = int(value["threads"]), Core(**value.get("core", {}))
-        return cls(ConvSpec(**fields), Epilogue(steps, stores), Isa(value["isa"]), threads, core)
+        return cls(ConvSpec(**fields), Epilogue(stages, stores), Isa(value["isa"]), threads, core)
 
     @cached_property
     def key(self) -> str:
@@ -98,7 +98,7 @@ def _hash(value: Any) -> str:
 
 
 def _epilogue_json(epilogue: Epilogue) -> dict[str, Any]:
-    parts = {"steps": epilogue.steps, "stores": epilogue.stores}
+    parts = {"steps": epilogue.stages, "stores": epilogue.stores}
     return {
         name: [{"kind": type(part).__name__, **asdict(part)} for part in entries]
         for name, entries in parts.items()
@@ -106,8 +106,8 @@ def _epilogue_json(epilogue: Epilogue) -> dict[str, Any]:
 
 
 def _part(value: dict[str, Any]) -> Any:
-    """A step or a store of `kernels.spec` from its JSON."""
-    kinds = {kind.__name__: kind for kind in (*forms.Step.__args__, *forms.Store.__args__)}
+    """A stage or a store of `contract.spec` from its JSON."""
+    kinds = {kind.__name__: kind for kind in (*forms.Stage.__args__, *forms.Store.__args__)}
     fields = {name: entry for name, entry in value.items() if name != "kind"}
     for name in _SCALINGS:
         if name in fields:

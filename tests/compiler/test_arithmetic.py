@@ -71,7 +71,7 @@ def test_a_relu_joins_its_requantizations():
     end = Epilogue((Relu(),), (StoreRequantize(0, 15), StoreRequantize(-8, 7, "int8")))
     parameters = constants(1, 0, 4) + constants(3, 5, 6)
     op = rewritten(convolution(end, parameters, ("y", "z"), input_signed=True), x="int8", y="uint8", z="int8")
-    assert op.epilogue.steps == ()
+    assert op.epilogue.stages == ()
     assert all(store.scaling.lower for store in op.epilogue.stores)
 
 
@@ -85,7 +85,7 @@ def test_a_relu_before_a_stream_stays(stores):
         y="uint8",
         z="uint8",
     )
-    assert op.epilogue.steps == (Relu(),)
+    assert op.epilogue.stages == (Relu(),)
     (scaling,) = (store.scaling for store in op.epilogue.stores if isinstance(store, StoreRequantize))
     assert not scaling.lower
 
@@ -97,8 +97,8 @@ def test_intervals_pass_pools_and_skip_adds():
     end = Epilogue((SkipAdd(),), (StoreStream(),))
     last = convolution(end, ["b", *constants((1 << 31) - 1, 1 << 20, 22), *constants(3, 1, 1)])
     plan = specialise(plan_of(first, pool, last, x="uint8", a="int32", b="int32", y="int32"))
-    assert plan.operations[0].epilogue.steps[0].scaling.form == "shift"
-    step = plan.operations[2].epilogue.steps[0]
+    assert plan.operations[0].epilogue.stages[0].scaling.form == "shift"
+    step = plan.operations[2].epilogue.stages[0]
     assert (step.self_scaling.form, step.other_scaling.form) == ("wide", "narrow")
     assert plan.operations[2].operands[0] == "b"
 
@@ -109,7 +109,7 @@ def test_unknown_streams_keep_the_general_form():
     c, b, d = constants(3, 0, 0)
     d[0] = 40
     op = rewritten(Pointwise("p", "x", end, (c, b, d), ("y",)), x="int32", y="int32")
-    assert op.epilogue.steps[0].scaling == GENERAL
+    assert op.epilogue.stages[0].scaling == GENERAL
 
 
 def test_levels_have_rows_of_their_own():

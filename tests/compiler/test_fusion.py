@@ -43,7 +43,7 @@ def conv(w):
 def test_chain_becomes_one_convolution(w, conv):
     w.output(w.requantize(w.relu(w.multiply_shift(w.bias(conv, 4), 4)), 4), dtype=TensorProto.UINT8)
     (op,) = plan_of(w).operations
-    assert op.epilogue.steps == (AddBias(), MultiplyShift(), Relu())
+    assert op.epilogue.stages == (AddBias(), MultiplyShift(), Relu())
     assert op.epilogue.stores == (StoreRequantize(0, 15, "uint8"),)
     assert [v.dtype for v in op.operands] == [
         np.int32,
@@ -76,7 +76,7 @@ def test_a_value_read_before_and_after_relu_ends_the_chain(w, conv):
     w.output(w.requantize(conv, 4), dtype=TensorProto.UINT8)
     plan = plan_of(w)
     assert kinds(plan) == [Conv, Pointwise]
-    assert plan.operations[1].epilogue.steps == (Relu(),)
+    assert plan.operations[1].epilogue.stages == (Relu(),)
 
 
 def test_a_graph_output_inside_the_chain_ends_it(w, conv):
@@ -94,7 +94,7 @@ def test_skip_add_of_two_convolutions_joins_one_that_waits_for_the_other(w):
     assert kinds(plan) == [Conv, Conv]
     other, joined = plan.operations
     assert other.outputs == (second,)
-    assert joined.epilogue.steps == (SkipAdd(1, True, False), Relu())
+    assert joined.epilogue.stages == (SkipAdd(1, True, False), Relu())
     assert joined.operands[0] == second
 
 
@@ -104,7 +104,7 @@ def test_resize_becomes_the_upsampling_of_the_skip_add(w, conv):
     w.output(w.skip_add(w.upsample(small, 2), lateral, 4))
     plan = plan_of(w)
     assert kinds(plan) == [Conv, Conv, Conv]
-    assert plan.operations[2].epilogue.steps == (SkipAdd(2, True, False),)
+    assert plan.operations[2].epilogue.stages == (SkipAdd(2, True, False),)
     assert plan.operations[2].operands[0] == small
 
 
@@ -150,7 +150,7 @@ def test_add_of_two_streams(w, conv):
     w.output(w._standard("Add", [conv, other]))
     plan = plan_of(w)
     assert kinds(plan) == [Conv, Conv]
-    assert plan.operations[1].epilogue.steps == (SkipAdd(1, True, True),)
+    assert plan.operations[1].epilogue.stages == (SkipAdd(1, True, True),)
 
 
 def test_add_of_a_value_to_itself(w, conv):
@@ -173,7 +173,7 @@ def test_zero_point_becomes_bias_and_padding(w):
     w.output(w._standard("ConvInteger", [image, weight, zero], pads=[1, 1, 1, 1]))
     (op,) = plan_of(w).operations
     assert op.spec.pad_values == (7, 7)
-    assert op.epilogue.steps == (AddBias(),)
+    assert op.epilogue.stages == (AddBias(),)
 
 
 def test_dead_nodes_are_dropped(w, conv):
@@ -198,7 +198,7 @@ def test_float_tensor_is_refused(w, conv):
 
 def test_identity_is_seen_through(w, conv):
     w.output(w.relu(w._standard("Identity", [conv])))
-    assert plan_of(w).operations[0].epilogue.steps == (Relu(),)
+    assert plan_of(w).operations[0].epilogue.stages == (Relu(),)
 
 
 def test_computed_weight_is_refused(w, conv):

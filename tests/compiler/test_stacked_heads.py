@@ -61,7 +61,7 @@ def test_a_missing_bias_counts_as_zeros(w, levels):
     w.output(w.conv(levels[0], shared))
     w.output(w.bias(w.conv(levels[1], shared), 4))
     (op,) = convs(stacked(w))
-    assert op.epilogue.steps == (AddBias(),)
+    assert op.epilogue.stages == (AddBias(),)
     assert op.operands[0].shape == (8,)
     np.testing.assert_array_equal(op.operands[0][4:], 0)
 

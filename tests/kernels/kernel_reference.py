@@ -116,7 +116,7 @@ def finish(epilogue: Epilogue, value: np.ndarray, params: list[np.ndarray]) -> l
         taken, queue[:] = queue[:count], queue[count:]
         return taken
 
-    for step in epilogue.steps:
+    for step in epilogue.stages:
         match step:
             case AddBias():
                 value = value + take(1)[0]
@@ -161,7 +161,7 @@ def epilogue_params(
         return [np.ones(channels, np.int32), np.zeros(channels, np.int64), np.zeros(channels, np.int32)]
 
     params: list[np.ndarray] = []
-    for step in epilogue.steps:
+    for step in epilogue.stages:
         match step:
             case AddBias():
                 params.append(rng.integers(-(2**20), 2**20, channels, dtype=np.int32))

@@ -1,4 +1,4 @@
-"""The reference of the tuner is plain integer arithmetic."""
+"""The integers that all kernels must return are those of plain integer arithmetic."""
 
 from __future__ import annotations
 

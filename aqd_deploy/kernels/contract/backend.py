@@ -37,8 +37,9 @@ class Convolutions(Protocol):
     def convolution(
         self, spec: ConvSpec, epilogue: Epilogue, threads: int, choice: Choice | None = None
     ) -> Kernel:
-        """The kernel that `choice`, by default the first of `choices`, makes. Raises ShapeError where the
-        convolution has no output or `choice` is none of its choices.
+        """The kernel that `choice`, by default the first of `choices`, makes. The epilogue may have a pool,
+        for which there is nothing to choose. Raises ShapeError where the convolution has no output or
+        `choice` is none of its choices.
         """
 
     def instructions(self, spec: ConvSpec, choice: Choice) -> Instructions | None:

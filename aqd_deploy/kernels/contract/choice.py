@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Choice:
-    """`family` as in `conv.FAMILIES`; `parameters` are (name, value) pairs, sorted by name."""
+    """`family` is a name that the backend knows; `parameters` are (name, value) pairs, sorted by name."""
 
     family: str
     parameters: tuple[tuple[str, int], ...] = ()

@@ -4,7 +4,7 @@ Everything is decided in integers, from the constants and the closed interval of
 `docs/integer-dialect.md` bounds what may come: |c| < 2^31, 0 ≤ d ≤ 62, |v·c + B| < 2^62.
 
 A requantization clip((v·c + B) >> d, lo, hi) is monotone in v, so its clip moves before the product: v is
-clamped to the first and the last operand whose level lies within [lo, hi]. Then lo·2^d ≤ v·c + B <
+clamped to the first and the last operand whose code lies within [lo, hi]. Then lo·2^d ≤ v·c + B <
 (hi + 1)·2^d, which fits 32 bits for most layers, and where it doesn't, c and B can be multiplied by the power
 of two that makes d at least 32. A clamp that no operand of the interval reaches is left out.
 """
@@ -20,7 +20,7 @@ from aqd_deploy.kernels.contract.spec import GENERAL, Scaling
 
 _INT32 = np.iinfo(np.int32)
 _PRODUCT_LIMIT = 1 << 62
-# lo·2^d and (hi + 1)·2^d of 8-bit levels stay within int64 up to here.
+# lo·2^d and (hi + 1)·2^d of 8-bit codes stay within int64 up to here.
 _LARGEST_SHIFT = 53
 
 
@@ -155,10 +155,10 @@ def _fits_32(constants: Constants, operand: Interval) -> bool:
 def _clamps(
     constants: Constants, operand: Interval, limits: tuple[int, int]
 ) -> tuple[Constants, Interval, bool]:
-    """The interval of operands whose level lies within `limits`, or one operand more on a side where the next
-    one's level would then be wrong because levels are jumped over; whether there is such a side, so that the
+    """The interval of operands whose code lies within `limits`, or one operand more on a side where the next
+    one's code would then be wrong because codes are jumped over; whether there is such a side, so that the
     clip has to follow the shift as well; and the constants, where a constant channel has become c = 0, B =
-    its level, d = 0 with no clamp.
+    its code, d = 0 with no clamp.
     """
     lo, hi = limits
     ends = [np.clip(constants(end), lo, hi) for end in (operand.lo, operand.hi)]

@@ -33,7 +33,7 @@ class ConvSpec:
     Their pixels lie one map after the other, [pixels, 1, C]; `height` is the number of input pixels, `width`
     is 1, and every parameter of the epilogue has a row a level, [levels·C].
     `input_range` and `weight_range`: closed intervals that hold every activation and weight, None for those
-    of their types. `winograd`: the forms of `winograd_forms` that are exact for the weights.
+    of their types. `winograd`: the forms of `winograd.forms` that are exact for the weights.
     """
 
     height: int
@@ -87,7 +87,7 @@ class ConvSpec:
 
 @dataclass(frozen=True)
 class Scaling:
-    """How (v·c + B) >> d is computed and how its constants are passed; `kernels.scaling` chooses it.
+    """How (v·c + B) >> d is computed and how its constants are passed; `scaling` chooses it.
 
     `form`: "general" takes any constants. The others are exact for the constants and operands that they were
     chosen for: "shift" (v << k) + B, "narrow" in 32 bits, "wide" 64-bit products of which the bits d … d + 31
@@ -139,7 +139,7 @@ class SkipAdd:
     other_scaling: Scaling = GENERAL
 
 
-Step = AddBias | Relu | MultiplyShift | SkipAdd
+Stage = AddBias | Relu | MultiplyShift | SkipAdd
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ UNROLLED_WINDOW = 256
 
 @dataclass(frozen=True)
 class Pool:
-    """Max-pool between the steps and the stores, as ONNX MaxPool: padding never wins, floor mode."""
+    """Max-pool between the stages and the stores, as ONNX MaxPool: padding never wins, floor mode."""
 
     kernel: tuple[int, int]
     strides: tuple[int, int]
@@ -208,12 +208,12 @@ class Pool:
 
 @dataclass(frozen=True)
 class Epilogue:
-    """Steps in order, a max-pool if there is one, then the stores, each of the resulting value.
+    """Stages in order, a max-pool if there is one, then the stores, each of the resulting value.
 
-    The TIR function's parameters are: input, packed weights, (parameters of each step in order), (parameters
+    The TIR function's parameters are: input, packed weights, (parameters of each stage in order), (parameters
     of each store in order), then one output buffer a store in order.
     """
 
-    steps: tuple[Step, ...] = ()
+    stages: tuple[Stage, ...] = ()
     stores: tuple[Store, ...] = (StoreStream(),)
     pool: Pool | None = None

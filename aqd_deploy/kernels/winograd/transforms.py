@@ -12,7 +12,7 @@ much the operands grow, and so how few bits the activations must have:
 | F4 | 0, ±1, ±2, ∞ | 10 | 7 | 24 |
 
 "Grow" is the largest sum of a row's absolute values. The two conjugate points ±i are one complex value, whose
-product `winograd_forms` computes.
+product `forms` computes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The direct convolution: register tiles of pixels × output channels over packed weights, on a padded copy of
 rows.
 
-Each task copies the input rows it needs into a padded strip (only where there is padding, or the samples must
+Each task makes a padded copy of the input rows it needs (only where there is padding, or the samples must
 change their type), so the reduction has no border cases: for kernel row, segment and step, `blocks` weight
 vectors meet one broadcast sample a pixel. int8 input becomes uint8 by adding an offset; the accumulators
 start at −offset·Σ weights in return. Odd weights 2w+1 are 2·acc + the sum of the window, which is computed
@@ -21,7 +21,7 @@ from tvm import tirx
 from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue
 from aqd_deploy.kernels.cpu.conv.blocking import Blocking, choose_blocking
 from aqd_deploy.kernels.cpu.conv.level_blocking import Batch, largest, level_batches
-from aqd_deploy.kernels.cpu.conv.padded_rows import Strip, make_strip, needs_strip, overread
+from aqd_deploy.kernels.cpu.conv.padded_rows import PaddedRows, needs_copy, overread, padded_rows
 from aqd_deploy.kernels.cpu.conv.partial_sums import chunk_loops, chunks
 from aqd_deploy.kernels.cpu.conv.window_sums import window_sums
 from aqd_deploy.kernels.cpu.emit import Buffer, Emitter, Expr, const, load
@@ -54,7 +54,7 @@ def conv_blocked(
 ) -> Any:
     """PrimFunc of a convolution that `can_block`; parameters as in `spec.Epilogue`."""
     layout = blocked_layout(spec, dots)
-    copies = needs_strip(spec, layout, dots)
+    copies = needs_copy(spec, layout, dots)
     plan = blocking or choose_blocking(spec.alone(spec.maps[largest(spec)]), layout, dots, threads, copies)
     function = ConvFunction(spec, epilogue, dots, layout)
     if spec.levels:
@@ -154,7 +154,7 @@ class MapConv:
         self.block_stride = layout.kernel[0] * layout.segments * layout.steps * layout.lanes * layout.dot
         self.top = self.em.bind("top", top)
         slack, start = overread(layout), self.map.in_start
-        self.strip = make_strip(
+        self.strip = padded_rows(
             self.em, self.spec, self.dots, function.data, self.top, plan.rows, copies, slack, start
         )
         self.sums = self._window_sums(self.strip)
@@ -234,13 +234,13 @@ class MapConv:
             )
         return start
 
-    def _window_sums(self, strip: Strip) -> Buffer | None:
+    def _window_sums(self, strip: PaddedRows) -> Buffer | None:
         if not self.spec.odd:
             return None
         correction = -self.layout.reduction * self.dots.offset if self.shifted else 0
         return window_sums(self.em, self.spec, strip, self.plan.rows, correction)
 
-    def _sample_base(self, strip: Strip, y: Expr, x: Expr, ky: Expr, segment: Expr) -> Expr:
+    def _sample_base(self, strip: PaddedRows, y: Expr, x: Expr, ky: Expr, segment: Expr) -> Expr:
         """Where the samples of kernel row `ky` begin for output pixel (y, x) of the strip."""
         spec = self.spec
         row = y * spec.strides[0] + ky * spec.dilations[0]
@@ -248,7 +248,7 @@ class MapConv:
         return strip.origin + row * strip.row_stride + column * spec.in_channels
 
     def _reduce(
-        self, strip: Strip, y: Expr, x: Expr, block: Expr, start: Buffer | None, values: Buffer
+        self, strip: PaddedRows, y: Expr, x: Expr, block: Expr, start: Buffer | None, values: Buffer
     ) -> None:
         """The accumulators of one tile, left in `values` [pixel, block, lane]."""
         em, plan, dots, layout = self.em, self.plan, self.dots, self.layout
@@ -274,7 +274,7 @@ class MapConv:
     def _reduce_partially(
         self,
         dots: NarrowSums,
-        strip: Strip,
+        strip: PaddedRows,
         y: Expr,
         x: Expr,
         block: Expr,
@@ -319,7 +319,7 @@ class MapConv:
         return const(0, "int32", lanes) if start is None else load(start, const(b * lanes), lanes)
 
     def _bases(
-        self, strip: Strip, y: Expr, x: Expr, block: Expr, ky: Expr, segment: Expr
+        self, strip: PaddedRows, y: Expr, x: Expr, block: Expr, ky: Expr, segment: Expr
     ) -> tuple[Expr, Expr]:
         """Where the samples of the tile's first pixel and the weights of its first block begin."""
         em, layout = self.em, self.layout
@@ -329,7 +329,7 @@ class MapConv:
 
     def _steps(
         self,
-        strip: Strip,
+        strip: PaddedRows,
         bases: tuple[Expr, Expr],
         first: int | Expr,
         count: int | Expr,
@@ -349,7 +349,7 @@ class MapConv:
                 return
 
     def _products(
-        self, strip: Strip, bases: tuple[Expr, Expr], k: Expr, accs: list[list[Buffer]], steps: int = 1
+        self, strip: PaddedRows, bases: tuple[Expr, Expr], k: Expr, accs: list[list[Buffer]], steps: int = 1
     ) -> Iterator[Products]:
         """Every product of `steps` steps from `k` on, one or `DotProduct.sample_steps`, those of fused steps
         together; each weight and sample loaded once.
@@ -413,7 +413,7 @@ class MapConv:
                 if self.stage is None:
                     self.bound.emit(em, value, place, channel, count)
                 else:
-                    value = self.bound.stepped(em, value, place, channel, count)
+                    value = self.bound.after_stages(em, value, place, channel, count)
                     self.stage.put(py * spec.out_width + (x + px), b * lanes + lane, value, count)
 
         with em.loop("b", plan.blocks) as b:

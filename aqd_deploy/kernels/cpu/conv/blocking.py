@@ -65,7 +65,7 @@ class Blocking:
         return even and spec.out_width % self.tile[1] == 0 and group_blocks % self.blocks == 0
 
     def parameters(self) -> dict[str, int]:
-        """The fields as numbers, by name (`kernels.choice.Choice`)."""
+        """The fields as numbers, by name (`contract.choice.Choice`)."""
         return {
             "rows": self.rows,
             "strips": self.strips,

@@ -19,7 +19,7 @@ from aqd_deploy.kernels.contract.kernel import Layout
 from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue, Map
 from aqd_deploy.kernels.cpu.conv.family import Family
 from aqd_deploy.kernels.cpu.conv.maps import conv_maps
-from aqd_deploy.kernels.cpu.conv.padded_rows import Strip, make_strip
+from aqd_deploy.kernels.cpu.conv.padded_rows import PaddedRows, padded_rows
 from aqd_deploy.kernels.cpu.emit import Buffer, Emitter, Expr, const, convert, load
 from aqd_deploy.kernels.cpu.epilogue.epilogue import BoundEpilogue, Place
 from aqd_deploy.kernels.cpu.isa.exactness import sample_range
@@ -95,7 +95,7 @@ class _MapConv:
         slack = lanes - rest if rest else 0
         copies = any(spec.pads) or bool(slack)
         # Native samples: the portable product takes them as they are.
-        strip = make_strip(em, spec, PLAIN, data, top, self.rows, copies, slack, self.map.in_start)
+        strip = padded_rows(em, spec, PLAIN, data, top, self.rows, copies, slack, self.map.in_start)
         values = em.alloc("tile", "int32", self.pixels * lanes)
         with em.loop("y", self.rows) as y, em.loop("tx", -(-spec.out_width // self.pixels)) as tx:
             x = em.bind("x", tirx.Min(tx * self.pixels, const(spec.out_width - self.pixels)))
@@ -106,7 +106,7 @@ class _MapConv:
                     pixel = row * spec.out_width + (column + self.map.out_start)
                     self._finish(Place(pixel, row, column, level), px, block, values)
 
-    def _reduce(self, strip: Strip, y: Expr, x: Expr, block: Expr, values: Buffer) -> None:
+    def _reduce(self, strip: PaddedRows, y: Expr, x: Expr, block: Expr, values: Buffer) -> None:
         """The sums of one tile, left in `values` [pixel, lane]."""
         em, spec, lanes, dtype = self.em, self.spec, self.layout.lanes, self.dtype
         kh, kw = spec.kernel

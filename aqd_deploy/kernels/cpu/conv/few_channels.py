@@ -17,7 +17,7 @@ from aqd_deploy.kernels.contract.choice import Choice
 from aqd_deploy.kernels.contract.kernel import Layout
 from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue
 from aqd_deploy.kernels.cpu.conv.family import Family
-from aqd_deploy.kernels.cpu.conv.padded_rows import make_strip
+from aqd_deploy.kernels.cpu.conv.padded_rows import padded_rows
 from aqd_deploy.kernels.cpu.emit import Buffer, Emitter, Expr, const, load
 from aqd_deploy.kernels.cpu.epilogue.epilogue import BoundEpilogue, Place, bind_epilogue
 from aqd_deploy.kernels.cpu.epilogue.nchw_store import declare_borders, stores_borders
@@ -94,7 +94,7 @@ class _FewConv:
             pixels = min(max(1, ACCUMULATORS // self.sums), m.out_width)
             with em.loop("strip", -(-m.out_height // rows), kind) as index:
                 top = em.bind("top", tirx.Min(index * rows, const(m.out_height - rows)))
-                strip = make_strip(em, one, self.dots, self.data, top, rows, any(one.pads), 0, m.in_start)
+                strip = padded_rows(em, one, self.dots, self.data, top, rows, any(one.pads), 0, m.in_start)
                 totals = em.alloc("totals", "int32", pixels * self.sums)
                 with em.loop("y", rows) as y, em.loop("tx", -(-m.out_width // pixels)) as tx:
                     x = em.bind("x", tirx.Min(tx * pixels, const(m.out_width - pixels)))
@@ -149,7 +149,7 @@ class _FewConv:
         if not self.to_borders:
             self.bound.emit(em, value, place, o, 1)
             return
-        value = self.bound.stepped(em, value, place, o, 1)
+        value = self.bound.after_stages(em, value, place, o, 1)
         em.store(self.borders[level], o * (m.out_height * m.out_width) + inside, value)
 
 

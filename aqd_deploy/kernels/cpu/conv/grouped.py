@@ -27,7 +27,7 @@ from aqd_deploy.kernels.cpu.conv.depthwise import is_depthwise
 from aqd_deploy.kernels.cpu.conv.family import Family
 from aqd_deploy.kernels.cpu.conv.group_samples import GroupSamples
 from aqd_deploy.kernels.cpu.conv.maps import conv_maps
-from aqd_deploy.kernels.cpu.conv.padded_rows import Strip, make_strip
+from aqd_deploy.kernels.cpu.conv.padded_rows import PaddedRows, padded_rows
 from aqd_deploy.kernels.cpu.conv.partial_sums import chunk_loops, chunks
 from aqd_deploy.kernels.cpu.emit import Buffer, Emitter, Expr, const, load
 from aqd_deploy.kernels.cpu.epilogue.epilogue import BoundEpilogue, Place
@@ -136,7 +136,7 @@ class _MapConv:
         em, spec, lanes = self.em, self.spec, self.dots.lanes
         top = em.bind("top", tirx.Min(task * self.rows, const(spec.out_height - self.rows)))
         slack = self.samples.overread
-        strip = make_strip(em, spec, self.dots, data, top, self.rows, True, slack, self.map.in_start)
+        strip = padded_rows(em, spec, self.dots, data, top, self.rows, True, slack, self.map.in_start)
         start = self._start() if self.dots.offset else None
         ones = self._ones() if spec.odd else None
         values = em.alloc("tile", "int32", self.sums * self.columns * lanes)
@@ -176,7 +176,7 @@ class _MapConv:
 
     def _reduce(
         self,
-        strip: Strip,
+        strip: PaddedRows,
         y: Expr,
         x: Expr,
         block: Expr,
@@ -228,7 +228,7 @@ class _MapConv:
 
     def _products(
         self,
-        strip: Strip,
+        strip: PaddedRows,
         lanes_of: Any,
         pixel: tuple[Expr, Expr],
         block: Expr,

@@ -15,19 +15,19 @@ COPY_LANES = 32
 
 
 @dataclass(frozen=True)
-class Strip:
+class PaddedRows:
     """Samples whose row r, column x, channel c is samples[origin + r·row_stride + x·in_channels + c]."""
 
     samples: Buffer
     origin: Expr
     row_stride: int
 
-    def at_channel(self, channel: Expr) -> Strip:
+    def at_channel(self, channel: Expr) -> PaddedRows:
         """The same samples, seen from `channel` on."""
         return replace(self, origin=self.origin + channel)
 
 
-def needs_strip(spec: ConvSpec, layout: WeightLayout, dots: DotProduct) -> bool:
+def needs_copy(spec: ConvSpec, layout: WeightLayout, dots: DotProduct) -> bool:
     """Whether a copy is needed: padding, another sample type, or steps that would read behind the input."""
     return any(spec.pads) or dots.converts(spec) or overread(layout) > 0
 
@@ -37,7 +37,7 @@ def overread(layout: WeightLayout) -> int:
     return layout.steps * layout.dot - layout.segment_length
 
 
-def make_strip(
+def padded_rows(
     em: Emitter,
     spec: ConvSpec,
     dots: DotProduct,
@@ -47,7 +47,7 @@ def make_strip(
     copies: bool,
     slack: int,
     start: int = 0,
-) -> Strip:
+) -> PaddedRows:
     """The samples for output rows top … top + rows − 1, copied where `copies` says so.
 
     The map begins at pixel `start` of `data`. `slack` samples may be read behind the last one of a copy.
@@ -55,13 +55,13 @@ def make_strip(
     line = spec.width * spec.in_channels
     first = start * spec.in_channels
     if not copies:
-        return Strip(data, em.bind("origin", top * (spec.strides[0] * line) + first), line)
+        return PaddedRows(data, em.bind("origin", top * (spec.strides[0] * line) + first), line)
     in_rows = (rows - 1) * spec.strides[0] + (spec.kernel[0] - 1) * spec.dilations[0] + 1
     columns = (spec.out_width - 1) * spec.strides[1] + (spec.kernel[1] - 1) * spec.dilations[1] + 1
     row_stride = columns * spec.in_channels
     data_dtype = "int8" if spec.input_signed else "uint8"
     dtype = dots.sample_dtype or data_dtype
-    samples = em.alloc("strip", dtype, in_rows * row_stride + slack)
+    samples = em.alloc("padded", dtype, in_rows * row_stride + slack)
     left = min(spec.pads[1], columns)
     inside = max(min(spec.width, columns - left), 0)
     right = columns - left - inside
@@ -79,11 +79,11 @@ def make_strip(
     if slack:
         with em.loop("slack", slack) as i:
             em.store(samples, i + in_rows * row_stride, const(0, dtype))
-    return Strip(samples, const(0), row_stride)
+    return PaddedRows(samples, const(0), row_stride)
 
 
 class _Writer:
-    """Writes samples into a strip in the type they are multiplied in."""
+    """Writes samples into padded rows, in the type they are multiplied in."""
 
     def __init__(
         self, em: Emitter, spec: ConvSpec, dots: DotProduct, dtype: str, samples: Buffer, data: Buffer

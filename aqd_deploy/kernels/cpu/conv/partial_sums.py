@@ -1,4 +1,4 @@
-"""How a reduction is cut where its sums fit 16 bits for a proven number of steps only (`dots.exact_steps`).
+"""How a reduction is cut where its sums fit 16 bits for a proven number of steps only (`exactness`).
 
 A run is one segment of a kernel row, `layout.steps` steps long. Sums start at zero in each chunk of the
 reduction and are added to 32-bit ones at its end.

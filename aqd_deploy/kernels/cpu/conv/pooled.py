@@ -16,7 +16,7 @@ from aqd_deploy.kernels.contract.caches import Core
 from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue, Pool
 from aqd_deploy.kernels.cpu.conv.blocked import ConvFunction, MapConv, blocked_layout, emit_tiles
 from aqd_deploy.kernels.cpu.conv.blocking import Blocking
-from aqd_deploy.kernels.cpu.conv.padded_rows import needs_strip
+from aqd_deploy.kernels.cpu.conv.padded_rows import needs_copy
 from aqd_deploy.kernels.cpu.emit import Buffer, Emitter, Expr, const, load
 from aqd_deploy.kernels.cpu.epilogue.epilogue import BoundEpilogue, Place, bind_epilogue
 from aqd_deploy.kernels.cpu.isa.dot_product import DotProduct
@@ -44,13 +44,13 @@ def conv_pooled(
     em, bound = function.em, function.bound
     height, width = pool.size(spec.out_height, spec.out_width)
     pooled = bind_epilogue(
-        em, replace(epilogue, steps=(), pool=None), dots.isa, height, width, spec.out_channels
+        em, replace(epilogue, stages=(), pool=None), dots.isa, height, width, spec.out_channels
     )
     rows = rows_per_task(spec, pool, threads, most_kept_bytes(dots.core))
     kept = _kept_rows(spec, pool, rows)
     tile = (min(blocking.tile[0], kept), blocking.tile[1])
     plan = replace(blocking, rows=kept, strips=1, parts=1, tile=tile)
-    copies = needs_strip(spec, function.layout, dots)
+    copies = needs_copy(spec, function.layout, dots)
     with em.loop("task", _tasks(height, rows), "parallel" if threads > 1 else "serial") as task:
         first = em.bind("first", tirx.Min(task * rows, const(height - rows)))
         top = tirx.Min(first * pool.strides[0] - pool.pads[0], const(spec.out_height - kept))
@@ -98,12 +98,12 @@ class _Kept(BoundEpilogue):
 
     def __init__(self, bound: BoundEpilogue, buffer: Buffer, top: Expr) -> None:
         size = bound.height, bound.width, bound.channels
-        super().__init__(bound.epilogue, bound.isa, *size, step_params=bound.step_params)
+        super().__init__(bound.epilogue, bound.isa, *size, stage_params=bound.stage_params)
         self.buffer, self.top = buffer, top
 
     def emit(self, em: Emitter, value: Expr, place: Place, channel: Expr, lanes: int) -> None:
         """As of `BoundEpilogue`."""
-        value = self.stepped(em, value, place, channel, lanes)
+        value = self.after_stages(em, value, place, channel, lanes)
         em.store(self.buffer, self._index(place.y, place.x, channel), value, lanes)
 
     def highest(self, pool: Pool, place: Place, channel: Expr, lanes: int) -> Expr:

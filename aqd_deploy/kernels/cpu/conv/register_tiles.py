@@ -14,7 +14,7 @@ from aqd_deploy.kernels.cpu.conv.blocked import blocked_layout, can_block, conv_
 from aqd_deploy.kernels.cpu.conv.blocking import Blocking, blockings
 from aqd_deploy.kernels.cpu.conv.family import Family
 from aqd_deploy.kernels.cpu.conv.level_blocking import largest
-from aqd_deploy.kernels.cpu.conv.padded_rows import needs_strip
+from aqd_deploy.kernels.cpu.conv.padded_rows import needs_copy
 from aqd_deploy.kernels.cpu.conv.pooled import conv_pooled
 from aqd_deploy.kernels.cpu.isa.dot_product import DotProduct
 from aqd_deploy.kernels.cpu.isa.select import byte_dots, tile_dots
@@ -47,7 +47,7 @@ class RegisterTiles(Family):
         share = spec.out_height * spec.out_width / pixels * BLOCKED_OVER_ESTIMATE
         return [
             (cycles * share, Choice.of(self.name, **plan.parameters()))
-            for cycles, plan in blockings(main, layout, dots, threads, needs_strip(spec, layout, dots))
+            for cycles, plan in blockings(main, layout, dots, threads, needs_copy(spec, layout, dots))
         ]
 
     def build(

@@ -1,7 +1,7 @@
 """Sums of the samples under a convolution window, for odd weights: Σ x·(2w + 1) = 2·Σ x·w + Σ x.
 
 Separable: channels of each input pixel first, then kernel rows, then kernel columns; so the cost is that of
-reading the strip once, whatever the kernel.
+reading the padded rows once, whatever the kernel.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 from tvm import tirx
 
 from aqd_deploy.kernels.contract.spec import ConvSpec
-from aqd_deploy.kernels.cpu.conv.padded_rows import Strip
+from aqd_deploy.kernels.cpu.conv.padded_rows import PaddedRows
 from aqd_deploy.kernels.cpu.emit import Buffer, Emitter, Expr, const, convert, load
 
 LANES = 16
 
 
-def window_sums(em: Emitter, spec: ConvSpec, strip: Strip, rows: int, correction: int) -> Buffer:
-    """int32 [rows · out_width]: for each output pixel of the strip, the sum of its window plus
+def window_sums(em: Emitter, spec: ConvSpec, strip: PaddedRows, rows: int, correction: int) -> Buffer:
+    """int32 [rows · out_width]: for each output pixel of the padded rows, the sum of its window plus
     `correction`.
     """
     columns = (spec.out_width - 1) * spec.strides[1] + (spec.kernel[1] - 1) * spec.dilations[1] + 1

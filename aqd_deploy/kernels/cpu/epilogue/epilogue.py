@@ -1,4 +1,4 @@
-"""What follows the accumulators, written lane by lane: steps (bias, ReLU, multiply-shift, skip-add) and
+"""What follows the accumulators, written lane by lane: stages (bias, ReLU, multiply-shift, skip-add) and
 stores. `fixed_point` has the multiply-shifts; every result is the integer of docs/integer-dialect.md.
 """
 
@@ -15,7 +15,7 @@ from aqd_deploy.kernels.contract.spec import (
     Relu,
     Scaling,
     SkipAdd,
-    Step,
+    Stage,
     Store,
     StoreInPlace,
     StoreRequantize,
@@ -53,7 +53,7 @@ class BoundEpilogue:
     width: int
     channels: int
     levels: int = 1
-    step_params: list[list[Buffer]] = field(default_factory=list)
+    stage_params: list[list[Buffer]] = field(default_factory=list)
     store_params: list[list[Buffer]] = field(default_factory=list)
     outputs: list[Buffer] = field(default_factory=list)
 
@@ -71,7 +71,7 @@ class BoundEpilogue:
 
         `channel` is a multiple of `lanes`.
         """
-        value = self.stepped(em, value, place, channel, lanes)
+        value = self.after_stages(em, value, place, channel, lanes)
         at = self._parameter_lanes(em, place, channel, lanes)
         position = em.bind("at", place.pixel * self.channels + channel)
         for store, params, output in zip(self.epilogue.stores, self.store_params, self.outputs, strict=True):
@@ -80,8 +80,8 @@ class BoundEpilogue:
     @property
     def added(self) -> list[Buffer]:
         """The other operands of skip-adds, without those read upsampled: few bytes, many times."""
-        steps = zip(self.epilogue.steps, self.step_params, strict=True)
-        return [params[0] for step, params in steps if isinstance(step, SkipAdd) and step.upsample == 1]
+        stages = zip(self.epilogue.stages, self.stage_params, strict=True)
+        return [params[0] for stage, params in stages if isinstance(stage, SkipAdd) and stage.upsample == 1]
 
     @property
     def streams(self) -> list[Buffer]:
@@ -94,11 +94,11 @@ class BoundEpilogue:
         for stream in self.streams:
             em.prefetch(stream, place.pixel * self.channels + channel, level=1)
 
-    def stepped(self, em: Emitter, value: Expr, place: Place, channel: Expr, lanes: int) -> Expr:
-        """The value after the steps; arguments as of `emit`."""
+    def after_stages(self, em: Emitter, value: Expr, place: Place, channel: Expr, lanes: int) -> Expr:
+        """The value after the stages; arguments as of `emit`."""
         at = self._parameter_lanes(em, place, channel, lanes)
-        for step, params in zip(self.epilogue.steps, self.step_params, strict=True):
-            value = em.bind("v", self._step(em, step, params, value, place, channel, at))
+        for stage, params in zip(self.epilogue.stages, self.stage_params, strict=True):
+            value = em.bind("v", self._staged(em, stage, params, value, place, channel, at))
         return value
 
     def _parameter_lanes(self, em: Emitter, place: Place, channel: Expr, lanes: int) -> Lanes:
@@ -110,33 +110,33 @@ class BoundEpilogue:
             return Lanes(row, row, lanes, shuffled)
         return Lanes(row, em.bind("pair", place.level * (self.channels + 1) + channel), lanes, shuffled)
 
-    def _step(
+    def _staged(
         self,
         em: Emitter,
-        step: Step,
+        stage: Stage,
         params: list[Buffer],
         value: Expr,
         place: Place,
         channel: Expr,
         at: Lanes,
     ) -> Expr:
-        match step:
+        match stage:
             case AddBias():
                 return value + load(params[0], at.row, at.count)
             case Relu():
                 return tirx.Max(value, const(0, "int32", at.count))
             case MultiplyShift():
-                return self._scaled(em, value, step.scaling, params, at)
+                return self._scaled(em, value, stage.scaling, params, at)
             case SkipAdd():
-                pixel, up = place.pixel, step.upsample
+                pixel, up = place.pixel, stage.upsample
                 if up != 1:
                     pixel = place.y // up * (self.width // up) + place.x // up
                 other = load(params[0], pixel * self.channels + channel, at.count)
-                split = 1 + fixed_point.parameter_count(step.self_scaling)
-                if not step.self_identity:
-                    value = self._scaled(em, value, step.self_scaling, params[1:split], at)
-                if not step.other_identity:
-                    other = self._scaled(em, other, step.other_scaling, params[split:], at)
+                split = 1 + fixed_point.parameter_count(stage.self_scaling)
+                if not stage.self_identity:
+                    value = self._scaled(em, value, stage.self_scaling, params[1:split], at)
+                if not stage.other_identity:
+                    other = self._scaled(em, other, stage.other_scaling, params[split:], at)
                 return value + other
 
     def _scaled(self, em: Emitter, value: Expr, scaling: Scaling, params: list[Buffer], at: Lanes) -> Expr:
@@ -149,8 +149,8 @@ class BoundEpilogue:
                 return value
             case StoreRequantize():
                 limits = (store.lo, store.hi)
-                level = fixed_point.requantized(em, value, store.scaling, params, self.rows, at, limits)
-                return convert(level, store.dtype, lanes)
+                code = fixed_point.requantized(em, value, store.scaling, params, self.rows, at, limits)
+                return convert(code, store.dtype, lanes)
             case StoreThreshold():
                 signed = value * load(params[0], at.row, lanes)
                 total = const(store.lo, "int32", lanes)
@@ -163,11 +163,11 @@ class BoundEpilogue:
 def bind_epilogue(
     em: Emitter, epilogue: Epilogue, isa: Isa, height: int, width: int, channels: int, levels: int = 1
 ) -> BoundEpilogue:
-    """Declares the parameters in the order of `spec.Epilogue`: steps, stores, outputs."""
+    """Declares the parameters in the order of `spec.Epilogue`: stages, stores, outputs."""
     bound = BoundEpilogue(epilogue, isa, height, width, channels, levels)
     rows = bound.rows
-    for step in epilogue.steps:
-        bound.step_params.append(_step_parameters(em, step, height, width, rows))
+    for stage in epilogue.stages:
+        bound.stage_params.append(_stage_parameters(em, stage, height, width, rows))
     for store in epilogue.stores:
         bound.store_params.append(_store_parameters(em, store, rows))
     for store in epilogue.stores:
@@ -180,17 +180,17 @@ def bind_epilogue(
     return bound
 
 
-def _step_parameters(em: Emitter, step: Step, height: int, width: int, rows: Rows) -> list[Buffer]:
-    match step:
+def _stage_parameters(em: Emitter, stage: Stage, height: int, width: int, rows: Rows) -> list[Buffer]:
+    match stage:
         case AddBias():
             return [em.parameter("bias", (rows.count,), "int32")]
         case Relu():
             return []
         case MultiplyShift():
-            return fixed_point.declare(em, step.scaling, rows)
+            return fixed_point.declare(em, stage.scaling, rows)
         case SkipAdd(upsample=up):
             other = em.parameter("other", (height // up, width // up, rows.channels), "int32")
-            mine, theirs = step.self_scaling, step.other_scaling
+            mine, theirs = stage.self_scaling, stage.other_scaling
             return [
                 other,
                 *fixed_point.declare(em, mine, rows),

@@ -9,7 +9,7 @@ rows, then those of the odd ones. A "high" product has its result in the upper h
 there: right by d in the even lanes, left by 32 − d in the odd ones.
 
 Additions and multiplications of TIR's int32 may not overflow: "narrow" and "shift" are chosen only where
-nothing does (`kernels.scaling`).
+nothing does (`contract.scaling`).
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The dot products of each instruction set, and how to read them in machine code."""
+"""One entry for each instruction set: its dot products, and how to read them in machine code."""

@@ -40,7 +40,7 @@ def tile_dots(spec: ConvSpec, isa: Isa, core: Core = CORE) -> DotProduct:
 def byte_dots(spec: ConvSpec, isa: Isa, core: Core = CORE) -> DotProduct | None:
     """The product that adds in 8 bits, None where there is none or it is not exact for enough steps."""
     dots = instruction_set(isa).bytes
-    return dots and dots.fitted(spec, core)
+    return None if dots is None else dots.fitted(spec, core)
 
 
 def vector_dots(spec: ConvSpec, isa: Isa, core: Core = CORE) -> DotProduct | None:

@@ -19,7 +19,7 @@ _TOGETHER = 4
 
 def expand_func(frames: int, planes: int, dtype: str, stored: bool = False) -> Any:
     """PrimFunc (bases `dtype` [frames], widths uint8 [frames], planes uint64 [planes]) -> values `dtype`
-    [frames · 64]: `frames.decode` for int32 or int64. Where `stored`, the three lie in the program's data
+    [frames · 64]: `bit_planes.decode` for int32 or int64. Where `stored`, the three lie in the program's data
     (`Emitter.stored`).
     """
     unsigned = f"u{dtype}"
@@ -50,7 +50,7 @@ def expand_func(frames: int, planes: int, dtype: str, stored: bool = False) -> A
 
 def expand_rice_func(count: int, words: int, centre: int, shift: int, stored: bool = False) -> Any:
     """PrimFunc (words uint32 [words], starts int32 [⌈count / 4096⌉]) -> codes uint8 [count], as
-    `rice.decode`. Where `stored`, both inputs lie in the program's data (`Emitter.stored`).
+    `rice_codes.decode`. Where `stored`, both inputs lie in the program's data (`Emitter.stored`).
     """
     em = Emitter()
     chunks = -(-count // CHUNK)

@@ -1,1 +1,1 @@
-"""The Winograd family: its kernels, their plan of tiles and stores."""
+"""The Winograd family: the plan of its tiles, the transforms of inputs and outputs, the products between."""

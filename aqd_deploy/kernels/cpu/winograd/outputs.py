@@ -129,7 +129,7 @@ class OutputTransform:
                     self.bound.emit(em, value, self._place(tile, y, x), channel, lanes)
             return
         stepped = [
-            self.bound.stepped(em, value, self._place(tile, y, x), channel, lanes)
+            self.bound.after_stages(em, value, self._place(tile, y, x), channel, lanes)
             for y in range(self.form.rows)
             for x, value in enumerate(row(y))
         ]
@@ -141,7 +141,7 @@ class OutputTransform:
         if not self.borders:
             self.bound.emit(self.em, value, place, channel, 1)
             return
-        value = self.bound.stepped(self.em, value, place, channel, 1)
+        value = self.bound.after_stages(self.em, value, place, channel, 1)
         position = (tile.y + at[0], tile.x + at[1])
         self.border_tile.store_one(value, self._level(tile), position, channel)
 

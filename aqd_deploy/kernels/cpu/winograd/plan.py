@@ -80,7 +80,7 @@ class WinogradPlan:
     parts: int
 
     def parameters(self) -> dict[str, int]:
-        """The fields as numbers, by name (`kernels.choice.Choice`)."""
+        """The fields as numbers, by name (`contract.choice.Choice`)."""
         return {
             "form": _NAMES.index(self.form),
             "tiles": self.tiles,

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from aqd_deploy.kernels.contract.spec import ConvSpec
 from aqd_deploy.kernels.cpu.conv.blocked import blocked_layout
 from aqd_deploy.kernels.cpu.conv.blocking import choose_blocking, most_strip_bytes
-from aqd_deploy.kernels.cpu.conv.padded_rows import needs_strip
+from aqd_deploy.kernels.cpu.conv.padded_rows import needs_copy
 from aqd_deploy.kernels.cpu.isa.select import instruction_set
 from aqd_deploy.targets.isa import Isa
 
@@ -25,7 +25,7 @@ specs = st.builds(
 def choose(spec, isa, threads):
     dots = instruction_set(isa).products[-1]
     layout = blocked_layout(spec, dots)
-    return choose_blocking(spec, layout, dots, threads, needs_strip(spec, layout, dots)), layout
+    return choose_blocking(spec, layout, dots, threads, needs_copy(spec, layout, dots)), layout
 
 
 @pytest.mark.parametrize("isa", Isa)
