@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
+from small_models import random_image, reference, tiny_network
 
 from aqd_deploy.compiler import compile_model
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "compiler"))
-
-from small_models import random_image, reference, tiny_network
 
 MODEL = tiny_network({"name": "tiny", "schema": 1})
 

@@ -74,7 +74,8 @@ def test_records_of_another_cpu_are_no_fault(integer_file, tmp_path, capsys, mon
     from aqd_deploy.targets import get
 
     note = "cascadelake-vnni.jsonl: ignored: of another CPU, Xeon (GenuineIntel-6-85), not GenuineIntel-6-1"
-    monkeypatch.setattr("aqd_deploy.records.lookup._shipped", lambda _: Tuned("shipped", [note, "damage"]))
+    tuned = Tuned("shipped", [note, "damage"], of_other_cpus=[note])
+    monkeypatch.setattr("aqd_deploy.records.lookup._shipped", lambda _: tuned)
     words = ["compile", str(integer_file), "-o", str(tmp_path / "m.so"), "--target", get("host").profile]
     assert invoke(words) == 0
     said = capsys.readouterr().err

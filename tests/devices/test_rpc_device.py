@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,9 +26,8 @@ def farm(tmp_path_factory):
 @pytest.fixture(scope="module")
 def program(tmp_path_factory):
     """A program whose constants are views of pools: TVM's RPC drops their offsets unless they stay there."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(Path(__file__).parents[1] / "compiler"))
-        import small_models
+    import small_models
+
     from aqd_deploy.compiler import compile_model
 
     path = tmp_path_factory.mktemp("program") / "m.so"

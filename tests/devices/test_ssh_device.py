@@ -244,12 +244,11 @@ def test_noise_of_the_login_shell_is_no_data(server, open_ssh, tmp_path, monkeyp
 @pytest.mark.skipif(importlib.util.find_spec("aqd_deploy.bundle") is None, reason="needs aqd_deploy.bundle")
 @pytest.mark.e2e
 def test_a_real_bundle(server, tmp_path, monkeypatch):
+    import small_models
+
     from aqd_deploy.compiler import compile_model
     from aqd_deploy.devices import open_device
     from aqd_deploy.runtime.program import Program
-
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "compiler"))
-    import small_models
 
     program = tmp_path / "m.so"
     compile_model(small_models.tiny_network(), program, threads=1)

@@ -10,13 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from small_models import ModelWriter, random_image, reference
 
 from aqd_deploy.compiler import compile_model
 from aqd_deploy.runtime.container import append_manifest, read_container
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "compiler"))
-
-from small_models import ModelWriter, random_image, reference
 
 INPUTS = {"image": np.random.default_rng(3).integers(0, 256, (1, 3, 8, 8), np.uint8)}
 _WEIGHTS = (8, 3, 3, 3)
@@ -93,7 +90,7 @@ def run_script(script: str, *arguments: object, timeout: float = 100) -> str:
         capture_output=True,
         text=True,
         timeout=timeout,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, Path(__file__).parents[:2]))},
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, ""), done.stderr

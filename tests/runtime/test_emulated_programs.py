@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from needs import need, need_network
@@ -17,7 +15,6 @@ pytestmark = [pytest.mark.e2e, pytest.mark.needs_qemu, pytest.mark.needs_cross]
 
 @pytest.fixture
 def small_models(monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "compiler"))
     import small_models
 
     return small_models

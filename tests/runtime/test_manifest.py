@@ -6,20 +6,17 @@ import copy
 import hashlib
 import json
 import struct
-import sys
 import tracemalloc
 import zlib
 from pathlib import Path
 
 import pytest
 from fake_bundles import write_program
+from small_models import tiny_network
 
 from aqd_deploy.errors import ProgramError
 from aqd_deploy.runtime.container import FORMAT_VERSION, append_manifest, read_manifest
 from aqd_deploy.runtime.manifest import check_packaged, unpack_manifest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "compiler"))
-from small_models import tiny_network
 
 LIBRARY = b"\x7fELF" + bytes(60)
 

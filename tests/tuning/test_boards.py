@@ -30,8 +30,7 @@ def farm(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def model(monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "compiler"))
+def model():
     import small_models
 
     return small_models.tiny_network()

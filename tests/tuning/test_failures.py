@@ -218,7 +218,6 @@ def test_what_a_worker_process_died_of(number):
 def test_a_linker_that_does_not_work(tmp_path, monkeypatch):
     """Found, tried, and failing: with it nothing is built, and nothing is recorded of any candidate."""
     pytest.importorskip("cloudpickle")
-    monkeypatch.syspath_prepend(os.path.join(os.path.dirname(__file__), "..", "compiler"))
     from small_models import tiny_network
 
     broken = tmp_path / "bin" / "c++"
