@@ -6,19 +6,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import onnx
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto, NodeProto, TensorProto
 
 from aqd_deploy.errors import ModelFileError, ShapeError, UnsupportedModelError
 from aqd_deploy.integer.domain import DOMAIN
 from aqd_deploy.integer.manifest import set_image_size
 from aqd_deploy.integer.names import RESERVED_SUFFIX, is_text
 from aqd_deploy.integer.types import element_name
-from aqd_deploy.passes.graph import PassResult
+from aqd_deploy.passes.contract import Lowering, Pass, PassError, PassResult, Shape
 from aqd_deploy.passes.inference import SHAPE_ADVICE, check_map, check_size, first_line
 from aqd_deploy.passes.operators import OPERATORS, check_node, label_of
 from aqd_deploy.schema import SchemaError, list_of, whole
-
-SUPPORTED = tuple(OPERATORS)
 
 _GROUP_NORM = (
     "it recomputes mean and variance from the tensor at inference, which has no integer form; "
@@ -54,8 +52,19 @@ LONGEST_NAME = 230
 _SIZES = list_of(whole(1))
 
 
-class CheckModel:
+def check_operators(model: ModelProto) -> list[NodeProto]:
+    """The nodes whose operator no pass knows."""
+    return [
+        node
+        for node in model.graph.node
+        if node.domain not in ("", "ai.onnx") or node.op_type not in OPERATORS
+    ]
+
+
+class CheckModel(Pass):
     """The first pass; it works on the ONNX file.
+
+        image [1, 3, H, W] ── … ── y        image [1, 3, 320, 320] ── … ── y
 
     1. The file is for ONNX opset 13 or later, one that the installed onnx knows, and isn't already integer.
     2. Every operator is one the passes know; GroupNorm is named as such even where it was exported as
@@ -68,21 +77,31 @@ class CheckModel:
     """
 
     name = "check_model"
-    requires = "an ONNX model with float semantics"
-    ensures = "known operators and attributes only, static input shapes, batch 1"
 
-    def __init__(self, shape: Mapping[str, Sequence[int]] | Sequence[int] | None = None) -> None:
-        self.shape = shape
+    def requires(self, state: Lowering) -> None:
+        """To be the first."""
+        if state.is_read:
+            raise PassError("the graph has been read, and would not see a change of the file")
 
-    def run(self, model: ModelProto) -> PassResult:
-        """Checks `model` and fixes its input shapes in place."""
-        result = PassResult(self.name)
+    def ensures(self, state: Lowering) -> None:
+        """Known operators, and inputs that are 8-bit images of batch 1 and static shape."""
+        unknown = check_operators(state.model)
+        if unknown:
+            raise PassError(f"{unknown[0].op_type} {label_of(unknown[0])} is left")
+        for value in _inputs(state.model):
+            sizes = _sizes(value)
+            if len(sizes) != 4 or sizes[0] != 1 or min(sizes) < 1:
+                raise PassError(f"input {value.name} has the shape {sizes}")
+
+    def run(self, state: Lowering) -> PassResult:
+        """Checks the file, and fixes its input shapes in place."""
+        result, model = PassResult(self.name), state.model
         self._check_opset(model)
         self._check_operators(model)
         for node in model.graph.node:
             check_node(node)
         self._check_validity(model)
-        self._fix_shapes(model, result)
+        self._fix_shapes(model, state.shape, result)
         return result
 
     def _check_opset(self, model: ModelProto) -> None:
@@ -112,12 +131,7 @@ class CheckModel:
         """Case 2. Reasons that people know by name come first: a GroupNorm is not reported as an unknown
         Reshape.
         """
-        unknown = [
-            node
-            for node in model.graph.node
-            if node.domain not in ("", "ai.onnx") or node.op_type not in SUPPORTED
-        ]
-        unknown.sort(key=lambda node: node.op_type not in _REASONS)
+        unknown = sorted(check_operators(model), key=lambda node: node.op_type not in _REASONS)
         if not unknown:
             return
         node = unknown[0]
@@ -126,7 +140,7 @@ class CheckModel:
         raise UnsupportedModelError(
             f"node {label_of(node)}: {op_type} can't be lowered: {reason}",
             received=op_type,
-            valid=", ".join(SUPPORTED),
+            valid=", ".join(OPERATORS),
             next_command=_NEXT.get(
                 node.op_type, "aqd-deploy inspect FILE, then export without this operator"
             ),
@@ -157,11 +171,10 @@ class CheckModel:
         except (onnx.checker.ValidationError, ValueError) as error:
             raise ModelFileError(f"the file isn't a valid ONNX model: {first_line(error)}") from error
 
-    def _fix_shapes(self, model: ModelProto, result: PassResult) -> None:
+    def _fix_shapes(self, model: ModelProto, shape: Shape, result: PassResult) -> None:
         """Case 5."""
-        constants = {tensor.name for tensor in model.graph.initializer}
-        inputs = [value for value in model.graph.input if value.name not in constants]
-        given = self._given_shapes(inputs)
+        inputs = _inputs(model)
+        given = _given_shapes(shape, inputs)
         for value in inputs:
             dims = value.type.tensor_type.shape.dim
             if value.name in given:
@@ -182,7 +195,9 @@ class CheckModel:
                     onnx.helper.make_tensor_type_proto(value.type.tensor_type.elem_type, list(wanted))
                 )
                 result.changed.append(f"input {value.name}: shape set to {list(wanted)}")
-            sizes = [d.dim_value if d.HasField("dim_value") else 0 for d in value.type.tensor_type.shape.dim]
+            else:
+                result.left_alone.append(f"input {value.name}: it keeps its shape, none was asked for")
+            sizes = _sizes(value)
             if len(sizes) != 4 or min(sizes) < 1:
                 shown = [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
                 raise ShapeError(
@@ -214,23 +229,35 @@ class CheckModel:
         if given:
             _forget_shapes(model)
 
-    def _given_shapes(self, inputs: Sequence[onnx.ValueInfoProto]) -> dict[str, Sequence[int]]:
-        if self.shape is None:
-            return {}
-        if isinstance(self.shape, Mapping):
-            names = [value.name for value in inputs]
-            unknown = [name for name in self.shape if name not in names]
-            if unknown:
-                raise ShapeError(f"the model has no input {unknown[0]}", valid=", ".join(names))
-            given = dict(self.shape)
-        else:
-            given = {value.name: self.shape for value in inputs}
-        try:
-            for name, sizes in given.items():
-                _SIZES(sizes, name)
-        except SchemaError as error:
-            raise error.of("the given shape", ShapeError) from error
-        return {name: [int(size) for size in sizes] for name, sizes in given.items()}
+
+def _given_shapes(shape: Shape, inputs: Sequence[onnx.ValueInfoProto]) -> dict[str, Sequence[int]]:
+    if shape is None:
+        return {}
+    if isinstance(shape, Mapping):
+        names = [value.name for value in inputs]
+        unknown = [name for name in shape if name not in names]
+        if unknown:
+            raise ShapeError(f"the model has no input {unknown[0]}", valid=", ".join(names))
+        given = dict(shape)
+    else:
+        given = {value.name: shape for value in inputs}
+    try:
+        for name, sizes in given.items():
+            _SIZES(sizes, name)
+    except SchemaError as error:
+        raise error.of("the given shape", ShapeError) from error
+    return {name: [int(size) for size in sizes] for name, sizes in given.items()}
+
+
+def _inputs(model: ModelProto) -> list[onnx.ValueInfoProto]:
+    """The inputs that aren't initializers."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    return [value for value in model.graph.input if value.name not in constants]
+
+
+def _sizes(value: onnx.ValueInfoProto) -> list[int]:
+    """The shape of an input, 0 where it is open."""
+    return [d.dim_value if d.HasField("dim_value") else 0 for d in value.type.tensor_type.shape.dim]
 
 
 def _forget_shapes(model: ModelProto) -> None:

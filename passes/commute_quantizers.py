@@ -4,12 +4,28 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from aqd_deploy.passes.codes import codes_of
 from aqd_deploy.passes.constants import clip_bounds
-from aqd_deploy.passes.graph import STRUCTURAL, Graph, Node, Pass, PassResult, codes_of, topological
+from aqd_deploy.passes.contract import Lowering, Pass, PassError, PassResult, none_left
+from aqd_deploy.passes.graph import Graph, Node, topological
+from aqd_deploy.passes.operations import (
+    STRUCTURAL,
+    Clip,
+    DequantizeLinear,
+    FileOperation,
+    Quantize,
+    QuantizeLinear,
+    Relu,
+)
+
+COMMUTING = (Relu, Clip, *STRUCTURAL)
+"""What a non-decreasing function of each element alone can be exchanged with."""
 
 
 class CommuteQuantizers(Pass):
-    """A quantizer Q is non-decreasing and acts on each element alone, so
+    """A quantizer Q is non-decreasing and acts on each element alone, so it goes in front of what it reads.
+
+        x ── Relu ── MaxPool ── Quantize ── q        x ── Quantize (lo ≥ Q(0)) ── MaxPool ── q
 
     1. Q(Relu(x)) = clip(Q(x), Q(0), ·): ReLU becomes the lower end of the clip. Likewise Clip (ReLU6): both
        ends.
@@ -23,84 +39,113 @@ class CommuteQuantizers(Pass):
     """
 
     name = "commute_quantizers"
-    requires = "fold_quantizers"
-    ensures = "no ReLU, pooling, upsampling or concat of a real tensor that only quantizers read"
 
-    def run(self, graph: Graph) -> PassResult:
+    def requires(self, state: Lowering) -> None:
+        """Folded quantizers."""
+        none_left(state.graph, FileOperation, QuantizeLinear, DequantizeLinear)
+
+    def ensures(self, state: Lowering) -> None:
+        """No operation of a real tensor that only quantizers read, and no quantizer twice."""
+        node = _candidate(state.graph)
+        if node is not None:
+            raise PassError(f"only quantizers read {node.label} ({node.op.name})")
+        seen = set()
+        for node in state.graph.nodes:
+            if isinstance(node.op, Quantize):
+                if (node.inputs[0], node.op) in seen:
+                    raise PassError(f"{node.label} quantizes {node.inputs[0]} as another node does")
+                seen.add((node.inputs[0], node.op))
+
+    def run(self, state: Lowering) -> PassResult:
         """Repeats the cases until none applies."""
-        result = PassResult(self.name)
-        while self._sweep(graph, result):
-            pass
-        self._merge(graph, result)
-        consumers = graph.consumers()
-        for node in graph.nodes:
-            readers = consumers.get(node.output, [])
-            if node.op in ("Relu", "Clip", *STRUCTURAL) and any(r.op == "Quantize" for r in readers):
-                others = [r.label for r in readers if r.op != "Quantize"] or ["the graph's output"]
-                result.left_alone.append(
-                    f"{node.label} ({node.op}): {', '.join(others)} reads it as an integer stream"
-                )
+        graph, result = state.graph, PassResult(self.name)
+        while (node := _candidate(graph)) is not None:
+            _exchange(graph, node, result)
+        _merge(graph, result)
+        result.left_alone += _reasons(graph)
         return result
 
-    def _sweep(self, graph: Graph, result: PassResult) -> bool:
-        consumers = graph.consumers()
-        codes = codes_of(graph)
-        for node in graph.nodes:
-            if node.op not in ("Relu", "Clip", *STRUCTURAL) or node.output in codes:
-                continue
+
+def _candidate(graph: Graph) -> Node | None:
+    """The first operation on a real tensor that quantizers and nothing else read."""
+    consumers, codes = graph.consumers(), codes_of(graph)
+    for node in graph.nodes:
+        if isinstance(node.op, COMMUTING) and node.output not in codes and node.output not in graph.outputs:
             readers = consumers.get(node.output, [])
-            if not readers or node.output in graph.outputs or any(r.op != "Quantize" for r in readers):
+            if readers and all(isinstance(reader.op, Quantize) for reader in readers):
+                return node
+    return None
+
+
+def _exchange(graph: Graph, node: Node, result: PassResult) -> None:
+    """Cases 1 to 4."""
+    readers = graph.consumers()[node.output]
+    if isinstance(node.op, (Relu, Clip)):
+        for reader in readers:
+            _absorb(graph, node, reader)
+    else:
+        _move_behind(graph, node, readers)
+    names = ", ".join(reader.label for reader in readers)
+    result.changed.append(f"{node.label} ({node.op.name}) behind quantizer {names}")
+    graph.remove_dead()
+
+
+def _absorb(graph: Graph, node: Node, reader: Node) -> None:
+    """Case 1."""
+    assert isinstance(reader.op, Quantize), "only quantizers read it"
+    quantizer = reader.op.quantizer
+    low, high = clip_bounds(graph, node)
+    lo = quantizer.lo if low is None else quantizer.code(low)
+    hi = quantizer.hi if high is None else quantizer.code(high)
+    reader.op = replace(reader.op, quantizer=replace(quantizer, lo=lo, hi=hi))
+    reader.inputs = [node.inputs[0]]
+
+
+def _move_behind(graph: Graph, node: Node, readers: list[Node]) -> None:
+    """Cases 2 to 4: one quantizer per input, then the operation on integers, under its name."""
+    nodes = [n for n in graph.nodes if n not in readers]
+    for reader in readers:
+        inputs = []
+        for i, source in enumerate(node.inputs):
+            name = graph.fresh(f"{reader.output}_in{i}")
+            graph.shapes[name] = graph.shapes[source]
+            nodes.append(Node(reader.op, [source], name, reader.source))
+            inputs.append(name)
+        nodes.append(Node(node.op, inputs, reader.output, node.source))
+    graph.nodes = topological(nodes, set(graph.inputs) | set(graph.constants))
+
+
+def _merge(graph: Graph, result: PassResult) -> None:
+    """Case 5, to a fixed point: merging can make the operations behind equal as well."""
+    first: dict[tuple[str, Quantize], str] = {}
+    renamed: dict[str, str] = {}
+    kept = []
+    for node in graph.nodes:
+        node.inputs = [renamed.get(name, name) for name in node.inputs]
+        if isinstance(node.op, Quantize):
+            key = (node.inputs[0], node.op)
+            if key in first:
+                renamed[node.output] = first[key]
+                result.changed.append(f"{node.label}: same quantizer as {first[key]}")
                 continue
-            if node.op in ("Relu", "Clip"):
-                for quantize in readers:
-                    self._absorb(graph, node, quantize)
-            else:
-                self._exchange(graph, node, readers)
-            names = ", ".join(reader.label for reader in readers)
-            result.changed.append(f"{node.label} ({node.op}) behind quantizer {names}")
-            graph.remove_dead()
-            return True
-        return False
+            first[key] = node.output
+        kept.append(node)
+    graph.nodes = kept
 
-    def _absorb(self, graph: Graph, node: Node, quantize: Node) -> None:
-        """Case 1."""
-        quantizer = quantize.attributes["quantizer"]
-        low, high = clip_bounds(graph, node)
-        lo = quantizer.lo if low is None else quantizer.level(low)
-        hi = quantizer.hi if high is None else quantizer.level(high)
-        quantize.attributes = {**quantize.attributes, "quantizer": replace(quantizer, lo=lo, hi=hi)}
-        quantize.inputs = [node.inputs[0]]
 
-    def _exchange(self, graph: Graph, node: Node, readers: list[Node]) -> None:
-        """Cases 2 to 4: one quantizer per input, then the operation on integers, under the quantizer's old
-        name.
-        """
-        nodes = [n for n in graph.nodes if n not in readers]
-        count = 1 if node.op != "Concat" else len(node.inputs)
-        for quantize in readers:
-            inputs = []
-            for i, source in enumerate(node.inputs[:count]):
-                name = graph.fresh(f"{quantize.output}_in{i}")
-                graph.shapes[name] = graph.shapes[source]
-                nodes.append(Node("Quantize", [source], name, dict(quantize.attributes), quantize.source))
-                inputs.append(name)
-            rest = node.inputs[count:]
-            nodes.append(Node(node.op, [*inputs, *rest], quantize.output, dict(node.attributes), node.source))
-        graph.nodes = topological(nodes, set(graph.inputs) | set(graph.constants))
-
-    def _merge(self, graph: Graph, result: PassResult) -> None:
-        """Case 5, to a fixed point: merging can make the operations behind equal as well."""
-        first: dict[tuple, str] = {}
-        renamed: dict[str, str] = {}
-        kept = []
-        for node in graph.nodes:
-            node.inputs = [renamed.get(name, name) for name in node.inputs]
-            if node.op == "Quantize":
-                key = (node.inputs[0], node.attributes["quantizer"], node.attributes["dtype"])
-                if key in first:
-                    renamed[node.output] = first[key]
-                    result.changed.append(f"{node.label}: same quantizer as {first[key]}")
-                    continue
-                first[key] = node.output
-            kept.append(node)
-        graph.nodes = kept
+def _reasons(graph: Graph) -> list[str]:
+    """Why operations stay in front of quantizers, and why quantizers of one tensor stay two."""
+    reasons, consumers, codes = [], graph.consumers(), codes_of(graph)
+    for node in graph.nodes:
+        readers = consumers.get(node.output, [])
+        quantizers = [reader for reader in readers if isinstance(reader.op, Quantize)]
+        first = quantizers[0].label if quantizers else ""
+        reasons += [f"{other.label}: another step or range than {first}" for other in quantizers[1:]]
+        if not isinstance(node.op, COMMUTING) or node.output in codes:
+            continue
+        others = [reader.label for reader in readers if reader not in quantizers]
+        told = f"{', '.join(others) or 'the graph output'} reads it as an integer stream"
+        if not quantizers:
+            told = "no quantizer reads it"
+        reasons.append(f"{node.label} ({node.op.name}): {told}")
+    return reasons

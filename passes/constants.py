@@ -9,6 +9,7 @@ import numpy as np
 from aqd_deploy.errors import UnsupportedModelError
 from aqd_deploy.integer.rational import exact_list
 from aqd_deploy.passes.graph import Graph, Node
+from aqd_deploy.passes.operations import Relu
 
 
 def constant(graph: Graph, node: Node, name: str, what: str) -> np.ndarray:
@@ -45,7 +46,7 @@ def clip_bounds(graph: Graph, node: Node) -> tuple[Fraction | None, Fraction | N
 
     A Clip whose bounds cross gives its upper one everywhere, as onnxruntime computes it.
     """
-    if node.op == "Relu":
+    if isinstance(node.op, Relu):
         return Fraction(0), None
     low = _bound(graph, node, 1, -np.inf)
     high = _bound(graph, node, 2, np.inf)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 from onnx import TensorProto, helper
@@ -13,11 +14,22 @@ from aqd_deploy.errors import ScaleError, UnsupportedModelError
 from aqd_deploy.integer.rational import ChannelForm, exact_list
 from aqd_deploy.integer.staircase import Quantizer
 from aqd_deploy.integer.types import element_name
+from aqd_deploy.passes.codes import input_codes, note_codes
 from aqd_deploy.passes.constants import clip_bounds, constant
-from aqd_deploy.passes.graph import Graph, Node, Pass, PassResult, Weights, note_codes, storage
+from aqd_deploy.passes.contract import Lowering, Pass, PassError, PassResult, none_left
+from aqd_deploy.passes.graph import Graph, Node, Weights
+from aqd_deploy.passes.operations import (
+    Clip,
+    DequantizeLinear,
+    FileOperation,
+    Quantize,
+    QuantizeLinear,
+    Scale,
+    Staircase,
+)
 from aqd_deploy.passes.operators import REAL
 
-_LEVELS = {
+_CODES = {
     "uint8": (0, 255),
     "int8": (-128, 127),
     "uint4": (0, 15),
@@ -30,6 +42,9 @@ _STORAGE = {"uint8": "uint8", "int8": "int8", "uint4": "uint8", "int4": "int8"}
 class FoldQuantizers(Pass):
     """Quantizers by their meaning; every constant is taken as the exact rational it is.
 
+        x ── QuantizeLinear ── Clip ── DequantizeLinear ── Conv        x ── Quantize ── Scale ── Conv
+        w ──────────────────── Clip ── DequantizeLinear ───┘           weights (q, α per channel) ──┘
+
     1. Weights (Eq. 3): DequantizeLinear of constants, with or without a Clip, becomes integer weights and
        one scale per output channel. A float constant behind QuantizeLinear is quantized here, as
        onnxruntime would.
@@ -40,51 +55,76 @@ class FoldQuantizers(Pass):
     """
 
     name = "fold_quantizers"
-    requires = "nodes as in the QDQ file"
-    ensures = "no QuantizeLinear or DequantizeLinear; weights are integers"
-    removes = ("QuantizeLinear", "DequantizeLinear")
 
-    def run(self, graph: Graph) -> PassResult:
+    def requires(self, state: Lowering) -> None:
+        """Nodes as in the QDQ file."""
+        none_left(state.graph, FileOperation, Scale, Quantize, Staircase)
+
+    def ensures(self, state: Lowering) -> None:
+        """No QuantizeLinear or DequantizeLinear; weights are integers, with a scale an output channel."""
+        none_left(state.graph, QuantizeLinear, DequantizeLinear)
+        for weights in state.graph.weights.values():
+            if weights.values.dtype != np.int64 or len(weights.values) != len(weights.forms):
+                raise PassError(f"weights {weights.name} aren't whole")
+
+    def run(self, state: Lowering) -> PassResult:
         """ScaleError for a scale that is no positive finite number, UnsupportedModelError for other forms."""
-        self.graph, self.result = graph, PassResult(self.name)
+        folding = _Folding(state.graph, state.manifest, PassResult(self.name))
+        folding.run()
+        return folding.result
+
+
+class _Folding:
+    """One run over a graph."""
+
+    def __init__(self, graph: Graph, manifest: dict[str, Any], result: PassResult) -> None:
+        self.graph, self.manifest, self.result = graph, manifest, result
         self.producers: dict[str, Node] = {}
-        self.codes = {name: storage(kind) for name, kind in graph.inputs.items()}
+        self.codes = input_codes(graph)
+        # Of a folded constant the initializer it comes from: weights keep its name.
+        self.origin: dict[str, str] = {}
+
+    def run(self) -> None:
+        """Rewrites every node."""
         nodes: list[Node] = []
-        for node in graph.nodes:
+        for node in self.graph.nodes:
             rewritten = self._rewrite(node)
             if rewritten is not None:
                 nodes.append(rewritten)
                 self.producers[rewritten.output] = rewritten
                 note_codes(rewritten, self.codes)
-        graph.nodes = nodes
-        graph.remove_dead()
-        return self.result
+        self.graph.nodes = nodes
+        self.graph.remove_dead()
 
     def _rewrite(self, node: Node) -> Node | None:
         constants = self.graph.constants
-        first = node.inputs[0]
-        if node.op == "QuantizeLinear":
+        first, op = node.inputs[0], node.op
+        if isinstance(op, QuantizeLinear):
             if first in constants:
-                constants[node.output] = self._quantized_constant(node)
+                constants[node.output] = self._quantized_constant(node, op)
                 return None
-            return self._quantize(node)
-        if node.op == "Clip" and first in constants:
-            constants[node.output] = self._clipped_constant(node)
-            self._origin[node.output] = self._origin.get(first, first)
-            return None
-        if node.op == "Clip" and first in self.producers and self.producers[first].op == "Quantize":
-            return self._narrow(node)
-        if node.op == "DequantizeLinear":
+            return self._quantize(node, op)
+        if isinstance(op, Clip):
+            return self._clip(node)
+        if isinstance(op, DequantizeLinear):
             if first in constants:
-                self._weights(node)
+                self._weights(node, op)
                 return None
-            return self._scale(node)
+            return self._scale(node, op)
         return node
 
-    @property
-    def _origin(self) -> dict[str, str]:
-        """Folded constant to the initializer it comes from: weights keep the initializer's name."""
-        return self.__dict__.setdefault("_origin_table", {})
+    def _clip(self, node: Node) -> Node | None:
+        """Of a constant, of codes, or of a real tensor, which stays."""
+        constants, first = self.graph.constants, node.inputs[0]
+        if first in constants:
+            constants[node.output] = self._clipped_constant(node)
+            self.origin[node.output] = self.origin.get(first, first)
+            return None
+        producer = self.producers.get(first)
+        if producer is not None and isinstance(producer.op, Quantize):
+            return self._narrow(node, producer, producer.op)
+        self.result.left_alone.append(f"{node.label} (Clip): no quantizer is right in front of it")
+        return node
 
     def _scales(self, node: Node) -> list[Fraction]:
         """The positive finite scales of a Q or DQ node: one, or one a channel."""
@@ -108,11 +148,12 @@ class FoldQuantizers(Pass):
                 )
         return exact_list(values)
 
-    def _zero_points(self, node: Node) -> tuple[list[int], str]:
-        """Zero points and the name of their type, which is the quantized type; uint8 zero where absent."""
+    def _zero_points(self, node: Node, absent: int = TensorProto.UINT8) -> tuple[list[int], str]:
+        """Zero points and the name of their type, which is the quantized type; a zero of the type `absent`
+        where there are none.
+        """
         if len(node.inputs) < 3 or not node.inputs[2]:
-            output_type = node.attributes.get("output_dtype", 0) or TensorProto.UINT8
-            return [0], element_name(output_type)
+            return [0], element_name(absent)
         array = constant(self.graph, node, node.inputs[2], "zero point")
         if array.ndim > 1 or not array.size:
             raise UnsupportedModelError(
@@ -122,9 +163,9 @@ class FoldQuantizers(Pass):
             )
         return [int(v) for v in array.astype(np.int64).ravel()], str(array.dtype)
 
-    def _quantizer(self, node: Node) -> tuple[Quantizer, str]:
+    def _quantizer(self, node: Node, op: QuantizeLinear) -> tuple[Quantizer, str]:
         steps = self._scales(node)
-        zeros, dtype = self._zero_points(node)
+        zeros, dtype = self._zero_points(node, op.output_dtype or TensorProto.UINT8)
         if dtype not in _STORAGE:
             raise UnsupportedModelError(
                 f"node {node.label}: activations quantized to {dtype}", valid=", ".join(sorted(_STORAGE))
@@ -134,51 +175,45 @@ class FoldQuantizers(Pass):
                 f"node {node.label}: activations quantized with one scale per channel",
                 valid="one scale a tensor",
             )
-        lo, hi = _LEVELS[dtype]
+        lo, hi = _CODES[dtype]
         return Quantizer(steps[0], lo, hi, zeros[0]), dtype
 
-    def _quantize(self, node: Node) -> Node:
+    def _quantize(self, node: Node, op: QuantizeLinear) -> Node:
         """Case 2 without its Clip."""
-        quantizer, dtype = self._quantizer(node)
+        quantizer, dtype = self._quantizer(node, op)
         self.result.changed.append(f"{node.label}: activation quantizer, step {float(quantizer.step):.6g}")
-        attributes = {"quantizer": quantizer, "dtype": _STORAGE[dtype]}
-        return Node("Quantize", [node.inputs[0]], node.output, attributes, node.source)
+        return Node(Quantize(quantizer, _STORAGE[dtype]), [node.inputs[0]], node.output, node.source)
 
-    def _narrow(self, node: Node) -> Node:
-        """Case 2: the Clip narrows its quantizer's range. Other readers of the unclipped levels keep
-        theirs.
-        """
-        producer = self.producers[node.inputs[0]]
-        quantizer = producer.attributes["quantizer"]
+    def _narrow(self, node: Node, producer: Node, op: Quantize) -> Node:
+        """Case 2: the Clip narrows its quantizer's range. Other readers of the wider codes keep theirs."""
+        quantizer = op.quantizer
         low, high = (None if bound is None else int(bound) for bound in clip_bounds(self.graph, node))
-        low, high = (clipped(level, low, high) for level in (quantizer.lo, quantizer.hi))
-        narrowed = replace(quantizer, lo=low, hi=high)
-        attributes = {**producer.attributes, "quantizer": narrowed}
+        low, high = (clipped(code, low, high) for code in (quantizer.lo, quantizer.hi))
+        narrowed = replace(op, quantizer=replace(quantizer, lo=low, hi=high))
         self.result.changed.append(f"{node.label}: range of {producer.label} narrowed to {low}..{high}")
-        return Node("Quantize", producer.inputs, node.output, attributes, producer.source)
+        return Node(narrowed, producer.inputs, node.output, producer.source)
 
-    def _scale(self, node: Node) -> Node:
+    def _scale(self, node: Node, op: DequantizeLinear) -> Node:
         """Case 3."""
         source = node.inputs[0]
         channels = self.graph.shapes[source][1]
         steps = self._scales(node)
         zeros, _ = self._zero_points(node)
-        if (len(steps) > 1 or len(zeros) > 1) and node.attributes.get("axis", 1) not in (1, -3):
+        if (len(steps) > 1 or len(zeros) > 1) and op.axis not in (1, -3):
             raise UnsupportedModelError(
-                f"node {node.label}: scales along axis {node.attributes['axis']}", valid="axis 1 (channels)"
+                f"node {node.label}: scales along axis {op.axis}", valid="axis 1 (channels)"
             )
         if len(steps) not in (1, channels) or len(zeros) not in (1, channels):
             raise UnsupportedModelError(f"node {node.label}: {len(steps)} scales for {channels} channels")
-        steps = steps * (channels // len(steps))
-        zeros = zeros * (channels // len(zeros))
         if source not in self.codes:
             raise UnsupportedModelError(
                 f"node {node.label}: DequantizeLinear of {source}, which isn't quantized",
                 valid="an input, or what a QuantizeLinear made, also through pooling, upsampling and concat",
             )
-        forms = [ChannelForm(s, -s * z) for s, z in zip(steps, zeros, strict=True)]
-        attributes = {"forms": forms, "zero_points": zeros}
-        return Node("Scale", [source], node.output, attributes, node.source)
+        count = max(len(steps), len(zeros))
+        pairs = zip(steps * (count // len(steps)), zeros * (count // len(zeros)), strict=True)
+        forms = [ChannelForm(s, -s * z) for s, z in pairs] * (channels // count)
+        return Node(Scale(forms, zeros * (channels // len(zeros))), [source], node.output, node.source)
 
     def _clipped_constant(self, node: Node) -> np.ndarray:
         """Case 1: the Clip of constant codes, or of constant weights before they are quantized."""
@@ -191,7 +226,7 @@ class FoldQuantizers(Pass):
             values = values if bound is None else apply(values, np.asarray(float(bound)).astype(values.dtype))
         return values
 
-    def _quantized_constant(self, node: Node) -> np.ndarray:
+    def _quantized_constant(self, node: Node, op: QuantizeLinear) -> np.ndarray:
         """Case 1 for a float constant: QuantizeLinear as onnxruntime computes it, in float32."""
         name = node.inputs[0]
         values, scale = self.graph.constants[name], self.graph.constants[node.inputs[1]]
@@ -204,15 +239,15 @@ class FoldQuantizers(Pass):
                 valid="finite float32 numbers, or weights that are integers already",
             )
         self._scales(node)
-        zeros, dtype = self._zero_points(node)
-        if dtype not in _LEVELS:
+        zeros, dtype = self._zero_points(node, op.output_dtype or TensorProto.UINT8)
+        if dtype not in _CODES:
             raise UnsupportedModelError(
-                f"node {node.label}: weights quantized to {dtype}", valid=", ".join(sorted(_LEVELS))
+                f"node {node.label}: weights quantized to {dtype}", valid=", ".join(sorted(_CODES))
             )
-        lo, hi = _LEVELS[dtype]
+        lo, hi = _CODES[dtype]
         shape = [1] * values.ndim
         if scale.size > 1:
-            axis = node.attributes.get("axis", 1)
+            axis = op.axis
             if not -values.ndim <= axis < values.ndim or values.shape[axis] != scale.size:
                 raise UnsupportedModelError(
                     f"node {node.label}: {scale.size} scales along axis {axis} of {list(values.shape)}",
@@ -223,13 +258,13 @@ class FoldQuantizers(Pass):
             raise UnsupportedModelError(
                 f"node {node.label}: {len(zeros)} zero points for {scale.size} scales", valid="as many"
             )
-        levels = np.rint(values / scale.reshape(shape))
+        codes = np.rint(values / scale.reshape(shape))
         zero = np.array(zeros, dtype=np.int64).reshape(shape if len(zeros) > 1 else [1] * values.ndim)
-        self._origin[node.output] = self._origin.get(name, name)
+        self.origin[node.output] = self.origin.get(name, name)
         # Clipped while it is float: a quotient beyond int64 has no integer.
-        return np.clip(levels.astype(np.float64) + zero, lo, hi).astype(np.int64)
+        return np.clip(codes.astype(np.float64) + zero, lo, hi).astype(np.int64)
 
-    def _weights(self, node: Node) -> None:
+    def _weights(self, node: Node, op: DequantizeLinear) -> None:
         """Case 1. The name is the initializer's, so that a shared one stays one."""
         name = node.inputs[0]
         values = self.graph.constants[name].astype(np.int64)
@@ -247,16 +282,14 @@ class FoldQuantizers(Pass):
                 received=next(filter(None, zeros)),
                 valid="0 (symmetric weights)",
             )
-        if len(scales) not in (1, values.shape[0]) or (
-            len(scales) > 1 and node.attributes.get("axis", 1) not in (0, -4)
-        ):
+        if len(scales) not in (1, values.shape[0]) or (len(scales) > 1 and op.axis not in (0, -4)):
             raise UnsupportedModelError(
-                f"node {node.label}: {len(scales)} weight scales along axis {node.attributes.get('axis', 1)}",
+                f"node {node.label}: {len(scales)} weight scales along axis {op.axis}",
                 valid="one, or one per output channel (axis 0)",
             )
         scales = scales * (values.shape[0] // len(scales))
         forms = [ChannelForm(scale) for scale in scales]
-        self.graph.weights[node.output] = Weights(self._origin.get(name, name), values, forms)
+        self.graph.weights[node.output] = Weights(self.origin.get(name, name), values, forms)
         self.result.changed.append(f"{node.label}: integer weights {name}")
 
     def _check_odd(self, node: Node, name: str, values: np.ndarray) -> None:
@@ -264,10 +297,10 @@ class FoldQuantizers(Pass):
 
         A Clip in front of `values` can make an even integer odd, so the initializer has to be odd as well.
         """
-        bits = self.graph.manifest.get("bits")
+        bits = self.manifest.get("bits")
         if not isinstance(bits, dict) or bits.get("weights") is None:
             return
-        raw = self.graph.constants[self._origin.get(name, name)]
+        raw = self.graph.constants[self.origin.get(name, name)]
         integers = [] if np.issubdtype(raw.dtype, np.floating) else [raw.astype(np.int64)]
         for each in (*integers, values):
             even = each[each % 2 == 0]
@@ -280,7 +313,7 @@ class FoldQuantizers(Pass):
                 )
 
 
-def clipped(level: int, low: int | None, high: int | None) -> int:
-    """What Clip makes of a level; of bounds that cross the upper one wins, as in onnxruntime."""
-    level = level if low is None else max(level, low)
-    return level if high is None else min(level, high)
+def clipped(code: int, low: int | None, high: int | None) -> int:
+    """What Clip makes of a code; of bounds that cross the upper one wins, as in onnxruntime."""
+    code = code if low is None else max(code, low)
+    return code if high is None else min(code, high)

@@ -1,67 +1,27 @@
-"""Windows, upsampling and joins: what their attributes come to for the shapes at hand, checked before use.
+"""Windows and upsampling: what their attributes come to for the shapes at hand, checked before use.
 
 Sizes are whole numbers of Python here, so no attribute of a damaged file can overflow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
 from aqd_deploy.errors import ShapeError, UnsupportedModelError
-from aqd_deploy.integer.operations.pools import pool_name
 from aqd_deploy.integer.types import SMALL_POOL, pool_fits
+from aqd_deploy.passes.constants import constant
 from aqd_deploy.passes.graph import Graph, Node
+from aqd_deploy.passes.operations import Conv, MaxPool, Resize, StreamPool, Window
 
 
-def windowed(graph: Graph, node: Node) -> Node:
-    """A Conv or MaxPool with explicit, checked attributes: `auto_pad` and `ceil_mode` become pads.
-
-    UnsupportedModelError or ShapeError for a window that doesn't fit its tensors.
-    """
-    a = node.attributes
-    source, target = graph.shapes[node.inputs[0]], graph.shapes[node.output]
-    kernel = _kernel(graph, node)
-    strides, dilations = list(a.get("strides", [1, 1])), list(a.get("dilations", [1, 1]))
-    spans = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
-    pads = _explicit_pads(a, source[2:], spans, strides)
-    if a.get("ceil_mode", 0):
-        pads = _completed_pads(pads, source[2:], target[2:], spans, strides)
-    for axis in (0, 1):
-        padded = source[2 + axis] + pads[axis] + pads[axis + 2]
-        if padded < spans[axis] or (padded - spans[axis]) // strides[axis] + 1 != target[2 + axis]:
-            raise ShapeError(
-                f"node {node.label}: a window of {kernel}, strides {strides}, pads {pads} doesn't make "
-                f"{list(target)} of {list(source)}"
-            )
-    result: dict[str, object] = {"kernel_shape": kernel, "strides": strides, "pads": pads}
-    if node.op == "Conv":
-        group = int(a.get("group", 1))
-        result |= {"dilations": dilations, "group": group}
-        _check_channels(graph, node, group)
-    elif not pool_fits(kernel, source[2:]):
-        raise UnsupportedModelError(
-            f"node {node.label}: the window of this MaxPool is far larger than its tensor",
-            received=f"kernel {kernel}, {source[2]} x {source[3]} elements",
-            valid=f"up to {SMALL_POOL}, or twice the tensor's size",
-        )
-    elif any(pad >= kernel[i % 2] for i, pad in enumerate(pads)):
-        raise UnsupportedModelError(
-            f"node {node.label}: a window of this MaxPool can lie in the padding alone",
-            received=f"kernel {kernel}, pads {pads}",
-            valid="pads smaller than the kernel",
-        )
-    return Node(node.op, node.inputs, node.output, result, node.source)
-
-
-def _kernel(graph: Graph, node: Node) -> list[int]:
-    """Kernel [kh, kw]; a convolution has its weights'."""
-    named = node.attributes.get("kernel_shape")
-    if node.op != "Conv":
-        return list(named)
+def convolution(graph: Graph, node: Node, attributes: Mapping[str, Any]) -> Conv:
+    """A convolution; UnsupportedModelError or ShapeError for a window that doesn't fit its tensors."""
     shape = graph.shapes.get(node.inputs[1], ())
+    named = attributes.get("kernel_shape")
     if len(shape) != 4:
         raise ShapeError(
             f"node {node.label}: weights of {len(shape)} dimensions",
@@ -74,11 +34,50 @@ def _kernel(graph: Graph, node: Node) -> list[int]:
             received=list(named),
             valid=str(list(shape[2:])),
         )
-    return list(shape[2:])
+    window = _window(graph, node, attributes, shape[2:])
+    group = int(attributes.get("group", 1))
+    _check_channels(graph, node, group)
+    return Conv(window, group)
+
+
+def pooling(graph: Graph, node: Node, attributes: Mapping[str, Any]) -> MaxPool:
+    """A pooling; UnsupportedModelError or ShapeError for a window that doesn't fit its tensor."""
+    window, sizes = _window(graph, node, attributes, attributes["kernel_shape"]), graph.shapes[node.inputs[0]]
+    if not pool_fits(window.kernel, sizes[2:]):
+        raise UnsupportedModelError(
+            f"node {node.label}: the window of this MaxPool is far larger than its tensor",
+            received=f"kernel {list(window.kernel)}, {sizes[2]} x {sizes[3]} elements",
+            valid=f"up to {SMALL_POOL}, or twice the tensor's size",
+        )
+    if any(pad >= window.kernel[i % 2] for i, pad in enumerate(window.pads)):
+        raise UnsupportedModelError(
+            f"node {node.label}: a window of this MaxPool can lie in the padding alone",
+            received=f"kernel {list(window.kernel)}, pads {list(window.pads)}",
+            valid="pads smaller than the kernel",
+        )
+    return MaxPool(window)
+
+
+def _window(graph: Graph, node: Node, attributes: Mapping[str, Any], kernel: Sequence[int]) -> Window:
+    """The explicit window: `auto_pad` and `ceil_mode` become pads, checked against the node's output."""
+    source, target = graph.shapes[node.inputs[0]], graph.shapes[node.output]
+    strides, dilations = (list(attributes.get(name, [1, 1])) for name in ("strides", "dilations"))
+    spans = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+    pads = _explicit_pads(attributes, source[2:], spans, strides)
+    if attributes.get("ceil_mode", 0):
+        pads = _completed_pads(pads, source[2:], target[2:], spans, strides)
+    for axis in (0, 1):
+        padded = source[2 + axis] + pads[axis] + pads[axis + 2]
+        if padded < spans[axis] or (padded - spans[axis]) // strides[axis] + 1 != target[2 + axis]:
+            raise ShapeError(
+                f"node {node.label}: a window of {list(kernel)}, strides {strides}, pads {pads} doesn't make "
+                f"{list(target)} of {list(source)}"
+            )
+    return Window(tuple(kernel), tuple(strides), tuple(pads), tuple(dilations))
 
 
 def _explicit_pads(
-    attributes: dict, sizes: Sequence[int], spans: Sequence[int], strides: Sequence[int]
+    attributes: Mapping[str, Any], sizes: Sequence[int], spans: Sequence[int], strides: Sequence[int]
 ) -> list[int]:
     """[top, left, bottom, right]. SAME pads to ⌈size / stride⌉ windows; the odd one goes below or above."""
     mode = attributes.get("auto_pad", "NOTSET")
@@ -121,58 +120,54 @@ def _check_channels(graph: Graph, node: Node, group: int) -> None:
         )
 
 
-def square_pool(node: Node) -> str:
-    """The dialect's name of an int32 pooling; UnsupportedModelError for a configuration it has no function
+def square_pool(node: Node, window: Window) -> StreamPool:
+    """The pooling of an int32 stream; UnsupportedModelError for a window that the dialect has no function
     for.
     """
-    a = node.attributes
-    kernel, strides, pads = a["kernel_shape"], a["strides"], a["pads"]
-    if not len({*kernel}) == len({*strides}) == len({*pads}) == 1:
+    if not window.is_square:
         raise UnsupportedModelError(
-            f"node {node.label}: MaxPool of an integer stream with kernel {kernel}, strides {strides}, "
-            f"pads {pads}",
+            f"node {node.label}: MaxPool of an integer stream with kernel {list(window.kernel)}, strides "
+            f"{list(window.strides)}, pads {list(window.pads)}",
             valid="a square kernel, one stride, the same pad on all sides (any where a quantizer reads it)",
         )
-    return pool_name(kernel[0], strides[0], pads[0])
+    return StreamPool(window.kernel[0], window.strides[0], window.pads[0])
 
 
-def upsampling(graph: Graph, node: Node) -> tuple[int, int]:
-    """(vertical, horizontal) whole factors of a nearest, asymmetric, floor Resize; UnsupportedModelError
-    for others.
+def upsampling(graph: Graph, node: Node, attributes: Mapping[str, Any]) -> Resize:
+    """A nearest, asymmetric, floor Resize by whole factors; UnsupportedModelError for others.
 
     The shapes alone don't tell: a factor of 2.05 makes 16 rows of 8, but other ones than 2 does.
     """
     source, target = graph.shapes[node.inputs[0]], graph.shapes[node.output]
     factors = (target[2] // source[2], target[3] // source[3])
     exact = (source[2] * factors[0], source[3] * factors[1]) == target[2:] and source[:2] == target[:2]
-    scales = graph.constants.get(node.inputs[2]) if len(node.inputs) > 2 else None
     shown = f"from {list(source)} to {list(target)}"
-    if scales is not None and scales.size:
-        axes = [axis % 4 for axis in node.attributes.get("axes", range(4))]
-        wanted = [(1, 1, *factors)[axis] for axis in axes]
-        exact = exact and np.asarray(scales, dtype=np.float64).tolist() == wanted
-        shown += f" by {scales.tolist()}"
+    if len(node.inputs) > 2 and node.inputs[2]:
+        scales = constant(graph, node, node.inputs[2], "scales")
+        if scales.size:
+            axes = [axis % 4 for axis in attributes.get("axes", range(4))]
+            wanted = [(1, 1, *factors)[axis] for axis in axes]
+            exact = exact and np.asarray(scales, dtype=np.float64).tolist() == wanted
+            shown += f" by {scales.tolist()}"
     if not exact:
         raise UnsupportedModelError(
             f"node {node.label}: Resize {shown}", valid="whole factors of height and width"
         )
-    return factors
+    return Resize(factors)
 
 
 def pixel_strides(graph: Graph) -> dict[str, tuple[Fraction, Fraction]]:
-    """How many pixels of the input lie between two neighbours of each computed tensor, down and across;
-    windows are explicit. UnsupportedModelError for a Resize that `upsampling` refuses.
-    """
+    """How many pixels of the input lie between two neighbours of each computed tensor, down and across."""
     strides = {name: (Fraction(1), Fraction(1)) for name in graph.inputs}
     for node in graph.nodes:
         found = next((strides[name] for name in node.inputs if name in strides), None)
         if found is None:
             continue
-        if node.op in ("Conv", "MaxPool"):
-            down, across = node.attributes["strides"]
+        if isinstance(node.op, (Conv, MaxPool)):
+            down, across = node.op.window.strides
             found = (found[0] * down, found[1] * across)
-        elif node.op == "Resize":
-            down, across = upsampling(graph, node)
+        elif isinstance(node.op, Resize):
+            down, across = node.op.factors
             found = (found[0] / down, found[1] / across)
         strides[node.output] = found
     return strides

@@ -3,33 +3,40 @@ integer file.
 
 Tensors are of two kinds. *Real* ones are what the QDQ file computes with; *integer* ones are what the
 integer file will hold. `Scale` nodes go from an integer tensor to the real one it stands for, `Quantize`
-nodes the other way. The passes push them towards each other until no real tensor is left.
+nodes the other way. The passes push them towards each other until no real tensor is left. What a node does is
+a payload of its own type: `operations.py` has all kinds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-from onnx import TensorProto
 
-from aqd_deploy.errors import ModelFileError, RangeError, line_of
+from aqd_deploy.errors import ModelFileError
 from aqd_deploy.integer.ranges import Interval
 from aqd_deploy.integer.rational import ChannelForm
 from aqd_deploy.passes.names import Names
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What a node does with its inputs, and all that is known of how; a frozen dataclass a kind."""
+
+    @property
+    def name(self) -> str:
+        """How messages name the operation: ONNX's word where it has one."""
+        return type(self).__name__
 
 
 @dataclass(eq=False)
 class Node:
     """One operation with one output. `source` names the node of the QDQ file it comes from."""
 
-    op: str
+    op: Operation
     inputs: list[str]
     output: str
-    attributes: dict[str, Any] = field(default_factory=dict)
     source: str = ""
 
     @property
@@ -49,11 +56,20 @@ class Weights:
     forms: list[ChannelForm]
 
 
+@dataclass(frozen=True)
+class Head:
+    """What the integers of a graph output stand for: a scale a channel, and a bound of their error in it."""
+
+    forms: list[ChannelForm]
+    error: float
+
+
 @dataclass
 class Graph:
-    """Nodes in topological order, tensor shapes, constants, and what the manifest will say.
+    """Nodes in topological order, tensor shapes, and constants.
 
-    `inputs`: names and ONNX element types.
+    `inputs`: names and ONNX element types. `ranges`: proven intervals of integer tensors. `heads`: of every
+    output, once it is an integer tensor.
     """
 
     name: str
@@ -64,8 +80,7 @@ class Graph:
     constants: dict[str, np.ndarray] = field(default_factory=dict)
     weights: dict[str, Weights] = field(default_factory=dict)
     ranges: dict[str, Interval] = field(default_factory=dict)
-    output_forms: dict[str, list[ChannelForm]] = field(default_factory=dict)
-    manifest: dict[str, Any] = field(default_factory=dict)
+    heads: dict[str, Head] = field(default_factory=dict)
     names: Names = field(default_factory=Names)
 
     def producers(self) -> dict[str, Node]:
@@ -97,92 +112,6 @@ class Graph:
                 dead.append(node)
         self.nodes = kept[::-1]
         return dead
-
-
-@dataclass
-class PassResult:
-    """What a pass did: how many rewrites, what changed, and why each candidate left alone was left alone."""
-
-    name: str
-    changed: list[str] = field(default_factory=list)
-    left_alone: list[str] = field(default_factory=list)
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-able view."""
-        return {"pass": self.name, "changed": self.changed, "left_alone": self.left_alone}
-
-
-class Pass:
-    """One rewrite of the graph, in place.
-
-    `requires` and `ensures` are sentences for people. `removes` names the operations that no node has after
-    the pass; `check` holds it to that.
-    """
-
-    name = ""
-    requires = ""
-    ensures = ""
-    removes: tuple[str, ...] = ()
-
-    def run(self, graph: Graph) -> PassResult:
-        """Rewrites `graph`; raises the typed errors of aqd_deploy.errors for what it must refuse."""
-        raise NotImplementedError
-
-    def check(self, graph: Graph) -> None:
-        """RuntimeError where the pass left an operation that it ensures to be gone: a bug of the pass."""
-        for node in graph.nodes:
-            if node.op in self.removes:
-                raise RuntimeError(f"{self.name} left {node.op} {node.label}")
-
-
-@contextmanager
-def arithmetic_of(node: Node) -> Iterator[None]:
-    """Makes a RangeError that names `node` of an arithmetic that its scales leave."""
-    try:
-        yield
-    except ArithmeticError as error:
-        raise RangeError(
-            f"node {node.label}: its scales leave integer arithmetic: {line_of(error)}",
-            valid="steps and batch norms of about the same size in all layers",
-            next_command="retrain this layer, then aqd-deploy export CHECKPOINT.pt -o m.qdq.onnx",
-        ) from error
-
-
-STRUCTURAL = ("MaxPool", "Resize", "Concat")
-"""Operations that only select or place elements: the same on real and on integer tensors."""
-
-
-def data_inputs(node: Node) -> list[str]:
-    """The tensors whose elements a structural node selects or places."""
-    return node.inputs if node.op == "Concat" else node.inputs[:1]
-
-
-def codes_of(graph: Graph) -> dict[str, str]:
-    """How the codes of every integer tensor are stored, `uint8` or `int8`; real tensors are left out."""
-    codes = {name: storage(kind) for name, kind in graph.inputs.items()}
-    for node in graph.nodes:
-        note_codes(node, codes)
-    return codes
-
-
-def note_codes(node: Node, codes: dict[str, str]) -> None:
-    """Enters the output of `node` into the table of codes_of where it holds codes.
-
-    Codes come from a graph input or a Quantize node, through structural nodes; a Concat that joins both kinds
-    makes none.
-    """
-    kinds = set()
-    if node.op == "Quantize":
-        kinds = {node.attributes["dtype"]}
-    elif node.op in STRUCTURAL:
-        kinds = {codes.get(name, "") for name in data_inputs(node)}
-    if len(kinds) == 1 and "" not in kinds:
-        codes[node.output] = kinds.pop()
-
-
-def storage(kind: int) -> str:
-    """How an 8-bit graph input of an ONNX element type is stored."""
-    return "int8" if kind == TensorProto.INT8 else "uint8"
 
 
 def topological(nodes: Iterable[Node], available: set[str]) -> list[Node]:

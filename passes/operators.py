@@ -1,4 +1,5 @@
-"""The operators of a QDQ file that the passes know: every attribute and every element type, in one table.
+"""The operators of a QDQ file that the passes know, in one table: every attribute, every element type, and
+the operation that is read from them.
 
 ONNX adds attributes and types with every opset. What the table doesn't name is refused, so that nothing is
 read as something else: an attribute is one that a pass honours in every value that `accepts` lets through, or
@@ -10,13 +11,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto
 
 from aqd_deploy.errors import UnsupportedModelError
 from aqd_deploy.integer.types import element_name
+from aqd_deploy.passes import operations as ops
+from aqd_deploy.passes.geometry import convolution, pooling, upsampling
+from aqd_deploy.passes.graph import Graph, Node, Operation
 
 LARGEST = (1 << 31) - 1
 """Strides, pads and the like stay below 2^31: no arithmetic with them can leave 64 bits."""
@@ -43,16 +49,40 @@ class Attribute:
     valid: str
 
 
+Reader = Callable[[Graph, Node, Mapping[str, Any]], Operation]
+
+
 @dataclass(frozen=True)
 class Operator:
     """`types`: what each input may hold, the last entry for all further ones; `required` and `most`: how many
-    inputs there are.
+    inputs there are. `read` makes the operation of a node and its attributes, None where read_qdq leaves no
+    node; of its inputs the first `data` are kept, None for all. `must_be_set` are attributes whose default is
+    not a value that the passes honour.
     """
 
     types: tuple[frozenset[int], ...]
     required: int
     most: int
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
+    read: Reader | None = None
+    data: int | None = None
+    must_be_set: tuple[str, ...] = ()
+
+
+def _plain(kind: type[Operation]) -> Reader:
+    return lambda graph, node, attributes: kind()
+
+
+def _batch_norm(graph: Graph, node: Node, attributes: Mapping[str, Any]) -> Operation:
+    return ops.BatchNormalization(Fraction(float(np.float32(attributes.get("epsilon", 1e-5)))))
+
+
+def _quantize(graph: Graph, node: Node, attributes: Mapping[str, Any]) -> Operation:
+    return ops.QuantizeLinear(attributes.get("axis", 1), attributes.get("output_dtype", 0))
+
+
+def _dequantize(graph: Graph, node: Node, attributes: Mapping[str, Any]) -> Operation:
+    return ops.DequantizeLinear(attributes.get("axis", 1))
 
 
 def _is_int(value: Any) -> bool:
@@ -93,16 +123,24 @@ _UNBLOCKED = Attribute(lambda value: _is_int(value) and value == 0, "0 (one scal
 _SATURATE = _one_of(0, 1)
 
 OPERATORS: Mapping[str, Operator] = {
-    "Add": Operator((REAL,), 2, 2),
+    "Add": Operator((REAL,), 2, 2, read=_plain(ops.Add)),
     "BatchNormalization": Operator(
         (REAL,),
         5,
         5,
         # momentum only has a meaning in training.
         {"epsilon": _FINITE, "momentum": _ANY_FLOAT, "training_mode": _one_of(0)},
+        _batch_norm,
     ),
-    "Clip": Operator((REAL | WIDE_CODES,), 1, 3),
-    "Concat": Operator((REAL | CODES,), 1, LARGEST, {"axis": _CHANNEL_AXIS}),
+    "Clip": Operator((REAL | WIDE_CODES,), 1, 3, read=_plain(ops.Clip)),
+    "Concat": Operator(
+        (REAL | CODES,),
+        1,
+        LARGEST,
+        {"axis": _CHANNEL_AXIS},
+        _plain(ops.Concat),
+        must_be_set=("axis",),
+    ),
     "Constant": Operator(
         (),
         0,
@@ -127,6 +165,7 @@ OPERATORS: Mapping[str, Operator] = {
             "pads": _wholes(4, 0),
             "strides": _wholes(2, 1),
         },
+        convolution,
     ),
     "DequantizeLinear": Operator(
         (WIDE_CODES, REAL, WIDE_CODES),
@@ -138,8 +177,9 @@ OPERATORS: Mapping[str, Operator] = {
             # The type of the real value: exact arithmetic has one kind of them.
             "output_dtype": _one_of(0, *sorted(REAL)),
         },
+        _dequantize,
     ),
-    "Identity": Operator((ANY,), 1, 1),
+    "Identity": Operator((ANY,), 1, 1, read=_plain(ops.Identity)),
     "MaxPool": Operator(
         (REAL | CODES,),
         1,
@@ -154,8 +194,10 @@ OPERATORS: Mapping[str, Operator] = {
             "storage_order": _one_of(0, 1),
             "strides": _wholes(2, 1),
         },
+        pooling,
+        must_be_set=("kernel_shape",),
     ),
-    "Mul": Operator((REAL,), 2, 2),
+    "Mul": Operator((REAL,), 2, 2, read=_plain(ops.Mul)),
     "QuantizeLinear": Operator(
         (REAL, REAL, WIDE_CODES),
         2,
@@ -168,8 +210,9 @@ OPERATORS: Mapping[str, Operator] = {
             "precision": _one_of(0, int(TensorProto.FLOAT)),
             "saturate": _SATURATE,
         },
+        _quantize,
     ),
-    "Relu": Operator((REAL,), 1, 1),
+    "Relu": Operator((REAL,), 1, 1, read=_plain(ops.Relu)),
     "Resize": Operator(
         (REAL | CODES, ANY, REAL, SIZES),
         2,
@@ -186,14 +229,10 @@ OPERATORS: Mapping[str, Operator] = {
             "mode": _one_of("nearest"),
             "nearest_mode": _one_of("floor"),
         },
+        upsampling,
+        data=1,
+        must_be_set=("coordinate_transformation_mode", "nearest_mode"),
     ),
-}
-
-# Attributes whose default is not a value that the passes honour must be written.
-_MUST_BE_SET = {
-    "Concat": ("axis",),
-    "MaxPool": ("kernel_shape",),
-    "Resize": ("coordinate_transformation_mode", "nearest_mode"),
 }
 
 
@@ -221,7 +260,7 @@ def check_node(node: NodeProto) -> None:
     values = attributes_of(node)
     for name, value in values.items():
         _check_attribute(node, entry, name, value)
-    for name in _MUST_BE_SET.get(node.op_type, ()):
+    for name in entry.must_be_set:
         if name not in values:
             raise UnsupportedModelError(
                 f"node {label_of(node)}: {node.op_type} without {name}, whose default can't be lowered",

@@ -33,7 +33,7 @@ def sentences(entry: Mapping[str, Any]) -> list[str]:
         return ["no value is requantized"]
     told = [
         f"{proven} of {channels} requantized channels have proven constants: every integer that can reach "
-        "them gets the level of its own value, rounded half to even"
+        "them gets the code of its own value, rounded half to even"
     ]
     if exact is None or error is None or count is None or equal is None:
         return told

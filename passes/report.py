@@ -9,21 +9,32 @@ import numpy as np
 
 from aqd_deploy.integer.fixedpoint import MultiplyShift
 from aqd_deploy.passes.graph import Graph, Node
+from aqd_deploy.passes.operations import (
+    REQUANTIZATIONS,
+    Bias,
+    Requantize,
+    Settled,
+    SkipAdd,
+    Threshold,
+)
 from aqd_deploy.passes.proven import FIELDS
 
 REPORT_SCHEMA = 1
-REQUANTIZATIONS = ("Requantize", "Threshold")
 
 
 def build_report(graph: Graph, numerics: str) -> dict[str, Any]:
     """The report of a lowered graph, without the passes' explanations.
 
-    `proven` counts channels whose constants give every integer that can reach them the level of its value;
+    `proven` counts channels whose constants give every integer that can reach them the code of its value;
     `proven_of_network` those of them whose integers are no rounded ones; `equal_end_to_end` the
     requantizations with only such channels, in front of them as well (docs/proofs.md).
     """
     same = _same_codes(graph)
-    requantizations = [_requantization(n, same[n.output]) for n in graph.nodes if n.op in REQUANTIZATIONS]
+    requantizations = [
+        _requantization(node, node.op, same[node.output])
+        for node in graph.nodes
+        if isinstance(node.op, REQUANTIZATIONS)
+    ]
     channels = sum(entry["channels"] for entry in requantizations)
     proven = sum(entry["proven"] for entry in requantizations)
     return {
@@ -40,9 +51,9 @@ def build_report(graph: Graph, numerics: str) -> dict[str, Any]:
         "equal_end_to_end": sum(entry["equal_end_to_end"] for entry in requantizations),
         "float_tensors": 0,
         "requantizations": requantizations,
-        "skip_adds": [_skip_add(node) for node in graph.nodes if node.op == "SkipAdd"],
-        "settled": [_settled(node) for node in graph.nodes if node.op in ("Bias", "MultiplyShift")],
-        "output_errors": graph.manifest.get("output_errors", {}),
+        "skip_adds": [_skip_add(node, node.op) for node in graph.nodes if isinstance(node.op, SkipAdd)],
+        "settled": [_settled(node, node.op) for node in graph.nodes if isinstance(node.op, Settled)],
+        "output_errors": {name: graph.heads[name].error for name in graph.outputs},
         "ranges": {
             node.output: dict(
                 zip(("lo", "hi", "storage"), (*_bounds(graph, node), _storage(graph, node)), strict=True)
@@ -57,15 +68,16 @@ def summary(report: dict[str, Any]) -> dict[str, Any]:
     return {key: report[key] for key in FIELDS}
 
 
-def proven_channels(node: Node) -> np.ndarray:
+def proven_channels(op: Requantize | Threshold) -> np.ndarray:
     """Which channels have proven constants, bool [C]. Thresholds are exact by construction."""
-    stairs, solution = node.attributes["stairs"], node.attributes["solution"]
-    return np.ones(stairs.channels, bool) if node.op == "Threshold" else np.array(solution.proven, bool)
+    if isinstance(op, Threshold):
+        return np.ones(op.stairs.channels, bool)
+    return np.array(op.solution.proven, bool)
 
 
-def proven_of_network(node: Node) -> np.ndarray:
+def proven_of_network(op: Requantize | Threshold) -> np.ndarray:
     """Which proven channels read integers without rounding error, bool [C]."""
-    return proven_channels(node) & (node.attributes["input_errors"] == 0)
+    return proven_channels(op) & (op.input_errors == 0)
 
 
 def _same_codes(graph: Graph) -> dict[str, bool]:
@@ -73,8 +85,8 @@ def _same_codes(graph: Graph) -> dict[str, bool]:
     same: dict[str, bool] = {}
     for node in graph.nodes:
         here = all(same.get(name, True) for name in node.inputs)
-        if node.op in REQUANTIZATIONS:
-            here = here and bool(proven_of_network(node).all())
+        if isinstance(node.op, REQUANTIZATIONS):
+            here = here and bool(proven_of_network(node.op).all())
         same[node.output] = here
     return same
 
@@ -97,48 +109,49 @@ def _multipliers(constants: list[MultiplyShift]) -> dict[str, Any]:
     }
 
 
-def _requantization(node: Node, equal: bool) -> dict[str, Any]:
+def _requantization(node: Node, op: Requantize | Threshold, equal: bool) -> dict[str, Any]:
     """One requantization; `equal` is its `equal_end_to_end`."""
-    stairs, solution = node.attributes["stairs"], node.attributes["solution"]
-    exact = node.op == "Threshold"
-    bounds = list(zip(stairs.lo.tolist(), stairs.hi.tolist(), solution, strict=True))
+    stairs = op.stairs
+    deviations = op.solution.deviations if isinstance(op, Requantize) else [0]
     entry = {
         "node": node.label,
         "output": node.output,
-        "form": "thresholds" if exact else "multiply-shift",
+        "form": "multiply-shift" if isinstance(op, Requantize) else "thresholds",
         "channels": stairs.channels,
-        "proven": int(proven_channels(node).sum()),
-        "proven_of_network": int(proven_of_network(node).sum()),
+        "proven": int(proven_channels(op).sum()),
+        "proven_of_network": int(proven_of_network(op).sum()),
         "steps": stairs.quantizer.steps,
-        "deviations": 0 if exact else sum(solution.deviations),
-        "most_deviations": 0 if exact else max(solution.deviations),
-        "input_error_steps": float(node.attributes["input_errors"].max()),
+        "deviations": sum(deviations),
+        "most_deviations": max(deviations),
+        "input_error_steps": float(op.input_errors.max()),
         "equal_end_to_end": equal,
     }
-    if not exact:
-        entry |= _multipliers(solution.constants)
-        upright = ((lo, hi, MultiplyShift(abs(m.c), m.b, m.d)) for lo, hi, m in bounds)
-        entry["fits_32_bits"] = sum(m.fits_32(lo, hi) for lo, hi, m in upright)
+    if isinstance(op, Requantize):
+        entry |= _multipliers(op.solution.constants)
+        bounds = zip(stairs.lo.tolist(), stairs.hi.tolist(), op.solution, strict=True)
+        # Over −η a reflected channel has the multiplier −c.
+        entry["fits_32_bits"] = sum(
+            m.fits_32(lo, hi) if m.c >= 0 else m.fits_32(-hi, -lo) for lo, hi, m in bounds
+        )
     return entry
 
 
-def _skip_add(node: Node) -> dict[str, Any]:
-    left, right = node.attributes["left"], node.attributes["right"]
+def _skip_add(node: Node, op: SkipAdd) -> dict[str, Any]:
     return {
         "node": node.label,
         "output": node.output,
-        "channels": len(left.forms),
-        "operands": [_multipliers(left.constants), _multipliers(right.constants)],
-        "error_bound": float(node.attributes["error"].max()),
-        "accumulated_error_bound": float(node.attributes["accumulated_error"].max()),
+        "channels": len(op.left.forms),
+        "operands": [_multipliers(op.left.constants), _multipliers(op.right.constants)],
+        "error_bound": float(op.error.max()),
+        "accumulated_error_bound": float(op.accumulated_error.max()),
     }
 
 
-def _settled(node: Node) -> dict[str, Any]:
+def _settled(node: Node, op: Settled) -> dict[str, Any]:
     return {
         "node": node.label,
         "output": node.output,
-        "form": "bias" if node.op == "Bias" else "multiply-shift",
-        "channels": len(node.attributes["constants"]),
-        "error_bound": float(node.attributes["error"].max()),
+        "form": "bias" if isinstance(op, Bias) else "multiply-shift",
+        "channels": len(op.constants),
+        "error_bound": float(op.error.max()),
     }

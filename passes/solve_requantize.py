@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from aqd_deploy.errors import RangeError
-from aqd_deploy.integer.fixedpoint import solve_requantize_channels
-from aqd_deploy.passes.graph import Graph, Node, Pass, PassResult, arithmetic_of
-from aqd_deploy.passes.numerics import EXACT, POWER_OF_TWO
+from aqd_deploy.integer.fixedpoint import RequantizeSolution, solve_requantize_channels
+from aqd_deploy.integer.ranges import Interval
+from aqd_deploy.integer.staircase import Staircases
+from aqd_deploy.passes.contract import Lowering, Pass, PassError, PassResult, all_of, arithmetic_of
+from aqd_deploy.passes.graph import Node
+from aqd_deploy.passes.numerics import POWER_OF_TWO
+from aqd_deploy.passes.operations import IntegerOperation, Requantize, Staircase, Threshold
 
 THRESHOLD_STEPS = 15
 """Up to this many steps (4 bits), explicit thresholds replace constants that would not be exact."""
@@ -14,7 +18,9 @@ THRESHOLD_STEPS = 15
 class SolveRequantize(Pass):
     """clip((η·c + B) >> d, lo, hi) for the exact staircase of round_half_even((η·α + β) / step).
 
-    What is exact or proven here is the level of an integer's own value. Whether the integer itself is exact
+        η ── Staircase ── q        η ── Requantize(c, B, d) ── q
+
+    What is exact or proven here is the code of an integer's own value. Whether the integer itself is exact
     is said by `input_errors`: behind a stream it was rounded.
 
     1. Constants that are exact in every channel: `Requantize`.
@@ -25,58 +31,63 @@ class SolveRequantize(Pass):
     """
 
     name = "solve_requantize"
-    requires = "move_scales"
-    ensures = "every Requantize has constants or thresholds"
 
-    def __init__(self, numerics: str = EXACT) -> None:
-        self.numerics = numerics
+    def requires(self, state: Lowering) -> None:
+        """Integer tensors only, every staircase with its interval of codes."""
+        all_of(state.graph, IntegerOperation, Staircase)
+        for node in state.graph.nodes:
+            if isinstance(node.op, Staircase) and node.output not in state.graph.ranges:
+                raise PassError(f"{node.label} has no interval")
 
-    def run(self, graph: Graph) -> PassResult:
+    def ensures(self, state: Lowering) -> None:
+        """Constants or thresholds for every requantization."""
+        all_of(state.graph, IntegerOperation)
+
+    def run(self, state: Lowering) -> PassResult:
         """A channel without exact constants is counted, not refused. RangeError where there are none, or the
         closest ones leave the interval that the network behind them was lowered for.
         """
         result = PassResult(self.name)
-        for node in graph.nodes:
-            if node.op == "Requantize":
+        for node in state.graph.nodes:
+            if isinstance(node.op, Staircase):
                 with arithmetic_of(node):
-                    self._solve(graph, node, result)
+                    node.op = _solved(node, node.op, state, result)
         return result
 
-    def _solve(self, graph: Graph, node: Node, result: PassResult) -> None:
-        stairs = node.attributes["stairs"]
-        power_of_two = self.numerics == POWER_OF_TWO
-        solution = solve_requantize_channels(stairs, power_of_two=power_of_two)
-        unproven = solution.proven.count(False)
-        node.attributes["solution"] = solution
-        self._check_range(graph, node)
-        if unproven and not power_of_two and stairs.quantizer.steps <= THRESHOLD_STEPS:
-            node.op = "Threshold"
-            result.changed.append(
-                f"{node.label}: thresholds, since {unproven} channels have no exact constants"
-            )
-        elif unproven:
-            worst = max(solution.deviations)
-            result.left_alone.append(
-                f"{node.label}: {unproven} of {stairs.channels} channels deviate, in at most {worst} integers"
-            )
-        else:
-            bits = max(abs(m.c).bit_length() for m in solution)
-            error = node.attributes["input_errors"].max()
-            rounded = f", of integers that were rounded by at most {error:.3g} steps" if error else ""
-            result.changed.append(
-                f"{node.label}: proven in all {stairs.channels} channels, c up to {bits} bits{rounded}"
-            )
 
-    def _check_range(self, graph: Graph, node: Node) -> None:
-        """The interval that move_scales proved for the levels also holds for constants that deviate."""
-        stairs, interval = node.attributes["stairs"], graph.ranges[node.output]
-        for channel, constants in enumerate(node.attributes["solution"]):
-            sign = int(stairs.sign[channel])
-            for eta in (int(stairs.lo[channel]), int(stairs.hi[channel])):
-                level = min(max(constants(sign * eta), stairs.quantizer.lo), stairs.quantizer.hi)
-                if not interval.lo[channel] <= level <= interval.hi[channel]:
-                    raise RangeError(
-                        f"the closest constants of {node.label} leave the interval of channel {channel}",
-                        received=level,
-                        valid=f"{interval.lo[channel]} to {interval.hi[channel]}",
-                    )
+def _solved(node: Node, op: Staircase, state: Lowering, result: PassResult) -> Requantize | Threshold:
+    stairs, power_of_two = op.stairs, state.numerics == POWER_OF_TWO
+    solution = solve_requantize_channels(stairs, power_of_two=power_of_two)
+    _check_range(node, stairs, solution, state.graph.ranges[node.output])
+    unproven = solution.proven.count(False)
+    if unproven and not power_of_two and stairs.quantizer.steps <= THRESHOLD_STEPS:
+        result.changed.append(f"{node.label}: thresholds, since {unproven} channels have no exact constants")
+        return Threshold(stairs, op.dtype, op.input_errors)
+    if unproven:
+        worst = max(solution.deviations)
+        result.left_alone.append(
+            f"{node.label}: {unproven} of {stairs.channels} channels deviate, in at most {worst} integers"
+        )
+    else:
+        bits = max(abs(m.c).bit_length() for m in solution)
+        error = op.input_errors.max()
+        rounded = f", of integers that were rounded by at most {error:.3g} steps" if error else ""
+        result.changed.append(
+            f"{node.label}: proven in all {stairs.channels} channels, c up to {bits} bits{rounded}"
+        )
+    return Requantize(stairs, op.dtype, op.input_errors, solution)
+
+
+def _check_range(node: Node, stairs: Staircases, solution: RequantizeSolution, interval: Interval) -> None:
+    """The interval that move_scales proved for the exact codes also holds for constants that deviate."""
+    for channel in (channel for channel, proven in enumerate(solution.proven) if not proven):
+        sign = int(stairs.sign[channel])
+        for eta in (int(stairs.lo[channel]), int(stairs.hi[channel])):
+            code = solution.constants[channel](sign * eta)
+            code = min(max(code, stairs.quantizer.lo), stairs.quantizer.hi)
+            if not interval.lo[channel] <= code <= interval.hi[channel]:
+                raise RangeError(
+                    f"the closest constants of {node.label} leave the interval of channel {channel}",
+                    received=code,
+                    valid=f"{interval.lo[channel]} to {interval.hi[channel]}",
+                )

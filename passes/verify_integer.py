@@ -3,35 +3,50 @@
 from __future__ import annotations
 
 import onnx
-from onnx import ModelProto
 
 from aqd_deploy.errors import UnsupportedModelError
 from aqd_deploy.integer.inspect import float_tensors
 from aqd_deploy.integer.reader import read_graph
-from aqd_deploy.passes.graph import PassResult
+from aqd_deploy.passes.contract import Lowering, Pass, PassError, PassResult
 from aqd_deploy.passes.inference import first_line
 
 
-class VerifyInteger:
+class VerifyInteger(Pass):
     """Checks the written model; changes nothing.
 
+        image (uint8) ── … ── head (int32): every tensor between them is an integer
+
     1. It is a valid ONNX model whose element types and shapes fit together, function bodies included. Where
-       they don't, a pass is wrong: RuntimeError.
+       they don't, a pass is wrong: PassError.
     2. `float_tensors` is empty.
     3. `read_graph`, through which the compiler gets it, reads it.
     """
 
     name = "verify_integer"
-    requires = "write_integer"
-    ensures = "a file that loads; no float tensor between input and heads"
 
-    def run(self, model: ModelProto) -> PassResult:
+    def requires(self, state: Lowering) -> None:
+        """A written file."""
+        if not state.is_written:
+            raise PassError("no integer file was written")
+
+    def ensures(self, state: Lowering) -> None:
+        """The promise of the whole pipeline: inputs and outputs of the QDQ file, integers between them."""
+        names = {value.name for value in state.model.graph.output}
+        if names != {value.name for value in state.integer.graph.output}:
+            raise PassError(f"the outputs aren't those of the QDQ file: {', '.join(sorted(names))}")
+        if float_tensors(state.integer):
+            raise PassError("a float tensor is left")
+
+    def run(self, state: Lowering) -> PassResult:
         """UnsupportedModelError that names the first float tensor, or what the dialect does not have."""
+        model = state.integer
         try:
             onnx.checker.check_model(model)
             onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
         except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-            raise RuntimeError(f"the integer file isn't a valid model: {first_line(error)}") from error
+            raise PassError(
+                f"{self.name}: the integer file isn't a valid model: {first_line(error)}"
+            ) from error
         left = float_tensors(model)
         if left:
             raise UnsupportedModelError(

@@ -1,6 +1,6 @@
 """TVM's target strings, which `--target` takes beside the names of profiles.
 
-They are JSON (`{"kind": "llvm", "mcpu": ...}`) or in the older form `llvm -mcpu=... -mattr=+...`.
+They are JSON (`{"kind": "llvm", "mcpu": ...}`) or in the older way `llvm -mcpu=... -mattr=+...`.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _parse_json(text: str) -> dict[str, Any]:
 
 
 def _parse_options(text: str) -> dict[str, Any]:
-    """`llvm -mcpu=x -mattr=+a,+b`, the form that TVM itself no longer reads."""
+    """`llvm -mcpu=x -mattr=+a,+b`, which TVM itself does not read."""
     table: dict[str, Any] = {"kind": "llvm"}
     for word in shlex.split(text)[1:]:
         key, equals, value = word.partition("=")

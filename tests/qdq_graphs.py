@@ -328,3 +328,33 @@ def random_image(model: onnx.ModelProto, seed: int) -> np.ndarray:
     """A uint8 image [1, C, H, W] for the model's input."""
     shape = [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]
     return np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
+
+
+MOBILENET_V2 = (
+    (1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1),
+)  # fmt: skip
+"""Expansion, channels, blocks and stride of each stage."""
+
+
+def mobilenet_v2(bits: int, size: int = 32) -> onnx.ModelProto:
+    """MobileNetV2's convolutions with all activations and sums quantized: 17,848 requantized channels."""
+    b = QdqBuilder(bits, size, size)
+    bounds = [b.constant("bound", np.array(v, dtype=np.float32)) for v in (0, 6)]
+
+    def block(x: str, out: int, kernel: int = 1, stride: int = 1, group: int = 1, last: bool = False) -> str:
+        x = b.conv(x, out, bits, kernel, stride, group=group, per_channel=True, odd=False)
+        x = b.batch_norm(x)
+        if last:
+            return b.quantize(x, bits, 8 / 2**bits, signed=True)
+        return b.quantize(b.node("Clip", [x, *bounds]), bits, 6 / 2**bits)
+
+    x = block(b.image(), 32, 3, 2)
+    for expansion, out, blocks, first_stride in MOBILENET_V2:
+        for index in range(blocks):
+            inside = b.shape[x][0]
+            y = block(x, inside * expansion) if expansion > 1 else x
+            channels, stride = b.shape[y][0], 1 if index else first_stride
+            y = block(block(y, channels, 3, stride, channels), out, last=True)
+            x = b.quantize(b.add(x, y), bits, 10 / 2**bits, signed=True) if index else y
+    b.output(b.conv(block(x, 1280), 10, 8, kernel=1, bias=True), "scores")
+    return b.build()

@@ -1,4 +1,4 @@
-"""Who takes part in a measurement: the program, and every form of every peer that could be opened."""
+"""Who takes part in a measurement: the program, and every variant of every peer that could be opened."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from aqd_deploy.bench.network import Network
-from aqd_deploy.bench.peers.contract import Contender, Form, Peer
+from aqd_deploy.bench.peers.contract import Contender, Peer, Variant
 from aqd_deploy.bench.peers.convert import converted
 from aqd_deploy.bench.quiet import native_output_hidden
 from aqd_deploy.errors import AqdError, PeerError
@@ -23,7 +23,7 @@ class Field:
     """Contenders by label and number of threads, and who is not among them and why."""
 
     contenders: dict[tuple[str, int], Contender] = field(default_factory=dict)
-    forms: dict[str, tuple[Peer, Form]] = field(default_factory=dict)
+    variants: dict[str, tuple[Peer, Variant]] = field(default_factory=dict)
     failed: list[dict[str, str]] = field(default_factory=list)
     missing: list[dict[str, str]] = field(default_factory=list)
 
@@ -47,28 +47,28 @@ def program_contender(program: Program, network: Network | None, threads: int) -
 def add_peer(
     into: Field, peer: Peer, network: Network, threads: list[int], progress: Callable[[str], None]
 ) -> None:
-    """Convert, open and try every form of `peer`; what fails is listed, never raised."""
-    for form in peer.forms:
-        label = f"{peer.name} {form.name}"
-        if not form.installed():
+    """Convert, open and try every variant of `peer`; what fails is listed, never raised."""
+    for variant in peer.variants:
+        label = f"{peer.name} {variant.name}"
+        if not variant.installed():
             into.missing.append({"peer": label, "next_command": peer.install})
             continue
         progress(f"preparing {label}")
         try:
-            opened = {count: _open(form, network, count) for count in threads}
+            opened = {count: _open(variant, network, count) for count in threads}
         except PeerError as error:
             into.failed.append({"contender": label, "reason": error.sentence()})
             continue
-        into.forms[label] = peer, form
+        into.variants[label] = peer, variant
         into.contenders.update({(label, count): contender for count, contender in opened.items()})
 
 
-def _open(form: Form, network: Network, threads: int) -> Contender:
-    """The form's contender after one run. PeerError for whatever the runtime raises."""
-    path = network.float_model if form.conversion is None else converted(form.conversion, network)
+def _open(variant: Variant, network: Network, threads: int) -> Contender:
+    """The variant's contender after one run. PeerError for whatever the runtime raises."""
+    path = network.float_model if variant.conversion is None else converted(variant.conversion, network)
     with native_output_hidden() as written:
         try:
-            contender = form.open(path, network, threads)
+            contender = variant.open(path, network, threads)
             contender()
         except Exception as error:  # each runtime has its own
             if isinstance(error, AqdError):
@@ -84,8 +84,14 @@ def _last_line(text: str) -> str:
 
 
 def describe(taking_part: Field) -> list[dict[str, Any]]:
-    """Label, peer, form and what the form is, of every peer's contender."""
+    """Label, peer, variant and what the variant is, of every peer's contender."""
     return [
-        {"contender": label, "peer": peer.name, "form": form.name, "int8": form.is_int8, "what": form.what}
-        for label, (peer, form) in taking_part.forms.items()
+        {
+            "contender": label,
+            "peer": peer.name,
+            "form": variant.name,
+            "int8": variant.is_int8,
+            "what": variant.what,
+        }
+        for label, (peer, variant) in taking_part.variants.items()
     ]

@@ -1,4 +1,4 @@
-"""Latency of a program on a device, in the form of `bench.measure`'s document: no peers, layers or memory."""
+"""Latency of a program on a device: no peers, layers or memory."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from aqd_deploy.bench.contenders import OURS
-from aqd_deploy.bench.measure import BENCH_SCHEMA
-from aqd_deploy.bench.rounds import spread, statistics
+from aqd_deploy.bench.document import bench_document, measured_with
 from aqd_deploy.devices import open_device
 from aqd_deploy.environment import environment
 from aqd_deploy.errors import DeviceError
@@ -49,22 +47,16 @@ def bench_on_device(
     finally:
         opened.close()
     by_used = {used[count]: np.array(values) for count, values in seconds.items()}
-    return {
-        "schema": BENCH_SCHEMA,
-        "program": str(program),
-        "name": manifest.get("name"),
-        "device": opened.text,
-        "environment": environment(),
-        "input": "random",
-        "rounds": rounds,
-        "runs_per_round": runs,
-        "forms": [],
-        "notes": _threads_note({count: used[min(count, compiled)] for count in asked}, compiled),
-        "failed": [],
-        "missing": [],
-        "measured": [_measured(count, values) for count, values in by_used.items()],
-        "memory": None,
-    }
+    return bench_document(
+        program,
+        manifest,
+        device=opened.text,
+        environment=environment(),
+        rounds=rounds,
+        runs=runs,
+        notes=_threads_note({count: used[min(count, compiled)] for count in asked}, compiled),
+        measured=[measured_with(count, values) for count, values in by_used.items()],
+    )
 
 
 def check_only_latency(device: str, asked: dict[str, object]) -> None:
@@ -87,13 +79,3 @@ def _threads_note(used: dict[int, int], compiled: int) -> dict[str, str]:
         if told
         else {}
     )
-
-
-def _measured(count: int, seconds: np.ndarray) -> dict[str, Any]:
-    return {
-        "threads": count,
-        "contenders": {OURS: statistics(seconds)},
-        "spread": spread(seconds),
-        "ratios": {},
-        "fastest_int8": {},
-    }

@@ -170,15 +170,13 @@ def _model_table(
     from aqd_deploy.compiler import relax_module
     from aqd_deploy.compiler.planning import plan_model
     from aqd_deploy.integer.files import load_onnx
-    from aqd_deploy.integer.kinds import kind_of
     from aqd_deploy.kernels.backends import backend_of
-    from aqd_deploy.passes.pipeline import lower
+    from aqd_deploy.passes.integer_model import integer_model
     from aqd_deploy.records.lookup import load_tuned
 
-    model = load_onnx(path)
-    if kind_of(model) != "integer":
-        progress("lowering")
-        model = lower(model, numerics=numerics, shape=shape).model
+    model = integer_model(
+        load_onnx(path), numerics=numerics, shape=shape, on_lowering=lambda: progress("lowering")
+    )
     progress(f"choosing the kernels for {target.name} ({target.kernels})")
     built = relax_module.build_relax(
         plan_model(model), backend_of(target), threads, load_tuned("none", target)

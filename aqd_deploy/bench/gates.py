@@ -11,9 +11,9 @@ from aqd_deploy.errors import AqdError, GateError
 
 
 def parse_ratio(text: str, against: list[str]) -> tuple[str, float]:
-    """("openvino", 0.55) of "openvino=0.55"; "openvino float=0.2" names one form.
+    """("openvino", 0.55) of "openvino=0.55"; "openvino float=0.2" names one variant.
 
-    Raises AqdError where it is no such text, or the peer is not measured or none.
+    Raises AqdError where it is not such a text, or names a peer that is unknown or not measured.
     """
     name, _, number = text.rpartition("=")
     try:
@@ -21,7 +21,7 @@ def parse_ratio(text: str, against: list[str]) -> tuple[str, float]:
     except ValueError:
         limit = math.nan
     if not name or not limit > 0 or math.isinf(limit):
-        raise AqdError("this is no ratio", received=repr(text), valid="PEER=R, for example openvino=0.55")
+        raise AqdError("this is not a ratio", received=repr(text), valid="PEER=R, for example openvino=0.55")
     peer = name.split()[0]
     choose_peers([peer])
     if peer not in against:
@@ -38,7 +38,7 @@ def check_gates(document: dict[str, Any], max_ms: float | None, max_ratios: list
     """Raise GateError where a promise does not hold, or cannot be checked, for one number of threads.
 
     `max_ms` is a limit on our median; a ratio's is on the ratio of minima, which noise moves least: to the
-    peer's faster INT8 form, or to the contender that is named.
+    peer's faster INT8 variant, or to the contender that is named.
     """
     for measured in document["measured"]:
         where = f"with {measured['threads']} thread(s)"

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aqd_deploy.bench.contenders import OURS, Field, add_peer, describe, program_contender
+from aqd_deploy.bench.document import bench_document, measured_with
 from aqd_deploy.bench.layers import family_totals, layer_table
+from aqd_deploy.bench.network import Network
 from aqd_deploy.bench.peers import choose_peers
 from aqd_deploy.bench.peers.contract import Peer
-from aqd_deploy.bench.rounds import interleave, ratios, spread, statistics
+from aqd_deploy.bench.rounds import interleave
 from aqd_deploy.bench.workspace import network_folder
 from aqd_deploy.environment import environment, installed_version
 from aqd_deploy.runtime.program import Program
@@ -22,8 +24,6 @@ from aqd_deploy.targets.threads import thread_limits
 
 if TYPE_CHECKING:
     from aqd_deploy.bench.peak import Probe
-
-BENCH_SCHEMA = 2
 
 Key = tuple[str, int]
 
@@ -50,11 +50,11 @@ def bench(
     keep: Path | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Latency of `program` and of every form of the peers in `against`, on the same network and image.
+    """Latency of `program` and of every network of the peers in `against`, on the same network and image.
 
     `threads` are the numbers of threads to measure, by default the program's own; each is brought down to
     what the program uses of it (`Program.used_threads`), and the peers get that number, too. `images` (uint8
-    [n, 3, H, W]) calibrate the peers' INT8 forms and the first is the input; textures do without. `layers`
+    [n, 3, H, W]) calibrate the peers' INT8 networks and the first is the input; textures do without. `layers`
     adds the layer table and the machine's peak, `memory` what fresh processes take, `keep` is a folder for
     the peers' models. Returns a JSON-able document (docs/report.md). Raises ProgramError for the program,
     AqdError for an unknown peer or where the QDQ file is missing; a peer that fails is listed.
@@ -66,16 +66,8 @@ def bench(
     with ExitStack() as stack:
         network = None
         if peers or memory:
-            from aqd_deploy.bench.qdq_file import find_qdq
-
-            qdq = find_qdq(program, loaded.manifest, model)
-            progress(f"the peers' network is that of {qdq}")
-            network = stack.enter_context(network_folder(qdq, loaded.manifest, images, keep))
-        for count in counts:
-            taking_part.contenders[OURS, count] = program_contender(loaded, network, count)
-        for peer in peers:
-            assert network is not None
-            add_peer(taking_part, peer, network, counts, progress)
+            network = _network(stack, program, loaded, model, images, keep, progress)
+        _fill(taking_part, loaded, network, peers, counts, progress)
         beside = _layer_turns(loaded, counts) if layers else _Beside()
         seconds = _interleave(loaded, taking_part, beside, rounds, runs, progress)
         resident = None
@@ -85,21 +77,53 @@ def bench(
             assert network is not None
             progress("measuring memory and start-up in fresh processes")
             resident = compare_memory(program, network, counts)
-    return {
-        "schema": BENCH_SCHEMA,
-        "program": str(program),
-        "name": loaded.manifest.get("name"),
-        "environment": _environment(peers),
-        "input": "random" if network is None else "textures" if images is None else "image",
-        "rounds": rounds,
-        "runs_per_round": runs,
-        "forms": describe(taking_part),
-        "notes": {**_notes(loaded, counts, peers), **_threads_note(loaded, threads or [])},
-        "failed": taking_part.failed,
-        "missing": taking_part.missing,
-        "measured": [_measured(count, loaded, seconds, taking_part, beside) for count in counts],
-        "memory": resident,
-    }
+    return bench_document(
+        program,
+        loaded.manifest,
+        environment=_environment(peers),
+        input_is="random" if network is None else "textures" if images is None else "image",
+        rounds=rounds,
+        runs=runs,
+        variants=describe(taking_part),
+        notes={**_notes(loaded, counts, peers), **_threads_note(loaded, threads or [])},
+        failed=taking_part.failed,
+        missing=taking_part.missing,
+        measured=[_measured(count, loaded, seconds, taking_part, beside) for count in counts],
+        memory=resident,
+    )
+
+
+def _network(
+    stack: ExitStack,
+    program: Path,
+    loaded: Program,
+    model: Path | None,
+    images: np.ndarray | None,
+    keep: Path | None,
+    progress: Callable[[str], None],
+) -> Network:
+    """The float network that peers get, as long as `stack` is open."""
+    from aqd_deploy.bench.qdq_file import find_qdq
+
+    qdq = find_qdq(program, loaded.manifest, model)
+    progress(f"the peers' network is that of {qdq}")
+    return stack.enter_context(network_folder(qdq, loaded.manifest, images, keep))
+
+
+def _fill(
+    taking_part: Field,
+    program: Program,
+    network: Network | None,
+    peers: list[Peer],
+    counts: list[int],
+    progress: Callable[[str], None],
+) -> None:
+    """The program and every network of the peers, ready to run."""
+    for count in counts:
+        taking_part.contenders[OURS, count] = program_contender(program, network, count)
+    for peer in peers:
+        assert network is not None
+        add_peer(taking_part, peer, network, counts, progress)
 
 
 def _notes(program: Program, counts: list[int], peers: list[Peer]) -> dict[str, str]:
@@ -170,19 +194,9 @@ def _measured(
     count: int, program: Program, seconds: dict[Key, np.ndarray], taking_part: Field, beside: _Beside
 ) -> dict[str, Any]:
     """What was measured with one number of threads."""
-    ours = seconds[OURS, count]
-    against = {label: ratios(ours, seconds[label, count]) for label in taking_part.forms}
-    document = {
-        "threads": count,
-        "contenders": {
-            label: statistics(values)
-            for (label, threads), values in seconds.items()
-            if threads == count and (label == OURS or label in taking_part.forms)
-        },
-        "spread": spread(ours),
-        "ratios": against,
-        "fastest_int8": _fastest_int8(count, seconds, taking_part),
-    }
+    others = {label: seconds[label, count] for label in taking_part.variants}
+    fastest = _fastest_int8(count, seconds, taking_part)
+    document = measured_with(count, seconds[OURS, count], others, fastest)
     if beside.profiles:
         peaks = {
             probe.name: probe.macs / float(seconds[label, threads].min())
@@ -198,10 +212,10 @@ def _measured(
 
 
 def _fastest_int8(count: int, seconds: dict[Key, np.ndarray], taking_part: Field) -> dict[str, str]:
-    """The label of each peer's INT8 form with the least minimum."""
+    """The label of each peer's INT8 network with the least minimum."""
     fastest: dict[str, str] = {}
-    for label, (peer, form) in taking_part.forms.items():
-        if not form.is_int8:
+    for label, (peer, variant) in taking_part.variants.items():
+        if not variant.is_int8:
             continue
         best = fastest.get(peer.name)
         if best is None or seconds[label, count].min() < seconds[best, count].min():

@@ -53,7 +53,7 @@ def write_network(qdq: Path, manifest: dict[str, Any], images: np.ndarray | None
     """Fill `folder` from a QDQ file.
 
     `images` are uint8 [n, 3, H, W] of the network's size; without them, textures of fixed seeds. Raises
-    UnsupportedModelError for a file that is no canonical QDQ file.
+    UnsupportedModelError for a file that is not a canonical QDQ file.
     """
     import onnx
 

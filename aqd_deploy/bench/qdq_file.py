@@ -21,7 +21,9 @@ def find_qdq(program: Path, manifest: dict[str, Any], explicit: Path | None = No
     """
     if explicit is not None:
         if kind_of(load_onnx(explicit)) != "qdq":
-            raise ModelFileError("this is no QDQ file", received=str(explicit), valid="what `export` writes")
+            raise ModelFileError(
+                "this is not a QDQ file", received=str(explicit), valid="what `export` writes"
+            )
         return explicit
     recorded = manifest.get("program", {}).get("sha256", {}).get("source")
     beside = sorted(program.parent.glob("*.onnx"))

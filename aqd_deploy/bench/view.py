@@ -31,7 +31,7 @@ def _head(document: dict[str, Any]) -> str:
         f"{document['name'] or document['program']} on {where}: {document['rounds']} interleaved "
         f"rounds of {document['runs_per_round']} runs, batch 1, input {document['input']}"
     )
-    lines += [f"  {form['contender']}: {form['what']}" for form in document["forms"]]
+    lines += [f"  {variant['contender']}: {variant['what']}" for variant in document["forms"]]
     if document["forms"]:
         lines += _wrapped(
             f"minima, medians and quartiles of the rounds are ratios: {OURS}'s time by the other's"

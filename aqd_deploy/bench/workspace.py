@@ -24,7 +24,7 @@ def network_folder(
     """The network of a QDQ file in `keep`, or in a temporary folder that goes when the block ends.
 
     In `keep` each network has a folder, named after what it depends on. Raises AqdError where `keep` cannot
-    be made, UnsupportedModelError for a file that is no canonical QDQ file.
+    be made, UnsupportedModelError for a file that is not a canonical QDQ file.
     """
     if keep is None:
         with TemporaryFolder() as folder:

@@ -33,7 +33,7 @@ _SUFFIX = ".npy"
 _DAMAGED = (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError, zlib.error)
 
 Wanted = Mapping[str, tuple[tuple[Any, ...], str]]
-"""Shape and numpy dtype name of arrays by name; a dimension that is no number may have any size."""
+"""Shape and numpy dtype name of arrays by name; a dimension that is not a number may have any size."""
 
 
 def read_arrays(path: Path, wanted: Wanted) -> dict[str, np.ndarray]:
@@ -43,7 +43,7 @@ def read_arrays(path: Path, wanted: Wanted) -> dict[str, np.ndarray]:
     from them, so that a small file that inflates to a large one, or says that it does, costs nothing.
 
     Raises ShapeError where the arrays are not those that are wanted; AqdError where the file is missing,
-    damaged, no .npz or holds objects.
+    damaged, not an .npz or holds objects.
     """
     with NPZ_FILE.open(path) as file:
         try:
@@ -120,7 +120,7 @@ def _header(stream: IO[bytes], path: Path) -> tuple[tuple[int, ...], np.dtype]:
     try:
         shape, _, dtype = read(io.BytesIO(start + text))
     except (TypeError, RecursionError, MemoryError, SyntaxError, tokenize.TokenError) as error:
-        # What Python's literal parser says of a header that is no dictionary of literals.
+        # What Python's literal parser says of a header that is not a dictionary of literals.
         raise ValueError(f"an array with a damaged header ({type(error).__name__})") from error
     if dtype.hasobject:
         raise AqdError("the arrays hold Python objects, which are not loaded because they could run anything",

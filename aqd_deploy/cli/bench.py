@@ -22,7 +22,7 @@ class ThreadsType(click.ParamType):
             return value
         parts = str(value).split(",")
         if not all(re.fullmatch(r"\d{1,3}", part) and 1 <= int(part) <= 256 for part in parts):
-            self.fail(f"{value!r} is no list of thread counts; valid: 2 or 1,2, up to 256", param, ctx)
+            self.fail(f"{value!r} is not a list of thread counts; valid: 2 or 1,2, up to 256", param, ctx)
         return [int(part) for part in parts]
 
 
@@ -48,7 +48,7 @@ class ThreadsType(click.ParamType):
 @click.option("--max-ms", type=float, help="Gate: exit code 3 where the program's median is above.")
 @click.option("--max-ratio", "max_ratios", multiple=True, metavar="PEER=R",
               help="Gate: exit code 3 where the program takes more than R of the time of the peer's faster "
-              "INT8 form (minima). Can be given several times.")  # fmt: skip
+              "INT8 variant (minima). Can be given several times.")  # fmt: skip
 @click.option("--estimate", "profile", metavar="PROFILE",
               help="Measure nothing: estimate the time on this profile's device, layer by layer. PROGRAM may "
               "then be an ONNX file, and be for any device.")  # fmt: skip
@@ -60,8 +60,8 @@ def command(
 ) -> None:  # fmt: skip
     """Measure a program, interleaved with other runtimes on the same network, image and number of threads.
 
-    A peer runs the float network and its INT8 forms: the QDQ file that onnxruntime's quantize_static makes of
-    it, and what its own tools make. See docs/how-to/benchmark.md.
+    A peer runs the float network and its INT8 variants: the QDQ file that onnxruntime's quantize_static makes
+    of it, and what its own tools make. See docs/how-to/benchmark.md.
     """
     if profile is not None:
         _refuse_measuring()

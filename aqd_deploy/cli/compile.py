@@ -9,7 +9,6 @@ import click
 
 from aqd_deploy.cli.options import ShapeType, existing, json_option, numerics_option, threads_option
 from aqd_deploy.cli.output import StatusLine, print_json, print_text, progress, verb
-from aqd_deploy.files import check_output
 
 _STAGES = {
     "plan": "reading the network",
@@ -38,45 +37,46 @@ def command(
     tuned: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Compile a QDQ or integer ONNX file into one self-describing program."""
-    check_output(output, model)
     from aqd_deploy import targets
-
-    device = targets.get(target)
-    from aqd_deploy.compiler.toolchain import find_toolchain
-
-    find_toolchain(device)  # what is missing is told before the work begins
+    from aqd_deploy.cli.models import integer_model_of
     from aqd_deploy.compiler import compile_model
-    from aqd_deploy.compiler.lower import complete_target
-    from aqd_deploy.integer.files import load_onnx
-    from aqd_deploy.integer.kinds import kind_of
-    from aqd_deploy.passes.pipeline import lower
-    from aqd_deploy.targets.isa import isa_named
+    from aqd_deploy.compiler.toolchain import find_toolchain
+    from aqd_deploy.runtime.container import check_program_output
 
-    proto = load_onnx(model)
-    if kind_of(proto) != "integer":
-        progress("lowering")
-        proto = lower(proto, numerics=numerics, shape=shape).model
-    device = complete_target(device)
-    progress(f"compiling for {device.name} ({device.kernels} kernels)")
-    if isa_named(device.kernels).is_portable:
-        progress("the kernels know no instructions of this target: portable arithmetic, exact but slower")
+    # What is wrong with the output, or missing, is told before the work begins.
+    check_program_output(output, model)
+    device = targets.get(target)
+    toolchain = find_toolchain(device)
+    proto = integer_model_of(model, numerics, shape)
+    progress(f"compiling for {device.name}")
     with StatusLine() as line:
         report = compile_model(
-            proto, output, target=device, threads=threads, source=model, tuned=tuned,
+            proto, output, target=device, threads=threads, source=model, tuned=tuned, toolchain=toolchain,
             on_stage=lambda stage: line.show(_STAGES[stage]),
         )  # fmt: skip
-    _tell_tuning(report.manifest["program"]["tuning"], report.of_other_cpus, tuned)
+    program = report.manifest["program"]
+    _tell_kernels(program["target"]["kernels"])
+    _tell_tuning(program["tuning"], report.of_other_cpus, tuned)
     if as_json:
         print_json({
             "file": str(output), "bytes": report.file_bytes, "seconds": report.seconds,
-            "total_seconds": round(report.total_seconds, 3), "program": report.manifest["program"],
+            "total_seconds": round(report.total_seconds, 3), "program": program,
         })  # fmt: skip
     else:
         print_text(f"{output}: {report.file_bytes / 1e6:.2f} MB in {report.total_seconds:.1f} s")
 
 
+def _tell_kernels(kernels: str) -> None:
+    """For which instructions the kernels were written, on stderr."""
+    from aqd_deploy.targets.isa import isa_named
+
+    progress(f"{kernels} kernels")
+    if isa_named(kernels).is_portable:
+        progress("the kernels know no instructions of this target: portable arithmetic, exact but slower")
+
+
 def _tell_tuning(tuning: dict[str, Any], of_other_cpus: list[str], tuned: str | None) -> None:
-    """Where the kernels come from, on stderr. That the shipped records are of another CPU is no fault."""
+    """Where the kernels come from, on stderr. That the shipped records are of another CPU is normal."""
     found = tuning["task"] + tuning["shape"]
     of_others = of_other_cpus if tuned is None else []
     for note in tuning["notes"]:

@@ -73,6 +73,7 @@ def command(
     files = image_files(images, recursive=recursive)
     dataset = None if annotations is None else load_annotations(annotations)
     with open_runner(program, threads, device_for(program, device)) as runner:
+        runner.check_detector()
         found = detect_images(
             runner.run, runner.manifest, files, output, annotations=dataset,
             inputs=[path for path in (program, annotations) if path is not None],

@@ -29,8 +29,8 @@ def command(
 ) -> None:  # fmt: skip
     """Write the QDQ ONNX of a trained checkpoint (.pt) or of a named architecture.
 
-    ARCH is {retinanet,fcos}_r{18,34,50}: a network with calibrated random weights, for latency work before
-    training.
+    ARCH names a detector and the depth of its ResNet, for example retinanet_r18 or fcos_r50: a network with
+    calibrated random weights, for latency work before training.
     """
     check_output(output, Path(source))
     from aqd_deploy.frontends.export import ArchitectureOptions, export_source

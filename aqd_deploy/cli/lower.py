@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +25,38 @@ from aqd_deploy.files import check_output
     is_flag=True,
     help="Tell for every pass what it changed, and why it left the rest alone; --json: of every node.",
 )
+@click.option(
+    "--dump-passes",
+    "dump",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Write what each pass left to DIR: a text, a line for each node, and an ONNX file where it is one.",
+)
 @json_option
 def command(
-    model: Path, output: Path, numerics: str, shape: tuple[int, ...] | None, explain: bool, as_json: bool
+    model: Path,
+    output: Path,
+    numerics: str,
+    shape: tuple[int, ...] | None,
+    explain: bool,
+    dump: Path | None,
+    as_json: bool,
 ) -> None:
     """Lower a QDQ ONNX file to integer ONNX; tell what is proven of its requantizations, and of what."""
     check_output(output, model)
     from aqd_deploy.integer.files import load_onnx, save_onnx
+    from aqd_deploy.passes.dump import dumping
     from aqd_deploy.passes.pipeline import lower
 
     qdq = load_onnx(model)
-    result = lower(qdq, numerics=numerics, shape=shape, on_pass=lambda done: progress(f"pass {done.name}"))
+    with dumping(dump, [model, output]) if dump else nullcontext() as note:
+        result = lower(
+            qdq,
+            numerics=numerics,
+            shape=shape,
+            on_pass=lambda done: progress(f"pass {done.name}"),
+            on_state=note,
+        )
     save_onnx(result.model, output)
     if as_json:
         print_json({"file": str(output), **result.report})

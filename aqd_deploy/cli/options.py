@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aqd_deploy.cli.output import progress
-from aqd_deploy.devices.kinds import LOCAL, forms
+from aqd_deploy.devices.kinds import LOCAL, known_devices
 
 if TYPE_CHECKING:
     from aqd_deploy.targets import Target
@@ -23,8 +23,8 @@ threads_option = click.option(
 )  # fmt: skip
 device_option = click.option(
     "--device", metavar="DEVICE",
-    help=f"Where it runs: {' or '.join(forms().rsplit(', ', 1))}.  [default: the device that the target's "
-    f"profile names, or {LOCAL}]",
+    help=f"Where it runs: {' or '.join(known_devices().rsplit(', ', 1))}.  [default: the device that the "
+    f"target's profile names, or {LOCAL}]",
 )  # fmt: skip
 numerics_option = click.option(
     "--numerics", type=click.Choice(NUMERICS), default="exact", show_default=True,

@@ -88,8 +88,8 @@ def _lines(target: Target, toolchain: dict[str, Any], path: str) -> dict[str, ob
     install = toolchain.get("next_command")
     found = toolchain["detail"] if install is None else f"{toolchain['detail']}; try: {install}"
     figures = {
-        title: form.format(value) + (f" ({target.sources[key]})" if key in target.sources else "")
-        for title, key, form in _FIGURES
+        title: text.format(value) + (f" ({target.sources[key]})" if key in target.sources else "")
+        for title, key, text in _FIGURES
         if (value := getattr(target, key))
     }
     return {

@@ -36,7 +36,7 @@ class DurationType(click.ParamType):
             return value
         match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", str(value).strip())
         if match is None or not any(match.groups()):
-            self.fail(f"{value!r} is no duration; valid: 90s, 10m, 1h30m", param, ctx)
+            self.fail(f"{value!r} is not a duration; valid: 90s, 10m, 1h30m", param, ctx)
         hours, minutes, seconds = (float(part or 0) for part in match.groups())
         return 3600 * hours + 60 * minutes + seconds
 
@@ -80,15 +80,10 @@ def command(
 
     # Brings TVM's runtime in without PyTorch, which it would import for seconds.
     backend.ffi()
-    from aqd_deploy.integer.files import load_onnx
-    from aqd_deploy.integer.kinds import kind_of
-    from aqd_deploy.passes.pipeline import lower
+    from aqd_deploy.cli.models import integer_model_of
     from aqd_deploy.tuning import describe
 
-    proto = load_onnx(model)
-    if kind_of(proto) != "integer":
-        progress("lowering")
-        proto = lower(proto, numerics=numerics, shape=shape).model
+    proto = integer_model_of(model, numerics, shape)
     if dry_run:
         document = describe.tasks(proto, chosen, threads, records)
         text = describe.tasks_text

@@ -1,7 +1,7 @@
-"""Plan → plan: every multiply-shift in the cheapest form that is exact for its constants and operands.
+"""Plan → plan: every multiply-shift by the cheapest arithmetic that is exact for its constants and operands.
 
 The operands' intervals follow from the plan itself, channel by channel: accumulators from the weights and
-the intervals of the activations, everything else from the steps that it goes through. A ReLU that only
+the intervals of the activations, everything else from the stages that it goes through. A ReLU that only
 requantizations read becomes part of their clamps.
 """
 
@@ -33,7 +33,7 @@ _INT32 = np.iinfo(np.int32)
 
 
 def specialise(plan: Plan) -> Plan:
-    """`plan`, whose operations are in execution order, with the forms and parameters of `kernels.scaling`."""
+    """`plan`, whose operations are in execution order, with the arithmetic of `kernels.contract.scaling`."""
     intervals: dict[str, Interval] = {}
     operations: list[Operation] = []
     for op in plan.operations:

@@ -25,7 +25,12 @@ from aqd_deploy.detection.interface import check_interface
 from aqd_deploy.errors import StorageError, line_of
 from aqd_deploy.files import TemporaryFolder, told_failure
 from aqd_deploy.integer.manifest import read_manifest
-from aqd_deploy.runtime.container import FORMAT_VERSION, append_manifest, check_output, write_atomically
+from aqd_deploy.runtime.container import (
+    FORMAT_VERSION,
+    append_manifest,
+    check_program_output,
+    write_atomically,
+)
 from aqd_deploy.targets import Target, get
 from aqd_deploy.targets.cpu import usual_threads
 
@@ -75,14 +80,15 @@ def compile_model(
     threads: int | None = None,
     source: Path | None = None,
     tuned: str | Path | None = None,
+    toolchain: Toolchain | None = None,
     on_stage: Callable[[str], None] = lambda _: None,
 ) -> CompileReport:
     """Compile integer ONNX (docs/integer-dialect.md) into the program file `out`.
 
-    `target` is a profile's name or a TVM target string; `threads` the number of threads the program will
-    run with (default: all of the device); `source` the file that the model came from, recorded by its
-    SHA-256; `tuned` a folder of tuning records, "none", or None for those that ship; `on_stage` is told each
-    stage (those of `CompileReport.seconds`) when it begins. `out` is written whole or not at all.
+    `target` is a profile's name or a TVM target string; `threads` how many threads the program will run with
+    (default: all of the device); `source` the file that the model came from, recorded by its SHA-256; `tuned`
+    a folder of tuning records, "none", or None for those that ship; `toolchain` what `find_toolchain` gave;
+    `on_stage` is told each stage of `CompileReport.seconds` as it begins. `out` is written whole or not.
 
     Raises UnsupportedModelError, ShapeError and RangeError for a model outside the dialect, ModelFileError
     for a manifest that tells of another input or other outputs than the graph has, TargetError for an unknown
@@ -91,8 +97,8 @@ def compile_model(
     """
     out = Path(out)
     device = get(target)
-    check_output(out)
-    toolchain = find_toolchain(device)
+    check_program_output(out)
+    toolchain = toolchain or find_toolchain(device)
     threads = threads or default_threads(device)
     stages = _Stages(on_stage)
     with stages.timed("plan"):

@@ -4,7 +4,7 @@ Rules, each with the reason it needs:
 
 1. Convolutions of one group read the same weight with equal geometry but for the size of the map, stride 1,
    one channel group and no pool: what the kernels that take `ConvSpec.levels` ask for.
-2. Their epilogues have equal steps and stores, a missing bias counting as zeros, and constant parameters
+2. Their epilogues have equal stages and stores, a missing bias counting as zeros, and constant parameters
    only: a stack has no second tensor to add.
 3. A group whose members depend on one another, directly or through other groups, is left alone.
 4. Maps are ordered as in the stack that they all come from, else by size, the largest first. A convolution

@@ -99,7 +99,7 @@ def _multiply_shift(node: Node, value: str, graph: Graph) -> tuple[Stage, list[O
 
 
 def _skip_add(node: Node, value: str, graph: Graph) -> tuple[Stage, list[Operand]]:
-    """Upsampling of the other side, by the same factor both ways, becomes the step's own."""
+    """Upsampling of the other side, by the same factor both ways, becomes the stage's own."""
     mine, theirs, other = _scale(node, graph, "a"), _scale(node, graph, "b"), node.slots[1]
     if node.slots[0] != value:
         mine, theirs, other = theirs, mine, node.slots[0]

@@ -252,7 +252,7 @@ class ToChannelsFirst(OneInput, ManyOutputs, Rearrangement):
 
 
 def border(name: str) -> str:
-    """Name of the [1, C, H, W] form of the network's input or output `name`."""
+    """Name of the [1, C, H, W] layout of the network's input or output `name`."""
     return f"{name}:nchw"
 
 

@@ -230,7 +230,7 @@ class Preprocess:
         """ImageError where the array is not uint8 [H, W, 3] with at least one pixel."""
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
             raise ImageError(
-                "the array is no RGB image",
+                "the array is not an RGB image",
                 received=f"{image.dtype} {list(image.shape)}",
                 valid="uint8 [H, W, 3]",
             )

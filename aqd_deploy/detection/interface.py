@@ -36,15 +36,15 @@ def check_interface(
     if manifest.get("detector") is None:
         return
     settings = DetectorSettings.from_manifest(manifest)
-    heads = _heads(settings)
-    names = [name for name, _, _ in heads]
+    maps = _maps(settings)
+    names = [name for name, _, _ in maps]
     if sorted(names) != sorted(outputs):
         strange = sorted(set(names) ^ set(outputs)) or sorted(n for n in names if names.count(n) > 1)
         raise _refused("detector.outputs", ", ".join(strange), f"each once: {', '.join(outputs)}")
-    for name, channels, stride in heads:
+    for name, channels, stride in maps:
         _, depth, *cells = outputs[name]
         if depth != channels:
-            of = f"{len(settings.classes)} classes, {settings.anchors_per_cell} anchors a cell"
+            of = f"{len(settings.classes)} classes, {settings.detector.anchors_per_cell} anchors a cell"
             raise _refused("detector", f"{channels} channels of {name} ({of})", f"{depth}, as the graph has")
         if strides is not None:
             if any(each != stride for each in strides[name]):
@@ -71,15 +71,14 @@ def _check_image(manifest: dict[str, Any], inputs: Shapes) -> list[int]:
     return size
 
 
-def _heads(settings: DetectorSettings) -> list[tuple[str, int, int]]:
+def _maps(settings: DetectorSettings) -> list[tuple[str, int, int]]:
     """Name, channels and stride of every output."""
-    cells, found = settings.anchors_per_cell, []
-    for level in settings.levels:
-        found.append((level.cls, cells * len(settings.classes), level.stride))
-        found.append((level.box, cells * 4, level.stride))
-        if level.ctr is not None:
-            found.append((level.ctr, 1, level.stride))
-    return found
+    channels = settings.detector.channels()
+    return [
+        (name, channels[kind], level.stride)
+        for level in settings.levels
+        for kind, name in level.outputs.items()
+    ]
 
 
 def _refused(

@@ -29,15 +29,15 @@ Needs = Mapping[str, Callable[[], str]]
 
 @dataclass(frozen=True)
 class DeviceKind:
-    """`prefix` is what its texts begin with, up to a colon, and `form` how people write them.
+    """`prefix` is what its texts begin with, up to a colon, and `syntax` how people write them.
 
-    `open` makes the device of what is behind the colon (None without one); None where the text is not of the
-    form. `needs` are the tools of this machine that it takes to run programs for a target, by name: each
+    `open` makes the device of what is behind the colon (None without one); None where the text is not written
+    like that. `needs` are the tools of this machine that it takes to run programs for a target, by name: each
     tells where it is, or raises an AqdError that says how to install it; none where nobody would use it.
     """
 
     prefix: str
-    form: str
+    syntax: str
     open: Callable[[str | None], Device | None]
     needs: Callable[[Target], Needs]
 
@@ -96,12 +96,12 @@ KINDS = (
     DeviceKind("ssh", "ssh:USER@HOST[:PORT]", _ssh, _ssh_needs),
     DeviceKind("rpc", "rpc:HOST:PORT/KEY", _rpc, _nothing),
 )
-LOCAL = KINDS[0].form
+LOCAL = KINDS[0].syntax
 
 
-def forms() -> str:
+def known_devices() -> str:
     """How people write the devices, for `valid:` of an error."""
-    return ", ".join(kind.form for kind in KINDS)
+    return ", ".join(kind.syntax for kind in KINDS)
 
 
 def open_device(text: str, *, timing: bool = False) -> Device:
@@ -114,7 +114,7 @@ def open_device(text: str, *, timing: bool = False) -> Device:
     kind = next((each for each in KINDS if each.prefix == prefix), None)
     device = None if kind is None else kind.open(rest if colon else None)
     if device is None:
-        raise DeviceError("unknown device", received=repr(text), valid=forms())
+        raise DeviceError("unknown device", received=repr(text), valid=known_devices())
     if timing:
         device.check_times()
     return device

@@ -157,7 +157,7 @@ def _model(path: str, target: Mapping[str, Any], emulation: Emulation, cpu: str 
     if cpu is not None:
         if cpu.split(",")[0] not in known:
             raise DeviceError(
-                "unknown CPU of qemu",
+                "unknown CPU for qemu",
                 received=cpu,
                 valid=", ".join(sorted(known)),
                 next_command=f"{path} -cpu help",

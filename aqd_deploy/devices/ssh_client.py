@@ -140,7 +140,7 @@ def client() -> str:
     path = shutil.which("ssh")
     if path is None:
         raise MissingExtraError(
-            "devices of the form ssh:USER@HOST need the OpenSSH client",
+            "devices like ssh:USER@HOST need the OpenSSH client",
             next_command="apt-get install openssh-client",
         )
     return path

@@ -1,4 +1,6 @@
-"""The forms of one network run over the same images: outputs, accuracy, and how far they agree."""
+"""How far variants of one network agree: float, fake-quantized, integer reference and program, run over the
+same images. Outputs, accuracy, and how the outputs differ.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from aqd_deploy.detection.dataset import AnnotatedImages, category_ids
-from aqd_deploy.detection.decode import Detections, decode
+from aqd_deploy.detection.decode import Detections, Postprocess
 from aqd_deploy.detection.images import Placement, Preprocess, load_image
 from aqd_deploy.detection.results import coco_results
 from aqd_deploy.evaluation.coco import evaluate
@@ -31,7 +33,7 @@ class ImageSet:
     def load(cls, files: list[Path], annotations: dict[str, Any] | None = None) -> ImageSet:
         """Decode every file. With annotations only the annotated images count.
 
-        Raises ImageError where that is none of them, or they do not tell two of the files apart.
+        Raises ImageError where no image is annotated, or annotations do not tell two of the files apart.
         """
         if annotations is not None:
             known = AnnotatedImages(annotations)
@@ -73,7 +75,8 @@ def detections_of(
     outputs: Outputs, manifest: dict[str, Any], placements: list[Placement]
 ) -> list[Detections]:
     """What each image's outputs mean."""
-    return [decode(each, manifest, placement) for each, placement in zip(outputs, placements, strict=True)]
+    postprocess = Postprocess.from_manifest(manifest)
+    return [postprocess(each, placement) for each, placement in zip(outputs, placements, strict=True)]
 
 
 def real_numbers(outputs: Outputs, manifest: dict[str, Any]) -> Outputs:

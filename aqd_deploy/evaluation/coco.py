@@ -91,12 +91,12 @@ def _keep_images(document: dict[str, Any], ids: set[int | str]) -> None:
 def load_annotations(path: str | os.PathLike[str]) -> dict[str, Any]:
     """A COCO annotations document from a file, which may have no annotations in it (a test set).
 
-    Raises AqdError where there is none, or it is none.
+    Raises AqdError where there is none, or it is something else.
     """
     document = _ANNOTATIONS_FILE.read_json(path)
     if not isinstance(document, dict):
         raise AqdError(
-            "the annotations file is no COCO document", received=os.fspath(path), valid="a JSON object"
+            "the annotations file is not a COCO document", received=os.fspath(path), valid="a JSON object"
         )
     _check_schema(document)
     return document

@@ -49,7 +49,7 @@ def load_source(source: str, options: ArchitectureOptions) -> Detector:
     path = Path(source)
     if path.is_file() or path.suffix in CHECKPOINT_SUFFIXES or len(path.parts) > 1:
         if path.is_dir():
-            raise CheckpointError("a folder is no checkpoint", received=source, valid="a .pt file")
+            raise CheckpointError("a folder is not a checkpoint", received=source, valid="a .pt file")
         return load_checkpoint(path)
     height, width = options.image_size
     config = parse_architecture(

@@ -1,4 +1,4 @@
-"""Builds a QDQ graph node by node: names, initializers, and the canonical forms of docs/qdq-form.md."""
+"""Builds a QDQ graph node by node: names, initializers, as docs/qdq-form.md defines them."""
 
 from __future__ import annotations
 
@@ -78,10 +78,10 @@ class GraphBuilder:
             weight = self.constant(name, q.astype(np.int16))
             zero = self.constant(f"{name}.zero", np.zeros(np.shape(step), np.int16))
             return self.add("DequantizeLinear", [weight, scale, zero], f"{name}.value", **per_channel)
-        levels = 2**bits - 1
+        top_code = 2**bits - 1
         weight = self.constant(name, q.astype(np.int8))
-        low = self.constant(f"low_s{bits}", np.asarray(-levels, np.int8))
-        high = self.constant(f"high_s{bits}", np.asarray(levels, np.int8))
+        low = self.constant(f"low_s{bits}", np.asarray(-top_code, np.int8))
+        high = self.constant(f"high_s{bits}", np.asarray(top_code, np.int8))
         zero = self.constant(f"{name}.zero", np.zeros(np.shape(step), np.int8))
         clipped = self.add("Clip", [weight, low, high], f"{name}.clip")
         return self.add("DequantizeLinear", [clipped, scale, zero], f"{name}.value", **per_channel)

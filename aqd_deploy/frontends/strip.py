@@ -65,7 +65,7 @@ class _Stripper:
         readers = [node for node in self.model.graph.node if source.name in node.input]
         if len(readers) != 1 or readers[0].op_type != "DequantizeLinear":
             raise UnsupportedModelError(
-                "the image is not dequantized first, so this is no canonical QDQ file",
+                "the image is not dequantized first, so this is not a canonical QDQ file",
                 received=", ".join(node.op_type for node in readers) or "an unused input",
                 next_command="aqd-deploy export CHECKPOINT -o m.qdq.onnx",
             )

@@ -13,12 +13,14 @@ import numpy as np
 import onnx
 from torch import Tensor, nn
 
+from aqd_deploy.detection.settings import DetectorSettings
 from aqd_deploy.errors import UnsupportedModelError
 from aqd_deploy.frontends.graph import GraphBuilder
 from aqd_deploy.integer.manifest import MANIFEST_KEY, SCHEMA
 from aqd_deploy.qat.config import ModelConfig
+from aqd_deploy.qat.detectors import trained_detector
 from aqd_deploy.qat.fpn import FPN
-from aqd_deploy.qat.heads import FCOSHead, LevelScale, RetinaNetHead
+from aqd_deploy.qat.heads import LevelScale
 from aqd_deploy.qat.layers import BatchNorm, ConvBatchNorm, MultiLevelConvBatchNorm, QuantConv2d
 from aqd_deploy.qat.models import Detector, unwrapped
 from aqd_deploy.qat.resnet import BasicBlock, Bottleneck, ResNet
@@ -30,20 +32,21 @@ def export_qdq(model: Detector, *, name: str | None = None) -> onnx.ModelProto:
 
     `name` goes into the manifest (default: the configuration's label). A float model gives the same graph
     without quantizers. Raises UnsupportedModelError for GroupNorm and module types without a rule,
-    ScaleError for a step that is not positive and finite, CheckpointError for a tensor that holds what is no
-    finite number.
+    ScaleError for a step that is not positive and finite, CheckpointError for a tensor that holds NaN or
+    infinity.
     """
     refuse_group_norm(model)
     model = unwrapped(model)
     check_network(model, "the network")
     manifest = make_manifest(model.config, name)
     emitter = _Emitter(model, manifest["name"])
-    outputs = emitter.detector(model)
-    for key, (tensor, channels) in outputs.items():
-        level = model.config.levels.index(key.split("_")[1])
-        stride = model.config.strides[level]
-        shape = [1, channels, -(-model.config.image_height // stride), -(-model.config.image_width // stride)]
-        emitter.graph.output(tensor, key, shape)
+    settings = DetectorSettings.from_manifest(manifest)
+    sides = manifest["preprocessing"]["height"], manifest["preprocessing"]["width"]
+    channels = settings.detector.channels()
+    for kind, maps in emitter.detector(model).items():
+        for tensor, level in zip(maps, settings.levels, strict=True):
+            cells = [-(-side // level.stride) for side in sides]
+            emitter.graph.output(tensor, level.outputs[kind], [1, channels[kind], *cells])
     return emitter.graph.model({MANIFEST_KEY: json.dumps(manifest)})
 
 
@@ -52,7 +55,7 @@ def refuse_group_norm(model: nn.Module) -> None:
     for path, module in model.named_modules():
         if isinstance(module, nn.GroupNorm):
             raise UnsupportedModelError(
-                "GroupNorm computes its statistics at inference and has no integer form",
+                "GroupNorm computes its statistics at inference and cannot be computed in integers",
                 received=f"the module {path}",
                 valid="batch norm, one a pyramid level in shared heads (multi-level BN)",
             )
@@ -60,10 +63,8 @@ def refuse_group_norm(model: nn.Module) -> None:
 
 def make_manifest(config: ModelConfig, name: str | None = None) -> dict[str, Any]:
     """The manifest of docs/qdq-form.md for a detector of this configuration."""
-    kinds = ("cls", "box", "ctr") if config.detector == "fcos" else ("cls", "box")
-    anchors = {
-        "base": config.anchor_base, "scales": list(config.anchor_scales), "ratios": list(config.anchor_ratios)
-    }  # fmt: skip
+    entry = trained_detector(config)
+    kinds = entry.detector.kinds
     return {
         "schema": SCHEMA,
         "name": name or config.label,
@@ -91,7 +92,7 @@ def make_manifest(config: ModelConfig, name: str | None = None) -> dict[str, Any
             **({"category_ids": list(config.category_ids)} if config.category_ids else {}),
             "strides": list(config.strides),
             "outputs": {kind: [f"{kind}_{level}" for level in config.levels] for kind in kinds},
-            "anchors": anchors if config.detector == "retinanet" else None,
+            **entry.geometry(config),
             "score_threshold": config.score_threshold,
             "nms_iou": config.nms_iou,
             "max_detections": config.max_detections,
@@ -110,8 +111,8 @@ def _array(tensor: Tensor | None) -> np.ndarray:
 
 
 class _Emitter:
-    """The rules. A tensor is the name of a value in the graph; modules are named by their path in the
-    network.
+    """The rules; those of heads are `HeadLayers`. A tensor is the name of a value in the graph; modules are
+    named by their path in the network.
     """
 
     def __init__(self, model: Detector, name: str) -> None:
@@ -119,17 +120,12 @@ class _Emitter:
         self.paths = {module: path for path, module in model.named_modules()}
         self.weights: dict[nn.Module, str] = {}
 
-    def detector(self, model: Detector) -> dict[str, tuple[str, int]]:
-        """Every output map's tensor and its channels."""
+    def detector(self, model: Detector) -> dict[str, list[str]]:
+        """The output maps by kind, a tensor a level."""
         config = model.config
         image = self.graph.image(list(config.mean), [1.0, 1.0, 1.0], config.image_height, config.image_width)
         features = self.fpn(model.fpn, *self.resnet(model.backbone, image))
-        maps = self.head(model.head, features)
-        return {
-            f"{kind}_{level}": (tensor, channels)
-            for kind, (tensors, channels) in maps.items()
-            for level, tensor in zip(config.levels, tensors, strict=True)
-        }
+        return model.head.maps(self, features)
 
     def resnet(self, module: ResNet, image: str) -> tuple[str, str, str]:
         x = self.conv_batch_norm(module.stem, image)
@@ -164,35 +160,12 @@ class _Emitter:
         p6 = self.conv_batch_norm(module.p6, c5)
         return [*outputs, p6, self.conv_batch_norm(module.p7, p6)]
 
-    def head(self, module: nn.Module, features: list[str]) -> dict[str, tuple[list[str], int]]:
-        """Tensors (one a level) and channels of each kind of map."""
-        if isinstance(module, RetinaNetHead):
-            return self.retinanet_head(module, features)
-        if isinstance(module, FCOSHead):
-            return self.fcos_head(module, features)
-        raise self._no_rule(module)
-
-    def retinanet_head(self, module: RetinaNetHead, features: list[str]) -> dict[str, tuple[list[str], int]]:
-        return {
-            "cls": self.prediction(module.cls_score, self.tower(module.cls_tower, features)),
-            "box": self.prediction(module.bbox_pred, self.tower(module.box_tower, features)),
-        }
-
-    def fcos_head(self, module: FCOSHead, features: list[str]) -> dict[str, tuple[list[str], int]]:
-        box_features = self.tower(module.box_tower, features)
-        boxes, channels = self.prediction(module.bbox_pred, box_features)
-        return {
-            "cls": self.prediction(module.cls_score, self.tower(module.cls_tower, features)),
-            "box": ([self.level_scale(s, x) for s, x in zip(module.scales, boxes, strict=True)], channels),
-            "ctr": self.prediction(module.centerness, box_features),
-        }
-
-    def tower(self, layers: nn.ModuleList, features: list[str]) -> list[str]:
+    def tower(self, layers: nn.ModuleList, maps: list[str]) -> list[str]:
         for layer in layers:
             if not isinstance(layer, MultiLevelConvBatchNorm):
                 raise self._no_rule(layer)
-            features = [self.shared_conv_batch_norm(layer, x, level) for level, x in enumerate(features)]
-        return features
+            maps = [self.shared_conv_batch_norm(layer, x, level) for level, x in enumerate(maps)]
+        return maps
 
     def shared_conv_batch_norm(self, module: MultiLevelConvBatchNorm, x: str, level: int) -> str:
         tag = f".level{level}"
@@ -200,8 +173,11 @@ class _Emitter:
         x = self.batch_norm(norm, self.conv(module.conv, x, tag))
         return self.relu(x, f"{self.paths[module]}{tag}")
 
-    def prediction(self, conv: QuantConv2d, features: list[str]) -> tuple[list[str], int]:
-        return [self.conv(conv, x, f".level{level}") for level, x in enumerate(features)], conv.out_channels
+    def prediction(self, conv: QuantConv2d, maps: list[str]) -> list[str]:
+        return [self.conv(conv, x, f".level{level}") for level, x in enumerate(maps)]
+
+    def scaled(self, scales: nn.ModuleList, maps: list[str]) -> list[str]:
+        return [self.level_scale(scale, x) for scale, x in zip(scales, maps, strict=True)]
 
     def level_scale(self, module: nn.Module, x: str) -> str:
         if not isinstance(module, LevelScale):

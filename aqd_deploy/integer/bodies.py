@@ -70,7 +70,7 @@ def _canonical(entry: Function, name: str) -> Any:
 def _structure(function: FunctionProto) -> Any:
     """A value that is equal for functions that do the same in the same order.
 
-    Raises UnsupportedModelError or ModelFileError for constants that are none of the dialect's.
+    Raises UnsupportedModelError or ModelFileError for constants that the dialect does not have.
     """
     names: dict[str, int] = {"": -1}
     for name in function.input:
@@ -102,7 +102,7 @@ def _node_structure(node: NodeProto, names: dict[str, int]) -> Any:
 
 
 def _attribute_structures(attributes: Iterable[AttributeProto]) -> Iterator[str]:
-    """As text, which can be sorted: a name that is no UTF-8 comes as bytes."""
+    """As text, which can be sorted: a name that is not UTF-8 comes as bytes."""
     for attribute in attributes:
         value: Any
         if attribute.type == AttributeProto.TENSOR and not attribute.ref_attr_name:

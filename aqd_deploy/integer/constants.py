@@ -35,7 +35,7 @@ def read_initializers(tensors: Iterable[TensorProto]) -> dict[str, np.ndarray]:
 
 
 def node_constant(proto: NodeProto, label: str) -> np.ndarray:
-    """The tensor of a `Constant` node without inputs; UnsupportedModelError for another form of it."""
+    """The tensor of a `Constant` node without inputs; UnsupportedModelError for any other."""
     attributes = list(proto.attribute)
     if len(attributes) != 1 or attributes[0].type != AttributeProto.TENSOR or attributes[0].name != "value":
         raise UnsupportedModelError(f"{label} is not a constant tensor", valid="one attribute, value")

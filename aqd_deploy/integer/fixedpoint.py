@@ -14,7 +14,7 @@ import numpy as np
 
 from aqd_deploy.integer.domain import C_BITS, MAX_SHIFT, PRODUCT_LIMIT
 from aqd_deploy.integer.rational import ChannelForm
-from aqd_deploy.integer.staircase import Quantizer, Staircases, staircases
+from aqd_deploy.integer.staircase import CACHED, Quantizer, Staircases, staircases
 
 _LOWEST, _HIGHEST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 
@@ -51,16 +51,16 @@ class MultiplyShift:
 
     def fits_32(self, lo: int, hi: int) -> bool:
         """Whether product, offset and sum all fit int32 over η in [lo, hi]."""
-        values = [self.b] + [eta * self.c + extra for eta in (lo, hi) for extra in (0, self.b)]
-        return all(-(1 << 31) <= value < 1 << 31 for value in values)
+        low, high = sorted((lo * self.c, hi * self.c))
+        return -(1 << 31) <= min(self.b, low, low + self.b) <= max(self.b, high, high + self.b) < 1 << 31
 
 
 @dataclass(frozen=True)
 class RequantizeSolution:
     """Constants of all channels of one requantization and what is proven of them.
 
-    `proven[c]`: the constants give the exact level for every η of the proven range. Otherwise
-    `deviations[c]` is the exact number of η in the range that get another level (an η that is two levels
+    `proven[c]`: the constants give the exact code for every η of the proven range. Otherwise
+    `deviations[c]` is the exact number of η in the range that get another code (an η that is two codes
     off counts twice).
     """
 
@@ -75,28 +75,34 @@ class RequantizeSolution:
 def slope_bounds(stairs: Staircases) -> tuple[np.ndarray, np.ndarray]:
     """Open interval of slopes μ [C], as float64, for which some real offset separates every stair.
 
-    Reaching level k needs μ·T_k + b ≥ k, not reaching j before its threshold needs μ·(T_j − 1) + b < j. The
+    Reaching code k needs μ·T_k + b ≥ k, not reaching j before its threshold needs μ·(T_j − 1) + b < j. The
     room for b between the two is a concave function of μ; its zeros on both sides are found by Newton's
     method from outside, which only steps on zeros of its linear pieces and ends after a few. An end that is
     still open at four times or a quarter of the true slope (brought within FLATTEST and STEEPEST) is left
     there. The result guides the search; it proves nothing.
     """
     slope = np.clip(stairs.slope, FLATTEST, STEEPEST)
-    return _slope_end(stairs, slope / 4), _slope_end(stairs, slope * 4)
+    ends = np.empty((2, stairs.channels))
+    rows = max(CACHED // stairs.quantizer.steps, 1)
+    for first in range(0, stairs.channels, rows):
+        some = slice(first, first + rows)
+        for end, start in zip(ends, (slope / 4, slope * 4), strict=True):
+            end[some] = _slope_end(stairs, some, start[some])
+    return ends[0], ends[1]
 
 
-def _slope_end(stairs: Staircases, start: np.ndarray) -> np.ndarray:
-    """Newton's method from `start` towards the feasible slopes."""
-    table, lo, hi = stairs.thresholds, stairs.lo[:, None], stairs.hi[:, None]
-    levels = np.arange(1, stairs.quantizer.steps + 1, dtype=np.float64)
+def _slope_end(stairs: Staircases, channels: slice, start: np.ndarray) -> np.ndarray:
+    """Newton's method from `start` towards the feasible slopes of `channels`."""
+    table, lo, hi = stairs.thresholds[channels], stairs.lo[channels, None], stairs.hi[channels, None]
+    codes = np.arange(1, stairs.quantizer.steps + 1, dtype=np.float64)
     origin = table[:, :1]
     reached = np.where(table <= hi, (table - origin).astype(np.float64), np.inf)
     left = np.where(table > lo, (table - 1 - origin).astype(np.float64), -np.inf)
     slope = np.maximum(start, np.finfo(np.float64).tiny)
-    rows = np.arange(stairs.channels)
+    rows = np.arange(len(table))
     for _ in range(64):
-        below = levels - slope[rows, None] * reached[rows]
-        above = levels - slope[rows, None] * left[rows]
+        below = codes - slope[rows, None] * reached[rows]
+        above = codes - slope[rows, None] * left[rows]
         k, j = below.argmax(axis=1), above.argmin(axis=1)
         index = np.arange(len(rows))
         span = left[rows, j] - reached[rows, k]
@@ -112,7 +118,7 @@ def _slope_end(stairs: Staircases, start: np.ndarray) -> np.ndarray:
 
 
 def _offset_interval(
-    table: np.ndarray, lo: np.ndarray, hi: np.ndarray, levels: np.ndarray, c: np.ndarray, d: np.ndarray
+    table: np.ndarray, lo: np.ndarray, hi: np.ndarray, codes: np.ndarray, c: np.ndarray, d: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """[low, high] int64 [C] of the offsets B with which (η·c + B) >> d has exactly these thresholds; empty
     if low > high.
@@ -120,7 +126,7 @@ def _offset_interval(
     Level k begins at T_k if and only if k·2^d − c·T_k ≤ B ≤ k·2^d − c·(T_k − 1) − 1. A threshold at the
     lower end of the range has no upper condition, one beyond the upper end no lower condition.
     """
-    edge = levels[None, :] << d[:, None]
+    edge = codes[None, :] << d[:, None]
     product = c[:, None] * table
     low = np.where(table <= hi[:, None], edge - product, _LOWEST).max(axis=1)
     high = np.where(table > lo[:, None], edge - product + c[:, None] - 1, _HIGHEST).min(axis=1)
@@ -136,23 +142,22 @@ def _middle(low: int, high: int) -> int:
     return (low + high) // 2
 
 
-def _deviations(constants: MultiplyShift, row: list[int], lo: int, hi: int, first_level: int) -> int:
-    """Σ_k |T_k − T'_k| over [lo, hi]: how many η get another level, weighted by how many levels they are
-    off.
+def _deviations(stairs: Staircases, channels: list[int], constants: list[MultiplyShift]) -> list[int]:
+    """Σ_k |T_k − T'_k| of each of `channels`: how many η of its range get another code, weighted by how many
+    codes they are off.
+
+    Level k begins at T'_k = ⌈(k·2^d − B) / c⌉. With k·2^d below 2^61 and |B| below 2^62 it is exact in int64.
     """
-    total = 0
-    for level, threshold in enumerate(row, first_level):
-        edge = (level << constants.d) - constants.b
-        if constants.c == 0:
-            actual = lo if edge <= 0 else hi + 1
-        else:
-            actual = min(max(-(-edge // constants.c), lo), hi + 1)
-        total += abs(threshold - actual)
-    return total
+    rows = np.array(channels)
+    c, b, d = np.array([(m.c, m.b, m.d) for m in constants], dtype=np.int64).reshape(-1, 3).T[:, :, None]
+    lo, hi = stairs.lo[rows, None], stairs.hi[rows, None]
+    edge = (np.arange(stairs.quantizer.lo + 1, stairs.quantizer.hi + 1) << d) - b
+    begin = np.where(c == 0, np.where(edge <= 0, lo, hi + 1), -(-edge // np.maximum(c, 1)))
+    return np.abs(stairs.thresholds[rows] - np.clip(begin, lo, hi + 1)).sum(axis=1).tolist()
 
 
 def _largest_shift(quantizer: Quantizer) -> int:
-    """The largest d with which level·2^d stays below 2^61 for every level.
+    """The largest d with which code·2^d stays below 2^61 for every code.
 
     With |c·T| < 2^62 the bounds of B are then below 2^63: they are exact in int64.
     """
@@ -167,7 +172,7 @@ def _closest(
     """
     row = slice(channel, channel + 1)
     lo, hi = int(stairs.lo[channel]), int(stairs.hi[channel])
-    levels = np.arange(stairs.quantizer.lo + 1, stairs.quantizer.hi + 1, dtype=np.int64)
+    codes = np.arange(stairs.quantizer.lo + 1, stairs.quantizer.hi + 1, dtype=np.int64)
     exponent = min(max(round(-np.log2(slope)), 0), d_max) if power_of_two else 0
     shifts = [exponent] if power_of_two else range(d_max, -1, -1)
     for d in shifts:
@@ -178,7 +183,7 @@ def _closest(
             stairs.thresholds[row],
             stairs.lo[row],
             stairs.hi[row],
-            levels,
+            codes,
             np.array([c], dtype=np.int64),
             np.array([d], dtype=np.int64),
         )
@@ -199,15 +204,15 @@ def solve_requantize_channels(
     fixes c to 1 (FQN).
     """
     q = stairs.quantizer
-    levels = np.arange(q.lo + 1, q.hi + 1, dtype=np.int64)
+    codes = np.arange(q.lo + 1, q.hi + 1, dtype=np.int64)
     table, lo, hi = stairs.thresholds, stairs.lo, stairs.hi
     found: list[MultiplyShift | None] = [None] * stairs.channels
-    low_level, high_level = stairs.levels()
-    constant = low_level == high_level
+    low_code, high_code = stairs.codes()
+    constant = low_code == high_code
     for channel in np.flatnonzero(constant).tolist():
-        found[channel] = MultiplyShift(0, int(low_level[channel]), 0)
+        found[channel] = MultiplyShift(0, int(low_code[channel]), 0)
 
-    # A quantizer of a single level has no thresholds to look between.
+    # A quantizer of a single code has no thresholds to look between.
     low_slope, high_slope = slope_bounds(stairs) if q.steps else (stairs.slope, stairs.slope)
     centre = (low_slope + high_slope) / 2
     d_max = _largest_shift(q)
@@ -221,7 +226,7 @@ def solve_requantize_channels(
             continue
         c = np.clip(np.rint(centre[rows] * unit), c_low[rows], c_high[rows]).astype(np.int64)
         shifts = np.full(len(rows), d, dtype=np.int64)
-        low, high = _offset_interval(table[rows], lo[rows], hi[rows], levels, c, shifts)
+        low, high = _offset_interval(table[rows], lo[rows], hi[rows], codes, c, shifts)
         for i in np.flatnonzero(low <= high).tolist():
             channel = int(rows[i])
             constants = MultiplyShift(int(c[i]), _middle(int(low[i]), int(high[i])), d)
@@ -232,12 +237,12 @@ def solve_requantize_channels(
             break
 
     deviations = [0] * stairs.channels
-    for channel in [i for i, exact in enumerate(found) if exact is None]:
-        slope = float(stairs.slope[channel] if power_of_two else centre[channel])
-        constants = _closest(stairs, channel, slope, d_max, c_bits, power_of_two)
-        row = table[channel].tolist()
-        deviations[channel] = _deviations(constants, row, int(lo[channel]), int(hi[channel]), q.lo + 1)
-        found[channel] = constants
+    inexact = [channel for channel, exact in enumerate(found) if exact is None]
+    slopes = stairs.slope if power_of_two else centre
+    closest = [_closest(stairs, i, float(slopes[i]), d_max, c_bits, power_of_two) for i in inexact]
+    counts = _deviations(stairs, inexact, closest) if inexact else []
+    for channel, constants, count in zip(inexact, closest, counts, strict=True):
+        found[channel], deviations[channel] = constants, count
     signs = stairs.sign.tolist()
     upright = [constants for constants in found if constants is not None]
     result = [MultiplyShift(s * m.c, m.b, m.d) for s, m in zip(signs, upright, strict=True)]

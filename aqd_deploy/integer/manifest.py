@@ -31,7 +31,7 @@ _SCHEMA = table({}, MODEL_KEYS)
 def read_manifest(model: ModelProto) -> dict[str, Any]:
     """The manifest of a model, {} where it has none.
 
-    Raises ModelFileError where it is there twice, is no JSON object, or an entry that the library reads is
+    Raises ModelFileError where it is there twice, is not a JSON object, or an entry that the library reads is
     not what it should be.
     """
     found = [entry.value for entry in model.metadata_props if entry.key == MANIFEST_KEY]

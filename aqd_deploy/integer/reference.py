@@ -35,7 +35,7 @@ class ReferenceRunner:
         """`with_intermediates`: names of further tensors to return, or True for all of the graph's nodes'
         outputs.
 
-        `unsigned_weights` runs convolutions in the form that no CPU saturates (see `integer.saturation`); by
+        `unsigned_weights` runs convolutions with weights that no CPU saturates (see `integer.saturation`); by
         default where this CPU needs it. Raises ModelFileError for a file or model that onnxruntime can't
         load.
         """
@@ -56,11 +56,11 @@ class ReferenceRunner:
         except Exception as error:
             raise ModelFileError("onnxruntime can't load the model", received=line_of(error)) from error
         self.inputs = {i.name: (tuple(i.shape), _numpy_type(i)) for i in self._session.get_inputs()}
-        self.outputs = [o.name for o in self._session.get_outputs()]
+        self.outputs = {o.name: tuple(o.shape) for o in self._session.get_outputs()}
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """All outputs by name; ShapeError for a missing input or one of another shape, ModelFileError for a
-        model that onnxruntime refuses only now.
+        model that onnxruntime refuses only when it runs.
         """
         for name, (shape, _) in self.inputs.items():
             if name not in inputs:
@@ -72,21 +72,21 @@ class ReferenceRunner:
                     valid=str(list(shape)),
                 )
         try:
-            values = self._session.run(self.outputs, {name: inputs[name] for name in self.inputs})
+            values = self._session.run(list(self.outputs), {name: inputs[name] for name in self.inputs})
         except _REFUSALS as error:
             raise ModelFileError("onnxruntime can't run the model", received=line_of(error)) from error
         return dict(zip(self.outputs, values, strict=True))
 
 
 def _numpy_type(value: Any) -> str:
-    """The numpy dtype of an input; ModelFileError where it is no tensor of numbers."""
+    """The numpy dtype of an input; ModelFileError where it is not a tensor of numbers."""
     names = {"tensor(float)": "float32", "tensor(double)": "float64"}
     name = names.get(value.type, value.type.removeprefix("tensor(").removesuffix(")"))
     try:
         return str(np.dtype(name))
     except TypeError as error:
         raise ModelFileError(
-            f"the input {value.name} is no tensor of numbers", received=value.type
+            f"the input {value.name} is not a tensor of numbers", received=value.type
         ) from error
 
 

@@ -2,7 +2,7 @@
 
 There its convolution of u8 activations with s8 weights adds two products in saturating 16 bits
 (microsoft/onnxruntime#14642): 255·127·2 does not fit. Its u8·u8 convolution widens first. w and w + 128
-with zero point 128 are the same weights, so the reference runs the second form where the first would be
+with zero point 128 are the same weights, so the reference runs the second where the first would be
 wrong.
 """
 

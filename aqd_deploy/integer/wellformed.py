@@ -1,6 +1,6 @@
 """What every ONNX file must be before anything in it is used, whatever network it holds.
 
-Protobuf guarantees less than it seems: names may be no UTF-8, a tensor may hold more or fewer bytes than its
+Protobuf guarantees less than it seems: names may not be UTF-8, a tensor may hold more or fewer bytes than its
 dimensions and type say, an attribute may name a type and hold another. Everything behind this module may rely
 on: names that can be decoded, names that are defined once, tensors whose data is what their header says, and
 attributes that hold what their type says. What the network *means* is checked by the passes and by the

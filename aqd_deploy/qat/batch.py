@@ -15,7 +15,7 @@ def check_batch(config: ModelConfig, batch: object) -> tuple[Tensor, Tensor, Ten
     """The images, boxes and labels of `batch`, as `train`'s source gives them; M may be 0.
 
     Raises TrainingError where they are not tensors of these types and shapes, the images have another size
-    than `config` says, a label is none of its classes, or a box is empty, inverted, outside the image,
+    than `config` says, a label is not one of its classes, or a box is empty, inverted, outside the image,
     reaches more than the finest stride (8 pixels) beyond it, or is (like all of its batch) in fractions of
     the image. So boxes that are rounded outwards pass, and those of a crop have to be clipped.
     """
@@ -53,7 +53,7 @@ def _check_labels(config: ModelConfig, labels: Tensor) -> None:
     strange = labels[(labels < -1) | (labels >= config.classes)]
     if strange.numel():
         raise TrainingError(
-            "a label of a batch is none of the network's classes",
+            "a label of a batch is not one of the network's classes",
             received=int(strange[0]),
             valid=f"0 to {config.classes - 1}, and -1 in unused places",
         )

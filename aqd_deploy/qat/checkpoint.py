@@ -42,9 +42,9 @@ def save_checkpoint(
     file of a quantized model is checked before it is written: the network read back has the same integers and
     steps. That of a float model *defines* the network, its weights rounded to half precision.
 
-    Raises CheckpointError where the network is not the one of its description, holds what is no finite
-    number, or does not fit half precision, where `record` is no text and `path` no file; ScaleError for a
-    step that is not positive. Nothing is written then.
+    Raises CheckpointError where the network is not the one of its description, holds NaN or infinity, or does
+    not fit half precision, where `record` is not a text or `path` not a file; ScaleError for a step that is
+    not positive. Nothing is written then.
     """
     if not isinstance(record, str):
         raise CheckpointError(
@@ -137,8 +137,8 @@ def _without_memory(config: ModelConfig) -> Detector:
 
 
 class _NoInitialValues(TorchFunctionMode):
-    """Leaves out random initial values, which a tensor without memory cannot take (and whose meta form makes
-    torch import its compiler, for seconds).
+    """Leaves out random initial values, which a tensor without memory cannot take (and which, on the device
+    `meta`, make torch import its compiler, for seconds).
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -222,7 +222,7 @@ def _quantized_convs(model: Detector) -> dict[str, QuantConv2d]:
 
 
 def _pack(model: Detector, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The compact form of `state`, the tensors of `model` on the CPU."""
+    """`state`, which are the tensors of `model` on the CPU, packed."""
     convs = _quantized_convs(model)
     packed: dict[str, Tensor] = {}
     for name, value in state.items():
@@ -231,7 +231,7 @@ def _pack(model: Detector, state: dict[str, Tensor]) -> dict[str, Tensor]:
             assert quantizer is not None
             q = convs[name].integer_weight()[0].cpu()
             packed[PACKED + name] = pack_bits(
-                (q.to(torch.int32).flatten() + quantizer.levels) // 2, quantizer.bits
+                (q.to(torch.int32).flatten() + quantizer.top_code) // 2, quantizer.bits
             )
         elif value.dim() > 1:
             packed[name] = _halved(name, value)
@@ -269,8 +269,8 @@ def _unpack(state: dict[str, Tensor], model: Detector) -> dict[str, Tensor]:
         assert quantizer is not None
         shape = convs[plain].weight.shape
         eta = unpack_bits(value, quantizer.bits, shape.numel()).reshape(shape)
-        step = nu.abs().to(torch.float32) / quantizer.levels
-        restored[plain] = (2 * eta - quantizer.levels).to(torch.float32) * step
+        step = nu.abs().to(torch.float32) / quantizer.top_code
+        restored[plain] = (2 * eta - quantizer.top_code).to(torch.float32) * step
     return restored
 
 

@@ -1,4 +1,4 @@
-"""What describes a detector: `ModelConfig`, its JSON form, and names such as `retinanet_r18`."""
+"""What describes a detector: `ModelConfig`, its JSON text, and names such as `retinanet_r18`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from aqd_deploy.detection.detectors import DETECTORS, detector_named
+from aqd_deploy.detection.detectors.retinanet import RetinaNet
 from aqd_deploy.errors import CheckpointError, ShapeError, UnsupportedModelError
 from aqd_deploy.inputs import parse_json
 from aqd_deploy.qat.quantizers import MAX_BITS, MIN_BITS
 from aqd_deploy.schema import SchemaError, list_of, nothing_or, number, one_of, table, text, whole
 
-DETECTORS = ("retinanet", "fcos")
 BACKBONES = ("resnet18", "resnet34", "resnet50")
 MODES = ("aqd", "aqd*")
 SCHEMA = 1
@@ -48,7 +49,7 @@ class ModelConfig:
     training set's annotations call the classes (COCO: 1 to 90 with gaps), where that is known.
     """
 
-    detector: str = "retinanet"
+    detector: str = RetinaNet.name
     backbone: str = "resnet18"
     width: float = 1.0
     fpn_channels: int = 256
@@ -78,8 +79,8 @@ class ModelConfig:
             _SCHEMA(dataclasses.asdict(self), "")
         except SchemaError as error:
             raise error.of("the model description", UnsupportedModelError) from error
+        detector_named(self.detector)
         for value, valid, what in (
-            (self.detector, DETECTORS, "detector"),
             (self.backbone, BACKBONES, "backbone"),
             (self.mode, MODES, "mode"),
         ):
@@ -101,11 +102,6 @@ class ModelConfig:
                 "category_ids must have another number for every class",
                 received=len(set(self.category_ids)), valid=str(self.classes),
             )  # fmt: skip
-
-    @property
-    def anchors_per_cell(self) -> int:
-        """Anchors of one cell: scales x ratios for RetinaNet, 1 for FCOS."""
-        return len(self.anchor_scales) * len(self.anchor_ratios) if self.detector == "retinanet" else 1
 
     @property
     def levels(self) -> tuple[str, ...]:
@@ -152,7 +148,7 @@ class ModelConfig:
         except UnsupportedModelError as error:
             raise CheckpointError(
                 f"the model description has impossible values: {error.what}",
-                received=error.received, valid=error.valid,
+                received=error.received, valid=error.valid, next_command=error.next_command,
             ) from error  # fmt: skip
 
 
@@ -166,8 +162,9 @@ def parse_architecture(name: str, **changes: Any) -> ModelConfig:
 
     UnsupportedModelError, with the nearest names, for anything else.
     """
-    match = re.fullmatch(r"(retinanet|fcos)_r(?:esnet)?(18|34|50)", name)
-    if match is None:
+    match = re.fullmatch(r"(.+)_r(?:esnet)?(\d+)", name)
+    detector, backbone = (match[1], f"resnet{match[2]}") if match else ("", "")
+    if detector not in DETECTORS or backbone not in BACKBONES:
         near = difflib.get_close_matches(name, architectures(), n=2, cutoff=0.4)
         raise UnsupportedModelError(
             "unknown architecture",
@@ -175,6 +172,5 @@ def parse_architecture(name: str, **changes: Any) -> ModelConfig:
             valid=", ".join(architectures()),
             next_command=f"aqd-deploy export {near[0]} -o m.qdq.onnx" if near else None,
         )
-    detector, depth = match.groups()
-    defaults: dict[str, Any] = {"nms_iou": 0.6 if detector == "fcos" else 0.5}
-    return ModelConfig(detector=detector, backbone=f"resnet{depth}", **{**defaults, **changes})
+    defaults: dict[str, Any] = {"nms_iou": DETECTORS[detector].nms_iou}
+    return ModelConfig(detector=detector, backbone=backbone, **{**defaults, **changes})

@@ -1,8 +1,10 @@
-"""The heads of RetinaNet and FCOS: shared over the pyramid's levels, one batch norm a level."""
+"""What heads are made of: layers that all pyramid levels share, with one batch norm a level."""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
+from typing import Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +12,9 @@ from torch import Tensor, nn
 
 from aqd_deploy.qat.layers import MultiLevelConvBatchNorm, QuantConv2d
 from aqd_deploy.qat.resnet import ConvFactory
+
+Maps = TypeVar("Maps")
+"""One map a pyramid level, P3 first."""
 
 PRIOR_PROBABILITY = 0.01
 
@@ -28,79 +33,60 @@ class LevelScale(nn.Module):
         return x * self.value()
 
 
-def _tower(channels: int, depth: int, levels: int, make: ConvFactory) -> nn.ModuleList:
+def tower(channels: int, depth: int, levels: int, make: ConvFactory) -> nn.ModuleList:
+    """`depth` convolutions, each with a batch norm a level."""
     return nn.ModuleList(MultiLevelConvBatchNorm(make(channels, channels, 3), levels) for _ in range(depth))
 
 
-def _run(tower: nn.ModuleList, features: list[Tensor]) -> list[Tensor]:
-    for layer in tower:
-        features = layer(features)
-    return features
-
-
-def _predict(conv: QuantConv2d, features: list[Tensor]) -> list[Tensor]:
-    weight = conv.quantized_weight()
-    return [conv.convolve(feature, weight) for feature in features]
-
-
-def _initialize_prediction(*convs: QuantConv2d) -> None:
-    for conv in convs:
+def initialize_predictions(cls_score: QuantConv2d, *others: QuantConv2d) -> None:
+    """Small random weights; every class starts with the probability PRIOR_PROBABILITY."""
+    for conv in (cls_score, *others):
         nn.init.normal_(conv.weight, std=0.01)
+    assert cls_score.bias is not None
+    nn.init.constant_(cls_score.bias, -math.log((1 - PRIOR_PROBABILITY) / PRIOR_PROBABILITY))
 
 
-class RetinaNetHead(nn.Module):
-    """`cls_tower`, `box_tower`, then `cls_score` (anchors·classes maps) and `bbox_pred` (anchors·4 maps)."""
+class HeadLayers(Protocol[Maps]):
+    """What a head can do with the maps of all levels: torch computes it, the export writes it into a
+    graph.
+    """
 
-    def __init__(
-        self,
-        channels: int,
-        depth: int,
-        levels: int,
-        classes: int,
-        anchors: int,
-        make: ConvFactory,
-        make_last: ConvFactory,
-    ) -> None:
-        super().__init__()
-        self.cls_tower = _tower(channels, depth, levels, make)
-        self.box_tower = _tower(channels, depth, levels, make)
-        self.cls_score = make_last(channels, anchors * classes, 3)
-        self.bbox_pred = make_last(channels, anchors * 4, 3)
-        _initialize_prediction(self.cls_score, self.bbox_pred)
-        assert self.cls_score.bias is not None
-        nn.init.constant_(self.cls_score.bias, -math.log((1 - PRIOR_PROBABILITY) / PRIOR_PROBABILITY))
+    def tower(self, layers: nn.ModuleList, maps: Maps) -> Maps:
+        """Through convolutions (`MultiLevelConvBatchNorm`), one after the other."""
 
-    def forward(self, features: list[Tensor]) -> dict[str, list[Tensor]]:
-        return {
-            "cls": _predict(self.cls_score, _run(self.cls_tower, features)),
-            "box": _predict(self.bbox_pred, _run(self.box_tower, features)),
-        }
+    def prediction(self, conv: QuantConv2d, maps: Maps) -> Maps:
+        """Through the last convolution."""
+
+    def scaled(self, scales: nn.ModuleList, maps: Maps) -> Maps:
+        """ReLU(scale·x), with a `LevelScale` a level."""
 
 
-class FCOSHead(nn.Module):
-    """RetinaNet's without anchors, `centerness` on the box tower; box = ReLU(scales[level]·x) in strides."""
+class Head(nn.Module, ABC):
+    """The part of a detector behind the pyramid. forward takes the pyramid's maps, a list from P3, and gives
+    as many of every kind.
+    """
 
-    def __init__(
-        self, channels: int, depth: int, levels: int, classes: int, make: ConvFactory, make_last: ConvFactory
-    ) -> None:
-        super().__init__()
-        self.cls_tower = _tower(channels, depth, levels, make)
-        self.box_tower = _tower(channels, depth, levels, make)
-        self.cls_score = make_last(channels, classes, 3)
-        self.bbox_pred = make_last(channels, 4, 3)
-        self.centerness = make_last(channels, 1, 3)
-        self.scales = nn.ModuleList(LevelScale() for _ in range(levels))
-        _initialize_prediction(self.cls_score, self.bbox_pred, self.centerness)
-        assert self.cls_score.bias is not None and self.bbox_pred.bias is not None
-        nn.init.constant_(self.cls_score.bias, -math.log((1 - PRIOR_PROBABILITY) / PRIOR_PROBABILITY))
-        # A ReLU that starts below zero would never get a gradient.
-        nn.init.constant_(self.bbox_pred.bias, 1.5)
+    @abstractmethod
+    def maps(self, layers: HeadLayers[Maps], pyramid: Maps) -> dict[str, Maps]:
+        """The output maps by kind, made of `pyramid` by what `layers` can do: said once for training and
+        export.
+        """
 
-    def forward(self, features: list[Tensor]) -> dict[str, list[Tensor]]:
-        box_features = _run(self.box_tower, features)
-        box = _predict(self.bbox_pred, box_features)
-        return {
-            "cls": _predict(self.cls_score, _run(self.cls_tower, features)),
-            "box": [F.relu(scale(x)) for scale, x in zip(self.scales, box, strict=True)],
-            "ctr": _predict(self.centerness, box_features),
-        }
+    def forward(self, pyramid: list[Tensor]) -> dict[str, list[Tensor]]:
+        return self.maps(_Computed(), pyramid)
+
+
+class _Computed:
+    """`HeadLayers` on tensors."""
+
+    def tower(self, layers: nn.ModuleList, maps: list[Tensor]) -> list[Tensor]:
+        for layer in layers:
+            maps = layer(maps)
+        return maps
+
+    def prediction(self, conv: QuantConv2d, maps: list[Tensor]) -> list[Tensor]:
+        weight = conv.quantized_weight()
+        return [conv.convolve(x, weight) for x in maps]
+
+    def scaled(self, scales: nn.ModuleList, maps: list[Tensor]) -> list[Tensor]:
+        return [F.relu(scale(x)) for scale, x in zip(scales, maps, strict=True)]

@@ -156,7 +156,7 @@ class BatchNorm(nn.BatchNorm2d):
     """Batch norm that can simulate Eq. 5-6 and can take its statistics over all processes.
 
     Eq. 6: z = (η_conv + s)·α_z with s = (β·√(σ²+ε)/γ - μ)/α_conv rounded, α_z = α_conv·γ/√(σ²+ε). Where γ = 0
-    or s would leave int32, the channel keeps its float form: the integer program makes it a constant channel.
+    or s would leave int32, the channel stays float: the integer program makes it a constant channel.
     """
 
     def __init__(self, channels: int) -> None:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from aqd_deploy.errors import ScaleError, ShapeError, UnsupportedModelError
 from aqd_deploy.qat.config import ModelConfig
+from aqd_deploy.qat.detectors import trained_detector
 from aqd_deploy.qat.fpn import FPN
-from aqd_deploy.qat.heads import FCOSHead, RetinaNetHead
 from aqd_deploy.qat.layers import QuantConv2d
 from aqd_deploy.qat.quantizers import ActivationQuantizer
 from aqd_deploy.qat.resnet import ResNet
@@ -24,7 +24,7 @@ class Detector(nn.Module):
     """`backbone`, `fpn`, `head`.
 
     forward takes float32 [N, 3, H, W], BGR pixels minus `config.mean`, and gives a dictionary of float maps:
-    `cls_p3` …, `box_p3` …, and for FCOS `ctr_p3` …, as in docs/qdq-form.md.
+    `cls_p3` …, `box_p3` …, as the entry of its detector (`aqd_deploy.detection.detectors`) says.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -33,22 +33,7 @@ class Detector(nn.Module):
         make_first, make, make_last = _factories(config)
         self.backbone = ResNet(config.backbone, config.width, make_first, make)
         self.fpn = FPN(self.backbone.channels, config.fpn_channels, make)
-        levels = len(config.strides)
-        self.head: RetinaNetHead | FCOSHead
-        if config.detector == "retinanet":
-            self.head = RetinaNetHead(
-                config.fpn_channels,
-                config.head_depth,
-                levels,
-                config.classes,
-                config.anchors_per_cell,
-                make,
-                make_last,
-            )
-        else:
-            self.head = FCOSHead(
-                config.fpn_channels, config.head_depth, levels, config.classes, make, make_last
-            )
+        self.head = trained_detector(config).head(config, make, make_last)
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         if image.dim() != 4 or image.shape[1] != 3 or image.shape[2] % 32 or image.shape[3] % 32:

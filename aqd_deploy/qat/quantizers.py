@@ -51,23 +51,23 @@ class _ScaleGradient(torch.autograd.Function):
 
 
 class _QuantizeActivation(torch.autograd.Function):
-    """round_half_even(clamp(x / step, 0, levels)) * step with the gradients of LSQ.
+    """round_half_even(clamp(x / step, 0, top_code)) * step with the gradients of LSQ.
 
-    d out/d x is 1 inside (0, levels * step) and 0 outside; d out/d step is q - x/step inside and q outside,
+    d out/d x is 1 inside (0, top_code * step) and 0 outside; d out/d step is q - x/step inside and q outside,
     which needs only the input and the output: Σ g·q - Σ g·inside·x/step.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, step: Tensor, levels: int) -> Tensor:
-        out = torch.div(x, step).clamp_(0, levels).round_().mul_(step)
-        ctx.levels = levels
+    def forward(ctx: Any, x: Tensor, step: Tensor, top_code: int) -> Tensor:
+        out = torch.div(x, step).clamp_(0, top_code).round_().mul_(step)
+        ctx.top_code = top_code
         ctx.save_for_backward(x, step, out)
         return out
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         x, step, out = ctx.saved_tensors
-        upper = float(step) * ctx.levels
+        upper = float(step) * ctx.top_code
         inside = torch.ops.aten.hardtanh_backward(gradient, x, 0.0, upper)
         step_gradient = ((gradient * out).sum() - (inside * x).sum()) / step
         return inside, step_gradient, None
@@ -80,18 +80,18 @@ def round_half_even(x: Tensor) -> Tensor:
 
 def _best_clip(values: Tensor, bits: int, *, odd: bool) -> float:
     """The clip value ν with the smallest squared error on `values` (1-D), by search over 80 candidates."""
-    levels = 2**bits - 1
+    top_code = 2**bits - 1
     largest = float(values.abs().max()) if values.numel() else 0.0
     if largest <= 0 or not math.isfinite(largest):
         return 1.0
     best, best_error = largest, math.inf
     for fraction in torch.linspace(1.0, 0.05, 80).tolist():
         clip = largest * fraction
-        step = clip / levels
+        step = clip / top_code
         if odd:
-            q = 2 * torch.round((torch.clamp(values / clip, -1, 1) + 1) * (levels / 2)) - levels
+            q = 2 * torch.round((torch.clamp(values / clip, -1, 1) + 1) * (top_code / 2)) - top_code
         else:
-            q = torch.round(torch.clamp(values / step, 0, levels))
+            q = torch.round(torch.clamp(values / step, 0, top_code))
         error = float(((q * step - values) ** 2).mean())
         if error < best_error:
             best, best_error = clip, error
@@ -104,12 +104,12 @@ class _Quantizer(nn.Module):
     def __init__(self, bits: int) -> None:
         super().__init__()
         self.bits = check_bits(bits)
-        self.levels = 2**bits - 1
+        self.top_code = 2**bits - 1
         self.nu = nn.Parameter(torch.tensor(1.0))
 
     def step(self) -> Tensor:
         """The step |ν| / (2^b - 1), a float32 scalar; ScaleError where it is not positive and finite."""
-        step = self.nu.detach().abs() / self.levels
+        step = self.nu.detach().abs() / self.top_code
         if not bool(torch.isfinite(step)) or float(step) <= 0:
             raise ScaleError(
                 "a quantizer's step must be a positive finite number",
@@ -118,8 +118,8 @@ class _Quantizer(nn.Module):
         return step
 
     def _trained_nu(self, numel: int) -> Tensor:
-        """|ν| with the gradient scaled so that SGD moves ν as LSQ's 1/√(numel·levels) moves the step."""
-        factor = self.levels**2 / math.sqrt(max(numel, 1) * self.levels)
+        """|ν| with the gradient scaled so that SGD moves ν as LSQ's 1/√(numel·top_code) moves the step."""
+        factor = self.top_code**2 / math.sqrt(max(numel, 1) * self.top_code)
         return _ScaleGradient.apply(self.nu, factor).abs()
 
     def extra_repr(self) -> str:
@@ -141,12 +141,12 @@ class ActivationQuantizer(_Quantizer):
         if self.observing:
             self._observe(x)
             return x
-        step = self._trained_nu(x[0].numel() if x.dim() else 1) / self.levels
-        return _QuantizeActivation.apply(x, step, self.levels)
+        step = self._trained_nu(x[0].numel() if x.dim() else 1) / self.top_code
+        return _QuantizeActivation.apply(x, step, self.top_code)
 
     def integer(self, x: Tensor) -> Tensor:
         """The integers of `x`, uint8, the same shape."""
-        return torch.round(torch.clamp(x.detach() / self.step(), 0, self.levels)).to(torch.uint8)
+        return torch.round(torch.clamp(x.detach() / self.step(), 0, self.top_code)).to(torch.uint8)
 
     def _observe(self, x: Tensor) -> None:
         flat = x.detach().flatten()
@@ -180,13 +180,13 @@ class WeightQuantizer(_Quantizer):
         return (weight - weight.mean()) / weight.std().clamp(min=1e-12)
 
     def _odd(self, weight: Tensor, clip: Tensor) -> Tensor:
-        eta = round_half_even((torch.clamp(weight / clip, -1, 1) + 1) * (self.levels / 2))
-        return 2 * eta - self.levels
+        eta = round_half_even((torch.clamp(weight / clip, -1, 1) + 1) * (self.top_code / 2))
+        return 2 * eta - self.top_code
 
     def forward(self, weight: Tensor) -> Tensor:
         prepared = self.prepared(weight)
         clip = self._trained_nu(weight.numel())
-        return self._odd(prepared, clip) * (clip / self.levels)
+        return self._odd(prepared, clip) * (clip / self.top_code)
 
     def integer(self, weight: Tensor) -> Tensor:
         """The odd integers q of `weight`, int16 in [-N, N], the same shape."""

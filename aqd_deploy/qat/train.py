@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from aqd_deploy.errors import TrainingError
 from aqd_deploy.qat.batch import check_batch
+from aqd_deploy.qat.detectors import detection_loss
 from aqd_deploy.qat.distributed import average_gradients, distributed, finite_everywhere
 from aqd_deploy.qat.layers import synchronize_batch_norm
-from aqd_deploy.qat.losses import detection_loss
 from aqd_deploy.qat.models import Detector, unwrapped
 from aqd_deploy.qat.run_state import TrainSettings, resume, save_progress
 from aqd_deploy.qat.soundness import check_network

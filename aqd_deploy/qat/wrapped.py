@@ -65,7 +65,7 @@ def plain_names(state: dict[str, Any], anchor: str, owner: str) -> dict[str, Any
 
 
 def _without(prefix: str, name: Any) -> Any:
-    """A name without the prefix; what is no name, or has none, as it is."""
+    """A name without the prefix; what is not a name, or has no prefix, as it is."""
     if not isinstance(name, str):
         return name
     packed = PACKED if name.startswith(PACKED) else ""

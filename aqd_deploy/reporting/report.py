@@ -2,7 +2,7 @@
 
 `report.json` has `schema` (REPORT_SCHEMA), `kind`, `created`, `environment`, `images` and `models`; a model
 has `name`, `manifest`, `preprocessing`, `files`, `weights`, `lowering`, `accuracy`, `agreement`, `latency`
-and `seconds`. The forms of a model, in accuracy, agreement and latency, are those of FORMS.
+and `seconds`. The variants of a model, in accuracy, agreement and latency, are those of VARIANTS.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from aqd_deploy.schema import table as table_schema
 from aqd_deploy.tables import markdown_table, table_blocks
 
 REPORT_SCHEMA = 2
-FORMS = {
+VARIANTS = {
     "float": "float",
     "fake_quantized": "fake-quantized",
     "integer_reference": "integer reference",
@@ -79,11 +79,13 @@ def check_report(document: Any) -> dict[str, Any]:
     _check_fields(document, _TOP, "the report")
     for index, model in enumerate(document["models"]):
         if not isinstance(model, dict):
-            raise AqdError(f"model {index} of the report is no object", received=type(model).__name__)
+            raise AqdError(f"model {index} of the report is not an object", received=type(model).__name__)
         _check_fields(model, _MODEL, f"model {index} of the report")
-        unknown = sorted({form for part in ("accuracy", "agreement") for form in model[part]} - set(FORMS))
+        unknown = sorted({each for part in ("accuracy", "agreement") for each in model[part]} - set(VARIANTS))
         if unknown:
-            raise AqdError("the report has an unknown form", received=unknown[0], valid=", ".join(FORMS))
+            raise AqdError(
+                "the report has an unknown variant", received=unknown[0], valid=", ".join(VARIANTS)
+            )
     try:
         _PARTS(document, "")
     except SchemaError as error:
@@ -97,14 +99,14 @@ def read_report(path: Path) -> dict[str, Any]:
 
 
 def rows(document: dict[str, Any]) -> list[list[object]]:
-    """One row a model and form: name, form, AP and AP50 in points, agreement of head outputs, megabytes,
-    ms.
+    """One row a model and variant: name, variant, AP and AP50 in points, agreement of head outputs,
+    megabytes, ms.
     """
     found: list[list[object]] = []
     for model in document["models"]:
-        for form, label in FORMS.items():
-            size = _megabytes(model, form)
-            row = [*_accuracy(model, form), _agreement(model, form), size, *_latency(model, form)]
+        for variant, label in VARIANTS.items():
+            size = _megabytes(model, variant)
+            row = [*_accuracy(model, variant), _agreement(model, variant), size, *_latency(model, variant)]
             if any(value is not None for value in row):
                 found.append([model["name"], label, *row])
     return found
@@ -174,13 +176,13 @@ def _model_section(model: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _accuracy(model: dict[str, Any], form: str) -> list[str | None]:
-    entry = model["accuracy"].get(form) or {}
+def _accuracy(model: dict[str, Any], variant: str) -> list[str | None]:
+    entry = model["accuracy"].get(variant) or {}
     return [None if entry.get(key) is None else f"{100 * entry[key]:.1f}" for key in ("AP", "AP50")]
 
 
-def _agreement(model: dict[str, Any], form: str) -> str | None:
-    entry = model["agreement"].get(form)
+def _agreement(model: dict[str, Any], variant: str) -> str | None:
+    entry = model["agreement"].get(variant)
     if entry is None:
         return None
     if "differing" in entry:
@@ -188,19 +190,19 @@ def _agreement(model: dict[str, Any], form: str) -> str | None:
     return None if entry.get("correlation") is None else f"{entry['correlation']:.6f}"
 
 
-def _megabytes(model: dict[str, Any], form: str) -> float | None:
-    entry = model["files"].get(form)
+def _megabytes(model: dict[str, Any], variant: str) -> float | None:
+    entry = model["files"].get(variant)
     return None if entry is None else round(entry["bytes"] / 1e6, 2)
 
 
-def _latency(model: dict[str, Any], form: str) -> list[float | None]:
+def _latency(model: dict[str, Any], variant: str) -> list[float | None]:
     contender = {
         "program": "aqd-deploy",
         "float": "onnxruntime float",
         "onnxruntime_int8": "onnxruntime int8",
     }
     measured: dict[str, Any] = next(iter(model["latency"].get("measured", [])), {})
-    entry = measured.get("contenders", {}).get(contender.get(form, ""), {})
+    entry = measured.get("contenders", {}).get(contender.get(variant, ""), {})
     return [entry.get("median_ms"), entry.get("min_ms")]
 
 

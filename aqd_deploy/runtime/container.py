@@ -126,13 +126,15 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
     return read_container(path).manifest
 
 
-def check_output(path: Path) -> None:
-    """Raise ProgramError where `path` does not end in .so, or its folder cannot be made or written."""
+def check_program_output(path: Path, *inputs: Path) -> None:
+    """Raise ProgramError where `path` does not end in .so, is one of the `inputs`, or its folder cannot be
+    made or written.
+    """
     if path.suffix != ".so":
         raise ProgramError(
             "a program's name must end in .so", received=path, valid=path.with_suffix(".so").name
         )
-    files.check_output(path, error=ProgramError)
+    files.check_output(path, *inputs, error=ProgramError)
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -141,7 +143,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     A killed or failing `write` leaves the old file. Raises ProgramError where the folder cannot be written
     or is full.
     """
-    check_output(path)
+    check_program_output(path)
     try:
         with files.replacing(path) as temporary:
             write(temporary)

@@ -72,8 +72,8 @@ _PACKAGED = table({
 def unpack_manifest(packed: bytes, name: str) -> dict[str, Any]:
     """The manifest in the zlib stream `packed` of the program `name`, checked.
 
-    Raises ProgramError where it is no whole stream, larger than `MANIFEST_LIMIT`, no JSON, or misses what a
-    program says of itself. `container.read_container` has compared its hash before, which says that it is
+    Raises ProgramError where it is not a whole stream, larger than `MANIFEST_LIMIT`, not JSON, or misses what
+    a program says of itself. `container.read_container` has compared its hash before, which says that it is
     undamaged, not that it was written by `compile`.
     """
     stream = zlib.decompressobj()

@@ -231,7 +231,7 @@ def _take(
 def _evaluate(
     job: _Job, images: ImageSet, has_float: bool, threads: int | None
 ) -> tuple[dict[str, Any], dict[str, Any], Program]:
-    """Accuracy and agreement of every form, and the loaded program."""
+    """Accuracy and agreement of every variant, and the loaded program."""
     program = Program.load(job.file(".so"), threads)
     manifest = program.manifest
     name = manifest["preprocessing"]["input"]
@@ -245,14 +245,14 @@ def _evaluate(
         runner = ReferenceRunner(job.file(".float.onnx"), threads)
         outputs = {"float": run_all(runner.run, name, tensors), **outputs}
     accuracy = {
-        form: images.average_precision(manifest, detections_of(each, manifest, placements))
-        for form, each in outputs.items()
+        variant: images.average_precision(manifest, detections_of(each, manifest, placements))
+        for variant, each in outputs.items()
     }
     fake = outputs["fake_quantized"]
     agreement: dict[str, Any] = {
-        form: correlation(real_numbers(outputs[form], manifest), fake)
-        for form in ("float", "integer_reference")
-        if form in outputs
+        variant: correlation(real_numbers(outputs[variant], manifest), fake)
+        for variant in ("float", "integer_reference")
+        if variant in outputs
     }
     agreement["program"] = differing_integers(outputs["integer_reference"], outputs["program"])
     return accuracy, agreement, program
@@ -279,8 +279,8 @@ def _files(job: _Job, checkpoint: Path) -> dict[str, dict[str, Any]]:
         "program": job.file(".so"),
     }
     return {
-        form: {"file": path.name, "bytes": path.stat().st_size}
-        for form, path in paths.items()
+        variant: {"file": path.name, "bytes": path.stat().st_size}
+        for variant, path in paths.items()
         if path.exists()
     }
 

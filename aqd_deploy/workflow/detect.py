@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from aqd_deploy.detection.dataset import AnnotatedImages, category_ids, numbered
-from aqd_deploy.detection.decode import Detections, decode
+from aqd_deploy.detection.decode import Detections, Postprocess
 from aqd_deploy.detection.draw import draw
 from aqd_deploy.detection.fonts import undrawable
 from aqd_deploy.detection.images import Preprocess, load_image
@@ -105,22 +104,30 @@ def _walk(folder: Path, recursive: bool, refused: dict[Path, ImageError]) -> Ite
             yield path
 
 
-def detect(run: Run, manifest: dict[str, Any], path: Path) -> tuple[np.ndarray, Detections]:
-    """The image (uint8 [H, W, 3] RGB) of a file and what `run` (a program or the reference) detects in it:
-    all that the manifest's candidates become, which have a class probability above its `score_threshold`.
-    """
-    preprocess = Preprocess.from_manifest(manifest)
-    image = load_image(path)
-    tensor, placement = preprocess(image)
-    return image, decode(run({preprocess.input: tensor}), manifest, placement)
+@dataclass(frozen=True)
+class ImageDetector:
+    """`run` (a program or the reference) with what its manifest says of images and outputs, read once."""
 
+    run: Run
+    preprocess: Preprocess
+    postprocess: Postprocess
 
-def _with_candidates_for(manifest: dict[str, Any], least_score: float) -> dict[str, Any]:
-    """The manifest with a threshold for candidates that loses nothing of that score."""
-    settings = DetectorSettings.from_manifest(manifest)
-    # Candidates are above the threshold.
-    threshold = min(math.nextafter(settings.least_probability(least_score), 0), settings.score_threshold)
-    return {**manifest, "detector": {**manifest["detector"], "score_threshold": threshold}}
+    @classmethod
+    def of(cls, run: Run, manifest: dict[str, Any], least_score: float | None = None) -> ImageDetector:
+        """With `least_score` its candidates are all that can have that score. Raises ModelFileError for a
+        manifest that does not fit.
+        """
+        postprocess = Postprocess.from_manifest(manifest)
+        if least_score is not None:
+            settings = postprocess.settings.with_candidates_for(least_score)
+            postprocess = replace(postprocess, settings=settings)
+        return cls(run, Preprocess.from_manifest(manifest), postprocess)
+
+    def __call__(self, path: Path) -> tuple[np.ndarray, Detections]:
+        """The image (uint8 [H, W, 3] RGB) of a file and what is detected in it. Raises ImageError."""
+        image = load_image(path)
+        tensor, placement = self.preprocess(image)
+        return image, self.postprocess(self.run({self.preprocess.input: tensor}), placement)
 
 
 def detect_images(
@@ -138,57 +145,81 @@ def detect_images(
 ) -> Detected:
     """Detect in every file and fill the folder `output` (`ResultsFolder`), with boxes of score ≥ `draw_above`
     drawn. With `least_score` all boxes of that score and above are given, and none below; without, all that
-    the manifest's candidates become: FCOS multiplies their probability by the centre-ness, so scores may be
-    below its `score_threshold`.
+    the manifest's candidates become, which have a class probability above its `score_threshold`: a detector
+    that multiplies it by another number gives scores below that threshold, too.
 
     Ids of images and categories are those of the COCO document `annotations`, else the manifest's category
-    ids and `numbered` images. Files that are no usable image, or that `annotations` do not name, are left
+    ids and `numbered` images. Files that are not usable images, or that `annotations` do not name, are left
     out; with `strict` the first one ends it, and nothing is written.
 
-    Raises ImageError (strict), and what `ResultsFolder` raises; `inputs` are files that it must not replace.
+    Raises ImageError (strict), ModelFileError for a manifest that does not fit, and what `ResultsFolder`
+    raises; `inputs` are files that it must not replace.
     """
-    if least_score is not None:
-        manifest = _with_candidates_for(manifest, least_score)
-    settings = DetectorSettings.from_manifest(manifest)
-    ids, found = settings.category_ids, Detected(failed=dict(images.refused))
-    numbers: Mapping[Path, int | str] = numbered(images.files)
-    if annotations is not None:
-        ids = tuple(category_ids(settings.classes, annotations))
-        numbers, refused = AnnotatedImages(annotations).assign(images.files)
-        found.failed.update(refused)
-    for path, error in found.failed.items():
+    detector = ImageDetector.of(run, manifest, least_score)
+    settings, found = detector.postprocess.settings, Detected()
+
+    def failed(path: Path, error: ImageError) -> None:
         if strict:
             raise error
+        found.failed[path] = error
         progress(f"{printable(path)}: failed: {error.what}")
+
+    numbers, ids, refused = _ids(images.files, settings, annotations)
+    for path, error in (images.refused | refused).items():
+        failed(path, error)
     categories = [{"id": number, "name": name} for number, name in zip(ids, settings.classes, strict=True)]
-    labels: set[int] = set()
     with ResultsFolder(output, images.files, inputs, categories, whole=strict) as folder:
+        drawings = _Drawings(folder, output, categories, draw_above)
         for path in (path for path in images.files if path in numbers):
             try:
-                image, detections = detect(run, manifest, path)
+                image, detections = detector(path)
             except ImageError as error:
-                if strict:
-                    raise
-                found.failed[path] = error
-                progress(f"{printable(path)}: failed: {error.what}")
+                failed(path, error)
                 continue
             detections = detections.at_least(least_score or 0.0)
-            height, width = image.shape[:2]
-            entry = {"id": numbers[path], "file_name": printable(path), "width": width, "height": height}
-            drawn = detections.at_least(draw_above)
-            drawing = draw(image, drawn, settings.classes)
-            folder.add(path, entry, _records(entry, detections, categories), drawing)
-            found.images.append(
-                DetectedImage(path, numbers[path], detections, output / folder.drawings[path])
-            )
-            progress(f"{printable(path)}: {counted(len(drawn), 'box', 'boxes')}")
-            labels.update(drawn.labels.tolist())
-    if names := undrawable(settings.classes[label] for label in sorted(labels)):
+            detected, drawn = drawings.add(path, numbers[path], image, detections)
+            found.images.append(detected)
+            progress(f"{printable(path)}: {counted(drawn, 'box', 'boxes')}")
+    if names := undrawable(settings.classes[label] for label in sorted(drawings.labels)):
         progress(
             f"no font here has all characters of {', '.join(names[:3])}: drawn by number; "
             "apt-get install fontconfig fonts-noto-core fonts-noto-cjk"
         )
     return found
+
+
+def _ids(
+    files: list[Path], settings: DetectorSettings, annotations: dict[str, Any] | None
+) -> tuple[Mapping[Path, int | str], tuple[int, ...], dict[Path, ImageError]]:
+    """The images' ids, those of the classes, and what is wrong with the images that have none."""
+    if annotations is None:
+        return numbered(files), settings.category_ids, {}
+    ids = tuple(category_ids(settings.classes, annotations))
+    numbers, refused = AnnotatedImages(annotations).assign(files)
+    return numbers, ids, refused
+
+
+@dataclass
+class _Drawings:
+    """Adds images to the results, and knows the `labels` that were drawn."""
+
+    folder: ResultsFolder
+    output: Path
+    categories: list[dict[str, Any]]
+    draw_above: float
+    labels: set[int] = field(default_factory=set)
+
+    def add(
+        self, path: Path, number: int | str, image: np.ndarray, detections: Detections
+    ) -> tuple[DetectedImage, int]:
+        """The image as it is in the results, and how many boxes were drawn."""
+        height, width = image.shape[:2]
+        entry = {"id": number, "file_name": printable(path), "width": width, "height": height}
+        drawn = detections.at_least(self.draw_above)
+        drawing = draw(image, drawn, [category["name"] for category in self.categories])
+        self.folder.add(path, entry, _records(entry, detections, self.categories), drawing)
+        self.labels.update(drawn.labels.tolist())
+        return DetectedImage(path, number, detections, self.output / self.folder.drawings[path]), len(drawn)
 
 
 def counted(count: int, one: str, many: str) -> str:

@@ -98,7 +98,7 @@ class ResultsFolder:
 
 
 def printable(path: Path) -> str:
-    """The path as text that every reader of JSON takes: a byte that is no character as `\\\\xff`."""
+    """The path as text that every reader of JSON takes: a byte that is not a character as `\\\\xff`."""
     return os.fsencode(path).decode(errors="backslashreplace")
 
 

@@ -9,9 +9,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from aqd_deploy.detection.interface import check_interface
 from aqd_deploy.devices import LOCAL, open_device
 from aqd_deploy.errors import DeviceError
 from aqd_deploy.runtime.tensors import TensorInfo
+
+Shape = tuple[Any, ...]
 
 
 class _Runs(Protocol):
@@ -20,18 +23,28 @@ class _Runs(Protocol):
 
 @dataclass(frozen=True)
 class Runner:
-    """A loaded network, its manifest, and shape and numpy dtype name of its inputs by name (of an ONNX file,
-    a dimension may be no number: then it may have any size).
+    """A loaded network, its manifest, shape and numpy dtype name of its inputs by name, and shapes of its
+    outputs (a dimension of an ONNX file that is not a number may have any size).
     """
 
     manifest: dict[str, Any]
     network: _Runs
-    inputs: Mapping[str, tuple[tuple[Any, ...], str]]
+    inputs: Mapping[str, tuple[Shape, str]]
+    outputs: Mapping[str, Shape]
     close: Callable[[], None] = lambda: None
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs by name, of the network's own dtypes, for inputs by name."""
         return self.network.run(inputs)
+
+    def check_detector(self) -> None:
+        """Hold what the manifest says of images and boxes to the network's inputs and outputs, where their
+        sizes are known (`check_interface`). Raises ModelFileError.
+        """
+        inputs = {name: shape for name, (shape, _) in self.inputs.items()}
+        sizes = [size for shape in (*inputs.values(), *self.outputs.values()) for size in shape]
+        if all(isinstance(size, int) for size in sizes):
+            check_interface(self.manifest, inputs, self.outputs)
 
     def __enter__(self) -> Runner:
         return self
@@ -45,7 +58,7 @@ def open_runner(path: Path, threads: int | None = None, device: str = LOCAL) -> 
     QDQ) by the reference. Close it, or use it in a `with` statement.
 
     Raises ProgramError or ModelFileError where the file cannot be loaded, DeviceError where there is no such
-    device, or the file is none that it runs.
+    device, or it does not run such a file.
     """
     opened = open_device(device)
     if path.suffix == ".onnx":
@@ -61,11 +74,14 @@ def open_runner(path: Path, threads: int | None = None, device: str = LOCAL) -> 
 
         model = load_onnx(path)
         reference = ReferenceRunner(model, threads)
-        return Runner(read_manifest(model), reference, reference.inputs)
+        return Runner(read_manifest(model), reference, reference.inputs, reference.outputs)
     program = opened.load(path, threads)
-    return Runner(program.manifest, program, _described(program.manifest), opened.close)
+    return Runner(program.manifest, program, *_ports(program.manifest), opened.close)
 
 
-def _described(manifest: dict[str, Any]) -> dict[str, tuple[tuple[Any, ...], str]]:
-    infos = TensorInfo.from_manifest(manifest["program"]["inputs"])
-    return {info.name: (info.shape, info.dtype) for info in infos}
+def _ports(manifest: dict[str, Any]) -> tuple[dict[str, tuple[Shape, str]], dict[str, Shape]]:
+    """`inputs` and `outputs` of a program's runner."""
+    inputs, outputs = (
+        TensorInfo.from_manifest(manifest["program"][ports]) for ports in ("inputs", "outputs")
+    )
+    return {i.name: (i.shape, i.dtype) for i in inputs}, {o.name: o.shape for o in outputs}

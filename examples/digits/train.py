@@ -23,6 +23,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from aqd_deploy.detection.detectors import DETECTORS
 from aqd_deploy.errors import AqdError, CheckpointError
 from aqd_deploy.qat.checkpoint import load_checkpoint, save_checkpoint
 from aqd_deploy.qat.config import ModelConfig
@@ -71,7 +72,7 @@ def model_config(run: Run) -> ModelConfig:
         image_height=SIZE,
         image_width=SIZE,
         anchor_base=2.5,
-        nms_iou=0.6 if run.detector == "fcos" else 0.5,
+        nms_iou=DETECTORS[run.detector].nms_iou,
         name=run.name,
         class_names=tuple(str(digit) for digit in range(10)),
     )

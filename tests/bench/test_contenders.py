@@ -8,7 +8,7 @@ import pytest
 from float_network import small_network
 
 from aqd_deploy.bench.contenders import Field, add_peer, describe
-from aqd_deploy.bench.peers.contract import Form, Peer
+from aqd_deploy.bench.peers.contract import Peer, Variant
 from aqd_deploy.errors import PeerError
 
 
@@ -17,12 +17,12 @@ def network(tmp_path_factory):
     return small_network(tmp_path_factory.mktemp("network"))
 
 
-def peer(*forms: Form) -> Peer:
-    return Peer("fake", (), (), "pip install fake", forms)
+def peer(*variants: Variant) -> Peer:
+    return Peer("fake", (), (), "pip install fake", variants)
 
 
-def form(name: str, run, modules: tuple[str, ...] = ()) -> Form:
-    return Form(name, f"{name} of the fake", None, lambda _path, _network, _threads: run, modules)
+def variant(name: str, run, modules: tuple[str, ...] = ()) -> Variant:
+    return Variant(name, f"{name} of the fake", None, lambda _path, _network, _threads: run, modules)
 
 
 def fails():
@@ -47,7 +47,7 @@ def test_every_form_on_every_number_of_threads(network):
         return lambda: threads
 
     into = Field()
-    fake = Form("int8 fake", "INT8", None, opened)
+    fake = Variant("int8 fake", "INT8", None, opened)
     add_peer(into, peer(fake), network, [1, 2], lambda _: None)
     assert {key: run() for key, run in into.contenders.items()} == {
         ("fake int8 fake", 1): 1,
@@ -60,8 +60,8 @@ def test_every_form_on_every_number_of_threads(network):
 
 def test_a_form_that_fails_is_listed_and_the_next_goes_on(network, capfd):
     into = Field()
-    forms = (form("float", fails), form("int8", refuses), form("int8 good", lambda: None))
-    add_peer(into, peer(*forms), network, [1], lambda _: None)
+    variants = (variant("float", fails), variant("int8", refuses), variant("int8 good", lambda: None))
+    add_peer(into, peer(*variants), network, [1], lambda _: None)
     assert list(into.contenders) == [("fake int8 good", 1)]
     assert into.failed == [
         {
@@ -75,7 +75,7 @@ def test_a_form_that_fails_is_listed_and_the_next_goes_on(network, capfd):
 
 def test_a_form_whose_modules_are_missing_is_listed_with_the_command(network):
     into = Field()
-    add_peer(into, peer(form("int8", fails, ("surely_not_installed",))), network, [1], lambda _: None)
+    add_peer(into, peer(variant("int8", fails, ("surely_not_installed",))), network, [1], lambda _: None)
     assert into.missing == [{"peer": "fake int8", "next_command": "pip install fake"}]
     assert into.failed == [] and into.contenders == {}
 
@@ -85,4 +85,4 @@ def test_an_interruption_is_no_failure_of_the_peer(network):
         raise Odd
 
     with pytest.raises(Odd):
-        add_peer(Field(), peer(form("float", interrupted)), network, [1], lambda _: None)
+        add_peer(Field(), peer(variant("float", interrupted)), network, [1], lambda _: None)

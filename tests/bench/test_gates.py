@@ -23,8 +23,8 @@ def test_a_ratio(text, expected):
 
 
 @pytest.mark.parametrize("text", ["", "openvino", "=0.5", "openvino=fast", "openvino=0", "openvino=nan"])
-def test_what_is_no_ratio(text):
-    with pytest.raises(AqdError, match="no ratio"):
+def test_what_is_not_a_ratio(text):
+    with pytest.raises(AqdError, match="not a ratio"):
         parse_ratio(text, ["openvino"])
 
 

@@ -1,4 +1,4 @@
-"""Every form of every peer that is installed runs a small network, and computes that network."""
+"""Every variant of every peer that is installed runs a small network, and computes that network."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from aqd_deploy.bench.peers.convert import converted
 from aqd_deploy.bench.quiet import native_output_hidden
 from aqd_deploy.errors import AqdError
 
-FORMS = [
+VARIANTS = [
     pytest.param(
         peer,
-        form,
-        id=f"{peer.name} {form.name}",
+        variant,
+        id=f"{peer.name} {variant.name}",
         marks=pytest.mark.skipif(
-            not (peer.installed() and form.installed()), reason=f"not installed; {peer.install}"
+            not (peer.installed() and variant.installed()), reason=f"not installed; {peer.install}"
         ),
     )
     for peer in PEERS.values()
-    for form in peer.forms
+    for variant in peer.variants
 ]
 
 
@@ -60,16 +60,16 @@ def outputs(peer: str, returned, names: list[str]) -> dict[str, np.ndarray]:
     return found
 
 
-@pytest.mark.parametrize(("peer", "form"), FORMS)
-def test_a_form_computes_the_network(peer, form, network, expected, monkeypatch):
+@pytest.mark.parametrize(("peer", "variant"), VARIANTS)
+def test_a_variant_computes_the_network(peer, variant, network, expected, monkeypatch):
     # Importing it would run pip.
     monkeypatch.setitem(sys.modules, "MNN.tools", None)
-    path = network.float_model if form.conversion is None else converted(form.conversion, network)
+    path = network.float_model if variant.conversion is None else converted(variant.conversion, network)
     with native_output_hidden():
-        run = form.open(path, network, 1)
+        run = variant.open(path, network, 1)
         found = outputs(peer.name, run(), list(expected))
     for name, array in expected.items():
-        if form.is_int8:
+        if variant.is_int8:
             assert np.corrcoef(found[name].ravel(), array.ravel())[0, 1] > 0.95
         else:
             # bfloat16 is off by 5e-3.
@@ -77,7 +77,7 @@ def test_a_form_computes_the_network(peer, form, network, expected, monkeypatch)
 
 
 def test_float_is_labelled_by_its_width():
-    labels = [form.what for peer in PEERS.values() for form in peer.forms if not form.is_int8]
+    labels = [variant.what for peer in PEERS.values() for variant in peer.variants if not variant.is_int8]
     assert len(labels) == len(PEERS) and all(label.startswith("float32") for label in labels)
 
 
@@ -94,12 +94,12 @@ def test_openvino_is_asked_for_float32(network, monkeypatch):
         return compile_model(core, model, device, settings)
 
     monkeypatch.setattr(openvino.Core, "compile_model", listen)
-    _float_form("openvino").open(network.float_model, network, 1)
+    _float_variant("openvino").open(network.float_model, network, 1)
     assert asked[0]["INFERENCE_PRECISION_HINT"] == "f32"
 
 
-def _float_form(peer: str):
-    return next(form for form in PEERS[peer].forms if form.name == "float")
+def _float_variant(peer: str):
+    return next(variant for variant in PEERS[peer].variants if variant.name == "float")
 
 
 @pytest.mark.skipif(not PEERS["mnn"].installed(), reason="not installed")
@@ -123,9 +123,9 @@ def test_mnn_is_asked_for_float32(network, monkeypatch):
 
     monkeypatch.setitem(sys.modules, "MNN.tools", None)
     with native_output_hidden():
-        folder = converted(_float_form("mnn").conversion, network)
+        folder = converted(_float_variant("mnn").conversion, network)
         monkeypatch.setattr(MNN, "Interpreter", Listening)
-        _float_form("mnn").open(folder, network, 1)
+        _float_variant("mnn").open(folder, network, 1)
     assert asked[0]["precision"] == "high"
 
 
@@ -142,9 +142,9 @@ def test_ncnn_is_asked_for_float32(network, monkeypatch):
             return super().load_model(path)
 
     with native_output_hidden():
-        folder = converted(_float_form("ncnn").conversion, network)
+        folder = converted(_float_variant("ncnn").conversion, network)
         monkeypatch.setattr(ncnn, "Net", Listening)
-        _float_form("ncnn").open(folder, network, 1)
+        _float_variant("ncnn").open(folder, network, 1)
     assert len(asked[0]) >= 4 and not any(asked[0].values())
 
 
@@ -152,12 +152,12 @@ def test_ncnn_is_asked_for_float32(network, monkeypatch):
 def test_mnn_is_converted_without_the_wrappers_that_install_packages(network, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "MNN.tools", None)
     with native_output_hidden():
-        PEERS["mnn"].forms[0].conversion.make(network, tmp_path)
+        PEERS["mnn"].variants[0].conversion.make(network, tmp_path)
     assert (tmp_path / "float.mnn").stat().st_size > 0
 
 
 def test_ncnn_says_that_it_has_no_int8():
-    assert not any(form.is_int8 for form in PEERS["ncnn"].forms)
+    assert not any(variant.is_int8 for variant in PEERS["ncnn"].variants)
     assert "INT8" in PEERS["ncnn"].note
 
 

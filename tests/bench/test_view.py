@@ -19,7 +19,7 @@ def unwrapped(shown: str) -> str:
     return " ".join(shown.split())
 
 
-def test_the_ratio_line_is_that_of_the_faster_int8_form():
+def test_the_ratio_line_is_that_of_the_faster_int8_variant():
     shown = unwrapped(text(measured(1, openvino_int8_qdq=ratio(0.4), openvino_int8_nncf=ratio(0.5))))
     assert "takes 0.50 of the time of openvino's INT8 (openvino int8 nncf): 2.00 times as fast" in shown
     assert "(openvino int8 qdq)" not in shown

@@ -44,7 +44,7 @@ def qdq_copy(qdq) -> onnx.ModelProto:
 
 @pytest.fixture(scope="session")
 def integer(qdq) -> onnx.ModelProto:
-    """The integer form of `qdq`."""
+    """The integer model of `qdq`."""
     from aqd_deploy.passes.pipeline import lower
 
     return lower(qdq).model
@@ -52,7 +52,7 @@ def integer(qdq) -> onnx.ModelProto:
 
 @pytest.fixture
 def integer_file(integer, tmp_path) -> Path:
-    """The integer form of `qdq` as a file."""
+    """The integer model of `qdq` as a file."""
     path = tmp_path / "m.int.onnx"
     onnx.save(integer, path)
     return path

@@ -105,11 +105,11 @@ def test_what_the_environment_names(tools, monkeypatch, origin):
 
 def test_a_compiler_for_a_machine_that_nobody_knows(tools, monkeypatch):
     tools("c++", answer=f"{HERE}-linux-gnu")
-    tools("riscv-g++", answer="riscv64-unknown-linux-gnu")
-    monkeypatch.setenv("CXX", "riscv-g++")
+    tools("nova-g++", answer="nova64-unknown-linux-gnu")
+    monkeypatch.setenv("CXX", "nova-g++")
     assert find_toolchain(targets.get("host")).origin == "native"
-    with pytest.raises(TargetError, match="compiles for riscv64"):
-        find_toolchain(replace(FOREIGN, toolchain="riscv-g++"))
+    with pytest.raises(TargetError, match="compiles for nova64"):
+        find_toolchain(replace(FOREIGN, toolchain="nova-g++"))
 
 
 def test_the_environment_of_a_boards_sdk(tools, monkeypatch):
@@ -190,10 +190,8 @@ def test_a_named_toolchain_for_another_machine(tools):
 
 
 def test_an_architecture_that_nobody_knows():
-    with pytest.raises(
-        TargetError, match=r"unknown architecture; got riscv64; valid: x86_64, aarch64, armv7"
-    ):
-        find_toolchain(replace(FOREIGN, architecture="riscv64"))
+    with pytest.raises(TargetError, match="unknown architecture; got nova64; valid: x86_64"):
+        find_toolchain(replace(FOREIGN, architecture="nova64"))
 
 
 def test_what_was_made_is_looked_at(tmp_path):

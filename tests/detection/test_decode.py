@@ -275,7 +275,7 @@ def broken_cases():
         (missing, good, ShapeError, "missing.*ctr_p4"),
         ({**outputs, "box_p3": outputs["box_p4"]}, good, ShapeError, "different sizes"),
         ({**outputs, "cls_p3": outputs["cls_p3"][0]}, good, ShapeError, "another shape"),
-        ({**outputs, "cls_p3": outputs["cls_p3"] > 0}, good, ModelFileError, "no number"),
+        ({**outputs, "cls_p3": outputs["cls_p3"] > 0}, good, ModelFileError, "not made of numbers"),
         (outputs, unscaled, ScaleError, "cls_p3 has no scale"),
         (outputs, scaled([1.0, 1.0]), ScaleError, "wrong number.*2.*1 or 3"),
         (outputs, scaled(0.0), ScaleError, "not valid"),

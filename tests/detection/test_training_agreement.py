@@ -16,8 +16,9 @@ from aqd_deploy.detection.images import Placement  # noqa: E402
 from aqd_deploy.detection.results import coco_results  # noqa: E402
 from aqd_deploy.evaluation.coco import evaluate  # noqa: E402
 from aqd_deploy.frontends.torch_qdq import make_manifest  # noqa: E402
-from aqd_deploy.qat.assign import assign_fcos, assign_retinanet, centreness  # noqa: E402
 from aqd_deploy.qat.config import ModelConfig  # noqa: E402
+from aqd_deploy.qat.detectors.fcos import assign_fcos, centreness  # noqa: E402
+from aqd_deploy.qat.detectors.retinanet import anchors_per_cell, assign_retinanet  # noqa: E402
 
 ANNOTATIONS = Path(__file__).resolve().parents[2] / "examples" / "digits" / "images" / "annotations.json"
 
@@ -28,7 +29,7 @@ def perfect_outputs(config, boxes, labels):
     targets = (assign_fcos if fcos else assign_retinanet)(config, boxes[None], labels[None])
     label, box = targets.label[0], torch.nan_to_num(targets.box[0])
     scores = torch.where(label[:, None] == torch.arange(config.classes), 8.0, -8.0)
-    per_cell, start, outputs = config.anchors_per_cell, 0, {}
+    per_cell, start, outputs = 1 if fcos else anchors_per_cell(config), 0, {}
     for level, stride in zip(config.levels, config.strides, strict=True):
         rows, columns = -(-config.image_height // stride), -(-config.image_width // stride)
         end = start + rows * columns * per_cell

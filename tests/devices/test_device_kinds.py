@@ -37,7 +37,7 @@ def test_every_kind_opens_a_device_of_its_own():
     devices = [open_device(EXAMPLES[kind.prefix]) for kind in KINDS]
     assert [device.text for device in devices] == [EXAMPLES[kind.prefix] for kind in KINDS]
     assert len({type(device) for device in devices}) == len(KINDS)
-    assert [device.here for device in devices] == [kind.form == LOCAL for kind in KINDS]
+    assert [device.here for device in devices] == [kind.syntax == LOCAL for kind in KINDS]
     assert [device.tracker is not None for device in devices] == [kind.prefix == "rpc" for kind in KINDS]
 
 
@@ -61,9 +61,9 @@ def test_what_a_new_kind_needs_is_told(new_kind, monkeypatch):
     ]
 
 
-def test_the_documentation_names_every_form():
+def test_the_documentation_names_every_kind():
     text = (ROOT / "docs" / "how-to" / "devices.md").read_text(encoding="utf-8")
-    assert [kind.form for kind in KINDS if f"| `{kind.form}` |" not in text] == []
+    assert [kind.syntax for kind in KINDS if f"| `{kind.syntax}` |" not in text] == []
 
 
 def compared(tree: ast.Module) -> list[ast.Constant]:

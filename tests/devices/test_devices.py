@@ -187,7 +187,7 @@ def test_run_on_an_emulated_device(emulated, arrays, monkeypatch, capsys):
         np.testing.assert_array_equal(found["scores"], OUTPUTS["scores"])
 
 
-@pytest.mark.parametrize("architecture", [*architectures.emulated(), "riscv64"])
+@pytest.mark.parametrize("architecture", [*architectures.emulated(), "nova64"])
 def test_a_foreign_program_without_a_device_names_the_way_out(architecture, tmp_path):
     """Emulation, where there is one: qemu refuses the others."""
     target = {"name": "board", "architecture": architecture, "features": []}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from odd_graphs import chain
 
-from aqd_deploy.bench.measure import BENCH_SCHEMA
+from aqd_deploy.bench.document import BENCH_SCHEMA
 from aqd_deploy.bundle import create
 from aqd_deploy.errors import AqdError, ModelFileError, UnsupportedModelError
 from aqd_deploy.integer import dialect

@@ -158,5 +158,5 @@ def test_bad_files(tmp_path):
     with pytest.raises(AqdError, match="not JSON"):
         evaluate(path, [])
     path.write_text("[1]")
-    with pytest.raises(AqdError, match="no COCO document"):
+    with pytest.raises(AqdError, match="not a COCO document"):
         evaluate(path, [])

@@ -65,8 +65,8 @@ def test_requantize_counts_its_deviations_exactly(ratio, offset, eta_range, clip
     constants, deviations = solve_requantize(ratio, offset, *eta_range, lo, hi)
     off = 0
     for eta in range(eta_range[0], eta_range[1] + 1):
-        level = min(max(constants(eta), lo), hi)
-        off += abs(level - min(max(round(eta * ratio + offset), lo), hi))
+        code = min(max(constants(eta), lo), hi)
+        off += abs(code - min(max(round(eta * ratio + offset), lo), hi))
     assert off == deviations
     assert constants.fits(*eta_range)
 
@@ -88,16 +88,16 @@ def test_ties_can_rule_out_constants_and_are_counted():
 
 
 @pytest.mark.parametrize(
-    ("ratio", "offset", "level"), [(0, Fraction(7, 2), 4), (0, -3, 0), (Fraction(1, 10**9), Fraction(5), 5)]
+    ("ratio", "offset", "code"), [(0, Fraction(7, 2), 4), (0, -3, 0), (Fraction(1, 10**9), Fraction(5), 5)]
 )
-def test_constant_channels(ratio, offset, level):
-    """γ = 0, and γ so small that the range never reaches another level."""
+def test_constant_channels(ratio, offset, code):
+    """γ = 0, and γ so small that the range never reaches another code."""
     constants, deviations = solve_requantize(Fraction(ratio), Fraction(offset), -1000, 1000, 0, 15)
     assert deviations == 0
-    assert {min(max(constants(eta), 0), 15) for eta in (-1000, 0, 1000)} == {level}
+    assert {min(max(constants(eta), 0), 15) for eta in (-1000, 0, 1000)} == {code}
 
 
-def test_steeper_than_one_level_an_integer():
+def test_steeper_than_one_code_an_integer():
     constants, deviations = solve_requantize(Fraction(100), Fraction(-30), -3, 3, 0, 255)
     assert deviations == 0
     assert [min(max(constants(eta), 0), 255) for eta in (-3, 0, 1, 2, 3)] == [0, 0, 70, 170, 255]
@@ -128,18 +128,18 @@ def test_claims_of_random_channels_hold_at_every_threshold(steps, bound):
     for channel, constants in enumerate(solution):
         assert constants.fits(-bound, bound)
         sign, off = int(stairs.sign[channel]), 0
-        for level, threshold in enumerate(stairs.thresholds[channel].tolist(), 1):
-            actual = first_reaching(constants, sign, level, -bound, bound)
+        for code, threshold in enumerate(stairs.thresholds[channel].tolist(), 1):
+            actual = first_reaching(constants, sign, code, -bound, bound)
             off += abs(actual - threshold)
         assert off == solution.deviations[channel]
         assert solution.proven[channel] == (off == 0)
 
 
-def first_reaching(constants, sign, level, lo, hi):
-    """The smallest sign·η in [lo, hi] with at least that level, hi + 1 if none has: by bisection."""
+def first_reaching(constants, sign, code, lo, hi):
+    """The smallest sign·η in [lo, hi] with at least that code, hi + 1 if none has: by bisection."""
     while lo <= hi:
         middle = (lo + hi) // 2
-        if constants(sign * middle) >= level:
+        if constants(sign * middle) >= code:
             hi = middle - 1
         else:
             lo = middle + 1
@@ -156,7 +156,7 @@ def test_random_channels_within_half_a_million_are_proven(steps):
 @pytest.mark.parametrize("exponent", [-400, -150, -60, -37, -33, 23, 24, 31, 32, 60, 149, 400, 1100])
 @pytest.mark.parametrize("bound", [1, 300, 2**31 - 1])
 def test_slopes_that_no_multiplier_has_are_proven_by_others(exponent, steps, bound):
-    """Denormal steps: all levels change within one integer, or at most one level within the range."""
+    """Denormal steps: all codes change within one integer, or at most one code within the range."""
     alpha = Fraction(2) ** exponent * Fraction(5, 7)
     offsets = [Fraction(0), Fraction(1, 3), Fraction(1, 2), -alpha * 17, -alpha / 2, Fraction(steps) - alpha]
     forms = [ChannelForm(sign * alpha, offset) for offset in offsets for sign in (1, -1)]
@@ -168,15 +168,15 @@ def test_slopes_that_no_multiplier_has_are_proven_by_others(exponent, steps, bou
         assert constants.fits(-bound, bound)
         near = {round(-form.b0 / form.a) + i for i in range(-3, 4)} | {-bound, -1, 0, 1, bound}
         for eta in (eta for eta in near if abs(eta) <= bound):
-            assert min(max(constants(eta), 0), steps) == quantizer.level(eta * form.a + form.b0)
+            assert min(max(constants(eta), 0), steps) == quantizer.code(eta * form.a + form.b0)
 
 
-@pytest.mark.parametrize("level", [0, 3, 255])
-def test_a_quantizer_of_one_level_is_a_constant(level):
+@pytest.mark.parametrize("code", [0, 3, 255])
+def test_a_quantizer_of_one_code_is_a_constant(code):
     forms = [ChannelForm(Fraction(1, 7), Fraction(2)), ChannelForm(Fraction(0))]
     ends = np.full(2, 1000)
-    solution = solve_requantize_channels(staircases(forms, Quantizer(Fraction(1), level, level), -ends, ends))
-    assert solution.constants == [MultiplyShift(0, level, 0)] * 2
+    solution = solve_requantize_channels(staircases(forms, Quantizer(Fraction(1), code, code), -ends, ends))
+    assert solution.constants == [MultiplyShift(0, code, 0)] * 2
     assert solution.proven == [True, True]
 
 
@@ -186,7 +186,7 @@ def test_fewer_bits_deviate_and_say_so():
     stairs = staircases([form], quantizer, np.array([-100]), np.array([21000]))
     solution = solve_requantize_channels(stairs, c_bits=4)
     m = solution.constants[0]
-    off = sum(abs(min(max(m(eta), 0), 255) - quantizer.level(eta * form.a)) for eta in range(-100, 21001))
+    off = sum(abs(min(max(m(eta), 0), 255) - quantizer.code(eta * form.a)) for eta in range(-100, 21001))
     assert off == solution.deviations[0] > 0
     assert not solution.proven[0]
 

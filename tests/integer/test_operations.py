@@ -57,7 +57,7 @@ def test_constant_images_reach_the_ends_of_what_is_possible():
 def test_codes_hold_the_proven_interval():
     graph = read_graph(every_operation())
     quantizers = [node for node in graph.nodes if node.entry.codes(node, graph) is not None]
-    assert {node.op for node in quantizers} == {"Requantize", "Threshold"}
+    assert {node.op for node in quantizers} >= {"Requantize", "Threshold"}
     for node in quantizers:
         low, high = node.entry.codes(node, graph)
         proven = graph.ranges[node.output].bounds
@@ -69,7 +69,7 @@ def test_what_moves_data_returns_values_of_its_inputs():
     graph = read_graph(model)
     values = values_of(graph, random_image(model))
     movers = [node for node in graph.nodes if node.entry.moves_data]
-    assert {node.entry.name for node in movers} == {"MaxPool", "MaxPool_kKsSpP", "Resize", "Concat"}
+    assert {node.entry.name for node in movers} >= {"MaxPool", "MaxPool_kKsSpP", "Resize", "Concat"}
     for node in movers:
         sources = np.concatenate([values[name].ravel() for name in node.inputs if name in values])
         assert np.isin(values[node.output], sources).all(), node.label

@@ -1,6 +1,6 @@
 """Imports run one way: every import of this project, also those within functions and through the mapped
 names `aqd_deploy.passes` and `aqd_deploy.targets`, goes down the list of layers, and no modules import each
-other in a circle.
+other in a circle (but for types alone: `if TYPE_CHECKING`).
 """
 
 import ast
@@ -16,7 +16,8 @@ LAYERS = (
     ("aqd_deploy", "errors", "processes"),
     ("files", "inputs", "schema", "tables"),
     ("own_files",),
-    ("integer", "targets", "detection", "qat"),
+    ("integer", "targets", "detection"),
+    ("qat",),
     ("environment", "passes", "kernels", "frontends", "runtime"),
     ("records",),
     ("compiler",),
@@ -46,13 +47,23 @@ def modules(folders: dict[str, Path]) -> dict[str, Path]:
     return found
 
 
-def imports_of(name: str, path: Path, known: dict[str, Path]) -> set[str]:
-    """The modules of `known` that the module imports, wherever in it; `from package import module` is an
-    import of the module alone.
+class _ForTypesAlone(ast.NodeTransformer):
+    """Takes the blocks `if TYPE_CHECKING:` out."""
+
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
+        self.generic_visit(node)
+        return node.orelse if ast.unparse(node.test) == "TYPE_CHECKING" else node
+
+
+def imports_of(name: str, path: Path, known: dict[str, Path], for_types: bool = True) -> set[str]:
+    """The modules of `known` that the module imports, wherever in it, also those `for_types` alone;
+    `from package import module` is an import of the module alone.
     """
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = tree if for_types else _ForTypesAlone().visit(tree)
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -88,7 +99,8 @@ def circle(folders: dict[str, Path]) -> list[str]:
     """The modules of one circle, none where there is no circle."""
     known = modules(folders)
     try:
-        TopologicalSorter({name: imports_of(name, path, known) for name, path in known.items()}).prepare()
+        arrows = {name: imports_of(name, path, known, for_types=False) for name, path in known.items()}
+        TopologicalSorter(arrows).prepare()
     except CycleError as error:
         return error.args[1]
     return []
@@ -136,3 +148,5 @@ def test_a_circle_is_found(tmp_path):
     (tmp_path / "a.py").write_text("def f():\n    from aqd_deploy import b\n    b\n")
     (tmp_path / "b.py").write_text("import aqd_deploy.a\n")
     assert set(circle({"aqd_deploy": tmp_path})) == {"aqd_deploy.a", "aqd_deploy.b"}
+    (tmp_path / "b.py").write_text("if TYPE_CHECKING:\n    import aqd_deploy.a\n")
+    assert circle({"aqd_deploy": tmp_path}) == []

@@ -5,20 +5,17 @@ import math
 import pytest
 import torch
 
-from aqd_deploy.qat.assign import (
-    BACKGROUND,
-    IGNORED,
-    assign_fcos,
-    assign_retinanet,
-    centreness,
-    encode_boxes,
-    flatten_maps,
-    pairwise_iou,
-    pyramid_anchors,
-    pyramid_cells,
-)
+from aqd_deploy.qat.assign import BACKGROUND, IGNORED, flatten_maps, pairwise_iou, pyramid_cells
 from aqd_deploy.qat.config import parse_architecture
-from aqd_deploy.qat.losses import detection_loss, giou_loss, sigmoid_focal_loss
+from aqd_deploy.qat.detectors import detection_loss
+from aqd_deploy.qat.detectors.fcos import assign_fcos, centreness
+from aqd_deploy.qat.detectors.retinanet import (
+    anchors_per_cell,
+    assign_retinanet,
+    encode_boxes,
+    pyramid_anchors,
+)
+from aqd_deploy.qat.losses import giou_loss, sigmoid_focal_loss
 
 SMALL = {
     "width": 0.125,
@@ -161,7 +158,7 @@ def test_perfect_maps_have_a_small_loss_and_gradients_lead_there(config):
     boxes, labels = _one(10, 6, 34, 30)
     assign = assign_fcos if config.detector == "fcos" else assign_retinanet
     targets = assign(config, boxes, labels)
-    anchors = config.anchors_per_cell
+    anchors = 1 if config.detector == "fcos" else anchors_per_cell(config)
     cls = torch.full((1, targets.label.shape[1], 3), -12.0)
     cls[0, targets.label[0] >= 0, 1] = 12.0
     box = targets.box.clamp(-10, 10)

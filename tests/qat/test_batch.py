@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from aqd_deploy.errors import TrainingError
-from aqd_deploy.qat.assign import assign_fcos, assign_retinanet
 from aqd_deploy.qat.batch import check_batch
 from aqd_deploy.qat.config import parse_architecture
+from aqd_deploy.qat.detectors.fcos import assign_fcos
+from aqd_deploy.qat.detectors.retinanet import assign_retinanet
 from aqd_deploy.qat.models import build_model
 from aqd_deploy.qat.train import TrainSettings, make_optimizer, train_step
 
@@ -42,7 +43,7 @@ def _box(*values):
         ({"images": torch.zeros(2, 3, 64, 96)}, "images .* another type; got torch.float32"),
         ({"images": torch.zeros(2, 64, 96, 3, dtype=torch.uint8)}, r"another shape; got \[2, 64, 96, 3\]"),
         ({"images": torch.zeros(0, 3, 64, 96, dtype=torch.uint8)}, "another shape"),
-        ({"labels": torch.tensor([[2], [-1]])}, "none of the network's classes; got 2; valid: 0 to 1"),
+        ({"labels": torch.tensor([[2], [-1]])}, "not one of the network's classes; got 2; valid: 0 to 1"),
         ({"labels": torch.tensor([[-2], [-1]])}, "classes; got -2"),
         ({"labels": torch.tensor([[1.0], [-1.0]])}, "labels .* another type"),
         ({"labels": torch.tensor([1, -1])}, "boxes and labels"),

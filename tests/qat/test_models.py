@@ -183,7 +183,6 @@ def test_config_round_trip():
     config = parse_architecture("retinanet_r34", bits=2, classes=2, class_names=("a", "b"), width=0.5)
     assert ModelConfig.from_json(config.to_json()) == config
     assert config.label == "retinanet_r34_2bit"
-    assert config.anchors_per_cell == 9
 
 
 @pytest.mark.parametrize("name", ["retinanet_r101", "yolo", "fcos", "fcos_r18x"])

@@ -102,7 +102,7 @@ def test_round_trip(document, tmp_path):
         ({"schema": 1}, "another schema"),
         ({"models": "none"}, "'models'"),
         ({"models": [{}]}, "model 0"),
-        ({"models": [{**MODEL, "agreement": {"magic": {}}}]}, "unknown form"),
+        ({"models": [{**MODEL, "agreement": {"magic": {}}}]}, "unknown variant"),
         ({"environment": None}, "'environment'"),
     ],
 )

@@ -39,21 +39,21 @@ from aqd_deploy.targets.llvm_features import cpuinfo_name
 FOLDERS = ("aqd_deploy", "passes", "targets")
 ENTRIES = Path("targets/architectures.py")
 NEW = Architecture(
-    name="riscv64",
-    title="RISC-V, 64 bits",
+    name="nova64",
+    title="Nova, 64 bits",
     bits=64,
-    elf_machine=243,
-    spelling="riscv64(gc)?",
-    machines=("riscv64",),
-    gnu_triples=("riscv64-linux-gnu",),
-    compiler_package="g++-riscv64-linux-gnu",
-    llvm_triples=("riscv64",),
-    default_cpu="generic-rv64",
-    emulation=Emulation("riscv64", "libstdc++6-riscv64-cross", (("", "rv64"),)),
+    elf_machine=999,
+    spelling="nova64(be)?",
+    machines=("nova64",),
+    gnu_triples=("nova64-linux-gnu",),
+    compiler_package="g++-nova64-linux-gnu",
+    llvm_triples=("nova64",),
+    default_cpu="nova-1",
+    emulation=Emulation("nova64", "libstdc++6-nova64-cross", (("", "nova"),)),
     cpuinfo_names={"v": "vector"},
 )
-TARGET = replace(targets.get("aarch64"), architecture="riscv64", triple="riscv64-linux-gnu", features=())
-STRING = "llvm -mtriple=riscv64-linux-gnu -mattr=+v"
+TARGET = replace(targets.get("aarch64"), architecture="nova64", triple="nova64-linux-gnu", features=())
+STRING = "llvm -mtriple=nova64-linux-gnu -mattr=+v"
 
 
 @pytest.fixture
@@ -88,6 +88,7 @@ def test_an_entry_agrees_with_itself(shipped):
     assert {architectures.architecture_of(word) for word in words} == {shipped.name}
     assert architectures.of_process(shipped.machines[0], shipped.bits) == shipped.name
     if isinstance(shipped.runtime, Wheels):
+        assert [*shipped.runtime.sha256] == ["apache-tvm-ffi", "apache-tvm"]
         assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in shipped.runtime.sha256.values())
     if shipped.emulation is not None:
         assert shipped.emulation.models[-1][0] == "", "no model for a CPU without features"
@@ -97,7 +98,7 @@ def test_a_process_of_32_bits_under_a_64_bit_kernel():
     assert architectures.of_process("aarch64", 32) == "armv7"
     assert architectures.of_process("armv8l", 32) == "armv7"
     assert architectures.of_process("x86_64", 32) == "x86_64"
-    assert architectures.of_process("riscv64", 64) == "riscv64"
+    assert architectures.of_process("nova64", 64) == "nova64"
 
 
 def elf(machine: int, order: str = "little") -> bytes:
@@ -108,7 +109,7 @@ def elf(machine: int, order: str = "little") -> bytes:
 
 def test_the_architecture_of_an_elf_file():
     assert [architectures.of_elf(elf(each.elf_machine)) for each in ARCHITECTURES] == [*architectures.names()]
-    assert architectures.of_elf(elf(243)) == "ELF machine 243"
+    assert architectures.of_elf(elf(999)) == "ELF machine 999"
     assert architectures.of_elf(elf(40, "big")) == "big-endian ELF machine 40"
     for data in (b"", b"#!/bin/sh\n", elf(62)[:19]):
         assert architectures.of_elf(data) == architectures.NOT_ELF
@@ -180,20 +181,20 @@ def described(architecture: str) -> dict:
 
 ASKED = {
     "a target string": lambda: targets.get(STRING),
-    "a feature": lambda: cpuinfo_name("v", "riscv64"),
+    "a feature": lambda: cpuinfo_name("v", "nova64"),
     "a toolchain": lambda: find_toolchain(TARGET),
     "where a toolchain is": lambda: locate_toolchain(TARGET),
     "a toolchain of a profile": lambda: find_toolchain(replace(TARGET, toolchain="cc")),
     "a portable toolchain": lambda: find_portable_toolchain(TARGET),
-    "what installs a compiler": lambda: install_commands("riscv64"),
+    "what installs a compiler": lambda: install_commands("nova64"),
     "the runner": lambda: build_runner(TARGET),
     "TVM's runtime": lambda: runtime_libraries(TARGET),
     "where TVM's runtime is kept": lambda: kept_folder(TARGET),
-    "an emulator": lambda: qemu.emulator("riscv64"),
-    "its libraries": lambda: qemu.library_folder("riscv64"),
+    "an emulator": lambda: qemu.emulator("nova64"),
+    "its libraries": lambda: qemu.library_folder("nova64"),
     "what devices need": lambda: [kind.needs(TARGET) for kind in KINDS],
-    "a board by SSH": lambda: ssh._check_architecture("ssh:board", bundle_for("riscv64"), "riscv64"),
-    "a board of a farm": lambda: rpc._check("rpc:h:1/k", board("riscv64-linux"), described("riscv64")),
+    "a board by SSH": lambda: ssh._check_architecture("ssh:board", bundle_for("nova64"), "nova64"),
+    "a board of a farm": lambda: rpc._check("rpc:h:1/k", board("nova64-linux"), described("nova64")),
     "the caches of a core": lambda: Core.of(TARGET),
 }
 
@@ -202,15 +203,15 @@ ASKED = {
 def test_an_unknown_architecture_is_refused(ask, monkeypatch):
     monkeypatch.delenv("QEMU_LD_PREFIX", raising=False)
     with pytest.raises(
-        TargetError, match=r"unknown architecture; got riscv64; valid: x86_64, aarch64, armv7;"
+        TargetError, match=rf"unknown architecture; got nova64; valid: {', '.join(architectures.names())};"
     ):
         ask()
 
 
 def test_an_unknown_architecture_of_a_profile(tmp_path, monkeypatch):
     monkeypatch.setenv("AQD_DEPLOY_TARGETS", str(tmp_path))
-    (tmp_path / "sbc.toml").write_text('extends = "aarch64"\narchitecture = "riscv64"\ndescription = "x"\n')
-    with pytest.raises(TargetError, match=r'wrong value of .architecture.*"x86_64" or "aarch64" or "armv7"'):
+    (tmp_path / "sbc.toml").write_text('extends = "aarch64"\narchitecture = "nova64"\ndescription = "x"\n')
+    with pytest.raises(TargetError, match=r'wrong value of .architecture.; got .nova64.; valid: "x86_64" or'):
         targets.get("sbc")
 
 
@@ -219,54 +220,54 @@ def test_an_unknown_architecture_of_a_profile(tmp_path, monkeypatch):
 
 def test_a_new_entry_is_known(entry):
     target = targets.get(STRING)
-    assert (target.architecture, target.cpu, target.features) == ("riscv64", "generic-rv64", ("vector",))
+    assert (target.architecture, target.cpu, target.features) == ("nova64", "nova-1", ("vector",))
     assert Core.of(target) == Core()
-    assert architectures.of_elf(elf(243)) == "riscv64"
-    ssh._check_architecture("ssh:board", bundle_for("riscv64"), "riscv64")
-    rpc._check("rpc:h:1/k", board("riscv64-unknown-linux-gnu"), described("riscv64"))
+    assert architectures.of_elf(elf(999)) == "nova64"
+    ssh._check_architecture("ssh:board", bundle_for("nova64"), "nova64")
+    rpc._check("rpc:h:1/k", board("nova64-unknown-linux-gnu"), described("nova64"))
     for here in ("aarch64", "x86_64"):
         with pytest.raises(ProgramError, match="another CPU"):
-            ssh._check_architecture("ssh:board", bundle_for("riscv64"), here)
+            ssh._check_architecture("ssh:board", bundle_for("nova64"), here)
         with pytest.raises(ProgramError, match="another CPU"):
-            rpc._check("rpc:h:1/k", board(f"{here}-linux"), described("riscv64"))
+            rpc._check("rpc:h:1/k", board(f"{here}-linux"), described("nova64"))
 
 
 def test_what_a_new_entry_lacks_is_told(entry, bare, tmp_path):
-    with pytest.raises(MissingExtraError, match=r"apt-get install g\+\+-riscv64-linux-gnu"):
+    with pytest.raises(MissingExtraError, match=r"apt-get install g\+\+-nova64-linux-gnu"):
         find_toolchain(TARGET)
-    with pytest.raises(BundleError, match="no runtime libraries for riscv64"):
+    with pytest.raises(BundleError, match="no runtime libraries for nova64"):
         runtime_libraries(TARGET)
     assert kept_folder(TARGET) is None
     needed = {what: look for kind in KINDS for what, look in kind.needs(TARGET).items()}
     assert [*needed] == ["emulator", "its libraries", "OpenSSH client"]
-    with pytest.raises(MissingExtraError, match="needs qemu-riscv64-static or qemu-riscv64"):
+    with pytest.raises(MissingExtraError, match="needs qemu-nova64-static or qemu-nova64"):
         needed["emulator"]()
-    with pytest.raises(MissingExtraError, match=r"apt-get install libstdc\+\+6-riscv64-cross"):
+    with pytest.raises(MissingExtraError, match=r"apt-get install libstdc\+\+6-nova64-cross"):
         needed["its libraries"]()
 
 
 def test_a_compiler_of_a_new_entry(entry, bare, tmp_path):
-    compiler = tmp_path / "riscv64-linux-gnu-g++"
+    compiler = tmp_path / "nova64-linux-gnu-g++"
     compiler.write_text("#!/bin/sh\n")
     compiler.chmod(0o755)
     assert find_toolchain(TARGET).command == (str(compiler),)
     made = tmp_path / "a.so"
-    made.write_bytes(elf(243))
-    check_machine(made, "riscv64")
+    made.write_bytes(elf(999))
+    check_machine(made, "nova64")
 
 
 def test_a_new_entry_without_emulation(monkeypatch):
     monkeypatch.setattr(architectures, "ARCHITECTURES", (*ARCHITECTURES, replace(NEW, emulation=None)))
-    with pytest.raises(ProgramError, match="not emulated; got a program for riscv64; valid: aarch64, armv7"):
-        qemu.emulator("riscv64")
-    assert [*qemu.needs("riscv64")] == []
+    with pytest.raises(ProgramError, match="not emulated; got a program for nova64; valid: aarch64"):
+        qemu.emulator("nova64")
+    assert [*qemu.needs("nova64")] == []
 
 
 def test_where_the_runtime_of_a_new_entry_is_kept(monkeypatch):
-    wheels = Wheels("manylinux_2_39_riscv64", {"apache-tvm-ffi": "a" * 64, "apache-tvm": "b" * 64})
+    wheels = Wheels("manylinux_2_39_nova64", {"apache-tvm-ffi": "a" * 64, "apache-tvm": "b" * 64})
     monkeypatch.setattr(architectures, "ARCHITECTURES", (*ARCHITECTURES, replace(NEW, runtime=wheels)))
-    assert kept_folder(TARGET).name == f"runtime-riscv64-{'a' * 12}-{'b' * 12}"
-    compiled = replace(NEW, runtime=Sources(("-march=rv64gcv",)))
+    assert kept_folder(TARGET).name == f"runtime-nova64-{'a' * 12}-{'b' * 12}"
+    compiled = replace(NEW, runtime=Sources(("-march=nova1",)))
     monkeypatch.setattr(architectures, "ARCHITECTURES", (*ARCHITECTURES, compiled))
     monkeypatch.setattr(
         "aqd_deploy.bundle.runtime_libraries.locate_toolchain",
@@ -274,4 +275,4 @@ def test_where_the_runtime_of_a_new_entry_is_kept(monkeypatch):
             command=("g++",), origin="cross", architecture=target.architecture
         ),
     )
-    assert re.fullmatch("runtime-riscv64-[0-9a-f]{24}", kept_folder(TARGET).name)
+    assert re.fullmatch("runtime-nova64-[0-9a-f]{24}", kept_folder(TARGET).name)

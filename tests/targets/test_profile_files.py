@@ -96,7 +96,7 @@ def test_missing_key(refusal, key):
         ('l2_kib = "512"', "a positive number"),
         ('attributes = ["dotprod"]', "LLVM attributes with their sign"),
         ('features = "asimd"', "a list of texts"),
-        ('architecture = "arm64"', '"x86_64" or "aarch64" or "armv7"'),
+        ('architecture = "arm64"', '"x86_64" or "aarch64"'),
         ('float_abi = "softfp"', '"hard" or "soft"'),
         ("in_order = 1", "true or false"),
         ("toolchain = 3", "a text"),

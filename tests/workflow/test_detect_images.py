@@ -9,6 +9,7 @@ import pytest
 from fake_detector import CAT, DOG, MANIFEST, detect_images, manifest_of, read, run, save_image
 from PIL import Image
 
+from aqd_deploy.detection.settings import DetectorSettings
 from aqd_deploy.errors import AqdError, ImageError
 from aqd_deploy.workflow import detect as workflow
 from aqd_deploy.workflow.detect import image_files
@@ -96,7 +97,8 @@ def test_a_score_that_is_the_threshold(kind):
             outputs={"cls": ["cls"], "box": ["box"]}, anchors={"base": 4.0, "scales": [1.0], "ratios": [1.0]}
         )
     for least in (0.0, 0.02, 0.05, 0.5, 1.0):
-        threshold = workflow._with_candidates_for(manifest, least)["detector"]["score_threshold"]
+        settings = DetectorSettings.from_manifest(manifest).with_candidates_for(least)
+        threshold = settings.score_threshold
         assert threshold <= 0.05
         assert least == 0.0 or threshold < (least**2 if kind == "fcos" else least)
         assert threshold >= 0.0

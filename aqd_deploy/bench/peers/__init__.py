@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from aqd_deploy.bench.peers import mnn, ncnn, onnxruntime, openvino
-from aqd_deploy.bench.peers.contract import Conversion, Form, Peer
+from aqd_deploy.bench.peers.contract import Conversion, Peer, Variant
 from aqd_deploy.errors import AqdError
 
 PEERS: dict[str, Peer] = {peer.name: peer for peer in (onnxruntime.PEER, openvino.PEER, ncnn.PEER, mnn.PEER)}
@@ -22,5 +22,7 @@ def choose_peers(names: list[str]) -> tuple[list[Peer], list[Peer]]:
 
 def conversions() -> dict[str, Conversion]:
     """Every conversion by its name."""
-    forms: list[Form] = [form for peer in PEERS.values() for form in peer.forms]
-    return {form.conversion.name: form.conversion for form in forms if form.conversion is not None}
+    variants: list[Variant] = [variant for peer in PEERS.values() for variant in peer.variants]
+    return {
+        variant.conversion.name: variant.conversion for variant in variants if variant.conversion is not None
+    }

@@ -1,4 +1,4 @@
-"""What a peer is: a runtime, the forms of the network it runs, and how each is made and opened."""
+"""What a peer is: a runtime, the variants of the network it runs, and how each is made and opened."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Conversion:
 
 
 @dataclass(frozen=True)
-class Form:
+class Variant:
     """One way a peer can run the network.
 
     `name` is "float" or begins with "int8"; `conversion` makes its model (None: the float ONNX file);
@@ -55,7 +55,7 @@ class Form:
 
 @dataclass(frozen=True)
 class Peer:
-    """A runtime: the modules that must be importable, the command that installs them, and its forms.
+    """A runtime: the modules that must be importable, the command that installs them, and its variants.
 
     `packages` are the distributions whose versions a result depends on; `note` says what it does not offer.
     """
@@ -64,7 +64,7 @@ class Peer:
     modules: tuple[str, ...]
     packages: tuple[str, ...]
     install: str
-    forms: tuple[Form, ...]
+    variants: tuple[Variant, ...]
     note: str = ""
 
     def installed(self) -> bool:

@@ -2,7 +2,7 @@
 
 The converter and the quantizer are called in the extension module `_tools`. Their Python wrappers in
 `MNN.tools` must not be imported: they run `pip install` and call a server when they are. 8-bit weights alone
-(`--weightQuantBits`) are no INT8 network: convolutions multiply floats.
+(`--weightQuantBits`) are not an INT8 network: convolutions multiply floats.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 
 from aqd_deploy.bench.network import Network
-from aqd_deploy.bench.peers.contract import INSTALL_PEERS, Contender, Conversion, Form, Peer
+from aqd_deploy.bench.peers.contract import INSTALL_PEERS, Contender, Conversion, Peer, Variant
 from aqd_deploy.errors import PeerError
 
 _FLOAT, _INT8 = "float.mnn", "int8.mnn"
@@ -89,13 +89,13 @@ PEER = Peer(
     ("mnn",),
     INSTALL_PEERS,
     (
-        Form(
+        Variant(
             "float",
             "float32, by mnnconvert (precision high)",
             Conversion("mnn-float", ("mnn",), _convert),
             lambda folder, network, threads: _open(folder / _FLOAT, network, threads, "high"),
         ),
-        Form(
+        Variant(
             "int8",
             "INT8 by mnnquant",
             Conversion("mnn-int8", ("mnn", "pillow"), _quantize),

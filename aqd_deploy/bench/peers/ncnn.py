@@ -9,7 +9,7 @@ from pathlib import Path
 
 from aqd_deploy import processes
 from aqd_deploy.bench.network import Network
-from aqd_deploy.bench.peers.contract import INSTALL_PEERS, Contender, Conversion, Form, Peer
+from aqd_deploy.bench.peers.contract import INSTALL_PEERS, Contender, Conversion, Peer, Variant
 from aqd_deploy.errors import PeerError
 
 _PARAM, _BIN = "float.param", "float.bin"
@@ -93,7 +93,7 @@ PEER = Peer(
     ("ncnn", "pnnx"),
     INSTALL_PEERS,
     (
-        Form(
+        Variant(
             "float",
             "float32, converted by pnnx (no fp16, no bf16)",
             Conversion("ncnn-float", ("ncnn", "pnnx"), _convert),

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from aqd_deploy.bench.network import Network
-from aqd_deploy.bench.peers.contract import Contender, Conversion, Form, Peer
+from aqd_deploy.bench.peers.contract import Contender, Conversion, Peer, Variant
 
 QDQ_FILE = "int8.onnx"
 
@@ -80,7 +80,7 @@ PEER = Peer(
     ("onnxruntime",),
     "pip install aqd-deploy",
     (
-        Form("float", "float32", None, _open_float),
-        Form("int8", "INT8 QDQ by quantize_static", QDQ, _open_int8),
+        Variant("float", "float32", None, _open_float),
+        Variant("int8", "INT8 QDQ by quantize_static", QDQ, _open_int8),
     ),
 )

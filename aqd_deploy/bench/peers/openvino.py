@@ -1,7 +1,8 @@
-"""OpenVINO: the float file, onnxruntime's INT8 QDQ file, and its own INT8 form by NNCF.
+"""OpenVINO: the float file, onnxruntime's INT8 QDQ file, and its own INT8 variant by NNCF.
 
 Where the CPU has AMX or AVX512-BF16 instructions, OpenVINO computes a float network in bfloat16 unless it is
-asked for float32. Its INT8 forms keep its default: what is not INT8 in them runs in the precision it prefers.
+asked for float32. Its INT8 variants keep its default: what is not INT8 in them runs in the precision that it
+prefers.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from aqd_deploy.bench.network import Network
-from aqd_deploy.bench.peers.contract import INSTALL_PEERS, Contender, Conversion, Form, Peer
+from aqd_deploy.bench.peers.contract import INSTALL_PEERS, Contender, Conversion, Peer, Variant
 from aqd_deploy.bench.peers.onnxruntime import QDQ, QDQ_FILE
 
 _IR = "int8.xml"
@@ -49,14 +50,14 @@ PEER = Peer(
     ("openvino", "nncf"),
     INSTALL_PEERS,
     (
-        Form("float", "float32 (INFERENCE_PRECISION_HINT f32)", None, _open_float),
-        Form(
+        Variant("float", "float32 (INFERENCE_PRECISION_HINT f32)", None, _open_float),
+        Variant(
             "int8 qdq",
             "onnxruntime's INT8 QDQ file",
             QDQ,
             lambda folder, network, threads: _open(folder / QDQ_FILE, network, threads),
         ),
-        Form(
+        Variant(
             "int8 nncf",
             "INT8 by nncf.quantize, default preset",
             Conversion("int8-nncf", ("openvino", "nncf"), _quantize_nncf),

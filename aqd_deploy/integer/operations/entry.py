@@ -10,7 +10,6 @@ from typing import ClassVar
 import numpy as np
 from onnx import FunctionProto, NodeProto, helper
 
-from aqd_deploy.errors import UnsupportedModelError
 from aqd_deploy.integer.attributes import Attribute
 from aqd_deploy.integer.domain import DOMAIN, OPSET
 from aqd_deploy.integer.graph import Graph, Node
@@ -84,9 +83,7 @@ class Operation(ABC):
 
     def check(self, node: Node, graph: Graph) -> None:
         """Raise UnsupportedModelError or ShapeError for what the fields cannot say."""
-        codes = self.codes(node, graph)
-        if codes is not None:
-            check_codes(node, *codes)
+        return
 
     def shape(self, node: Node, graph: Graph) -> tuple[int, int, int]:
         """[H, W, C] of the result. Raises ShapeError for inputs that do not fit."""
@@ -102,7 +99,9 @@ class Operation(ABC):
         return TensorType(*self.shape(node, graph), dtype)
 
     def codes(self, node: Node, graph: Graph) -> tuple[int, int] | None:
-        """The least and the largest code that a quantizer clips to; None for what is no quantizer."""
+        """The least and the largest code that the result can have by the operation itself, whatever it reads;
+        None where that is not known.
+        """
         return None
 
     @abstractmethod
@@ -159,17 +158,6 @@ def source_type(node: Node, graph: Graph) -> TensorType:
 def source_interval(node: Node, graph: Graph) -> Interval:
     """The interval of the first input."""
     return graph.ranges[node.slots[0]]
-
-
-def check_codes(node: Node, lo: int, hi: int) -> None:
-    """UnsupportedModelError unless lo ≤ hi, both of the type `to`."""
-    limits = np.iinfo(ELEMENT_TYPES[node.attributes["to"]])
-    if not limits.min <= lo <= hi <= limits.max:
-        raise UnsupportedModelError(
-            f"{node.label} clips to codes that {limits.dtype} does not hold in order",
-            received=f"lo = {lo}, hi = {hi}",
-            valid=f"{limits.min} <= lo <= hi <= {limits.max}",
-        )
 
 
 def per_channel(node: Node, graph: Graph, name: str) -> np.ndarray:

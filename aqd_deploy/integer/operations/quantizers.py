@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -24,13 +25,33 @@ from aqd_deploy.integer.operations.scaling import scale_body, scale_operands, sc
 from aqd_deploy.integer.ranges import Interval
 
 
-class Requantize(Function):
+class _Quantizer(Function):
+    """Its codes are of the type that the attribute `to` names."""
+
+    returns = TO
+
+    @abstractmethod
+    def codes(self, node: Node, graph: Graph) -> tuple[int, int]:
+        """lo and hi."""
+
+    def check(self, node: Node, graph: Graph) -> None:
+        """lo ≤ hi, both of the type `to`."""
+        lo, hi = self.codes(node, graph)
+        limits = np.iinfo(self.result(node, graph).dtype)
+        if not limits.min <= lo <= hi <= limits.max:
+            raise UnsupportedModelError(
+                f"{node.label} clips to codes that {limits.dtype} does not hold in order",
+                received=f"lo = {lo}, hi = {hi}",
+                valid=f"{limits.min} <= lo <= hi <= {limits.max}",
+            )
+
+
+class Requantize(_Quantizer):
     """clip((x·c + B) >> d, lo, hi)."""
 
     name = "Requantize"
     operands = scale_operands()
     attributes: ClassVar = {"lo": a.CODE, "hi": a.CODE, "to": a.CODE_TYPE}
-    returns = TO
 
     def codes(self, node: Node, graph: Graph) -> tuple[int, int]:
         return node.attributes["lo"], node.attributes["hi"]
@@ -58,13 +79,12 @@ class Requantize(Function):
         ]
 
 
-class Threshold(Function):
+class Threshold(_Quantizer):
     """lo + Σ_k [sign·x ≥ T_k]; `sign` is ±1."""
 
     name = "Threshold"
     operands = (Operand("sign", "int32", PER_CHANNEL), Operand("T", "int32", ("*", *PER_CHANNEL)))
     attributes: ClassVar = {"lo": a.CODE, "to": a.CODE_TYPE}
-    returns = TO
 
     def codes(self, node: Node, graph: Graph) -> tuple[int, int]:
         lo = node.attributes["lo"]

@@ -1,0 +1,28 @@
+"""The detectors by name: what the output maps of each are, and what they mean.
+
+To add one: a module with a subclass of `Detector`, and its line in `DETECTORS`. For one that is trained here,
+the same in `aqd_deploy.qat.detectors`. All else (manifest, checks, export, decoding, training) asks the
+entries.
+"""
+
+from __future__ import annotations
+
+from aqd_deploy.detection.detectors.contract import Detector
+from aqd_deploy.detection.detectors.fcos import Fcos
+from aqd_deploy.detection.detectors.retinanet import RetinaNet
+from aqd_deploy.errors import AqdError, UnsupportedModelError
+
+DETECTORS: dict[str, type[Detector]] = {
+    Fcos.name: Fcos,
+    RetinaNet.name: RetinaNet,
+}
+
+
+def detector_named(name: object, error: type[AqdError] = UnsupportedModelError) -> type[Detector]:
+    """The detector of this name. Raises `error`, with the names that there are, where there is none."""
+    if not isinstance(name, str) or name not in DETECTORS:
+        raise error(
+            "unknown kind of detector", received=repr(name)[:80], valid=", ".join(DETECTORS),
+            next_command="aqd-deploy export CHECKPOINT -o FILE",
+        )  # fmt: skip
+    return DETECTORS[name]

@@ -1,0 +1,36 @@
+"""How the codes of quantized tensors are stored, and which tensors of a graph hold codes."""
+
+from __future__ import annotations
+
+from onnx import TensorProto
+
+from aqd_deploy.passes.graph import Graph, Node
+from aqd_deploy.passes.operations import STRUCTURAL, Quantize
+
+
+def codes_of(graph: Graph) -> dict[str, str]:
+    """How the codes of every integer tensor are stored, `uint8` or `int8`; real tensors are left out."""
+    codes = input_codes(graph)
+    for node in graph.nodes:
+        note_codes(node, codes)
+    return codes
+
+
+def input_codes(graph: Graph) -> dict[str, str]:
+    """How the graph's inputs are stored."""
+    return {name: "int8" if kind == TensorProto.INT8 else "uint8" for name, kind in graph.inputs.items()}
+
+
+def note_codes(node: Node, codes: dict[str, str]) -> None:
+    """Enters the output of `node` into the table of codes_of where it holds codes.
+
+    Codes come from a graph input or a Quantize node, through structural nodes; a Concat that joins both kinds
+    makes none.
+    """
+    kinds = set()
+    if isinstance(node.op, Quantize):
+        kinds = {node.op.dtype}
+    elif isinstance(node.op, STRUCTURAL):
+        kinds = {codes.get(name, "") for name in node.inputs}
+    if len(kinds) == 1 and "" not in kinds:
+        codes[node.output] = kinds.pop()

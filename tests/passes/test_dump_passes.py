@@ -1,0 +1,65 @@
+"""The states between passes, as files."""
+
+import onnx
+import pytest
+from small_lowerings import chain
+
+from aqd_deploy.errors import AqdError, UnsupportedModelError
+from aqd_deploy.passes.dump import dumping
+from aqd_deploy.passes.pipeline import PASSES, lower
+
+
+def quantized(b, x):
+    return b.relu(b.add(b.conv(b.quantize(x, 4, 0.25), 4, 4), x))
+
+
+def dumped(model, folder, inputs=()):
+    with dumping(folder, inputs) as note:
+        return lower(model, on_state=note)
+
+
+def files(folder):
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def test_every_pass_has_its_text_and_models_are_onnx(tmp_path):
+    result = dumped(chain(quantized), tmp_path / "d")
+    texts = [f"{number:02}-{each.name}.txt" for number, each in enumerate(PASSES, 1)]
+    models = ["01-check_model.onnx", "08-write_integer.onnx"]
+    assert files(tmp_path / "d") == sorted(texts + models)
+    assert onnx.load(tmp_path / "d" / models[1]) == result.model
+    for text, each in zip(texts, PASSES, strict=True):
+        first, *rest = (tmp_path / "d" / text).read_text().splitlines()
+        assert first.startswith(f"pass {each.name} (phase: ")
+        assert any(line.startswith("output out") for line in rest)
+
+
+def test_a_text_has_what_is_known_of_each_node(tmp_path):
+    dumped(chain(quantized), tmp_path)
+    folded = (tmp_path / "03-fold_quantizers.txt").read_text()
+    assert "quantizer step 0.25, 0 to 15; dtype uint8" in folded
+    moved = (tmp_path / "06-move_scales.txt").read_text()
+    assert " = Staircase(" in moved and " = SkipAdd(" in moved and "[1, 4, 8, 8] in [0, " in moved
+    solved = (tmp_path / "07-solve_requantize.txt").read_text()
+    assert "4 of 4 channels proven" in solved and "Staircase" not in solved
+    assert "aqd.integer.Requantize(" in (tmp_path / "08-write_integer.txt").read_text()
+
+
+def test_a_refused_file_leaves_what_was_done_and_nothing_of_an_earlier_run(tmp_path):
+    dumped(chain(quantized), tmp_path)
+
+    def refused(b, x):
+        return b.conv(x, 4, 4)
+
+    with pytest.raises(UnsupportedModelError, match="float layer"):
+        dumped(chain(refused), tmp_path)
+    kept = ["01-check_model.onnx", "01-check_model.txt", "02-read_qdq.txt", "03-fold_quantizers.txt"]
+    assert files(tmp_path) == kept
+
+
+def test_a_file_of_somebody_else_stays(tmp_path):
+    other = tmp_path / "03-fold_quantizers.txt"
+    other.write_text("mine")
+    with pytest.raises(AqdError, match="not known to be written by lower"):
+        dumped(chain(quantized), tmp_path)
+    assert other.read_text() == "mine" and files(tmp_path) == [other.name]
