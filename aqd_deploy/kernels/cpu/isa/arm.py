@@ -17,8 +17,8 @@ from tvm import tirx
 
 from aqd_deploy.kernels.contract.caches import Core
 from aqd_deploy.kernels.contract.spec import ConvSpec
-from aqd_deploy.kernels.cpu.emit import Expr, Wrapping, const, convert
-from aqd_deploy.kernels.cpu.isa.dot_product import DotProduct, NarrowSums, first_half
+from aqd_deploy.kernels.cpu.emit import Expr, Wrapping, const, convert, vector
+from aqd_deploy.kernels.cpu.isa.dot_product import DotProduct, NarrowSums
 from aqd_deploy.kernels.cpu.isa.exactness import PARTIAL_STEPS, exact_sums, sample_range, weight_range
 from aqd_deploy.kernels.cpu.isa.instruction_set import InstructionSet
 from aqd_deploy.targets.isa import Isa
@@ -88,7 +88,7 @@ class Smmla(DotProduct):
         return _shuffled(halves, range(2 * LANES))
 
     def peak_step(self, acc: Expr, weight: Expr) -> Expr:
-        return self.accumulate(acc, first_half(acc, self.pixels * self.dot), weight)
+        return self.accumulate(acc, _first_half(acc, self.pixels * self.dot), weight)
 
 
 class Usmmla(Smmla):
@@ -192,7 +192,7 @@ class Smlal(NeonProduct):
         return self.neighbours.add(acc, partial)
 
     def peak_step(self, acc: Expr, weight: Expr) -> Expr:
-        return self.add_partial(acc, first_half(acc, self.vector_bytes), weight)
+        return self.add_partial(acc, _first_half(acc, self.vector_bytes), weight)
 
 
 class Mla(NeonProduct):
@@ -247,6 +247,11 @@ class SmlalWords(DotProduct):
 def _products(sample: Expr, weight: Expr) -> Expr:
     """int16x8 of int8x8 times int8x8."""
     return convert(weight, "int16", 2 * LANES) * convert(sample, "int16", 2 * LANES)
+
+
+def _first_half(acc: Expr, count: int) -> Expr:
+    """The first `count` of twice as many bytes."""
+    return _shuffled([tirx.reinterpret(vector("int8", 2 * count), acc)], range(count))
 
 
 def _shuffled(values: Sequence[Expr], lanes: Iterable[int]) -> Expr:

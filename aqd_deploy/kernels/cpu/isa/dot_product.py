@@ -210,9 +210,3 @@ class NarrowSums(DotProduct):
     @abstractmethod
     def widen(self, acc: Expr, partial: Expr) -> Expr:
         """int32 acc + neighbouring ones of the partial sums."""
-
-
-def first_half(acc: Expr, count: int) -> Expr:
-    """The first `count` of twice as many bytes."""
-    samples = tirx.reinterpret(vector("int8", 2 * count), acc)
-    return tirx.Shuffle([samples], [tirx.IntImm("int32", index) for index in range(count)])
