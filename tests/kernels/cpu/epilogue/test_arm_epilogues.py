@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from arm_runner import MACHINES, Batch, need_machine
+from conv_cases import NETWORK, PAPER, operands
 from kernel_reference import convolve, epilogue_params, finish
-from test_conv_kernels import NETWORK, PAPER, operands
 from test_epilogue_pool import CASES as POOLED
 from test_epilogue_pool import max_pooled
 from test_epilogue_scaling import (
