@@ -159,7 +159,7 @@ def test_a_bundle_replaces_a_bundle_and_nothing_else(program, tmp_path):
     (tmp_path / "mine" / "notes.txt").write_text("keep")
     with pytest.raises(BundleError, match="something else in it"):
         create_bundle(program, tmp_path / "mine")
-    with pytest.raises(BundleError, match="no folder"):
+    with pytest.raises(BundleError, match="not a folder"):
         create_bundle(program, tmp_path / "mine" / "notes.txt")
     with pytest.raises(BundleError, match="folder of the output cannot be made"):
         create_bundle(program, tmp_path / "mine" / "notes.txt" / "b")
