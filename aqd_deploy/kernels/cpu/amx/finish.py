@@ -1,0 +1,167 @@
+"""What follows the sums of a block of tiles, a few pixels at a time between the products of the next one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvm import tirx
+
+from aqd_deploy.kernels.contract.spec import Epilogue, SkipAdd
+from aqd_deploy.kernels.cpu.amx.frame import Frame, FramedMap
+from aqd_deploy.kernels.cpu.amx.plan import Plan
+from aqd_deploy.kernels.cpu.amx.tiles import ROWS, SUMS
+from aqd_deploy.kernels.cpu.emit import Buffer, Emitter, Expr, const, load
+from aqd_deploy.kernels.cpu.epilogue.epilogue import Place, bind_epilogue
+from aqd_deploy.kernels.storage.layout import WeightLayout
+
+LANES = 16
+# What is remembered of a block in memory: code that looks at variables makes the simplifier think for long.
+_BLOCK, _LEVEL, _AT, _WIDTH = range(4)
+_FIELDS = 4
+
+
+class Finish:
+    """Writes the epilogue's code of one function. Blocks take turns in two halves of every buffer here: `to`
+    is where the sums of the block that is multiplied go, the other half holds those to finish.
+
+    `groups`: how often `some` finishes a share of a block's pixels.
+    """
+
+    def __init__(
+        self, em: Emitter, epilogue: Epilogue, frame: Frame, layout: WeightLayout, plan: Plan, groups: int
+    ) -> None:
+        self.em, self.frame, self.plan, self.layout = em, frame, plan, layout
+        spec = frame.spec
+        self.bound = bind_epilogue(
+            em, epilogue, spec.out_height, spec.out_width, spec.out_channels, max(1, len(spec.levels))
+        )
+        self.share = -(-frame.pixels // groups)
+        self.numbers = self.share * groups
+        self.split = any(isinstance(step, SkipAdd) and step.upsample > 1 for step in epilogue.steps)
+
+    def begin(self) -> None:
+        """The buffers of a task; at first there is nothing to finish."""
+        em = self.em
+        self.sums: Buffer = em.alloc("sums", "int32", 2 * self.plan.sums * SUMS)
+        self.turn: Buffer = em.alloc("turn", "int32", 1)
+        self.state: Buffer = em.alloc("state", "int32", 2 * _FIELDS)
+        self.places: Buffer = em.alloc("places", "int32", 2 * self.numbers)
+        if self.split:
+            self.ys: Buffer = em.alloc("ys", "int32", 2 * self.numbers)
+            self.xs: Buffer = em.alloc("xs", "int32", 2 * self.numbers)
+        em.store(self.turn, 0, const(0))
+        with em.loop("i", 2 * self.numbers) as i:
+            em.store(self.places, i, const(-1))
+        with em.loop("i", 2 * _FIELDS) as i:
+            em.store(self.state, i, const(0))
+
+    def next(self, tile: Expr, block: Expr, origin: Expr) -> tuple[Expr, Expr]:
+        """Begins a block: notes where its values belong, and returns the first pixel of its samples and the
+        pixels of a row of them.
+        """
+        em = self.em
+        now = em.bind("now", const(1) - load(self.turn, const(0)))
+        em.store(self.turn, 0, now)
+        self.now, self.old = now, em.bind("old", const(1) - now)
+        self.to = em.bind("to", now * (self.plan.sums * SUMS))
+        fields = em.bind("fields", now * _FIELDS)
+        em.store(self.state, fields + _BLOCK, block)
+        level = const(0)
+        for framed in self.frame.maps[1:]:
+            level = level + tirx.Select(tile >= framed.first_tile, const(1), const(0))
+        em.store(self.state, fields + _LEVEL, level)
+        for framed in self.frame.maps:
+            mine = tirx.EQ(load(self.state, fields + _LEVEL), const(framed.level))
+            with em.when(mine) if len(self.frame.maps) > 1 else em.always():
+                self._note(framed, tile, origin, fields)
+        at, width = (em.bind("at", load(self.state, fields + field)) for field in (_AT, _WIDTH))
+        return at, width
+
+    def _note(self, framed: FramedMap, tile: Expr, origin: Expr, fields: Expr) -> None:
+        """The place of each of the tile's pixels in the output, −1 for what is none."""
+        em, frame, m = self.em, self.frame, framed.map
+        nominal = em.bind("number", (tile - framed.first_tile) * frame.pixels)
+        number = nominal
+        if not frame.copies:
+            # The last tile of the input is shifted back inside.
+            most = frame.spec.height * frame.spec.width - frame.pixels - framed.base
+            number = em.bind("number", tirx.Min(nominal, const(most)))
+        across = frame.spec.strides[1] if frame.copies else 1
+        em.store(self.state, fields + _AT, number * across + framed.base - origin)
+        em.store(self.state, fields + _WIDTH, const(framed.width))
+        for first in range(0, frame.pixels, LANES):
+            numbers = em.bind("numbers", tirx.Ramp(number + first, const(1), LANES))
+            y = em.bind("y", tirx.truncdiv(numbers, const(framed.pitch, "int32", LANES)))
+            x = em.bind("x", numbers - y * const(framed.pitch, "int32", LANES))
+            place = y * const(m.out_width, "int32", LANES) + x + const(m.out_start, "int32", LANES)
+            known = tirx.And(
+                y < const(m.out_height, "int32", LANES), x < const(m.out_width, "int32", LANES)
+            )
+            if not frame.copies:
+                known = tirx.And(known, numbers >= tirx.Broadcast(nominal, LANES))
+            place = tirx.Select(known, place, const(-1, "int32", LANES))
+            at = self.now * self.numbers + first
+            em.store(self.places, at, place, LANES)
+            if self.split:
+                em.store(self.ys, at, y, LANES)
+                em.store(self.xs, at, x, LANES)
+
+    def some(self, group: Expr, step: int, steps: int) -> None:
+        """Finishes pixels of the block before: what falls to step `step` of `steps` of a group."""
+        begin, end = (self.share * n // steps for n in (step, step + 1))
+        if begin < end:
+            self._pixels(group * self.share + begin, end - begin, self.old)
+
+    def rest(self) -> None:
+        """Finishes the last block of a task."""
+        now = self.em.bind("last", load(self.turn, const(0)))
+        self._pixels(const(0), self.frame.pixels, now)
+
+    def _pixels(self, first: Expr, count: int, half: Expr) -> None:
+        em = self.em
+        with em.loop("p", count) as p:
+            pixel = em.bind("pixel", first + p)
+            at = em.bind("noted", half * self.numbers + pixel)
+            with em.when(load(self.places, at) >= const(0)):
+                self._pixel(pixel, at, half)
+
+    def _pixel(self, pixel: Expr, at: Expr, half: Expr) -> None:
+        """All blocks of one pixel."""
+        em, plan = self.em, self.plan
+        place = self._place(at, half)
+        block = em.bind("block", load(self.state, half * _FIELDS + _BLOCK))
+        row = (pixel // ROWS) * (plan.wide * SUMS) + pixel % ROWS * LANES
+        base = em.bind("base", half * (plan.sums * SUMS) + row)
+        full, rest = divmod(self.layout.out_channels, LANES)
+        for j in range(plan.wide):
+            channel = em.bind("channel", (block + j) * LANES)
+            whole = not rest and self.layout.blocks % plan.wide == 0
+            if full:
+                with em.always() if whole else em.when(load(self.state, half * _FIELDS + _BLOCK) + j < full):
+                    self._emit(base + j * SUMS, place, channel, LANES)
+            if rest:
+                with em.when(tirx.EQ(load(self.state, half * _FIELDS + _BLOCK) + j, const(full))):
+                    self._tail(base + j * SUMS, place, channel, rest)
+
+    def _tail(self, at: Expr, place: Place, channel: Expr, rest: int) -> None:
+        """Channels that do not fill a vector, in smaller ones."""
+        begin = 0
+        for lanes in (8, 4):
+            if rest - begin >= lanes:
+                self._emit(at + begin, place, channel + begin, lanes)
+                begin += lanes
+        if rest > begin:
+            with self.em.loop("lane", rest - begin) as lane:
+                self._emit(at + begin + lane, place, channel + begin + lane, 1)
+
+    def _emit(self, at: Expr, place: Place, channel: Expr, lanes: int) -> None:
+        em = self.em
+        self.bound.emit(em, em.bind("v", load(self.sums, at, lanes)), place, channel, lanes)
+
+    def _place(self, at: Expr, half: Expr) -> Place:
+        em, spec = self.em, self.frame.spec
+        pixel = em.bind("place", load(self.places, at))
+        level: Any = load(self.state, half * _FIELDS + _LEVEL) if spec.levels else None
+        y = load(self.ys, at) if self.split else const(0)
+        x = load(self.xs, at) if self.split else const(0)
+        return Place(pixel, y, x, level)
