@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import product
 from typing import Any
 
 from tvm import tirx
@@ -29,7 +30,9 @@ UNROLLED = 4
 def amx_layout(spec: ConvSpec) -> WeightLayout:
     """Blocks of 16 output channels in whole tiles; kernel rows are dense unless dilation tears them apart."""
     dense = spec.kernel[1] == 1 or spec.dilations[1] == 1
-    return WeightLayout(spec.out_channels, spec.in_channels, spec.kernel, 16, 4, dense, whole=ROWS)
+    return WeightLayout(
+        spec.out_channels, spec.in_channels, spec.kernel, 16, 4, dense, whole=ROWS, doubled=spec.odd
+    )
 
 
 def conv_amx(spec: ConvSpec, epilogue: Epilogue, threads: int, plan: Plan) -> Any:
@@ -80,6 +83,7 @@ class _Conv:
         self.unit.configure()
         self.finish.begin()
         with self._loops((lo, hi - lo), (first, end - first)) as (tile, item):
+            self.passed = tile - lo
             self._block(tile, em.bind("block", item * plan.wide), origin)
         self.finish.rest()
         self.unit.release()
@@ -129,6 +133,7 @@ class _Conv:
         for sums in range(plan.sums):
             unit.clear(sums)
         self._reduce(at, width, block)
+        finish.done()
         for sums in range(plan.sums):
             unit.prefetch_sums(finish.sums, finish.to + sums * SUMS)
         for sums in range(plan.sums):
@@ -139,10 +144,13 @@ class _Conv:
         em, spec, layout = self.em, self.spec, self.layout
         kernel_row = layout.segments * self.tile_steps * TILE_BYTES
         block_bytes = kernel_row * layout.kernel[0]
-        last = layout.blocks - 1
-        bases = [
-            em.bind("weight_base", tirx.Min(block + j, const(last)) * block_bytes) for j in range(self.plan.wide)
-        ]
+        bases, following = (
+            [
+                em.bind("weight_base", tirx.Min(block + j, const(layout.blocks - 1)) * block_bytes)
+                for j in range(begin, begin + self.plan.wide)
+            ]
+            for begin in (0, self.plan.wide)
+        )
         rounds = self.tile_steps // self.unrolled
         with (
             em.loop("ky", layout.kernel[0]) as ky,
@@ -156,10 +164,24 @@ class _Conv:
             start = em.bind("sample_base", start)
             group = em.bind("group", (ky * layout.segments + segment) * rounds + turn)
             offset = em.bind("weight_offset", group * (self.unrolled * TILE_BYTES))
+            if self.plan.weights_first:
+                self._prefetch([base + offset for base in following])
             for step in range(self.unrolled):
                 places = [base + offset + step * TILE_BYTES for base in bases]
                 self._step(start + step * ROW_BYTES, places)
                 self.finish.some(group, step, self.unrolled)
+
+    def _prefetch(self, places: list[Expr]) -> None:
+        """A share of the next weights, which the tiles that meet these ones bring to the second-level cache
+        together; `places` are those of the steps at hand in the next blocks.
+        """
+        em = self.em
+        lines = self.unrolled * ROWS
+        tiles = max(1, self.frame.tiles // self.plan.pixel_parts)
+        share = -(-lines // tiles)
+        with em.when(self.passed * share < lines):
+            for place, line in product(places, range(share)):
+                em.prefetch(self.weights, place + (self.passed * share + line) * ROW_BYTES, level=2)
 
     def _step(self, at: Expr, weights: list[Expr]) -> None:
         """One step of 64 inputs: each operand is loaded once, each of its products follows its load."""

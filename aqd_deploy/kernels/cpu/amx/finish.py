@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from tvm import tirx
 
 from aqd_deploy.kernels.contract.spec import Epilogue, SkipAdd
 from aqd_deploy.kernels.cpu.amx.frame import Frame, FramedMap
+from aqd_deploy.kernels.cpu.amx.nchw import BorderBlock
 from aqd_deploy.kernels.cpu.amx.plan import Plan
 from aqd_deploy.kernels.cpu.amx.tiles import ROWS, SUMS
 from aqd_deploy.kernels.cpu.emit import Buffer, Emitter, Expr, const, load
 from aqd_deploy.kernels.cpu.epilogue.epilogue import Place, bind_epilogue
+from aqd_deploy.kernels.cpu.epilogue.nchw_store import stores_borders
 from aqd_deploy.kernels.storage.layout import WeightLayout
 
 LANES = 16
 # What is remembered of a block in memory: code that looks at variables makes the simplifier think for long.
-_BLOCK, _LEVEL, _AT, _WIDTH = range(4)
-_FIELDS = 4
+_BLOCK, _LEVEL, _AT, _WIDTH, _FIRST, _COUNT = range(6)
+_FIELDS = 6
 
 
 class Finish:
@@ -32,9 +35,16 @@ class Finish:
     ) -> None:
         self.em, self.frame, self.plan, self.layout = em, frame, plan, layout
         spec = frame.spec
+        to_borders = stores_borders(epilogue)
         self.bound = bind_epilogue(
-            em, epilogue, spec.out_height, spec.out_width, spec.out_channels, max(1, len(spec.levels))
+            em,
+            replace(epilogue, stores=()) if to_borders else epilogue,
+            spec.out_height,
+            spec.out_width,
+            spec.out_channels,
+            max(1, len(spec.levels)),
         )
+        self.borders = BorderBlock(em, frame, plan) if to_borders else None
         self.share = -(-frame.pixels // groups)
         self.numbers = self.share * groups
         self.split = any(isinstance(step, SkipAdd) and step.upsample > 1 for step in epilogue.steps)
@@ -49,6 +59,8 @@ class Finish:
         if self.split:
             self.ys: Buffer = em.alloc("ys", "int32", 2 * self.numbers)
             self.xs: Buffer = em.alloc("xs", "int32", 2 * self.numbers)
+        if self.borders is not None:
+            self.borders.begin()
         em.store(self.turn, 0, const(0))
         with em.loop("i", 2 * self.numbers) as i:
             em.store(self.places, i, const(-1))
@@ -89,6 +101,11 @@ class Finish:
         across = frame.spec.strides[1] if frame.copies else 1
         em.store(self.state, fields + _AT, number * across + framed.base - origin)
         em.store(self.state, fields + _WIDTH, const(framed.width))
+        if self.borders is not None:
+            last = tirx.Min(nominal + frame.pixels, const(framed.count))
+            begin, end = (em.bind("inside", _outputs_before(framed, n)) for n in (nominal, last))
+            em.store(self.state, fields + _FIRST, begin + m.out_start)
+            em.store(self.state, fields + _COUNT, end - begin)
         for first in range(0, frame.pixels, LANES):
             numbers = em.bind("numbers", tirx.Ramp(number + first, const(1), LANES))
             y = em.bind("y", tirx.truncdiv(numbers, const(framed.pitch, "int32", LANES)))
@@ -111,11 +128,38 @@ class Finish:
         begin, end = (self.share * n // steps for n in (step, step + 1))
         if begin < end:
             self._pixels(group * self.share + begin, end - begin, self.old)
+            if self.bound.streams:
+                self._prefetch(group * self.share + begin, end - begin)
+
+    def done(self) -> None:
+        """After the last of `some`."""
+        if self.borders is not None:
+            self._flush(self.old)
 
     def rest(self) -> None:
         """Finishes the last block of a task."""
         now = self.em.bind("last", load(self.turn, const(0)))
         self._pixels(const(0), self.frame.pixels, now)
+        if self.borders is not None:
+            self._flush(now)
+
+    def _flush(self, half: Expr) -> None:
+        level, first, count, block = (
+            load(self.state, half * _FIELDS + field) for field in (_LEVEL, _FIRST, _COUNT, _BLOCK)
+        )
+        assert self.borders is not None
+        self.borders.flush(level, first, count, block)
+
+    def _prefetch(self, first: Expr, count: int) -> None:
+        """Asks for the streams of the block that is multiplied, which is finished next."""
+        em = self.em
+        with em.loop("p", count) as p:
+            at = em.bind("noted", self.now * self.numbers + first + p)
+            with em.when(load(self.places, at) >= const(0)):
+                place = self._place(at, self.now)
+                block = load(self.state, self.now * _FIELDS + _BLOCK)
+                for j in range(self.plan.wide):
+                    self.bound.prefetch(em, place, (block + j) * LANES)
 
     def _pixels(self, first: Expr, count: int, half: Expr) -> None:
         em = self.em
@@ -136,11 +180,13 @@ class Finish:
         for j in range(plan.wide):
             channel = em.bind("channel", (block + j) * LANES)
             whole = not rest and self.layout.blocks % plan.wide == 0
+            of_block = load(self.state, half * _FIELDS + _BLOCK) + j
+            self.lane, self.half = j * LANES, half
             if full:
-                with em.always() if whole else em.when(load(self.state, half * _FIELDS + _BLOCK) + j < full):
-                    self._emit(base + j * SUMS, place, channel, LANES)
+                with em.always() if whole else em.when(of_block < full):
+                    self._emit(base + j * SUMS, place, channel, 0, LANES)
             if rest:
-                with em.when(tirx.EQ(load(self.state, half * _FIELDS + _BLOCK) + j, const(full))):
+                with em.when(tirx.EQ(of_block, const(full))):
                     self._tail(base + j * SUMS, place, channel, rest)
 
     def _tail(self, at: Expr, place: Place, channel: Expr, rest: int) -> None:
@@ -148,15 +194,22 @@ class Finish:
         begin = 0
         for lanes in (8, 4):
             if rest - begin >= lanes:
-                self._emit(at + begin, place, channel + begin, lanes)
+                self._emit(at, place, channel, begin, lanes)
                 begin += lanes
         if rest > begin:
             with self.em.loop("lane", rest - begin) as lane:
-                self._emit(at + begin + lane, place, channel + begin + lane, 1)
+                self._emit(at, place, channel, begin + lane, 1)
 
-    def _emit(self, at: Expr, place: Place, channel: Expr, lanes: int) -> None:
+    def _emit(self, at: Expr, place: Place, channel: Expr, lane: Expr | int, lanes: int) -> None:
+        """`lanes` channels from `lane` on of the vector of sums at `at`, whose first is `channel`."""
         em = self.em
-        self.bound.emit(em, em.bind("v", load(self.sums, at, lanes)), place, channel, lanes)
+        value = em.bind("v", load(self.sums, at + lane, lanes))
+        if self.borders is None:
+            self.bound.emit(em, value, place, channel + lane, lanes)
+            return
+        value = self.bound.stepped(em, value, place, channel + lane, lanes)
+        first = load(self.state, self.half * _FIELDS + _FIRST)
+        self.borders.put(place.pixel - first, self.lane + lane, value, lanes)
 
     def _place(self, at: Expr, half: Expr) -> Place:
         em, spec = self.em, self.frame.spec
@@ -165,3 +218,9 @@ class Finish:
         y = load(self.ys, at) if self.split else const(0)
         x = load(self.xs, at) if self.split else const(0)
         return Place(pixel, y, x, level)
+
+
+def _outputs_before(framed: FramedMap, number: Expr) -> Expr:
+    """Output pixels of a map that come before a number."""
+    y = number // framed.pitch
+    return y * framed.map.out_width + tirx.Min(number - y * framed.pitch, const(framed.map.out_width))

@@ -84,8 +84,8 @@ class Frame:
         left = min(spec.pads[1], columns)
         inside = max(min(m.width, columns - left), 0)
         right = columns - left - inside
-        width = -(-(columns - min(left, right)) // across) * across
-        pitch = width // across
+        pitch = max(-(-(columns - min(left, right)) // across), m.out_width)
+        width = pitch * across
         count = (m.out_height - 1) * pitch + m.out_width
         return FramedMap(
             m,
