@@ -20,6 +20,7 @@ from aqd_deploy.kernels.cpu.amx.finish import Finish
 from aqd_deploy.kernels.cpu.amx.frame import Frame
 from aqd_deploy.kernels.cpu.amx.plan import Plan
 from aqd_deploy.kernels.cpu.amx.tiles import ROW_BYTES, ROWS, SUMS, TILE_BYTES, TileUnit
+from aqd_deploy.kernels.cpu.amx.windows import WindowSums
 from aqd_deploy.kernels.cpu.emit import Buffer, Emitter, Expr, const, load
 from aqd_deploy.kernels.storage.layout import WeightLayout
 
@@ -30,8 +31,10 @@ UNROLLED = 4
 def amx_layout(spec: ConvSpec) -> WeightLayout:
     """Blocks of 16 output channels in whole tiles; kernel rows are dense unless dilation tears them apart."""
     dense = spec.kernel[1] == 1 or spec.dilations[1] == 1
+    lo, hi = spec.weight_range or (-128, 127)
+    doubled = spec.odd and 2 * lo + 1 >= -128 and 2 * hi + 1 <= 127
     return WeightLayout(
-        spec.out_channels, spec.in_channels, spec.kernel, 16, 4, dense, whole=ROWS, doubled=spec.odd
+        spec.out_channels, spec.in_channels, spec.kernel, 16, 4, dense, whole=ROWS, doubled=doubled
     )
 
 
@@ -67,7 +70,7 @@ class _Conv:
 
     def _task(self, task: Expr) -> None:
         """A part of the pixels times a part of the output channels."""
-        em, plan, frame = self.em, self.plan, self.frame
+        em, plan, frame, spec = self.em, self.plan, self.frame, self.spec
         pixel_part = em.bind("pixel_part", task // plan.channel_parts)
         channel_part = em.bind("channel_part", task % plan.channel_parts)
         origin = self._copy(pixel_part)
@@ -82,6 +85,9 @@ class _Conv:
         )
         self.unit.configure()
         self.finish.begin()
+        if spec.odd and not self.layout.doubled:
+            sums = WindowSums(em, frame, self.layout, self.samples, self.plane)
+            self.finish.windows = sums.fill(lo, hi, plan.pixel_parts, origin)
         with self._loops((lo, hi - lo), (first, end - first)) as (tile, item):
             self.passed = tile - lo
             self._block(tile, em.bind("block", item * plan.wide), origin)
@@ -129,7 +135,7 @@ class _Conv:
     def _block(self, tile: Expr, block: Expr, origin: Expr) -> None:
         """The sums of one tile of pixels and `wide` blocks of channels."""
         plan, unit, finish = self.plan, self.unit, self.finish
-        at, width = finish.next(tile, block, origin)
+        at, width = finish.next(tile, block, origin, self.passed)
         for sums in range(plan.sums):
             unit.clear(sums)
         self._reduce(at, width, block)

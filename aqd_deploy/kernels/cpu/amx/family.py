@@ -13,9 +13,8 @@ from aqd_deploy.kernels.storage.layout import WeightLayout
 
 
 def amx_applies(spec: ConvSpec) -> str:
-    """Why tiles can be used, "" where they cannot: groups, and odd weights that do not fit 8 bits."""
-    lo, hi = spec.weight_range or (-128, 127)
-    if spec.group != 1 or (spec.odd and (2 * lo + 1 < -128 or 2 * hi + 1 > 127)):
+    """Why tiles can be used, "" where they cannot."""
+    if spec.group != 1:
         return ""
     return f"{'tdpbssd' if spec.input_signed else 'tdpbusd'}: tiles of pixels × output channels"
 

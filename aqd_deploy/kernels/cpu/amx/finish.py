@@ -12,15 +12,15 @@ from aqd_deploy.kernels.cpu.amx.frame import Frame, FramedMap
 from aqd_deploy.kernels.cpu.amx.nchw import BorderBlock
 from aqd_deploy.kernels.cpu.amx.plan import Plan
 from aqd_deploy.kernels.cpu.amx.tiles import ROWS, SUMS
-from aqd_deploy.kernels.cpu.emit import Buffer, Emitter, Expr, const, load
+from aqd_deploy.kernels.cpu.emit import Buffer, Emitter, Expr, broadcast, const, load
 from aqd_deploy.kernels.cpu.epilogue.epilogue import Place, bind_epilogue
 from aqd_deploy.kernels.cpu.epilogue.nchw_store import stores_borders
 from aqd_deploy.kernels.storage.layout import WeightLayout
 
 LANES = 16
 # What is remembered of a block in memory: code that looks at variables makes the simplifier think for long.
-_BLOCK, _LEVEL, _AT, _WIDTH, _FIRST, _COUNT = range(6)
-_FIELDS = 6
+_BLOCK, _LEVEL, _AT, _WIDTH, _FIRST, _COUNT, _PASSED = range(7)
+_FIELDS = 7
 
 
 class Finish:
@@ -44,6 +44,7 @@ class Finish:
             spec.out_channels,
             max(1, len(spec.levels)),
         )
+        self.windows: Buffer | None = None
         self.borders = BorderBlock(em, frame, plan) if to_borders else None
         self.share = -(-frame.pixels // groups)
         self.numbers = self.share * groups
@@ -67,9 +68,9 @@ class Finish:
         with em.loop("i", 2 * _FIELDS) as i:
             em.store(self.state, i, const(0))
 
-    def next(self, tile: Expr, block: Expr, origin: Expr) -> tuple[Expr, Expr]:
+    def next(self, tile: Expr, block: Expr, origin: Expr, passed: Expr) -> tuple[Expr, Expr]:
         """Begins a block: notes where its values belong, and returns the first pixel of its samples and the
-        pixels of a row of them.
+        pixels of a row of them. The task began `passed` tiles before.
         """
         em = self.em
         now = em.bind("now", const(1) - load(self.turn, const(0)))
@@ -78,6 +79,7 @@ class Finish:
         self.to = em.bind("to", now * (self.plan.sums * SUMS))
         fields = em.bind("fields", now * _FIELDS)
         em.store(self.state, fields + _BLOCK, block)
+        em.store(self.state, fields + _PASSED, passed)
         level = const(0)
         for framed in self.frame.maps[1:]:
             level = level + tirx.Select(tile >= framed.first_tile, const(1), const(0))
@@ -174,6 +176,7 @@ class Finish:
         em, plan = self.em, self.plan
         place = self._place(at, half)
         block = em.bind("block", load(self.state, half * _FIELDS + _BLOCK))
+        self.window = self._window(pixel, half)
         row = (pixel // ROWS) * (plan.wide * SUMS) + pixel % ROWS * LANES
         base = em.bind("base", half * (plan.sums * SUMS) + row)
         full, rest = divmod(self.layout.out_channels, LANES)
@@ -203,13 +206,23 @@ class Finish:
     def _emit(self, at: Expr, place: Place, channel: Expr, lane: Expr | int, lanes: int) -> None:
         """`lanes` channels from `lane` on of the vector of sums at `at`, whose first is `channel`."""
         em = self.em
-        value = em.bind("v", load(self.sums, at + lane, lanes))
+        value = load(self.sums, at + lane, lanes)
+        if self.window is not None:
+            value = value * const(2, "int32", lanes) + broadcast(self.window, lanes)
+        value = em.bind("v", value)
         if self.borders is None:
             self.bound.emit(em, value, place, channel + lane, lanes)
             return
         value = self.bound.stepped(em, value, place, channel + lane, lanes)
         first = load(self.state, self.half * _FIELDS + _FIRST)
         self.borders.put(place.pixel - first, self.lane + lane, value, lanes)
+
+    def _window(self, pixel: Expr, half: Expr) -> Expr | None:
+        """The sum of a pixel's window, None where weights are what they are."""
+        if self.windows is None:
+            return None
+        at = load(self.state, half * _FIELDS + _PASSED) * self.frame.pixels + pixel
+        return self.em.bind("window", load(self.windows, at))
 
     def _place(self, at: Expr, half: Expr) -> Place:
         em, spec = self.em, self.frame.spec
