@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from aqd_deploy.targets import amx
 from aqd_deploy.targets.threads import thread_limits
 
 _CPUINFO = Path("/proc/cpuinfo")
@@ -38,7 +39,8 @@ _ARM_CORES = {
 @dataclass(frozen=True)
 class Cpu:
     """`architecture` x86_64, aarch64, armv7 or as in `uname -m`, `model` for people, `features` of
-    /proc/cpuinfo, `core` LLVM's name of an ARM core ("" where it is not known).
+    /proc/cpuinfo, `core` LLVM's name of an ARM core ("" where it is not known). `withheld`: why this process
+    may not use AMX although the CPU has it; its features are not among `features` then.
     """
 
     architecture: str
@@ -46,6 +48,7 @@ class Cpu:
     features: frozenset[str]
     threads: int
     core: str = ""
+    withheld: str = ""
 
 
 def architecture_of(machine: str) -> str:
@@ -88,7 +91,12 @@ def read_cpu() -> Cpu:
     core = parse_core(text)
     if model == "unknown":
         model = _board_model() or core or model
-    return Cpu(_own_architecture(), model, features, available_threads(), core)
+    withheld = ""
+    if features.intersection(amx.FEATURES):
+        withheld = amx.refusal()
+        if withheld:
+            features -= set(amx.FEATURES)
+    return Cpu(_own_architecture(), model, features, available_threads(), core, withheld)
 
 
 def _own_architecture() -> str:

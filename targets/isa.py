@@ -8,6 +8,7 @@ from enum import Enum
 class Isa(Enum):
     """Which instructions a kernel is built on; all give the same integers.
 
+    AMX: products of tiles of 16 x 64 bytes (`tdpbusd`, `tdpbssd`); what does not fill them is as with VNNI.
     VNNI: AVX-512 VNNI, `vpdpbusd` on 512 bits (u8·s8, four products added, never saturating).
     AVXVNNI: the same instruction on 256 bits, as CPUs without AVX-512 have it.
     AVX512: AVX-512 BW without VNNI; AVX2: 256 bits. Both have two dot products: 8-bit `vpmaddubsw` where the
@@ -20,6 +21,7 @@ class Isa(Enum):
     PORTABLE: plain integer arithmetic for any CPU.
     """
 
+    AMX = "amx"
     VNNI = "vnni"
     AVX512 = "avx512"
     AVXVNNI = "avxvnni"

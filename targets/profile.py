@@ -72,12 +72,13 @@ LLVM_TO_CPUINFO = {
 # From the most to the least capable: the first that the host satisfies is its profile. On ARM one whose CPU
 # is this machine's core comes before.
 _HOST_ORDER = (
-    "cascadelake", "x86-64-v4", "alderlake", "x86-64-v3", "x86-64-v2",
+    "sapphirerapids", "cascadelake", "x86-64-v4", "alderlake", "x86-64-v3", "x86-64-v2",
     "aarch64-dotprod", "aarch64", "armv7-neon",
 )  # fmt: skip
 _CORE_FIGURES = ("l1d_kib", "int8_macs_per_cycle")
 # Instruction sets of the kernels, the fastest first, and the features that their programs may use.
 _KERNELS = (
+    ("amx", {"amx_tile", "amx_int8", "avx512_vnni", "avx512f", "avx512bw", "avx512vl"}),
     ("vnni", {"avx512_vnni", "avx512f", "avx512bw", "avx512vl"}),
     ("avxvnni", {"avx_vnni", "avx2"}),
     ("avx512", {"avx512f", "avx512bw", "avx512vl"}),

@@ -23,7 +23,7 @@ from aqd_deploy.kernels.storage.layout import WeightLayout
 from aqd_deploy.targets.isa import Isa
 
 # Lanes of 32 bits in a vector.
-LANES = {isa: 16 if isa in (Isa.VNNI, Isa.AVX512) else 8 for isa in Isa}
+LANES = {isa: 16 if isa in (Isa.AMX, Isa.VNNI, Isa.AVX512) else 8 for isa in Isa}
 # Rows of output that one task computes from one padded copy, and pixels of a register tile.
 ROWS = 8
 PIXELS = 4

@@ -13,6 +13,7 @@ from aqd_deploy.errors import ShapeError
 from aqd_deploy.kernels.contract.caches import CORE, Core
 from aqd_deploy.kernels.contract.choice import Choice
 from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue
+from aqd_deploy.kernels.cpu.amx.family import amx_applies, amx_choices, build_amx
 from aqd_deploy.kernels.cpu.conv.blocked import blocked_layout, can_block, conv_blocked
 from aqd_deploy.kernels.cpu.conv.blocking import Blocking, blockings
 from aqd_deploy.kernels.cpu.conv.depthwise import conv_depthwise, depthwise_layout, is_depthwise
@@ -70,7 +71,7 @@ class Kernel:
         if isinstance(self.layout, WinogradLayout):
             form = FORMS[self.layout.form]
             return form.rows * form.columns % self.layout.lanes == 0
-        return self.choice.family in (*TILES, "few")
+        return self.choice.family in (*TILES, "few", "amx")
 
     def executed_macs(self, spec: ConvSpec) -> int:
         """Multiply-accumulates that the kernel executes, without those on padded channels. Winograd computes
@@ -329,6 +330,13 @@ def _few_choices(spec: ConvSpec, isa: Isa, threads: int, _core: Core) -> list[tu
 
 
 FAMILIES = (
+    Family(
+        "amx",
+        lambda spec, isa: amx_applies(spec) if isa is Isa.AMX else "",
+        lambda spec, _isa, threads, core: amx_choices(spec, threads, core),
+        lambda spec, epilogue, _isa, threads, choice, _core: build_amx(spec, epilogue, threads, choice),
+        writes_once=lambda _spec, _isa, _choice: True,
+    ),
     Family(
         "depthwise",
         _depthwise_applies,

@@ -171,6 +171,7 @@ _SMLAL = replace(
 )
 # Exact for operands of any range.
 DOTS = {
+    Isa.AMX: replace(_VNNI, isa=Isa.AMX),
     Isa.VNNI: _VNNI,
     Isa.AVX512: replace(_AVX2, isa=Isa.AVX512, lanes=16, registers=32, product_cycles=1.0),
     Isa.AVXVNNI: replace(_VNNI, isa=Isa.AVXVNNI, lanes=8, registers=16),
@@ -234,6 +235,7 @@ WIDE = {
         weight_bytes=2,
     )
     for isa, product in (
+        (Isa.AMX, Product.VPDPWSSD),
         (Isa.VNNI, Product.VPDPWSSD),
         (Isa.AVX512, Product.PMADDWD),
         (Isa.AVXVNNI, Product.VPDPWSSD),
