@@ -17,6 +17,7 @@ _INSTRUCTION = re.compile(r"\t[a-z{]")
 _X86 = re.compile(r"\t(?:\{vex\}\s+)?v?(pdpbusd|pmaddubsw|pmaddwd|pmullw|pmulld)\s.*%([xyz])mm\d+\s*$")
 _X86_BYTES = {"pdpbusd": 1, "pmaddubsw": 1, "pmaddwd": 2, "pmullw": 2, "pmulld": 4}
 _REGISTER_BYTES = {"x": 16, "y": 32, "z": 64}
+_TILES, _TILE_PRODUCTS = re.compile(r"\ttdpb(?:us|ss|su|uu)d\s"), 16 * 16 * 64
 # ARM: products of an instruction. What yields 64 bits is a multiply-shift, what is scalar an address.
 _ARM = tuple(
     (re.compile(rf"\t{pattern}"), products)
@@ -90,6 +91,8 @@ def inner_loop(assembly: str) -> InnerLoop | None:
 
 def _products(line: str) -> int:
     """Multiply-accumulates of one instruction, 0 where it does not multiply vectors."""
+    if _TILES.match(line):
+        return _TILE_PRODUCTS
     if x86 := _X86.match(line):
         return _REGISTER_BYTES[x86[2]] // _X86_BYTES[x86[1]]
     return next((number for pattern, number in _ARM if pattern.match(line)), 0)
