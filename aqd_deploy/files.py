@@ -77,7 +77,7 @@ def check_folder(folder: Path, error: type[AqdError] = AqdError) -> None:
     )
     if not nearest.is_dir():
         raise error("the folder of the output cannot be made", received=str(folder),
-                    valid=f"another name: {nearest} is no folder")  # fmt: skip
+                    valid=f"another name: {nearest} is not a folder")  # fmt: skip
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise error(f"cannot write into {nearest}", received=str(folder), valid="a writable folder")
 

@@ -9,7 +9,7 @@ import onnx
 from onnx import ModelProto, TensorProto
 
 from aqd_deploy.errors import ModelFileError, ShapeError, UnsupportedModelError
-from aqd_deploy.integer.dialect import DOMAIN
+from aqd_deploy.integer.domain import DOMAIN
 from aqd_deploy.integer.manifest import set_image_size
 from aqd_deploy.integer.names import RESERVED_SUFFIX, is_text
 from aqd_deploy.integer.types import element_name

@@ -11,7 +11,7 @@ from fractions import Fraction
 import numpy as np
 
 from aqd_deploy.errors import ShapeError, UnsupportedModelError
-from aqd_deploy.integer.dialect import pool_name
+from aqd_deploy.integer.operations.pools import pool_name
 from aqd_deploy.integer.types import SMALL_POOL, pool_fits
 from aqd_deploy.passes.graph import Graph, Node
 

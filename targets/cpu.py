@@ -1,46 +1,31 @@
-"""What this machine's CPU is: architecture, model, and feature flags as /proc/cpuinfo names them."""
+"""What this machine's CPU is and offers: architecture, model, and features as /proc/cpuinfo names them.
+
+`Cpu.lacks` is the one place that decides whether a CPU offers what a program needs; `bundle/native/cpu.cc`
+is that place for `aqd-run`.
+"""
 
 from __future__ import annotations
 
 import functools
 import platform
-import re
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from aqd_deploy.targets import amx
+from aqd_deploy.targets import amx, architectures
+from aqd_deploy.targets.cores import parse_core
 from aqd_deploy.targets.threads import thread_limits
 
 _CPUINFO = Path("/proc/cpuinfo")
 _DEVICE_TREE_MODEL = Path("/proc/device-tree/model")
-_ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
-# LLVM's names of ARM's cores by the "CPU part" of implementer 0x41, the smallest first: the profile of a
-# machine with two kinds of cores is that of its big ones.
-_ARM_CORES = {
-    "0xc07": "cortex-a7",
-    "0xc09": "cortex-a9",
-    "0xc0f": "cortex-a15",
-    "0xd04": "cortex-a35",
-    "0xd03": "cortex-a53",
-    "0xd05": "cortex-a55",
-    "0xd07": "cortex-a57",
-    "0xd08": "cortex-a72",
-    "0xd09": "cortex-a73",
-    "0xd0a": "cortex-a75",
-    "0xd0b": "cortex-a76",
-    "0xd0c": "neoverse-n1",
-    "0xd41": "cortex-a78",
-    "0xd42": "cortex-a78ae",
-    "0xd40": "neoverse-v1",
-}
 
 
 @dataclass(frozen=True)
 class Cpu:
-    """`architecture` x86_64, aarch64, armv7 or as in `uname -m`, `model` for people, `features` of
-    /proc/cpuinfo, `core` LLVM's name of an ARM core ("" where it is not known). `withheld`: why this process
-    may not use AMX although the CPU has it; its features are not among `features` then.
+    """`architecture` as `architectures` names it or, unknown there, as in `uname -m`; `model` for people,
+    `features` of /proc/cpuinfo, `core` LLVM's name of an ARM core ("" where it is not known). `withheld`: why
+    this process may not use AMX although the CPU has it; `features` are without it then.
     """
 
     architecture: str
@@ -50,14 +35,9 @@ class Cpu:
     core: str = ""
     withheld: str = ""
 
-
-def architecture_of(machine: str) -> str:
-    """The architecture of `uname -m` or of a triple's first part: x86_64, aarch64, armv7; else `machine`.
-
-    Both `armv7l` and `armv8l` (a 32-bit process on a 64-bit kernel) are armv7.
-    """
-    machine = machine.lower()
-    return "armv7" if re.match(r"armv[78]|arm$", machine) else _ARCHITECTURES.get(machine, machine)
+    def lacks(self, features: Iterable[str]) -> list[str]:
+        """Those of `features` that this CPU does not offer, sorted."""
+        return sorted(set(features) - self.features)
 
 
 def parse_cpuinfo(text: str) -> tuple[str, frozenset[str]]:
@@ -75,14 +55,6 @@ def parse_cpuinfo(text: str) -> tuple[str, frozenset[str]]:
     return model, features
 
 
-def parse_core(text: str) -> str:
-    """LLVM's name of the biggest ARM core in the text of /proc/cpuinfo, "" where none is known."""
-    implementers = set(re.findall(r"^CPU implementer\s*:\s*(\S+)", text, re.MULTILINE))
-    parts = set(re.findall(r"^CPU part\s*:\s*(\S+)", text, re.MULTILINE))
-    known = [name for part, name in _ARM_CORES.items() if part in parts]
-    return known[-1] if known and implementers == {"0x41"} else ""
-
-
 @functools.cache
 def read_cpu() -> Cpu:
     """The CPU of this machine; no features where the kernel does not tell them."""
@@ -91,18 +63,12 @@ def read_cpu() -> Cpu:
     core = parse_core(text)
     if model == "unknown":
         model = _board_model() or core or model
-    withheld = ""
-    if features.intersection(amx.FEATURES):
-        withheld = amx.refusal()
-        if withheld:
-            features -= set(amx.FEATURES)
-    return Cpu(_own_architecture(), model, features, available_threads(), core, withheld)
-
-
-def _own_architecture() -> str:
-    """Of this process: 32 bits on a 64-bit ARM kernel are armv7."""
-    architecture = architecture_of(platform.machine())
-    return "armv7" if architecture == "aarch64" and sys.maxsize < 2**32 else architecture
+    bits = sys.maxsize.bit_length() + 1
+    architecture = architectures.of_process(platform.machine(), bits)
+    withheld = amx.refusal() if features.intersection(amx.FEATURES) else ""
+    if withheld:
+        features -= set(amx.FEATURES)
+    return Cpu(architecture, model, features, available_threads(), core, withheld)
 
 
 def _board_model() -> str:

@@ -21,10 +21,10 @@ from typing import Any
 
 from aqd_deploy.errors import TargetError
 from aqd_deploy.inputs import MIB, FileKind
+from aqd_deploy.targets import architectures
 
 PROFILE_FILE = FileKind("profile", "a TOML file (docs/targets.md)", MIB, TargetError)
 FOLDERS_VARIABLE = "AQD_DEPLOY_TARGETS"
-ARCHITECTURES = ("x86_64", "aarch64", "armv7")
 # `extends` takes over whatever a profile does not say itself, but for these.
 _OWN = ("description", "aliases", "extends")
 _REQUIRED = ("description", "architecture", "triple", "cpu", "features")
@@ -62,7 +62,10 @@ KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "description": _TEXT,
     "aliases": _LIST,
     "extends": _TEXT,
-    "architecture": (lambda value: value in ARCHITECTURES, " or ".join(f'"{a}"' for a in ARCHITECTURES)),
+    "architecture": (
+        lambda value: value in architectures.names(),
+        " or ".join(f'"{name}"' for name in architectures.names()),
+    ),
     "triple": _TEXT,
     "cpu": _TEXT,
     "attributes": (
@@ -78,9 +81,11 @@ KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "l2_kib": _NUMBER,
     "l3_kib": _NUMBER,
     "l2_cores": (_is_count, "a positive whole number"),
+    "in_order": (lambda value: isinstance(value, bool), "true or false"),
     "bandwidth_gb_s": _NUMBER,
     "int8_macs_per_cycle": _NUMBER,
     "toolchain": _TEXT,
+    "backend": _TEXT,
     "device": _TEXT,
     "sources": (_is_sources, "a table of texts: where the number of a key is from"),
 }

@@ -196,7 +196,7 @@ def test_checking_an_output_makes_nothing(tmp_path):
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     for name in ("file", "link"):
-        with pytest.raises(AqdError, match=f"cannot be made; got .*{name}; valid: .*{name} is no folder"):
+        with pytest.raises(AqdError, match=f"cannot be made; got .*{name}; valid: .*{name} is not a folder"):
             check_output(tmp_path / name / "b")
 
 

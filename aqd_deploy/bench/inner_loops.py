@@ -12,14 +12,14 @@ from typing import Any
 
 from aqd_deploy import processes
 from aqd_deploy.compiler.relax_module import BuiltModule
-from aqd_deploy.kernels.cpu.isa.assembly import InnerLoop, inner_loop
+from aqd_deploy.kernels.backends import backend_of
+from aqd_deploy.kernels.contract.kernel import InnerLoop
 from aqd_deploy.targets import Target
+from aqd_deploy.targets.cores import is_group
 
 TOOL = "llvm-mca"
 INSTALL = "apt-get install llvm"
 _TURNS = 100
-# What LLVM calls a group of CPUs rather than one whose pipelines it knows.
-_NO_CORE = re.compile(r"generic|x86-64(-v\d)?|")
 
 
 class ScheduleError(ValueError):
@@ -28,7 +28,7 @@ class ScheduleError(ValueError):
 
 def obstacle(target: Target) -> str:
     """Why no loop of `target` can be simulated on this machine, "" where they can."""
-    if _NO_CORE.fullmatch(target.cpu):
+    if is_group(target.cpu):
         return f"the profile's cpu is {target.cpu!r}, which names no core whose pipelines are known"
     if shutil.which(TOOL) is None:
         return f"{TOOL} is not installed; try: {INSTALL}"
@@ -63,13 +63,13 @@ def inner_loops(
     nothing: list[dict[str, Any] | None] = [None] * len(built.layers)
     if reason := obstacle(target):
         return nothing, reason
-    names = called_functions(built.module)
+    backend, names = backend_of(target), called_functions(built.module)
     wanted = {name for name, layer in zip(names, built.layers, strict=True) if layer.macs}
     progress(f"compiling {len(wanted)} kernels for {target.cpu}, whose inner loops {TOOL} simulates")
     found: dict[str, dict[str, Any]] = {}
     reasons: set[str] = set()
     for name in sorted(wanted):
-        loop = inner_loop(assembly(built.module[name], target))
+        loop = backend.inner_loop(assembly(built.module[name], target))
         if loop is None:
             reasons.add("kernels without a loop of vector products have no entry")
             continue

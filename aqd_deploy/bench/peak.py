@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from aqd_deploy.kernels.cpu.isa.select import Dots
+    from aqd_deploy.kernels.contract.kernel import Peak
 
 # A run takes one or two milliseconds on a fast CPU, twenty on a slow one.
 _STEPS = 400_000
@@ -17,7 +17,7 @@ _STEPS = 400_000
 
 @dataclass(frozen=True)
 class Probe:
-    """`run` does `macs` multiply-accumulates with the dot product `name`, on all its threads together."""
+    """`run` does `macs` multiply-accumulates with the instruction `name`, on all its threads together."""
 
     name: str
     macs: int
@@ -25,37 +25,30 @@ class Probe:
 
 
 def probes(kernels: str, threads: int) -> list[Probe]:
-    """A probe for each dot product of an instruction set (a value of `kernels.isa.Isa`)."""
+    """A probe for each dot product of an instruction set (a value of `targets.isa.Isa`). Raises TargetError
+    for an unknown one.
+    """
     import tvm
 
     from aqd_deploy import targets
     from aqd_deploy.compiler.lower import codegen_target
-    from aqd_deploy.kernels.cpu.isa.peak import peak_dots, peak_func, peak_macs
-    from aqd_deploy.targets.isa import Isa
+    from aqd_deploy.kernels.backends import backend_named
+    from aqd_deploy.kernels.contract.caches import Core
+    from aqd_deploy.targets.isa import isa_named
 
-    available = peak_dots(Isa(kernels))
-    functions = {
-        dots.product.value: peak_func(dots, threads, _STEPS).with_attr("global_symbol", dots.product.value)
-        for dots in available
-    }
-    compiled = tvm.compile(tvm.IRModule(functions), codegen_target(targets.get("host")))
-    return [
-        Probe(
-            dots.product.value,
-            threads * peak_macs(dots, _STEPS),
-            _runner(compiled[dots.product.value], dots, threads),
-        )
-        for dots in available
-    ]
+    host = targets.get("host")
+    peaks = backend_named(host.backend, isa_named(kernels), Core.of(host)).peaks(threads, _STEPS)
+    functions = {peak.name: peak.prim_func.with_attr("global_symbol", peak.name) for peak in peaks}
+    compiled = tvm.compile(tvm.IRModule(functions), codegen_target(host))
+    return [Probe(peak.name, peak.macs, _runner(compiled[peak.name], peak, threads)) for peak in peaks]
 
 
-def _runner(function: Any, dots: Dots, threads: int) -> Callable[[], object]:
+def _runner(function: Any, peak: Peak, threads: int) -> Callable[[], object]:
     import tvm
 
-    from aqd_deploy.kernels.cpu.isa.peak import peak_outputs
     from aqd_deploy.runtime import lanes
 
-    weights = tvm.runtime.tensor(np.ones(dots.vector_bytes, np.int8))
-    out = tvm.runtime.tensor(np.zeros(peak_outputs(dots, threads), np.int32))
+    weights = tvm.runtime.tensor(np.ones(peak.weight_bytes, np.int8))
+    out = tvm.runtime.tensor(np.zeros(peak.outputs, np.int32))
 
     return lambda: lanes.call(threads, function, weights, out)

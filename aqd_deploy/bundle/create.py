@@ -75,9 +75,9 @@ def create_bundle(
     (`runtime_libraries`). `out` is written whole or not at all; an older bundle there is replaced. `progress`
     is told what has to be made or fetched first, and how long that takes.
 
-    Raises ProgramError where `program` is no whole program, BundleError where `out` is something else than a
-    bundle or cannot be written and where there are no runtime libraries, MissingExtraError where there is no
-    C++ compiler for the target.
+    Raises ProgramError where `program` is not a whole program, BundleError where `out` is something else
+    than a bundle or cannot be written and where there are no runtime libraries, MissingExtraError where there
+    is no C++ compiler for the target.
     """
     container = read_container(program)
     check_packaged(container.manifest, str(program))
@@ -96,7 +96,7 @@ def create_bundle(
 def read_bundle(folder: Path) -> Bundle:
     """The bundle in `folder`, every file compared with its recorded size and SHA-256.
 
-    Raises BundleError where it is no bundle, is of another version, or a file differs.
+    Raises BundleError where it is not a bundle, is of another version, or a file differs.
     """
     manifest = _read_manifest(folder)
     if manifest.get("format") != FORMAT_VERSION:
@@ -126,11 +126,11 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         manifest = _MANIFEST_FILE.parse_json(data, str(folder / MANIFEST))
         if isinstance(manifest, dict) and manifest.get("kind") == KIND:
             return manifest
-    raise BundleError(f"{folder} is no bundle, or its manifest is damaged")
+    raise BundleError(f"{folder} is not a bundle, or its manifest is damaged")
 
 
 def _is_inside(path: Path, folder: Path) -> bool:
-    """Whether `path` is a file of the bundle and no name that leads out of it."""
+    """Whether `path` is a file of the bundle rather than a name that leads out of it."""
     try:
         return path.is_file() and path.resolve().is_relative_to(folder.resolve())
     except (OSError, ValueError):
@@ -142,7 +142,7 @@ def _check_output(out: Path) -> None:
     check_folder(out.parent, BundleError)
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise BundleError(
-            "the output is no folder", received=out, valid="a new folder, or a bundle to replace"
+            "the output is not a folder", received=out, valid="a new folder, or a bundle to replace"
         )
     if out.is_dir() and any(out.iterdir()) and not _is_bundle(out):
         raise BundleError(

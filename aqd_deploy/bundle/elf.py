@@ -1,4 +1,4 @@
-"""What a shared library or executable says of itself, read without executing anything."""
+"""What a shared library or executable needs of a system, read without executing anything."""
 
 from __future__ import annotations
 
@@ -6,17 +6,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-_MACHINES = {62: "x86_64", 183: "aarch64", 40: "armv7"}
 # Symbol versions stand as plain strings in the file.
 _VERSIONS = re.compile(rb"\x00(GLIBC|GLIBCXX)_(\d+(?:\.\d+)+)(?=\x00)")
-
-
-def elf_architecture(data: bytes) -> str:
-    """`x86_64`, `aarch64` or `armv7`; "no ELF file" or the machine's number for anything else."""
-    if not data.startswith(b"\x7fELF") or len(data) < 20:
-        return "no ELF file"
-    machine = int.from_bytes(data[18:20], "little" if data[5] == 1 else "big")
-    return _MACHINES.get(machine, f"ELF machine {machine}")
 
 
 def required_versions(files: Iterable[Path]) -> dict[str, str]:

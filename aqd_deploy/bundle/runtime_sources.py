@@ -13,10 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from aqd_deploy.compiler.toolchain import Toolchain
+from aqd_deploy.compiler.toolchain import Toolchain
+from aqd_deploy.targets.architectures import Sources
 
 _FFI = (
     "backtrace", "container", "custom_allocator", "dtype", "error", "function", "init_once", "object",
@@ -37,12 +36,9 @@ _FLAGS = (
     "-std=c++17", "-O2", "-DNDEBUG", "-fPIC", "-pthread", "-ffunction-sections", "-fdata-sections",
     "-DTVM_FFI_USE_LIBBACKTRACE=0", "-DTVM_FFI_EXPORTS", "-DTVM_RUNTIME_EXPORTS",
 )  # fmt: skip
-_OF_ARCHITECTURE = {"armv7": ("-march=armv7-a", "-mfpu=neon", "-mfloat-abi=hard")}
 _LINK = ("-pthread", "-ldl", "-Wl,--gc-sections")
 # What the libraries call the folders of their sources, so that they do not tell where those lay.
 _TVM, _FFI_FOLDER, _OURS = "tvm", "tvm_ffi", "aqd_deploy"
-
-ARCHITECTURES = tuple(_OF_ARCHITECTURE)
 
 
 def support_header() -> Path:
@@ -50,19 +46,19 @@ def support_header() -> Path:
     return Path(str(resources.files("aqd_deploy.bundle") / "native" / "runtime" / "tvm_support.h"))
 
 
-def recipe(toolchain: Toolchain) -> bytes:
+def recipe(toolchain: Toolchain, origin: Sources) -> bytes:
     """What else than the packages' versions decides about the libraries: key of a cache."""
     names = (_TVM, _FFI_FOLDER, _OURS)
-    flags = (*toolchain.command, *_FLAGS, *_cpu_flags(toolchain), *_LINK, *_FFI, *_RUNTIME, *names)
+    flags = (*toolchain.command, *_FLAGS, *_cpu_flags(toolchain, origin), *_LINK, *_FFI, *_RUNTIME, *names)
     return "\n".join(flags).encode() + support_header().read_bytes()
 
 
-def _cpu_flags(toolchain: Toolchain) -> tuple[str, ...]:
+def _cpu_flags(toolchain: Toolchain, origin: Sources) -> tuple[str, ...]:
     """What GCC must be told of the architecture; zig's command line has it."""
-    return () if toolchain.origin == "zig" else _OF_ARCHITECTURE[toolchain.architecture]
+    return () if toolchain.origin == "zig" else origin.flags
 
 
-def build_runtime(toolchain: Toolchain, tvm: Path, ffi: Path, folder: Path) -> None:
+def build_runtime(toolchain: Toolchain, origin: Sources, tvm: Path, ffi: Path, folder: Path) -> None:
     """Compile `libtvm_ffi.so` and `libtvm_runtime.so` into `folder` (minutes).
 
     `tvm` and `ffi` are the folders of the installed packages. Raises ToolchainError where the compiler fails.
@@ -71,7 +67,7 @@ def build_runtime(toolchain: Toolchain, tvm: Path, ffi: Path, folder: Path) -> N
     toolchain = replace(toolchain, link_command=())
     work = folder / "objects"
     headers = _support_headers(work)
-    flags = [*_FLAGS, *_cpu_flags(toolchain), "-I", str(headers / "include")]
+    flags = [*_FLAGS, *_cpu_flags(toolchain, origin), "-I", str(headers / "include")]
     flags += ["-I", str(tvm / "include"), "-I", str(ffi / "include")]
     renamed = {tvm: _TVM, ffi: _FFI_FOLDER, support_header().parent: _OURS, work: _OURS}
     flags += [f"-ffile-prefix-map={place}={name}" for place, name in renamed.items()]

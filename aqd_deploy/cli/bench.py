@@ -72,7 +72,9 @@ def command(
     peers = [name.strip() for name in against.split(",") if name.strip()]
     limits = [parse_ratio(text, peers) for text in max_ratios]
     where = device_for(program, device)
-    if where.strip() == "local":
+    from aqd_deploy.devices import open_device
+
+    if open_device(where).here:
         from aqd_deploy.bench.measure import bench
 
         document = bench(

@@ -64,7 +64,7 @@ def command(
             proto, output, target=device, threads=threads, source=model, tuned=tuned,
             on_stage=lambda stage: line.show(_STAGES[stage]),
         )  # fmt: skip
-    _tell_tuning(report.manifest["program"]["tuning"], tuned)
+    _tell_tuning(report.manifest["program"]["tuning"], report.of_other_cpus, tuned)
     if as_json:
         print_json({
             "file": str(output), "bytes": report.file_bytes, "seconds": report.seconds,
@@ -74,12 +74,10 @@ def command(
         print_text(f"{output}: {report.file_bytes / 1e6:.2f} MB in {report.total_seconds:.1f} s")
 
 
-def _tell_tuning(tuning: dict[str, Any], tuned: str | None) -> None:
+def _tell_tuning(tuning: dict[str, Any], of_other_cpus: list[str], tuned: str | None) -> None:
     """Where the kernels come from, on stderr. That the shipped records are of another CPU is no fault."""
-    from aqd_deploy.records.file import OTHER_CPU
-
     found = tuning["task"] + tuning["shape"]
-    of_others = [note for note in tuning["notes"] if OTHER_CPU in note and tuned is None]
+    of_others = of_other_cpus if tuned is None else []
     for note in tuning["notes"]:
         if note not in of_others:
             progress(note)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aqd_deploy.cli.output import progress
+from aqd_deploy.devices.kinds import LOCAL, forms
 
 if TYPE_CHECKING:
     from aqd_deploy.targets import Target
@@ -22,8 +23,8 @@ threads_option = click.option(
 )  # fmt: skip
 device_option = click.option(
     "--device", metavar="DEVICE",
-    help="Where it runs: local, qemu[:CPU], ssh:USER@HOST[:PORT] or rpc:HOST:PORT/KEY.  [default: the "
-    "device that the target's profile names, or local]",
+    help=f"Where it runs: {' or '.join(forms().rsplit(', ', 1))}.  [default: the device that the target's "
+    f"profile names, or {LOCAL}]",
 )  # fmt: skip
 numerics_option = click.option(
     "--numerics", type=click.Choice(NUMERICS), default="exact", show_default=True,
@@ -32,11 +33,11 @@ numerics_option = click.option(
 
 
 def device_of(target: Target | None, named: str | None) -> str:
-    """What --device says, else the device of the target's profile (told on stderr), else `local`."""
+    """What --device says, else the device of the target's profile (told on stderr), else `LOCAL`."""
     if named is not None:
         return named
     if target is None or not target.device:
-        return "local"
+        return LOCAL
     progress(f"on {target.device}, the device of the profile {target.name}; --device local for this machine")
     return target.device
 
@@ -44,7 +45,7 @@ def device_of(target: Target | None, named: str | None) -> str:
 def device_for(program: Path, named: str | None) -> str:
     """`device_of` the target that the program (a file or a bundle) was compiled for."""
     if named is not None or program.suffix == ".onnx":
-        return named or "local"
+        return named or LOCAL
     from aqd_deploy.runtime.bundle_files import target_of
 
     return device_of(target_of(program), named)
@@ -75,7 +76,9 @@ class SizeType(click.ParamType):
             return value
         match = re.fullmatch(r"(\d+)(?:x(\d+))?", str(value))
         if match is None or not 1 <= int(match[1]) <= 4096 or not 1 <= int(match[2] or 1) <= 4096:
-            self.fail(f"{value!r} is no size; valid: 320 or 320x480 (height x width), up to 4096", param, ctx)
+            self.fail(
+                f"{value!r} is not a size; valid: 320 or 320x480 (height x width), up to 4096", param, ctx
+            )
         return int(match[1]), int(match[2] or match[1])
 
 
@@ -91,5 +94,5 @@ class ShapeType(click.ParamType):
             return value
         parts = re.split(r"\s*[x,]\s*", str(value).strip())
         if len(parts) != 4 or not all(re.fullmatch(r"[0-9]{1,9}", part) for part in parts):
-            self.fail(f"{value!r} is no shape; valid: for example 1x3x320x320", param, ctx)
+            self.fail(f"{value!r} is not a shape; valid: for example 1x3x320x320", param, ctx)
         return tuple(int(part) for part in parts)

@@ -12,7 +12,6 @@ from aqd_deploy.cli.output import print_json, print_text, progress, verb
 if TYPE_CHECKING:
     from aqd_deploy.targets import Target
 
-_GROUPS = (("x86_64", "x86-64"), ("aarch64", "ARM, 64 bits"), ("armv7", "ARM, 32 bits"))
 _FIGURES = (
     ("SoC", "soc", "{}"),
     ("cores", "cores", "{}"),
@@ -46,6 +45,7 @@ def command(action: str, name: str | None, as_json: bool) -> None:
 
 def _list(as_json: bool) -> None:
     from aqd_deploy.targets import get, names, problems
+    from aqd_deploy.targets.architectures import ARCHITECTURES
 
     for error in problems().values():
         progress(f"left out: {error.sentence()}")
@@ -53,10 +53,10 @@ def _list(as_json: bool) -> None:
     if as_json:
         print_json(profiles)
         return
-    known = dict(_GROUPS)
-    titles = [*known.values(), *sorted({p["architecture"] for p in profiles} - set(known))]
-    groups = [(title, [p for p in profiles if known.get(p["architecture"], p["architecture"]) == title])
-              for title in titles]  # fmt: skip
+    groups = [
+        (each.title, [profile for profile in profiles if profile["architecture"] == each.name])
+        for each in ARCHITECTURES
+    ]
     print_text("\n\n".join(f"{title}\n{_group(members)}" for title, members in groups if members))
 
 

@@ -69,8 +69,10 @@ def command(
     from aqd_deploy import targets
 
     chosen = targets.get(target)
-    if dry_run and not chosen.device.startswith("rpc:"):
-        device = device or "local"
+    from aqd_deploy.devices import LOCAL, open_device
+
+    if dry_run and open_device(chosen.device or LOCAL).tracker is None:
+        device = device or LOCAL
     tracker = _tracker(device_of(chosen, device))
     if tracker is not None:
         threads = threads or chosen.cores
@@ -109,18 +111,17 @@ def command(
 
 def _tracker(device: str) -> Any:
     """The tracker whose boards measure; None for this machine."""
-    from aqd_deploy.devices.device import parse_rpc
+    from aqd_deploy.devices import open_device
     from aqd_deploy.errors import DeviceError
 
-    if device.strip() == "local":
-        return None
-    if not device.strip().startswith("rpc:"):
+    opened = open_device(device)
+    if not opened.here and opened.tracker is None:
         raise DeviceError(
             "candidates are measured on this machine or on boards of a TVM RPC tracker",
             received=repr(device),
             valid="local, rpc:HOST:PORT/KEY",
         )
-    return parse_rpc(device)
+    return opened.tracker
 
 
 class _Display:

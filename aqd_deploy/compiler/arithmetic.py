@@ -9,25 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import assert_never
 
 import numpy as np
 
-from aqd_deploy.compiler.plan import (
-    Concat,
-    Conv,
-    MaxPool,
-    Operand,
-    Operation,
-    Pad,
-    Plan,
-    Pointwise,
-    Resize,
-    Stack,
-    Unstack,
-    operation_inputs,
-    operation_outputs,
-)
-from aqd_deploy.integer.ranges import Interval, concatenate, convolution
+from aqd_deploy.compiler.plan import Conv, Movement, Operand, Operation, Plan, Pointwise
+from aqd_deploy.integer.ranges import Interval, convolution
 from aqd_deploy.kernels.contract.scaling import Constants, Scaled, scale_requantize, scale_stream
 from aqd_deploy.kernels.contract.spec import (
     AddBias,
@@ -48,14 +35,18 @@ _INT32 = np.iinfo(np.int32)
 def specialise(plan: Plan) -> Plan:
     """`plan`, whose operations are in execution order, with the forms and parameters of `kernels.scaling`."""
     intervals: dict[str, Interval] = {}
-    operations = []
+    operations: list[Operation] = []
     for op in plan.operations:
-        if isinstance(op, Conv | Pointwise):
-            op, results = _specialised(op, plan, intervals)
-        else:
-            results = [_moved(op, plan, intervals)] * len(operation_outputs(op))
+        match op:
+            case Conv() | Pointwise():
+                op, results = _specialised(op, plan, intervals)
+            case Movement():
+                sources = [_interval(name, plan, intervals) for name in op.reads]
+                results = [op.interval(sources)] * len(op.writes)
+            case _:
+                raise TypeError(f"no interval of {type(op).__name__}")
         operations.append(op)
-        intervals.update(zip(operation_outputs(op), results, strict=True))
+        intervals.update(zip(op.writes, results, strict=True))
     return replace(plan, operations=operations)
 
 
@@ -67,9 +58,7 @@ def _specialised(
     if isinstance(op, Conv):
         levels = len(op.spec.levels) or 1
         source = _accumulators(op, plan.weights[op.weight], source)
-    others = {
-        name: _rows(_interval(name, plan, intervals), levels) for name in op.operands if isinstance(name, str)
-    }
+    others = {name: _rows(_interval(name, plan, intervals), levels) for name in op.added}
     writer = _Writer(op, _rows(source, levels), others, levels)
     epilogue, operands, results = writer.rewrite()
     return replace(op, epilogue=epilogue, operands=operands), [_channels(r, levels) for r in results]
@@ -128,6 +117,8 @@ class _Writer:
                 return replace(step, scaling=scaled.scaling)
             case SkipAdd():
                 return self._skip_add(step)
+            case _:
+                assert_never(step)
         return step
 
     def _skip_add(self, step: SkipAdd) -> SkipAdd:
@@ -167,6 +158,8 @@ class _Writer:
                 return Constants.of(*arrays).image(self.value).clipped(store.lo, store.hi)
             case StoreThreshold():
                 return Interval.uniform(len(self.value.lo), store.lo, store.lo + store.steps)
+            case _:
+                assert_never(store)
 
 
 def _parameters(store: Store) -> int:
@@ -177,6 +170,8 @@ def _parameters(store: Store) -> int:
             return 3
         case StoreThreshold():
             return 2
+        case _:
+            assert_never(store)
 
 
 def _accumulators(op: Conv, weight: np.ndarray, source: Interval) -> Interval:
@@ -193,21 +188,6 @@ def _accumulators(op: Conv, weight: np.ndarray, source: Interval) -> Interval:
     return _int32(convolution(weights, source, spec.group, zero_point=0, padded=False))
 
 
-def _moved(op: Operation, plan: Plan, intervals: dict[str, Interval]) -> Interval:
-    """The interval of what an operation without arithmetic writes."""
-    sources = [_interval(name, plan, intervals) for name in operation_inputs(op)]
-    match op:
-        case Concat():
-            return concatenate(sources)
-        case MaxPool() | Resize() | Stack() | Unstack():
-            return _union(sources)
-        case Pad():
-            values = np.array(op.values, np.int64)
-            return _union([*sources, Interval(values, values)])
-        case _:
-            return _unknown(operation_outputs(op)[0], plan)
-
-
 def _interval(name: str, plan: Plan, intervals: dict[str, Interval]) -> Interval:
     return intervals[name] if name in intervals else _unknown(name, plan)
 
@@ -217,10 +197,6 @@ def _unknown(name: str, plan: Plan) -> Interval:
     info = plan.tensors[name]
     limits = np.iinfo(info.dtype)
     return Interval.uniform(info.channels, int(limits.min), int(limits.max))
-
-
-def _union(parts: list[Interval]) -> Interval:
-    return Interval(np.min([p.lo for p in parts], axis=0), np.max([p.hi for p in parts], axis=0))
 
 
 def _rows(interval: Interval, levels: int) -> Interval:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from aqd_deploy.compiler.plan import Conv, Operation, Plan, ToChannelsFirst, operation_inputs
-from aqd_deploy.kernels.contract.spec import StoreStream
-from aqd_deploy.kernels.cpu.epilogue.nchw_store import StoreBorder
+from aqd_deploy.compiler.plan import Conv, Operation, Plan, ToChannelsFirst
+from aqd_deploy.kernels.contract.spec import StoreBorder, StoreStream
 
 
 def store_borders(plan: Plan, can_store: Callable[[Conv], bool]) -> Plan:
@@ -19,7 +18,7 @@ def store_borders(plan: Plan, can_store: Callable[[Conv], bool]) -> Plan:
     producers = {op.outputs: op for op in plan.operations if isinstance(op, Conv)}
     readers: dict[str, int] = {}
     for op in plan.operations:
-        for name in operation_inputs(op):
+        for name in op.reads:
             readers[name] = readers.get(name, 0) + 1
     direct: dict[int, ToChannelsFirst] = {}
     for op in plan.operations:

@@ -38,13 +38,15 @@ if TYPE_CHECKING:
 @dataclass
 class CompileReport:
     """What `compile_model` wrote: the file, its size, the manifest, and the seconds of each stage, which are
-    not in the file: two compilations give equal bytes.
+    not in the file: two compilations give equal bytes. `of_other_cpus` are those of the manifest's notes on
+    tuning records that say only that records are of another CPU.
     """
 
     path: Path
     file_bytes: int
     manifest: dict[str, Any]
     seconds: dict[str, float]
+    of_other_cpus: list[str] = field(default_factory=list)
 
     @property
     def total_seconds(self) -> float:
@@ -85,8 +87,9 @@ def compile_model(
 
     Raises UnsupportedModelError, ShapeError and RangeError for a model outside the dialect, ModelFileError
     for a manifest that tells of another input or other outputs than the graph has, TargetError for
-    an unknown target, RecordsError where `tuned` holds no records, ProgramError where `out` cannot be
-    written, MissingExtraError where no compiler for the target is installed (before anything is compiled).
+    an unknown target or one whose backend is unknown, RecordsError where `tuned` holds no records,
+    ProgramError where `out` cannot be written, MissingExtraError where no compiler for the target is
+    installed (before anything is compiled).
     """
     out = Path(out)
     device = get(target)
@@ -98,16 +101,16 @@ def compile_model(
         plan = plan_model(int_model)
     with stages.timed("import_compiler"):
         from aqd_deploy.compiler import lower, relax_module
-        from aqd_deploy.kernels.contract.caches import Core
+        from aqd_deploy.kernels.backends import backend_of
         from aqd_deploy.records.lookup import load_tuned
-        from aqd_deploy.targets.isa import Isa
     device = lower.complete_target(device)
+    backend = backend_of(device)
     choices = load_tuned(tuned, device)
     program = _program_section(plan, int_model, device, threads, source)
     manifest = {**read_manifest(int_model), "program": program}
     check_interface(manifest, *(_shapes(program[ports]) for ports in ("inputs", "outputs")))
     with stages.timed("kernels"):
-        built = relax_module.build_relax(plan, Isa(device.kernels), threads, choices, Core.of(device))
+        built = relax_module.build_relax(plan, backend, threads, choices)
     program["weights"] = weight_summary(built)
     program["layers"] = [asdict(layer) for layer in built.layers]
     program["memory"] = memory_summary(built)
@@ -124,12 +127,12 @@ def compile_model(
         append_manifest(path, manifest)
 
     write_atomically(out, write)
-    return CompileReport(out, out.stat().st_size, manifest, stages.seconds)
+    return CompileReport(out, out.stat().st_size, manifest, stages.seconds, choices.of_other_cpus)
 
 
 def default_threads(device: Target) -> int:
     """The cores of the device where its profile tells them, else how many threads this process uses."""
-    return device.cores if device.cores and device.name != "host" else usual_threads()
+    return device.cores if device.cores and not device.is_host else usual_threads()
 
 
 def memory_summary(built: BuiltModule) -> dict[str, int]:

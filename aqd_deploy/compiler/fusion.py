@@ -1,21 +1,19 @@
 """Graph → plan: every convolution takes with it what follows its accumulators.
 
-Rules, in the order they are tried; each keeps the integers as they are because the nodes it merges are
-applied to the same value in the same order:
+What each operation becomes stands in `compiler.lowerings`; here is which of them run as one. Rules, in the
+order they are tried; each keeps the integers as they are because the nodes it merges are applied to the same
+value in the same order:
 
 1. A group starts at a convolution, or at an element-wise node whose input no group produces any more (after
-a pool, a
-   concat, or a value with several readers).
+   a pool, a concat, or a value with several readers).
 2. While the group's value has exactly one reader and is no graph output, that reader joins the group as a
-step:
-   bias, multiply-shift, ReLU, or a skip-add whose other operand is a stored tensor. The other operand
+   stage: bias, multiply-shift, ReLU, or a skip-add whose other operand is a stored tensor. The other operand
    cannot depend on the group: its only way out is the value just joined.
-3. At the end of the chain every Requantize and Threshold that reads the value becomes a store; anything
-else that
-   reads it, or a graph output, adds one store of the int32 stream.
-4. `PadImage` before a convolution without pads of its own becomes the convolution's padding values. A
-Resize read by
-   a skip-add becomes its upsampling. Either node is still executed where somebody else reads it.
+3. At the end of the chain every quantizer that reads the value becomes a store; anything else that reads it,
+   or a graph output, adds one store of the int32 stream.
+4. A padding before a convolution without pads of its own becomes the convolution's padding values. An
+   upsampling read by a skip-add becomes the skip-add's. Either is still executed where somebody else reads
+   it.
 """
 
 from __future__ import annotations
@@ -25,45 +23,23 @@ from dataclasses import replace
 
 import numpy as np
 
-from aqd_deploy.compiler.plan import (
-    Concat,
-    Conv,
-    MaxPool,
-    Operand,
-    Operation,
-    Pad,
-    Plan,
-    Pointwise,
-    Resize,
-)
+from aqd_deploy.compiler.lowerings import Convolves, Moves, Stages, Stores, lowering_of, movement_of
+from aqd_deploy.compiler.plan import Conv, Operand, Operation, Pad, Plan, Pointwise, Resize
 from aqd_deploy.compiler.ranges import activation_ranges, weight_range
 from aqd_deploy.compiler.schedule import in_order, live
 from aqd_deploy.errors import RangeError
-from aqd_deploy.integer.graph import Graph, Node, constant
-from aqd_deploy.integer.operations import pool_geometry, resize_factors
-from aqd_deploy.kernels.contract.spec import (
-    AddBias,
-    ConvSpec,
-    Epilogue,
-    MultiplyShift,
-    Relu,
-    SkipAdd,
-    Step,
-    Store,
-    StoreRequantize,
-    StoreStream,
-    StoreThreshold,
-)
+from aqd_deploy.integer.graph import Graph, Node
+from aqd_deploy.integer.operations.convolution import zero_point
+from aqd_deploy.kernels.contract.spec import AddBias, ConvSpec, Epilogue, Step, Store, StoreStream
 from aqd_deploy.kernels.winograd.forms import exact_forms, may_winograd, true_weights
 
-_CONVOLUTIONS = ("ConvInteger", "ConvOdd")
-_STORES = ("Requantize", "Threshold")
 _INT32 = np.iinfo(np.int32)
 
 
 def fuse(graph: Graph) -> Plan:
     """The plan of `graph`; its outputs are those of the graph, tensors with several names once. Raises
-    RangeError for a zero point whose bias leaves int32.
+    RangeError for a zero point whose bias leaves int32, UnsupportedModelError for an operation that programs
+    cannot run.
     """
     return _Fusion(graph).plan()
 
@@ -73,40 +49,44 @@ class _Fusion:
         self.graph = graph
         self.outputs = graph.stored_outputs
         self.claimed: set[int] = set()
-        self.operations: list[Operation] = []
         self.weights: dict[str, np.ndarray] = {}
         self.types = dict(graph.types)
         self.ranges = activation_ranges(graph)
         self.forms: dict[Hashable, tuple[str, ...]] = {}
 
     def plan(self) -> Plan:
+        operations: list[Operation] = []
         for node in self.graph.nodes:
-            if id(node) in self.claimed:
-                continue
-            if node.op in _CONVOLUTIONS:
-                self.operations.append(self._conv(node))
-            elif node.op in ("Resize", "PadImage", "Concat", "MaxPool") or node.op.startswith("MaxPool_"):
-                self.operations.append(self._movement(node))
-            else:
-                self.operations.append(self._pointwise(node))
-        operations = in_order(live(self.operations, self.outputs))
+            if id(node) not in self.claimed:
+                operations.append(self._operation(node))
+        operations = in_order(live(operations, self.outputs))
         used = {operation.weight for operation in operations if isinstance(operation, Conv)}
         weights = {name: value for name, value in self.weights.items() if name in used}
         return Plan(self.graph.inputs, self.outputs, operations, self.types, weights)
 
-    def _conv(self, node: Node) -> Conv:
-        self.claimed.add(id(node))
+    def _operation(self, node: Node) -> Operation:
+        """The operation that starts at `node`; it claims every node that joins it."""
+        match lowering_of(node):
+            case Convolves(odd):
+                return self._conv(node, odd)
+            case Stores():
+                return self._quantizers(node)
+            case Stages():
+                return self._pointwise(node)
+            case Moves(make):
+                return make(node, self.graph)
+
+    def _conv(self, node: Node, odd: bool) -> Conv:
         source, pads, pad_values = self._padding(node)
         x = self.types[source]
-        weight = constant(self.graph, node, 1)
+        weight, name = self.graph.operand(node, "w"), node.slots[1]
         steps: list[Step] = []
         operands: list[Operand] = []
-        if node.op == "ConvInteger" and len(node.inputs) > 2:
-            zero = int(constant(self.graph, node, 2))
-            if zero:
-                steps.append(AddBias())
-                operands.append(_zero_point_bias(node, weight, zero))
-                pad_values = pad_values or (zero,) * x.channels
+        zero = zero_point(node, self.graph)
+        if zero:
+            steps.append(AddBias())
+            operands.append(_zero_point_bias(node, weight, zero))
+            pad_values = pad_values or (zero,) * x.channels
         spec = ConvSpec(
             height=x.height,
             width=x.width,
@@ -117,17 +97,17 @@ class _Fusion:
             pads=pads,
             dilations=node.attributes["dilations"],
             group=node.attributes["group"],
-            odd=node.op == "ConvOdd",
+            odd=odd,
             pad_values=pad_values if any(pads) and any(pad_values or ()) else None,
             input_signed=x.dtype == "int8",
             input_range=self.ranges.get(source),
             weight_range=weight_range(weight),
         )
         if may_winograd(spec):
-            spec = replace(spec, winograd=self._winograd_forms(node.inputs[1], weight, spec))
-        self.weights[node.inputs[1]] = weight
+            spec = replace(spec, winograd=self._winograd_forms(name, weight, spec))
+        self.weights[name] = weight
         epilogue, outputs = self._grow(node.output, steps, operands)
-        return Conv(node.name, source, node.inputs[1], spec, epilogue, tuple(operands), outputs)
+        return Conv(node.name, source, name, spec, epilogue, tuple(operands), outputs)
 
     def _winograd_forms(self, name: str, weight: np.ndarray, spec: ConvSpec) -> tuple[str, ...]:
         key = (name, spec.odd, spec.input_range)
@@ -136,33 +116,34 @@ class _Fusion:
         return self.forms[key]
 
     def _padding(self, node: Node) -> tuple[str, tuple[int, int, int, int], tuple[int, ...] | None]:
-        """Input, pads and padding values (those of a PadImage) of a convolution: rule 4."""
+        """Input, pads and padding values (those of a padding before it) of a convolution: rule 4."""
         pads = node.attributes["pads"]
-        producer = self.graph.producers.get(node.inputs[0])
-        if producer is None or producer.op != "PadImage" or any(pads):
-            return node.inputs[0], pads, None
-        pad = self._pad(producer)
+        pad = movement_of(node.slots[0], self.graph)
+        if not isinstance(pad, Pad) or any(pads):
+            return node.slots[0], pads, None
         return pad.input, pad.pads, pad.values
 
+    def _quantizers(self, node: Node) -> Pointwise:
+        """Rule 1 for a node that stores: all that read one tensor share one pass over it."""
+        source, operands = node.slots[0], list[Operand]()
+        epilogue, outputs = self._stores(source, [], operands, stream=False)
+        return Pointwise(node.name, source, epilogue, tuple(operands), outputs)
+
     def _pointwise(self, node: Node) -> Pointwise:
-        """Rule 1, second case. All stores that read one tensor share one pass over it."""
+        """Rule 1, second case."""
         source = self._data_input(node)
         steps: list[Step] = []
         operands: list[Operand] = []
-        if node.op in _STORES:
-            epilogue, outputs = self._stores(source, steps, operands, stream=False)
-            return Pointwise(node.name, source, epilogue, tuple(operands), outputs)
-        self.claimed.add(id(node))
-        if node.op != "Cast":
-            steps.append(self._step(node, source, operands))
+        self._join(node, source, steps, operands)
         epilogue, outputs = self._grow(node.output, steps, operands)
         return Pointwise(node.name, source, epilogue, tuple(operands), outputs)
 
     def _data_input(self, node: Node) -> str:
-        """The computed input that a pass runs over; the other one of a skip-add keeps the Resize (rule 4)."""
+        """The computed input that a pass runs over; the other one of a skip-add keeps the upsampling (rule
+        4).
+        """
         computed = [name for name in node.inputs if name in self.types]
-        producers = self.graph.producers
-        full = [name for name in computed if name not in producers or producers[name].op != "Resize"]
+        full = [name for name in computed if not isinstance(movement_of(name, self.graph), Resize)]
         return (full or computed)[0]
 
     def _grow(
@@ -171,12 +152,23 @@ class _Fusion:
         """Rules 2 and 3 from `value` on; appends to `steps` and `operands`."""
         while value not in self.outputs:
             readers = self.graph.consumers.get(value, [])
-            if len(readers) != 1 or id(readers[0]) in self.claimed or not _is_step(readers[0]):
+            if len(readers) != 1 or id(readers[0]) in self.claimed:
                 break
-            steps.append(self._step(readers[0], value, operands))
-            self.claimed.add(id(readers[0]))
+            if not self._join(readers[0], value, steps, operands):
+                break
             value = readers[0].output
         return self._stores(value, steps, operands, stream=True)
+
+    def _join(self, node: Node, value: str, steps: list[Step], operands: list[Operand]) -> bool:
+        """Claims `node` as a stage on `value`; False for a node that is none."""
+        lowering = lowering_of(node)
+        if not isinstance(lowering, Stages):
+            return False
+        step, more = lowering.make(node, value, self.graph)
+        steps += [step] if step is not None else []
+        operands += more
+        self.claimed.add(id(node))
+        return True
 
     def _stores(
         self, value: str, steps: list[Step], operands: list[Operand], *, stream: bool
@@ -185,100 +177,19 @@ class _Fusion:
         stores: list[Store] = []
         outputs: list[str] = []
         readers = self.graph.consumers.get(value, [])
-        others = [n for n in readers if n.op not in _STORES or id(n) in self.claimed]
+        lowerings = [None if id(node) in self.claimed else lowering_of(node) for node in readers]
+        others = not all(isinstance(lowering, Stores) for lowering in lowerings)
         if stream and (others or value in self.outputs or not readers):
             stores.append(StoreStream())
             outputs.append(value)
-        for node in readers:
-            if node.op in _STORES and id(node) not in self.claimed:
+        for node, lowering in zip(readers, lowerings, strict=True):
+            if isinstance(lowering, Stores):
                 self.claimed.add(id(node))
-                stores.append(self._store(node, operands))
+                store, parameters = lowering.make(node, self.graph)
+                stores.append(store)
+                operands += parameters
                 outputs.append(node.output)
         return Epilogue(tuple(steps), tuple(stores)), tuple(outputs)
-
-    def _step(self, node: Node, value: str, operands: list[Operand]) -> Step:
-        """The step that `node` applies to `value`; appends its parameters."""
-        channels = self.types[value].channels
-        if node.op == "Max":
-            return Relu()
-        if node.op == "MultiplyShift":
-            operands.extend(self._multiply_shift(node, 1))
-            return MultiplyShift()
-        if node.op == "SkipAdd":
-            return self._skip_add(node, value, operands)
-        other = node.inputs[1] if node.inputs[0] == value else node.inputs[0]
-        if other in self.graph.constants:
-            operands.append(_per_channel(self.graph.constants[other], np.int32))
-            return AddBias()
-        identity: list[Operand] = [
-            np.ones(channels, np.int32),
-            np.zeros(channels, np.int64),
-            np.zeros(channels, np.int32),
-        ]
-        operands.extend([other, *identity, *identity])
-        return SkipAdd(1, True, True)
-
-    def _skip_add(self, node: Node, value: str, operands: list[Operand]) -> SkipAdd:
-        first, second = self._multiply_shift(node, 2), self._multiply_shift(node, 5)
-        other = node.inputs[1]
-        if node.inputs[0] != value:
-            other, first, second = node.inputs[0], second, first
-        upsample = 1
-        producer = self.graph.producers.get(other)
-        if producer is not None and producer.op == "Resize":
-            rows, columns = resize_factors(producer, self.graph)
-            if rows == columns:
-                other, upsample = producer.inputs[0], rows
-        operands.extend([other, *first, *second])
-        return SkipAdd(upsample, _is_identity(first), _is_identity(second))
-
-    def _store(self, node: Node, operands: list[Operand]) -> Store:
-        value = self.types[node.output]
-        lo = node.attributes["lo"]
-        if node.op == "Requantize":
-            operands.extend(self._multiply_shift(node, 1))
-            return StoreRequantize(lo, node.attributes["hi"], value.dtype)
-        thresholds = constant(self.graph, node, 2)
-        steps = thresholds.shape[0]
-        operands.append(_per_channel(constant(self.graph, node, 1), np.int32))
-        operands.append(np.ascontiguousarray(thresholds.reshape(steps, value.channels)))
-        return StoreThreshold(lo, steps, value.dtype)
-
-    def _multiply_shift(self, node: Node, index: int) -> list[np.ndarray]:
-        """c int32, B int64, d int32, each [C], from the three inputs of `node` beginning at `index`."""
-        return [
-            _per_channel(constant(self.graph, node, index + i), dtype)
-            for i, dtype in enumerate((np.int32, np.int64, np.int32))
-        ]
-
-    def _movement(self, node: Node) -> Operation:
-        self.claimed.add(id(node))
-        if node.op == "PadImage":
-            return self._pad(node)
-        if node.op == "Concat":
-            return Concat(node.name, node.inputs, node.output)
-        if node.op == "Resize":
-            return Resize(node.name, node.inputs[0], node.output, resize_factors(node, self.graph))
-        return MaxPool(node.name, node.inputs[0], node.output, *pool_geometry(node))
-
-    def _pad(self, node: Node) -> Pad:
-        _, _, top, left, _, _, bottom, right = node.attributes["pads"]
-        values = _per_channel(constant(self.graph, node, 1), np.int32)
-        return Pad(node.name, node.inputs[0], node.output, (top, left, bottom, right), tuple(values.tolist()))
-
-
-def _is_step(node: Node) -> bool:
-    return node.op in ("Add", "Max", "MultiplyShift", "SkipAdd")
-
-
-def _is_identity(parameters: list[np.ndarray]) -> bool:
-    c, b, d = parameters
-    return bool(np.all(c == 1) and not b.any() and not d.any())
-
-
-def _per_channel(value: np.ndarray, dtype: type) -> np.ndarray:
-    """`value` [1, C, 1, 1] as [C] of `dtype`, which the reader has shown to hold it."""
-    return np.ascontiguousarray(value.reshape(-1), dtype)
 
 
 def _zero_point_bias(node: Node, weight: np.ndarray, zero: int) -> np.ndarray:

@@ -9,15 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from aqd_deploy.compiler.plan import (
-    Conv,
-    Operation,
-    Plan,
-    Stack,
-    Unstack,
-    operation_inputs,
-    operation_outputs,
-)
+from aqd_deploy.compiler.plan import Conv, Operation, Plan
 from aqd_deploy.kernels.contract.spec import SkipAdd, StoreInPlace, StoreStream
 
 
@@ -25,23 +17,24 @@ def add_in_place(plan: Plan, writes_once: Callable[[Conv], bool]) -> Plan:
     """`plan`, whose operations are in order, with a `StoreInPlace` wherever a convolution is the last to read
     the only stream that it adds, and `writes_once` says that its kernel computes no value twice.
     """
-    last_reader = {name: op for op in plan.operations for name in operation_inputs(op)}
-    written = {name for op in plan.operations for name in operation_outputs(op)}
-    copies = [op for op in plan.operations if isinstance(op, Stack | Unstack)]
+    last_reader = {name: op for op in plan.operations for name in op.reads}
+    written = {name for op in plan.operations for name in op.writes}
     # These may already lie inside one another (`memory`).
-    stacked = {name for op in copies for name in (*operation_inputs(op), *operation_outputs(op))}
+    stacked = {
+        name for op in plan.operations for part, whole, _ in op.places(plan.tensors) for name in (part, whole)
+    }
 
     def in_place(op: Operation) -> Operation:
         if not isinstance(op, Conv) or op.epilogue.pool is not None:
             return op
         stores = list(op.epilogue.stores)
-        added = [operand for operand in op.operands if isinstance(operand, str)]
         whole = all(step.upsample == 1 for step in op.epilogue.steps if isinstance(step, SkipAdd))
-        if StoreStream() not in stores or len(added) != 1 or not whole:
+        if StoreStream() not in stores or len(op.added) != 1 or not whole:
             return op
         stream = stores.index(StoreStream())
-        free = added[0] in written and last_reader[added[0]] is op and added[0] != op.input
-        if not free or stacked & {added[0], op.outputs[stream]} or not writes_once(op):
+        (added,) = op.added
+        free = added in written and last_reader[added] is op and added != op.input
+        if not free or stacked & {added, op.outputs[stream]} or not writes_once(op):
             return op
         stores[stream] = StoreInPlace()
         return replace(op, epilogue=replace(op.epilogue, stores=tuple(stores)))

@@ -27,7 +27,6 @@ from aqd_deploy.compiler.plan import (
     Stack,
     TensorType,
     Unstack,
-    operation_inputs,
 )
 from aqd_deploy.compiler.schedule import topological
 from aqd_deploy.kernels.contract.spec import AddBias, ConvSpec, Epilogue
@@ -67,9 +66,8 @@ def _as_unit(units: list[list[Operation]], members: list[Operation]) -> list[lis
 
 
 def _may_stack(op: Conv) -> bool:
-    constant = not any(isinstance(operand, str) for operand in op.operands)
     plain = op.spec.strides == (1, 1) and op.spec.group == 1 and op.epilogue.pool is None
-    return constant and plain
+    return plain and not op.added
 
 
 def _group_key(op: Conv) -> Hashable:
@@ -92,7 +90,7 @@ class _Stacker:
 
     def add(self, unit: list[Operation]) -> None:
         if len(unit) == 1:
-            self._copy_out(operation_inputs(unit[0]))
+            self._copy_out(unit[0].reads)
             self.plan.operations.append(unit[0])
         else:
             self._add_stacked([op for op in unit if isinstance(op, Conv)])
@@ -173,7 +171,7 @@ def _stacked_spec(specs: list[ConvSpec]) -> ConvSpec:
 
 def _operands(op: Conv, bias: bool) -> list[np.ndarray]:
     """The parameters of `op`, zeros for the bias that others of its group have."""
-    arrays = [operand for operand in op.operands if not isinstance(operand, str)]
+    arrays = op.parameters
     if bias and not _has_bias(op):
         arrays.insert(0, np.zeros(op.spec.out_channels, np.int32))
     return arrays

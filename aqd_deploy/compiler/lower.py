@@ -13,8 +13,9 @@ from tvm.relax import transform
 from tvm.target import codegen
 
 from aqd_deploy.errors import TargetError
-from aqd_deploy.kernels.cpu.emit import PASS_CONFIG
-from aqd_deploy.targets.profile import LLVM_TO_CPUINFO, Target
+from aqd_deploy.kernels.contract.function import PASS_CONFIG
+from aqd_deploy.targets import Target
+from aqd_deploy.targets.llvm_features import cpuinfo_name
 
 # The kernels are written as vectors and registers: level 3 takes half as long again for the same speed.
 _LLVM_LEVEL = 2
@@ -51,11 +52,8 @@ def complete_target(device: Target) -> Target:
     if device.profile != "raw":
         return device
     names = codegen.llvm_get_cpu_features(tvm.target.Target(device.tvm()))
-    features = {LLVM_TO_CPUINFO[name] for name in names if name in LLVM_TO_CPUINFO} | set(device.features)
-    # LLVM calls the vector unit of both architectures NEON, Linux only that of the older one.
-    if "neon" in features | set(names):
-        features = features - {"neon"} | {"neon" if device.architecture == "armv7" else "asimd"}
-    return replace(device, features=tuple(sorted(features)))
+    features = {told for name in names if (told := cpuinfo_name(name, device.architecture)) is not None}
+    return replace(device, features=tuple(sorted(features | set(device.features))))
 
 
 def codegen_target(device: Target) -> Any:

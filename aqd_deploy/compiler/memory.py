@@ -19,12 +19,7 @@ from dataclasses import dataclass, replace
 from aqd_deploy.compiler.plan import (
     Operation,
     Plan,
-    Stack,
-    Unstack,
     border,
-    operation_inputs,
-    operation_outputs,
-    written_over,
 )
 
 # What kernels expect of the address of every tensor.
@@ -70,7 +65,7 @@ def plan_memory(plan: Plan) -> tuple[Plan, MemoryPlan]:
     """The memory of `plan`, whose operations are in order, and the plan without the copies of rule 1."""
     plan, views = _without_copies(plan)
     for op in plan.operations:
-        for name, operand in written_over(op).items():
+        for name, operand in op.written_over.items():
             views[name] = views.get(operand, (operand, 0))
     outside = {border(name) for name in (*plan.inputs, *plan.outputs)}
     blocks = _blocks(plan, views, outside)
@@ -108,7 +103,7 @@ def _blocks(plan: Plan, views: dict[str, tuple[str, int]], outside: set[str]) ->
     """Rule 2."""
     alive: dict[str, tuple[int, int]] = {}
     for time, op in enumerate(plan.operations):
-        for name in (*operation_inputs(op), *operation_outputs(op)):
+        for name in (*op.reads, *op.writes):
             if name not in outside:
                 root = views.get(name, (name, 0))[0]
                 alive[root] = (alive.get(root, (time, time))[0], time)
@@ -123,7 +118,7 @@ def _without_copies(plan: Plan) -> tuple[Plan, dict[str, tuple[str, int]]]:
     """Rule 1: the plan without copies, and which tensors lie inside which others, at which offset."""
     views: dict[str, tuple[str, int]] = {}
     roots: set[str] = set()
-    computed = {name for op in plan.operations for name in operation_outputs(op)}
+    computed = {name for op in plan.operations for name in op.writes}
     operations: list[Operation] = []
     for op in plan.operations:
         inside = _views(op, plan)
@@ -137,16 +132,9 @@ def _without_copies(plan: Plan) -> tuple[Plan, dict[str, tuple[str, int]]]:
 
 
 def _views(op: Operation, plan: Plan) -> list[tuple[str, str, int]]:
-    """(tensor, the stack it could lie in, its offset there) of a copy; none where one is not aligned."""
-    sizes = [plan.tensors[name].bytes for name in getattr(op, "inputs", ())]
-    if isinstance(op, Stack):
-        starts = [sum(sizes[:i]) for i in range(len(sizes))]
-        found = list(zip(op.inputs, [op.output] * len(sizes), starts, strict=True))
-        if len(set(op.inputs)) != len(op.inputs):
-            return []
-    elif isinstance(op, Unstack):
-        pixel = plan.tensors[op.input].bytes // plan.tensors[op.input].height
-        found = [(name, op.input, start * pixel) for name, start in zip(op.outputs, op.starts, strict=True)]
-    else:
-        return []
-    return found if all(offset % ALIGNMENT == 0 for _, _, offset in found) else []
+    """(tensor, the stack it could lie in, its offset there) of a copy; none where one is not aligned, or
+    would have to lie in two places.
+    """
+    places = op.places(plan.tensors)
+    once = len({name for name, _, _ in places}) == len(places)
+    return places if once and all(offset % ALIGNMENT == 0 for _, _, offset in places) else []

@@ -1,16 +1,15 @@
-"""Operations without multiply-accumulates → their TIR kernels: pools, upsampling, concat, border layouts."""
+"""Operations that are no convolution → their TIR kernels: one entry for each kind."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from typing import Any
-
-from tvm import tirx
 
 from aqd_deploy.compiler.plan import (
     Concat,
     MaxPool,
+    Operation,
     Pad,
     Pointwise,
     Resize,
@@ -20,82 +19,86 @@ from aqd_deploy.compiler.plan import (
     ToChannelsLast,
     Unstack,
 )
-from aqd_deploy.kernels.cpu.emit import Emitter, const, load
-from aqd_deploy.kernels.cpu.movement import pointwise, pyramid_stack
-from aqd_deploy.targets.isa import Isa
+from aqd_deploy.errors import UnsupportedModelError
+from aqd_deploy.kernels.contract.backend import Backend
 
-Movement = Pointwise | MaxPool | Resize | Pad | Concat | Stack | Unstack | ToChannelsLast | ToChannelsFirst
-
-
-def label(op: Movement) -> str:
-    """Name of the operation's TIR function, and of its row in the manifest."""
-    match op:
-        case ToChannelsLast():
-            return "to_nhwc"
-        case ToChannelsFirst():
-            return "to_nchw"
-        case _:
-            return type(op).__name__.lower()
+Types = Sequence[TensorType]
 
 
-def signature(op: Movement) -> Hashable:
-    """What distinguishes the kernels of two operations whose inputs have the same types."""
-    match op:
-        case Pointwise():
-            return ("pointwise", op.epilogue)
-        case MaxPool():
-            return ("maxpool", op.kernel, op.strides, op.pads)
-        case Resize():
-            return ("resize", op.factors)
-        case Pad():
-            return ("pad", op.pads, op.values)
-        case Unstack() | ToChannelsFirst():
-            return (label(op), op.starts)
-        case _:
-            return (label(op),)
+@dataclass(frozen=True)
+class Movement:
+    """`label` names the TIR function and the row in the manifest; `kernel(backend, operation, types of what
+    it reads, of what it writes, threads)` makes the function; `variant(operation)` tells apart functions for
+    tensors of the same types.
+    """
+
+    label: str
+    kernel: Callable[[Backend, Any, Types, Types, int], Any]
+    variant: Callable[[Any], Hashable] = lambda _: None
 
 
-def kernel(op: Movement, tensors: Mapping[str, TensorType], isa: Isa, threads: int) -> Any:
-    """The PrimFunc of `op`: inputs, parameters, outputs."""
-    if isinstance(op, Concat):
-        parts = [tensors[name] for name in op.inputs]
-        x = parts[0]
-        return pointwise.concat(x.height, x.width, [part.channels for part in parts], x.dtype, threads)
-    if isinstance(op, Stack):
-        parts = [tensors[name] for name in op.inputs]
-        sizes = [(part.height, part.width) for part in parts]
-        return pyramid_stack.stack(sizes, parts[0].channels, parts[0].dtype)
-    x = tensors[op.input]
-    match op:
-        case Pointwise():
-            epilogue = replace(op.epilogue, isa=isa)
-            return pointwise.epilogue_func(*x.shape, epilogue, threads, x.dtype)
-        case MaxPool():
-            return pointwise.max_pool(*x.shape, op.kernel, op.strides, op.pads, x.dtype, threads)
-        case Resize():
-            return pointwise.upsample(*x.shape, op.factors, x.dtype, threads)
-        case Pad():
-            return _pad(x, op.pads, op.values)
-        case ToChannelsLast():
-            return pointwise.nchw_to_nhwc(*x.shape, x.dtype, threads)
-        case Unstack() | ToChannelsFirst():
-            sizes = [(tensors[name].height, tensors[name].width) for name in op.outputs]
-            if isinstance(op, Unstack):
-                return pyramid_stack.unstack(x.height, op.starts, sizes, x.channels, x.dtype)
-            return pyramid_stack.to_channels_first(x.shape, op.starts, sizes, x.dtype, threads)
+def movement_of(op: Operation) -> Movement:
+    """The entry of an operation. Raises UnsupportedModelError where it has none."""
+    if type(op) not in MOVEMENTS:
+        raise UnsupportedModelError(
+            f"{op.name}: the compiler has no kernel for this operation",
+            received=type(op).__name__,
+            valid=", ".join(each.__name__ for each in MOVEMENTS),
+        )
+    return MOVEMENTS[type(op)]
 
 
-def _pad(x: TensorType, pads: tuple[int, int, int, int], values: tuple[int, ...]) -> Any:
-    """PrimFunc of a padding that no convolution could take: plain loops, one value a channel."""
-    top, left, bottom, right = pads
-    height, width = x.height + top + bottom, x.width + left + right
-    em = Emitter()
-    data = em.parameter("data", x.shape, x.dtype)
-    out = em.parameter("out", (height, width, x.channels), x.dtype)
-    with em.loop("y", height) as y, em.loop("x", width) as column:
-        for c, value in enumerate(values):
-            inside = tirx.all(y >= top, y < top + x.height, column >= left, column < left + x.width)
-            source = ((y - top) * x.width + (column - left)) * x.channels + c
-            padded = tirx.if_then_else(inside, load(data, source), const(value, x.dtype))
-            em.store(out, (y * width + column) * x.channels + c, padded)
-    return em.finish()
+def _pointwise(backend: Backend, op: Pointwise, reads: Types, writes: Types, threads: int) -> Any:
+    return backend.pointwise(*reads[0].shape, op.epilogue, threads, reads[0].dtype)
+
+
+def _max_pool(backend: Backend, op: MaxPool, reads: Types, writes: Types, threads: int) -> Any:
+    return backend.max_pool(*reads[0].shape, op.kernel, op.strides, op.pads, reads[0].dtype, threads)
+
+
+def _resize(backend: Backend, op: Resize, reads: Types, writes: Types, threads: int) -> Any:
+    return backend.upsample(*reads[0].shape, op.factors, reads[0].dtype, threads)
+
+
+def _pad(backend: Backend, op: Pad, reads: Types, writes: Types, threads: int) -> Any:
+    return backend.pad(*reads[0].shape, op.pads, op.values, reads[0].dtype)
+
+
+def _concat(backend: Backend, op: Concat, reads: Types, writes: Types, threads: int) -> Any:
+    x = reads[0]
+    return backend.concat(x.height, x.width, [part.channels for part in reads], x.dtype, threads)
+
+
+def _stack(backend: Backend, op: Stack, reads: Types, writes: Types, threads: int) -> Any:
+    return backend.stack(_sizes(reads), reads[0].channels, reads[0].dtype)
+
+
+def _unstack(backend: Backend, op: Unstack, reads: Types, writes: Types, threads: int) -> Any:
+    x = reads[0]
+    return backend.unstack(x.height, op.starts, _sizes(writes), x.channels, x.dtype)
+
+
+def _channels_last(backend: Backend, op: ToChannelsLast, reads: Types, writes: Types, threads: int) -> Any:
+    """What it reads has the type of what it writes, in another order."""
+    return backend.to_channels_last(*reads[0].shape, reads[0].dtype, threads)
+
+
+def _channels_first(backend: Backend, op: ToChannelsFirst, reads: Types, writes: Types, threads: int) -> Any:
+    return backend.to_channels_first(reads[0].shape, op.starts, _sizes(writes), reads[0].dtype, threads)
+
+
+def _sizes(maps: Types) -> list[tuple[int, int]]:
+    return [(each.height, each.width) for each in maps]
+
+
+MOVEMENTS: dict[type[Operation], Movement] = {
+    Pointwise: Movement("pointwise", _pointwise, lambda op: op.epilogue),
+    MaxPool: Movement("maxpool", _max_pool, lambda op: (op.kernel, op.strides, op.pads)),
+    Resize: Movement("resize", _resize, lambda op: op.factors),
+    Pad: Movement("pad", _pad, lambda op: (op.pads, op.values)),
+    Concat: Movement("concat", _concat),
+    Stack: Movement("stack", _stack),
+    Unstack: Movement("unstack", _unstack, lambda op: op.starts),
+    ToChannelsLast: Movement("to_nhwc", _channels_last),
+    ToChannelsFirst: Movement("to_nchw", _channels_first, lambda op: op.starts),
+}

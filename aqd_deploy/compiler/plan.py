@@ -7,10 +7,13 @@ tensor is [H, W, C]. Several maps of one tensor, a stack, are [pixels, 1, C].
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from aqd_deploy.integer.ranges import Interval, concatenate, union
 from aqd_deploy.integer.types import TensorType
 from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue, StoreInPlace
 
@@ -18,9 +21,113 @@ from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue, StoreInPlace
 Operand = str | np.ndarray
 
 
+class Operation(ABC):
+    """One kernel call: what every pass over plans may ask of it."""
+
+    name: str
+
+    @property
+    @abstractmethod
+    def reads(self) -> tuple[str, ...]:
+        """Names of the tensors it reads."""
+
+    @property
+    @abstractmethod
+    def writes(self) -> tuple[str, ...]:
+        """Names of the tensors it writes."""
+
+    @property
+    def written_over(self) -> dict[str, str]:
+        """Of the outputs that lie in the bytes of an input, which input that is."""
+        return {}
+
+    def places(self, tensors: Mapping[str, TensorType]) -> list[tuple[str, str, int]]:
+        """What a copy makes unnecessary where its memory allows it: (a map, the stack in which it could lie,
+        its first byte there).
+        """
+        return []
+
+
+class OneInput(Operation):
+    """Reads `input`."""
+
+    input: str
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (self.input,)
+
+
+class ManyInputs(Operation):
+    """Reads `inputs`."""
+
+    inputs: tuple[str, ...]
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return self.inputs
+
+
+class OneOutput(Operation):
+    """Writes `output`."""
+
+    output: str
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        return (self.output,)
+
+
+class ManyOutputs(Operation):
+    """Writes `outputs`."""
+
+    outputs: tuple[str, ...]
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        return self.outputs
+
+
+class Computation(ManyOutputs):
+    """An operation that ends in an epilogue; `operands` as in `Epilogue`."""
+
+    input: str
+    epilogue: Epilogue
+    operands: tuple[Operand, ...]
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (self.input, *self.added)
+
+    @property
+    def added(self) -> tuple[str, ...]:
+        """The tensors among the operands: the other sides of skip-adds."""
+        return tuple(operand for operand in self.operands if isinstance(operand, str))
+
+    @property
+    def parameters(self) -> list[np.ndarray]:
+        """The constants among the operands."""
+        return [operand for operand in self.operands if not isinstance(operand, str)]
+
+
+class Movement(Operation):
+    """An operation without an epilogue."""
+
+    @abstractmethod
+    def interval(self, sources: Sequence[Interval]) -> Interval:
+        """The interval of what it writes, from those of what it reads, per channel."""
+
+
+class Rearrangement(Movement):
+    """Writes values of its inputs only, those of a channel to the same channel."""
+
+    def interval(self, sources: Sequence[Interval]) -> Interval:
+        return union(sources)
+
+
 @dataclass(frozen=True, eq=False)
-class Conv:
-    """A convolution with its epilogue; `weight` is a key of `Plan.weights`, `operands` as in `Epilogue`."""
+class Conv(Computation):
+    """A convolution with its epilogue; `weight` is a key of `Plan.weights`."""
 
     name: str
     input: str
@@ -30,9 +137,15 @@ class Conv:
     operands: tuple[Operand, ...]
     outputs: tuple[str, ...]
 
+    @property
+    def written_over(self) -> dict[str, str]:
+        """A `StoreInPlace` writes over the tensor that its skip-add adds."""
+        pairs = zip(self.outputs, self.epilogue.stores, strict=False)
+        return {name: self.added[0] for name, store in pairs if isinstance(store, StoreInPlace)}
+
 
 @dataclass(frozen=True, eq=False)
-class Pointwise:
+class Pointwise(Computation):
     """An epilogue on a tensor (uint8, int8 or int32) that no convolution produces."""
 
     name: str
@@ -43,7 +156,7 @@ class Pointwise:
 
 
 @dataclass(frozen=True)
-class MaxPool:
+class MaxPool(OneInput, OneOutput, Rearrangement):
     """Maximum over windows; `pads` (top, left, bottom, right) never win."""
 
     name: str
@@ -55,7 +168,7 @@ class MaxPool:
 
 
 @dataclass(frozen=True)
-class Resize:
+class Resize(OneInput, OneOutput, Rearrangement):
     """Nearest upsampling by whole factors (rows, columns)."""
 
     name: str
@@ -65,7 +178,7 @@ class Resize:
 
 
 @dataclass(frozen=True)
-class Pad:
+class Pad(OneInput, OneOutput, Movement):
     """Padding (top, left, bottom, right) with one value a channel."""
 
     name: str
@@ -74,27 +187,38 @@ class Pad:
     pads: tuple[int, int, int, int]
     values: tuple[int, ...]
 
+    def interval(self, sources: Sequence[Interval]) -> Interval:
+        values = np.array(self.values, np.int64)
+        return union([*sources, Interval(values, values)])
+
 
 @dataclass(frozen=True)
-class Concat:
+class Concat(ManyInputs, OneOutput, Movement):
     """Concatenation along channels."""
 
     name: str
     inputs: tuple[str, ...]
     output: str
 
+    def interval(self, sources: Sequence[Interval]) -> Interval:
+        return concatenate(sources)
+
 
 @dataclass(frozen=True)
-class Stack:
+class Stack(ManyInputs, OneOutput, Rearrangement):
     """Copies maps one after the other into one tensor [pixels, 1, C]."""
 
     name: str
     inputs: tuple[str, ...]
     output: str
 
+    def places(self, tensors: Mapping[str, TensorType]) -> list[tuple[str, str, int]]:
+        sizes = [tensors[name].bytes for name in self.inputs]
+        return [(name, self.output, sum(sizes[:i])) for i, name in enumerate(self.inputs)]
+
 
 @dataclass(frozen=True)
-class Unstack:
+class Unstack(OneInput, ManyOutputs, Rearrangement):
     """Copies maps out of a stack; `starts` are their first pixels."""
 
     name: str
@@ -102,9 +226,14 @@ class Unstack:
     starts: tuple[int, ...]
     outputs: tuple[str, ...]
 
+    def places(self, tensors: Mapping[str, TensorType]) -> list[tuple[str, str, int]]:
+        pixel = tensors[self.input].bytes // tensors[self.input].height
+        starts = zip(self.outputs, self.starts, strict=True)
+        return [(name, self.input, start * pixel) for name, start in starts]
+
 
 @dataclass(frozen=True)
-class ToChannelsLast:
+class ToChannelsLast(OneInput, OneOutput, Rearrangement):
     """A network input [1, C, H, W] → the tensor `output`; `input` is `border(output)`."""
 
     name: str
@@ -113,7 +242,7 @@ class ToChannelsLast:
 
 
 @dataclass(frozen=True)
-class ToChannelsFirst:
+class ToChannelsFirst(OneInput, ManyOutputs, Rearrangement):
     """Maps of `input` that begin at pixels `starts` → network outputs [1, C, H, W] (`border`)."""
 
     name: str
@@ -122,40 +251,9 @@ class ToChannelsFirst:
     outputs: tuple[str, ...]
 
 
-Operation = (
-    Conv | Pointwise | MaxPool | Resize | Pad | Concat | Stack | Unstack | ToChannelsLast | ToChannelsFirst
-)
-
-
 def border(name: str) -> str:
     """Name of the [1, C, H, W] form of the network's input or output `name`."""
     return f"{name}:nchw"
-
-
-def operation_inputs(operation: Operation) -> list[str]:
-    """Names of the tensors an operation reads."""
-    if isinstance(operation, Concat | Stack):
-        return list(operation.inputs)
-    names = [operation.input]
-    if isinstance(operation, Conv | Pointwise):
-        names += [operand for operand in operation.operands if isinstance(operand, str)]
-    return names
-
-
-def operation_outputs(operation: Operation) -> list[str]:
-    """Names of the tensors an operation writes."""
-    if isinstance(operation, Conv | Pointwise | Unstack | ToChannelsFirst):
-        return list(operation.outputs)
-    return [operation.output]
-
-
-def written_over(operation: Operation) -> dict[str, str]:
-    """Of the outputs that lie in the bytes of an input (`StoreInPlace`), which input that is."""
-    if not isinstance(operation, Conv):
-        return {}
-    pairs = zip(operation.outputs, operation.epilogue.stores, strict=False)
-    added = [operand for operand in operation.operands if isinstance(operand, str)]
-    return {name: added[0] for name, store in pairs if isinstance(store, StoreInPlace)}
 
 
 @dataclass

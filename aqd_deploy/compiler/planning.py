@@ -16,7 +16,6 @@ from aqd_deploy.compiler.plan import (
     ToChannelsFirst,
     ToChannelsLast,
     border,
-    operation_outputs,
 )
 from aqd_deploy.compiler.pooling import pool_in_convolutions
 from aqd_deploy.compiler.schedule import in_order
@@ -53,7 +52,7 @@ def add_borders(plan: Plan, graph: Graph) -> Plan:
     for op in plan.operations:
         operations.append(op)
         # At once: what was just written is still in a cache, and its memory is free again.
-        for source in dict.fromkeys(operation_outputs(op)):
+        for source in dict.fromkeys(op.writes):
             if names := by_source.get(source):
                 starts = tuple(plan.slices.get(outputs[name], ("", 0))[1] for name in names)
                 operations.append(ToChannelsFirst(source, source, starts, tuple(map(border, names))))

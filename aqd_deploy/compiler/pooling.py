@@ -13,16 +13,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from aqd_deploy.compiler.plan import (
-    Conv,
-    MaxPool,
-    Operation,
-    Plan,
-    Pointwise,
-    operation_inputs,
-)
-from aqd_deploy.kernels.contract.spec import Pool, StoreStream
-from aqd_deploy.kernels.cpu.movement.pointwise import UNROLLED_WINDOW
+from aqd_deploy.compiler.plan import Conv, MaxPool, Operation, Plan, Pointwise
+from aqd_deploy.kernels.contract.spec import UNROLLED_WINDOW, Pool, StoreStream
 
 
 def pool_in_convolutions(plan: Plan) -> Plan:
@@ -72,4 +64,4 @@ def _merged(operations: list[Operation], conv: Conv, pool: MaxPool, plan: Plan) 
 
 
 def _readers(name: str, operations: list[Operation]) -> list[Operation]:
-    return [op for op in operations if name in operation_inputs(op)]
+    return [op for op in operations if name in op.reads]

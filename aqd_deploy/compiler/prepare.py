@@ -16,9 +16,8 @@ from tvm import relax, tirx
 from aqd_deploy.compiler.constants import ConstantPool
 from aqd_deploy.compiler.program_data import ProgramData
 from aqd_deploy.compiler.weights import EncodedWeight
-from aqd_deploy.kernels.cpu.conv.families import Layout
-from aqd_deploy.kernels.cpu.unpack.constants import expand_func, expand_rice_func, huge_pages_func
-from aqd_deploy.kernels.cpu.unpack.weights import unpack_func
+from aqd_deploy.kernels.contract.backend import Backend
+from aqd_deploy.kernels.contract.kernel import Layout
 from aqd_deploy.kernels.storage.rice_codes import RiceCodes
 
 # As of all memory that kernels see.
@@ -26,7 +25,8 @@ _ALIGNMENT = 64
 
 
 class PrepareEmitter:
-    """Emits into the open function of `block`; what is expanded is put into `data`.
+    """Emits into the open function of `block` calls of kernels of `backend`; what is expanded is put into
+    `data`.
 
     `function(key, make, label)` gives the function of the module with that key, made where there is none yet.
     Tensors that only live here are at least `arena_bytes` large: `main` takes such memory again.
@@ -35,11 +35,13 @@ class PrepareEmitter:
     def __init__(
         self,
         block: relax.BlockBuilder,
+        backend: Backend,
         data: ProgramData,
         function: Callable[[Hashable, Callable[[], Any], str], Any],
         arena_bytes: int,
     ) -> None:
-        self.block, self.data, self.function, self.arena_bytes = block, data, function, arena_bytes
+        self.block, self.backend, self.data = block, backend, data
+        self.function, self.arena_bytes = function, arena_bytes
 
     def weights(self, prepared: Sequence[tuple[Any, EncodedWeight, Layout]]) -> list[Any]:
         """The expanded weights of (variable, weight, layout), one behind the other in memory: a few large
@@ -50,7 +52,7 @@ class PrepareEmitter:
         if not total:
             return []
         storage = emit_storage(self.block, total)
-        function = self.function("huge pages", lambda: huge_pages_func(total), "huge_pages")
+        function = self.function("huge pages", lambda: self.backend.huge_pages(total), "huge_pages")
         self._call(function, emit_view(self.block, storage, 0, (total,), "uint8"))
         return [
             self._weight(
@@ -65,7 +67,8 @@ class PrepareEmitter:
         else:
             bits, blob, stored = 8, self._codes(weight.rice), False
         recipe = (weight.shape, bits, weight.offset, weight.step, layout, stored)
-        self._call(self.function(("unpack", recipe), partial(unpack_func, *recipe), "unpack"), blob, expanded)
+        make = partial(self.backend.unpack_weights, *recipe)
+        self._call(self.function(("unpack", recipe), make, "unpack"), blob, expanded)
         return expanded
 
     def _codes(self, stored: RiceCodes) -> Any:
@@ -73,7 +76,7 @@ class PrepareEmitter:
         storage = emit_storage(self.block, max(stored.count, self.arena_bytes))
         result = emit_view(self.block, storage, 0, (stored.count,), "uint8")
         recipe = (stored.count, stored.words.size, stored.centre, stored.shift, True)
-        function = self.function(("rice", recipe), partial(expand_rice_func, *recipe), "expand")
+        function = self.function(("rice", recipe), partial(self.backend.expand_rice_codes, *recipe), "expand")
         self._call(function, self._stored(stored.words), self._stored(stored.starts), result)
         return result
 
@@ -92,7 +95,9 @@ class PrepareEmitter:
         frames, dtype = pool.frames(), str(pool.dtype)
         storage = emit_storage(self.block, pool.size * pool.dtype.itemsize)
         recipe = (frames.bases.size, frames.planes.size, dtype, True)
-        function = self.function(("expand", recipe), partial(expand_func, *recipe), "expand")
+        function = self.function(
+            ("expand", recipe), partial(self.backend.expand_constants, *recipe), "expand"
+        )
         arrays = [self._stored(array) for array in (frames.bases, frames.widths, frames.planes)]
         self._call(function, *arrays, emit_view(self.block, storage, 0, (pool.size,), dtype))
         return storage

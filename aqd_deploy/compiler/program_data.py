@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aqd_deploy.kernels.cpu.emit import DATA_SYMBOL, HUGE_PAGES_SYMBOL
+from aqd_deploy.kernels.contract.function import DATA_SYMBOL, HUGE_PAGES_SYMBOL
 
 _ALIGNMENT = 64
 # Both symbols are hidden: the libraries of two programs in one process have one each.

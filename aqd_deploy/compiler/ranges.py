@@ -7,12 +7,14 @@ import numpy as np
 from aqd_deploy.integer.graph import Graph, Node
 
 Interval = tuple[int, int]
-# Nodes whose output holds values of their inputs only.
-_MOVES = ("MaxPool", "Resize", "Concat")
 
 
 def activation_ranges(graph: Graph) -> dict[str, Interval]:
-    """The interval of every tensor that quantizers clip, by name; tensors without one are left out."""
+    """The interval of every tensor that quantizers clip, by name; tensors without one are left out.
+
+    Wider than `Graph.ranges`: kernels and tuning records go by the codes that a layer can have, so that
+    layers of one width share them whatever their weights reach.
+    """
     ranges: dict[str, Interval] = {}
     for node in graph.nodes:
         interval = _output_range(node, graph, ranges)
@@ -22,16 +24,11 @@ def activation_ranges(graph: Graph) -> dict[str, Interval]:
 
 
 def _output_range(node: Node, graph: Graph, ranges: dict[str, Interval]) -> Interval | None:
-    if node.op == "Requantize":
-        return int(node.attributes["lo"]), int(node.attributes["hi"])
-    if node.op == "Threshold":
-        lo = int(node.attributes["lo"])
-        return lo, lo + int(graph.constants[node.inputs[2]].shape[0])
-    if node.op in _MOVES or node.op.startswith("MaxPool_"):
+    if node.entry.moves_data:
         known = [ranges.get(name) for name in node.inputs if name not in graph.constants]
         if all(known):
             return min(r[0] for r in known if r), max(r[1] for r in known if r)
-    return None
+    return node.entry.codes(node, graph)
 
 
 def weight_range(weight: np.ndarray) -> Interval:

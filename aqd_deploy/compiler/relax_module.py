@@ -16,39 +16,23 @@ from typing import Any
 import numpy as np
 from tvm import relax
 
-from aqd_deploy.compiler import movement
 from aqd_deploy.compiler.borders import store_borders
 from aqd_deploy.compiler.constants import ConstantPool
 from aqd_deploy.compiler.in_place import add_in_place
 from aqd_deploy.compiler.memory import MemoryPlan, plan_memory
-from aqd_deploy.compiler.plan import (
-    Concat,
-    Conv,
-    Operand,
-    Operation,
-    Plan,
-    Pointwise,
-    Stack,
-    border,
-    operation_inputs,
-    operation_outputs,
-    written_over,
-)
+from aqd_deploy.compiler.movement import movement_of
+from aqd_deploy.compiler.plan import Computation, Conv, Operand, Operation, Plan, border
 from aqd_deploy.compiler.prepare import PrepareEmitter, emit_storage
 from aqd_deploy.compiler.program_data import ProgramData
 from aqd_deploy.compiler.weights import EncodedWeight, encode
 from aqd_deploy.errors import ShapeError
-from aqd_deploy.kernels.contract.caches import CORE, Core
+from aqd_deploy.kernels.contract.backend import Backend
 from aqd_deploy.kernels.contract.choice import Choice
+from aqd_deploy.kernels.contract.function import SCRATCH
+from aqd_deploy.kernels.contract.kernel import Kernel, Layout
 from aqd_deploy.kernels.contract.spec import Epilogue, StoreStream
-from aqd_deploy.kernels.cpu.conv.families import Kernel, Layout, conv2d
-from aqd_deploy.kernels.cpu.emit import SCRATCH
 from aqd_deploy.records.lookup import Tuned
-from aqd_deploy.targets.isa import Isa
-
-# What one thread does in about ten microseconds.
-_SERIAL_MACS = 1_000_000
-_SERIAL_BYTES = 64 * 1024
+from aqd_deploy.records.task import Task
 
 
 @dataclass(frozen=True)
@@ -93,29 +77,42 @@ class BuiltModule:
     scratch_bytes: int = 0
 
 
-def build_relax(plan: Plan, isa: Isa, threads: int, tuned: Tuned, core: Core = CORE) -> BuiltModule:
-    """The Relax module of `plan` for `isa`, on cores like `core`.
+def build_relax(plan: Plan, backend: Backend, threads: int, tuned: Tuned) -> BuiltModule:
+    """The Relax module of `plan` with the kernels of `backend`.
 
-    Kernels are those of `tuned`, and the cost model's where it has none or one that is no choice any more
-    (`BuiltModule.stale_choices` counts these).
+    Their choices are those of `tuned`, and the cost model's where it has none or one that is no choice any
+    more (`BuiltModule.stale_choices` counts these). Raises UnsupportedModelError for an operation without a
+    kernel.
     """
-    return _Builder(plan, isa, threads, tuned, core).build()
+    return _Builder(plan, backend, threads, tuned).build()
 
 
-def kernel_threads(plan: Plan, op: Operation, threads: int) -> int:
-    """Threads of a kernel: one where waking the others takes as long as the work."""
+def kernel_threads(plan: Plan, op: Operation, backend: Backend, threads: int) -> int:
+    """Threads of a kernel: fewer where waking the others takes as long as the work."""
     if isinstance(op, Conv):
         macs = op.spec.out_height * op.spec.out_width * plan.weights[op.weight].size
-        return 1 if macs < _SERIAL_MACS else threads
-    names = [*operation_inputs(op), *operation_outputs(op)]
-    return 1 if sum(plan.tensors[name].bytes for name in names) < _SERIAL_BYTES else threads
+        return backend.threads_of(threads, macs=macs)
+    moved = sum(plan.tensors[name].bytes for name in (*op.reads, *op.writes))
+    return backend.threads_of(threads, moved=moved)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """The kernel of an operation: `make` writes its function, once for equal keys. `weights` is the key of
+    its expanded weights, None where it has none.
+    """
+
+    key: Hashable
+    label: str
+    make: Callable[[], Any]
+    weights: Hashable = None
 
 
 class _Builder:
-    def __init__(self, plan: Plan, isa: Isa, threads: int, tuned: Tuned, core: Core) -> None:
+    def __init__(self, plan: Plan, backend: Backend, threads: int, tuned: Tuned) -> None:
         self.plan = plan
         self.tuned = tuned
-        self.isa, self.core = isa, core
+        self.backend = backend
         self.threads = threads
         self.block = relax.BlockBuilder()
         self.functions: dict[Hashable, Any] = {}
@@ -132,58 +129,63 @@ class _Builder:
         self.values: dict[str, Any] = {}
 
     def build(self) -> BuiltModule:
-        keys = [self._prepare_operation(op) for op in self.plan.operations]
+        calls = [self._prepare_operation(op) for op in self.plan.operations]
         self.result.stale_choices = self.stale_choices
-        self._emit_main(keys)
+        self._emit_main(calls)
         self._emit_prepare()
         self._emit_run()
         self.result.module = self.block.finalize()
         return self.result
 
-    def _prepare_operation(self, op: Operation) -> Hashable:
-        """Choose a convolution's kernel and register its weights and constants; returns the key of the
-        expanded weights.
-        """
-        if isinstance(op, Conv | Pointwise):
-            for operand in op.operands:
-                if not isinstance(operand, str):
-                    self._constant(operand)
-        if not isinstance(op, Conv):
-            self._add_layer(op, _movement_layer(op, self.plan))
-            return None
+    def _prepare_operation(self, op: Operation) -> _Call:
+        """Choose the kernel of an operation and register its weights and constants."""
+        if isinstance(op, Computation):
+            for array in op.parameters:
+                self._constant(array)
+        return self._prepare_conv(op) if isinstance(op, Conv) else self._prepare_movement(op)
+
+    def _prepare_movement(self, op: Operation) -> _Call:
+        movement, tensors = movement_of(op), self.plan.tensors
+        reads, writes = (tuple(tensors[name] for name in names) for names in (op.reads, op.writes))
+        layer = Layer(op.name, movement.label, "loops", "no multiply-accumulates", writes[0].shape)
+        self._add_layer(op, layer)
+        key = (movement.label, movement.variant(op), reads, writes)
+        workers = self._workers(op)
+        return _Call(key, movement.label, lambda: movement.kernel(self.backend, op, reads, writes, workers))
+
+    def _prepare_conv(self, op: Conv) -> _Call:
         kernel, tuned = self._kernel(op)
         weight = self._weight(op.weight)
         content = hashlib.sha256(weight.stream.tobytes()).hexdigest()
-        key = (content, weight.shape, weight.bits, weight.step, weight.offset, kernel.layout)
-        if key not in self.prepared:
-            shape = tuple(kernel.packed_shape)
+        weights = (content, weight.shape, weight.bits, weight.step, weight.offset, kernel.layout)
+        shape = tuple(kernel.layout.shape)
+        expanded_bytes = int(np.prod(shape))
+        if weights not in self.prepared:
             variable = relax.Var(f"weight{len(self.prepared)}", relax.TensorType(shape, "int8"))
-            self.prepared[key] = (variable, weight, kernel.layout)
-            self.result.expanded_bytes += int(np.prod(shape))
+            self.prepared[weights] = (variable, weight, kernel.layout)
+            self.result.expanded_bytes += expanded_bytes
         spec = op.spec
-        macs = spec.out_height * spec.out_width * int(np.prod(weight.shape))
-        output = (spec.out_height, spec.out_width, spec.out_channels)
         layer = Layer(
             op.name,
             "conv",
             kernel.name,
             kernel.why,
-            output,
-            macs,
-            kernel.executed_macs(spec),
+            (spec.out_height, spec.out_width, spec.out_channels),
+            spec.out_height * spec.out_width * int(np.prod(weight.shape)),
+            kernel.executed_macs,
             weight.bits,
             kernel.choice.to_json(),
             tuned,
-            weight_bytes=int(np.prod(kernel.packed_shape)),
+            weight_bytes=expanded_bytes,
         )
         self._add_layer(op, layer)
-        return key
+        return _Call(("conv", spec, op.epilogue), "conv2d", lambda: kernel.prim_func, weights)
 
     def _add_layer(self, op: Operation, layer: Layer) -> None:
         """`layer` with the bytes of its tensors."""
         tensors = self.plan.tensors
-        inputs = sum(tensors[name].bytes for name in operation_inputs(op))
-        outputs = sum(tensors[name].bytes for name in operation_outputs(op))
+        inputs = sum(tensors[name].bytes for name in op.reads)
+        outputs = sum(tensors[name].bytes for name in op.writes)
         self.result.layers.append(replace(layer, input_bytes=inputs, output_bytes=outputs))
 
     def _kernel(self, op: Conv) -> tuple[Kernel, str]:
@@ -195,21 +197,18 @@ class _Builder:
             choice = kernel.choice
             self.kernels[key] = self._conv(op, choice), origin
         elif key not in self.kernels:
-            self.kernels[key] = self._tuned_kernel(op) or (
-                self._conv(op),
-                "",
-            )
+            self.kernels[key] = self._tuned_kernel(op) or (self._conv(op), "")
         return self.kernels[key]
 
     def _conv(self, op: Conv, choice: Choice | None = None) -> Kernel:
-        return conv2d(op.spec, op.epilogue, self.isa, self._workers(op), choice, self.core)
+        return self.backend.convolution(op.spec, op.epilogue, self._workers(op), choice)
 
     def _workers(self, op: Operation) -> int:
-        return kernel_threads(self.plan, op, self.threads)
+        return kernel_threads(self.plan, op, self.backend, self.threads)
 
     def _tuned_kernel(self, op: Conv) -> tuple[Kernel, str] | None:
-        threads = self._workers(op)
-        choice, origin = self.tuned.find(op.spec, op.epilogue, self.isa, threads, self.core)
+        task = Task(op.spec, op.epilogue, self.backend.isa, self._workers(op), self.backend.core)
+        choice, origin = self.tuned.find(task)
         if choice is None:
             return None
         try:
@@ -223,7 +222,7 @@ class _Builder:
             self.result.weights[name] = encode(self.plan.weights[name])
         return self.result.weights[name]
 
-    def _emit_main(self, keys: list[Hashable]) -> None:
+    def _emit_main(self, calls: list[_Call]) -> None:
         plan, block = self.plan, self.block
         images = [
             relax.Var(name, relax.TensorType(plan.tensors[name].nchw, plan.tensors[name].dtype))
@@ -234,33 +233,20 @@ class _Builder:
         with block.function("main", parameters, {"num_input": len(images)}):
             self.values.update(zip(map(border, plan.inputs), images, strict=True))
             arena = emit_storage(block, self.memory.arena_bytes)
-            for op, key in zip(plan.operations, keys, strict=True):
-                self._emit_operation(op, key, arena)
+            for op, call in zip(plan.operations, calls, strict=True):
+                self._emit_operation(op, call, arena)
             block.emit_func_output(relax.Tuple([self.values[border(name)] for name in plan.outputs]))
 
-    def _emit_operation(self, op: Operation, key: Hashable, arena: Any) -> None:
-        if isinstance(op, Conv):
-            kernel, _ = self._kernel(op)
-            function = self._function(("conv", op.spec, op.epilogue), lambda: kernel.prim_func, "conv2d")
-            weight = self.prepared[key][0]
-            arguments = [self._value(op.input, arena), weight]
+    def _emit_operation(self, op: Operation, call: _Call, arena: Any) -> None:
+        function = self._function(call.key, call.make, call.label)
+        if isinstance(op, Computation):
+            weights = [] if call.weights is None else [self.prepared[call.weights][0]]
+            operands = [self._operand(operand, arena) for operand in op.operands]
+            arguments = [self._value(op.input, arena), *weights, *operands]
         else:
-            tensors = self.plan.tensors
-            inputs = tuple(tensors[name] for name in operation_inputs(op))
-            outputs = tuple(tensors[name] for name in operation_outputs(op))
-            function = self._function(
-                (movement.signature(op), inputs, outputs),
-                lambda: movement.kernel(op, tensors, self.isa, self._workers(op)),
-                movement.label(op),
-            )
-            sources = op.inputs if isinstance(op, Concat | Stack) else (op.input,)
-            arguments = [self._value(name, arena) for name in sources]
-        if isinstance(op, Conv | Pointwise):
-            arguments += [
-                self._value(v, arena) if isinstance(v, str) else self._constant(v) for v in op.operands
-            ]
-        over = written_over(op)
-        results = [self._allocate(name, arena) for name in operation_outputs(op) if name not in over]
+            arguments = [self._value(name, arena) for name in op.reads]
+        over = op.written_over
+        results = [self._allocate(name, arena) for name in op.writes if name not in over]
         self.block.emit(relax.Call(function, [*arguments, *results]))
 
     def _value(self, name: str, arena: Any) -> Any:
@@ -305,7 +291,9 @@ class _Builder:
     def _emit_prepare(self) -> None:
         """`prepare`: what `main` takes behind its images, in the order of its parameters."""
         with self.block.function("prepare", []):
-            emitter = PrepareEmitter(self.block, self.result.data, self._function, self.memory.arena_bytes)
+            emitter = PrepareEmitter(
+                self.block, self.backend, self.result.data, self._function, self.memory.arena_bytes
+            )
             weights = emitter.weights(list(self.prepared.values()))
             constants = emitter.constants(self.pools, list(self.constants))
             self.block.emit_func_output(relax.Tuple([*weights, *constants]))
@@ -330,8 +318,3 @@ def _plain_streams(epilogue: Epilogue) -> Epilogue:
     """`epilogue`, whose streams go where the tuner has them: to outputs of their own."""
     stores = (StoreStream() if isinstance(store, StoreStream) else store for store in epilogue.stores)
     return replace(epilogue, stores=tuple(stores))
-
-
-def _movement_layer(op: movement.Movement, plan: Plan) -> Layer:
-    output = plan.tensors[operation_outputs(op)[0]].shape
-    return Layer(op.name, movement.label(op), "loops", "no multiply-accumulates", output)

@@ -5,19 +5,19 @@ from __future__ import annotations
 import heapq
 from collections.abc import Collection, Sequence
 
-from aqd_deploy.compiler.plan import Operation, operation_inputs, operation_outputs
+from aqd_deploy.compiler.plan import Operation
 
 
 def live(operations: Sequence[Operation], outputs: Collection[str]) -> list[Operation]:
     """The operations whose results reach one of `outputs`."""
-    producer = {name: operation for operation in operations for name in operation_outputs(operation)}
+    producer = {name: operation for operation in operations for name in operation.writes}
     found: set[int] = set()
     pending = list(outputs)
     while pending:
         operation = producer.get(pending.pop())
         if operation is not None and id(operation) not in found:
             found.add(id(operation))
-            pending.extend(operation_inputs(operation))
+            pending.extend(operation.reads)
     return [operation for operation in operations if id(operation) in found]
 
 
@@ -31,11 +31,11 @@ def topological(units: Sequence[Sequence[Operation]]) -> list[int]:
 
     Among ready units the earliest in the list; units on a cycle, or behind one, are left out.
     """
-    producer = {name: i for i, unit in enumerate(units) for op in unit for name in operation_outputs(op)}
+    producer = {name: i for i, unit in enumerate(units) for op in unit for name in op.writes}
     waiting: list[set[int]] = []
     readers: list[list[int]] = [[] for _ in units]
     for i, unit in enumerate(units):
-        waiting.append({producer[n] for op in unit for n in operation_inputs(op) if n in producer})
+        waiting.append({producer[n] for op in unit for n in op.reads if n in producer})
         for needed in waiting[i]:
             readers[needed].append(i)
     ready = [i for i, needed in enumerate(waiting) if not needed]

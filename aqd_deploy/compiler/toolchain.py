@@ -18,7 +18,6 @@ import os
 import re
 import shlex
 import shutil
-import struct
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -29,29 +28,14 @@ from typing import Any
 from aqd_deploy import processes
 from aqd_deploy.errors import MissingExtraError, TargetError, ToolchainError
 from aqd_deploy.files import told_failure
-from aqd_deploy.targets import Target, read_cpu
-from aqd_deploy.targets.cpu import architecture_of
+from aqd_deploy.targets import Target, architectures, read_cpu
+from aqd_deploy.targets.architectures import architecture_of
 
 CPLUSPLUS, C = ("c++", "g++", "clang++"), ("cc", "gcc", "clang")
 NATIVE = (*CPLUSPLUS, *C)
 _VARIABLES = ("CXX", "CC")
-# ELF's number of the machine, by architecture.
-_MACHINES = {"x86_64": 62, "aarch64": 183, "armv7": 40}
-# What the names of compilers begin with: the GNU triple, as distributions use it, first.
-_TRIPLES = {
-    "x86_64": ("x86_64-linux-gnu", "x86_64-conda-linux-gnu", "x86_64-pc-linux-gnu"),
-    "aarch64": ("aarch64-linux-gnu", "aarch64-conda-linux-gnu", "aarch64-none-linux-gnu"),
-    "armv7": ("arm-linux-gnueabihf", "armv7l-conda-linux-gnueabihf", "arm-none-linux-gnueabihf"),
-}
-_DEBIAN_PACKAGES = {
-    "x86_64": "g++-x86-64-linux-gnu",
-    "aarch64": "g++-aarch64-linux-gnu",
-    "armv7": "g++-arm-linux-gnueabihf",
-}
 # The C library that TVM's own runtime wheels are built against.
 _ZIG_GLIBC = "2.28"
-# zig knows no -march: the oldest CPU with what programs ask for.
-_ZIG_CPUS = {"armv7": ("-mcpu=cortex_a8",)}
 _SHOWN_STDERR = 500
 
 
@@ -136,9 +120,9 @@ def locate_toolchain(target: Target, *, cplusplus: bool = False) -> Toolchain:
     unless `cplusplus` is asked for.
 
     Raises MissingExtraError where there is none, with the command that installs one, TargetError where
-    what the profile names is no command line, or nobody knows the architecture.
+    what the profile names cannot be split into words, or for an unknown architecture.
     """
-    _check_architecture(target.architecture)
+    architectures.get(target.architecture)
     if target.toolchain:
         own = _own(target)
         if cplusplus and not own.cplusplus:
@@ -162,15 +146,15 @@ def find_portable_toolchain(target: Target) -> Toolchain:
     GCC links against the C library that it was installed with, zig against the version that is asked for. So
     zig goes first where it is installed and the profile names no toolchain. Raises as `find_toolchain`.
     """
-    if not target.toolchain and target.architecture in _MACHINES and _has_zig():
+    architectures.get(target.architecture)
+    if not target.toolchain and _has_zig():
         return _zig(target.architecture)
     return find_toolchain(target, cplusplus=True)
 
 
 def native_toolchain() -> Toolchain:
     """The compiler for this machine. Raises as `locate_toolchain`."""
-    architecture = read_cpu().architecture
-    _check_architecture(architecture)
+    architecture = architectures.get(read_cpu().architecture).name
     toolchain = next(_installed(architecture), None)
     if toolchain is None:
         raise _missing(architecture, "host", [])
@@ -178,33 +162,29 @@ def native_toolchain() -> Toolchain:
 
 
 def install_commands(architecture: str) -> list[str]:
-    """The commands that install a compiler for `architecture`, the nearest first."""
-    package = "g++" if architecture == read_cpu().architecture else _DEBIAN_PACKAGES[architecture]
+    """The commands that install a compiler for `architecture`, the nearest first. Raises TargetError for an
+    unknown one.
+    """
+    package = architectures.get(architecture).compiler_package
+    if architecture == read_cpu().architecture:
+        package = "g++"
     return [f"apt-get install {package}", "pip install 'aqd-deploy[cross]'"]
 
 
-def gnu_triple(architecture: str) -> str:
-    """How the GNU tools and the folders of cross libraries (`/usr/<triple>`) call an architecture."""
-    return _TRIPLES[architecture][0]
-
-
 def check_machine(file: Path, architecture: str) -> None:
-    """Raise TargetError where `file`, which a toolchain was to make, is no ELF file for `architecture`, and
-    ToolchainError where it is not there.
+    """Raise TargetError where `file`, which a toolchain was to make, is not an ELF file for `architecture`,
+    and ToolchainError where it is not there.
     """
     try:
         with file.open("rb") as stream:
             header = stream.read(20)
     except FileNotFoundError:
         raise ToolchainError(f"the toolchain made no file {file.name}, and reported no error") from None
-    machine = (
-        struct.unpack_from("<H", header, 18)[0] if header[:4] == b"\x7fELF" and len(header) == 20 else None
-    )
-    if machine != _MACHINES[architecture]:
-        names = {number: name for name, number in _MACHINES.items()}
+    made = architectures.of_elf(header)
+    if made != architecture:
         raise TargetError(
             f"the toolchain made a file for another machine than the target's: {file.name}",
-            received=names.get(machine, f"ELF machine {machine}") if machine is not None else "no ELF file",
+            received=made,
             valid=architecture,
         )
 
@@ -227,7 +207,8 @@ def _has_zig() -> bool:
 
 def _zig(architecture: str) -> Toolchain:
     """zig's compilers; `cc` links, since programs hold no C++, whose library `c++` would first build."""
-    options = ("-target", f"{gnu_triple(architecture)}.{_ZIG_GLIBC}", *_ZIG_CPUS.get(architecture, ()))
+    entry = architectures.get(architecture)
+    options = ("-target", f"{entry.gnu_triple}.{_ZIG_GLIBC}", *entry.zig_flags)
     zig = (sys.executable, "-m", "ziglang")
     return Toolchain((*zig, "c++", *options), "zig", architecture, (*zig, "cc", *options))
 
@@ -238,7 +219,7 @@ def _own(target: Target) -> Toolchain:
         words = shlex.split(target.toolchain)
     except ValueError as error:
         raise TargetError(
-            f"the toolchain of {target.name} is no command line ({error})", received=repr(target.toolchain)
+            f"the toolchain of {target.name} is not a command line ({error})", received=repr(target.toolchain)
         ) from error
     program = shutil.which(words[0])
     if program is None:
@@ -272,15 +253,6 @@ def _told_architecture(command: Sequence[str]) -> str:
     return architecture_of(told) if told else ""
 
 
-def _check_architecture(architecture: str) -> None:
-    if architecture not in _MACHINES:
-        raise TargetError(
-            "programs cannot be linked for this architecture",
-            received=architecture,
-            valid=", ".join(_MACHINES),
-        )
-
-
 def _installed(architecture: str) -> Iterator[Toolchain]:
     """Every compiler for `architecture` that is installed, the one to take first."""
     for variable in _VARIABLES:
@@ -289,11 +261,12 @@ def _installed(architecture: str) -> Iterator[Toolchain]:
             cplusplus = variable == "CXX" and _compiles_cplusplus(command[0])
             yield Toolchain(command, variable, architecture, cplusplus=cplusplus)
     native = architecture == read_cpu().architecture
+    triples = architectures.get(architecture).gnu_triples
     for names, cplusplus in ((CPLUSPLUS, True), (C, False)):
         for name in names if native else ():
             if path := shutil.which(name):
                 yield Toolchain((path,), "native", architecture, cplusplus=cplusplus)
-        for name in (f"{triple}-{name}" for triple in _TRIPLES[architecture] for name in names):
+        for name in (f"{triple}-{name}" for triple in triples for name in names):
             if path := shutil.which(name, path=_search_path()):
                 origin = "native" if native else "cross"
                 yield Toolchain((path,), origin, architecture, cplusplus=cplusplus)
@@ -328,7 +301,12 @@ def _search_path() -> str:
 def _missing(architecture: str, name: str, found: Sequence[Toolchain]) -> MissingExtraError:
     """The error where the target `name` has none, or `found`, which are for C."""
     native = CPLUSPLUS if architecture == read_cpu().architecture else ()
-    names = [*native, f"{gnu_triple(architecture)}-g++", "zig c++ (the package ziglang)", "what CXX names"]
+    names = [
+        *native,
+        f"{architectures.get(architecture).gnu_triple}-g++",
+        "zig c++ (the package ziglang)",
+        "what CXX names",
+    ]
     return MissingExtraError(
         f"no C++ compiler for {architecture}, which {name} needs, is installed",
         received=f"{found[0]}, which compiles C" if found else None,

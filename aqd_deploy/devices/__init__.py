@@ -1,9 +1,9 @@
 """Where a program runs: in this process, emulated, on a board over SSH, or on a farm of boards.
 
-`open_device(text)` makes a `Device` from what `--device` takes. TVM and numpy's users are imported by the
-device that needs them, so that parsing a device costs nothing.
+`open_device(text)` makes a `Device` from what `--device` takes; everybody asks the device, not its text.
 """
 
-from aqd_deploy.devices.device import Device, open_device
+from aqd_deploy.devices.device import Device
+from aqd_deploy.devices.kinds import LOCAL, open_device
 
-__all__ = ["Device", "open_device"]
+__all__ = ["LOCAL", "Device", "open_device"]

@@ -1,37 +1,43 @@
-"""The face that all devices share, and the texts that name them."""
+"""The face that all devices share. `kinds.py` lists them and opens one by its text."""
 
 from __future__ import annotations
 
-import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
-
-from aqd_deploy.devices.rpc_tracker import Tracker
-from aqd_deploy.errors import DeviceError
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
 
-FORMS = "local, qemu[:CPU], ssh:USER@HOST[:PORT], rpc:HOST:PORT/KEY"
-
-# Neither part may begin with a dash: the OpenSSH client would take it for an option.
-_SSH = re.compile(
-    r"(?P<user>[^@:\s-][^@:\s]*@)?(?:\[(?P<v6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^@:\s\[\]-][^@:\s\[\]]*))(?::(?P<port>\d{1,5}))?"
-)
-_RPC = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:]+)\]|(?P<host>[^:/\s]+)):(?P<port>\d{1,5})/(?P<key>\S+)")
-_CPU = re.compile(r"[\w.,=+-]+")
+    from aqd_deploy.devices.rpc_tracker import Tracker
 
 
-class Device(Protocol):
+class LoadedProgram(Protocol):
+    """A program that a device is to run many times."""
+
+    manifest: dict[str, Any]
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """As `Device.run`."""
+        ...
+
+
+class Device(ABC):
     """Something that runs programs. Close it: it may hold temporary files or a connection.
 
-    `used_threads` are those of the last `time`, which may be fewer than were asked for.
+    `text` names it, as `open_device` takes it; `used_threads` are those of the last `time`, which may be
+    fewer than were asked for. `here` says whether it is this process, where more than latency can be
+    measured; `tracker` lends the boards of a farm, None for every other device.
     """
 
     text: str
-    used_threads: int | None
+    used_threads: int | None = None
+    here: bool = False
+    tracker: Tracker | None = None
 
+    @abstractmethod
     def run(
         self, program: Path, inputs: Mapping[str, np.ndarray], threads: int | None = None
     ) -> dict[str, np.ndarray]:
@@ -39,64 +45,37 @@ class Device(Protocol):
 
         `program` is a program file, or the folder of a bundle. Raises ProgramError, ShapeError, DeviceError.
         """
-        ...
 
+    @abstractmethod
     def time(
         self, program: Path, repeats: int = 10, warmup: int = 2, threads: int | None = None
     ) -> list[float]:
         """Seconds of each of `repeats` runs on random inputs after `warmup` unmeasured ones, by the device's
         own clock. Raises ProgramError, and DeviceError where its times would mean nothing.
         """
-        ...
 
+    @abstractmethod
     def close(self) -> None:
         """Give back what it holds."""
-        ...
+
+    def load(self, program: Path, threads: int | None = None) -> LoadedProgram:
+        """`program` to be run many times. Raises ProgramError where its file cannot be used."""
+        from aqd_deploy.runtime.bundle_files import program_file
+        from aqd_deploy.runtime.container import read_manifest
+
+        return _OnDevice(read_manifest(program_file(program)), self, program, threads)
+
+    def check_times(self) -> None:
+        """Raise DeviceError where its times would mean nothing: no device is like that by default."""
+        return
 
 
-def open_device(text: str, *, timing: bool = False) -> Device:
-    """The device that `text` names: `local`, `qemu[:CPU]`, `ssh:USER@HOST[:PORT]` or `rpc:HOST:PORT/KEY`.
+@dataclass
+class _OnDevice:
+    manifest: dict[str, Any]
+    device: Device
+    program: Path
+    threads: int | None
 
-    Nothing is connected yet. Raises DeviceError where the text names no device and, for `timing`, where its
-    times would mean nothing.
-    """
-    kind, colon, rest = text.strip().partition(":")
-    if kind == "local" and not colon:
-        from aqd_deploy.devices.local import LocalDevice
-
-        return LocalDevice()
-    if kind == "qemu" and (not colon or _CPU.fullmatch(rest)):
-        from aqd_deploy.devices.qemu import QemuDevice
-
-        emulated = QemuDevice(rest or None)
-        if timing:
-            emulated.check_times()
-        return emulated
-    if kind == "ssh" and (match := _SSH.fullmatch(rest)) and _is_port(match["port"] or "22"):
-        from aqd_deploy.devices.ssh import SshDevice
-
-        port = int(match["port"]) if match["port"] else None
-        return SshDevice((match["user"] or "") + (match["v6"] or match["host"]), port)
-    if kind == "rpc":
-        from aqd_deploy.devices.rpc import RpcDevice
-
-        tracker = parse_rpc(text)
-        return RpcDevice(tracker.host, tracker.port, tracker.key)
-    raise DeviceError("there is no such device", received=repr(text), valid=FORMS)
-
-
-def parse_rpc(text: str) -> Tracker:
-    """The tracker, and the key of the boards. Raises DeviceError."""
-    kind, _, rest = text.strip().partition(":")
-    match = _RPC.fullmatch(rest)
-    if kind != "rpc" or match is None or not _is_port(match["port"]):
-        raise DeviceError(
-            "this is no RPC tracker with a key",
-            received=repr(text),
-            valid="rpc:HOST:PORT/KEY, for example rpc:192.168.1.2:9190/raspberrypi-5",
-        )
-    return Tracker(match["v6"] or match["host"], int(match["port"]), match["key"])
-
-
-def _is_port(text: str) -> bool:
-    return 1 <= int(text) <= 65535
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return self.device.run(self.program, inputs, self.threads)

@@ -9,8 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,45 +17,23 @@ import numpy as np
 
 from aqd_deploy import processes
 from aqd_deploy.devices.bundles import Bundles
+from aqd_deploy.devices.device import Device
 from aqd_deploy.devices.runner_protocol import input_files, read_answer, refusal, run_arguments
 from aqd_deploy.errors import DeviceError, MissingExtraError, ProgramError
 from aqd_deploy.files import TemporaryFolder
 from aqd_deploy.runtime.bundle_files import RUNNER, LocalBundle
+from aqd_deploy.targets import architectures
+from aqd_deploy.targets.architectures import Emulation
 
-
-@dataclass(frozen=True)
-class _Machine:
-    """How an architecture is emulated: qemu's name of it, the folder below /usr that Debian's cross packages
-    put its libraries in, the package with them, and what stands for CPUs that qemu has no model of: features
-    and the model that has just those, the most capable first.
-    """
-
-    qemu: str
-    sysroot: str
-    package: str
-    models: tuple[tuple[str, str], ...]
-
-
-_MACHINES = {
-    "aarch64": _Machine(
-        "aarch64",
-        "aarch64-linux-gnu",
-        "libstdc++6-arm64-cross",
-        (("i8mm", "max"), ("asimddp", "cortex-a76"), ("", "cortex-a72")),
-    ),
-    "armv7": _Machine("arm", "arm-linux-gnueabihf", "libstdc++6-armhf-cross", (("", "cortex-a15"),)),
-}
-EMULATED = tuple(_MACHINES)
 # What programs and TVM's runtime are linked with.
 _LIBRARIES = ("libc.so.6", "libstdc++.so.6")
 
 
-class QemuDevice:
+class QemuDevice(Device):
     """Runs the bundle of a program under `qemu-ARCH`, as `cpu` or as the CPU that the program is for."""
 
     def __init__(self, cpu: str | None = None, bundles: Bundles | None = None) -> None:
         self.text = f"qemu:{cpu}" if cpu else "qemu"
-        self.used_threads: int | None = None
         self.cpu = cpu
         self._bundles = bundles or Bundles()
 
@@ -113,22 +90,41 @@ def _command(target: Mapping[str, Any], cpu: str | None) -> list[str]:
     path = emulator(architecture)
     libraries = library_folder(architecture)
     options = [] if libraries is None else ["-L", str(libraries)]
-    return [path, "-cpu", _model(path, target, _MACHINES[architecture], cpu), *options]
+    return [path, "-cpu", _model(path, target, _emulation(architecture), cpu), *options]
 
 
-def emulator(architecture: str) -> str:
-    """The path of qemu for an architecture. Raises ProgramError where it is none that is emulated,
-    MissingExtraError where qemu is not installed.
+def needs(architecture: str) -> dict[str, Callable[[], str]]:
+    """What emulating an architecture takes, by name: where it is, or a MissingExtraError; nothing where the
+    architecture is not emulated. Raises TargetError for an unknown one.
     """
-    machine = _MACHINES.get(architecture)
-    if machine is None:
+    if architectures.get(architecture).emulation is None:
+        return {}
+    return {"emulator": lambda: emulator(architecture), "its libraries": lambda: _libraries(architecture)}
+
+
+def _libraries(architecture: str) -> str:
+    folder = library_folder(architecture)
+    return "where QEMU_LD_PREFIX says" if folder is None else str(folder)
+
+
+def _emulation(architecture: str) -> Emulation:
+    found = architectures.get(architecture).emulation
+    if found is None:
         raise ProgramError(
             "programs for this architecture are not emulated",
             received=f"a program for {architecture}",
-            valid=", ".join(_MACHINES),
+            valid=", ".join(architectures.emulated()),
             next_command="the same command without --device",
         )
-    names = (f"qemu-{machine.qemu}-static", f"qemu-{machine.qemu}")
+    return found
+
+
+def emulator(architecture: str) -> str:
+    """The path of qemu for an architecture. Raises ProgramError for one that is not emulated, TargetError for
+    an unknown one, MissingExtraError where qemu is not installed.
+    """
+    emulation = _emulation(architecture)
+    names = (f"qemu-{emulation.qemu}-static", f"qemu-{emulation.qemu}")
     path = next((found for name in names if (found := shutil.which(name))), None)
     if path is None:
         raise MissingExtraError(
@@ -144,24 +140,24 @@ def library_folder(architecture: str) -> Path | None:
     """
     if os.environ.get("QEMU_LD_PREFIX"):
         return None
-    machine = _MACHINES[architecture]
-    sysroot = Path("/usr") / machine.sysroot
+    triple = architectures.get(architecture).gnu_triple
+    sysroot = Path("/usr") / triple
     if not all((sysroot / "lib" / name).exists() for name in _LIBRARIES):
         raise MissingExtraError(
-            f"the libraries of {machine.sysroot} are missing",
+            f"the libraries of {triple} are missing",
             valid=f"{sysroot}, or the folder that QEMU_LD_PREFIX names",
-            next_command=f"apt-get install {machine.package}",
+            next_command=f"apt-get install {_emulation(architecture).libraries}",
         )
     return sysroot
 
 
-def _model(path: str, target: Mapping[str, Any], machine: _Machine, cpu: str | None) -> str:
+def _model(path: str, target: Mapping[str, Any], emulation: Emulation, cpu: str | None) -> str:
     """The CPU to emulate: `cpu`, or the target's own, or the model with its features."""
     known = _models(path)
     if cpu is not None:
         if cpu.split(",")[0] not in known:
             raise DeviceError(
-                "qemu has no such CPU",
+                "unknown CPU of qemu",
                 received=cpu,
                 valid=", ".join(sorted(known)),
                 next_command=f"{path} -cpu help",
@@ -170,7 +166,7 @@ def _model(path: str, target: Mapping[str, Any], machine: _Machine, cpu: str | N
     if target["cpu"] in known:
         return str(target["cpu"])
     features = {*target["features"], ""}
-    return next(model for feature, model in machine.models if feature in features)
+    return next(model for feature, model in emulation.models if feature in features)
 
 
 @functools.cache

@@ -14,16 +14,16 @@ from typing import Any
 
 import numpy as np
 
+from aqd_deploy.devices.device import Device
 from aqd_deploy.devices.rpc_tracker import Tracker
 from aqd_deploy.errors import DeviceError, ProgramError, line_of
 from aqd_deploy.runtime import backend
 from aqd_deploy.runtime.bundle_files import program_file
 from aqd_deploy.runtime.container import read_container
 from aqd_deploy.runtime.tensors import TensorInfo, checked_inputs, random_inputs
+from aqd_deploy.targets import architectures
 
 _CPU, _POOLED_ALLOCATOR, _MODE_BIG = 1, 2, 1
-# How triples begin, by architecture.
-_TRIPLES = {"x86_64": ("x86_64",), "aarch64": ("aarch64", "arm64"), "armv7": ("arm",)}
 
 
 @dataclass
@@ -37,13 +37,12 @@ class _Loaded:
     outputs: list[TensorInfo]
 
 
-class RpcDevice:
+class RpcDevice(Device):
     """Runs programs on a board that the tracker at `host:port` lends for `key`."""
 
     def __init__(self, host: str, port: int, key: str) -> None:
-        self._tracker = Tracker(host, port, key)
-        self.text = self._tracker.text
-        self.used_threads: int | None = None
+        self.tracker: Tracker = Tracker(host, port, key)
+        self.text = self.tracker.text
         self._session: Any = None
         self._programs: dict[str, _Loaded] = {}
 
@@ -113,13 +112,13 @@ class RpcDevice:
     def _opened(self) -> Any:
         """The session with a board; waits for one where all are busy."""
         if self._session is None:
-            self._tracker.servers()
+            self.tracker.servers()
             # Brings TVM's runtime in without PyTorch, which it would import for seconds.
             backend.ffi()
             from tvm import rpc
 
-            self._session = rpc.connect_tracker(self._tracker.host, self._tracker.port).request(
-                self._tracker.key
+            self._session = rpc.connect_tracker(self.tracker.host, self.tracker.port).request(
+                self.tracker.key
             )
         return self._session
 
@@ -154,7 +153,7 @@ def _check(device: str, session: Any, described: Mapping[str, Any]) -> None:
     except (RuntimeError, AttributeError):
         # A server without the compiler.
         return
-    if not triple.startswith(_TRIPLES.get(architecture, (architecture,))):
+    if not triple.startswith(architectures.get(architecture).llvm_triples):
         raise ProgramError(
             f"{device} has another CPU than the program's",
             received=f"a program for {architecture}, a board that is {triple.split('-')[0]}",

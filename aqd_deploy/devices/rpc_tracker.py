@@ -51,12 +51,12 @@ class Tracker:
             with socket.create_connection((self.host, self.port), timeout=_SECONDS) as connection:
                 connection.sendall(struct.pack("<i", _MAGIC))
                 if struct.unpack("<i", _received(connection, 4))[0] != _MAGIC:
-                    raise ValueError("what answers is no tracker")
+                    raise ValueError("what answers is not a tracker")
                 message = json.dumps([_SUMMARY]).encode()
                 connection.sendall(struct.pack("<i", len(message)) + message)
                 size = struct.unpack("<i", _received(connection, 4))[0]
                 if not 0 < size <= _LARGEST:
-                    raise ValueError("what answers is no tracker")
+                    raise ValueError("what answers is not a tracker")
                 code, summary = json.loads(_received(connection, size))
                 if code != _SUCCESS:
                     raise ValueError(f"the tracker answered {code}")

@@ -14,6 +14,7 @@ import numpy as np
 
 from aqd_deploy.devices import ssh_scripts
 from aqd_deploy.devices.bundles import Bundles
+from aqd_deploy.devices.device import Device
 from aqd_deploy.devices.runner_protocol import (
     CACHE,
     Answer,
@@ -26,14 +27,8 @@ from aqd_deploy.devices.ssh_client import Reply, SshClient
 from aqd_deploy.errors import DeviceError, ProgramError
 from aqd_deploy.runtime.bundle_files import LocalBundle
 from aqd_deploy.runtime.tensors import random_inputs
+from aqd_deploy.targets import architectures
 
-# What `uname -m` says on systems that can run programs of an architecture. 32-bit systems often have a 64-bit
-# kernel on ARM; where they have not, the runner cannot be started, which is told then.
-_MACHINES = {
-    "x86_64": {"x86_64", "amd64"},
-    "aarch64": {"aarch64", "arm64"},
-    "armv7": {"armv7l", "armv8l", "aarch64"},
-}
 # What a program says of the board's cache, what it means and what to do.
 _CACHE_FAILURES = (
     (
@@ -57,7 +52,7 @@ class _Board:
     files: set[str] = field(default_factory=set)
 
 
-class SshDevice:
+class SshDevice(Device):
     """Copies what the board does not have yet, runs `aqd-run` there, and brings outputs and times back.
 
     A connection that is lost ends in a DeviceError; the board stops what ran and removes its temporary files,
@@ -68,7 +63,6 @@ class SshDevice:
         user, at, host = destination.rpartition("@")
         shown = f"[{host}]" if ":" in host else host
         self.text = f"ssh:{user}{at}{shown}" + (f":{port}" if port else "")
-        self.used_threads: int | None = None
         self._client = SshClient(destination, port)
         self._bundles = bundles or Bundles()
         self._board: _Board | None = None
@@ -187,7 +181,7 @@ def failed_script(device: str, what: str, reply: Reply) -> DeviceError:
 
 def _check_architecture(device: str, bundle: LocalBundle, machine: str) -> None:
     target = bundle.target
-    if machine not in _MACHINES.get(target["architecture"], {target["architecture"]}):
+    if machine not in architectures.get(target["architecture"]).machines:
         raise ProgramError(
             f"{device} has another CPU than the program's",
             received=f"a program for {target['architecture']} ({target['name']}), a device that is {machine}",

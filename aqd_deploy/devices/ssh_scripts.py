@@ -2,7 +2,7 @@
 
 The board keeps files under the SHA-256 of their content in `~/.cache/aqd-deploy`, and nothing else: a script
 works in a folder `.run-NODE-PID-*` there, which it removes however it ends. A script that was killed cannot;
-the next one to run on the board removes the folder of a process that is no more.
+the next one to run on the board removes the folder of a process that has ended.
 """
 
 _ENTER = """

@@ -9,7 +9,7 @@ from typing import Any
 from onnx import AttributeProto, NodeProto, TensorProto, helper
 
 from aqd_deploy.errors import UnsupportedModelError
-from aqd_deploy.integer.dialect import INT32_MAX, INT32_MIN
+from aqd_deploy.integer.domain import INT32_MAX, INT32_MIN
 
 _KINDS: dict[int, str] = {
     AttributeProto.INT: "an integer",
@@ -26,7 +26,7 @@ class Attribute:
     of a list, each from `low` to `high`; `choices` all that are allowed, where not every number is.
     """
 
-    kind: int
+    kind: AttributeProto.AttributeType
     default: Any = None
     required: bool = False
     count: int = 1
@@ -55,7 +55,7 @@ PADS = Attribute(AttributeProto.INTS, (0, 0, 0, 0), count=4)
 
 IMAGE_PADS = Attribute(AttributeProto.INTS, required=True, count=8)
 GROUP = Attribute(AttributeProto.INT, 1, low=1)
-LEVEL = Attribute(AttributeProto.INT, required=True, low=INT32_MIN)
+CODE = Attribute(AttributeProto.INT, required=True, low=INT32_MIN)
 CODE_TYPE = Attribute(AttributeProto.INT, required=True, choices=(TensorProto.UINT8, TensorProto.INT8))
 STREAM_TYPE = Attribute(AttributeProto.INT, required=True, choices=(TensorProto.INT32,))
 CHANNEL_AXIS = Attribute(AttributeProto.INT, required=True, choices=(1, -3))

@@ -1,7 +1,7 @@
 """Are the functions of an integer file those of the dialect? Compared by structure, not by name.
 
 Onnxruntime runs the body that the file brings, a program computes what docs/integer-dialect.md says: they
-agree only where the body is the dialect's own (`integer.dialect.function`). Names of values inside a body,
+agree only where the body is the dialect's own (`integer.operations`). Names of values inside a body,
 names of nodes, the order of attributes and how a constant is stored do not matter.
 """
 
@@ -15,8 +15,10 @@ import onnx
 from onnx import AttributeProto, FunctionProto, NodeProto, TensorProto
 
 from aqd_deploy.errors import ModelFileError, UnsupportedModelError
-from aqd_deploy.integer import dialect
 from aqd_deploy.integer.constants import tensor_array
+from aqd_deploy.integer.domain import DOMAIN
+from aqd_deploy.integer.operations import find_function
+from aqd_deploy.integer.operations.entry import Function
 
 _NEXT = "aqd-deploy lower MODEL.qdq.onnx -o MODEL.int.onnx, which writes the bodies"
 
@@ -33,37 +35,36 @@ def check_functions(model: onnx.ModelProto) -> None:
         if function.name in defined:
             raise UnsupportedModelError(f"{label} is defined twice", next_command=_NEXT)
         defined.add(function.name)
-        if function.domain != dialect.DOMAIN or not _is_canonical(function):
+        if function.domain != DOMAIN or not _is_canonical(function):
             raise UnsupportedModelError(
                 f"{label} is not the dialect's",
-                received="another body" if function.domain == dialect.DOMAIN else "another domain",
+                received="another body" if function.domain == DOMAIN else "another domain",
                 valid="the bodies of docs/integer-dialect.md",
                 next_command=_NEXT,
             )
-    called = {node.op_type for node in model.graph.node if node.domain == dialect.DOMAIN}
+    called = {node.op_type for node in model.graph.node if node.domain == DOMAIN}
     missing = sorted(called - defined)
     if missing:
         raise UnsupportedModelError(
-            f"the file has no function {dialect.DOMAIN}.{missing[0]}, which its nodes call",
+            f"the file has no function {DOMAIN}.{missing[0]}, which its nodes call",
             next_command=_NEXT,
         )
 
 
 def _is_canonical(function: FunctionProto) -> bool:
-    pool = dialect.parse_pool_name(function.name)
-    # The body grows with the kernel: where the file's is shorter, the dialect's is not built.
-    if pool is not None and pool[0] > len(function.node):
+    entry = find_function(function.name)
+    if entry is None or entry.smallest_body(function.name) > len(function.node):
         return False
     try:
-        return _structure(function) == _canonical(function.name)
-    except (KeyError, UnsupportedModelError, ModelFileError):
+        return _structure(function) == _canonical(entry, function.name)
+    except (UnsupportedModelError, ModelFileError):
         return False
 
 
 # Building the bodies takes most of the time; what a name stands for never changes.
 @lru_cache(maxsize=64)
-def _canonical(name: str) -> Any:
-    return _structure(dialect.function(name))
+def _canonical(entry: Function, name: str) -> Any:
+    return _structure(entry.function(name))
 
 
 def _structure(function: FunctionProto) -> Any:

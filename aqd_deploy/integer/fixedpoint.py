@@ -12,7 +12,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from aqd_deploy.integer.dialect import C_BITS, MAX_SHIFT, PRODUCT_LIMIT
+from aqd_deploy.integer.domain import C_BITS, MAX_SHIFT, PRODUCT_LIMIT
 from aqd_deploy.integer.rational import ChannelForm
 from aqd_deploy.integer.staircase import Quantizer, Staircases, staircases
 

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aqd_deploy.errors import UnsupportedModelError
 from aqd_deploy.integer.ranges import Interval, TapSums
 from aqd_deploy.integer.types import TensorType
+
+if TYPE_CHECKING:
+    from aqd_deploy.integer.operations.entry import Operation
 
 
 @dataclass(frozen=True, eq=False)
 class Node:
-    """One ONNX node: `op` without its domain, its single output, all attributes with their defaults.
+    """One ONNX node: its `entry` in the dialect, its type `op` without the domain, its single output, all
+    attributes with their defaults.
 
     `slots` are the inputs by position, "" where one is left out.
     """
 
+    entry: Operation
     name: str
     op: str
     slots: tuple[str, ...]
@@ -59,17 +63,16 @@ class Graph:
         """The tensor that `name` is a name of."""
         return self.aliases.get(name, name)
 
+    def has_operand(self, node: Node, name: str) -> bool:
+        """Whether the entry of `node` has a constant input `name`, and it is there."""
+        slot = node.entry.slots.get(name, len(node.slots))
+        return slot < len(node.slots) and node.slots[slot] in self.constants
+
+    def operand(self, node: Node, name: str) -> np.ndarray:
+        """The constant input that the entry of `node` calls `name`."""
+        return self.constants[node.slots[node.entry.slots[name]]]
+
     @property
     def stored_outputs(self) -> list[str]:
         """The tensors behind `outputs`, each once."""
         return list(dict.fromkeys(self.tensor(name) for name in self.outputs))
-
-
-def constant(graph: Graph, node: Node, index: int) -> np.ndarray:
-    """The constant at input `index` of `node`. Raises UnsupportedModelError where it is computed."""
-    name = node.slots[index]
-    if name not in graph.constants:
-        raise UnsupportedModelError(
-            f"input {index} of {node.label} must be a constant", received=f"the computed tensor {name}"
-        )
-    return graph.constants[name]

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-import onnx
-from onnx import ModelProto, TensorProto
+from collections.abc import Mapping
 
-from aqd_deploy.integer.dialect import DOMAIN
+import numpy as np
+import onnx
+from onnx import ModelProto, NodeProto, TensorProto
+
+from aqd_deploy.integer.domain import DOMAIN
+from aqd_deploy.integer.operations import find_operation, operation_of
+from aqd_deploy.integer.operations.entry import SAME, TO, Operation
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 
@@ -13,24 +18,35 @@ _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorP
 def float_tensors(model: ModelProto) -> list[str]:
     """Names of the floating-point tensors between the inputs and the outputs, in graph order.
 
-    The `scales` of a Resize are whole upsampling factors that ONNX wants as float; they aren't data and
-    don't count. A tensor of unknown type counts as float: what can't be shown to be integer isn't.
+    Whole numbers that ONNX wants as float (the `scales` of a Resize) aren't data and don't count. A tensor of
+    unknown type counts as float: what can't be shown to be integer isn't. Raises UnsupportedModelError for
+    an operation of the dialect's domain that the dialect does not have.
     """
     kinds = _known_types(model)
-    factors = {node.input[2] for node in model.graph.node if node.op_type == "Resize" and len(node.input) > 2}
+    whole = _whole_floats(model)
     found = []
     names = [value.name for value in model.graph.input]
     names += [tensor.name for tensor in model.graph.initializer]
     names += [name for node in model.graph.node for name in node.output if name]
     for name in dict.fromkeys(names):
         kind = kinds.get(name, TensorProto.UNDEFINED)
-        if name not in factors and (kind in _FLOATS or kind == TensorProto.UNDEFINED):
+        if name not in whole and (kind in _FLOATS or kind == TensorProto.UNDEFINED):
             found.append(name)
     return found
 
 
+def _whole_floats(model: ModelProto) -> set[str]:
+    names: set[str] = set()
+    for node in model.graph.node:
+        entry = _entry(node)
+        if entry is not None:
+            slots = [entry.slots[name] for name in entry.float_operands]
+            names.update(node.input[slot] for slot in slots if slot < len(node.input))
+    return names
+
+
 def _known_types(model: ModelProto) -> dict[str, int]:
-    """Element types by shape inference, then by what the dialect's nodes return.
+    """Element types by shape inference, then by what the entries of the dialect's operations say.
 
     Inference gives up on a model with an unknown domain; then only what the nodes themselves say is known.
     """
@@ -42,14 +58,21 @@ def _known_types(model: ModelProto) -> dict[str, int]:
     for value in [*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output]:
         kinds[value.name] = value.type.tensor_type.elem_type
     for node in model.graph.node:
-        output = node.output[0]
-        if node.domain == DOMAIN:
-            to = [a.i for a in node.attribute if a.name == "to"]
-            kinds[output] = (
-                to[0] if to else TensorProto.UINT8 if node.op_type == "PadImage" else TensorProto.INT32
-            )
-        elif node.op_type in ("MaxPool", "Resize", "Concat", "Identity", "Max", "Add"):
-            kinds[output] = kinds.get(node.input[0], TensorProto.UNDEFINED)
-        elif node.op_type == "ConvInteger":
-            kinds[output] = TensorProto.INT32
+        entry = _entry(node)
+        if entry is not None:
+            kinds[node.output[0]] = _result_type(node, entry, kinds)
     return kinds
+
+
+def _entry(node: NodeProto) -> Operation | None:
+    """None for an operation that other files than integer ones have."""
+    return operation_of(node) if node.domain == DOMAIN else find_operation(node.domain, node.op_type)
+
+
+def _result_type(node: NodeProto, entry: Operation, kinds: Mapping[str, int]) -> int:
+    if entry.returns == SAME:
+        return kinds.get(node.input[0], TensorProto.UNDEFINED)
+    if entry.returns == TO:
+        named = [attribute.i for attribute in node.attribute if attribute.name == "to"]
+        return named[0] if named else TensorProto.UNDEFINED
+    return onnx.helper.np_dtype_to_tensor_dtype(np.dtype(entry.returns))

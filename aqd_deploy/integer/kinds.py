@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnx import ModelProto
 
-from aqd_deploy.integer.dialect import DOMAIN
+from aqd_deploy.integer.domain import DOMAIN
 
 
 def kind_of(model: ModelProto) -> str:

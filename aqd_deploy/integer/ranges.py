@@ -4,12 +4,13 @@ inputs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from aqd_deploy.errors import RangeError
-from aqd_deploy.integer.dialect import INT32_MAX, INT32_MIN
+from aqd_deploy.integer.domain import INT32_MAX, INT32_MIN
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,9 +64,14 @@ class Interval:
         return self
 
 
-def concatenate(parts: list[Interval]) -> Interval:
+def concatenate(parts: Sequence[Interval]) -> Interval:
     """The interval of a concatenation along the channels."""
     return Interval(np.concatenate([p.lo for p in parts]), np.concatenate([p.hi for p in parts]))
+
+
+def union(parts: Sequence[Interval]) -> Interval:
+    """The smallest interval that holds all of `parts`, which have equally many channels."""
+    return Interval(np.min([p.lo for p in parts], axis=0), np.max([p.hi for p in parts], axis=0))
 
 
 @dataclass(frozen=True, eq=False)

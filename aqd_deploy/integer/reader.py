@@ -13,16 +13,16 @@ import onnx
 from onnx import NodeProto, ValueInfoProto
 
 from aqd_deploy.errors import ModelFileError, ShapeError, UnsupportedModelError
-from aqd_deploy.integer import operations
 from aqd_deploy.integer.attributes import read_attributes
 from aqd_deploy.integer.bodies import check_functions
 from aqd_deploy.integer.constants import node_constant, read_initializers
-from aqd_deploy.integer.dialect import DOMAIN, DOMAIN_VERSION, IR_VERSION, OPSET
+from aqd_deploy.integer.domain import DOMAIN, DOMAIN_VERSION, IR_VERSION, OPSET, canonical_domain
 from aqd_deploy.integer.graph import Graph, Node
 from aqd_deploy.integer.manifest import read_manifest
 from aqd_deploy.integer.manifest_ranges import check_ranges
 from aqd_deploy.integer.names import RESERVED_SUFFIX, check_names
-from aqd_deploy.integer.operations import Operand, Operation
+from aqd_deploy.integer.operations import operation_of
+from aqd_deploy.integer.operations.entry import Operand, Operation
 from aqd_deploy.integer.ranges import Interval
 from aqd_deploy.integer.types import (
     CODES,
@@ -59,7 +59,7 @@ def _check_envelope(model: onnx.ModelProto) -> None:
         raise UnsupportedModelError(
             "the file has another IR version", received=model.ir_version, valid=str(IR_VERSION)
         )
-    versions = [(_domain(entry.domain), entry.version) for entry in model.opset_import]
+    versions = [(canonical_domain(entry.domain), entry.version) for entry in model.opset_import]
     wanted = [("", OPSET), (DOMAIN, DOMAIN_VERSION)]
     if sorted(versions) != wanted:
         raise UnsupportedModelError(
@@ -134,18 +134,17 @@ class _Reader:
                 f"{label} has another number of outputs", received=len(proto.output), valid="one"
             )
         output = proto.output[0]
-        domain = _domain(proto.domain)
-        if domain == "" and proto.op_type == "Constant" and not proto.overload:
+        if canonical_domain(proto.domain) == "" and proto.op_type == "Constant" and not proto.overload:
             self._name(proto)
             self._define(output, label)
             self.graph.constants[output] = node_constant(proto, label)
             return
-        entry = _entry(domain, proto)
+        entry = operation_of(proto)
         node = self._as_node(proto, entry)
         self._check_operands(node, entry)
         self._define(output, label)
-        if node.op == "Identity":
-            self._copy(node)
+        if entry.renames:  # "Identity gives a computed tensor another name."
+            self.graph.aliases[node.output] = node.slots[0]
             return
         entry.check(node, self.graph)
         self._add_type(output, label, entry.result(node, self.graph))
@@ -183,7 +182,7 @@ class _Reader:
                 )
         attributes = read_attributes(proto, entry.attributes, label)
         resolved = tuple(self.graph.tensor(slot) for slot in slots)
-        return Node(name, proto.op_type, resolved, proto.output[0], attributes)
+        return Node(entry, name, proto.op_type, resolved, proto.output[0], attributes)
 
     def _check_operands(self, node: Node, entry: Operation) -> None:
         """The computed inputs come first, all of one type; the constants follow, of the entry's types."""
@@ -212,10 +211,14 @@ class _Reader:
         if entry.data[1] == 2 and len(set(types)) > 1:
             raise ShapeError(f"{node.label} joins unlike tensors", received=[list(t.nchw) for t in types])
 
-    def _check_constant(self, node: Node, index: int, operand: Operand) -> None:
+    def _check_constant(self, node: Node, index: int, operand: Operand | None) -> None:
         slot, x = node.slots[index], self.graph.types[node.slots[0]]
-        if not slot and operand.optional:
+        if not slot and (operand is None or operand.optional):
             return
+        if operand is None:
+            raise UnsupportedModelError(
+                f"{node.label} has an input that the dialect does without", received=slot, valid="nothing"
+            )
         if slot not in self.graph.constants:
             raise UnsupportedModelError(
                 f"the input {operand.name} of {node.label} must be an initializer",
@@ -233,10 +236,6 @@ class _Reader:
                 received=f"{array.dtype} {list(array.shape)}",
                 valid=f"{dtype} {str(shape).replace(chr(39), '')}",
             )
-
-    def _copy(self, node: Node) -> None:
-        """ "Identity gives a computed tensor another name." """
-        self.graph.aliases[node.output] = node.slots[0]
 
     def _add_type(self, name: str, label: str, kind: TensorType) -> None:
         """ "A tensor has at most 2^16 channels and fewer than 2^31 elements." """
@@ -291,26 +290,6 @@ class _Reader:
             )
 
 
-def _domain(name: str) -> str:
-    """ONNX's own operators have two names for their domain."""
-    return "" if name == "ai.onnx" else name
-
-
-def _entry(domain: str, proto: NodeProto) -> Operation:
-    try:
-        if proto.overload:
-            raise KeyError(proto.overload)
-        return operations.operation_of(domain, proto.op_type)
-    except KeyError:
-        overload = f":{proto.overload}" if proto.overload else ""
-        raise UnsupportedModelError(
-            f"node {proto.name or proto.output[0]} is not of the integer dialect",
-            received=f"{domain or 'ai.onnx'}.{proto.op_type}{overload}",
-            valid=", ".join(sorted({*operations.STANDARD, *operations.DIALECT})),
-            next_command=_NEXT,
-        ) from None
-
-
 def _input_type(value: ValueInfoProto) -> TensorType:
     tensor = value.type.tensor_type
     sizes = [d.dim_value for d in tensor.shape.dim]
@@ -321,7 +300,7 @@ def _input_type(value: ValueInfoProto) -> TensorType:
     dtype = ELEMENT_TYPES.get(tensor.elem_type)
     if dtype not in CODES:
         raise UnsupportedModelError(
-            f"the input {value.name} is no 8-bit tensor",
+            f"the input {value.name} is not an 8-bit tensor",
             received=element_name(tensor.elem_type),
             valid=" or ".join(CODES),
         )

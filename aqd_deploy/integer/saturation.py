@@ -8,21 +8,22 @@ wrong.
 
 from __future__ import annotations
 
-import platform
 from pathlib import Path
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
-from aqd_deploy.integer.dialect import DOMAIN
+from aqd_deploy.integer.operations import find_operation
+from aqd_deploy.integer.operations.convolution import Convolution
 
 _ZERO_POINT = "aqd_weight_zero_point"
 
 
 def saturates() -> bool:
-    """Whether this CPU is an x86 one whose flags name no VNNI; False where they can't be read."""
-    if platform.machine().lower() not in ("x86_64", "amd64"):
-        return False
+    """Whether this CPU is an x86 one whose flags name no VNNI; False where they can't be read.
+
+    Only on x86 does /proc/cpuinfo have a line `flags`.
+    """
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
     except OSError:
@@ -34,7 +35,7 @@ def saturates() -> bool:
 def with_unsigned_weights(model: ModelProto) -> ModelProto:
     """A copy of an integer model whose convolutions have u8 weights with zero point 128: the same integers.
 
-    `ConvOdd` is written out as its body; its window sum (weights 1) can't saturate and stays.
+    What an entry's `with_unsigned_weights` says stands for each.
     """
     wider = ModelProto()
     wider.CopyFrom(model)
@@ -43,13 +44,17 @@ def with_unsigned_weights(model: ModelProto) -> ModelProto:
     taken |= {name for node in graph.node for name in node.output}
     zero_point = _fresh(_ZERO_POINT, taken)
     signed = _signed_constants(wider)
-    read = {node.input[1] for node in graph.node if _is_convolution(node) and node.input[1] in signed}
-    # A name of their own: the same constant may be read as something else, such as the ones of a ConvOdd.
+    read = {node.input[1] for node in graph.node if _convolution(node) and node.input[1] in signed}
+    # A name of their own: the same constant may be read as something else, such as the ones of a window sum.
     unsigned = {name: _fresh(f"{name}_u8", taken) for name in sorted(read)}
     nodes: list[NodeProto] = []
     for node in graph.node:
-        w = unsigned.get(node.input[1]) if _is_convolution(node) else None
-        nodes += [node] if w is None else _unsigned(node, w, zero_point, taken)
+        entry = _convolution(node)
+        if entry is None or node.input[1] not in unsigned:
+            nodes.append(node)
+        else:
+            w = unsigned[node.input[1]]
+            nodes += entry.with_unsigned_weights(node, w, zero_point, lambda base: _fresh(base, taken))
     del graph.node[:]
     graph.node.extend(nodes)
     for name, new in unsigned.items():
@@ -71,8 +76,10 @@ def _fresh(base: str, taken: set[str]) -> str:
     return base
 
 
-def _is_convolution(node: NodeProto) -> bool:
-    return node.op_type == "ConvInteger" or (node.op_type == "ConvOdd" and node.domain == DOMAIN)
+def _convolution(node: NodeProto) -> Convolution | None:
+    """The entry of a convolution, None for another node."""
+    entry = find_operation(node.domain, node.op_type)
+    return entry if isinstance(entry, Convolution) else None
 
 
 def _signed_constants(model: ModelProto) -> dict[str, np.ndarray]:
@@ -86,21 +93,3 @@ def _signed_constants(model: ModelProto) -> dict[str, np.ndarray]:
         for name, tensor in tensors.items()
         if tensor.data_type == TensorProto.INT8
     }
-
-
-def _unsigned(node: NodeProto, w: str, zero_point: str, taken: set[str]) -> list[NodeProto]:
-    """ConvInteger with the weights' zero point; for ConvOdd 2·ConvInteger(x, w) + ConvInteger(x, ones)."""
-    x = node.input[0]
-    if node.op_type == "ConvInteger":
-        input_zero = node.input[2] if len(node.input) > 2 else ""
-        plain = helper.make_node("ConvInteger", [x, w, input_zero, zero_point], list(node.output))
-        plain.attribute.extend(node.attribute)
-        return [plain]
-    output = node.output[0]
-    halves, sums, doubles = (_fresh(f"{output}_{name}", taken) for name in ("half", "window", "double"))
-    half = helper.make_node("ConvInteger", [x, w, "", zero_point], [halves])
-    window = helper.make_node("ConvInteger", [x, node.input[2]], [sums])
-    for convolution in (half, window):
-        convolution.attribute.extend(node.attribute)
-    double = helper.make_node("Add", [halves, halves], [doubles])
-    return [half, window, double, helper.make_node("Add", [doubles, sums], [output])]

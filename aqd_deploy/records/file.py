@@ -30,7 +30,6 @@ from aqd_deploy.targets.cpu import cpu_kind, read_cpu
 
 RECORDS_FORMAT = 1
 FILE_NAME = "records.jsonl"
-OTHER_CPU = "of another CPU"
 ACCEPTED, SLOWER, REJECTED = "accepted", "slower", "rejected"
 RECORDS_FILE = FileKind("file of records", f"a {FILE_NAME} written by tune", GIB // 4, RecordsError)
 _HEADER = table({
@@ -100,10 +99,7 @@ class Header:
         return {"aqd_tuning_records": RECORDS_FORMAT, **self.__dict__, "features": list(self.features)}
 
     def unfit_for(self, device: Target) -> str:
-        """Why the numbers do not hold for `device`, "" where they do.
-
-        Records of another CPU serve a target that is named, not one that stands for this machine.
-        """
+        """Why the numbers do not hold for `device`, "" where they do."""
         here = Header.here(device)
         if self.kernels != here.kernels:
             return f"of kernels version {self.kernels}, not {here.kernels}"
@@ -111,10 +107,16 @@ class Header:
             return f"of TVM {self.tvm}, not {here.tvm}"
         if self.isa != here.isa:
             return f"of {self.isa} kernels, not {here.isa}"
-        named = device.name == device.profile == self.profile
-        if self.cpu != here.cpu and not named:
-            return f"{OTHER_CPU}, {self.model} ({self.cpu}), not {here.cpu}"
-        return ""
+        return self.other_cpu(device)
+
+    def other_cpu(self, device: Target) -> str:
+        """Of which other CPU the numbers are, "" where they hold for that of `device`: those of another CPU
+        serve a target that is named, not one that stands for this machine.
+        """
+        here, named = cpu_kind(), device.name == device.profile == self.profile
+        if self.cpu == here or named:
+            return ""
+        return f"of another CPU, {self.model} ({self.cpu}), not {here}"
 
 
 @dataclass(frozen=True)

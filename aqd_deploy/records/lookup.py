@@ -9,36 +9,31 @@ from importlib import resources
 from pathlib import Path
 
 from aqd_deploy.errors import RecordsError
-from aqd_deploy.kernels.contract.caches import CORE, Core
 from aqd_deploy.kernels.contract.choice import Choice
-from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue
 from aqd_deploy.records.file import FILE_NAME, RECORDS_FILE, Records, parse_records
 from aqd_deploy.records.task import Task, is_tunable
 from aqd_deploy.targets import Target
-from aqd_deploy.targets.isa import Isa
 
 
 @dataclass
 class Tuned:
     """Choices by task. `source` says where they come from ("none", "shipped", or "sha256:" and the beginning
     of the file's hash), `notes` what was ignored and why: neither depends on the folder of the records, since
-    both go into programs.
+    both go into programs. `of_other_cpus`: those notes that say only that records are of another CPU.
     """
 
     source: str = "none"
     notes: list[str] = field(default_factory=list)
+    of_other_cpus: list[str] = field(default_factory=list)
     _exact: dict[str, Choice] = field(default_factory=dict)
     _similar: dict[str, tuple[float, Choice]] = field(default_factory=dict)
 
-    def find(
-        self, spec: ConvSpec, epilogue: Epilogue, isa: Isa, threads: int, core: Core = CORE
-    ) -> tuple[Choice | None, str]:
+    def find(self, task: Task) -> tuple[Choice | None, str]:
         """The choice for a convolution and "task", or that of the same convolution with another epilogue and
         "shape", or None and "".
         """
-        if not is_tunable(epilogue):
+        if not is_tunable(task.epilogue):
             return None, ""
-        task = Task(spec, epilogue, isa, threads, core)
         if task.key in self._exact:
             return self._exact[task.key], "task"
         if task.shape_key in self._similar:
@@ -99,8 +94,9 @@ def _add_fitting(tuned: Tuned, records: Records, name: str, device: Target) -> N
     tuned.notes += records.notes
     if records.header is None:
         return
-    unfit = records.header.unfit_for(device)
-    if unfit:
-        tuned.notes.append(f"{name}: ignored: {unfit}")
+    if unfit := records.header.unfit_for(device):
+        note = f"{name}: ignored: {unfit}"
+        tuned.notes.append(note)
+        tuned.of_other_cpus += [note] if unfit == records.header.other_cpu(device) else []
     else:
         tuned.add(records)

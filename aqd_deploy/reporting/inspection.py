@@ -11,11 +11,13 @@ import numpy as np
 from onnx import ModelProto, numpy_helper
 
 from aqd_deploy.errors import ModelFileError
-from aqd_deploy.integer.dialect import DOMAIN
+from aqd_deploy.integer.domain import DOMAIN
 from aqd_deploy.integer.files import load_onnx
 from aqd_deploy.integer.inspect import float_tensors
 from aqd_deploy.integer.kinds import kind_of
 from aqd_deploy.integer.manifest import read_manifest
+from aqd_deploy.integer.operations import find_operation
+from aqd_deploy.integer.operations.convolution import Convolution
 from aqd_deploy.integer.reader import read_graph
 
 KINDS = ".onnx (QDQ or integer), .so (a program), .pt (a checkpoint), or a bundle's folder"
@@ -85,7 +87,8 @@ def _weights(model: ModelProto) -> dict[str, Any]:
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     seen = set()
     for node in model.graph.node:
-        if node.op_type not in ("Conv", "ConvInteger", "ConvOdd"):
+        entry = find_operation(node.domain, node.op_type)
+        if node.op_type != "Conv" and not isinstance(entry, Convolution):
             continue
         name = node.input[1]
         while name not in tensors and name in sources:
@@ -93,16 +96,16 @@ def _weights(model: ModelProto) -> dict[str, Any]:
         if name in tensors and name not in seen:
             seen.add(name)
             array = numpy_helper.to_array(tensors[name])
-            kind = _bits(array, node.op_type)
+            kind = _bits(array, isinstance(entry, Convolution) and entry.odd)
             found[kind] = found.get(kind, 0) + int(array.size)
     return {"count": sum(found.values()), "by_bits": dict(sorted(found.items()))}
 
 
-def _bits(array: np.ndarray, op_type: str) -> str:
-    """Bits of odd weights; `float` for a float tensor. ConvOdd holds η − 128 of 8-bit weights."""
+def _bits(array: np.ndarray, odd: bool) -> str:
+    """Bits of odd weights; `float` for a float tensor. `odd` ones hold η − 128 of 8-bit weights."""
     if array.dtype.kind == "f":
         return "float"
-    if op_type == "ConvOdd" or not array.size:
+    if odd or not array.size:
         return "8"
     return str(max(2, int(np.abs(array.astype(np.int32)).max()).bit_length()))
 

@@ -28,11 +28,11 @@ from aqd_deploy.compiler.toolchain import (
     install_commands,
     locate_toolchain,
 )
-from aqd_deploy.devices.qemu import EMULATED, emulator, library_folder
-from aqd_deploy.devices.ssh_client import client
+from aqd_deploy.devices.kinds import KINDS
 from aqd_deploy.errors import AqdError
 from aqd_deploy.files import TemporaryFolder, failure
-from aqd_deploy.targets import Target, read_cpu
+from aqd_deploy.targets import Target, architectures, read_cpu
+from aqd_deploy.targets.architectures import Wheels
 
 # As short as what needs every part of a C++ compiler.
 _PROGRAM = "#include <string>\nint main(int n, char **) { return (int)std::string(n, 'a').size(); }\n"
@@ -87,12 +87,9 @@ def _checks(target: Target, try_toolchain: bool) -> Iterator[dict[str, Any]]:
             "state": "other",
             "detail": f"cannot run its programs by itself: lacks {', '.join(features)}",
         }
-    if features and target.architecture in EMULATED and target.architecture != read_cpu().architecture:
-        needed = {"needed_for": "run --device qemu"}
-        yield {"what": "emulator", **needed, **_state(lambda: emulator(target.architecture))}
-        yield {"what": "its libraries", **needed, **_state(lambda: _libraries(target))}
-    if features or target.device.startswith("ssh:"):
-        yield {"what": "OpenSSH client", "needed_for": "run --device ssh", **_state(client)}
+    for kind in KINDS:
+        for what, look in kind.needs(target).items():
+            yield {"what": what, "needed_for": f"run --device {kind.prefix}", **_state(look)}
 
 
 def _state(look: Callable[[], str]) -> dict[str, Any]:
@@ -168,11 +165,6 @@ def _cache() -> str:
     return str(cache_folder())
 
 
-def _libraries(target: Target) -> str:
-    folder = library_folder(target.architecture)
-    return "where QEMU_LD_PREFIX says" if folder is None else str(folder)
-
-
 def _runtime(target: Target) -> dict[str, Any]:
     """Whether the libraries are here that a program needs on the device; "later" where the first bundle
     fetches or makes them.
@@ -196,8 +188,12 @@ def _runtime(target: Target) -> dict[str, Any]:
         }
     if folder.is_dir():
         return {"state": "ok", "detail": str(folder)}
-    if target.architecture != "aarch64":
-        return {"state": "later", "detail": "the first bundle compiles it (minutes, once)"}
+    if isinstance(architectures.get(target.architecture).runtime, Wheels):
+        return _download()
+    return {"state": "later", "detail": "the first bundle compiles it (minutes, once)"}
+
+
+def _download() -> dict[str, Any]:
     if importlib.util.find_spec("pip") is None:
         told = "the first bundle downloads it, by pip, which is not installed"
         return {"state": "missing", "detail": told, "next_command": "python -m ensurepip"}

@@ -52,7 +52,7 @@ def program_file(path: Path) -> Path:
     missing = [name for name in (PROGRAM, RUNNER) if not (path / name).is_file()]
     if missing:
         raise ProgramError(
-            "the folder is no bundle",
+            "the folder is not a bundle",
             received=f"{path}, without {' and '.join(missing)}",
             next_command="aqd-deploy package PROGRAM.so -o BUNDLE",
         )

@@ -81,7 +81,7 @@ def append_manifest(library: Path, manifest: dict[str, Any]) -> None:
 def read_container(path: str | os.PathLike[str]) -> Container:
     """Read and verify the program file at `path`.
 
-    Raises ProgramError where the file is missing or no regular file, is not one of our programs, is of
+    Raises ProgramError where the file is missing or not a regular file, is not one of our programs, is of
     another format version, is truncated or damaged, or has a manifest without what every program says of
     itself.
     """
@@ -127,7 +127,7 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def check_output(path: Path) -> None:
-    """Raise ProgramError where `path` is no .so file, or its folder cannot be made or written."""
+    """Raise ProgramError where `path` does not end in .so, or its folder cannot be made or written."""
     if path.suffix != ".so":
         raise ProgramError(
             "a program's name must end in .so", received=path, valid=path.with_suffix(".so").name

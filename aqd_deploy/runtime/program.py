@@ -15,6 +15,7 @@ from aqd_deploy.runtime import backend, lanes
 from aqd_deploy.runtime.container import Container, read_container
 from aqd_deploy.runtime.library import load_library
 from aqd_deploy.runtime.tensors import TensorInfo, checked_inputs, random_inputs
+from aqd_deploy.targets import architectures
 from aqd_deploy.targets.cpu import Cpu, read_cpu
 from aqd_deploy.targets.threads import thread_limits
 
@@ -200,16 +201,15 @@ def check_runnable(container: Container, cpu: Cpu | None = None) -> None:
         )
     architecture = program["target"]["architecture"]
     if architecture != cpu.architecture:
-        from aqd_deploy.devices.qemu import EMULATED
-
-        emulated = ", or the same command with --device qemu" if architecture in EMULATED else ""
+        known = architecture in architectures.emulated()
+        emulated = ", or the same command with --device qemu" if known else ""
         raise ProgramError(
             f"{container.path} is for another CPU than this one",
             received=f"a program for {architecture}",
             valid=cpu.architecture,
             next_command=f"{recompile}{emulated}",
         )
-    missing = sorted(set(program["target"]["features"]) - cpu.features)
+    missing = cpu.lacks(program["target"]["features"])
     if missing:
         raise ProgramError(
             f"{container.path} is for another CPU than this one: {cpu.model} lacks {', '.join(missing)}",

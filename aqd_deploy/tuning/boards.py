@@ -20,12 +20,12 @@ from tvm.s_tir.meta_schedule.runner import EvaluatorConfig, RPCConfig, RPCRunner
 
 from aqd_deploy.devices.rpc_tracker import Tracker
 from aqd_deploy.errors import DeviceError
+from aqd_deploy.kernels.reference import output_buffers
 from aqd_deploy.records.task import Task
 from aqd_deploy.tuning import worker
 from aqd_deploy.tuning.failures import NotExactError
 from aqd_deploy.tuning.operands import Operands
 from aqd_deploy.tuning.pool import WorkerPool
-from aqd_deploy.tuning.reference import output_buffers
 
 # Seconds that a measurement may hold a board, and that it may take with the wait for one that is free.
 BOARD_TIMEOUT, WAIT_TIMEOUT = 30, 90.0

@@ -162,7 +162,7 @@ class Engine:
 
     def __init__(self, device: Target, tracker: Tracker | None = None) -> None:
         self.tracker = tracker
-        self.toolchain = find_toolchain(device)
+        self.toolchain, self.backend = find_toolchain(device), device.backend
         # Workers inherit these; without them TVM counts half the threads and pins its callers.
         os.environ.setdefault("TVM_NUM_THREADS", str(available_threads()))
         os.environ.setdefault("TVM_BIND_THREADS", "0")
@@ -199,7 +199,8 @@ class Engine:
         self.builder.deadline = deadline
         inputs = [
             BuilderInput(
-                worker.candidate_module(job.task, job.choice, job.operands, self.toolchain), self.target
+                worker.candidate_module(job.task, job.choice, job.operands, self.backend, self.toolchain),
+                self.target,
             )
             for job in jobs
         ]

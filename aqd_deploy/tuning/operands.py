@@ -50,7 +50,7 @@ class Operands:
 
 def layer_operands(plan: Plan, operation: Conv) -> Operands:
     """Operands of a layer of `plan`, with its own weights and constants."""
-    from aqd_deploy.tuning.reference import expected_outputs
+    from aqd_deploy.kernels.reference import expected_outputs
 
     generator = np.random.default_rng(0)
     spec = operation.spec

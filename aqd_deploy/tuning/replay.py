@@ -12,8 +12,8 @@ from aqd_deploy.compiler.planning import plan_model
 from aqd_deploy.devices.rpc_tracker import Tracker
 from aqd_deploy.errors import RecordsError
 from aqd_deploy.files import TemporaryFolder
+from aqd_deploy.kernels.backends import backend_of
 from aqd_deploy.kernels.contract.choice import Choice
-from aqd_deploy.kernels.cpu.conv.families import conv_choices
 from aqd_deploy.records.file import Record, RecordsFile
 from aqd_deploy.records.task import Task
 from aqd_deploy.targets import Target, get
@@ -67,7 +67,7 @@ def replay(
     use = chosen[0]
     with RecordsFile(folder, records_header(device, tracker), device) as file:
         record = file.records.best().get(use.task.key)
-    choices = conv_choices(use.task.spec, use.task.isa, use.task.threads, use.task.core)
+    choices = backend_of(device).choices(use.task.spec, use.task.threads)
     if record is None or record.choice not in choices:
         raise RecordsError("there is no record of this task", received=f"{use.task.key} in {folder}",
                            next_command="aqd-deploy tune MODEL.onnx --records DIR")  # fmt: skip

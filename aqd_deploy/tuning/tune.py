@@ -32,14 +32,12 @@ from aqd_deploy.compiler.relax_module import kernel_threads
 from aqd_deploy.devices.rpc_tracker import Tracker
 from aqd_deploy.errors import BudgetError, MissingExtraError, TargetError, TuningError
 from aqd_deploy.files import TemporaryFolder
-from aqd_deploy.kernels.contract.caches import Core
+from aqd_deploy.kernels.backends import backend_of
 from aqd_deploy.kernels.contract.choice import Choice
-from aqd_deploy.kernels.cpu.conv.families import conv_choices
 from aqd_deploy.records.file import ACCEPTED, REJECTED, SLOWER, Header, Record, RecordsFile
 from aqd_deploy.records.task import Task
 from aqd_deploy.targets import Target, get, read_cpu
 from aqd_deploy.targets.cpu import available_threads, usual_threads
-from aqd_deploy.targets.isa import Isa
 from aqd_deploy.targets.threads import thread_limits
 from aqd_deploy.tuning.engine import Built, Engine, Job, Measured, Trial
 from aqd_deploy.tuning.failures import Fault, cannot_go_on
@@ -72,19 +70,22 @@ class TuneReport:
 
 
 def device_tasks(plan: Plan, device: Target, threads: int) -> list[Use]:
-    """The tasks of a network as `compile_model` builds it for `device`."""
+    """The tasks of a network as `compile_model` builds it for `device`. Raises TargetError where no kernels
+    are written for it.
+    """
+    backend = backend_of(device)
 
     def workers(op: Conv) -> int:
-        return kernel_threads(plan, op, threads)
+        return kernel_threads(plan, op, backend, threads)
 
-    return network_tasks(plan, Isa(device.kernels), workers, Core.of(device))
+    return network_tasks(plan, backend.isa, workers, backend.core)
 
 
 def task_states(plan: Plan, device: Target, threads: int) -> list[TaskState]:
     """The tasks of a network with their spaces, nothing measured."""
-    states = []
+    states, backend = [], backend_of(device)
     for use in device_tasks(plan, device, threads):
-        choices = conv_choices(use.task.spec, use.task.isa, use.task.threads, use.task.core)
+        choices = backend.choices(use.task.spec, use.task.threads)
         states.append(TaskState(use, Space(choices), choices[0]))
     return states
 

@@ -23,22 +23,20 @@ import tvm
 from aqd_deploy.compiler.lower import compile_kernels
 from aqd_deploy.compiler.toolchain import Toolchain, native_toolchain
 from aqd_deploy.errors import line_of
+from aqd_deploy.kernels.backends import backend_named
+from aqd_deploy.kernels.contract.backend import Backend
 from aqd_deploy.kernels.contract.choice import Choice
 from aqd_deploy.kernels.contract.spec import ConvSpec
-from aqd_deploy.kernels.cpu.conv.families import conv2d, product_of
-from aqd_deploy.kernels.cpu.isa.select import Product
+from aqd_deploy.kernels.reference import output_buffers
 from aqd_deploy.records.task import Task
 from aqd_deploy.runtime import backend
 from aqd_deploy.runtime.library import load_library
-from aqd_deploy.targets.isa import Isa
 from aqd_deploy.tuning.failures import CompileError, InstructionError, NotExactError
 from aqd_deploy.tuning.operands import Operands
-from aqd_deploy.tuning.reference import output_buffers
 
-TASK, CHOICE, OPERANDS, LINKER = "aqd.task", "aqd.choice", "aqd.operands", "aqd.linker"
+TASK, CHOICE, OPERANDS = "aqd.task", "aqd.choice", "aqd.operands"
+BACKEND, LINKER = "aqd.backend", "aqd.linker"
 SYMBOL = "conv2d"
-# What assemblers call a product, where it is not its value alone: the first of a sum is no accumulation.
-_MNEMONICS = {Product.SMLAL: r"smlal|smull|vmlal\.s8|vmull\.s8", Product.SMLAL16: r"smlal|vmlal\.s16"}
 # Several sets of operands are used in turn, as many as it takes to leave the second-level cache: weights and
 # activations of a layer in a network come from further away too.
 _ROTATED_BYTES = 6 << 20
@@ -50,11 +48,13 @@ _LEAST_PAIRS = 5
 _HOPELESS, _PROMISING = 1.25, 0.985
 
 
-def candidate_module(task: Task, choice: Choice, operands: Path, toolchain: Toolchain | None = None) -> Any:
-    """The module that stands for a candidate on its way to `build_candidate`; `toolchain` (default: this
-    machine's own) links it.
+def candidate_module(
+    task: Task, choice: Choice, operands: Path, backend: str, toolchain: Toolchain | None = None
+) -> Any:
+    """The module that stands for a candidate on its way to `build_candidate`; `backend` names whose kernel it
+    is, `toolchain` (default: this machine's own) links it.
     """
-    module = tvm.IRModule({}).with_attr(TASK, json.dumps(task.to_json()))
+    module = tvm.IRModule({}).with_attr(TASK, json.dumps(task.to_json())).with_attr(BACKEND, backend)
     module = module.with_attr(LINKER, json.dumps(asdict(toolchain or native_toolchain())))
     return module.with_attr(CHOICE, json.dumps(choice.to_json())).with_attr(OPERANDS, str(operands))
 
@@ -69,10 +69,11 @@ def build_candidate(module: Any, target: Any) -> str:
     choice = Choice.from_json(json.loads(str(module.attrs[CHOICE])))
     operands = Path(str(module.attrs[OPERANDS]))
     toolchain = Toolchain(**json.loads(str(module.attrs[LINKER])))
+    backend = backend_named(str(module.attrs[BACKEND]), task.isa, task.core)
     with _candidates_own():
-        kernel = conv2d(task.spec, task.epilogue, task.isa, task.threads, choice, task.core)
+        kernel = backend.convolution(task.spec, task.epilogue, task.threads, choice)
         compiled = compile_kernels({SYMBOL: kernel.prim_func}, target)
-    check_instructions(task.spec, task.isa, choice, compiled.mod.inspect_source("s"))
+    check_instructions(backend, task.spec, choice, compiled.mod.inspect_source("s"))
     folder = Path(tempfile.mkdtemp(prefix="candidate-", dir=operands))
     np.save(folder / "packed.npy", kernel.layout.pack(np.load(operands / "weights.npy")))
     library = folder / "kernel.so"
@@ -93,14 +94,11 @@ def _candidates_own() -> Iterator[None]:
         raise CompileError(line_of(error, -1)) from error
 
 
-def check_instructions(spec: ConvSpec, isa: Isa, choice: Choice, assembly: str) -> None:
-    """Raises InstructionError where `assembly` lacks the product that the kernel was written for."""
-    product = product_of(spec, isa, choice)
-    if product in (None, Product.PLAIN):
-        return
-    wanted = _MNEMONICS.get(product, product.value)
-    if not re.search(rf"\b(?:{wanted})", assembly):
-        raise InstructionError(f"its code has no {product.value}")
+def check_instructions(backend: Backend, spec: ConvSpec, choice: Choice, assembly: str) -> None:
+    """Raises InstructionError where `assembly` lacks the instructions that the kernel was written for."""
+    wanted = backend.instructions(spec, choice)
+    if wanted is not None and not re.search(rf"\b(?:{wanted.pattern})", assembly):
+        raise InstructionError(f"its code has no {wanted.name}")
 
 
 class Contender:

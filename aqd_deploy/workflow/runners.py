@@ -9,9 +9,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from aqd_deploy.devices import Device, open_device
+from aqd_deploy.devices import LOCAL, open_device
 from aqd_deploy.errors import DeviceError
-from aqd_deploy.runtime.bundle_files import program_file
 from aqd_deploy.runtime.tensors import TensorInfo
 
 
@@ -41,27 +40,16 @@ class Runner:
         self.close()
 
 
-@dataclass(frozen=True)
-class _OnDevice:
-    """A program on a device."""
-
-    device: Device
-    program: Path
-    threads: int | None
-
-    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return self.device.run(self.program, inputs, self.threads)
-
-
-def open_runner(path: Path, threads: int | None = None, device: str = "local") -> Runner:
+def open_runner(path: Path, threads: int | None = None, device: str = LOCAL) -> Runner:
     """The runner of a program (or bundle) on `device` (`open_device`), or of a file named .onnx (integer or
     QDQ) by the reference. Close it, or use it in a `with` statement.
 
     Raises ProgramError or ModelFileError where the file cannot be loaded, DeviceError where there is no such
     device, or the file is none that it runs.
     """
+    opened = open_device(device)
     if path.suffix == ".onnx":
-        if device.strip() != "local":
+        if not opened.here:
             raise DeviceError(
                 "a device runs compiled programs",
                 received=str(path),
@@ -74,19 +62,8 @@ def open_runner(path: Path, threads: int | None = None, device: str = "local") -
         model = load_onnx(path)
         reference = ReferenceRunner(model, threads)
         return Runner(read_manifest(model), reference, reference.inputs)
-    if device.strip() == "local":
-        from aqd_deploy.runtime.program import Program
-
-        program = Program.load(program_file(path), threads)
-        return Runner(program.manifest, program, _described(program.manifest))
-    return _on_device(path, threads, open_device(device))
-
-
-def _on_device(path: Path, threads: int | None, device: Device) -> Runner:
-    from aqd_deploy.runtime.container import read_manifest
-
-    manifest = read_manifest(program_file(path))
-    return Runner(manifest, _OnDevice(device, path, threads), _described(manifest), device.close)
+    program = opened.load(path, threads)
+    return Runner(program.manifest, program, _described(program.manifest), opened.close)
 
 
 def _described(manifest: dict[str, Any]) -> dict[str, tuple[tuple[Any, ...], str]]:

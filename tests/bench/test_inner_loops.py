@@ -12,7 +12,7 @@ from aqd_deploy.bench import inner_loops
 from aqd_deploy.bench.estimate import estimate
 from aqd_deploy.bench.estimate_view import estimate_view
 from aqd_deploy.integer import dialect
-from aqd_deploy.kernels.cpu.isa.assembly import InnerLoop
+from aqd_deploy.kernels.contract.kernel import InnerLoop
 
 
 @pytest.fixture

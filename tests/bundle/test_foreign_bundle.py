@@ -11,8 +11,8 @@ from test_native_bundle import BUDGET, rewrite_manifest
 
 from aqd_deploy import targets
 from aqd_deploy.bundle import create_bundle
-from aqd_deploy.bundle.elf import elf_architecture, required_versions
-from aqd_deploy.compiler.toolchain import gnu_triple
+from aqd_deploy.bundle.elf import required_versions
+from aqd_deploy.targets import architectures
 
 QEMU = {"aarch64": "qemu-aarch64-static", "armv7": "qemu-arm-static"}
 # Profile, and the CPU that qemu shall be.
@@ -35,7 +35,7 @@ def bundle_for(tmp_path_factory):
 
     def make(name):
         architecture = targets.get(name).architecture
-        need(f"{gnu_triple(architecture)}-g++", QEMU[architecture])
+        need(f"{architectures.get(architecture).gnu_triple}-g++", QEMU[architecture])
         if name not in made:
             folder = tmp_path_factory.mktemp(name)
             with need_network("cannot download"):
@@ -59,7 +59,7 @@ def test_every_file_is_for_the_board(name, cpu, bundle_for):
     bundle = bundle_for(name)
     architecture = targets.get(name).architecture
     for file in ("program.so", "aqd-run", *bundle.manifest["libraries"]):
-        assert elf_architecture((bundle.path / file).read_bytes()) == architecture, file
+        assert architectures.of_elf((bundle.path / file).read_bytes()) == architecture, file
     assert bundle.bytes_beside_weights <= BUDGET
 
 

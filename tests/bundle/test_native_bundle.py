@@ -19,7 +19,7 @@ from aqd_deploy import targets
 from aqd_deploy.bundle import create_bundle, read_bundle
 from aqd_deploy.errors import BundleError, ProgramError
 from aqd_deploy.runtime import Program
-from aqd_deploy.targets.profile import LLVM_TO_CPUINFO
+from aqd_deploy.targets.llvm_features import LLVM_TO_CPUINFO
 
 FILES = {
     "program.so", "aqd-run", "lib/libtvm_ffi.so", "lib/libtvm_runtime.so", "README.txt", "manifest.json",

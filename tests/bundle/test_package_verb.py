@@ -45,7 +45,11 @@ def test_json(program, tmp_path, capsys):
         ("nothing.so", [], "there is no such program"),
         ("text.so", [], "is not a compiled program"),
         ("tiny.so", ["--runtime", "empty"], "a runtime library is missing"),
-        ("tiny.so", ["--runtime", "foreign"], "is for another architecture; got no ELF file; valid: x86_64"),
+        (
+            "tiny.so",
+            ["--runtime", "foreign"],
+            "is for another architecture; got something that is not an ELF file; valid: x86_64",
+        ),
     ],
 )
 def test_bad_input(program, tmp_path, capsys, monkeypatch, name, options, told):
@@ -98,7 +102,7 @@ def test_inspect_tells_what_a_bundle_is(program, shared_bundle, tmp_path, capsys
     assert "bundle" in out and "aqd-run" in out and len(out.splitlines()) <= 40
     # A folder that is none, and one that is damaged.
     assert invoke(["inspect", str(tmp_path)]) == 1
-    assert "the folder is no bundle" in capsys.readouterr().err
+    assert "the folder is not a bundle" in capsys.readouterr().err
     shutil.copytree(shared_bundle.path, tmp_path / "b")
     (tmp_path / "b" / "README.txt").write_text("changed")
     assert invoke(["inspect", str(tmp_path / "b")]) == 1

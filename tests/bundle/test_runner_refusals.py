@@ -35,7 +35,7 @@ def test_a_changed_byte(bundle_copy, refused, name, option):
 def test_a_changed_byte_in_the_manifest(bundle_copy, refused, name):
     flip(bundle_copy / name, 10)
     assert "manifest.json does not belong to manifest.sha256" in refused(bundle_copy)
-    with pytest.raises(BundleError, match="is no bundle"):
+    with pytest.raises(BundleError, match="is not a bundle"):
         read_bundle(bundle_copy)
 
 
@@ -152,7 +152,7 @@ def test_options_that_are_wrong(shared_bundle, refused):
 
 def test_outputs_that_cannot_be_written(shared_bundle, refused, tmp_path):
     (tmp_path / "file").write_text("")
-    assert "is no folder" in refused(shared_bundle.path, "--output", tmp_path / "file")
+    assert "is not a folder" in refused(shared_bundle.path, "--output", tmp_path / "file")
     assert "cannot make the folder" in refused(shared_bundle.path, "--output", tmp_path / "a" / "b")
     (tmp_path / "o").mkdir()
     (tmp_path / "o" / "0.npy").mkdir()

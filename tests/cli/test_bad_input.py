@@ -103,7 +103,7 @@ class TestQdqFiles:
     def test_output_problems(self, qdq, fails, tmp_path):
         path = saved(qdq, tmp_path)
         told = fails("lower", path, "-o", path / "none" / "m.int.onnx")
-        assert "the folder of the output cannot be made" in told and f"{path} is no folder" in told
+        assert "the folder of the output cannot be made" in told and f"{path} is not a folder" in told
         assert "is a folder" in fails("lower", path, "-o", tmp_path)
         assert "also an input" in fails("lower", path, "-o", path)
 

@@ -7,7 +7,6 @@ from small_models import ModelWriter, random_image, reference
 from aqd_deploy.compiler.build import compile_model
 from aqd_deploy.compiler.in_place import add_in_place
 from aqd_deploy.compiler.memory import plan_memory
-from aqd_deploy.compiler.plan import written_over
 from aqd_deploy.compiler.planning import plan_model
 from aqd_deploy.runtime import Program
 
@@ -33,7 +32,7 @@ def residual(
 
 def in_place(writer: ModelWriter, writes_once: bool = True):
     plan = add_in_place(plan_model(writer.model()), lambda op: writes_once)
-    return plan, [pair for op in plan.operations for pair in written_over(op).items()]
+    return plan, [pair for op in plan.operations for pair in op.written_over.items()]
 
 
 def test_a_stream_stays_where_it_is():

@@ -6,14 +6,14 @@ import re
 import numpy as np
 import onnx
 import pytest
-from mutations import every_operation
 from onnx import TensorProto, helper, numpy_helper
-from small_models import UINT8, ModelWriter, random_image, reference
+from small_models import UINT8, ModelWriter, every_operation, random_image, reference
 
 from aqd_deploy.compiler import compile_model
 from aqd_deploy.compiler.planning import plan_model
 from aqd_deploy.errors import AqdError
-from aqd_deploy.integer import dialect
+from aqd_deploy.integer import operations
+from aqd_deploy.integer.operations.pools import pool_name
 from aqd_deploy.runtime import Program
 
 
@@ -86,20 +86,29 @@ def test_conv_odd_with_other_weights_than_ones(model):
 
 
 @pytest.mark.parametrize(("lo", "hi"), [(0, -1), (3, 2), (-1, 255), (0, 256)])
-def test_levels_that_their_type_does_not_hold(model, lo, hi):
+def test_codes_that_their_type_does_not_hold(model, lo, hi):
     set_attribute(model, "Requantize", "lo", lo)
     set_attribute(model, "Requantize", "hi", hi)
-    refused(model, rf"Requantize t5 clips to levels that uint8 .* got lo = {lo}, hi = {hi}")
+    refused(model, rf"Requantize t5 clips to codes that uint8 .* got lo = {lo}, hi = {hi}")
 
 
 def test_thresholds_that_count_past_their_type(model):
     set_attribute(model, "Threshold", "lo", 253)
-    refused(model, r"Threshold t11 clips to levels .* got lo = 253, hi = 256")
+    refused(model, r"Threshold t11 clips to codes .* got lo = 253, hi = 256")
 
 
 def test_a_sign_that_is_none(model):
     set_value(model, "Threshold", 1, 2)
     refused(model, "sign of Threshold t11 has other values than 1 and -1; got 2")
+
+
+def test_an_input_that_the_dialect_does_without(model):
+    """ONNX's Resize has a `roi`, which no form of the dialect reads."""
+    resize = node(model, "Resize")
+    roi = numpy_helper.from_array(np.zeros(0, np.float32), "roi")
+    model.graph.initializer.append(roi)
+    resize.input[1] = "roi"
+    refused(model, "Resize t14 has an input that the dialect does without; got roi; valid: nothing")
 
 
 def test_every_node_of_every_body_counts(model):
@@ -131,7 +140,7 @@ def test_a_body_with_a_name_that_is_not_utf8(model):
 
 
 def test_functions_that_nothing_calls(model):
-    model.functions.append(dialect.function("MaxPool_k5s2p1"))
+    model.functions.append(operations.function("MaxPool_k5s2p1"))
     plan_model(model)
     model.functions[-1].node.pop()
     refused(model, "MaxPool_k5s2p1 is not the dialect's; got another body")
@@ -159,9 +168,9 @@ def test_names_of_pools_have_one_form(model, name):
 
 
 def test_a_pool_with_windows_of_padding_alone(model):
-    name = dialect.pool_name(2, 1, 2)
+    name = pool_name(2, 1, 2)
     node(model, "MaxPool_k2s1p0").op_type = name
-    model.functions.append(dialect.function(name))
+    model.functions.append(operations.function(name))
     refused(model, "could lie in the padding alone")
 
 

@@ -7,7 +7,7 @@ from small_models import ModelWriter, tiny_network
 
 from aqd_deploy.compiler.in_place import add_in_place
 from aqd_deploy.compiler.memory import ALIGNMENT, Block, most_alive, place, plan_memory
-from aqd_deploy.compiler.plan import Stack, Unstack, operation_inputs, operation_outputs
+from aqd_deploy.compiler.plan import Stack, Unstack
 from aqd_deploy.compiler.planning import plan_model
 
 blocks = st.lists(
@@ -91,11 +91,11 @@ def check_plan(original) -> None:
     plan, memory = plan_memory(original)
     holds: dict[int, str] = {}
     for op in plan.operations:
-        for name in operation_inputs(op):
+        for name in op.reads:
             if name in memory.offsets:
                 found = {holds[byte] for byte in placed(name, plan, memory)}
                 assert found == {name} or found == parts.get(name)
-        for name in operation_outputs(op):
+        for name in op.writes:
             if name in memory.offsets:
                 holds.update(dict.fromkeys(placed(name, plan, memory), name))
     assert max(holds) < memory.arena_bytes

@@ -10,9 +10,9 @@ import onnxruntime
 import pytest
 import qdq_graphs
 from graph_meaning import evaluate
-from mutations import changed, changes, every_operation
+from integer_mutations import changed, changes
 from random_graphs import merge
-from small_models import random_image, reference
+from small_models import every_operation, random_image, reference
 
 from aqd_deploy.compiler import compile_model
 from aqd_deploy.errors import AqdError

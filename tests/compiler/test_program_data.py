@@ -7,7 +7,7 @@ import pytest
 
 from aqd_deploy.compiler.program_data import ProgramData
 from aqd_deploy.compiler.toolchain import native_toolchain
-from aqd_deploy.kernels.cpu.emit import DATA_SYMBOL, HUGE_PAGES_SYMBOL
+from aqd_deploy.kernels.contract.function import DATA_SYMBOL, HUGE_PAGES_SYMBOL
 
 # The program's functions are hidden: only something in the same library reaches them.
 DOOR = f"""

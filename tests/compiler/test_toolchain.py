@@ -18,6 +18,7 @@ from aqd_deploy.compiler.toolchain import (
     native_toolchain,
 )
 from aqd_deploy.errors import MissingExtraError, TargetError, ToolchainError
+from aqd_deploy.targets import architectures
 
 HERE = targets.read_cpu().architecture
 ABROAD = "raspberrypi-4" if HERE != "aarch64" else "x86-64-v2"
@@ -46,7 +47,7 @@ def tools(tmp_path, monkeypatch):
 def test_the_order(tools, monkeypatch):
     monkeypatch.setattr(toolchain.importlib.util, "find_spec", lambda name: object())
     zig = find_toolchain(FOREIGN)
-    triple = toolchain.gnu_triple(FOREIGN.architecture)
+    triple = architectures.get(FOREIGN.architecture).gnu_triple
     assert zig.origin == "zig"
     assert zig.command[:-1] == (sys.executable, "-m", "ziglang", "c++", "-target")
     assert zig.command[-1].startswith(triple)
@@ -59,7 +60,7 @@ def test_the_order(tools, monkeypatch):
 
 
 def test_zig_goes_first_for_old_systems(tools, monkeypatch):
-    cross = tools(f"{toolchain.gnu_triple(FOREIGN.architecture)}-g++")
+    cross = tools(f"{architectures.get(FOREIGN.architecture).gnu_triple}-g++")
     assert find_portable_toolchain(FOREIGN).command == (cross,)
     monkeypatch.setattr(toolchain.importlib.util, "find_spec", lambda name: object())
     portable = find_portable_toolchain(FOREIGN)
@@ -74,10 +75,8 @@ def test_the_host_compiler_is_never_taken_for_a_foreign_target(tools):
     with pytest.raises(MissingExtraError) as caught:
         find_toolchain(FOREIGN)
     sentence = caught.value.sentence()
-    assert (
-        ABROAD in sentence
-        and f"apt-get install {toolchain._DEBIAN_PACKAGES[FOREIGN.architecture]}" in sentence
-    )
+    package = architectures.get(FOREIGN.architecture).compiler_package
+    assert ABROAD in sentence and f"apt-get install {package}" in sentence
     assert "pip install 'aqd-deploy[cross]'" in sentence
 
 
@@ -142,7 +141,9 @@ def test_compilers_of_conda(target, variable, tools, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("target", [targets.get("host"), FOREIGN], ids=["host", "foreign"])
 def test_a_compiler_for_c_alone_links_and_no_more(target, tools):
-    name = "gcc" if target.architecture == HERE else f"{toolchain.gnu_triple(target.architecture)}-gcc"
+    name = (
+        "gcc" if target.architecture == HERE else f"{architectures.get(target.architecture).gnu_triple}-gcc"
+    )
     path = tools(name)
     assert find_toolchain(target).command == (path,)
     for find in (find_portable_toolchain, lambda target: find_toolchain(target, cplusplus=True)):
@@ -189,8 +190,10 @@ def test_a_named_toolchain_for_another_machine(tools):
 
 
 def test_an_architecture_that_nobody_knows():
-    with pytest.raises(TargetError, match="cannot be linked for this architecture; got riscv64"):
-        find_toolchain(targets.get("llvm -mtriple=riscv64-linux-gnu -mcpu=generic-rv64"))
+    with pytest.raises(
+        TargetError, match=r"unknown architecture; got riscv64; valid: x86_64, aarch64, armv7"
+    ):
+        find_toolchain(replace(FOREIGN, architecture="riscv64"))
 
 
 def test_what_was_made_is_looked_at(tmp_path):
@@ -202,7 +205,7 @@ def test_what_was_made_is_looked_at(tmp_path):
         liar.link(out, [source])
     native_toolchain().link(out, [source])
     check_machine(out, HERE)
-    with pytest.raises(TargetError, match="no ELF file"):
+    with pytest.raises(TargetError, match="not an ELF file"):
         check_machine(source, HERE)
 
 
@@ -215,7 +218,7 @@ def test_a_failing_compiler_is_told(tmp_path):
 @pytest.mark.parametrize("name", ["raspberrypi-4", "armv7-neon"])
 def test_cross_compilers_compile(name, tmp_path):
     target = targets.get(name)
-    need(f"{toolchain.gnu_triple(target.architecture)}-g++")
+    need(f"{architectures.get(target.architecture).gnu_triple}-g++")
     source = tmp_path / "a.cc"
     source.write_text("#include <string>\nint main() { return (int)std::string().size(); }\n")
     find_toolchain(target).compile([source], tmp_path / "a", ["-O2", "-std=c++17"])

@@ -7,8 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from aqd_deploy.errors import UnsupportedModelError
 from aqd_deploy.integer import dialect
 from aqd_deploy.integer.fixedpoint import ms
+from aqd_deploy.integer.operations import function
+from aqd_deploy.integer.operations.pools import parse_pool_name, pool_name
 from aqd_deploy.integer.reference import ReferenceRunner
 
 X_SHAPE = (1, 4, 7, 5)
@@ -129,7 +132,7 @@ def test_max_pool_on_int32(kernel, stride, pad):
         for j in range(width):
             window = padded[:, :, i * stride : i * stride + kernel, j * stride : j * stride + kernel]
             expected[:, :, i, j] = window.max(axis=(2, 3))
-    node = dialect.node(dialect.pool_name(kernel, stride, pad), ["x"], "y")
+    node = dialect.node(pool_name(kernel, stride, pad), ["x"], "y")
     y = run(node, {"x": x}, {}, TensorProto.INT32, expected.shape)
     assert (wide(y) == expected).all()
 
@@ -162,7 +165,7 @@ def test_conv_odd_is_the_convolution_with_odd_weights():
 
 
 def test_pool_names():
-    assert dialect.parse_pool_name(dialect.pool_name(3, 2, 1)) == (3, 2, 1)
-    assert dialect.parse_pool_name("MaxPool") is None
-    with pytest.raises(KeyError):
-        dialect.function("Softmax")
+    assert parse_pool_name(pool_name(3, 2, 1)) == (3, 2, 1)
+    assert parse_pool_name("MaxPool") is None
+    with pytest.raises(UnsupportedModelError, match="no function Softmax; valid: ConvOdd"):
+        function("Softmax")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aqd_deploy.integer.dialect import PRODUCT_LIMIT
+from aqd_deploy.integer.domain import PRODUCT_LIMIT
 from aqd_deploy.integer.fixedpoint import (
     MultiplyShift,
     ms,

@@ -14,7 +14,7 @@ import numpy as np
 import tvm
 from needs import need
 
-from aqd_deploy.kernels.cpu.emit import PASS_CONFIG
+from aqd_deploy.kernels.contract.function import PASS_CONFIG
 from aqd_deploy.targets.isa import Isa
 
 HARNESS = Path(__file__).with_name("harness.c")

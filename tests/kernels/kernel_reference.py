@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tvm
 
+from aqd_deploy.kernels.contract.function import PASS_CONFIG
 from aqd_deploy.kernels.contract.spec import (
     AddBias,
     ConvSpec,
@@ -16,7 +17,6 @@ from aqd_deploy.kernels.contract.spec import (
     StoreStream,
     StoreThreshold,
 )
-from aqd_deploy.kernels.cpu.emit import PASS_CONFIG
 from aqd_deploy.targets.cpu import read_cpu
 from aqd_deploy.targets.isa import Isa
 

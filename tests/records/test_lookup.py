@@ -37,10 +37,10 @@ def tuned_folder(folder, header=HEADER, choice=CHOICE, task=TASK):
 
 def test_the_task_then_its_shape_then_nothing(tmp_path):
     tuned = load_tuned(tuned_folder(tmp_path), DEVICE)
-    assert tuned.find(SPEC, Epilogue(), ISA, 2) == (CHOICE, "task")
-    assert tuned.find(SPEC, Epilogue((AddBias(), Relu())), ISA, 2) == (CHOICE, "shape")
-    assert tuned.find(SPEC, Epilogue(), ISA, 1) == (None, "")
-    assert tuned.find(replace(SPEC, odd=True), Epilogue(), ISA, 2) == (None, "")
+    assert tuned.find(Task(SPEC, Epilogue(), ISA, 2)) == (CHOICE, "task")
+    assert tuned.find(Task(SPEC, Epilogue((AddBias(), Relu())), ISA, 2)) == (CHOICE, "shape")
+    assert tuned.find(Task(SPEC, Epilogue(), ISA, 1)) == (None, "")
+    assert tuned.find(Task(replace(SPEC, odd=True), Epilogue(), ISA, 2)) == (None, "")
 
 
 def test_none_and_missing(tmp_path):
@@ -52,7 +52,7 @@ def test_none_and_missing(tmp_path):
 @pytest.mark.parametrize("change", [{"cpu": "Other-1-2"}, {"kernels": -1}, {"tvm": "0"}])
 def test_what_holds_for_something_else_is_named_and_ignored(tmp_path, change):
     tuned = load_tuned(tuned_folder(tmp_path, replace(HEADER, **change)), DEVICE)
-    assert len(tuned) == 0 and tuned.find(SPEC, Epilogue(), ISA, 2) == (None, "")
+    assert len(tuned) == 0 and tuned.find(Task(SPEC, Epilogue(), ISA, 2)) == (None, "")
     assert len(tuned.notes) == 1 and "ignored" in tuned.notes[0]
 
 
@@ -70,8 +70,8 @@ def test_shipped_records_are_a_folder_s_best(tmp_path):
     path.write_text("\n".join(best_lines(tmp_path)) + "\n")
     tuned = load_tuned(path, DEVICE)
     assert tuned.notes == [] and len(tuned) == 2
-    assert tuned.find(SPEC, Epilogue((Relu(),)), ISA, 2) == (CHOICE, "shape")
-    assert tuned.find(other.spec, Epilogue(), ISA, 2) == (Choice("loops"), "task")
+    assert tuned.find(Task(SPEC, Epilogue((Relu(),)), ISA, 2)) == (CHOICE, "shape")
+    assert tuned.find(Task(other.spec, Epilogue(), ISA, 2)) == (Choice("loops"), "task")
 
 
 def test_a_default_that_was_never_beaten_does_not_ship(tmp_path):

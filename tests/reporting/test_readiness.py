@@ -11,8 +11,8 @@ from aqd_deploy import targets
 from aqd_deploy.bundle.runtime_libraries import kept_folder
 from aqd_deploy.cli.main import invoke
 from aqd_deploy.compiler.toolchain import native_toolchain
-from aqd_deploy.devices import qemu
 from aqd_deploy.reporting.readiness import readiness
+from aqd_deploy.targets import architectures
 
 COMPILER, PATH = native_toolchain(), os.environ["PATH"]
 
@@ -87,7 +87,9 @@ def test_emulation_is_looked_at_as_it_is_used(tmp_path, monkeypatch):
     monkeypatch.setenv("QEMU_LD_PREFIX", str(tmp_path))
     assert states(readiness(targets.get("rpi4")))["its libraries"] == "ok"
     monkeypatch.delenv("QEMU_LD_PREFIX")
-    monkeypatch.setitem(qemu._MACHINES, "aarch64", replace(qemu._MACHINES["aarch64"], sysroot="nowhere"))
+    nowhere = replace(architectures.get("aarch64"), gnu_triples=("nowhere",))
+    others = [each for each in architectures.ARCHITECTURES if each.name != "aarch64"]
+    monkeypatch.setattr(architectures, "ARCHITECTURES", (*others, nowhere))
     found = {check["what"]: check for check in readiness(targets.get("rpi4"))["checks"]}
     assert found["its libraries"]["next_command"] == "apt-get install libstdc++6-arm64-cross"
 

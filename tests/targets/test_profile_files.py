@@ -1,10 +1,15 @@
 """A user's own profile files: they work like shipped ones, and a bad one is told and spoils nothing else."""
 
+import re
+
 import pytest
+from reach import ROOT
 
 from aqd_deploy import targets
 from aqd_deploy.cli.main import invoke
 from aqd_deploy.errors import TargetError
+from aqd_deploy.kernels.contract.caches import Core
+from aqd_deploy.targets.files import KEYS
 
 CAMERA = """
 description = "the camera at the door"
@@ -93,6 +98,7 @@ def test_missing_key(refusal, key):
         ('features = "asimd"', "a list of texts"),
         ('architecture = "arm64"', '"x86_64" or "aarch64" or "armv7"'),
         ('float_abi = "softfp"', '"hard" or "soft"'),
+        ("in_order = 1", "true or false"),
         ("toolchain = 3", "a text"),
         ("sources = { cores = 4 }", "a table of texts"),
     ],
@@ -101,6 +107,29 @@ def test_wrong_type(refusal, line, told):
     sentence = refusal(f'extends = "raspberrypi-4"\n\n{line}\n')
     key, _, _ = line.partition(" = ")
     assert f"line 3: wrong value of {key!r}; got" in sentence and told in sentence
+
+
+def test_the_documentation_explains_every_key():
+    text = (ROOT / "docs" / "targets.md").read_text(encoding="utf-8")
+    rows = "\n".join(line for line in text.splitlines() if line.startswith("| `") or "[sources]" in line)
+    assert [key for key in KEYS if not re.search(rf"[`\[]{key}[`\]]", rows)] == []
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ("", False),
+        ("in_order = true", True),
+        ('cpu = "cortex-a53"', True),
+        ('cpu = "cortex-a53"\nin_order = false', False),
+        ('cpu = "cortex-a510"\nin_order = true', True),
+    ],
+)
+def test_a_core_that_runs_in_order(folder, lines, expected):
+    """Known by its name, or told by the profile."""
+    text = f'description = "the camera at the door"\nextends = "raspberrypi-4"\n{lines}\n'
+    (folder / "camera.toml").write_text(text)
+    assert Core.of(targets.get("camera")).in_order is expected
 
 
 def test_source_of_an_unknown_key(refusal):

@@ -6,7 +6,9 @@ import pytest
 
 from aqd_deploy import targets
 from aqd_deploy.errors import TargetError
-from aqd_deploy.targets.cpu import Cpu, architecture_of, parse_core, parse_cpuinfo
+from aqd_deploy.targets.architectures import architecture_of
+from aqd_deploy.targets.cores import parse_core
+from aqd_deploy.targets.cpu import Cpu, parse_cpuinfo
 
 V3 = frozenset(targets.get("x86-64-v3").features)
 

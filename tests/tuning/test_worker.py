@@ -11,14 +11,15 @@ import tvm
 
 from aqd_deploy.kernels.contract.choice import Choice
 from aqd_deploy.kernels.contract.spec import AddBias, ConvSpec, Epilogue, StoreStream
+from aqd_deploy.kernels.cpu.backend import CpuBackend
 from aqd_deploy.kernels.cpu.conv.families import conv_choices
 from aqd_deploy.kernels.cpu.winograd.plan import WinogradPlan
+from aqd_deploy.kernels.reference import expected_outputs
 from aqd_deploy.records.task import Task
 from aqd_deploy.targets import get
 from aqd_deploy.targets.isa import Isa
 from aqd_deploy.tuning import worker
 from aqd_deploy.tuning.operands import Operands, random_weights
-from aqd_deploy.tuning.reference import expected_outputs
 
 DEVICE = get("host")
 SPEC = ConvSpec(6, 7, 16, 32, (3, 3), pads=(1, 1, 1, 1))
@@ -38,7 +39,7 @@ def operands(tmp_path):
 
 
 def built(operands, choice):
-    module = worker.candidate_module(TASK, choice, operands)
+    module = worker.candidate_module(TASK, choice, operands, DEVICE.backend)
     return worker.build_candidate(module, tvm.target.Target({**DEVICE.tvm(), "opt-level": 2}))
 
 
@@ -87,20 +88,20 @@ FOUR_BITS = replace(BYTES, input_range=(0, 15), weight_range=(-15, 15))
 )
 def test_a_kernel_without_its_instructions_is_told(isa, spec, line, other):
     blocked = Choice.of("blocked", rows=1)
-    worker.check_instructions(spec, isa, blocked, f"\t{line}")
+    worker.check_instructions(CpuBackend(isa), spec, blocked, f"\t{line}")
     with pytest.raises(worker.InstructionError, match="its code has no"):
-        worker.check_instructions(spec, isa, blocked, f"\t{other}")
+        worker.check_instructions(CpuBackend(isa), spec, blocked, f"\t{other}")
 
 
 def test_wide_forms_have_their_own_instructions():
     wide = Choice.of("winograd", **WinogradPlan("f4x4_wide", 6, 4, 24, 1).parameters())
     spec = replace(BYTES, winograd=("f4x4_wide",))
-    worker.check_instructions(spec, Isa.VNNI, wide, "vpdpwssd %zmm0, %zmm1, %zmm2")
-    worker.check_instructions(spec, Isa.NEON, wide, "smlal v0.4s, v1.4h, v2.4h")
+    worker.check_instructions(CpuBackend(Isa.VNNI), spec, wide, "vpdpwssd %zmm0, %zmm1, %zmm2")
+    worker.check_instructions(CpuBackend(Isa.NEON), spec, wide, "smlal v0.4s, v1.4h, v2.4h")
     with pytest.raises(worker.InstructionError, match="vpdpwssd"):
-        worker.check_instructions(spec, Isa.VNNI, wide, "vpdpbusd %zmm0, %zmm1, %zmm2")
+        worker.check_instructions(CpuBackend(Isa.VNNI), spec, wide, "vpdpbusd %zmm0, %zmm1, %zmm2")
 
 
 def test_kernels_of_plain_arithmetic_have_none():
-    worker.check_instructions(BYTES, Isa.PORTABLE, Choice.of("blocked", rows=1), "pmulld")
-    worker.check_instructions(BYTES, Isa.VNNI, Choice("loops"), "imul")
+    worker.check_instructions(CpuBackend(Isa.PORTABLE), BYTES, Choice.of("blocked", rows=1), "pmulld")
+    worker.check_instructions(CpuBackend(Isa.VNNI), BYTES, Choice("loops"), "imul")

@@ -139,7 +139,7 @@ void make_folder(const std::string& path) {
     throw Failure("cannot make the folder " + path + ": " + std::strerror(errno));
   }
   struct stat status;
-  if (stat(path.c_str(), &status) != 0 || !S_ISDIR(status.st_mode)) throw Failure(path + " is no folder");
+  if (stat(path.c_str(), &status) != 0 || !S_ISDIR(status.st_mode)) throw Failure(path + " is not a folder");
   if (access(path.c_str(), W_OK | X_OK) != 0) {
     throw Failure("cannot write into the folder " + path + ": " + std::strerror(errno));
   }

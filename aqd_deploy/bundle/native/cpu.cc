@@ -13,10 +13,15 @@
 #include <sys/auxv.h>
 #endif
 
+// An architecture is one section here: its name, as in targets/architectures.py, and the features that
+// programs for it may demand.
+
 namespace aqd {
 namespace {
 
 #if defined(__x86_64__)
+
+constexpr char kArchitecture[] = "x86_64";
 
 enum Register { eax, ebx, ecx, edx };
 // Registers that the operating system must save, as bits of XCR0.
@@ -111,6 +116,8 @@ struct Feature {
 
 #if defined(__aarch64__)
 
+constexpr char kArchitecture[] = "aarch64";
+
 constexpr Feature kFeatures[] = {
     {"fp", AT_HWCAP, 0},       {"asimd", AT_HWCAP, 1},     {"aes", AT_HWCAP, 3},
     {"pmull", AT_HWCAP, 4},    {"sha1", AT_HWCAP, 5},      {"sha2", AT_HWCAP, 6},
@@ -123,7 +130,9 @@ constexpr Feature kFeatures[] = {
     {"bf16", AT_HWCAP2, 14},
 };
 
-#else
+#elif defined(__arm__)
+
+constexpr char kArchitecture[] = "armv7";
 
 constexpr Feature kFeatures[] = {
     {"half", AT_HWCAP, 1},  {"thumb", AT_HWCAP, 2},  {"vfp", AT_HWCAP, 6},    {"edsp", AT_HWCAP, 7},
@@ -131,6 +140,8 @@ constexpr Feature kFeatures[] = {
     {"idivt", AT_HWCAP, 18}, {"vfpd32", AT_HWCAP, 19}, {"asimddp", AT_HWCAP, 24},
 };
 
+#else
+#error "aqd-run does not know this architecture: it needs a section in cpu.cc"
 #endif
 
 bool has(const Feature& feature) { return getauxval(feature.vector) >> feature.bit & 1; }
@@ -139,17 +150,7 @@ bool has(const Feature& feature) { return getauxval(feature.vector) >> feature.b
 
 }  // namespace
 
-const char* architecture() {
-#if defined(__x86_64__)
-  return "x86_64";
-#elif defined(__aarch64__)
-  return "aarch64";
-#elif defined(__arm__)
-  return "armv7";
-#else
-#error "aqd-run knows x86_64, aarch64 and armv7"
-#endif
-}
+const char* architecture() { return kArchitecture; }
 
 std::vector<std::string> missing_features(const std::vector<std::string>& features) {
   std::vector<std::string> missing;

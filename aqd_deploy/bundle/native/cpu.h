@@ -7,7 +7,7 @@
 
 namespace aqd {
 
-// The architecture that this runner was compiled for: x86_64, aarch64 or armv7.
+// The architecture that this runner was compiled for, as programs name it.
 const char* architecture();
 
 // Those of `features` (in the spelling of /proc/cpuinfo) that this CPU, or the kernel, does not offer. A name

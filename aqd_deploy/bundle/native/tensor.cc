@@ -28,12 +28,12 @@ struct NpyHeader {
 std::string entry(const std::string& header, const std::string& key, const std::string& path) {
   const std::size_t found = header.find("'" + key + "'");
   const std::size_t colon = found == std::string::npos ? found : header.find(':', found);
-  if (colon == std::string::npos) throw Failure(path + " is no valid .npy file: its header has no " + key);
+  if (colon == std::string::npos) throw Failure(path + " is not a valid .npy file: its header has no " + key);
   const std::size_t begin = header.find_first_not_of(' ', colon + 1);
-  if (begin == std::string::npos) throw Failure(path + " is no valid .npy file: its header is cut off");
+  if (begin == std::string::npos) throw Failure(path + " is not a valid .npy file: its header is cut off");
   const char close = header[begin] == '\'' ? '\'' : header[begin] == '(' ? ')' : ',';
   const std::size_t end = header.find(close, begin + 1);
-  if (end == std::string::npos) throw Failure(path + " is no valid .npy file: its header is cut off");
+  if (end == std::string::npos) throw Failure(path + " is not a valid .npy file: its header is cut off");
   return header.substr(begin, end - begin + (close == ',' ? 0 : 1));
 }
 
@@ -60,7 +60,7 @@ NpyHeader read_header(std::FILE* file, const std::string& path) {
     throw Failure(path + " is a .npy file of an unknown version; valid: 1, 2 or 3");
   }
   const std::size_t bytes = size[0] | size[1] << 8 | size[2] << 16 | static_cast<std::size_t>(size[3]) << 24;
-  if (bytes > 1 << 16) throw Failure(path + " is no valid .npy file: its header is too long");
+  if (bytes > 1 << 16) throw Failure(path + " is not a valid .npy file: its header is too long");
   std::string header(bytes, ' ');
   if (std::fread(&header[0], 1, bytes, file) != bytes) throw Failure(path + " is a .npy file that is cut off");
   return {entry(header, "descr", path), entry(header, "shape", path),

@@ -36,7 +36,7 @@ constexpr std::size_t kAlignment = 64;
 using Storage = std::unique_ptr<unsigned char, decltype(&std::free)>;
 Storage zeros(std::size_t bytes);
 
-// The contents of `path`, which must have exactly the dtype and shape of `info`; a file that is no .npy must
+// The contents of `path`, which must have exactly the dtype and shape of `info`; a file that is not .npy must
 // have exactly its bytes. Throws Failure.
 Storage read_tensor(const std::string& path, const TensorInfo& info);
 

@@ -56,7 +56,7 @@ bool has(const std::vector<std::string>& parts, const char* wanted) {
   return std::find(parts.begin(), parts.end(), wanted) != parts.end();
 }
 
-// 0 for what is no number of up to 18 digits.
+// 0 for what is not a number of up to 18 digits.
 long long number(const std::string& text) {
   const bool good = !text.empty() && text.size() <= 18 && text.find_first_not_of("0123456789") == std::string::npos;
   return good ? std::stoll(text) : 0;

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from aqd_deploy.targets import architectures
+
 if TYPE_CHECKING:
     from aqd_deploy.targets import Target
 
 KIB = 1024
-# As LLVM calls them.
-_IN_ORDER = ("cortex-a35", "cortex-a53", "cortex-a55")
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,17 @@ class Core:
 
     @classmethod
     def of(cls, target: Target) -> Core:
-        """From a profile's figures. An ARM profile that tells the second level and no third has none."""
+        """From a profile's figures. One that tells the second level and no third has none, but on an
+        architecture whose CPUs all have one. Raises TargetError for an unknown architecture.
+        """
+        architecture = architectures.get(target.architecture)
         known = {"l1d": target.l1d_kib, "l2": target.l2_kib, "l3": target.l3_kib}
         sizes = {name: int(kib * KIB) for name, kib in known.items() if kib is not None}
         if "l2" in sizes:
             sizes["l2"] //= target.l2_cores or 1
-            if target.architecture != "x86_64":
+            if not architecture.has_third_level:
                 sizes.setdefault("l3", 0)
-        return cls(**sizes, in_order=target.cpu in _IN_ORDER)
+        return cls(**sizes, in_order=target.runs_in_order)
 
     def to_json(self) -> dict[str, Any]:
         """The fields that are not the default."""

@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from aqd_deploy.targets.isa import Isa
-
 
 @dataclass(frozen=True)
 class Map:
@@ -152,7 +150,14 @@ class StoreStream:
 @dataclass(frozen=True)
 class StoreInPlace(StoreStream):
     """Store v as int32 over the `other` operand of the epilogue's only skip-add, which has `upsample` 1; no
-    parameters, and no output of its own. For kernels that write each value once (`conv.Kernel.writes_once`).
+    parameters, and no output of its own. For kernels that write each value once (`Kernel.writes_once`).
+    """
+
+
+@dataclass(frozen=True)
+class StoreBorder(StoreStream):
+    """Store v as int32 [1, C, H, W], one output a map; no parameters. The only store of its epilogue, of
+    kernels with `Kernel.stores_borders`.
     """
 
 
@@ -180,6 +185,10 @@ class StoreThreshold:
 Store = StoreStream | StoreRequantize | StoreThreshold
 
 
+# Elements of a pool's window whose maximum is a single expression; of a larger one a loop takes it.
+UNROLLED_WINDOW = 256
+
+
 @dataclass(frozen=True)
 class Pool:
     """Max-pool between the steps and the stores, as ONNX MaxPool: padding never wins, floor mode."""
@@ -202,11 +211,9 @@ class Epilogue:
     """Steps in order, a max-pool if there is one, then the stores, each of the resulting value.
 
     The TIR function's parameters are: input, packed weights, (parameters of each step in order), (parameters
-    of each store in order), then one output buffer a store in order. `isa` is what the function is written
-    for; kernels know it themselves and set it.
+    of each store in order), then one output buffer a store in order.
     """
 
     steps: tuple[Step, ...] = ()
     stores: tuple[Store, ...] = (StoreStream(),)
     pool: Pool | None = None
-    isa: Isa = Isa.PORTABLE

@@ -17,23 +17,10 @@ from tvm import tirx
 from tvm.ir import PointerType, PrimType
 from tvm.tirx import ForKind
 
-SCRATCH = "aqd.scratch_bytes"
-# C functions that a program is linked with (`compiler.program_data`): a pointer to a byte of its data, and
-# the wish for large pages.
-DATA_SYMBOL = "aqd_data"
-HUGE_PAGES_SYMBOL = "aqd_prefer_huge_pages"
+from aqd_deploy.kernels.contract.function import DATA_SYMBOL, HUGE_PAGES_SYMBOL, SCRATCH
 
 Expr = Any
 Buffer = Any
-
-# The options of TVM's pass context that kernels are written for. No pass may merge or move buffers: those of
-# scope "local" would lose what keeps them in registers. Arguments are not checked: every shape is fixed here,
-# and the virtual machine checks those that come from outside; the checks are a third of the compile time.
-PASS_CONFIG = {
-    "tirx.disable_storage_rewrite": True,
-    "tirx.disable_assert": True,
-    "tirx.disable_cse_tir": True,
-}
 
 
 def vector(dtype: str, lanes: int) -> str:

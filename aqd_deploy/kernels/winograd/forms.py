@@ -1,6 +1,6 @@
-"""Exact integer Winograd convolution: the transforms, when they are exact, and where transformed weights lie.
+"""Exact integer Winograd convolution: the transforms, and when they are exact.
 
-A form computes tiles of outputs with one line of `winograd_lines` along columns and one along rows:
+A form computes tiles of outputs with one line of `transforms` along columns and one along rows:
 Y = A·((G·g·Gᵀ) ⊙ (B·d·Bᵀ))·Aᵀ. Values that are complex in one direction take three real products (Gauss): of
 (a + ib)(c + ie) with k₁ = c(a + b), k₂ = a(e − c), k₃ = b(c + e) the real part is k₁ − k₃, the imaginary one
 k₁ + k₂. Those that are complex in both, a + i₁b + i₂c + i₁i₂d, are two complex numbers, i₁ = i₂ = i and
@@ -33,7 +33,6 @@ from typing import Any
 
 import numpy as np
 
-from aqd_deploy.errors import ShapeError
 from aqd_deploy.kernels.contract.spec import ConvSpec
 from aqd_deploy.kernels.winograd.transforms import LINES, Line, Values, doubled
 
@@ -115,24 +114,30 @@ class Form:
         wide = weights.astype(np.int16)
         return (wide - 1) >> 1 if self.halved else wide
 
-    def weigh(self, weights: np.ndarray) -> np.ndarray:
+    def transformed_filters(self, weights: np.ndarray) -> np.ndarray:
         """int16 [positions, ...] of weights [..., 3, 3]."""
         taps = np.ascontiguousarray(np.moveaxis(self.base(weights), (-2, -1), (0, 1)))
-        return np.stack(self.transform_weights([[taps[i, j] for j in range(3)] for i in range(3)]))
+        return np.stack(self.filter_transform([[taps[i, j] for j in range(3)] for i in range(3)]))
 
-    def transform_weights(self, taps: list[Values]) -> Values:
+    def filter_transform(self, taps: list[Values]) -> Values:
         """The transformed weight of every position, of 3x3 taps."""
-        columns = [self.vertical.weigh([row[j] for row in taps]) for j in range(3)]
+        columns = [self.vertical.filter_transform([row[j] for row in taps]) for j in range(3)]
         rows = zip(*columns, strict=True)
-        return list(self._operands((self.horizontal.weigh(list(row)) for row in rows), _weight_parts))
+        return list(
+            self._operands((self.horizontal.filter_transform(list(row)) for row in rows), _weight_parts)
+        )
 
-    def spread(self, tile: list[Values], keep: Keep = list) -> Iterator[Any]:
+    def input_transform(self, tile: list[Values], keep: Keep = list) -> Iterator[Any]:
         """The transformed activation of every position, of a tile's samples [rows + 2, columns + 2]; `keep`
         gives values that are used more than once a name.
         """
-        columns = [keep(self.vertical.spread([row[j] for row in tile])) for j in range(self.horizontal.size)]
+        columns = [
+            keep(self.vertical.input_transform([row[j] for row in tile])) for j in range(self.horizontal.size)
+        ]
         rows = zip(*columns, strict=True)
-        return self._operands((keep(self.horizontal.spread(list(row))) for row in rows), _sample_parts, keep)
+        return self._operands(
+            (keep(self.horizontal.input_transform(list(row))) for row in rows), _sample_parts, keep
+        )
 
     def _operands(
         self, rows: Iterable[Values], parts: Callable[[Any, Any], Values], keep: Keep = list
@@ -154,7 +159,7 @@ class Form:
                 for number in ((a - d, b + c), (a + d, b - c)):
                     yield from parts(*keep(list(number)))
 
-    def gather_columns(self, at: Callable[[int], Any], keep: Keep = list) -> list[Values]:
+    def output_columns(self, at: Callable[[int], Any], keep: Keep = list) -> list[Values]:
         """Products summed along columns, [values across][rows]; `at` loads the product of a position."""
         down, across = self.vertical, self.horizontal
         step = across.reals + 3 * across.complex
@@ -164,12 +169,12 @@ class Form:
             column = [at(i * step + j) for i in range(down.reals)]
             if down.complex:
                 column += [doubled(part) for part in _product(at, below + 3 * j)]
-            columns.append(keep(down.gather(column)))
+            columns.append(keep(down.output_transform(column)))
         if across.complex:
             pairs = [keep(_product(at, i * step + across.reals)) for i in range(down.reals)]
             if down.complex:
                 pairs += self._twice_complex(at, below + 3 * across.reals, keep)
-            columns += [keep(down.gather([pair[part] for pair in pairs])) for part in range(2)]
+            columns += [keep(down.output_transform([pair[part] for pair in pairs])) for part in range(2)]
         return columns
 
     @staticmethod
@@ -184,29 +189,31 @@ class Form:
             [imaginary + other_imaginary, other_real - real],
         ]
 
-    def gather_row(self, values: Values) -> Values:
-        """`divisor` times a row of outputs, of what `gather_columns` returns for that row."""
+    def output_row(self, values: Values) -> Values:
+        """`divisor` times a row of outputs, of what `output_columns` returns for that row."""
         reals = self.horizontal.reals
-        return self.horizontal.gather(values[:reals] + [doubled(part) for part in values[reals:]])
+        return self.horizontal.output_transform(values[:reals] + [doubled(part) for part in values[reals:]])
 
     @cached_property
-    def spread_matrix(self) -> np.ndarray:
-        """`spread` as int64 [positions, rows + 2, columns + 2]."""
+    def input_matrix(self) -> np.ndarray:
+        """`input_transform` as int64 [positions, rows + 2, columns + 2]."""
         size = (self.vertical.size, self.horizontal.size)
         units = np.eye(size[0] * size[1], dtype=np.int64).reshape(*size, -1)
-        return np.stack(list(self.spread([list(row) for row in units]))).reshape(self.positions, *size)
+        return np.stack(list(self.input_transform([list(row) for row in units]))).reshape(
+            self.positions, *size
+        )
 
     @cached_property
-    def gather_matrix(self) -> np.ndarray:
+    def output_matrix(self) -> np.ndarray:
         """`divisor` times the outputs of products, int64 [rows, columns, positions]."""
-        columns = self.gather_columns(list(np.eye(self.positions, dtype=np.int64)).__getitem__)
-        return np.stack([self.gather_row([column[y] for column in columns]) for y in range(self.rows)])
+        columns = self.output_columns(list(np.eye(self.positions, dtype=np.int64)).__getitem__)
+        return np.stack([self.output_row([column[y] for column in columns]) for y in range(self.rows)])
 
     def sample_ranges(self, lowest: int, highest: int) -> tuple[np.ndarray, np.ndarray]:
         """The interval of each position's transformed activation where the tile lies in [lowest, highest]:
         its ends, int64 [positions].
         """
-        flat = self.spread_matrix.reshape(self.positions, -1)
+        flat = self.input_matrix.reshape(self.positions, -1)
         positive, negative = np.maximum(flat, 0).sum(1), np.minimum(flat, 0).sum(1)
         return positive * lowest + negative * highest, positive * highest + negative * lowest
 
@@ -277,11 +284,11 @@ def _is_exact(form: Form, weights: np.ndarray, input_range: tuple[int, int]) -> 
     shifts = form.shifts(*interval)
     if (low + shifts).min() < 0 or (high + shifts).max() > 255:
         return False
-    transformed = form.weigh(weights)
+    transformed = form.transformed_filters(weights)
     if transformed.min(initial=0) < -128 or transformed.max(initial=0) > 127:
         return False
     largest = int(max(-low.min(), high.max())) * 128 * weights.shape[1]
-    return largest * int(np.abs(form.gather_matrix).sum(2).max()) < 2**31
+    return largest * int(np.abs(form.output_matrix).sum(2).max()) < 2**31
 
 
 def _fits_wrapped(form: Form, weights: np.ndarray, interval: tuple[int, int]) -> bool:
@@ -294,75 +301,3 @@ def _fits_wrapped(form: Form, weights: np.ndarray, interval: tuple[int, int]) ->
     high = (positive * highest + negative * lowest).max(initial=0)
     low = (positive * lowest + negative * highest).min(initial=0)
     return bool(low * even >= -(2**31) and high * even < 2**31)
-
-
-@dataclass(frozen=True)
-class WinogradLayout:
-    """Transformed weights [items, positions, steps, blocks, lanes, dot], int8 or, where the form is wide,
-    int16, then int32 start values [items, positions, blocks, lanes]; as bytes, one flat int8 tensor.
-
-    An item is `blocks` vectors of output channels that meet a sample together. The start value of a position
-    and output channel is −shift·Σ of its transformed weights: activations are shifted to be unsigned
-    (`Form.shifts`). Zeros where channels are padded. Transformed are the weights int8 [out, in, 3, 3], or
-    2w + 1 where `odd`.
-    """
-
-    form: str
-    out_channels: int
-    in_channels: int
-    lanes: int
-    dot: int
-    blocks: int
-    shifts: tuple[int, ...]
-    odd: bool = False
-
-    @property
-    def steps(self) -> int:
-        return -(-self.in_channels // self.dot)
-
-    @property
-    def items(self) -> int:
-        return -(-self.out_channels // (self.lanes * self.blocks))
-
-    @property
-    def channels(self) -> int:
-        """Output channels with those that fill the last item."""
-        return self.items * self.blocks * self.lanes
-
-    @property
-    def dtype(self) -> str:
-        """The type of a transformed weight."""
-        return "int16" if FORMS[self.form].wide else "int8"
-
-    @property
-    def vector_bytes(self) -> int:
-        """Weights of one step of one block."""
-        return self.lanes * self.dot * (2 if FORMS[self.form].wide else 1)
-
-    @property
-    def start_offset(self) -> int:
-        """Where the start values begin, in bytes."""
-        return FORMS[self.form].positions * self.items * self.blocks * self.steps * self.vector_bytes
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (self.start_offset + FORMS[self.form].positions * self.channels * 4,)
-
-    def pack(self, weights: np.ndarray) -> np.ndarray:
-        """Weights int8 [out, in, 3, 3] in this layout. Raises ShapeError on another shape."""
-        if weights.shape != (self.out_channels, self.in_channels, 3, 3):
-            expected = str((self.out_channels, self.in_channels, 3, 3))
-            raise ShapeError("weights do not fit their layout", received=weights.shape, valid=expected)
-        form = FORMS[self.form]
-        padded = np.zeros((form.positions, self.channels, self.steps * self.dot), np.int64)
-        flat = form.weigh(true_weights(weights, self.odd)).reshape(
-            form.positions, self.out_channels, self.in_channels
-        )
-        padded[:, : self.out_channels, : self.in_channels] = flat
-        split = padded.reshape(form.positions, self.items, self.blocks, self.lanes, self.steps, self.dot)
-        products = split.transpose(1, 0, 4, 2, 3, 5).astype(self.dtype)
-        shifts = np.array(self.shifts).reshape(-1, 1, 1, 1)
-        starts = (-shifts * split.sum(axis=(4, 5))).transpose(1, 0, 2, 3)
-        return np.concatenate(
-            [products.reshape(-1).view(np.int8), starts.astype("<i4").reshape(-1).view(np.int8)]
-        )

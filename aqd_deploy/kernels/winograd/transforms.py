@@ -29,17 +29,18 @@ class Line:
     """F(`outputs`, 3) along one dimension.
 
     The three functions are linear and work on anything that can be added: numpy arrays, expressions.
-    `spread(d)` is B·d for outputs + 2 samples and `weigh(g)` the scaled G·g of 3 taps: `reals` values and, if
-    the line is `complex`, a real and an imaginary part. `gather(m)` is A·m of the products of both, `divisor`
-    times the result; it takes the complex parts doubled, for the two points.
+    `input_transform(d)` is B·d for outputs + 2 samples and `filter_transform(g)` the scaled G·g of 3 taps:
+    `reals` values and, if the line is `complex`, a real and an imaginary part. `output_transform(m)` is A·m
+    of the products of both, `divisor` times the result; it takes the complex parts doubled, for the two
+    points.
     """
 
     outputs: int
     reals: int
     divisor: int
-    spread: Callable[[Values], Values]
-    weigh: Callable[[Values], Values]
-    gather: Callable[[Values], Values]
+    input_transform: Callable[[Values], Values]
+    filter_transform: Callable[[Values], Values]
+    output_transform: Callable[[Values], Values]
     complex: bool = False
 
     @property
@@ -49,7 +50,7 @@ class Line:
 
     @property
     def values(self) -> int:
-        """What samples are spread to."""
+        """Values that samples are transformed to."""
         return self.reals + 2 * self.complex
 
 
@@ -58,20 +59,20 @@ def doubled(value: Any) -> Any:
     return value + value
 
 
-def _spread2(d: Values) -> Values:
+def _input2(d: Values) -> Values:
     return [d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3]]
 
 
-def _weigh2(g: Values) -> Values:
+def _filter2(g: Values) -> Values:
     ends, middle = g[0] + g[2], g[1]
     return [doubled(g[0]), ends + middle, ends - middle, doubled(g[2])]
 
 
-def _gather2(m: Values) -> Values:
+def _output2(m: Values) -> Values:
     return [m[0] + m[1] + m[2], m[1] - m[2] - m[3]]
 
 
-def _spread3(d: Values) -> Values:
+def _input3(d: Values) -> Values:
     two1, two2 = doubled(d[1]), doubled(d[2])
     return [
         doubled(d[0]) - d[1] - (two2 - d[3]),
@@ -82,13 +83,13 @@ def _spread3(d: Values) -> Values:
     ]
 
 
-def _weigh3(g: Values) -> Values:
+def _filter3(g: Values) -> Values:
     ends, middle = g[0] + g[2], g[1]
     four = doubled(doubled(g[2]))
     return [g[0], ends + middle, ends - middle, g[0] + doubled(middle) + four, g[2]]
 
 
-def _gather3(m: Values) -> Values:
+def _output3(m: Values) -> Values:
     """Rows 0-4 of G carry 2, −2, −6, 6 and 1, so A's columns carry 3, −3, −1, 1 and 6."""
     three = m[1] + doubled(m[1])
     last = doubled(m[4] + doubled(m[4]))
@@ -101,7 +102,7 @@ def _gather3(m: Values) -> Values:
     ]
 
 
-def _spread4(d: Values) -> Values:
+def _input4(d: Values) -> Values:
     four = [doubled(doubled(v)) for v in d[:4]]
     outer, inner = d[4] - four[2], d[3] - four[1]
     near, far = d[4] - d[2], doubled(d[3] - d[1])
@@ -115,13 +116,13 @@ def _spread4(d: Values) -> Values:
     ]
 
 
-def _weigh4(g: Values) -> Values:
+def _filter4(g: Values) -> Values:
     ends, middle = g[0] + g[2], g[1]
     steep, double = g[0] + doubled(doubled(g[2])), doubled(g[1])
     return [g[0], ends + middle, ends - middle, steep + double, steep - double, g[2]]
 
 
-def _gather4(m: Values) -> Values:
+def _output4(m: Values) -> Values:
     """Rows 0-5 of G carry 4, −6, −6, 24, 24 and 1, so A's columns carry 6, −4, −4, 1, 1 and 24."""
     plus, minus = m[1] + m[2], m[1] - m[2]
     wide_plus, wide_minus = m[3] + m[4], doubled(m[3] - m[4])
@@ -136,12 +137,12 @@ def _gather4(m: Values) -> Values:
     ]
 
 
-def _spread_complex(d: Values) -> Values:
+def _input_complex(d: Values) -> Values:
     odd, even = d[1] + d[3], d[2] + d[4]
     return [d[0] - d[4], even + odd, even - odd, d[5] - d[1], d[4] - d[2], d[3] - d[1]]
 
 
-def _weigh_complex(g: Values) -> Values:
+def _filter_complex(g: Values) -> Values:
     ends, middle = g[0] + g[2], g[1]
     return [
         doubled(doubled(g[0])),
@@ -153,14 +154,14 @@ def _weigh_complex(g: Values) -> Values:
     ]
 
 
-def _gather_complex(m: Values) -> Values:
+def _output_complex(m: Values) -> Values:
     plus, minus = m[1] + m[2], m[1] - m[2]
     return [plus + m[4] + m[0], minus - m[5], plus - m[4], minus + m[5] + m[3]]
 
 
 LINES = {
-    "f2": Line(2, 4, 2, _spread2, _weigh2, _gather2),
-    "c4": Line(4, 4, 4, _spread_complex, _weigh_complex, _gather_complex, complex=True),
-    "f3": Line(3, 5, 6, _spread3, _weigh3, _gather3),
-    "f4": Line(4, 6, 24, _spread4, _weigh4, _gather4),
+    "f2": Line(2, 4, 2, _input2, _filter2, _output2),
+    "c4": Line(4, 4, 4, _input_complex, _filter_complex, _output_complex, complex=True),
+    "f3": Line(3, 5, 6, _input3, _filter3, _output3),
+    "f4": Line(4, 6, 24, _input4, _filter4, _output4),
 }

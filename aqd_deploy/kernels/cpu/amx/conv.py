@@ -21,8 +21,9 @@ from aqd_deploy.kernels.cpu.amx.frame import Frame
 from aqd_deploy.kernels.cpu.amx.plan import Plan
 from aqd_deploy.kernels.cpu.amx.tiles import ROW_BYTES, ROWS, SUMS, TILE_BYTES, TileUnit
 from aqd_deploy.kernels.cpu.amx.windows import WindowSums
-from aqd_deploy.kernels.cpu.emit import Buffer, Emitter, Expr, const, load
+from aqd_deploy.kernels.cpu.emit import Emitter, Expr, const
 from aqd_deploy.kernels.storage.layout import WeightLayout
+from aqd_deploy.targets.isa import Isa
 
 # Steps whose products are written one after the other, as long as they divide those of a kernel row.
 UNROLLED = 4
@@ -38,15 +39,15 @@ def amx_layout(spec: ConvSpec) -> WeightLayout:
     )
 
 
-def conv_amx(spec: ConvSpec, epilogue: Epilogue, threads: int, plan: Plan) -> Any:
+def conv_amx(spec: ConvSpec, epilogue: Epilogue, isa: Isa, threads: int, plan: Plan) -> Any:
     """PrimFunc of a convolution in one group; parameters as in `spec.Epilogue`."""
-    return _Conv(spec, epilogue, plan).emit("parallel" if threads > 1 else "serial")
+    return _Conv(spec, epilogue, isa, plan).emit("parallel" if threads > 1 else "serial")
 
 
 class _Conv:
     """Writes one function; the methods go from the outermost loop inwards."""
 
-    def __init__(self, spec: ConvSpec, epilogue: Epilogue, plan: Plan) -> None:
+    def __init__(self, spec: ConvSpec, epilogue: Epilogue, isa: Isa, plan: Plan) -> None:
         self.spec, self.plan, self.layout = spec, plan, amx_layout(spec)
         self.frame = Frame(spec, ROWS * plan.high)
         self.em = Emitter()
@@ -58,7 +59,7 @@ class _Conv:
         self.tile_steps = self.layout.steps // ROWS
         self.unrolled = max(n for n in range(1, UNROLLED + 1) if self.tile_steps % n == 0)
         self.groups = self.layout.kernel[0] * self.layout.segments * (self.tile_steps // self.unrolled)
-        self.finish = Finish(self.em, epilogue, self.frame, self.layout, plan, self.groups)
+        self.finish = Finish(self.em, epilogue, isa, self.frame, self.layout, plan, self.groups)
         self.samples = self.data
         self.plane = 0
 
@@ -78,7 +79,7 @@ class _Conv:
             em.bind(name, (pixel_part + more) * frame.tiles // plan.pixel_parts)
             for name, more in (("lo", 0), ("hi", 1))
         )
-        items = -(-self.layout.blocks // plan.wide)
+        items = plan.items(self.layout.blocks)
         first, end = (
             em.bind(name, (channel_part + more) * items // plan.channel_parts)
             for name, more in (("first", 0), ("end", 1))

@@ -1,4 +1,4 @@
-"""The entry of the kernels on AMX: where they apply, in which choices, and the function of each."""
+"""The family of convolutions on tiles."""
 
 from __future__ import annotations
 
@@ -6,26 +6,40 @@ from typing import Any
 
 from aqd_deploy.kernels.contract.caches import Core
 from aqd_deploy.kernels.contract.choice import Choice
+from aqd_deploy.kernels.contract.kernel import Layout
 from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue
 from aqd_deploy.kernels.cpu.amx.conv import amx_layout, conv_amx
 from aqd_deploy.kernels.cpu.amx.plan import Plan, plans
-from aqd_deploy.kernels.storage.layout import WeightLayout
+from aqd_deploy.kernels.cpu.conv.family import Family
+from aqd_deploy.kernels.cpu.isa.select import instruction_set
+from aqd_deploy.targets.isa import Isa
 
 
-def amx_applies(spec: ConvSpec) -> str:
-    """Why tiles can be used, "" where they cannot."""
-    if spec.group != 1:
-        return ""
-    return f"{'tdpbssd' if spec.input_signed else 'tdpbusd'}: tiles of pixels × output channels"
+class Amx(Family):
+    """Any convolution in one group, where there are tile registers."""
+
+    name = "amx"
+
+    def applies(self, spec: ConvSpec, isa: Isa) -> str:
+        if spec.group != 1 or not instruction_set(isa).tile_registers:
+            return ""
+        return f"{'tdpbssd' if spec.input_signed else 'tdpbusd'}: tiles of pixels × output channels"
+
+    def choices(self, spec: ConvSpec, isa: Isa, threads: int, core: Core) -> list[tuple[float, Choice]]:
+        found = plans(spec, amx_layout(spec), threads, core)
+        return [(cycles, Choice.of(self.name, **plan.parameters())) for cycles, plan in found]
+
+    def build(
+        self, spec: ConvSpec, epilogue: Epilogue, isa: Isa, threads: int, choice: Choice, core: Core
+    ) -> tuple[Any, Layout]:
+        plan = Plan.from_parameters(dict(choice.parameters))
+        return conv_amx(spec, epilogue, isa, threads, plan), amx_layout(spec)
+
+    def writes_once(self, spec: ConvSpec, isa: Isa, choice: Choice) -> bool:
+        return True
+
+    def stores_borders(self, spec: ConvSpec, isa: Isa, choice: Choice) -> bool:
+        return True
 
 
-def amx_choices(spec: ConvSpec, threads: int, core: Core) -> list[tuple[float, Choice]]:
-    """(estimated cycles, choice), the best first."""
-    found = plans(spec, amx_layout(spec), threads, core)
-    return [(cycles, Choice.of("amx", **plan.parameters())) for cycles, plan in found]
-
-
-def build_amx(spec: ConvSpec, epilogue: Epilogue, threads: int, choice: Choice) -> tuple[Any, WeightLayout]:
-    """The function of a choice and the layout of its weights."""
-    plan = Plan.from_parameters(dict(choice.parameters))
-    return conv_amx(spec, epilogue, threads, plan), amx_layout(spec)
+FAMILY = Amx()

@@ -16,6 +16,7 @@ from aqd_deploy.kernels.cpu.emit import Buffer, Emitter, Expr, broadcast, const,
 from aqd_deploy.kernels.cpu.epilogue.epilogue import Place, bind_epilogue
 from aqd_deploy.kernels.cpu.epilogue.nchw_store import stores_borders
 from aqd_deploy.kernels.storage.layout import WeightLayout
+from aqd_deploy.targets.isa import Isa
 
 LANES = 16
 # What is remembered of a block in memory: code that looks at variables makes the simplifier think for long.
@@ -31,7 +32,14 @@ class Finish:
     """
 
     def __init__(
-        self, em: Emitter, epilogue: Epilogue, frame: Frame, layout: WeightLayout, plan: Plan, groups: int
+        self,
+        em: Emitter,
+        epilogue: Epilogue,
+        isa: Isa,
+        frame: Frame,
+        layout: WeightLayout,
+        plan: Plan,
+        groups: int,
     ) -> None:
         self.em, self.frame, self.plan, self.layout = em, frame, plan, layout
         spec = frame.spec
@@ -39,6 +47,7 @@ class Finish:
         self.bound = bind_epilogue(
             em,
             replace(epilogue, stores=()) if to_borders else epilogue,
+            isa,
             spec.out_height,
             spec.out_width,
             spec.out_channels,
@@ -113,9 +122,7 @@ class Finish:
             y = em.bind("y", tirx.truncdiv(numbers, const(framed.pitch, "int32", LANES)))
             x = em.bind("x", numbers - y * const(framed.pitch, "int32", LANES))
             place = y * const(m.out_width, "int32", LANES) + x + const(m.out_start, "int32", LANES)
-            known = tirx.And(
-                y < const(m.out_height, "int32", LANES), x < const(m.out_width, "int32", LANES)
-            )
+            known = tirx.And(y < const(m.out_height, "int32", LANES), x < const(m.out_width, "int32", LANES))
             if not frame.copies:
                 known = tirx.And(known, numbers >= tirx.Broadcast(nominal, LANES))
             place = tirx.Select(known, place, const(-1, "int32", LANES))

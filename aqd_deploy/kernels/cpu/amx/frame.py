@@ -76,7 +76,16 @@ class Frame:
             count = m.out_height * m.out_width
             tiles = -(-count // self.pixels)
             return FramedMap(
-                m, level, m.in_start, m.out_width, m.out_height, first_row, m.out_width, count, first_tile, tiles
+                m,
+                level,
+                m.in_start,
+                m.out_width,
+                m.out_height,
+                first_row,
+                m.out_width,
+                count,
+                first_tile,
+                tiles,
             )
         down, across = spec.strides
         rows = (m.out_height - 1) * down + (spec.kernel[0] - 1) * spec.dilations[0] + 1

@@ -1,4 +1,4 @@
-"""Network outputs, int32 [1, C, H, W] a map, from tiles: the pixels of a block of sums are neighbours there."""
+"""Network outputs, int32 [1, C, H, W] a map: the pixels of a block of sums are neighbours there."""
 
 from __future__ import annotations
 

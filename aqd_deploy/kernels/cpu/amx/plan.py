@@ -16,7 +16,6 @@ from aqd_deploy.kernels.cpu.amx.frame import Frame
 from aqd_deploy.kernels.cpu.amx.tiles import ROWS, TILE_BYTES
 from aqd_deploy.kernels.storage.layout import WeightLayout
 
-
 # Cycles of one product of tiles, however few of its pixels or channels are needed.
 PRODUCT_CYCLES = 16.0
 # Bytes a cycle: of operands from the second-level cache while tiles are multiplied, of weights and samples
@@ -54,6 +53,10 @@ class Plan:
         """Tiles of sums."""
         return self.high * self.wide
 
+    def items(self, blocks: int) -> int:
+        """How many times `wide` blocks there are of `blocks`, with what the last one lacks."""
+        return -(-blocks // self.wide)
+
     def parameters(self) -> dict[str, int]:
         """The fields as numbers, by name (`contract.choice.Choice`)."""
         return {name: int(value) for name, value in asdict(self).items()}
@@ -88,7 +91,7 @@ def _parts(tiles: int, threads: int) -> list[int]:
 def _cycles(frame: Frame, layout: WeightLayout, plan: Plan, threads: int, core: Core) -> float:
     spec = frame.spec
     tiles = -(-frame.tiles // plan.pixel_parts)
-    items = -(-(-(-layout.blocks // plan.wide)) // plan.channel_parts)
+    items = -(-plan.items(layout.blocks) // plan.channel_parts)
     steps = layout.kernel[0] * layout.segments * layout.steps // ROWS
     operands = (plan.high + plan.wide) * TILE_BYTES / L2_BYTES_PER_CYCLE
     products = steps * (STEP_CYCLES + max(plan.sums * PRODUCT_CYCLES, operands))

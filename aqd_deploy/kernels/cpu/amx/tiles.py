@@ -51,9 +51,7 @@ class TileUnit:
 
     def load(self, tile: int, buffer: Buffer, at: Expr, stride: int) -> None:
         """Sixteen pixels of 64 samples each, `stride` bytes from one to the next."""
-        self._do(
-            "tileloadd64", tirx.IntImm("int8", tile), _address(buffer, at), tirx.IntImm("int64", stride)
-        )
+        self._do("tileloadd64", tirx.IntImm("int8", tile), _address(buffer, at), tirx.IntImm("int64", stride))
 
     def load_weights(self, tile: int, buffer: Buffer, at: Expr) -> None:
         """A tile of weights; the hint keeps them from pushing samples out of the first-level cache."""

@@ -1,4 +1,4 @@
-"""Sums of the samples under each window, for odd weights that do not fit 8 bits: 2·Σ x·w + Σ x = Σ x·(2w + 1)."""
+"""Sums of the samples under each window, for odd weights 2w + 1 that do not fit 8 bits."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from aqd_deploy.kernels.cpu.conv.window_sums import window_sums
 from aqd_deploy.kernels.cpu.emit import Buffer, Emitter, Expr, const, load
 from aqd_deploy.kernels.cpu.epilogue.epilogue import BoundEpilogue, Place, bind_epilogue
 from aqd_deploy.kernels.cpu.epilogue.nchw_store import BorderStage, declare_borders, stores_borders
-from aqd_deploy.kernels.cpu.isa.select import Dots
+from aqd_deploy.kernels.cpu.isa.dot_product import DotProduct, NarrowSums
 from aqd_deploy.kernels.storage.layout import WeightLayout
 
 # An accumulator, and the samples and weights of the products that are added to it.
@@ -37,20 +37,20 @@ PREFETCH_STEPS = 8
 PREFETCH_PRODUCTS = 12
 
 
-def blocked_layout(spec: ConvSpec, dots: Dots) -> WeightLayout:
+def blocked_layout(spec: ConvSpec, dots: DotProduct) -> WeightLayout:
     """Blocks of output channels; kernel rows are dense unless dilation or groups tear their samples apart."""
     dense = spec.kernel[1] == 1 or (spec.dilations[1] == 1 and spec.group == 1)
     group_in = spec.in_channels // spec.group
     return WeightLayout(spec.out_channels, group_in, spec.kernel, dots.lanes, dots.dot, dense)
 
 
-def can_block(spec: ConvSpec, dots: Dots) -> bool:
+def can_block(spec: ConvSpec, dots: DotProduct) -> bool:
     """Groups must fill whole vectors of output channels."""
     return spec.group == 1 or (not spec.odd and (spec.out_channels // spec.group) % dots.lanes == 0)
 
 
 def conv_blocked(
-    spec: ConvSpec, epilogue: Epilogue, dots: Dots, threads: int, blocking: Blocking | None = None
+    spec: ConvSpec, epilogue: Epilogue, dots: DotProduct, threads: int, blocking: Blocking | None = None
 ) -> Any:
     """PrimFunc of a convolution that `can_block`; parameters as in `spec.Epilogue`."""
     layout = blocked_layout(spec, dots)
@@ -79,7 +79,7 @@ def conv_blocked(
 class ConvFunction:
     """The function under construction: its parameters, shared by the code of all maps."""
 
-    def __init__(self, spec: ConvSpec, epilogue: Epilogue, dots: Dots, layout: WeightLayout) -> None:
+    def __init__(self, spec: ConvSpec, epilogue: Epilogue, dots: DotProduct, layout: WeightLayout) -> None:
         self.spec, self.dots, self.layout = spec, dots, layout
         self.em = Emitter()
         self.data = self.em.parameter(
@@ -92,6 +92,7 @@ class ConvFunction:
         self.bound: BoundEpilogue = bind_epilogue(
             self.em,
             replace(epilogue, stores=()) if to_borders else epilogue,
+            dots.isa,
             spec.out_height,
             spec.out_width,
             spec.out_channels,
@@ -207,7 +208,7 @@ class MapConv:
 
     @property
     def shifted(self) -> bool:
-        return self.dots.offset_of(self.spec) != 0
+        return self.dots.offset != 0
 
     def weight_sums(self, block: Expr) -> Buffer:
         """−offset·Σ weights of each output channel of the group: what the shifted samples added too much."""
@@ -252,8 +253,8 @@ class MapConv:
         """The accumulators of one tile, left in `values` [pixel, block, lane]."""
         em, plan, dots, layout = self.em, self.plan, self.dots, self.layout
         lanes = dots.lanes
-        if dots.partial_steps:
-            self._reduce_partially(strip, y, x, block, start, values)
+        if dots.narrow:
+            self._reduce_partially(dots.narrow, strip, y, x, block, start, values)
             return
         accs = self._accumulators("int32", dots.sums)
         for row in accs:
@@ -271,10 +272,17 @@ class MapConv:
                 em.store(values, const(at), dots.of_pixel(so_far, p % dots.pixels), lanes)
 
     def _reduce_partially(
-        self, strip: Strip, y: Expr, x: Expr, block: Expr, start: Buffer | None, values: Buffer
+        self,
+        dots: NarrowSums,
+        strip: Strip,
+        y: Expr,
+        x: Expr,
+        block: Expr,
+        start: Buffer | None,
+        values: Buffer,
     ) -> None:
         """`_reduce` with narrower accumulators in registers, added to `values` before they can overflow."""
-        em, plan, dots, layout = self.em, self.plan, self.dots, self.layout
+        em, plan, layout = self.em, self.plan, self.layout
         lanes, (dtype, wide) = dots.lanes, dots.partial
         once = chunks(layout, dots).count == 1
         places = [
@@ -343,7 +351,7 @@ class MapConv:
     def _products(
         self, strip: Strip, bases: tuple[Expr, Expr], k: Expr, accs: list[list[Buffer]], steps: int = 1
     ) -> Iterator[Products]:
-        """Every product of `steps` steps from `k` on, one or `Dots.sample_steps`, those of fused steps
+        """Every product of `steps` steps from `k` on, one or `DotProduct.sample_steps`, those of fused steps
         together; each weight and sample loaded once.
         """
         em, plan, dots, spec = self.em, self.plan, self.dots, self.spec
@@ -360,7 +368,7 @@ class MapConv:
             places.append(sample_base + offset + k * dots.dot)
         words = []
         if steps > 1 or dots.pixels > 1:
-            words = [em.bind("s", dots.sample_words(strip.samples, at, steps)) for at in places]
+            words = [em.bind("s", dots.words(strip.samples, at, steps)) for at in places]
         blocks = range(plan.blocks)
         for step in range(0, steps, dots.fused_steps):
             members = range(step, min(step + dots.fused_steps, steps))

@@ -17,7 +17,7 @@ from math import prod
 from aqd_deploy.kernels.contract.caches import Core
 from aqd_deploy.kernels.contract.spec import ConvSpec
 from aqd_deploy.kernels.cpu.conv.partial_sums import chunks
-from aqd_deploy.kernels.cpu.isa.select import Dots
+from aqd_deploy.kernels.cpu.isa.dot_product import DotProduct
 from aqd_deploy.kernels.storage.layout import WeightLayout
 
 # Bytes a cycle that the second-level cache delivers while the multipliers run, and that a copy moves.
@@ -84,13 +84,15 @@ class Blocking:
         return cls(values["rows"], values["strips"], values["parts"], tile, values["blocks"], first)
 
 
-def choose_blocking(spec: ConvSpec, layout: WeightLayout, dots: Dots, threads: int, copies: bool) -> Blocking:
+def choose_blocking(
+    spec: ConvSpec, layout: WeightLayout, dots: DotProduct, threads: int, copies: bool
+) -> Blocking:
     """The blocking with the least estimated time on `threads` threads."""
     return blockings(spec, layout, dots, threads, copies)[0][1]
 
 
 def blockings(
-    spec: ConvSpec, layout: WeightLayout, dots: Dots, threads: int, copies: bool
+    spec: ConvSpec, layout: WeightLayout, dots: DotProduct, threads: int, copies: bool
 ) -> list[tuple[float, Blocking]]:
     """(estimated cycles on `threads` threads, blocking) of every blocking that fits, the best first."""
     group_blocks = layout.blocks // spec.group
@@ -122,7 +124,7 @@ def blockings(
 
 
 def register_tiles(
-    spec: ConvSpec, layout: WeightLayout, dots: Dots
+    spec: ConvSpec, layout: WeightLayout, dots: DotProduct
 ) -> list[tuple[tuple[int, int], int, float]]:
     """(tile, blocks, cycles) of every register tile that fits."""
     reduction = layout.kernel[0] * layout.segments * layout.steps

@@ -13,17 +13,21 @@ from typing import Any
 
 from tvm import tirx
 
+from aqd_deploy.kernels.contract.caches import Core
+from aqd_deploy.kernels.contract.choice import Choice
+from aqd_deploy.kernels.contract.kernel import Layout
 from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue, Map
+from aqd_deploy.kernels.cpu.conv.family import Family
 from aqd_deploy.kernels.cpu.conv.maps import conv_maps
 from aqd_deploy.kernels.cpu.conv.padded_rows import Strip, make_strip
 from aqd_deploy.kernels.cpu.emit import Buffer, Emitter, Expr, const, convert, load
 from aqd_deploy.kernels.cpu.epilogue.epilogue import BoundEpilogue, Place
-from aqd_deploy.kernels.cpu.isa.select import DOTS, sample_range
+from aqd_deploy.kernels.cpu.isa.exactness import sample_range
+from aqd_deploy.kernels.cpu.isa.portable import PLAIN
+from aqd_deploy.kernels.cpu.isa.select import instruction_set
 from aqd_deploy.kernels.storage.layout import WeightLayout
 from aqd_deploy.targets.isa import Isa
 
-# Lanes of 32 bits in a vector.
-LANES = {isa: 16 if isa in (Isa.AMX, Isa.VNNI, Isa.AVX512) else 8 for isa in Isa}
 # Rows of output that one task computes from one padded copy, and pixels of a register tile.
 ROWS = 8
 PIXELS = 4
@@ -45,8 +49,9 @@ def sums_fit_16_bits(spec: ConvSpec) -> bool:
 
 def depthwise_layout(spec: ConvSpec, isa: Isa) -> WeightLayout:
     """[C/lanes, kh, 1, kw, lanes, 1]; twice as many lanes where sums fit 16 bits."""
-    wide = 2 if sums_fit_16_bits(spec) and spec.out_channels >= 2 * LANES[isa] else 1
-    return WeightLayout(spec.out_channels, 1, spec.kernel, wide * LANES[isa], 1)
+    lanes = instruction_set(isa).depthwise_lanes
+    wide = 2 if sums_fit_16_bits(spec) and spec.out_channels >= 2 * lanes else 1
+    return WeightLayout(spec.out_channels, 1, spec.kernel, wide * lanes, 1)
 
 
 def conv_depthwise(spec: ConvSpec, epilogue: Epilogue, isa: Isa, threads: int) -> Any:
@@ -56,7 +61,7 @@ def conv_depthwise(spec: ConvSpec, epilogue: Epilogue, isa: Isa, threads: int) -
     def code(em: Emitter, place: Map, weights: Buffer, bound: BoundEpilogue) -> _MapConv:
         return _MapConv(em, spec, place, isa, layout, weights, bound)
 
-    return conv_maps(spec, epilogue, layout, threads, code)
+    return conv_maps(spec, epilogue, isa, layout, threads, code)
 
 
 class _MapConv:
@@ -75,8 +80,8 @@ class _MapConv:
         self.em, self.map, self.layout, self.weights, self.bound = em, place, layout, weights, bound
         self.spec = spec.alone(place)
         # Sums of 32 bits where lanes are few, whatever the ranges allow.
-        self.dtype = "int16" if layout.lanes > LANES[isa] else "int32"
-        self.narrow = LANES[isa]
+        self.narrow = instruction_set(isa).depthwise_lanes
+        self.dtype = "int16" if layout.lanes > self.narrow else "int32"
         self.rows = min(ROWS, self.spec.out_height)
         self.pixels = min(PIXELS, self.spec.out_width)
         self.tasks = -(-self.spec.out_height // self.rows)
@@ -90,9 +95,7 @@ class _MapConv:
         slack = lanes - rest if rest else 0
         copies = any(spec.pads) or bool(slack)
         # Native samples: the portable product takes them as they are.
-        strip = make_strip(
-            em, spec, DOTS[Isa.PORTABLE], data, top, self.rows, copies, slack, self.map.in_start
-        )
+        strip = make_strip(em, spec, PLAIN, data, top, self.rows, copies, slack, self.map.in_start)
         values = em.alloc("tile", "int32", self.pixels * lanes)
         with em.loop("y", self.rows) as y, em.loop("tx", -(-spec.out_width // self.pixels)) as tx:
             x = em.bind("x", tirx.Min(tx * self.pixels, const(spec.out_width - self.pixels)))
@@ -152,3 +155,23 @@ class _MapConv:
                 if rest % narrow:
                     with em.loop("lane", rest % narrow) as lane:
                         emit(block * lanes + (lane + whole * narrow), lane + whole * narrow, 1)
+
+
+class Depthwise(Family):
+    """Has nothing to tune, and is the best wherever it applies."""
+
+    name = "depthwise"
+
+    def applies(self, spec: ConvSpec, isa: Isa) -> str:
+        return "one channel a group: vectors of channels" if is_depthwise(spec) else ""
+
+    def choices(self, spec: ConvSpec, isa: Isa, threads: int, core: Core) -> list[tuple[float, Choice]]:
+        return [(0.0, Choice(self.name))]
+
+    def build(
+        self, spec: ConvSpec, epilogue: Epilogue, isa: Isa, threads: int, choice: Choice, core: Core
+    ) -> tuple[Any, Layout]:
+        return conv_depthwise(spec, epilogue, isa, threads), depthwise_layout(spec, isa)
+
+
+FAMILY = Depthwise()

@@ -12,13 +12,19 @@ from typing import Any
 
 from tvm import tirx
 
+from aqd_deploy.kernels.contract.caches import Core
+from aqd_deploy.kernels.contract.choice import Choice
+from aqd_deploy.kernels.contract.kernel import Layout
 from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue
+from aqd_deploy.kernels.cpu.conv.family import Family
 from aqd_deploy.kernels.cpu.conv.padded_rows import make_strip
 from aqd_deploy.kernels.cpu.emit import Buffer, Emitter, Expr, const, load
 from aqd_deploy.kernels.cpu.epilogue.epilogue import BoundEpilogue, Place, bind_epilogue
 from aqd_deploy.kernels.cpu.epilogue.nchw_store import declare_borders, stores_borders
-from aqd_deploy.kernels.cpu.isa.select import Dots
+from aqd_deploy.kernels.cpu.isa.dot_product import DotProduct
+from aqd_deploy.kernels.cpu.isa.select import vector_dots
 from aqd_deploy.kernels.storage.layout import WeightLayout
+from aqd_deploy.targets.isa import Isa
 
 MOST_CHANNELS = 8
 # Accumulators of a register tile: enough to hide the latency of a dot product.
@@ -27,18 +33,17 @@ ACCUMULATORS = 12
 ROWS = 8
 
 
-def is_few(spec: ConvSpec, dots: Dots) -> bool:
+def is_few(spec: ConvSpec, dots: DotProduct | None) -> bool:
     """At most eight output channels, whole vectors of unsigned inputs that are samples as they are, one
     group.
     """
     return (
-        spec.out_channels <= MOST_CHANNELS
+        dots is not None
+        and spec.out_channels <= MOST_CHANNELS
         and spec.group == 1
         and spec.in_channels % dots.vector_bytes == 0
         and not spec.input_signed
-        and dots.dot == 4
         and not dots.converts(spec)
-        and not dots.partial_steps
     )
 
 
@@ -47,14 +52,14 @@ def few_layout(spec: ConvSpec) -> WeightLayout:
     return WeightLayout(spec.out_channels, spec.in_channels, spec.kernel, lanes=1, dot=1)
 
 
-def few_cycles(spec: ConvSpec, dots: Dots, threads: int) -> float:
+def few_cycles(spec: ConvSpec, dots: DotProduct, threads: int) -> float:
     """Estimated cycles on `threads` threads."""
     products = spec.kernel[0] * spec.kernel[1] * spec.in_channels // dots.vector_bytes
     pixel = (spec.out_channels + spec.odd) * (0.6 * products + 8) + 1.25 * products
     return spec.out_height * spec.out_width * pixel / threads
 
 
-def conv_few(spec: ConvSpec, epilogue: Epilogue, dots: Dots, threads: int) -> Any:
+def conv_few(spec: ConvSpec, epilogue: Epilogue, dots: DotProduct, threads: int) -> Any:
     """PrimFunc of a convolution that `is_few`; parameters as in `spec.Epilogue`."""
     return _FewConv(spec, epilogue, dots).emit("parallel" if threads > 1 else "serial")
 
@@ -62,7 +67,7 @@ def conv_few(spec: ConvSpec, epilogue: Epilogue, dots: Dots, threads: int) -> An
 class _FewConv:
     """Writes one function."""
 
-    def __init__(self, spec: ConvSpec, epilogue: Epilogue, dots: Dots) -> None:
+    def __init__(self, spec: ConvSpec, epilogue: Epilogue, dots: DotProduct) -> None:
         self.spec, self.dots = spec, dots
         self.em = Emitter()
         self.data = self.em.parameter("data", (spec.height, spec.width, spec.in_channels), "uint8")
@@ -71,6 +76,7 @@ class _FewConv:
         self.bound: BoundEpilogue = bind_epilogue(
             self.em,
             replace(epilogue, stores=()) if self.to_borders else epilogue,
+            dots.isa,
             spec.out_height,
             spec.out_width,
             spec.out_channels,
@@ -145,3 +151,36 @@ class _FewConv:
             return
         value = self.bound.stepped(em, value, place, o, 1)
         em.store(self.borders[level], o * (m.out_height * m.out_width) + inside, value)
+
+
+class FewChannels(Family):
+    """Has nothing to tune."""
+
+    name = "few"
+
+    def applies(self, spec: ConvSpec, isa: Isa) -> str:
+        if not is_few(spec, vector_dots(spec, isa)):
+            return ""
+        return f"{spec.out_channels} output channels: dot products along the input channels"
+
+    def choices(self, spec: ConvSpec, isa: Isa, threads: int, core: Core) -> list[tuple[float, Choice]]:
+        return [(few_cycles(spec, self._dots(spec, isa), threads), Choice(self.name))]
+
+    def build(
+        self, spec: ConvSpec, epilogue: Epilogue, isa: Isa, threads: int, choice: Choice, core: Core
+    ) -> tuple[Any, Layout]:
+        return conv_few(spec, epilogue, self._dots(spec, isa), threads), few_layout(spec)
+
+    def product(self, spec: ConvSpec, isa: Isa, choice: Choice) -> DotProduct | None:
+        return vector_dots(spec, isa)
+
+    def stores_borders(self, spec: ConvSpec, isa: Isa, choice: Choice) -> bool:
+        return True
+
+    def _dots(self, spec: ConvSpec, isa: Isa) -> DotProduct:
+        dots = vector_dots(spec, isa)
+        assert dots is not None
+        return dots
+
+
+FAMILY = FewChannels()

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from tvm import tirx
 
 from aqd_deploy.kernels.contract.spec import ConvSpec
-from aqd_deploy.kernels.cpu.emit import Buffer, Emitter, Expr, broadcast, const, convert, load, span, vector
-from aqd_deploy.kernels.cpu.isa.select import Dots, Product
+from aqd_deploy.kernels.cpu.emit import Buffer, Emitter, Expr, broadcast, const, span
+from aqd_deploy.kernels.cpu.isa.dot_product import DotProduct
 
 # Words that one vector register of the narrowest kind can be loaded with and shuffled from.
 SHUFFLED_WORDS = 16
@@ -24,14 +24,14 @@ SHUFFLED_WORDS = 16
 class GroupSamples:
     """`members`: groups that one vector may touch; `words`: those that a shuffle loads, 0 without shuffle."""
 
-    dots: Dots
+    dots: DotProduct
     group_in: int
     group_out: int
     members: int
     words: int
 
     @classmethod
-    def of(cls, spec: ConvSpec, dots: Dots) -> GroupSamples:
+    def of(cls, spec: ConvSpec, dots: DotProduct) -> GroupSamples:
         """How the vectors of `spec` get their samples."""
         group_in, group_out = spec.in_channels // spec.group, spec.out_channels // spec.group
         lanes = dots.lanes
@@ -76,25 +76,18 @@ class GroupSamples:
 
     def _shuffled(self, samples: Buffer, at: Expr) -> Expr:
         dots, lanes = self.dots, self.dots.lanes
-        if dots.product is Product.PLAIN:
-            words = convert(load(samples, at, self.words), "int32", self.words)
-        else:
-            words = tirx.reinterpret(vector(dots.word, self.words), load(samples, at, self.words * dots.dot))
+        words = dots.words(samples, at, self.words)
         places = [const(lane // self.group_out * self.group_in // dots.dot) for lane in range(lanes)]
-        spread = tirx.Shuffle([words] * -(-lanes // self.words), places)
-        return spread if dots.product is Product.PLAIN else dots.from_words(spread)
+        return dots.from_words(tirx.Shuffle([words] * -(-lanes // self.words), places))
 
     def _blended(self, samples: Buffer, at: Expr, bounds: list[Expr]) -> Expr:
-        dots, lanes = self.dots, self.dots.lanes
+        lanes = self.dots.lanes
         value = self._word(samples, at)
         for j, bound in enumerate(bounds, 1):
             here = span(const(0), lanes) >= broadcast(bound, lanes)
             value = tirx.Select(here, self._word(samples, at + j * self.group_in), value)
-        return value if dots.product is Product.PLAIN else dots.from_words(value)
+        return self.dots.from_words(value)
 
     def _word(self, samples: Buffer, at: Expr) -> Expr:
         """A word of `dot` samples in every lane."""
-        dots = self.dots
-        if dots.product is Product.PLAIN:
-            return broadcast(convert(load(samples, at), "int32"), dots.lanes)
-        return broadcast(tirx.reinterpret(dots.word, load(samples, at, dots.dot)), dots.lanes)
+        return broadcast(self.dots.words(samples, at, 1), self.dots.lanes)

@@ -17,17 +17,24 @@ from typing import Any
 
 from tvm import tirx
 
+from aqd_deploy.kernels.contract.caches import Core
 from aqd_deploy.kernels.contract.choice import Choice
+from aqd_deploy.kernels.contract.kernel import Layout
 from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue, Map
+from aqd_deploy.kernels.cpu.conv.blocked import can_block
 from aqd_deploy.kernels.cpu.conv.blocking import LOADS_PER_CYCLE, STEP_CYCLES, STORE_CYCLES, most_strip_bytes
+from aqd_deploy.kernels.cpu.conv.depthwise import is_depthwise
+from aqd_deploy.kernels.cpu.conv.family import Family
 from aqd_deploy.kernels.cpu.conv.group_samples import GroupSamples
 from aqd_deploy.kernels.cpu.conv.maps import conv_maps
 from aqd_deploy.kernels.cpu.conv.padded_rows import Strip, make_strip
 from aqd_deploy.kernels.cpu.conv.partial_sums import chunk_loops, chunks
 from aqd_deploy.kernels.cpu.emit import Buffer, Emitter, Expr, const, load
 from aqd_deploy.kernels.cpu.epilogue.epilogue import BoundEpilogue, Place
-from aqd_deploy.kernels.cpu.isa.select import Dots
+from aqd_deploy.kernels.cpu.isa.dot_product import DotProduct
+from aqd_deploy.kernels.cpu.isa.select import dots_for
 from aqd_deploy.kernels.storage.layout import WeightLayout
+from aqd_deploy.targets.isa import Isa
 
 # Pixels of a register tile that may be chosen: enough to hide the latency of a product.
 COLUMNS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12)
@@ -45,7 +52,7 @@ class GroupedPlan:
         return Choice.of("grouped", rows=self.rows, columns=self.columns)
 
 
-def grouped_layout(spec: ConvSpec, dots: Dots) -> WeightLayout:
+def grouped_layout(spec: ConvSpec, dots: DotProduct) -> WeightLayout:
     """Vectors of output channels; the taps of a kernel row are segments, for groups tear them apart."""
     group_in = spec.in_channels // spec.group
     return WeightLayout(
@@ -53,7 +60,7 @@ def grouped_layout(spec: ConvSpec, dots: Dots) -> WeightLayout:
     )
 
 
-def grouped_plans(spec: ConvSpec, dots: Dots, threads: int) -> list[tuple[float, GroupedPlan]]:
+def grouped_plans(spec: ConvSpec, dots: DotProduct, threads: int) -> list[tuple[float, GroupedPlan]]:
     """Every plan for the largest map with its estimated cycles, the best first."""
     layout = grouped_layout(spec, dots)
     main = spec.alone(max(spec.maps, key=lambda m: m.out_height * m.out_width))
@@ -80,20 +87,22 @@ def grouped_plans(spec: ConvSpec, dots: Dots, threads: int) -> list[tuple[float,
     return sorted(((cycles * share, plan) for cycles, plan in found), key=lambda entry: entry[0])
 
 
-def _strip_bytes(spec: ConvSpec, dots: Dots, rows: int) -> int:
+def _strip_bytes(spec: ConvSpec, dots: DotProduct, rows: int) -> int:
     in_rows = (rows - 1) * spec.strides[0] + (spec.kernel[0] - 1) * spec.dilations[0] + 1
     columns = spec.width + spec.pads[1] + spec.pads[3]
     return in_rows * columns * spec.in_channels * dots.sample_bytes
 
 
-def conv_grouped(spec: ConvSpec, epilogue: Epilogue, dots: Dots, threads: int, plan: GroupedPlan) -> Any:
+def conv_grouped(
+    spec: ConvSpec, epilogue: Epilogue, dots: DotProduct, threads: int, plan: GroupedPlan
+) -> Any:
     """PrimFunc of a convolution with groups; parameters as in `spec.Epilogue`."""
     layout = grouped_layout(spec, dots)
 
     def code(em: Emitter, place: Map, weights: Buffer, bound: BoundEpilogue) -> _MapConv:
         return _MapConv(em, spec, place, dots, layout, plan, weights, bound)
 
-    return conv_maps(spec, epilogue, layout, threads, code)
+    return conv_maps(spec, epilogue, dots.isa, layout, threads, code)
 
 
 class _MapConv:
@@ -104,7 +113,7 @@ class _MapConv:
         em: Emitter,
         spec: ConvSpec,
         place: Map,
-        dots: Dots,
+        dots: DotProduct,
         layout: WeightLayout,
         plan: GroupedPlan,
         weights: Buffer,
@@ -128,7 +137,7 @@ class _MapConv:
         top = em.bind("top", tirx.Min(task * self.rows, const(spec.out_height - self.rows)))
         slack = self.samples.overread
         strip = make_strip(em, spec, self.dots, data, top, self.rows, True, slack, self.map.in_start)
-        start = self._start() if self._offset else None
+        start = self._start() if self.dots.offset else None
         ones = self._ones() if spec.odd else None
         values = em.alloc("tile", "int32", self.sums * self.columns * lanes)
         with (
@@ -144,15 +153,11 @@ class _MapConv:
                 pixel = row * spec.out_width + (column + self.map.out_start)
                 self._finish(Place(pixel, row, column, level), px, block, values)
 
-    @property
-    def _offset(self) -> int:
-        return self.dots.offset_of(self.spec)
-
     def _start(self) -> Buffer:
         """−offset·Σ weights of every output channel: what the shifted samples add too much."""
         em, dots, lanes = self.em, self.dots, self.dots.lanes
         start = em.alloc("start", "int32", self.layout.blocks * lanes)
-        one = self._word_of_ones(dots.dot)
+        one = dots.ones(dots.dot)
         acc = em.alloc("sum_acc", "int32", lanes, "local")
         with em.loop("sum_block", self.layout.blocks) as block:
             em.store(acc, 0, const(0, "int32", lanes), lanes)
@@ -160,24 +165,14 @@ class _MapConv:
                 at = block * self.block_stride + k * dots.vector_bytes
                 weight = dots.weight(self.weights, at)
                 em.store(acc, 0, dots.accumulate(load(acc, const(0), lanes), one, weight), lanes)
-            total = load(acc, const(0), lanes) * const(-self._offset, "int32", lanes)
+            total = load(acc, const(0), lanes) * const(-self.dots.offset, "int32", lanes)
             em.store(start, block * lanes, total, lanes)
         return start
-
-    def _word_of_ones(self, count: int) -> Expr:
-        """The first `count` samples of a word are 1, the others 0: as samples and, for odd weights, as
-        weights.
-        """
-        dots = self.dots
-        if dots.dot == 1:
-            return const(1, "int32", dots.lanes)
-        bits = 8 * dots.sample_bytes
-        return dots.from_words(const(sum(1 << (bits * i) for i in range(count)), dots.word, dots.lanes))
 
     def _ones(self) -> list[Expr]:
         """The ones of a whole step and of the last, whose surplus samples belong to other groups."""
         rest = self.layout.segment_length - (self.layout.steps - 1) * self.dots.dot
-        return [self._word_of_ones(self.dots.dot), self._word_of_ones(rest)]
+        return [self.dots.ones(self.dots.dot), self.dots.ones(rest)]
 
     def _reduce(
         self,
@@ -191,7 +186,8 @@ class _MapConv:
     ) -> None:
         """The sums of one tile, left in `values` [sum, pixel, lane]."""
         em, dots, layout, lanes = self.em, self.dots, self.layout, self.dots.lanes
-        dtype, wide = ("int16", 2 * lanes) if dots.partial_steps else ("int32", lanes)
+        narrow = dots.narrow
+        dtype, wide = narrow.partial if narrow else ("int32", lanes)
         count = self.sums * self.columns
         lanes_of = self.samples.bind(em, block)
         once = chunks(layout, dots).count == 1
@@ -213,22 +209,21 @@ class _MapConv:
             for i, acc in enumerate(accs):
                 so_far = self._first(start, block, i) if once else load(values, const(i * lanes), lanes)
                 value = load(acc, const(0), wide)
-                total = dots.widen(so_far, value) if dots.partial_steps else so_far + value
+                total = narrow.widen(so_far, value) if narrow else so_far + value
                 em.store(values, i * lanes, total, lanes)
 
     def _add(self, acc: Buffer, sample: Expr, weight: Expr) -> None:
-        dots, lanes = self.dots, self.dots.lanes
-        if dots.partial_steps:
-            value = dots.add_partial(load(acc, const(0), 2 * lanes), sample, weight)
-            self.em.store(acc, 0, value, 2 * lanes)
+        if narrow := self.dots.narrow:
+            wide, add = narrow.partial[1], narrow.add_partial
         else:
-            self.em.store(acc, 0, dots.accumulate(load(acc, const(0), lanes), sample, weight), lanes)
+            wide, add = self.dots.lanes, self.dots.accumulate
+        self.em.store(acc, 0, add(load(acc, const(0), wide), sample, weight), wide)
 
     def _first(self, start: Buffer | None, block: Expr, i: int) -> Expr:
         """What sum `i` of a tile begins with."""
         lanes = self.dots.lanes
         if i >= self.columns:
-            return const(-self._offset * self.layout.reduction, "int32", lanes)
+            return const(-self.dots.offset * self.layout.reduction, "int32", lanes)
         return const(0, "int32", lanes) if start is None else load(start, block * lanes, lanes)
 
     def _products(
@@ -273,3 +268,32 @@ class _MapConv:
         if rest:
             with em.when(block >= full), em.loop("lane", rest) as lane:
                 emit(block * lanes + lane, lane, 1)
+
+
+class Grouped(Family):
+    """Groups that neither register tiles nor the depthwise kernel take."""
+
+    name = "grouped"
+
+    def applies(self, spec: ConvSpec, isa: Isa) -> str:
+        dots = dots_for(spec, isa)
+        if spec.group == 1 or is_depthwise(spec) or can_block(spec, dots):
+            return ""
+        size = spec.out_channels // spec.group
+        return f"{size} output channels a group: lanes take the inputs of their groups; {dots.reason}"
+
+    def choices(self, spec: ConvSpec, isa: Isa, threads: int, core: Core) -> list[tuple[float, Choice]]:
+        plans = grouped_plans(spec, dots_for(spec, isa, core), threads)
+        return [(cycles, plan.choice()) for cycles, plan in plans]
+
+    def build(
+        self, spec: ConvSpec, epilogue: Epilogue, isa: Isa, threads: int, choice: Choice, core: Core
+    ) -> tuple[Any, Layout]:
+        dots, plan = dots_for(spec, isa, core), GroupedPlan(**dict(choice.parameters))
+        return conv_grouped(spec, epilogue, dots, threads, plan), grouped_layout(spec, dots)
+
+    def product(self, spec: ConvSpec, isa: Isa, choice: Choice) -> DotProduct | None:
+        return dots_for(spec, isa)
+
+
+FAMILY = Grouped()

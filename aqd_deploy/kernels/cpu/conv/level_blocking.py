@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from aqd_deploy.kernels.contract.spec import ConvSpec, Map
 from aqd_deploy.kernels.cpu.conv.blocking import Blocking, choose_blocking, most_strip_bytes, register_tiles
-from aqd_deploy.kernels.cpu.isa.select import Dots
+from aqd_deploy.kernels.cpu.isa.dot_product import DotProduct
 from aqd_deploy.kernels.storage.layout import WeightLayout
 
 
@@ -33,7 +33,7 @@ def largest(spec: ConvSpec) -> int:
 
 
 def level_batches(
-    spec: ConvSpec, layout: WeightLayout, dots: Dots, threads: int, copies: bool, first: Blocking
+    spec: ConvSpec, layout: WeightLayout, dots: DotProduct, threads: int, copies: bool, first: Blocking
 ) -> list[Batch]:
     """The batches of `spec`; `first` is the blocking of its largest map."""
     main = largest(spec)
@@ -56,12 +56,14 @@ def level_batches(
     return batches
 
 
-def _strip_bytes(spec: ConvSpec, m: Map, dots: Dots) -> int:
+def _strip_bytes(spec: ConvSpec, m: Map, dots: DotProduct) -> int:
     rows, columns = m.height + spec.pads[0] + spec.pads[2], m.width + spec.pads[1] + spec.pads[3]
     return rows * columns * spec.in_channels * dots.sample_bytes
 
 
-def _joined(spec: ConvSpec, layout: WeightLayout, dots: Dots, threads: int, members: list[int]) -> Batch:
+def _joined(
+    spec: ConvSpec, layout: WeightLayout, dots: DotProduct, threads: int, members: list[int]
+) -> Batch:
     """The common `blocks` with the least time over all members; channels are what the threads share."""
     group_blocks = layout.blocks // spec.group
     best: tuple[float, int, list[tuple[int, int]]] | None = None

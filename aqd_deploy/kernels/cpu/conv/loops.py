@@ -8,10 +8,19 @@ from typing import Any
 
 from tvm import tirx
 
+from aqd_deploy.kernels.contract.caches import Core
+from aqd_deploy.kernels.contract.choice import Choice
+from aqd_deploy.kernels.contract.kernel import Layout
 from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue
+from aqd_deploy.kernels.cpu.conv.family import Family
 from aqd_deploy.kernels.cpu.emit import Buffer, Emitter, Expr, const, convert, load
 from aqd_deploy.kernels.cpu.epilogue.epilogue import Place, bind_epilogue
 from aqd_deploy.kernels.storage.layout import WeightLayout
+from aqd_deploy.targets.isa import Isa
+
+# Cycles of one product, and what keeps loops behind every other family.
+LOOP_CYCLES = 4.0
+SLOW = 1e6
 
 
 def loops_layout(spec: ConvSpec) -> WeightLayout:
@@ -19,7 +28,7 @@ def loops_layout(spec: ConvSpec) -> WeightLayout:
     return WeightLayout(spec.out_channels, spec.in_channels // spec.group, spec.kernel, lanes=1, dot=1)
 
 
-def conv_loops(spec: ConvSpec, epilogue: Epilogue, threads: int) -> Any:
+def conv_loops(spec: ConvSpec, epilogue: Epilogue, isa: Isa, threads: int) -> Any:
     """PrimFunc of one output value at a time; parameters as in `spec.Epilogue`."""
     em = Emitter()
     data = em.parameter(
@@ -30,7 +39,7 @@ def conv_loops(spec: ConvSpec, epilogue: Epilogue, threads: int) -> Any:
     layout = loops_layout(spec)
     weights = em.parameter("weights", layout.shape, "int8")
     bound = bind_epilogue(
-        em, epilogue, spec.out_height, spec.out_width, spec.out_channels, max(1, len(spec.levels))
+        em, epilogue, isa, spec.out_height, spec.out_width, spec.out_channels, max(1, len(spec.levels))
     )
     pads = _pad_table(em, spec)
     for level, m in enumerate(spec.maps):
@@ -90,3 +99,25 @@ def _pad_table(em: Emitter, spec: ConvSpec) -> Buffer | None:
     for channel, value in enumerate(spec.pad_values):
         em.store(table, channel, const(value))
     return table
+
+
+class Loops(Family):
+    """What is left where no other family applies."""
+
+    name = "loops"
+
+    def applies(self, spec: ConvSpec, isa: Isa) -> str:
+        return "one value at a time: any geometry"
+
+    def choices(self, spec: ConvSpec, isa: Isa, threads: int, core: Core) -> list[tuple[float, Choice]]:
+        values = spec.out_height * spec.out_width * spec.out_channels
+        products = spec.kernel[0] * spec.kernel[1] * spec.in_channels // spec.group
+        return [(values * (products * LOOP_CYCLES + SLOW), Choice(self.name))]
+
+    def build(
+        self, spec: ConvSpec, epilogue: Epilogue, isa: Isa, threads: int, choice: Choice, core: Core
+    ) -> tuple[Any, Layout]:
+        return conv_loops(spec, epilogue, isa, threads), loops_layout(spec)
+
+
+FAMILY = Loops()

@@ -9,6 +9,7 @@ from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue, Map
 from aqd_deploy.kernels.cpu.emit import Buffer, Emitter, Expr, const
 from aqd_deploy.kernels.cpu.epilogue.epilogue import BoundEpilogue, bind_epilogue
 from aqd_deploy.kernels.storage.layout import WeightLayout
+from aqd_deploy.targets.isa import Isa
 
 
 class MapCode(Protocol):
@@ -24,6 +25,7 @@ class MapCode(Protocol):
 def conv_maps(
     spec: ConvSpec,
     epilogue: Epilogue,
+    isa: Isa,
     layout: WeightLayout,
     threads: int,
     code_of: Callable[[Emitter, Map, Buffer, BoundEpilogue], MapCode],
@@ -35,7 +37,7 @@ def conv_maps(
     )
     weights = em.parameter("weights", layout.shape, "int8")
     bound = bind_epilogue(
-        em, epilogue, spec.out_height, spec.out_width, spec.out_channels, max(1, len(spec.levels))
+        em, epilogue, isa, spec.out_height, spec.out_width, spec.out_channels, max(1, len(spec.levels))
     )
     for level, m in enumerate(spec.maps):
         code = code_of(em, m, weights, bound)

@@ -8,7 +8,7 @@ from tvm import tirx
 
 from aqd_deploy.kernels.contract.spec import ConvSpec
 from aqd_deploy.kernels.cpu.emit import Buffer, Emitter, Expr, broadcast, const, convert, load
-from aqd_deploy.kernels.cpu.isa.select import Dots
+from aqd_deploy.kernels.cpu.isa.dot_product import DotProduct
 from aqd_deploy.kernels.storage.layout import WeightLayout
 
 COPY_LANES = 32
@@ -27,7 +27,7 @@ class Strip:
         return replace(self, origin=self.origin + channel)
 
 
-def needs_strip(spec: ConvSpec, layout: WeightLayout, dots: Dots) -> bool:
+def needs_strip(spec: ConvSpec, layout: WeightLayout, dots: DotProduct) -> bool:
     """Whether a copy is needed: padding, another sample type, or steps that would read behind the input."""
     return any(spec.pads) or dots.converts(spec) or overread(layout) > 0
 
@@ -40,7 +40,7 @@ def overread(layout: WeightLayout) -> int:
 def make_strip(
     em: Emitter,
     spec: ConvSpec,
-    dots: Dots,
+    dots: DotProduct,
     data: Buffer,
     top: Expr,
     rows: int,
@@ -86,10 +86,10 @@ class _Writer:
     """Writes samples into a strip in the type they are multiplied in."""
 
     def __init__(
-        self, em: Emitter, spec: ConvSpec, dots: Dots, dtype: str, samples: Buffer, data: Buffer
+        self, em: Emitter, spec: ConvSpec, dots: DotProduct, dtype: str, samples: Buffer, data: Buffer
     ) -> None:
         self.em, self.spec, self.samples, self.data, self.dtype = em, spec, samples, data, dtype
-        self.offset = dots.offset_of(spec)
+        self.offset = dots.offset
 
     def copy(self, to: Expr, source: Expr, count: int) -> None:
         """`count` samples from the input; the last vector is shifted back so that it ends at the last

@@ -14,7 +14,7 @@ from typing import Any
 from tvm import tirx
 
 from aqd_deploy.kernels.cpu.emit import Emitter, Expr, const
-from aqd_deploy.kernels.cpu.isa.select import Dots
+from aqd_deploy.kernels.cpu.isa.dot_product import DotProduct
 from aqd_deploy.kernels.storage.layout import WeightLayout
 
 # (kernel row, segment, first step, number of steps) of a run, or of the part of it that lies in a chunk.
@@ -33,7 +33,7 @@ class Chunks:
     count: int
 
 
-def chunks(layout: WeightLayout, dots: Dots) -> Chunks:
+def chunks(layout: WeightLayout, dots: DotProduct) -> Chunks:
     """The fewest chunks of about equal size; one where `dots` has no partial sums."""
     runs, steps = layout.kernel[0] * layout.segments, layout.steps
     if not dots.partial_steps:
@@ -49,7 +49,7 @@ def chunks(layout: WeightLayout, dots: Dots) -> Chunks:
 
 @contextmanager
 def chunk_loops(
-    em: Emitter, layout: WeightLayout, dots: Dots
+    em: Emitter, layout: WeightLayout, dots: DotProduct
 ) -> Iterator[Callable[[], AbstractContextManager[Run]]]:
     """The loop over the chunks; yields what makes the loop over the runs of one chunk."""
     cut = chunks(layout, dots)

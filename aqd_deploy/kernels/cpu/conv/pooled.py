@@ -19,7 +19,7 @@ from aqd_deploy.kernels.cpu.conv.blocking import Blocking
 from aqd_deploy.kernels.cpu.conv.padded_rows import needs_strip
 from aqd_deploy.kernels.cpu.emit import Buffer, Emitter, Expr, const, load
 from aqd_deploy.kernels.cpu.epilogue.epilogue import BoundEpilogue, Place, bind_epilogue
-from aqd_deploy.kernels.cpu.isa.select import Dots
+from aqd_deploy.kernels.cpu.isa.dot_product import DotProduct
 from aqd_deploy.kernels.cpu.movement.pointwise import for_channels
 
 LANES = 16
@@ -27,7 +27,9 @@ LANES = 16
 AHEAD = 4
 
 
-def conv_pooled(spec: ConvSpec, epilogue: Epilogue, dots: Dots, threads: int, blocking: Blocking) -> Any:
+def conv_pooled(
+    spec: ConvSpec, epilogue: Epilogue, dots: DotProduct, threads: int, blocking: Blocking
+) -> Any:
     """PrimFunc of a convolution that `can_block`; parameters as in `spec.Epilogue`, outputs pooled.
 
     Register tiles are those of `blocking`; rows follow from the pool. Raises ShapeError where a window would
@@ -41,7 +43,9 @@ def conv_pooled(spec: ConvSpec, epilogue: Epilogue, dots: Dots, threads: int, bl
     function = ConvFunction(spec, replace(epilogue, stores=(), pool=None), dots, blocked_layout(spec, dots))
     em, bound = function.em, function.bound
     height, width = pool.size(spec.out_height, spec.out_width)
-    pooled = bind_epilogue(em, replace(epilogue, steps=(), pool=None), height, width, spec.out_channels)
+    pooled = bind_epilogue(
+        em, replace(epilogue, steps=(), pool=None), dots.isa, height, width, spec.out_channels
+    )
     rows = rows_per_task(spec, pool, threads, most_kept_bytes(dots.core))
     kept = _kept_rows(spec, pool, rows)
     tile = (min(blocking.tile[0], kept), blocking.tile[1])
@@ -94,7 +98,7 @@ class _Kept(BoundEpilogue):
 
     def __init__(self, bound: BoundEpilogue, buffer: Buffer, top: Expr) -> None:
         size = bound.height, bound.width, bound.channels
-        super().__init__(bound.epilogue, *size, step_params=bound.step_params)
+        super().__init__(bound.epilogue, bound.isa, *size, step_params=bound.step_params)
         self.buffer, self.top = buffer, top
 
     def emit(self, em: Emitter, value: Expr, place: Place, channel: Expr, lanes: int) -> None:

@@ -25,7 +25,8 @@ from aqd_deploy.kernels.contract.spec import (
 from aqd_deploy.kernels.cpu.emit import Buffer, Emitter, Expr, const, convert, load
 from aqd_deploy.kernels.cpu.epilogue import fixed_point
 from aqd_deploy.kernels.cpu.epilogue.fixed_point import Lanes, Rows
-from aqd_deploy.targets.isa import ARM
+from aqd_deploy.kernels.cpu.isa.select import instruction_set
+from aqd_deploy.targets.isa import Isa
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class BoundEpilogue:
     """
 
     epilogue: Epilogue
+    isa: Isa
     height: int
     width: int
     channels: int
@@ -100,7 +102,7 @@ class BoundEpilogue:
         return value
 
     def _parameter_lanes(self, em: Emitter, place: Place, channel: Expr, lanes: int) -> Lanes:
-        shuffled = self.epilogue.isa in ARM
+        shuffled = instruction_set(self.isa).wide_products_by_shuffle
         if place.level is None:
             return Lanes(channel, channel, lanes, shuffled)
         row = em.bind("parameter", place.level * self.channels + channel)
@@ -159,10 +161,10 @@ class BoundEpilogue:
 
 
 def bind_epilogue(
-    em: Emitter, epilogue: Epilogue, height: int, width: int, channels: int, levels: int = 1
+    em: Emitter, epilogue: Epilogue, isa: Isa, height: int, width: int, channels: int, levels: int = 1
 ) -> BoundEpilogue:
     """Declares the parameters in the order of `spec.Epilogue`: steps, stores, outputs."""
-    bound = BoundEpilogue(epilogue, height, width, channels, levels)
+    bound = BoundEpilogue(epilogue, isa, height, width, channels, levels)
     rows = bound.rows
     for step in epilogue.steps:
         bound.step_params.append(_step_parameters(em, step, height, width, rows))

@@ -7,18 +7,12 @@ so each channel gets runs of neighbouring pixels.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from tvm import tirx
 
-from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue, Map, StoreStream
+from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue, Map, StoreBorder
 from aqd_deploy.kernels.cpu.emit import Buffer, Emitter, Expr, const, load
 from aqd_deploy.kernels.cpu.movement.pyramid_stack import transposed
-
-
-@dataclass(frozen=True)
-class StoreBorder(StoreStream):
-    """Store v as int32 [1, C, H, W], one output a map; no parameters. The only store of its epilogue."""
 
 
 def stores_borders(epilogue: Epilogue) -> bool:

@@ -7,40 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+from aqd_deploy.kernels.contract.kernel import InnerLoop
+from aqd_deploy.kernels.cpu.isa import amx, arm, x86
 
 _LABEL = re.compile(r"(\.LBB\w+):")
 _JUMP = re.compile(r"\t(?:b\.?\w*|cbn?z|tbn?z|j[a-z]+)\t.*?(\.LBB\w+)")
 _INSTRUCTION = re.compile(r"\t[a-z{]")
-
-# x86: bytes of a register that one product takes; the register's letter tells its size.
-_X86 = re.compile(r"\t(?:\{vex\}\s+)?v?(pdpbusd|pmaddubsw|pmaddwd|pmullw|pmulld)\s.*%([xyz])mm\d+\s*$")
-_X86_BYTES = {"pdpbusd": 1, "pmaddubsw": 1, "pmaddwd": 2, "pmullw": 2, "pmulld": 4}
-_REGISTER_BYTES = {"x": 16, "y": 32, "z": 64}
-_TILES, _TILE_PRODUCTS = re.compile(r"\ttdpb(?:us|ss|su|uu)d\s"), 16 * 16 * 64
-# ARM: products of an instruction. What yields 64 bits is a multiply-shift, what is scalar an address.
-_ARM = tuple(
-    (re.compile(rf"\t{pattern}"), products)
-    for pattern, products in (
-        (r"(?:[su]|us)mmla\s", 32),
-        (r"(?:[su]|us|su)dot\s+v\d+\.4s", 16),
-        (r"(?:[su]|us|su)dot\s+v\d+\.2s", 8),
-        (r"(?:[su]ml[as]l2?|[su]mull2?|ml[as]|mul)\s+v\d+\.8h", 8),
-        (r"(?:[su]ml[as]l2?|[su]mull2?|ml[as]|mul)\s+v\d+\.4s", 4),
-        (r"vm(?:la|ls|ul)l\.[su]8\s", 8),
-        (r"vm(?:la|ls|ul)l\.[su]16\s", 4),
-        (r"vm(?:la|ls|ul)\.i16\s+q", 8),
-        (r"vm(?:la|ls|ul)\.i32\s+q", 4),
-    )
-)
-
-
-@dataclass(frozen=True)
-class InnerLoop:
-    """`lines` are the loop's instructions, `products` the multiply-accumulates of one turn."""
-
-    lines: tuple[str, ...]
-    products: int
 
 
 def innermost_loops(assembly: str) -> list[list[str]]:
@@ -91,8 +64,4 @@ def inner_loop(assembly: str) -> InnerLoop | None:
 
 def _products(line: str) -> int:
     """Multiply-accumulates of one instruction, 0 where it does not multiply vectors."""
-    if _TILES.match(line):
-        return _TILE_PRODUCTS
-    if x86 := _X86.match(line):
-        return _REGISTER_BYTES[x86[2]] // _X86_BYTES[x86[1]]
-    return next((number for pattern, number in _ARM if pattern.match(line)), 0)
+    return amx.products_of(line) or x86.products_of(line) or arm.products_of(line)

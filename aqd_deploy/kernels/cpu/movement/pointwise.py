@@ -14,9 +14,10 @@ from typing import Any
 from tvm import tirx
 
 from aqd_deploy.errors import ShapeError
-from aqd_deploy.kernels.contract.spec import Epilogue
+from aqd_deploy.kernels.contract.spec import UNROLLED_WINDOW, Epilogue
 from aqd_deploy.kernels.cpu.emit import Emitter, Expr, const, convert, load
 from aqd_deploy.kernels.cpu.epilogue.epilogue import bind_epilogue
+from aqd_deploy.targets.isa import Isa
 
 LANES = {"int32": 16, "uint8": 32, "int8": 32}
 
@@ -37,7 +38,13 @@ def _rows(threads: int) -> str:
 
 
 def epilogue_func(
-    height: int, width: int, channels: int, epilogue: Epilogue, threads: int, dtype: str = "int32"
+    height: int,
+    width: int,
+    channels: int,
+    epilogue: Epilogue,
+    isa: Isa,
+    threads: int,
+    dtype: str = "int32",
 ) -> Any:
     """(data `dtype` [H, W, C], parameters and outputs as in `spec.Epilogue`): an epilogue without a
     convolution.
@@ -47,7 +54,7 @@ def epilogue_func(
     """
     em = Emitter()
     data = em.parameter("data", (height, width, channels), dtype)
-    bound = bind_epilogue(em, epilogue, height, width, channels)
+    bound = bind_epilogue(em, epilogue, isa, height, width, channels)
     with em.loop("y", height, _rows(threads)) as y, em.loop("x", width) as x:
 
         def body(c: Expr, lanes: int) -> None:
@@ -58,10 +65,6 @@ def epilogue_func(
 
         for_channels(em, channels, 16, body)
     return em.finish()
-
-
-UNROLLED_WINDOW = 256
-"""Elements of a pool's window whose maximum is a single expression; of a larger one a loop takes it."""
 
 
 def max_pool(
@@ -149,6 +152,31 @@ def concat(height: int, width: int, channels: Sequence[int], dtype: str, threads
 
             for_channels(em, count, LANES[dtype], body)
             first += count
+    return em.finish()
+
+
+def pad(
+    height: int,
+    width: int,
+    channels: int,
+    pads: tuple[int, int, int, int],
+    values: Sequence[int],
+    dtype: str,
+) -> Any:
+    """(data [H, W, C], out): padding (top, left, bottom, right) with one value a channel, which no
+    convolution could take: plain loops.
+    """
+    top, left, bottom, right = pads
+    out_height, out_width = height + top + bottom, width + left + right
+    em = Emitter()
+    data = em.parameter("data", (height, width, channels), dtype)
+    out = em.parameter("out", (out_height, out_width, channels), dtype)
+    with em.loop("y", out_height) as y, em.loop("x", out_width) as column:
+        for c, value in enumerate(values):
+            inside = tirx.all(y >= top, y < top + height, column >= left, column < left + width)
+            source = ((y - top) * width + (column - left)) * channels + c
+            padded = tirx.if_then_else(inside, load(data, source), const(value, dtype))
+            em.store(out, (y * out_width + column) * channels + c, padded)
     return em.finish()
 
 

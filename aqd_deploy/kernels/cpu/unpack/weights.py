@@ -14,10 +14,13 @@ from typing import Any
 
 from tvm import tirx
 
+from aqd_deploy.errors import ShapeError
+from aqd_deploy.kernels.contract.kernel import Layout
 from aqd_deploy.kernels.cpu.emit import Buffer, Emitter, Expr, const, convert, load, vector
 from aqd_deploy.kernels.cpu.unpack.code_words import CodeWords
 from aqd_deploy.kernels.storage.layout import WeightLayout, blob_size
-from aqd_deploy.kernels.winograd.forms import FORMS, WinogradLayout
+from aqd_deploy.kernels.winograd.forms import FORMS
+from aqd_deploy.kernels.winograd.layout import WinogradLayout
 
 Shape = tuple[int, int, int, int]
 
@@ -27,23 +30,30 @@ def unpack_func(
     bits: int,
     offset: int,
     step: int,
-    layout: WeightLayout | WinogradLayout,
+    layout: Layout,
     stored: bool = False,
 ) -> Any:
     """PrimFunc (blob uint8 [n]) -> packed int8 `layout.shape`: `layout.pack` of weights offset + step·code.
 
     `weight_shape` is [out, in, kh, kw]; the codes lie in the order [out, kh, kw, in], as `layout.pack_codes`
     writes them. The n = blob_size(count, bits) bytes are read and nothing behind them; where `stored`, they
-    lie in the program's data (`Emitter.stored`).
+    lie in the program's data (`Emitter.stored`). Raises ShapeError for a layout that it does not know.
     """
     em = Emitter()
     blob = (em.stored if stored else em.parameter)("blob", (blob_size(prod(weight_shape), bits),), "uint8")
     packed = em.parameter("packed", layout.shape, "int8")
     weights = _Weights(em, blob, packed, weight_shape, bits, offset, step)
-    if isinstance(layout, WinogradLayout):
-        _unpack_winograd(weights, layout)
-    else:
-        _unpack_direct(weights, layout)
+    match layout:
+        case WeightLayout():
+            _unpack_direct(weights, layout)
+        case WinogradLayout():
+            _unpack_winograd(weights, layout)
+        case _:
+            raise ShapeError(
+                "no kernel expands weights into this layout",
+                received=type(layout).__name__,
+                valid=f"{WeightLayout.__name__}, {WinogradLayout.__name__}",
+            )
     return em.finish()
 
 
@@ -210,7 +220,7 @@ def _unpack_winograd(weights: _Weights, layout: WinogradLayout) -> None:
                     there = codes if mask is None else tirx.bitwise_and(codes, mask)
                     total = load(sums, const(tap * lanes), lanes) + words.totals(there)
                     em.store(sums, tap * lanes, total, lanes)
-            for position, value in enumerate(form.transform_weights(_rows(taps))):
+            for position, value in enumerate(form.filter_transform(_rows(taps))):
                 at = ((item * positions + position) * layout.steps + k) * layout.blocks + b
                 weights.store(at * layout.vector_bytes, value.value, layout.vector_bytes)
 
@@ -226,7 +236,7 @@ def _unpack_winograd(weights: _Weights, layout: WinogradLayout) -> None:
             codes = load(sums, const(tap * lanes), lanes)
             total = codes * const(step, "int32", lanes) + count * const(offset, "int32", lanes)
             totals.append(_Named(em, em.bind("total", total)))
-        for position, value in enumerate(form.transform_weights(_rows(totals))):
+        for position, value in enumerate(form.filter_transform(_rows(totals))):
             start = value.value * const(-layout.shifts[position], "int32", lanes)
             at = layout.start_offset + ((item * positions + position) * layout.blocks + b) * lanes * 4
             weights.store(at, start, lanes * 4)

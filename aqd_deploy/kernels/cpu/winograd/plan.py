@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from aqd_deploy.kernels.contract.caches import Core
 from aqd_deploy.kernels.contract.spec import ConvSpec
-from aqd_deploy.kernels.cpu.isa.select import Dots
+from aqd_deploy.kernels.cpu.isa.dot_product import DotProduct
 from aqd_deploy.kernels.winograd.forms import FORMS, Form
 
 _NAMES = tuple(FORMS)
@@ -102,7 +102,7 @@ def tile_count(spec: ConvSpec, form: Form) -> int:
 
 
 def winograd_plans(
-    spec: ConvSpec, forms: Mapping[str, Dots], threads: int
+    spec: ConvSpec, forms: Mapping[str, DotProduct], threads: int
 ) -> list[tuple[float, WinogradPlan]]:
     """(estimated cycles on `threads` threads, plan) of every plan that fits, the best first; `forms` are
     those that are exact, each with its dot product.
@@ -111,7 +111,7 @@ def winograd_plans(
     return sorted(found, key=lambda entry: entry[0])
 
 
-def _plans(spec: ConvSpec, form: Form, dots: Dots, threads: int) -> list[tuple[float, WinogradPlan]]:
+def _plans(spec: ConvSpec, form: Form, dots: DotProduct, threads: int) -> list[tuple[float, WinogradPlan]]:
     total = tile_count(spec, form)
     all_blocks = -(-spec.out_channels // dots.lanes)
     room = Room.of(dots.core)
@@ -130,7 +130,7 @@ def _plans(spec: ConvSpec, form: Form, dots: Dots, threads: int) -> list[tuple[f
     return found
 
 
-def _group_bytes(spec: ConvSpec, form: Form, dots: Dots, group: int, blocks: int) -> int:
+def _group_bytes(spec: ConvSpec, form: Form, dots: DotProduct, group: int, blocks: int) -> int:
     return form.positions * group * (spec.in_channels * _sample_bytes(form) + blocks * dots.lanes * 4)
 
 
@@ -138,7 +138,7 @@ def _sample_bytes(form: Form) -> int:
     return 2 if form.wide else 1
 
 
-def _cycles(spec: ConvSpec, form: Form, dots: Dots, threads: int, plan: WinogradPlan) -> float:
+def _cycles(spec: ConvSpec, form: Form, dots: DotProduct, threads: int, plan: WinogradPlan) -> float:
     """Cycles of the busiest thread."""
     total, blocks = tile_count(spec, form), -(-spec.out_channels // dots.lanes)
     groups, items = -(-total // plan.group), -(-blocks // (plan.blocks * plan.parts))
@@ -150,18 +150,18 @@ def _cycles(spec: ConvSpec, form: Form, dots: Dots, threads: int, plan: Winograd
     near = all_weights <= Room.of(dots.core).all_weights
     stream = weights / (L3_BYTES_PER_CYCLE if near else MEMORY_BYTES_PER_CYCLE)
     multiply = max(_multiply_cycles(spec, form, dots, plan), stream)
-    gather = (
+    output = (
         plan.group
         * plan.blocks
         * (3 * form.positions * TRANSFORM_CYCLES + form.rows * form.columns * STORE_CYCLES)
     )
-    cycles = full * (_spread_cycles(spec, form, dots, plan) + items * (multiply + gather))
+    cycles = full * (_input_cycles(spec, form, dots, plan) + items * (multiply + output))
     cycles += rounds * items * stream * (L3_SHARE if near else MEMORY_SHARE)
     cycles += all_weights * FIRST_CYCLES / min(threads, groups * plan.parts)
     return cycles * CROWDED_FORMS.get(form.name, 1.0)
 
 
-def _multiply_cycles(spec: ConvSpec, form: Form, dots: Dots, plan: WinogradPlan) -> float:
+def _multiply_cycles(spec: ConvSpec, form: Form, dots: DotProduct, plan: WinogradPlan) -> float:
     """Of one item of a whole group, with its weights at hand."""
     room, steps = Room.of(dots.core), -(-spec.in_channels // dots.dot)
     loads = plan.tiles / dots.sample_steps + plan.blocks
@@ -177,7 +177,7 @@ def _multiply_cycles(spec: ConvSpec, form: Form, dots: Dots, plan: WinogradPlan)
     return multiply + CROWDED * traffic * max(0.0, crowd)
 
 
-def _spread_cycles(spec: ConvSpec, form: Form, dots: Dots, plan: WinogradPlan) -> float:
+def _input_cycles(spec: ConvSpec, form: Form, dots: DotProduct, plan: WinogradPlan) -> float:
     """Of the inputs of a whole group, copied and transformed."""
     vectors = spec.in_channels * _sample_bytes(form) / dots.vector_bytes
     pixels = form.vertical.size * form.horizontal.size

@@ -65,7 +65,9 @@ def specs(draw, kernel, strides, channels) -> ConvSpec:
     kernel = draw(st.sampled_from(kernel))
     dilations = draw(st.sampled_from([(1, 1), (1, 1), (1, 1), (2, 1), (1, 2)]))
     spans = [(k - 1) * d for k, d in zip(kernel, dilations, strict=True)]
-    sizes = st.tuples(st.integers(1, 12), st.integers(1, 20)).map(lambda s: (s[0] + spans[0], s[1] + spans[1]))
+    sizes = st.tuples(st.integers(1, 12), st.integers(1, 20)).map(
+        lambda s: (s[0] + spans[0], s[1] + spans[1])
+    )
     levels = tuple(draw(st.one_of(st.just([]), st.lists(sizes, min_size=1, max_size=4))))
     height, width = (sum(h * w for h, w in levels), 1) if levels else draw(sizes)
     signed = draw(st.booleans())
@@ -127,7 +129,11 @@ def operands(case: Case) -> tuple[np.ndarray, np.ndarray]:
     dtype = np.int8 if spec.input_signed else np.uint8
     shape = (spec.out_channels, spec.in_channels, *spec.kernel)
     data = rng.integers(
-        np.iinfo(dtype).min, np.iinfo(dtype).max, (spec.height, spec.width, spec.in_channels), dtype, endpoint=True
+        np.iinfo(dtype).min,
+        np.iinfo(dtype).max,
+        (spec.height, spec.width, spec.in_channels),
+        dtype,
+        endpoint=True,
     )
     weights = rng.integers(*(spec.weight_range or (-128, 127)), shape, np.int8, endpoint=True)
     return data, weights
@@ -158,7 +164,8 @@ def test_no_integer_differs(kind):
     @given(st.lists(cases(kind), min_size=CASES, max_size=CASES))
     def sweep(batch: list[Case]) -> None:
         functions = {
-            f"f{i}": conv_amx(c.spec, EPILOGUES[c.epilogue], c.threads, c.plan) for i, c in enumerate(batch)
+            f"f{i}": conv_amx(c.spec, EPILOGUES[c.epilogue], Isa.AMX, c.threads, c.plan)
+            for i, c in enumerate(batch)
         }
         module = compile_functions(functions, MCPU[Isa.AMX])
         for i, case in enumerate(batch):
@@ -182,7 +189,9 @@ SQUARE = ConvSpec(40, 40, 256, 256, (3, 3), pads=(1, 1, 1, 1))
 @pytest.mark.parametrize("signed", [False, True])
 def test_the_loop_multiplies_tiles(signed):
     spec = ConvSpec(20, 20, 128, 128, (3, 3), pads=(1, 1, 1, 1), input_signed=signed)
-    text = assembly(compile_functions({"conv": conv_amx(spec, Epilogue(), 1, Plan(1, 1))}, MCPU[Isa.AMX]))
+    text = assembly(
+        compile_functions({"conv": conv_amx(spec, Epilogue(), Isa.AMX, 1, Plan(1, 1))}, MCPU[Isa.AMX])
+    )
     products = [line.split()[0] for line in text.splitlines() if line.startswith("\ttdp")]
     # Unrolled steps of four products; each operand is loaded once a step.
     assert set(products) == {"tdpbssd" if signed else "tdpbusd"} and len(products) % 4 == 0

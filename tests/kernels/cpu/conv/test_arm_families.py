@@ -17,7 +17,7 @@ from winograd_cases import operands as winograd_operands
 from aqd_deploy.kernels.contract.choice import Choice
 from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue
 from aqd_deploy.kernels.cpu.conv.families import conv2d, conv_choices
-from aqd_deploy.kernels.cpu.isa.select import BYTES, WIDE
+from aqd_deploy.kernels.cpu.isa.select import instruction_set
 from aqd_deploy.kernels.cpu.winograd.plan import WinogradPlan
 from aqd_deploy.kernels.winograd.forms import exact_forms, true_weights
 from aqd_deploy.targets.isa import Isa
@@ -77,7 +77,7 @@ def test_every_form_of_winograd(isa, tmp_path):
             label = f"{choice}, {known}, {fill}"
             batch.add(label, kernel.prim_func, [data, kernel.layout.pack(weights)], [expected])
     # Where there is `sdot`, products of 16 bits are not worth it.
-    assert ("f4x4_wide" in met) == (isa in WIDE)
+    assert ("f4x4_wide" in met) == (instruction_set(isa).winograd_words is not None)
     assert met >= {"f2x2", "f2x4", "c4x4", "f2x2_halved"}
     batch.check(tmp_path)
 
@@ -112,7 +112,7 @@ def test_one_sign_only_over_the_longest_reduction(isa, end, tmp_path):
                     kernel = conv2d(spec, Epilogue(), isa, 1, choice)
                     batch.add(choice, kernel.prim_func, [data, kernel.layout.pack(filter_)], [expected])
                     met.add(family)
-    assert ("bytes" in met) == (isa in BYTES)
+    assert ("bytes" in met) == (instruction_set(isa).bytes is not None)
     batch.check(tmp_path)
 
 

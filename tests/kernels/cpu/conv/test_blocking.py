@@ -8,7 +8,7 @@ from aqd_deploy.kernels.contract.spec import ConvSpec
 from aqd_deploy.kernels.cpu.conv.blocked import blocked_layout
 from aqd_deploy.kernels.cpu.conv.blocking import choose_blocking, most_strip_bytes
 from aqd_deploy.kernels.cpu.conv.padded_rows import needs_strip
-from aqd_deploy.kernels.cpu.isa.select import DOTS
+from aqd_deploy.kernels.cpu.isa.select import instruction_set
 from aqd_deploy.targets.isa import Isa
 
 specs = st.builds(
@@ -23,7 +23,7 @@ specs = st.builds(
 
 
 def choose(spec, isa, threads):
-    dots = DOTS[isa]
+    dots = instruction_set(isa).products[-1]
     layout = blocked_layout(spec, dots)
     return choose_blocking(spec, layout, dots, threads, needs_strip(spec, layout, dots)), layout
 
@@ -32,7 +32,7 @@ def choose(spec, isa, threads):
 @given(specs, st.integers(1, 8))
 def test_blocking_covers_the_output_and_fits_the_registers(isa, spec, threads):
     plan, layout = choose(spec, isa, threads)
-    dots = DOTS[isa]
+    dots = instruction_set(isa).products[-1]
     assert plan.strips * plan.rows >= spec.out_height > (plan.strips - 1) * plan.rows
     assert plan.tile[0] <= plan.rows <= spec.out_height
     assert plan.tile[1] <= spec.out_width

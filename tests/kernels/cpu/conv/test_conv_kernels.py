@@ -32,7 +32,7 @@ from aqd_deploy.kernels.contract.spec import (
 from aqd_deploy.kernels.cpu.conv.blocked import blocked_layout, conv_blocked
 from aqd_deploy.kernels.cpu.conv.blocking import Blocking
 from aqd_deploy.kernels.cpu.conv.families import conv2d
-from aqd_deploy.kernels.cpu.isa.select import DOTS
+from aqd_deploy.kernels.cpu.isa.select import tile_dots
 from aqd_deploy.targets.isa import Isa
 
 # One a vector width and the portable one: the sweep of all families goes over the others.
@@ -117,7 +117,7 @@ def check(
     kernel = conv2d(spec, epilogue, isa, threads)
     module = compile_functions({"conv": kernel.prim_func}, MCPU[isa])
     packed = kernel.layout.pack(weights)
-    assert packed.shape == kernel.packed_shape
+    assert packed.shape == kernel.layout.shape
     got = call(module["conv"], [data, packed, *params], [np.full_like(e, 99) for e in expected])
     for index, (e, g) in enumerate(zip(expected, got, strict=True)):
         assert np.count_nonzero(e != g) == 0, f"output {index} of {kernel.name} on {isa}"
@@ -174,7 +174,7 @@ def test_the_longest_reduction_at_full_range_does_not_saturate(isa):
 def test_the_blocking_changes_no_integer(rows, parts, tile, blocks, pixels_first):
     # Five blocks of channels on the widest vectors; neither rows nor columns nor blocks divide evenly.
     spec = ConvSpec(11, 9, 12, 70, (3, 3), pads=(1, 1, 1, 1), odd=True)
-    dots = DOTS[Isa.VNNI] if Isa.VNNI in ISAS else DOTS[Isa.PORTABLE]
+    dots = tile_dots(spec, Isa.VNNI if Isa.VNNI in ISAS else Isa.PORTABLE)
     plan = Blocking(rows, -(-spec.out_height // rows), parts, tile, blocks, pixels_first)
     rng = np.random.default_rng(3)
     data, weights = operands(spec, rng, extreme=False)

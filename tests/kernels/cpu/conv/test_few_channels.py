@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from kernel_reference import MCPU, call, compile_functions, convolve, host_runs
 
 from aqd_deploy.kernels.contract.choice import Choice
-from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue
+from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue, StoreBorder
 from aqd_deploy.kernels.cpu.conv.families import conv2d, conv_choices
-from aqd_deploy.kernels.cpu.epilogue.nchw_store import StoreBorder
 from aqd_deploy.targets.isa import Isa
 
 pytestmark = pytest.mark.skipif(not host_runs(Isa.VNNI), reason="this CPU has no AVX-512 VNNI")

@@ -10,7 +10,7 @@ from arm_runner import MACHINES, Batch, need_machine
 from kernel_reference import convolve, epilogue_params, finish
 from test_conv_kernels import NETWORK, PAPER, operands
 from test_epilogue_pool import CASES as POOLED
-from test_epilogue_pool import pooled
+from test_epilogue_pool import max_pooled
 from test_epilogue_scaling import (
     CHANNELS,
     FORMS,
@@ -31,13 +31,13 @@ from aqd_deploy.kernels.contract.spec import (
     MultiplyShift,
     Relu,
     SkipAdd,
+    StoreBorder,
     StoreRequantize,
     StoreStream,
 )
 from aqd_deploy.kernels.cpu.conv.families import conv2d, conv_choices
-from aqd_deploy.kernels.cpu.epilogue.nchw_store import StoreBorder
-from aqd_deploy.kernels.cpu.isa.peak import peak_dots, peak_func, peak_macs, peak_outputs
-from aqd_deploy.kernels.cpu.isa.select import Product
+from aqd_deploy.kernels.cpu.isa.peak import peak_func, peak_macs, peak_outputs
+from aqd_deploy.kernels.cpu.isa.select import instruction_set
 from aqd_deploy.kernels.cpu.movement import pointwise
 from aqd_deploy.kernels.cpu.unpack.constants import expand_func, expand_rice_func
 from aqd_deploy.kernels.cpu.unpack.weights import unpack_func
@@ -98,7 +98,7 @@ def test_every_multiply_shift(isa, tmp_path):
     rng, batch = np.random.default_rng(11), Batch(isa)
 
     def add(epilogue: Epilogue, data: np.ndarray, params: list[np.ndarray], expected: np.ndarray) -> None:
-        function = pointwise.epilogue_func(1, OPERANDS, CHANNELS, replace(epilogue, isa=isa), 1)
+        function = pointwise.epilogue_func(1, OPERANDS, CHANNELS, epilogue, isa, 1)
         batch.add(epilogue, function, [data, *params], [expected])
 
     for form in FORMS:
@@ -145,7 +145,7 @@ def test_pools_and_movement(isa, tmp_path):
         spec, pool = POOLED[name]
         data, weights = operands(spec, rng, extreme=False)
         stores = (StoreStream(), StoreRequantize(0, 15))
-        value = pooled(np.maximum(convolve(spec, data, weights), 0), pool)
+        value = max_pooled(np.maximum(convolve(spec, data, weights), 0), pool)
         params = epilogue_params(rng, Epilogue((), stores), value.shape, 2**24)
         kernel = conv2d(spec, Epilogue((Relu(),), stores, pool), isa, 2)
         expected = finish(Epilogue((), stores), value, params)
@@ -191,10 +191,11 @@ def test_stored_weights_expand_to_the_packed_ones(isa, tmp_path):
 def test_the_peak_probe_multiplies_what_it_says(isa, tmp_path):
     need_machine(isa)
     batch, threads, steps = Batch(isa), 2, 3
-    for dots in peak_dots(isa):
+    for dots in instruction_set(isa).peaks:
         weights = np.random.default_rng(1).integers(-3, 4, dots.vector_bytes).astype(np.int8)
         count = peak_outputs(dots, 1) // dots.sums
-        width, dtype = (8, np.int16) if dots.product is Product.SMLAL else (dots.sums, np.int32)
+        name, width = dots.peak_sums
+        dtype = np.dtype(name)
         acc = np.repeat(np.arange(1, count + 1, dtype=dtype)[:, None], width, axis=1)
         for _ in range(steps):
             samples = acc.view(np.int8).astype(np.int64)
@@ -205,6 +206,6 @@ def test_the_peak_probe_multiplies_what_it_says(isa, tmp_path):
                 products = samples[:, : weights.size] * weights
                 acc = (acc + products.reshape(count, width, -1).sum(2)).astype(dtype)
         expected = np.tile(acc.view(np.int32).reshape(-1), threads)
-        batch.add(dots.product, peak_func(dots, threads, steps), [weights], [expected])
+        batch.add(dots.name, peak_func(dots, threads, steps), [weights], [expected])
         assert peak_macs(dots, steps) == count * weights.size * dots.pixels * steps
     batch.check(tmp_path)

@@ -28,7 +28,7 @@ LEVELS = [(0, 3, "uint8"), (0, 15, "uint8"), (-8, 7, "int8"), (0, 255, "uint8"),
 
 @cache
 def compiled(isa: Isa, epilogue: Epilogue):
-    function = pointwise.epilogue_func(1, OPERANDS, CHANNELS, epilogue, 1)
+    function = pointwise.epilogue_func(1, OPERANDS, CHANNELS, epilogue, Isa.PORTABLE, 1)
     return compile_functions({"f": function}, MCPU[isa])["f"]
 
 

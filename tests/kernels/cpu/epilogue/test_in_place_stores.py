@@ -9,7 +9,7 @@ from kernel_reference import MCPU, compile_functions, convolve, host_runs
 
 from aqd_deploy.kernels.contract.choice import Choice
 from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue, SkipAdd, StoreInPlace
-from aqd_deploy.kernels.cpu.conv.families import conv2d, conv_choices, writes_once
+from aqd_deploy.kernels.cpu.conv.families import FAMILIES, conv2d, conv_choices
 from aqd_deploy.kernels.winograd.forms import exact_forms
 from aqd_deploy.targets.isa import Isa
 
@@ -39,7 +39,7 @@ def choices_once(spec: ConvSpec, isa: Isa, threads: int) -> list[Choice]:
     """Some choices of every family that write once, spread over the cost model's order."""
     families: dict[str, list[Choice]] = {}
     for choice in conv_choices(spec, isa, threads):
-        if writes_once(spec, isa, choice):
+        if FAMILIES[choice.family].writes_once(spec, isa, choice):
             families.setdefault(choice.family, []).append(choice)
     return [choice for found in families.values() for choice in found[:: -(-len(found) // MOST)]]
 
@@ -79,7 +79,7 @@ def test_overlapping_tiles_are_told():
     spec = prepared("uneven")[0]
     told, forms = {}, []
     for choice in conv_choices(spec, ISAS[0], 1):
-        once = writes_once(spec, ISAS[0], choice)
+        once = FAMILIES[choice.family].writes_once(spec, ISAS[0], choice)
         if choice.family == "winograd":
             forms.append(once)
         elif choice.family == "blocked" and choice["blocks"] == 1:

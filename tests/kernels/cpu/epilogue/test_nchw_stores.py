@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_reference import MCPU, call, compile_functions, convolve, epilogue_params, finish, host_runs
 
-from aqd_deploy.kernels.contract.spec import AddBias, ConvSpec, Epilogue, Relu, StoreStream
+from aqd_deploy.kernels.contract.spec import AddBias, ConvSpec, Epilogue, Relu, StoreBorder, StoreStream
 from aqd_deploy.kernels.cpu.conv.families import conv2d, conv_choices
-from aqd_deploy.kernels.cpu.epilogue.nchw_store import StoreBorder
 from aqd_deploy.targets.isa import Isa
 
 ISAS = [isa for isa in Isa if host_runs(isa)]

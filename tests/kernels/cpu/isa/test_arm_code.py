@@ -14,10 +14,12 @@ from needs import need
 from aqd_deploy import targets
 from aqd_deploy.bench.inner_loops import simulated_cycles
 from aqd_deploy.kernels.contract.caches import Core
+from aqd_deploy.kernels.contract.kernel import InnerLoop
 from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue, MultiplyShift, Scaling
 from aqd_deploy.kernels.cpu.conv.families import conv2d, conv_choices
-from aqd_deploy.kernels.cpu.isa.assembly import InnerLoop, busiest_loop, count
-from aqd_deploy.kernels.cpu.isa.select import Product, byte_dots, dots_for, exact_sums, tile_dots
+from aqd_deploy.kernels.cpu.isa.assembly import busiest_loop, count
+from aqd_deploy.kernels.cpu.isa.exactness import exact_sums
+from aqd_deploy.kernels.cpu.isa.select import byte_dots, dots_for, tile_dots
 from aqd_deploy.kernels.cpu.movement.pointwise import epilogue_func
 from aqd_deploy.targets.isa import Isa
 
@@ -129,8 +131,8 @@ def test_matrices_multiply_more_in_a_cycle():
 @pytest.mark.parametrize("form", ["high", "wide"])
 def test_products_of_64_bits_are_vectors(isa, product, form):
     """Four values are two instructions, and nothing is multiplied outside of vector registers."""
-    epilogue = Epilogue((MultiplyShift(Scaling(form)),), isa=isa)
-    text = compile_arm({"f": epilogue_func(1, 1, 64, epilogue, 1)}, isa).inspect_source("s").splitlines()
+    epilogue = Epilogue((MultiplyShift(Scaling(form)),))
+    text = compile_arm({"f": epilogue_func(1, 1, 64, epilogue, isa, 1)}, isa).inspect_source("s").splitlines()
     # For sixteen values.
     assert count(text, product) == 8
     assert count(text, "umull|mla|mul|madd") == 0
@@ -167,13 +169,13 @@ def test_what_the_ranges_allow(inputs, weights, offset, steps):
     )
     for isa in (Isa.NEON, Isa.NEON32):
         dots = dots_for(spec, isa)
-        assert (dots.product, dots.offset_of(spec), dots.partial_steps) == (Product.SMLAL, offset, steps)
+        assert (dots.name, dots.offset, dots.partial_steps) == ("smlal", offset, steps)
         assert ("fit 16 bits" in dots.reason) == (steps > 0)
     dots = dots_for(spec, Isa.DOTPROD)
-    assert (dots.product, dots.offset_of(spec), dots.partial_steps) == (Product.SDOT, offset, 0)
+    assert (dots.name, dots.offset, dots.partial_steps) == ("sdot", offset, 0)
     assert dots.converts(spec) == (offset != 0)
     tiles = tile_dots(spec, Isa.I8MM)
-    assert (tiles.product is Product.USMMLA) == (offset != 0)
+    assert (tiles.name == "usmmla") == (offset != 0)
     assert not tiles.converts(spec)
 
 
@@ -186,7 +188,7 @@ def test_what_eight_bits_hold(inputs, weights, steps):
         8, 8, 64, 64, (1, 1), input_signed=inputs[0] < 0, input_range=inputs, weight_range=weights
     )
     dots = byte_dots(spec, Isa.NEON)
-    assert (dots.product, dots.partial_steps) == (Product.MLA, steps)
+    assert (dots.name, dots.partial_steps) == ("mla", steps)
     slow, fast = (byte_dots(spec, Isa.NEON, Core(in_order=small)).product_cycles for small in (False, True))
     assert slow == 2 * fast
 
@@ -212,6 +214,6 @@ def test_two_products_are_added_before_they_are_widened():
 
 def test_padding_counts_as_a_sample():
     spec = ConvSpec(8, 8, 4, 64, **SAME, pad_values=(200, 0, 0, 0), **BITS4)
-    assert dots_for(spec, Isa.DOTPROD).offset_of(spec) == -128
+    assert dots_for(spec, Isa.DOTPROD).offset == -128
     need_no_shift = ConvSpec(8, 8, 4, 64, **SAME, pad_values=(127, 0, 0, 0), **BITS4)
-    assert dots_for(need_no_shift, Isa.DOTPROD).offset_of(need_no_shift) == 0
+    assert dots_for(need_no_shift, Isa.DOTPROD).offset == 0

@@ -8,7 +8,8 @@ from kernel_reference import MCPU, assembly, call, compile_functions, convolve, 
 
 from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue
 from aqd_deploy.kernels.cpu.conv.families import conv2d
-from aqd_deploy.kernels.cpu.isa.select import Product, dots_for, exact_steps, sample_range
+from aqd_deploy.kernels.cpu.isa.exactness import exact_steps, sample_range
+from aqd_deploy.kernels.cpu.isa.select import dots_for
 from aqd_deploy.targets.isa import Isa
 
 INT16 = np.iinfo(np.int16)
@@ -47,7 +48,7 @@ def test_padding_and_signed_grids_are_part_of_the_range():
     signed = ConvSpec(8, 8, 16, 16, (1, 1), input_signed=True, input_range=(-8, 7), weight_range=(-15, 15))
     dots = dots_for(signed, Isa.AVX512)
     assert (dots.offset, dots.partial_steps) == (8, 72)
-    assert dots_for(ConvSpec(8, 8, 16, 16, (1, 1)), Isa.AVX2).product is Product.PMADDWD
+    assert dots_for(ConvSpec(8, 8, 16, 16, (1, 1)), Isa.AVX2).name == "vpmaddwd"
 
 
 @pytest.mark.parametrize("isa", [isa for isa in (Isa.AVX2, Isa.AVX512) if host_runs(isa)])

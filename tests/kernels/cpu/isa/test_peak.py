@@ -8,25 +8,27 @@ import numpy as np
 import pytest
 from kernel_reference import MCPU, assembly, call, compile_functions, host_runs
 
-from aqd_deploy.kernels.cpu.isa.peak import peak_dots, peak_func, peak_macs, peak_outputs
-from aqd_deploy.kernels.cpu.isa.select import Product
+from aqd_deploy.kernels.cpu.isa.peak import peak_func, peak_macs, peak_outputs
+from aqd_deploy.kernels.cpu.isa.select import instruction_set
 from aqd_deploy.targets.isa import Isa
 
-DOTS = [pytest.param(dots, id=f"{isa.value} {dots.product.value}") for isa in Isa for dots in peak_dots(isa)]
+DOTS = [
+    pytest.param(dots, id=f"{isa.value} {dots.name}") for isa in Isa for dots in instruction_set(isa).peaks
+]
 STEPS, THREADS = 5, 2
 
 
 def expected(dots, weights: np.ndarray) -> np.ndarray:
     """The accumulators' bits after STEPS steps, int32 [accumulators, lanes]."""
-    narrow = dots.product is Product.PMADDUBSW
-    dtype, width = (np.int16, 2 * dots.lanes) if narrow else (np.int32, dots.lanes)
+    name, width = dots.peak_sums
+    narrow, dtype = name != "int32", np.dtype(name)
     count = peak_outputs(dots, 1) // dots.lanes
     acc = np.repeat(np.arange(1, count + 1, dtype=dtype)[:, None], width, axis=1)
     group = dots.vector_bytes // width
     weights = weights.reshape(width, group).astype(np.int64)
-    views = {Product.VPDPBUSD: np.uint8, Product.PMADDUBSW: np.uint8, Product.PMADDWD: np.int16}
+    views = {"vpdpbusd": np.uint8, "vpmaddubsw": np.uint8, "vpmaddwd": np.int16}
     for _ in range(STEPS):
-        samples = acc.view(views.get(dots.product, dtype)).reshape(count, width, group).astype(np.int64)
+        samples = acc.view(views.get(dots.name, dtype)).reshape(count, width, group).astype(np.int64)
         sums = (samples * weights).sum(axis=2)
         sums = np.clip(sums, -(2**15), 2**15 - 1) if narrow else sums
         acc = (acc.astype(np.int64) + sums).astype(dtype)
@@ -47,7 +49,7 @@ def test_it_multiplies_what_it_says(dots):
 
 @pytest.mark.parametrize(("isa", "register"), [(Isa.VNNI, "zmm"), (Isa.AVXVNNI, "ymm")])
 def test_the_loop_is_vpdpbusd_on_registers(isa, register):
-    (dots,) = peak_dots(isa)
+    (dots,) = instruction_set(isa).peaks
     text = assembly(compile_functions({"peak": peak_func(dots, 1, 1000)}, MCPU[isa]))
     products = [line.split(None, 1) for line in text.splitlines() if "vpdpbusd" in line]
     count = peak_outputs(dots, 1) // dots.lanes

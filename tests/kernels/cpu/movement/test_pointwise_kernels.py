@@ -96,7 +96,9 @@ def test_standalone_epilogue(dtype, channels):
         data = data >> 4
     params = epilogue_params(np.random.default_rng(1), epilogue, shape, 2**28)
     expected = finish(epilogue, data.astype(np.int64), params)
-    module = compile_functions({"f": pointwise.epilogue_func(*shape, epilogue, 2, dtype)}, MCPU[Isa.PORTABLE])
+    module = compile_functions(
+        {"f": pointwise.epilogue_func(*shape, epilogue, Isa.PORTABLE, 2, dtype)}, MCPU[Isa.PORTABLE]
+    )
     got = call(module["f"], [data, *params], [np.zeros_like(e) for e in expected])
     for e, g in zip(expected, got, strict=True):
         assert np.array_equal(e, g)

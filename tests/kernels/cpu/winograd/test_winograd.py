@@ -14,7 +14,8 @@ from aqd_deploy.compiler.weights import encode
 from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue, Relu, SkipAdd, StoreRequantize, StoreStream
 from aqd_deploy.kernels.cpu.conv.families import conv2d, conv_choices
 from aqd_deploy.kernels.cpu.unpack.weights import unpack_func
-from aqd_deploy.kernels.winograd.forms import FORMS, Form, WinogradLayout, exact_forms, true_weights
+from aqd_deploy.kernels.winograd.forms import FORMS, Form, exact_forms, true_weights
+from aqd_deploy.kernels.winograd.layout import WinogradLayout
 from aqd_deploy.kernels.winograd.transforms import LINES
 from aqd_deploy.targets.isa import Isa
 
@@ -26,7 +27,10 @@ needs_vnni = pytest.mark.skipif(not host_runs(Isa.VNNI), reason="this CPU has no
 )
 def test_lines_let_operands_grow_as_their_table_says(name, samples, weights):
     line = LINES[name]
-    for function, size, growth in ((line.spread, line.size, samples), (line.weigh, 3, weights)):
+    for function, size, growth in (
+        (line.input_transform, line.size, samples),
+        (line.filter_transform, 3, weights),
+    ):
         rows = function(list(np.eye(size, dtype=np.int64)))
         assert len(rows) == line.values
         assert max(np.abs(row).sum() for row in rows) == growth
@@ -49,12 +53,12 @@ def test_transforms_compute_the_convolution_times_the_divisor(down, across, seed
     rng = np.random.default_rng(seed)
     tile = rng.integers(-300, 300, (form.rows + 2, form.columns + 2))
     taps = (2 * rng.integers(-60, 60, (3, 3)) + 1).astype(np.int8)
-    samples = np.array(list(form.spread([list(row) for row in tile])))
-    np.testing.assert_array_equal(np.einsum("pij,ij->p", form.spread_matrix, tile), samples)
-    products = samples * form.weigh(taps)
-    columns = form.gather_columns(list(products).__getitem__)
-    gathered = np.stack([form.gather_row([column[y] for column in columns]) for y in range(form.rows)])
-    np.testing.assert_array_equal(form.gather_matrix @ products, gathered)
+    samples = np.array(list(form.input_transform([list(row) for row in tile])))
+    np.testing.assert_array_equal(np.einsum("pij,ij->p", form.input_matrix, tile), samples)
+    products = samples * form.transformed_filters(taps)
+    columns = form.output_columns(list(products).__getitem__)
+    gathered = np.stack([form.output_row([column[y] for column in columns]) for y in range(form.rows)])
+    np.testing.assert_array_equal(form.output_matrix @ products, gathered)
     base = form.base(taps)
     windows = [
         [(tile[y : y + 3, x : x + 3] * base).sum() for x in range(form.columns)] for y in range(form.rows)
@@ -68,7 +72,7 @@ def test_transforms_compute_the_convolution_times_the_divisor(down, across, seed
 @pytest.mark.parametrize("interval", [(0, 3), (0, 15), (-8, 7), (-5, 0)])
 def test_the_range_of_transformed_activations_is_reached_and_never_left(form, interval):
     lowest, highest = form.sample_ranges(*interval)
-    flat = form.spread_matrix.reshape(form.positions, -1)
+    flat = form.input_matrix.reshape(form.positions, -1)
     low, high = interval
     np.testing.assert_array_equal((flat * np.where(flat > 0, high, low)).sum(1), highest)
     np.testing.assert_array_equal((flat * np.where(flat > 0, low, high)).sum(1), lowest)
@@ -252,4 +256,4 @@ def test_executed_products_are_those_of_whole_tiles():
     spec = ConvSpec(10, 9, 16, 32, (3, 3), pads=(1, 1, 1, 1), input_range=(0, 15), winograd=("c4x4_halved",))
     choice = next(c for c in conv_choices(spec, Isa.VNNI, 1) if c.family == "winograd")
     kernel = conv2d(spec, Epilogue(), Isa.VNNI, 1, choice)
-    assert kernel.executed_macs(spec) == 3 * 3 * 46 * 16 * 32
+    assert kernel.executed_macs == 3 * 3 * 46 * 16 * 32

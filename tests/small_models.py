@@ -1,4 +1,4 @@
-"""Hand-made integer ONNX models for the compiler's tests, and onnxruntime as their reference."""
+"""Hand-made integer ONNX models, and onnxruntime as their reference."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from aqd_deploy import targets
 from aqd_deploy.integer import dialect
+from aqd_deploy.integer.operations.pools import pool_name
 
 UINT8, INT8, INT32 = TensorProto.UINT8, TensorProto.INT8, TensorProto.INT32
 
@@ -105,7 +106,7 @@ class ModelWriter:
         return self._standard("MaxPool", [x], kernel_shape=[kernel] * 2, strides=[stride] * 2, pads=[pad] * 4)
 
     def max_pool_s32(self, x: str, kernel: int, stride: int, pad: int) -> str:
-        return self._dialect(dialect.pool_name(kernel, stride, pad), [x])
+        return self._dialect(pool_name(kernel, stride, pad), [x])
 
     def concat(self, *xs: str) -> str:
         return self._standard("Concat", list(xs), axis=1)
@@ -147,6 +148,34 @@ class ModelWriter:
         name = f"t{len(self.nodes)}"
         self.nodes.append(dialect.node(op, inputs, name, **attributes))
         return name
+
+
+def every_operation() -> onnx.ModelProto:
+    """A small model with each operation of the dialect in it."""
+    w = ModelWriter(seed=5)
+    image = w.image("image", 3, 9, 8)
+    padded = w.pad_image(image, [104, 116, 124], 1)
+    stem = w.relu(w.bias(w.conv_odd(padded, w.weight(4, 3, 3, 8), 3, 3, strides=[2, 2]), 4))
+    pooled = w.max_pool_s32(stem, 2, 1, 0)
+    codes = w.requantize(pooled, 4, 44)
+    signed = w.requantize(pooled, 4, 44, lo=-128, hi=127, to=INT8)
+    zero = w.constant(np.array(3, np.uint8))
+    grouped = w._standard("ConvInteger", [codes, w.weight(4, 2, 3, 4), zero], pads=[1, 1, 1, 1], group=2)
+    weights = w.weight(4, 4, 1, 3)
+    side = w.multiply_shift(w.conv(signed, weights, strides=[1, 1], dilations=[1, 1]), 4)
+    stream = w.skip_add(grouped, side, 4)
+    level = w.threshold(stream, 4)
+    w.output(w.upsample(w.conv(level, weights), 2), [1, 4, 8, 6])
+    sizes = w.constant(np.array([1, 4, 8, 3], np.int64))
+    words = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    w.output(w._standard("Resize", [stream, "", "", sizes], **words), [1, 4, 8, 3])
+    w.output(w.concat(w.cast(codes), stream), [1, 8, 4, 3])
+    w.output(w.max_pool(codes, 2, 1, 1), [1, 4, 5, 4], UINT8)
+    w.output(w._standard("Add", [stream, side]), [1, 4, 4, 3])
+    w.output(w._standard("Identity", [stream]), [1, 4, 4, 3])
+    none = w._standard("Constant", [], value=numpy_helper.from_array(np.array(0, np.int32)))
+    w.output(w._standard("Max", [stream, none]), [1, 4, 4, 3])
+    return w.model({"name": "all", "ranges": {}, "outputs": {}, "lowering": {}})
 
 
 def reference(model: onnx.ModelProto, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

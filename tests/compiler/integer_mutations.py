@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import onnx
 from onnx import AttributeProto, NodeProto, TensorProto, helper, numpy_helper
-from small_models import INT8, INT32, UINT8, ModelWriter
+from small_models import INT8, INT32, UINT8
 
 Change = Callable[[onnx.ModelProto], None]
 
@@ -36,34 +36,6 @@ FURTHER = {
     "Resize": [("antialias", 1), ("axes", [2, 3]), ("extrapolation_value", 1.0)],
     "Cast": [("saturate", 0)],
 }
-
-
-def every_operation() -> onnx.ModelProto:
-    """A small model with each operation of the dialect in it."""
-    w = ModelWriter(seed=5)
-    image = w.image("image", 3, 9, 8)
-    padded = w.pad_image(image, [104, 116, 124], 1)
-    stem = w.relu(w.bias(w.conv_odd(padded, w.weight(4, 3, 3, 8), 3, 3, strides=[2, 2]), 4))
-    pooled = w.max_pool_s32(stem, 2, 1, 0)
-    codes = w.requantize(pooled, 4, 44)
-    signed = w.requantize(pooled, 4, 44, lo=-128, hi=127, to=INT8)
-    zero = w.constant(np.array(3, np.uint8))
-    grouped = w._standard("ConvInteger", [codes, w.weight(4, 2, 3, 4), zero], pads=[1, 1, 1, 1], group=2)
-    weights = w.weight(4, 4, 1, 3)
-    side = w.multiply_shift(w.conv(signed, weights, strides=[1, 1], dilations=[1, 1]), 4)
-    stream = w.skip_add(grouped, side, 4)
-    level = w.threshold(stream, 4)
-    w.output(w.upsample(w.conv(level, weights), 2), [1, 4, 8, 6])
-    sizes = w.constant(np.array([1, 4, 8, 3], np.int64))
-    words = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-    w.output(w._standard("Resize", [stream, "", "", sizes], **words), [1, 4, 8, 3])
-    w.output(w.concat(w.cast(codes), stream), [1, 8, 4, 3])
-    w.output(w.max_pool(codes, 2, 1, 1), [1, 4, 5, 4], UINT8)
-    w.output(w._standard("Add", [stream, side]), [1, 4, 4, 3])
-    w.output(w._standard("Identity", [stream]), [1, 4, 4, 3])
-    none = w._standard("Constant", [], value=numpy_helper.from_array(np.array(0, np.int32)))
-    w.output(w._standard("Max", [stream, none]), [1, 4, 4, 3])
-    return w.model({"name": "all", "ranges": {}, "outputs": {}, "lowering": {}})
 
 
 def changed(model: onnx.ModelProto, change: Change) -> onnx.ModelProto:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aqd_deploy.kernels.contract.spec import AddBias, ConvSpec, Epilogue, Relu, StoreRequantize, StoreStream
-from aqd_deploy.tuning.reference import accumulators, expected_outputs
+from aqd_deploy.kernels.reference import accumulators, expected_outputs
 
 
 def by_definition(spec, data, weights):

@@ -1,0 +1,177 @@
+"""What an operation says of itself, one class an operation: docs/integer-dialect.md as code."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from onnx import FunctionProto, NodeProto, helper
+
+from aqd_deploy.errors import UnsupportedModelError
+from aqd_deploy.integer.attributes import Attribute
+from aqd_deploy.integer.domain import DOMAIN, OPSET
+from aqd_deploy.integer.graph import Graph, Node
+from aqd_deploy.integer.ranges import Interval
+from aqd_deploy.integer.types import CODES, ELEMENT_TYPES, TensorType
+
+STREAM = ("int32",)
+ANY = (*CODES, *STREAM)
+
+# What an operation returns beside a dtype's name (`Operation.returns`).
+SAME = "the type of the first input"
+TO = "the type that the attribute `to` names"
+
+PER_CHANNEL = (1, "C", 1, 1)
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A constant input: its dtype, "" for that of the first input, and its shape.
+
+    In `shape`, "C" is the number of channels of the first input, "*" any number from 1.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+    optional: bool = False
+
+
+class Operation(ABC):
+    """One operation. As it stands, one of ONNX's own; `Function` is one that the dialect adds.
+
+    A node has `data` computed inputs (least, most; None: any number), all of one type in `accepts`, then the
+    constants `operands`, None where ONNX has an input that the dialect does without.
+    """
+
+    name: str
+    domain = ""
+    data: tuple[int, int | None] = (1, 1)
+    accepts: tuple[str, ...] = STREAM
+    operands: tuple[Operand | None, ...] = ()
+    attributes: ClassVar[Mapping[str, Attribute]] = {}
+
+    returns = "int32"
+    """dtype of the result, or `SAME`, or `TO`."""
+
+    moves_data = False
+    """Whether every value of the result is one of the computed inputs'."""
+
+    renames = False
+    """Whether the result is the first input itself, under another name."""
+
+    float_operands: tuple[str, ...] = ()
+    """Operands that ONNX wants as float although whole numbers are all they hold."""
+
+    @property
+    def inputs(self) -> tuple[int, int | None]:
+        """The least and the largest number of inputs; None: any."""
+        least, most = self.data
+        needed = [i for i, operand in enumerate(self.operands, 1) if operand and not operand.optional]
+        return least + max(needed, default=0), None if most is None else least + len(self.operands)
+
+    def matches(self, op_type: str) -> bool:
+        """Whether nodes of this type are the operation's."""
+        return op_type == self.name
+
+    @property
+    def slots(self) -> dict[str, int]:
+        """The place of each operand among a node's inputs, by its name."""
+        return {operand.name: i for i, operand in enumerate(self.operands, self.data[0]) if operand}
+
+    def check(self, node: Node, graph: Graph) -> None:
+        """Raise UnsupportedModelError or ShapeError for what the fields cannot say."""
+        codes = self.codes(node, graph)
+        if codes is not None:
+            check_codes(node, *codes)
+
+    def shape(self, node: Node, graph: Graph) -> tuple[int, int, int]:
+        """[H, W, C] of the result. Raises ShapeError for inputs that do not fit."""
+        return source_type(node, graph).shape
+
+    def result(self, node: Node, graph: Graph) -> TensorType:
+        """The type of the result. Raises what `shape` does."""
+        dtype = self.returns
+        if dtype == SAME:
+            dtype = source_type(node, graph).dtype
+        elif dtype == TO:
+            dtype = ELEMENT_TYPES[node.attributes["to"]]
+        return TensorType(*self.shape(node, graph), dtype)
+
+    def codes(self, node: Node, graph: Graph) -> tuple[int, int] | None:
+        """The least and the largest code that a quantizer clips to; None for what is no quantizer."""
+        return None
+
+    @abstractmethod
+    def interval(self, node: Node, graph: Graph) -> Interval:
+        """The proven interval of the result, per channel.
+
+        Raises RangeError where an integer leaves what its arithmetic can hold, UnsupportedModelError for a
+        constant that gives the operation another meaning.
+        """
+
+    @abstractmethod
+    def meaning(self, node: Node, graph: Graph, values: Sequence[np.ndarray]) -> np.ndarray:
+        """The result [1, C, H, W] in numpy; `values` are the inputs and constants by place, all int64."""
+
+
+class Function(Operation):
+    """An operation that ONNX has no integer word for: a function of the domain `aqd.integer`."""
+
+    domain = DOMAIN
+    sources: tuple[str, ...] = ("x",)
+    """Names of the computed inputs in the body."""
+
+    def function(self, op_type: str) -> FunctionProto:
+        """The model-local function that nodes of type `op_type` call."""
+        operands = [operand.name for operand in self.operands if operand]
+        return helper.make_function(
+            DOMAIN,
+            op_type,
+            [*self.sources, *operands],
+            ["y"],
+            self.body(op_type),
+            [helper.make_opsetid("", OPSET)],
+            list(self.attributes),
+        )
+
+    def smallest_body(self, op_type: str) -> int:
+        """A number of nodes that the body has at least, known without building it: a file's shorter function
+        of that name is another.
+        """
+        return 0
+
+    @abstractmethod
+    def body(self, op_type: str) -> list[NodeProto]:
+        """Standard ONNX from `sources`, `operands` and `attributes` to "y", which onnxruntime's CPU provider
+        runs.
+        """
+
+
+def source_type(node: Node, graph: Graph) -> TensorType:
+    """The type of the first input."""
+    return graph.types[node.slots[0]]
+
+
+def source_interval(node: Node, graph: Graph) -> Interval:
+    """The interval of the first input."""
+    return graph.ranges[node.slots[0]]
+
+
+def check_codes(node: Node, lo: int, hi: int) -> None:
+    """UnsupportedModelError unless lo ≤ hi, both of the type `to`."""
+    limits = np.iinfo(ELEMENT_TYPES[node.attributes["to"]])
+    if not limits.min <= lo <= hi <= limits.max:
+        raise UnsupportedModelError(
+            f"{node.label} clips to codes that {limits.dtype} does not hold in order",
+            received=f"lo = {lo}, hi = {hi}",
+            valid=f"{limits.min} <= lo <= hi <= {limits.max}",
+        )
+
+
+def per_channel(node: Node, graph: Graph, name: str) -> np.ndarray:
+    """The operand `name`, [1, C, 1, 1], as int64 [C]."""
+    return graph.operand(node, name).reshape(-1).astype(np.int64)

@@ -1,0 +1,142 @@
+"""Max-pools: ONNX's MaxPool on codes, and on streams one function a configuration, MaxPool_k{K}s{S}p{P}."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+from onnx import NodeProto, helper
+
+from aqd_deploy.errors import ShapeError
+from aqd_deploy.integer import attributes as a
+from aqd_deploy.integer.domain import INT32_MIN
+from aqd_deploy.integer.graph import Graph, Node
+from aqd_deploy.integer.operations import body
+from aqd_deploy.integer.operations.entry import SAME, Function, Operation, source_interval, source_type
+from aqd_deploy.integer.operations.windows import check_auto_pad, window_counts, windows
+from aqd_deploy.integer.ranges import Interval
+from aqd_deploy.integer.types import CODES, SMALL_POOL, pool_fits
+
+# One name a configuration: no leading zeros. Larger windows than 9999 are none of a detector's.
+_POOL_NAME = re.compile(r"MaxPool_k([1-9][0-9]{0,3})s([1-9][0-9]{0,3})p(0|[1-9][0-9]{0,3})")
+
+
+def pool_name(kernel: int, stride: int, pad: int) -> str:
+    """Name of the s32 max-pool function of a square configuration, for example `MaxPool_k3s2p1`."""
+    return f"MaxPool_k{kernel}s{stride}p{pad}"
+
+
+def parse_pool_name(op_type: str) -> tuple[int, int, int] | None:
+    """(kernel, stride, pad) of a `MaxPool_k{K}s{S}p{P}` op type, None for any other name."""
+    match = _POOL_NAME.fullmatch(op_type)
+    return (int(match[1]), int(match[2]), int(match[3])) if match else None
+
+
+def pool_geometry(node: Node) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int, int, int]]:
+    """Kernel, strides and pads (top, left, bottom, right) of a max-pool."""
+    named = parse_pool_name(node.op)
+    if named is not None:
+        k, s, p = named
+        return (k, k), (s, s), (p, p, p, p)
+    return node.attributes["kernel_shape"], node.attributes["strides"], node.attributes["pads"]
+
+
+class _Pool(Operation):
+    """The largest value of each window. Padding never wins."""
+
+    returns = SAME
+    moves_data = True
+
+    def check(self, node: Node, graph: Graph) -> None:
+        """Each pad is smaller than the kernel: a window of padding alone would have no maximum."""
+        kernel, _, pads = pool_geometry(node)
+        x = source_type(node, graph)
+        if not pool_fits(kernel, (x.height, x.width)):
+            raise ShapeError(
+                f"the window of {node.label} is far larger than its tensor",
+                received=f"kernel {list(kernel)}, {x.height} x {x.width} elements",
+                valid=f"up to {SMALL_POOL}, or twice the tensor's size",
+            )
+        if max(pads[0], pads[2]) >= kernel[0] or max(pads[1], pads[3]) >= kernel[1]:
+            raise ShapeError(
+                f"a window of {node.label} could lie in the padding alone",
+                received=f"kernel {list(kernel)}, pads {list(pads)}",
+                valid="pads smaller than the kernel",
+            )
+
+    def shape(self, node: Node, graph: Graph) -> tuple[int, int, int]:
+        x = source_type(node, graph)
+        return *window_counts(node, x, *pool_geometry(node)), x.channels
+
+    def interval(self, node: Node, graph: Graph) -> Interval:
+        return source_interval(node, graph)
+
+    def meaning(self, node: Node, graph: Graph, values: Sequence[np.ndarray]) -> np.ndarray:
+        lowest = int(values[0].min())
+        return windows(values[0], *pool_geometry(node), lowest).max(axis=(3, 4))[None]
+
+
+class MaxPool(_Pool):
+    """ONNX's own, on codes."""
+
+    name = "MaxPool"
+    accepts = CODES
+    attributes: ClassVar = {
+        "kernel_shape": a.pair(None),
+        "strides": a.pair(),
+        "pads": a.PADS,
+        "dilations": a.NO_DILATIONS,
+        "ceil_mode": a.ZERO,
+        "storage_order": a.ZERO,
+        "auto_pad": a.AUTO_PAD,
+    }
+
+    def check(self, node: Node, graph: Graph) -> None:
+        check_auto_pad(node)
+        super().check(node, graph)
+
+
+class StreamMaxPool(_Pool, Function):
+    """Max-pool on s32, which onnxruntime lacks; the configuration is in the name."""
+
+    name = "MaxPool_kKsSpP"
+
+    def matches(self, op_type: str) -> bool:
+        return parse_pool_name(op_type) is not None
+
+    def smallest_body(self, op_type: str) -> int:
+        """It grows with the kernel, which may be 9999."""
+        return _configuration(op_type)[0]
+
+    def body(self, op_type: str) -> list[NodeProto]:
+        """Separable max over rows, then columns; the padding is the smallest int32, so it never wins."""
+        kernel, stride, pad = _configuration(op_type)
+        nodes = [
+            body.constant("amount", np.array([0, 0, pad, pad, 0, 0, pad, pad], dtype=np.int64)),
+            body.constant("lowest", np.array(INT32_MIN, dtype=np.int32)),
+            helper.make_node("Pad", ["x", "amount", "lowest"], ["padded"]),
+            body.constant("step", np.array([stride], dtype=np.int64)),
+        ]
+        for i in range(kernel):
+            end = np.iinfo(np.int64).max if i == kernel - 1 else i - kernel + 1
+            nodes.append(body.constant(f"start_{i}", np.array([i], dtype=np.int64)))
+            nodes.append(body.constant(f"end_{i}", np.array([end], dtype=np.int64)))
+        source = "padded"
+        for label, axis, output in (("row", 2, "rows"), ("column", 3, "y")):
+            nodes.append(body.constant(f"{label}_axis", np.array([axis], dtype=np.int64)))
+            parts = [f"{label}_{i}" for i in range(kernel)]
+            for i, part in enumerate(parts):
+                inputs = [source, f"start_{i}", f"end_{i}", f"{label}_axis", "step"]
+                nodes.append(helper.make_node("Slice", inputs, [part]))
+            nodes.append(helper.make_node("Max", parts, [output]))
+            source = output
+        return nodes
+
+
+def _configuration(op_type: str) -> tuple[int, int, int]:
+    found = parse_pool_name(op_type)
+    if found is None:
+        raise KeyError(op_type)
+    return found

@@ -1,0 +1,100 @@
+"""From streams to codes: Requantize by a multiply-shift, Threshold by counting the steps reached."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+from onnx import AttributeProto, NodeProto, TensorProto, helper
+
+from aqd_deploy.errors import UnsupportedModelError
+from aqd_deploy.integer import attributes as a
+from aqd_deploy.integer.graph import Graph, Node
+from aqd_deploy.integer.operations import body
+from aqd_deploy.integer.operations.entry import (
+    PER_CHANNEL,
+    TO,
+    Function,
+    Operand,
+    per_channel,
+    source_interval,
+)
+from aqd_deploy.integer.operations.scaling import scale_body, scale_operands, scaled, scaled_interval
+from aqd_deploy.integer.ranges import Interval
+
+
+class Requantize(Function):
+    """clip((x·c + B) >> d, lo, hi)."""
+
+    name = "Requantize"
+    operands = scale_operands()
+    attributes: ClassVar = {"lo": a.CODE, "hi": a.CODE, "to": a.CODE_TYPE}
+    returns = TO
+
+    def codes(self, node: Node, graph: Graph) -> tuple[int, int]:
+        return node.attributes["lo"], node.attributes["hi"]
+
+    def interval(self, node: Node, graph: Graph) -> Interval:
+        return scaled_interval(node, graph, source_interval(node, graph)).clipped(*self.codes(node, graph))
+
+    def meaning(self, node: Node, graph: Graph, values: Sequence[np.ndarray]) -> np.ndarray:
+        return np.clip(scaled(*values), *self.codes(node, graph))
+
+    def body(self, op_type: str) -> list[NodeProto]:
+        """Clips by comparisons: Clip, Min and Max of onnxruntime compare int64 wrongly where bit 31 is set.
+
+        (Eigen's SSE2 code, microsoft/onnxruntime#25280.)
+        """
+        return [
+            *scale_body("x", "wide"),
+            body.constant_from("low", "lo", AttributeProto.INT),
+            body.constant_from("high", "hi", AttributeProto.INT),
+            helper.make_node("Less", ["wide", "low"], ["is_below"]),
+            helper.make_node("Where", ["is_below", "low", "wide"], ["at_least_low"]),
+            helper.make_node("Greater", ["at_least_low", "high"], ["is_above"]),
+            helper.make_node("Where", ["is_above", "high", "at_least_low"], ["clipped"]),
+            body.cast_from("clipped", "y", "to"),
+        ]
+
+
+class Threshold(Function):
+    """lo + Σ_k [sign·x ≥ T_k]; `sign` is ±1."""
+
+    name = "Threshold"
+    operands = (Operand("sign", "int32", PER_CHANNEL), Operand("T", "int32", ("*", *PER_CHANNEL)))
+    attributes: ClassVar = {"lo": a.CODE, "to": a.CODE_TYPE}
+    returns = TO
+
+    def codes(self, node: Node, graph: Graph) -> tuple[int, int]:
+        lo = node.attributes["lo"]
+        return lo, lo + graph.operand(node, "T").shape[0]
+
+    def interval(self, node: Node, graph: Graph) -> Interval:
+        """Each threshold is reached everywhere, somewhere or nowhere in the range of sign·x."""
+        source, sign = source_interval(node, graph), per_channel(node, graph, "sign")
+        if not np.isin(sign, (-1, 1)).all():
+            raise UnsupportedModelError(
+                f"the sign of {node.label} has other values than 1 and -1",
+                received=int(sign[~np.isin(sign, (-1, 1))][0]),
+            )
+        ends = source.lo * sign, source.hi * sign
+        table = graph.operand(node, "T").reshape(-1, len(sign))
+        reached = [(table <= end).sum(axis=0) for end in (np.minimum(*ends), np.maximum(*ends))]
+        return Interval(node.attributes["lo"] + reached[0], node.attributes["lo"] + reached[1])
+
+    def meaning(self, node: Node, graph: Graph, values: Sequence[np.ndarray]) -> np.ndarray:
+        x, sign, table = values
+        return node.attributes["lo"] + (sign * x >= table).sum(axis=0)
+
+    def body(self, op_type: str) -> list[NodeProto]:
+        return [
+            helper.make_node("Mul", ["x", "sign"], ["signed"]),
+            helper.make_node("GreaterOrEqual", ["signed", "T"], ["reached"]),
+            helper.make_node("Cast", ["reached"], ["steps"], to=TensorProto.INT64),
+            body.constant("axis", np.array([0], dtype=np.int64)),
+            helper.make_node("ReduceSum", ["steps", "axis"], ["count"], keepdims=0),
+            body.constant_from("low", "lo", AttributeProto.INT),
+            helper.make_node("Add", ["count", "low"], ["level"]),
+            body.cast_from("level", "y", "to"),
+        ]

@@ -1,0 +1,74 @@
+"""Streams, the int32 tensors: Add of a bias or another stream, Max with 0 (ReLU), Cast of codes to one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from aqd_deploy.errors import UnsupportedModelError
+from aqd_deploy.integer import attributes as a
+from aqd_deploy.integer.graph import Graph, Node
+from aqd_deploy.integer.operations.entry import (
+    PER_CHANNEL,
+    SAME,
+    TO,
+    Operand,
+    Operation,
+    per_channel,
+    source_interval,
+)
+from aqd_deploy.integer.ranges import Interval
+from aqd_deploy.integer.types import CODES
+
+
+class Add(Operation):
+    """A bias per channel (Eq. 6), or another stream."""
+
+    name = "Add"
+    data = (1, 2)
+    operands = (Operand("bias", "int32", PER_CHANNEL),)
+    returns = SAME
+
+    def interval(self, node: Node, graph: Graph) -> Interval:
+        source = source_interval(node, graph)
+        if graph.has_operand(node, "bias"):
+            return source.shifted(per_channel(node, graph, "bias")).require_int32(node.name)
+        other = graph.ranges[node.slots[1]]
+        return Interval(source.lo + other.lo, source.hi + other.hi).require_int32(node.name)
+
+    def meaning(self, node: Node, graph: Graph, values: Sequence[np.ndarray]) -> np.ndarray:
+        return values[0] + values[1]
+
+
+class Max(Operation):
+    """ReLU."""
+
+    name = "Max"
+    operands = (Operand("zero", "int32", ()),)
+    returns = SAME
+
+    def interval(self, node: Node, graph: Graph) -> Interval:
+        if np.any(graph.operand(node, "zero")):
+            raise UnsupportedModelError(f"Max {node.name} is not with 0", valid="Max(x, 0)")
+        source = source_interval(node, graph)
+        return Interval(np.maximum(source.lo, 0), np.maximum(source.hi, 0))
+
+    def meaning(self, node: Node, graph: Graph, values: Sequence[np.ndarray]) -> np.ndarray:
+        return np.maximum(values[0], 0)
+
+
+class Cast(Operation):
+    """A quantized tensor that joins a skip-add or a concat."""
+
+    name = "Cast"
+    accepts = CODES
+    attributes: ClassVar = {"to": a.STREAM_TYPE}
+    returns = TO
+
+    def interval(self, node: Node, graph: Graph) -> Interval:
+        return source_interval(node, graph)
+
+    def meaning(self, node: Node, graph: Graph, values: Sequence[np.ndarray]) -> np.ndarray:
+        return values[0]

@@ -1,0 +1,40 @@
+"""What the kernels ask of an instruction set: one entry each, in `x86`, `arm` and `portable`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aqd_deploy.kernels.cpu.isa.dot_product import DotProduct
+from aqd_deploy.targets.isa import Isa
+
+
+@dataclass(frozen=True)
+class InstructionSet:
+    """`products`: dot products in the order in which they are preferred, the last exact for operands of any
+    range. `tiles`: those that register tiles prefer to them, which may take several pixels. `bytes`: the one
+    that adds in 8 bits. `winograd_bytes` and `winograd_words`: those that multiply transformed operands of 8
+    and of 16 bits (sums of the latter wrap).
+
+    `depthwise_lanes`: 32-bit lanes of a vector of channels. `wide_products_by_shuffle`: products of 64 bits
+    take their lanes apart by shuffles; otherwise a vector of int32 read as int64 has its even lanes in the
+    lower halves, which is what a widening multiplication takes. `tile_registers`: there are products of whole
+    tiles (`amx`). `source`: where the throughput behind
+    `product_cycles` is from.
+    """
+
+    isa: Isa
+    source: str
+    products: tuple[DotProduct, ...]
+    tiles: tuple[DotProduct, ...] = ()
+    bytes: DotProduct | None = None
+    winograd_bytes: DotProduct | None = None
+    winograd_words: DotProduct | None = None
+    depthwise_lanes: int = 8
+    tile_registers: bool = False
+    wide_products_by_shuffle: bool = False
+
+    @property
+    def peaks(self) -> tuple[DotProduct, ...]:
+        """The products whose peak is worth measuring: the one for any operands, then faster ones."""
+        *preferred, general = self.products
+        return (general, *preferred, *self.tiles[:1])

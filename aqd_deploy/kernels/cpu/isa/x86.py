@@ -1,0 +1,188 @@
+"""The instruction sets of x86-64: 256 bits with 16 registers, or 512 bits with 32."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from tvm import tirx
+
+from aqd_deploy.kernels.contract.caches import Core
+from aqd_deploy.kernels.contract.spec import ConvSpec
+from aqd_deploy.kernels.cpu.emit import Buffer, Expr, Wrapping, const, convert, vector
+from aqd_deploy.kernels.cpu.isa.dot_product import DotProduct, NarrowSums
+from aqd_deploy.kernels.cpu.isa.exactness import PARTIAL_STEPS, exact_steps, sample_range, weight_range
+from aqd_deploy.kernels.cpu.isa.instruction_set import InstructionSet
+from aqd_deploy.targets.isa import Isa
+
+# LLVM's intrinsics, by lanes of 32 bits.
+_PMADDUBSW = {8: "llvm.x86.avx2.pmadd.ub.sw", 16: "llvm.x86.avx512.pmaddubs.w.512"}
+_PMADDWD = {8: "llvm.x86.avx2.pmadd.wd", 16: "llvm.x86.avx512.pmaddw.d.512"}
+
+
+class Vpdpbusd(DotProduct):
+    """Four u8·s8 added into 32 bits, never saturating. int8 activations become unsigned by adding 128."""
+
+    name = mnemonics = "vpdpbusd"
+    dot = 4
+    sample_dtype = "uint8"
+    sums_bytes = True
+
+    def fitted(self, spec: ConvSpec, core: Core) -> DotProduct:
+        return replace(self, core=core, offset=128 if spec.input_signed else 0)
+
+    def accumulate(self, acc: Expr, sample: Expr, weight: Expr) -> Expr:
+        name = f"llvm.x86.avx512.vpdpbusd.{self.lanes * 32}"
+        return tirx.call_llvm_pure_intrin(vector("int32", self.lanes), name, acc, sample, weight)
+
+
+class Vpdpwssd(DotProduct):
+    """Two s16·s16 added into 32 bits, which may wrap."""
+
+    name = mnemonics = "vpdpwssd"
+    dot = 2
+    sample_dtype = "int16"
+    weight_bytes = 2
+
+    def accumulate(self, acc: Expr, sample: Expr, weight: Expr) -> Expr:
+        name = f"llvm.x86.avx512.vpdpwssd.{self.lanes * 32}"
+        return tirx.call_llvm_pure_intrin(vector("int32", self.lanes), name, acc, sample, weight)
+
+
+class Pmaddubsw(NarrowSums):
+    """Two u8·s8 added into 16 bits, then `vpmaddwd` by ones adds two of these into 32. int8 activations
+    become unsigned by subtracting the least value they can have, so their range does not grow.
+    """
+
+    name = mnemonics = "vpmaddubsw"
+    dot = 4
+    sample_dtype = "uint8"
+
+    def fitted(self, spec: ConvSpec, core: Core) -> DotProduct | None:
+        lo, hi = sample_range(spec)
+        offset = -lo if spec.input_signed and lo < 0 else 0
+        low, high = weight_range(spec)
+        # The ones that sum the windows of odd weights are weights too.
+        steps = exact_steps(hi + offset, (low, max(high, 1)))
+        fitted = replace(self, core=core, offset=offset)
+        if steps >= PARTIAL_STEPS:
+            return replace(fitted, partial_steps=steps)
+        cycles, uops = self.product_cycles * 1.5, self.product_uops + 1
+        return replace(fitted, product_cycles=cycles, product_uops=uops) if steps else None
+
+    @property
+    def reason(self) -> str:
+        return f"{self.name}: sums of {self.partial_steps or 'single'} steps are proven to fit 16 bits"
+
+    @property
+    def partial(self) -> tuple[str, int]:
+        return "int16", 2 * self.lanes
+
+    def accumulate(self, acc: Expr, sample: Expr, weight: Expr) -> Expr:
+        return self.widen(acc, self._pairs(sample, weight))
+
+    def add_partial(self, acc: Expr, sample: Expr, weight: Expr) -> Expr:
+        return acc + self._pairs(sample, weight)
+
+    def widen(self, acc: Expr, partial: Expr) -> Expr:
+        return acc + _pmaddwd(self.lanes, partial, const(1, "int16", 2 * self.lanes))
+
+    def _pairs(self, sample: Expr, weight: Expr) -> Expr:
+        sums = vector("int16", 2 * self.lanes)
+        return tirx.call_llvm_pure_intrin(sums, _PMADDUBSW[self.lanes], sample, weight)
+
+
+class Pmaddwd(DotProduct):
+    """Two products of 16 bits added into 32, of bytes that are widened: exact where 8-bit products could
+    saturate.
+    """
+
+    name = mnemonics = "vpmaddwd"
+    dot = 2
+    sample_dtype = "int16"
+
+    @property
+    def reason(self) -> str:
+        return f"{self.name}: 8-bit products could saturate"
+
+    def weight(self, weights: Buffer, index: Expr) -> Expr:
+        return convert(super().weight(weights, index), "int16", self.vector_bytes)
+
+    def accumulate(self, acc: Expr, sample: Expr, weight: Expr) -> Expr:
+        return acc + _pmaddwd(self.lanes, sample, weight)
+
+
+class PmaddwdWords(DotProduct):
+    """`Pmaddwd` of weights that have 16 bits in memory; sums may wrap."""
+
+    name = mnemonics = "vpmaddwd"
+    dot = 2
+    sample_dtype = "int16"
+    weight_bytes = 2
+
+    def accumulate(self, acc: Expr, sample: Expr, weight: Expr) -> Expr:
+        product = _pmaddwd(self.lanes, sample, weight)
+        return (Wrapping(acc, self.lanes) + Wrapping(product, self.lanes)).value
+
+
+def _pmaddwd(lanes: int, a: Expr, b: Expr) -> Expr:
+    return tirx.call_llvm_pure_intrin(vector("int32", lanes), _PMADDWD[lanes], a, b)
+
+
+def vnni(isa: Isa, lanes: int, registers: int, source: str) -> InstructionSet:
+    """An entry with VNNI."""
+    bytes_ = Vpdpbusd(isa, lanes, 0.5, registers)
+    words = Vpdpwssd(isa, lanes, 0.5, registers)
+    return InstructionSet(
+        isa,
+        source,
+        products=(bytes_,),
+        winograd_bytes=bytes_,
+        winograd_words=words,
+        depthwise_lanes=lanes,
+    )
+
+
+def _without_vnni(isa: Isa, lanes: int, registers: int, cycles: float, source: str) -> InstructionSet:
+    # A product is a multiplication and an addition; bytes are widened when they are loaded.
+    general = Pmaddwd(isa, lanes, cycles, registers, spare_registers=2, product_uops=2, weight_uops=2)
+    narrow = Pmaddubsw(isa, lanes, cycles, registers, spare_registers=2, product_uops=2)
+    words = PmaddwdWords(isa, lanes, cycles, registers, spare_registers=2, product_uops=2)
+    return InstructionSet(
+        isa,
+        source,
+        products=(narrow, general),
+        winograd_words=words,
+        depthwise_lanes=lanes,
+    )
+
+
+ENTRIES = (
+    vnni(Isa.VNNI, 16, 32, "uops.info: two 512-bit VPDPBUSD a cycle on parts with two FMA units"),
+    vnni(Isa.AVXVNNI, 8, 16, "uops.info: two 256-bit VPDPBUSD a cycle on performance cores"),
+    _without_vnni(
+        Isa.AVX512,
+        16,
+        32,
+        1.0,
+        "an estimate: a product is a multiplication and an addition, on two ports of 512 bits",
+    ),
+    _without_vnni(
+        Isa.AVX2,
+        8,
+        16,
+        0.67,
+        "an estimate: a product is a multiplication and an addition, on three ports of 256 bits",
+    ),
+)
+
+# Bytes of a register that one product takes; the register's letter tells its size.
+_PRODUCT = re.compile(r"\t(?:\{vex\}\s+)?v?(pdpbusd|pmaddubsw|pmaddwd|pmullw|pmulld)\s.*%([xyz])mm\d+\s*$")
+_PRODUCT_BYTES = {"pdpbusd": 1, "pmaddubsw": 1, "pmaddwd": 2, "pmullw": 2, "pmulld": 4}
+_REGISTER_BYTES = {"x": 16, "y": 32, "z": 64}
+
+
+def products_of(line: str) -> int:
+    """Multiply-accumulates of one instruction of assembly, 0 where it does not multiply vectors."""
+    found = _PRODUCT.match(line)
+    return _REGISTER_BYTES[found[2]] // _PRODUCT_BYTES[found[1]] if found else 0
