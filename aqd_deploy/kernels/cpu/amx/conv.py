@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -18,10 +19,13 @@ from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue
 from aqd_deploy.kernels.cpu.amx.copy import FrameCopy
 from aqd_deploy.kernels.cpu.amx.finish import Finish
 from aqd_deploy.kernels.cpu.amx.frame import Frame
+from aqd_deploy.kernels.cpu.amx.nchw import BorderBlock
 from aqd_deploy.kernels.cpu.amx.plan import Plan
 from aqd_deploy.kernels.cpu.amx.tiles import ROW_BYTES, ROWS, SUMS, TILE_BYTES, TileUnit
 from aqd_deploy.kernels.cpu.amx.windows import WindowSums
 from aqd_deploy.kernels.cpu.emit import Emitter, Expr, const
+from aqd_deploy.kernels.cpu.epilogue.epilogue import bind_epilogue
+from aqd_deploy.kernels.cpu.epilogue.nchw_store import stores_borders
 from aqd_deploy.kernels.storage.layout import WeightLayout
 from aqd_deploy.targets.isa import Isa
 
@@ -41,40 +45,56 @@ def amx_layout(spec: ConvSpec) -> WeightLayout:
 
 def conv_amx(spec: ConvSpec, epilogue: Epilogue, isa: Isa, threads: int, plan: Plan) -> Any:
     """PrimFunc of a convolution in one group; parameters as in `spec.Epilogue`."""
-    return _Conv(spec, epilogue, isa, plan).emit("parallel" if threads > 1 else "serial")
+    return TileConv(spec, spec, epilogue, isa, plan).emit("parallel" if threads > 1 else "serial")
 
 
-class _Conv:
-    """Writes one function; the methods go from the outermost loop inwards."""
+class TileConv:
+    """Writes one function; the methods go from the outermost loop inwards.
 
-    def __init__(self, spec: ConvSpec, epilogue: Epilogue, isa: Isa, plan: Plan) -> None:
-        self.spec, self.plan, self.layout = spec, plan, amx_layout(spec)
+    `spec` is what is computed at a time: the convolution `whole`, or some of its rows.
+    """
+
+    def __init__(self, spec: ConvSpec, whole: ConvSpec, epilogue: Epilogue, isa: Isa, plan: Plan) -> None:
+        self.spec, self.whole, self.plan, self.layout = spec, whole, plan, amx_layout(spec)
         self.frame = Frame(spec, ROWS * plan.high)
         self.em = Emitter()
         self.unit = TileUnit(self.em, spec.input_signed)
         self.data = self.em.parameter(
-            "data", (spec.height, spec.width, spec.in_channels), "int8" if spec.input_signed else "uint8"
+            "data", (whole.height, whole.width, whole.in_channels), "int8" if spec.input_signed else "uint8"
         )
         self.weights = self.em.parameter("weights", self.layout.shape, "int8")
         self.tile_steps = self.layout.steps // ROWS
         self.unrolled = max(n for n in range(1, UNROLLED + 1) if self.tile_steps % n == 0)
         self.groups = self.layout.kernel[0] * self.layout.segments * (self.tile_steps // self.unrolled)
-        self.finish = Finish(self.em, epilogue, isa, self.frame, self.layout, plan, self.groups)
+        to_borders = stores_borders(epilogue)
+        bound = bind_epilogue(
+            self.em,
+            replace(epilogue, stores=()) if to_borders else epilogue,
+            isa,
+            whole.out_height,
+            whole.out_width,
+            whole.out_channels,
+            max(1, len(whole.levels)),
+        )
+        borders = BorderBlock(self.em, self.frame, plan) if to_borders else None
+        self.finish = Finish(self.em, bound, borders, self.frame, plan, self.groups)
         self.samples = self.data
         self.plane = 0
 
     def emit(self, kind: str) -> Any:
         em = self.em
         with em.loop("task", self.plan.tasks, kind) as task:
-            self._task(task)
+            self.task(task, const(-self.spec.pads[0]))
         return em.finish()
 
-    def _task(self, task: Expr) -> None:
-        """A part of the pixels times a part of the output channels."""
+    def task(self, task: Expr, top: Expr) -> None:
+        """A part of the pixels times a part of the output channels; the first samples are those of row `top`
+        of the input.
+        """
         em, plan, frame, spec = self.em, self.plan, self.frame, self.spec
         pixel_part = em.bind("pixel_part", task // plan.channel_parts)
         channel_part = em.bind("channel_part", task % plan.channel_parts)
-        origin = self._copy(pixel_part)
+        origin = self._copy(pixel_part, top)
         lo, hi = (
             em.bind(name, (pixel_part + more) * frame.tiles // plan.pixel_parts)
             for name, more in (("lo", 0), ("hi", 1))
@@ -106,16 +126,16 @@ class _Conv:
             with em.loop("tile", tiles[1]) as tile, em.loop("item", items[1]) as item:
                 yield em.bind("tile", tiles[0] + tile), em.bind("item", items[0] + item)
 
-    def _copy(self, part: Expr) -> Expr:
+    def _copy(self, part: Expr, top: Expr) -> Expr:
         """Fills the frame of a part of the pixels; returns the pixel of all frames at which it begins."""
         frame, parts, channels = self.frame, self.plan.pixel_parts, self.spec.in_channels
         if not frame.copies:
-            return const(0)
+            return self.em.bind("origin", top * -self.spec.width)
         self.plane = frame.plane_pixels(parts) * channels
         self.samples = self.em.alloc(
             "frame", str(self.data.dtype), (max(frame.planes) + 1) * self.plane + ROW_BYTES
         )
-        copy = FrameCopy(self.em, frame, self.data, self.samples, self.plane)
+        copy = FrameCopy(self.em, frame, self.data, self.samples, self.plane, self.whole, top)
         ranges = [frame.rows_of(index, parts) for index in range(parts)]
         origins = [frame.origin(index, parts) for index in range(parts)]
         origin = self._chosen("origin", part, origins)

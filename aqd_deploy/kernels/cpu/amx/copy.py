@@ -12,11 +12,16 @@ WIDE = 64
 
 
 class FrameCopy:
-    """Writes the copying code of one function. A plane takes `plane` bytes of `samples`."""
+    """Writes the copying code of one function. A plane takes `plane` bytes of `samples`; the first row of a
+    frame is row `top` of a map of the convolution `whole`.
+    """
 
-    def __init__(self, em: Emitter, frame: Frame, data: Buffer, samples: Buffer, plane: int) -> None:
+    def __init__(
+        self, em: Emitter, frame: Frame, data: Buffer, samples: Buffer, plane: int, whole: ConvSpec, top: Expr
+    ) -> None:
         self.em, self.frame, self.data, self.samples, self.plane = em, frame, data, samples, plane
         self.spec: ConvSpec = frame.spec
+        self.whole, self.top = whole, top
         self.dtype = "int8" if self.spec.input_signed else "uint8"
 
     def rows(self, framed: FramedMap, first: Expr, end: Expr, origin: Expr) -> None:
@@ -28,13 +33,13 @@ class FrameCopy:
             place = (row * framed.width + framed.base - origin) * spec.in_channels
             for plane in self.frame.planes:
                 to = em.bind("to", place + plane * self.plane)
-                self._row(framed, row * down + (plane - spec.pads[0]), to)
+                self._row(framed, row * down + (self.top + plane), to)
 
     def _row(self, framed: FramedMap, y: Expr, to: Expr) -> None:
         em, channels = self.em, self.spec.in_channels
         m = framed.map
         y = em.bind("y", y)
-        known = tirx.all(y >= 0, y < m.height)
+        known = tirx.all(y >= 0, y < self.whole.maps[framed.level].height)
         with em.when(known):
             self._pad(to, framed.left)
             self._copy(

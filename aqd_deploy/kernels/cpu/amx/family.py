@@ -10,6 +10,7 @@ from aqd_deploy.kernels.contract.kernel import Layout
 from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue
 from aqd_deploy.kernels.cpu.amx.conv import amx_layout, conv_amx
 from aqd_deploy.kernels.cpu.amx.plan import Plan, plans
+from aqd_deploy.kernels.cpu.amx.pooled import conv_amx_pooled
 from aqd_deploy.kernels.cpu.conv.family import Family
 from aqd_deploy.kernels.cpu.isa.select import instruction_set
 from aqd_deploy.targets.isa import Isa
@@ -19,6 +20,7 @@ class Amx(Family):
     """Any convolution in one group, where there are tile registers."""
 
     name = "amx"
+    pools = True
 
     def applies(self, spec: ConvSpec, isa: Isa) -> str:
         if spec.group != 1 or not instruction_set(isa).tile_registers:
@@ -33,6 +35,8 @@ class Amx(Family):
         self, spec: ConvSpec, epilogue: Epilogue, isa: Isa, threads: int, choice: Choice, core: Core
     ) -> tuple[Any, Layout]:
         plan = Plan.from_parameters(dict(choice.parameters))
+        if epilogue.pool is not None:
+            return conv_amx_pooled(spec, epilogue, isa, threads, plan, core), amx_layout(spec)
         return conv_amx(spec, epilogue, isa, threads, plan), amx_layout(spec)
 
     def writes_once(self, spec: ConvSpec, isa: Isa, choice: Choice) -> bool:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from tvm import tirx
 
-from aqd_deploy.kernels.contract.spec import Epilogue, SkipAdd
+from aqd_deploy.kernels.contract.spec import SkipAdd
 from aqd_deploy.kernels.cpu.amx.frame import Frame, FramedMap
 from aqd_deploy.kernels.cpu.amx.nchw import BorderBlock
 from aqd_deploy.kernels.cpu.amx.plan import Plan
 from aqd_deploy.kernels.cpu.amx.tiles import ROWS, SUMS
 from aqd_deploy.kernels.cpu.emit import Buffer, Emitter, Expr, broadcast, const, load
-from aqd_deploy.kernels.cpu.epilogue.epilogue import Place, bind_epilogue
-from aqd_deploy.kernels.cpu.epilogue.nchw_store import stores_borders
-from aqd_deploy.kernels.storage.layout import WeightLayout
-from aqd_deploy.targets.isa import Isa
+from aqd_deploy.kernels.cpu.epilogue.epilogue import BoundEpilogue, Place
 
 LANES = 16
 # What is remembered of a block in memory: code that looks at variables makes the simplifier think for long.
@@ -34,30 +30,17 @@ class Finish:
     def __init__(
         self,
         em: Emitter,
-        epilogue: Epilogue,
-        isa: Isa,
+        bound: BoundEpilogue,
+        borders: BorderBlock | None,
         frame: Frame,
-        layout: WeightLayout,
         plan: Plan,
         groups: int,
     ) -> None:
-        self.em, self.frame, self.plan, self.layout = em, frame, plan, layout
-        spec = frame.spec
-        to_borders = stores_borders(epilogue)
-        self.bound = bind_epilogue(
-            em,
-            replace(epilogue, stores=()) if to_borders else epilogue,
-            isa,
-            spec.out_height,
-            spec.out_width,
-            spec.out_channels,
-            max(1, len(spec.levels)),
-        )
+        self.em, self.bound, self.borders, self.frame, self.plan = em, bound, borders, frame, plan
         self.windows: Buffer | None = None
-        self.borders = BorderBlock(em, frame, plan) if to_borders else None
         self.share = -(-frame.pixels // groups)
         self.numbers = self.share * groups
-        self.split = any(isinstance(step, SkipAdd) and step.upsample > 1 for step in epilogue.steps)
+        self.split = any(isinstance(step, SkipAdd) and step.upsample > 1 for step in bound.epilogue.steps)
 
     def begin(self) -> None:
         """The buffers of a task; at first there is nothing to finish."""
@@ -186,10 +169,10 @@ class Finish:
         self.window = self._window(pixel, half)
         row = (pixel // ROWS) * (plan.wide * SUMS) + pixel % ROWS * LANES
         base = em.bind("base", half * (plan.sums * SUMS) + row)
-        full, rest = divmod(self.layout.out_channels, LANES)
+        full, rest = divmod(self.frame.spec.out_channels, LANES)
         for j in range(plan.wide):
             channel = em.bind("channel", (block + j) * LANES)
-            whole = not rest and self.layout.blocks % plan.wide == 0
+            whole = not rest and full % plan.wide == 0
             of_block = load(self.state, half * _FIELDS + _BLOCK) + j
             self.lane, self.half = j * LANES, half
             if full:

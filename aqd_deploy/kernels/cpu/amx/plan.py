@@ -20,7 +20,7 @@ from aqd_deploy.kernels.storage.layout import WeightLayout
 PRODUCT_CYCLES = 16.0
 # Bytes a cycle: of operands from the second-level cache while tiles are multiplied, of weights and samples
 # that lie beyond it, and of the copy into a frame.
-L2_BYTES_PER_CYCLE = 64.0
+L2_BYTES_PER_CYCLE = 76.0
 FAR_BYTES_PER_CYCLE = 4.5
 COPY_BYTES_PER_CYCLE = 16.0
 # Cycles of one step beside its products, of a block of sums, of a task, and of one vector in an epilogue.
@@ -64,7 +64,8 @@ class Plan:
     @classmethod
     def from_parameters(cls, values: Mapping[str, int]) -> Plan:
         """The inverse of `parameters`."""
-        return cls(**{**values, "weights_first": bool(values["weights_first"])})
+        rest = {name: value for name, value in values.items() if name != "weights_first"}
+        return cls(**rest, weights_first=bool(values["weights_first"]))
 
 
 def plans(spec: ConvSpec, layout: WeightLayout, threads: int, core: Core) -> list[tuple[float, Plan]]:
