@@ -34,6 +34,7 @@ from aqd_deploy.kernels.contract.spec import (
 )
 from aqd_deploy.kernels.cpu.amx.conv import amx_layout, conv_amx
 from aqd_deploy.kernels.cpu.amx.frame import Frame
+from aqd_deploy.kernels.cpu.amx.peak import tile_peak
 from aqd_deploy.kernels.cpu.amx.plan import Plan, plans
 from aqd_deploy.kernels.cpu.conv.families import conv2d, conv_choices
 from aqd_deploy.kernels.cpu.isa.assembly import inner_loop
@@ -230,6 +231,18 @@ def test_parts_cover_every_tile_once_and_copy_what_they_read():
         for index in range(parts):
             rows = frame.rows_of(index, parts)
             assert all(0 <= lo <= hi <= m.rows for (lo, hi), m in zip(rows, frame.maps, strict=True))
+
+
+@needs_amx
+def test_the_peak_multiplies_what_it_says():
+    peak = tile_peak(2, 3)
+    module = compile_functions({"peak": peak.prim_func}, MCPU[Isa.AMX])
+    weights = np.random.default_rng(1).integers(-128, 128, peak.weight_bytes).astype(np.int8)
+    (out,) = call(module["peak"], [weights], [np.zeros(peak.outputs, np.int32)])
+    samples = weights.view(np.uint8).reshape(16, 64).astype(np.int64)
+    channels = weights.reshape(16, 16, 4).transpose(0, 2, 1).reshape(64, 16).astype(np.int64)
+    assert np.array_equal(out.reshape(-1, 16, 16), np.stack([3 * samples @ channels] * 8))
+    assert peak.macs == 2 * 3 * 4 * 16**2 * 64
 
 
 def test_a_plan_is_its_parameters():
