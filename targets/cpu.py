@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from aqd_deploy.targets import architectures
+from aqd_deploy.targets import amx, architectures
 from aqd_deploy.targets.cores import parse_core
 from aqd_deploy.targets.threads import thread_limits
 
@@ -24,7 +24,8 @@ _DEVICE_TREE_MODEL = Path("/proc/device-tree/model")
 @dataclass(frozen=True)
 class Cpu:
     """`architecture` as `architectures` names it or, unknown there, as in `uname -m`; `model` for people,
-    `features` of /proc/cpuinfo, `core` LLVM's name of an ARM core ("" where it is not known).
+    `features` of /proc/cpuinfo, `core` LLVM's name of an ARM core ("" where it is not known). `withheld`: why
+    this process may not use AMX although the CPU has it; `features` are without it then.
     """
 
     architecture: str
@@ -32,6 +33,7 @@ class Cpu:
     features: frozenset[str]
     threads: int
     core: str = ""
+    withheld: str = ""
 
     def lacks(self, features: Iterable[str]) -> list[str]:
         """Those of `features` that this CPU does not offer, sorted."""
@@ -63,7 +65,10 @@ def read_cpu() -> Cpu:
         model = _board_model() or core or model
     bits = sys.maxsize.bit_length() + 1
     architecture = architectures.of_process(platform.machine(), bits)
-    return Cpu(architecture, model, features, available_threads(), core)
+    withheld = amx.refusal() if features.intersection(amx.FEATURES) else ""
+    if withheld:
+        features -= set(amx.FEATURES)
+    return Cpu(architecture, model, features, available_threads(), core, withheld)
 
 
 def _board_model() -> str:

@@ -46,6 +46,7 @@ def diagnosis() -> dict[str, Any]:
     return {
         "environment": environment(),
         "cpu_features": [name for name in KERNEL_FEATURES if name in cpu.features],
+        "withheld": cpu.withheld,
         "kernels": kernels,
         "linker": linker,
         "requirements": requirements,

@@ -276,7 +276,7 @@ def test_doctor(call):
     document = call("doctor")
     states = {entry["package"]: entry["state"] for entry in document["requirements"] if not entry["extra"]}
     assert states["onnxruntime"] == "ok"
-    assert document["kernels"] in ("vnni", "avx512", "avxvnni", "avx2", "portable")
+    assert document["kernels"] in ("amx", "vnni", "avx512", "avxvnni", "avx2", "portable")
 
 
 def test_doctor_fails_where_a_requirement_is_missing(monkeypatch, capsys):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import tvm
 
@@ -19,9 +17,11 @@ from aqd_deploy.kernels.contract.spec import (
     StoreStream,
     StoreThreshold,
 )
+from aqd_deploy.targets.cpu import read_cpu
 from aqd_deploy.targets.isa import Isa
 
 MCPU = {
+    Isa.AMX: "sapphirerapids",
     Isa.VNNI: "cascadelake",
     Isa.AVX512: "skylake-avx512",
     Isa.AVXVNNI: "cascadelake",
@@ -29,6 +29,7 @@ MCPU = {
     Isa.PORTABLE: "x86-64-v2",
 }
 CPU_FLAGS = {
+    Isa.AMX: "amx_int8",
     Isa.VNNI: "avx512_vnni",
     Isa.AVX512: "avx512bw",
     # The same instruction in another encoding: any CPU with 256-bit VNNI runs these kernels when they are
@@ -40,8 +41,8 @@ CPU_FLAGS = {
 
 
 def host_runs(isa: Isa) -> bool:
-    """Whether this machine has the instructions."""
-    return isa in CPU_FLAGS and CPU_FLAGS[isa] in Path("/proc/cpuinfo").read_text().split()
+    """Whether this machine has the instructions and lets this process use them."""
+    return CPU_FLAGS.get(isa) in read_cpu().features
 
 
 def compile_functions(functions: dict[str, object], mcpu: str):

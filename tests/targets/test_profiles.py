@@ -32,6 +32,7 @@ def test_each_profile_includes_the_one_before_it():
         ("alderlake", "avxvnni"),
         ("x86-64-v4", "avx512"),
         ("cascadelake", "vnni"),
+        ("sapphirerapids", "amx"),
         ("zen4", "vnni"),
     ],
 )

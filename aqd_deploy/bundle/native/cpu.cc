@@ -5,6 +5,10 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #else
 #include <sys/auxv.h>
 #endif
@@ -79,13 +83,26 @@ std::uint64_t saved_state() {
   return static_cast<std::uint64_t>(high) << 32 | low;
 }
 
+// Linux lets a process use tile registers only once it has asked, and then all its threads, for good.
+bool tiles_permitted() {
+#if defined(__linux__)
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;
+  static const bool permitted = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return permitted;
+#else
+  return false;
+#endif
+}
+
 bool has(const Feature& feature) {
   unsigned values[4] = {};
   if (!__get_cpuid_count(feature.leaf, feature.subleaf, &values[eax], &values[ebx], &values[ecx],
                          &values[edx])) {
     return false;
   }
-  return (values[feature.where] >> feature.bit & 1) && (saved_state() & feature.state) == feature.state;
+  const bool there =
+      (values[feature.where] >> feature.bit & 1) && (saved_state() & feature.state) == feature.state;
+  return there && (feature.state != kTiles || tiles_permitted());
 }
 
 #else

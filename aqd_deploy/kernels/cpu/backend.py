@@ -9,6 +9,7 @@ from aqd_deploy.kernels.contract.caches import CORE, Core
 from aqd_deploy.kernels.contract.choice import Choice
 from aqd_deploy.kernels.contract.kernel import Instructions, Kernel, Peak
 from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue
+from aqd_deploy.kernels.cpu.amx.peak import tile_peak
 from aqd_deploy.kernels.cpu.conv.families import FAMILIES, conv2d, conv_choices
 from aqd_deploy.kernels.cpu.isa import assembly
 from aqd_deploy.kernels.cpu.isa.peak import peak_func, peak_macs, peak_outputs
@@ -70,7 +71,8 @@ class CpuBackend:
     inner_loop = staticmethod(assembly.inner_loop)
 
     def peaks(self, threads: int, steps: int) -> list[Peak]:
-        return [
+        tiles = [tile_peak(threads, steps)] if instruction_set(self.isa).tile_registers else []
+        return tiles + [
             Peak(
                 dots.name,
                 peak_func(dots, threads, steps),

@@ -136,6 +136,10 @@ class Emitter:
         """buffer[index : index + lanes] = value."""
         self._scopes[-1].append(tirx.BufferStore(buffer, value, [span(as_index(index), lanes)]))
 
+    def evaluate(self, call: Expr) -> None:
+        """A call for what it does, not for its value."""
+        self._scopes[-1].append(tirx.Evaluate(call))
+
     def prefetch(self, buffer: Buffer, index: Expr, level: int) -> None:
         """Brings the cache line of buffer[index], which may lie behind the buffer, to the cache `level`."""
         address = tirx.address_of(tirx.BufferLoad(buffer, [index]))

@@ -22,7 +22,8 @@ class WeightLayout:
     needed where the horizontal dilation is not 1). k lies in step k // dot at position k % dot.
 
     `in_channels` counts the channels of one group. `lanes` output channels share one vector, `dot` products
-    are added by one instruction.
+    are added by one instruction. The steps of a segment are a multiple of `whole`, the last ones zeros.
+    `doubled`: what lies there is 2w + 1.
     """
 
     out_channels: int
@@ -31,6 +32,8 @@ class WeightLayout:
     lanes: int
     dot: int
     dense: bool = True
+    whole: int = 1
+    doubled: bool = False
 
     @property
     def segments(self) -> int:
@@ -48,7 +51,7 @@ class WeightLayout:
 
     @property
     def steps(self) -> int:
-        return -(-self.segment_length // self.dot)
+        return -(-self.segment_length // (self.dot * self.whole)) * self.whole
 
     @property
     def blocks(self) -> int:
@@ -63,6 +66,8 @@ class WeightLayout:
         expected = (self.out_channels, self.in_channels, *self.kernel)
         if weights.shape != expected:
             raise ShapeError("weights do not fit their layout", received=weights.shape, valid=str(expected))
+        if self.doubled:
+            weights = (2 * weights.astype(np.int16) + 1).astype(np.int8)
         rows = weights.transpose(0, 2, 3, 1).reshape(self.out_channels, self.kernel[0], self.segments, -1)
         padded = np.zeros(
             (self.blocks * self.lanes, self.kernel[0], self.segments, self.steps * self.dot), np.int8

@@ -11,6 +11,7 @@ from aqd_deploy.kernels.contract.caches import CORE, Core
 from aqd_deploy.kernels.contract.choice import Choice
 from aqd_deploy.kernels.contract.kernel import Kernel
 from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue
+from aqd_deploy.kernels.cpu.amx import family as amx
 from aqd_deploy.kernels.cpu.conv import depthwise, few_channels, grouped, loops, register_tiles
 from aqd_deploy.kernels.cpu.conv.family import Family
 from aqd_deploy.kernels.cpu.winograd import family as winograd
@@ -20,6 +21,7 @@ from aqd_deploy.targets.isa import Isa
 FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
+        amx.FAMILY,
         depthwise.FAMILY,
         winograd.FAMILY,
         few_channels.FAMILY,

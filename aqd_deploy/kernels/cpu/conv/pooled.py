@@ -35,11 +35,7 @@ def conv_pooled(
     Register tiles are those of `blocking`; rows follow from the pool. Raises ShapeError where a window would
     lie in the padding alone, or for stacked levels.
     """
-    pool = epilogue.pool
-    if pool is None or spec.levels or any(p >= pool.kernel[i % 2] for i, p in enumerate(pool.pads)):
-        raise ShapeError(
-            "this pool cannot follow a convolution", received=pool, valid="pads below the kernel"
-        )
+    pool = pool_of(spec, epilogue)
     function = ConvFunction(spec, replace(epilogue, stores=(), pool=None), dots, blocked_layout(spec, dots))
     em, bound = function.em, function.bound
     height, width = pool.size(spec.out_height, spec.out_width)
@@ -47,28 +43,35 @@ def conv_pooled(
         em, replace(epilogue, stages=(), pool=None), dots.isa, height, width, spec.out_channels
     )
     rows = rows_per_task(spec, pool, threads, most_kept_bytes(dots.core))
-    kept = _kept_rows(spec, pool, rows)
+    kept = kept_rows(spec, pool, rows)
     tile = (min(blocking.tile[0], kept), blocking.tile[1])
     plan = replace(blocking, rows=kept, strips=1, parts=1, tile=tile)
     copies = needs_copy(spec, function.layout, dots)
-    with em.loop("task", _tasks(height, rows), "parallel" if threads > 1 else "serial") as task:
+    with em.loop("task", tasks_of(height, rows), "parallel" if threads > 1 else "serial") as task:
         first = em.bind("first", tirx.Min(task * rows, const(height - rows)))
-        top = tirx.Min(first * pool.strides[0] - pool.pads[0], const(spec.out_height - kept))
-        top = em.bind("kept_top", tirx.Max(top, const(0)))
+        top = em.bind("kept_top", first_kept_row(spec, pool, first, kept))
         buffer = em.alloc("kept", "int32", kept * spec.out_width * spec.out_channels)
-        strip = _Kept(bound, buffer, top)
+        strip = KeptRows(bound, buffer, top)
         function.bound = strip
         emit_tiles(function, [MapConv(function, 0, plan, copies, top)], const(0))
-        with em.loop("py", rows) as y, em.loop("px", width) as x:
-            place = pooled.at(first + y, x)
-
-            def body(c: Expr, lanes: int, place: Place = place) -> None:
-                pooled.prefetch(em, replace(place, pixel=place.pixel + AHEAD), c)
-                value = em.bind("v", strip.highest(pool, place, c, lanes))
-                pooled.emit(em, value, place, c, lanes)
-
-            for_channels(em, spec.out_channels, LANES, body)
+        strip.pool_rows(em, pooled, pool, first, rows)
     return em.finish()
+
+
+def pool_of(spec: ConvSpec, epilogue: Epilogue) -> Pool:
+    """The pool. Raises ShapeError where a window would lie in the padding alone, or for stacked levels."""
+    pool = epilogue.pool
+    if pool is None or spec.levels or any(p >= pool.kernel[i % 2] for i, p in enumerate(pool.pads)):
+        raise ShapeError(
+            "this pool cannot follow a convolution", received=pool, valid="pads below the kernel"
+        )
+    return pool
+
+
+def first_kept_row(spec: ConvSpec, pool: Pool, first: Expr, kept: int) -> Expr:
+    """Where the `kept` rows begin that pooled rows from `first` on need."""
+    top = tirx.Min(first * pool.strides[0] - pool.pads[0], const(spec.out_height - kept))
+    return tirx.Max(top, const(0))
 
 
 def most_kept_bytes(core: Core) -> int:
@@ -80,20 +83,20 @@ def rows_per_task(spec: ConvSpec, pool: Pool, threads: int, kept_bytes: int) -> 
     """Rows of the pooled map a task: the least work for the busiest thread whose kept rows fit."""
     height = pool.size(spec.out_height, spec.out_width)[0]
     row_bytes = spec.out_width * spec.out_channels * 4
-    fitting = [r for r in range(1, height + 1) if _kept_rows(spec, pool, r) * row_bytes <= kept_bytes] or [1]
-    return min(fitting, key=lambda r: -(-_tasks(height, r) // threads) * _kept_rows(spec, pool, r))
+    fitting = [r for r in range(1, height + 1) if kept_rows(spec, pool, r) * row_bytes <= kept_bytes] or [1]
+    return min(fitting, key=lambda r: -(-tasks_of(height, r) // threads) * kept_rows(spec, pool, r))
 
 
-def _tasks(height: int, rows: int) -> int:
+def tasks_of(height: int, rows: int) -> int:
     return -(-height // rows)
 
 
-def _kept_rows(spec: ConvSpec, pool: Pool, rows: int) -> int:
+def kept_rows(spec: ConvSpec, pool: Pool, rows: int) -> int:
     """Rows of the convolution under `rows` rows of the pooled map."""
     return min((rows - 1) * pool.strides[0] + pool.kernel[0], spec.out_height)
 
 
-class _Kept(BoundEpilogue):
+class KeptRows(BoundEpilogue):
     """Stands for the epilogue of the convolution: its steps, and a store into the kept rows."""
 
     def __init__(self, bound: BoundEpilogue, buffer: Buffer, top: Expr) -> None:
@@ -117,6 +120,18 @@ class _Kept(BoundEpilogue):
                 value = load(self.buffer, self._index(y, x, channel), lanes)
                 best = value if best is None else tirx.Max(best, value)
         return best
+
+    def pool_rows(self, em: Emitter, pooled: BoundEpilogue, pool: Pool, first: Expr, rows: int) -> None:
+        """Rows of the pooled map from `first` on, through what follows the pool."""
+        with em.loop("py", rows) as y, em.loop("px", pooled.width) as x:
+            place = pooled.at(first + y, x)
+
+            def body(c: Expr, lanes: int) -> None:
+                pooled.prefetch(em, replace(place, pixel=place.pixel + AHEAD), c)
+                value = em.bind("v", self.highest(pool, place, c, lanes))
+                pooled.emit(em, value, place, c, lanes)
+
+            for_channels(em, self.channels, LANES, body)
 
     def _index(self, y: Expr, x: Expr, channel: Expr) -> Expr:
         return ((y - self.top) * self.width + x) * self.channels + channel

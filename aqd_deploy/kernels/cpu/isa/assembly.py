@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from aqd_deploy.kernels.contract.kernel import InnerLoop
-from aqd_deploy.kernels.cpu.isa import arm, x86
+from aqd_deploy.kernels.cpu.isa import amx, arm, x86
 
 _LABEL = re.compile(r"(\.LBB\w+):")
 _JUMP = re.compile(r"\t(?:b\.?\w*|cbn?z|tbn?z|j[a-z]+)\t.*?(\.LBB\w+)")
@@ -64,4 +64,4 @@ def inner_loop(assembly: str) -> InnerLoop | None:
 
 def _products(line: str) -> int:
     """Multiply-accumulates of one instruction, 0 where it does not multiply vectors."""
-    return x86.products_of(line) or arm.products_of(line)
+    return amx.products_of(line) or x86.products_of(line) or arm.products_of(line)

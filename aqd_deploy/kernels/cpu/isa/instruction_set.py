@@ -17,7 +17,8 @@ class InstructionSet:
 
     `depthwise_lanes`: 32-bit lanes of a vector of channels. `wide_products_by_shuffle`: products of 64 bits
     take their lanes apart by shuffles; otherwise a vector of int32 read as int64 has its even lanes in the
-    lower halves, which is what a widening multiplication takes. `source`: where the throughput behind
+    lower halves, which is what a widening multiplication takes. `tile_registers`: there are products of whole
+    tiles (`amx`). `source`: where the throughput behind
     `product_cycles` is from.
     """
 
@@ -29,6 +30,7 @@ class InstructionSet:
     winograd_bytes: DotProduct | None = None
     winograd_words: DotProduct | None = None
     depthwise_lanes: int = 8
+    tile_registers: bool = False
     wide_products_by_shuffle: bool = False
 
     @property

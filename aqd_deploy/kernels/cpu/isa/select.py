@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from aqd_deploy.errors import TargetError
 from aqd_deploy.kernels.contract.caches import CORE, Core
 from aqd_deploy.kernels.contract.spec import ConvSpec
-from aqd_deploy.kernels.cpu.isa import arm, portable, x86
+from aqd_deploy.kernels.cpu.isa import amx, arm, portable, x86
 from aqd_deploy.kernels.cpu.isa.dot_product import DotProduct
 from aqd_deploy.kernels.cpu.isa.instruction_set import InstructionSet
 from aqd_deploy.targets.isa import Isa
 
-ENTRIES = {entry.isa: entry for entry in (*x86.ENTRIES, *arm.ENTRIES, *portable.ENTRIES)}
+ENTRIES = {entry.isa: entry for entry in (*amx.ENTRIES, *x86.ENTRIES, *arm.ENTRIES, *portable.ENTRIES)}
 
 
 def instruction_set(isa: Isa) -> InstructionSet:

@@ -129,7 +129,8 @@ def _pmaddwd(lanes: int, a: Expr, b: Expr) -> Expr:
     return tirx.call_llvm_pure_intrin(vector("int32", lanes), _PMADDWD[lanes], a, b)
 
 
-def _with_vnni(isa: Isa, lanes: int, registers: int, source: str) -> InstructionSet:
+def vnni(isa: Isa, lanes: int, registers: int, source: str) -> InstructionSet:
+    """An entry with VNNI."""
     bytes_ = Vpdpbusd(isa, lanes, 0.5, registers)
     words = Vpdpwssd(isa, lanes, 0.5, registers)
     return InstructionSet(
@@ -157,8 +158,8 @@ def _without_vnni(isa: Isa, lanes: int, registers: int, cycles: float, source: s
 
 
 ENTRIES = (
-    _with_vnni(Isa.VNNI, 16, 32, "uops.info: two 512-bit VPDPBUSD a cycle on parts with two FMA units"),
-    _with_vnni(Isa.AVXVNNI, 8, 16, "uops.info: two 256-bit VPDPBUSD a cycle on performance cores"),
+    vnni(Isa.VNNI, 16, 32, "uops.info: two 512-bit VPDPBUSD a cycle on parts with two FMA units"),
+    vnni(Isa.AVXVNNI, 8, 16, "uops.info: two 256-bit VPDPBUSD a cycle on performance cores"),
     _without_vnni(
         Isa.AVX512,
         16,

@@ -166,6 +166,9 @@ def _unpack_direct(weights: _Weights, layout: WeightLayout) -> None:
     _, in_channels, kh, kw = weights.shape
     row = kw * in_channels
     words = weights.words(layout, 8, gcd(dot, run, row))
+    offset, step = weights.offset, weights.step
+    if layout.doubled:
+        offset, step = 2 * offset + 1, 2 * step
     with em.loop("block", layout.blocks, "parallel") as index:
         block = _Block(words, weights.shape, index, layout.blocks, 1)
         with em.loop("ky", kh) as ky, em.loop("segment", layout.segments) as segment:
@@ -174,10 +177,15 @@ def _unpack_direct(weights: _Weights, layout: WeightLayout) -> None:
 
             def expand(k: Expr, valid: int) -> None:
                 block.gather([begin + k * dot])
-                value = block.values(block.codes(0), weights.offset, weights.step, block.mask(valid))
+                value = block.values(block.codes(0), offset, step, block.mask(valid))
                 weights.store((to + k) * lanes * dot, value.value, lanes * dot)
 
             _steps(em, run, dot, expand)
+            used = -(-run // dot)
+            if used < layout.steps:
+                with em.loop("zeros", layout.steps - used) as k:
+                    zeros = const(0, "int8", lanes * dot)
+                    em.store(weights.packed, (to + used + k) * (lanes * dot), zeros, lanes * dot)
 
 
 def _steps(em: Emitter, count: int, dot: int, emit: Callable[[Expr, int], None]) -> None:

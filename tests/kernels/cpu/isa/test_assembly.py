@@ -38,6 +38,8 @@ def test_the_loop_with_the_most_products():
     [
         ("vpdpbusd\t%zmm1, %zmm2, %zmm3", 64),
         ("vpdpbusd\t(%rax){1to16}, %zmm2, %zmm3", 64),
+        ("tdpbusd\t%tmm6, %tmm4, %tmm0", 16384),
+        ("tdpbssd\t%tmm6, %tmm4, %tmm0", 16384),
         ("{vex}\tvpdpbusd\t%ymm1, %ymm2, %ymm3", 32),
         ("vpmaddubsw\t%ymm1, %ymm2, %ymm3", 32),
         ("pmaddwd\t%xmm1, %xmm2", 8),

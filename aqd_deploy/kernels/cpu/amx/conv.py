@@ -1,0 +1,229 @@
+"""The direct convolution on AMX: tiles of pixels × output channels that run over the whole reduction.
+
+Vectors have little to do while tiles are multiplied, and the tiles wait while sums are brought through the
+epilogue. So the epilogue of one block of sums is written between the products of the next one: sums go to
+one of two buffers, a few of the other's pixels are finished after each step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+from tvm import tirx
+
+from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue
+from aqd_deploy.kernels.cpu.amx.copy import FrameCopy
+from aqd_deploy.kernels.cpu.amx.finish import Finish
+from aqd_deploy.kernels.cpu.amx.frame import Frame
+from aqd_deploy.kernels.cpu.amx.nchw import BorderBlock
+from aqd_deploy.kernels.cpu.amx.plan import Plan
+from aqd_deploy.kernels.cpu.amx.tiles import ROW_BYTES, ROWS, SUMS, TILE_BYTES, TileUnit
+from aqd_deploy.kernels.cpu.amx.windows import WindowSums
+from aqd_deploy.kernels.cpu.emit import Emitter, Expr, const
+from aqd_deploy.kernels.cpu.epilogue.epilogue import bind_epilogue
+from aqd_deploy.kernels.cpu.epilogue.nchw_store import stores_borders
+from aqd_deploy.kernels.storage.layout import WeightLayout
+from aqd_deploy.targets.isa import Isa
+
+# Steps whose products are written one after the other, as long as they divide those of a kernel row.
+UNROLLED = 4
+
+
+def amx_layout(spec: ConvSpec) -> WeightLayout:
+    """Blocks of 16 output channels in whole tiles; kernel rows are dense unless dilation tears them apart."""
+    dense = spec.kernel[1] == 1 or spec.dilations[1] == 1
+    lo, hi = spec.weight_range or (-128, 127)
+    doubled = spec.odd and 2 * lo + 1 >= -128 and 2 * hi + 1 <= 127
+    return WeightLayout(
+        spec.out_channels, spec.in_channels, spec.kernel, 16, 4, dense, whole=ROWS, doubled=doubled
+    )
+
+
+def conv_amx(spec: ConvSpec, epilogue: Epilogue, isa: Isa, threads: int, plan: Plan) -> Any:
+    """PrimFunc of a convolution in one group; parameters as in `spec.Epilogue`."""
+    return TileConv(spec, spec, epilogue, isa, plan).emit("parallel" if threads > 1 else "serial")
+
+
+class TileConv:
+    """Writes one function; the methods go from the outermost loop inwards.
+
+    `spec` is what is computed at a time: the convolution `whole`, or some of its rows.
+    """
+
+    def __init__(self, spec: ConvSpec, whole: ConvSpec, epilogue: Epilogue, isa: Isa, plan: Plan) -> None:
+        self.spec, self.whole, self.plan, self.layout = spec, whole, plan, amx_layout(spec)
+        self.frame = Frame(spec, ROWS * plan.high)
+        self.em = Emitter()
+        self.unit = TileUnit(self.em, spec.input_signed)
+        self.data = self.em.parameter(
+            "data", (whole.height, whole.width, whole.in_channels), "int8" if spec.input_signed else "uint8"
+        )
+        self.weights = self.em.parameter("weights", self.layout.shape, "int8")
+        self.tile_steps = self.layout.steps // ROWS
+        self.unrolled = max(n for n in range(1, UNROLLED + 1) if self.tile_steps % n == 0)
+        self.groups = self.layout.kernel[0] * self.layout.segments * (self.tile_steps // self.unrolled)
+        to_borders = stores_borders(epilogue)
+        bound = bind_epilogue(
+            self.em,
+            replace(epilogue, stores=()) if to_borders else epilogue,
+            isa,
+            whole.out_height,
+            whole.out_width,
+            whole.out_channels,
+            max(1, len(whole.levels)),
+        )
+        borders = BorderBlock(self.em, self.frame, plan) if to_borders else None
+        self.finish = Finish(self.em, bound, borders, self.frame, plan, self.groups)
+        self.samples = self.data
+        self.plane = 0
+
+    def emit(self, kind: str) -> Any:
+        em = self.em
+        with em.loop("task", self.plan.tasks, kind) as task:
+            self.task(task, const(-self.spec.pads[0]))
+        return em.finish()
+
+    def task(self, task: Expr, top: Expr) -> None:
+        """A part of the pixels times a part of the output channels; the first samples are those of row `top`
+        of the input.
+        """
+        em, plan, frame, spec = self.em, self.plan, self.frame, self.spec
+        pixel_part = em.bind("pixel_part", task // plan.channel_parts)
+        channel_part = em.bind("channel_part", task % plan.channel_parts)
+        origin = self._copy(pixel_part, top)
+        lo, hi = (
+            em.bind(name, (pixel_part + more) * frame.tiles // plan.pixel_parts)
+            for name, more in (("lo", 0), ("hi", 1))
+        )
+        items = plan.items(self.layout.blocks)
+        first, end = (
+            em.bind(name, (channel_part + more) * items // plan.channel_parts)
+            for name, more in (("first", 0), ("end", 1))
+        )
+        self.unit.configure()
+        self.finish.begin()
+        if spec.odd and not self.layout.doubled:
+            sums = WindowSums(em, frame, self.layout, self.samples, self.plane)
+            self.finish.windows = sums.fill(lo, hi, plan.pixel_parts, origin)
+        with self._loops((lo, hi - lo), (first, end - first)) as (tile, item):
+            self.passed = tile - lo
+            self._block(tile, em.bind("block", item * plan.wide), origin)
+        self.finish.rest()
+        self.unit.release()
+
+    @contextmanager
+    def _loops(self, tiles: tuple[Expr, Expr], items: tuple[Expr, Expr]) -> Iterator[tuple[Expr, Expr]]:
+        """Loops over tiles of pixels and items of channels, each (first, count), in the plan's order."""
+        em = self.em
+        if self.plan.weights_first:
+            with em.loop("item", items[1]) as item, em.loop("tile", tiles[1]) as tile:
+                yield em.bind("tile", tiles[0] + tile), em.bind("item", items[0] + item)
+        else:
+            with em.loop("tile", tiles[1]) as tile, em.loop("item", items[1]) as item:
+                yield em.bind("tile", tiles[0] + tile), em.bind("item", items[0] + item)
+
+    def _copy(self, part: Expr, top: Expr) -> Expr:
+        """Fills the frame of a part of the pixels; returns the pixel of all frames at which it begins."""
+        frame, parts, channels = self.frame, self.plan.pixel_parts, self.spec.in_channels
+        if not frame.copies:
+            return self.em.bind("origin", top * -self.spec.width)
+        self.plane = frame.plane_pixels(parts) * channels
+        self.samples = self.em.alloc(
+            "frame", str(self.data.dtype), (max(frame.planes) + 1) * self.plane + ROW_BYTES
+        )
+        copy = FrameCopy(self.em, frame, self.data, self.samples, self.plane, self.whole, top)
+        ranges = [frame.rows_of(index, parts) for index in range(parts)]
+        origins = [frame.origin(index, parts) for index in range(parts)]
+        origin = self._chosen("origin", part, origins)
+        for framed in frame.maps:
+            firsts, ends = ([rows[framed.level][side] for rows in ranges] for side in (0, 1))
+            if firsts != ends:
+                first = self._chosen("first_row", part, firsts)
+                copy.rows(framed, first, self._chosen("end_row", part, ends), origin)
+        return origin
+
+    def _chosen(self, name: str, index: Expr, values: Sequence[int]) -> Expr:
+        """values[index]."""
+        result = const(values[-1])
+        for i, value in enumerate(values[:-1]):
+            result = tirx.Select(tirx.EQ(index, const(i)), const(value), result)
+        return self.em.bind(name, result)
+
+    def _block(self, tile: Expr, block: Expr, origin: Expr) -> None:
+        """The sums of one tile of pixels and `wide` blocks of channels."""
+        plan, unit, finish = self.plan, self.unit, self.finish
+        at, width = finish.next(tile, block, origin, self.passed)
+        for sums in range(plan.sums):
+            unit.clear(sums)
+        self._reduce(at, width, block)
+        finish.done()
+        for sums in range(plan.sums):
+            unit.prefetch_sums(finish.sums, finish.to + sums * SUMS)
+        for sums in range(plan.sums):
+            unit.store(sums, finish.sums, finish.to + sums * SUMS)
+
+    def _reduce(self, at: Expr, width: Expr, block: Expr) -> None:
+        """All products of a block, from pixel `at` of the frame on; `width` pixels are one row of it."""
+        em, spec, layout = self.em, self.spec, self.layout
+        kernel_row = layout.segments * self.tile_steps * TILE_BYTES
+        block_bytes = kernel_row * layout.kernel[0]
+        bases, following = (
+            [
+                em.bind("weight_base", tirx.Min(block + j, const(layout.blocks - 1)) * block_bytes)
+                for j in range(begin, begin + self.plan.wide)
+            ]
+            for begin in (0, self.plan.wide)
+        )
+        rounds = self.tile_steps // self.unrolled
+        with (
+            em.loop("ky", layout.kernel[0]) as ky,
+            em.loop("segment", layout.segments) as segment,
+            em.loop("round", rounds) as turn,
+        ):
+            down = ky * spec.dilations[0]
+            row, plane = down // spec.strides[0], down % spec.strides[0]
+            pixel = at + row * width + segment * spec.dilations[1]
+            start = pixel * spec.in_channels + plane * self.plane + turn * (self.unrolled * ROW_BYTES)
+            start = em.bind("sample_base", start)
+            group = em.bind("group", (ky * layout.segments + segment) * rounds + turn)
+            offset = em.bind("weight_offset", group * (self.unrolled * TILE_BYTES))
+            if self.plan.weights_first:
+                self._prefetch([base + offset for base in following])
+            for step in range(self.unrolled):
+                places = [base + offset + step * TILE_BYTES for base in bases]
+                self._step(start + step * ROW_BYTES, places)
+                self.finish.some(group, step, self.unrolled)
+
+    def _prefetch(self, places: list[Expr]) -> None:
+        """A share of the next weights, which the tiles that meet these ones bring to the second-level cache
+        together; `places` are those of the steps at hand in the next blocks.
+        """
+        em = self.em
+        lines = self.unrolled * ROWS
+        tiles = max(1, self.frame.tiles // self.plan.pixel_parts)
+        share = -(-lines // tiles)
+        with em.when(self.passed * share < lines):
+            for place, line in product(places, range(share)):
+                em.prefetch(self.weights, place + (self.passed * share + line) * ROW_BYTES, level=2)
+
+    def _step(self, at: Expr, weights: list[Expr]) -> None:
+        """One step of 64 inputs: each operand is loaded once, each of its products follows its load."""
+        unit, plan = self.unit, self.plan
+        pixel = self.spec.strides[1] * self.spec.in_channels
+        w = plan.sums
+        s = w + plan.wide
+        spare = 8 - s
+        for j, place in enumerate(weights):
+            unit.load_weights(w + j, self.weights, place)
+            if j == 0:
+                unit.load(s, self.samples, at, pixel)
+            unit.multiply(j, s, w + j)
+        for i in range(1, plan.high):
+            register = s + i % spare
+            unit.load(register, self.samples, at + i * (ROWS * pixel), pixel)
+            for j in range(plan.wide):
+                unit.multiply(i * plan.wide + j, register, w + j)

@@ -1,0 +1,229 @@
+"""What follows the sums of a block of tiles, a few pixels at a time between the products of the next one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvm import tirx
+
+from aqd_deploy.kernels.contract.spec import SkipAdd
+from aqd_deploy.kernels.cpu.amx.frame import Frame, FramedMap
+from aqd_deploy.kernels.cpu.amx.nchw import BorderBlock
+from aqd_deploy.kernels.cpu.amx.plan import Plan
+from aqd_deploy.kernels.cpu.amx.tiles import ROWS, SUMS
+from aqd_deploy.kernels.cpu.emit import Buffer, Emitter, Expr, broadcast, const, load
+from aqd_deploy.kernels.cpu.epilogue.epilogue import BoundEpilogue, Place
+
+LANES = 16
+# What is remembered of a block in memory: code that looks at variables makes the simplifier think for long.
+_BLOCK, _LEVEL, _AT, _WIDTH, _FIRST, _COUNT, _PASSED = range(7)
+_FIELDS = 7
+
+
+class Finish:
+    """Writes the epilogue's code of one function. Blocks take turns in two halves of every buffer here: `to`
+    is where the sums of the block that is multiplied go, the other half holds those to finish.
+
+    `groups`: how often `some` finishes a share of a block's pixels.
+    """
+
+    def __init__(
+        self,
+        em: Emitter,
+        bound: BoundEpilogue,
+        borders: BorderBlock | None,
+        frame: Frame,
+        plan: Plan,
+        groups: int,
+    ) -> None:
+        self.em, self.bound, self.borders, self.frame, self.plan = em, bound, borders, frame, plan
+        self.windows: Buffer | None = None
+        self.share = -(-frame.pixels // groups)
+        self.numbers = self.share * groups
+        self.split = any(isinstance(stage, SkipAdd) and stage.upsample > 1 for stage in bound.epilogue.stages)
+
+    def begin(self) -> None:
+        """The buffers of a task; at first there is nothing to finish."""
+        em = self.em
+        self.sums: Buffer = em.alloc("sums", "int32", 2 * self.plan.sums * SUMS)
+        self.turn: Buffer = em.alloc("turn", "int32", 1)
+        self.state: Buffer = em.alloc("state", "int32", 2 * _FIELDS)
+        self.places: Buffer = em.alloc("places", "int32", 2 * self.numbers)
+        if self.split:
+            self.ys: Buffer = em.alloc("ys", "int32", 2 * self.numbers)
+            self.xs: Buffer = em.alloc("xs", "int32", 2 * self.numbers)
+        if self.borders is not None:
+            self.borders.begin()
+        em.store(self.turn, 0, const(0))
+        with em.loop("i", 2 * self.numbers) as i:
+            em.store(self.places, i, const(-1))
+        with em.loop("i", 2 * _FIELDS) as i:
+            em.store(self.state, i, const(0))
+
+    def next(self, tile: Expr, block: Expr, origin: Expr, passed: Expr) -> tuple[Expr, Expr]:
+        """Begins a block: notes where its values belong, and returns the first pixel of its samples and the
+        pixels of a row of them. The task began `passed` tiles before.
+        """
+        em = self.em
+        now = em.bind("now", const(1) - load(self.turn, const(0)))
+        em.store(self.turn, 0, now)
+        self.now, self.old = now, em.bind("old", const(1) - now)
+        self.to = em.bind("to", now * (self.plan.sums * SUMS))
+        fields = em.bind("fields", now * _FIELDS)
+        em.store(self.state, fields + _BLOCK, block)
+        em.store(self.state, fields + _PASSED, passed)
+        level = const(0)
+        for framed in self.frame.maps[1:]:
+            level = level + tirx.Select(tile >= framed.first_tile, const(1), const(0))
+        em.store(self.state, fields + _LEVEL, level)
+        for framed in self.frame.maps:
+            mine = tirx.EQ(load(self.state, fields + _LEVEL), const(framed.level))
+            with em.when(mine) if len(self.frame.maps) > 1 else em.always():
+                self._note(framed, tile, origin, fields)
+        at, width = (em.bind("at", load(self.state, fields + field)) for field in (_AT, _WIDTH))
+        return at, width
+
+    def _note(self, framed: FramedMap, tile: Expr, origin: Expr, fields: Expr) -> None:
+        """The place of each of the tile's pixels in the output, −1 for what is none."""
+        em, frame, m = self.em, self.frame, framed.map
+        nominal = em.bind("number", (tile - framed.first_tile) * frame.pixels)
+        number = nominal
+        if not frame.copies:
+            # The last tile of the input is shifted back inside.
+            most = frame.spec.height * frame.spec.width - frame.pixels - framed.base
+            number = em.bind("number", tirx.Min(nominal, const(most)))
+        across = frame.spec.strides[1] if frame.copies else 1
+        em.store(self.state, fields + _AT, number * across + framed.base - origin)
+        em.store(self.state, fields + _WIDTH, const(framed.width))
+        if self.borders is not None:
+            last = tirx.Min(nominal + frame.pixels, const(framed.count))
+            begin, end = (em.bind("inside", _outputs_before(framed, n)) for n in (nominal, last))
+            em.store(self.state, fields + _FIRST, begin + m.out_start)
+            em.store(self.state, fields + _COUNT, end - begin)
+        for first in range(0, frame.pixels, LANES):
+            numbers = em.bind("numbers", tirx.Ramp(number + first, const(1), LANES))
+            y = em.bind("y", tirx.truncdiv(numbers, const(framed.pitch, "int32", LANES)))
+            x = em.bind("x", numbers - y * const(framed.pitch, "int32", LANES))
+            place = y * const(m.out_width, "int32", LANES) + x + const(m.out_start, "int32", LANES)
+            known = tirx.And(y < const(m.out_height, "int32", LANES), x < const(m.out_width, "int32", LANES))
+            if not frame.copies:
+                known = tirx.And(known, numbers >= tirx.Broadcast(nominal, LANES))
+            place = tirx.Select(known, place, const(-1, "int32", LANES))
+            at = self.now * self.numbers + first
+            em.store(self.places, at, place, LANES)
+            if self.split:
+                em.store(self.ys, at, y, LANES)
+                em.store(self.xs, at, x, LANES)
+
+    def some(self, group: Expr, step: int, steps: int) -> None:
+        """Finishes pixels of the block before: what falls to step `step` of `steps` of a group."""
+        begin, end = (self.share * n // steps for n in (step, step + 1))
+        if begin < end:
+            self._pixels(group * self.share + begin, end - begin, self.old)
+            if self.bound.streams:
+                self._prefetch(group * self.share + begin, end - begin)
+
+    def done(self) -> None:
+        """After the last of `some`."""
+        if self.borders is not None:
+            self._flush(self.old)
+
+    def rest(self) -> None:
+        """Finishes the last block of a task."""
+        now = self.em.bind("last", load(self.turn, const(0)))
+        self._pixels(const(0), self.frame.pixels, now)
+        if self.borders is not None:
+            self._flush(now)
+
+    def _flush(self, half: Expr) -> None:
+        level, first, count, block = (
+            load(self.state, half * _FIELDS + field) for field in (_LEVEL, _FIRST, _COUNT, _BLOCK)
+        )
+        assert self.borders is not None
+        self.borders.flush(level, first, count, block)
+
+    def _prefetch(self, first: Expr, count: int) -> None:
+        """Asks for the streams of the block that is multiplied, which is finished next."""
+        em = self.em
+        with em.loop("p", count) as p:
+            at = em.bind("noted", self.now * self.numbers + first + p)
+            with em.when(load(self.places, at) >= const(0)):
+                place = self._place(at, self.now)
+                block = load(self.state, self.now * _FIELDS + _BLOCK)
+                for j in range(self.plan.wide):
+                    self.bound.prefetch(em, place, (block + j) * LANES)
+
+    def _pixels(self, first: Expr, count: int, half: Expr) -> None:
+        em = self.em
+        with em.loop("p", count) as p:
+            pixel = em.bind("pixel", first + p)
+            at = em.bind("noted", half * self.numbers + pixel)
+            with em.when(load(self.places, at) >= const(0)):
+                self._pixel(pixel, at, half)
+
+    def _pixel(self, pixel: Expr, at: Expr, half: Expr) -> None:
+        """All blocks of one pixel."""
+        em, plan = self.em, self.plan
+        place = self._place(at, half)
+        block = em.bind("block", load(self.state, half * _FIELDS + _BLOCK))
+        self.window = self._window(pixel, half)
+        row = (pixel // ROWS) * (plan.wide * SUMS) + pixel % ROWS * LANES
+        base = em.bind("base", half * (plan.sums * SUMS) + row)
+        full, rest = divmod(self.frame.spec.out_channels, LANES)
+        for j in range(plan.wide):
+            channel = em.bind("channel", (block + j) * LANES)
+            whole = not rest and full % plan.wide == 0
+            of_block = load(self.state, half * _FIELDS + _BLOCK) + j
+            self.lane, self.half = j * LANES, half
+            if full:
+                with em.always() if whole else em.when(of_block < full):
+                    self._emit(base + j * SUMS, place, channel, 0, LANES)
+            if rest:
+                with em.when(tirx.EQ(of_block, const(full))):
+                    self._tail(base + j * SUMS, place, channel, rest)
+
+    def _tail(self, at: Expr, place: Place, channel: Expr, rest: int) -> None:
+        """Channels that do not fill a vector, in smaller ones."""
+        begin = 0
+        for lanes in (8, 4):
+            if rest - begin >= lanes:
+                self._emit(at, place, channel, begin, lanes)
+                begin += lanes
+        if rest > begin:
+            with self.em.loop("lane", rest - begin) as lane:
+                self._emit(at, place, channel, begin + lane, 1)
+
+    def _emit(self, at: Expr, place: Place, channel: Expr, lane: Expr | int, lanes: int) -> None:
+        """`lanes` channels from `lane` on of the vector of sums at `at`, whose first is `channel`."""
+        em = self.em
+        value = load(self.sums, at + lane, lanes)
+        if self.window is not None:
+            value = value * const(2, "int32", lanes) + broadcast(self.window, lanes)
+        value = em.bind("v", value)
+        if self.borders is None:
+            self.bound.emit(em, value, place, channel + lane, lanes)
+            return
+        value = self.bound.after_stages(em, value, place, channel + lane, lanes)
+        first = load(self.state, self.half * _FIELDS + _FIRST)
+        self.borders.put(place.pixel - first, self.lane + lane, value, lanes)
+
+    def _window(self, pixel: Expr, half: Expr) -> Expr | None:
+        """The sum of a pixel's window, None where weights are what they are."""
+        if self.windows is None:
+            return None
+        at = load(self.state, half * _FIELDS + _PASSED) * self.frame.pixels + pixel
+        return self.em.bind("window", load(self.windows, at))
+
+    def _place(self, at: Expr, half: Expr) -> Place:
+        em, spec = self.em, self.frame.spec
+        pixel = em.bind("place", load(self.places, at))
+        level: Any = load(self.state, half * _FIELDS + _LEVEL) if spec.levels else None
+        y = load(self.ys, at) if self.split else const(0)
+        x = load(self.xs, at) if self.split else const(0)
+        return Place(pixel, y, x, level)
+
+
+def _outputs_before(framed: FramedMap, number: Expr) -> Expr:
+    """Output pixels of a map that come before a number."""
+    y = number // framed.pitch
+    return y * framed.map.out_width + tirx.Min(number - y * framed.pitch, const(framed.map.out_width))

@@ -1,0 +1,68 @@
+"""Network outputs, int32 [1, C, H, W] a map: the pixels of a block of sums are neighbours there."""
+
+from __future__ import annotations
+
+from tvm import tirx
+
+from aqd_deploy.kernels.cpu.amx.frame import Frame
+from aqd_deploy.kernels.cpu.amx.plan import Plan
+from aqd_deploy.kernels.cpu.emit import Buffer, Emitter, Expr, const, load
+from aqd_deploy.kernels.cpu.epilogue.nchw_store import declare_borders
+from aqd_deploy.kernels.cpu.movement.pyramid_stack import transposed
+
+LANES = 16
+
+
+class BorderBlock:
+    """Stages the values of one block, [pixel, channel], and writes them channel by channel."""
+
+    def __init__(self, em: Emitter, frame: Frame, plan: Plan) -> None:
+        self.em, self.frame, self.plan = em, frame, plan
+        self.borders = declare_borders(em, frame.spec)
+        self.width = plan.wide * LANES
+
+    def begin(self) -> None:
+        """The scratch of a task."""
+        self.staged: Buffer = self.em.alloc("staged", "int32", self.frame.pixels * self.width)
+
+    def put(self, pixel: Expr, channel: Expr | int, value: Expr, lanes: int) -> None:
+        """Values of the block's output pixel `pixel`, from its channel `channel` on."""
+        self.em.store(self.staged, pixel * self.width + channel, value, lanes)
+
+    def flush(self, level: Expr, first: Expr, count: Expr, block: Expr) -> None:
+        """Write `count` output pixels from `first` on, which are of map `level`, in all channels that exist.
+        The arguments are loads: the simplifier takes long for what it knows about variables.
+        """
+        em, channels = self.em, self.frame.spec.out_channels
+        full, rest = divmod(channels, LANES)
+        for m, out in zip(self.frame.maps, self.borders, strict=True):
+            plane, start = m.map.out_height * m.map.out_width, m.map.out_start
+            mine = tirx.EQ(level, const(m.level))
+            with em.when(mine) if len(self.borders) > 1 else em.always(), em.loop("j", self.plan.wide) as j:
+                if full:
+                    with em.when(block + j < const(full)):
+                        to = em.bind("to", (block + j) * (LANES * plane) + first - start)
+                        with em.when(count >= const(LANES)):
+                            self._squares(out, to, j * LANES, count, plane)
+                        with em.when(count < const(LANES)):
+                            self._singly(out, to, j * LANES, LANES, count, plane)
+                if rest:
+                    with em.when(tirx.EQ(block + j, const(full))):
+                        to = em.bind("to", first + (full * LANES * plane - start))
+                        self._singly(out, to, j * LANES, rest, count, plane)
+
+    def _squares(self, out: Buffer, to: Expr, channel: Expr, count: Expr, plane: int) -> None:
+        """Sixteen pixels of sixteen channels at a time; the last ones are shifted back."""
+        em = self.em
+        with em.loop("across", (count + (LANES - 1)) // LANES) as across:
+            pixel = em.bind("pixel", tirx.Min(across * LANES, count - LANES))
+            base = em.bind("base", pixel * self.width + channel)
+            rows = [em.bind("row", load(self.staged, base + i * self.width, LANES)) for i in range(LANES)]
+            for lane, row in enumerate(transposed(em, rows)):
+                em.store(out, to + pixel + lane * plane, row, LANES)
+
+    def _singly(self, out: Buffer, to: Expr, channel: Expr, lanes: int, count: Expr, plane: int) -> None:
+        em = self.em
+        with em.loop("lane", lanes) as lane, em.loop("pixel", count) as pixel:
+            value = load(self.staged, pixel * self.width + channel + lane)
+            em.store(out, to + lane * plane + pixel, value)

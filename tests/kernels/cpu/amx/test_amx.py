@@ -1,0 +1,250 @@
+"""Convolutions on AMX return the integers of the numpy reference, however they are cut.
+
+Everything is compiled on any machine; it runs where the CPU has AMX and the kernel lets us use it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from kernel_reference import (
+    MCPU,
+    assembly,
+    call,
+    compile_functions,
+    convolve,
+    epilogue_params,
+    finish,
+    host_runs,
+)
+
+from aqd_deploy.kernels.contract.caches import CORE
+from aqd_deploy.kernels.contract.spec import (
+    AddBias,
+    ConvSpec,
+    Epilogue,
+    MultiplyShift,
+    Relu,
+    SkipAdd,
+    StoreRequantize,
+    StoreStream,
+    StoreThreshold,
+)
+from aqd_deploy.kernels.cpu.amx.conv import amx_layout, conv_amx
+from aqd_deploy.kernels.cpu.amx.frame import Frame
+from aqd_deploy.kernels.cpu.amx.peak import tile_peak
+from aqd_deploy.kernels.cpu.amx.plan import Plan, plans
+from aqd_deploy.kernels.cpu.conv.families import conv2d, conv_choices
+from aqd_deploy.kernels.cpu.isa.assembly import inner_loop
+from aqd_deploy.targets.isa import Isa
+
+needs_amx = pytest.mark.skipif(not host_runs(Isa.AMX), reason="this machine has no AMX")
+CASES = 4
+EPILOGUES = {
+    "stream": Epilogue((AddBias(),)),
+    "all stores": Epilogue(
+        (AddBias(), MultiplyShift(), Relu()), (StoreStream(), StoreRequantize(0, 15), StoreThreshold(0, 2))
+    ),
+    "skip": Epilogue((SkipAdd(),), (StoreStream(), StoreRequantize(-8, 7, "int8"))),
+    "upsampled skip": Epilogue((SkipAdd(upsample=2, self_identity=True),), (StoreRequantize(0, 255),)),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    spec: ConvSpec
+    plan: Plan
+    epilogue: str
+    threads: int
+    seed: int
+
+
+@st.composite
+def specs(draw, kernel, strides, channels) -> ConvSpec:
+    kernel = draw(st.sampled_from(kernel))
+    dilations = draw(st.sampled_from([(1, 1), (1, 1), (1, 1), (2, 1), (1, 2)]))
+    spans = [(k - 1) * d for k, d in zip(kernel, dilations, strict=True)]
+    sizes = st.tuples(st.integers(1, 12), st.integers(1, 20)).map(
+        lambda s: (s[0] + spans[0], s[1] + spans[1])
+    )
+    levels = tuple(draw(st.one_of(st.just([]), st.lists(sizes, min_size=1, max_size=4))))
+    height, width = (sum(h * w for h, w in levels), 1) if levels else draw(sizes)
+    signed = draw(st.booleans())
+    lo, hi = (-128, 127) if signed else (0, 255)
+    in_channels = draw(st.sampled_from(channels))
+    padding = draw(st.one_of(st.none(), st.lists(st.integers(lo, hi), min_size=1, max_size=3)))
+    return ConvSpec(
+        height,
+        width,
+        in_channels,
+        draw(st.sampled_from([1, 4, 7, 16, 17, 36, 40, 64, 80])),
+        kernel,
+        draw(st.sampled_from(strides)),
+        tuple(draw(st.integers(0, 2)) for _ in range(4)),
+        dilations,
+        odd=draw(st.booleans()),
+        pad_values=padding and tuple((padding * in_channels)[:in_channels]),
+        input_signed=signed,
+        levels=levels,
+        weight_range=draw(st.sampled_from([None, (-64, 63)])),
+    )
+
+
+KINDS = {
+    "3x3": specs([(3, 3)], [(1, 1)], [16, 64, 128]),
+    "strided": specs([(3, 3), (2, 3)], [(2, 2), (2, 1), (3, 2)], [20, 64]),
+    "1x1": specs([(1, 1)], [(1, 1), (1, 1), (2, 2)], [64, 128, 100]),
+    "stem": specs([(7, 7)], [(2, 2)], [1, 3, 4]),
+}
+PLANS = st.builds(
+    lambda pixels, channels, shape, first: Plan(pixels, channels, *shape, first),
+    st.sampled_from([1, 1, 2, 3, 5]),
+    st.sampled_from([1, 1, 2, 3]),
+    st.sampled_from([(2, 2), (4, 1)]),
+    st.booleans(),
+)
+
+
+@st.composite
+def cases(draw, kind: str) -> Case:
+    spec = draw(KINDS[kind])
+    names = [name for name in EPILOGUES if fits(spec, name)]
+    return Case(
+        spec,
+        draw(PLANS),
+        draw(st.sampled_from(names)),
+        draw(st.integers(1, 3)),
+        draw(st.integers(0, 2**31)),
+    )
+
+
+def fits(spec: ConvSpec, name: str) -> bool:
+    """Upsampling needs one map with sides that two divides."""
+    return name != "upsampled skip" or not (spec.levels or spec.out_height % 2 or spec.out_width % 2)
+
+
+def operands(case: Case) -> tuple[np.ndarray, np.ndarray]:
+    spec, rng = case.spec, np.random.default_rng(case.seed)
+    dtype = np.int8 if spec.input_signed else np.uint8
+    shape = (spec.out_channels, spec.in_channels, *spec.kernel)
+    data = rng.integers(
+        np.iinfo(dtype).min,
+        np.iinfo(dtype).max,
+        (spec.height, spec.width, spec.in_channels),
+        dtype,
+        endpoint=True,
+    )
+    weights = rng.integers(*(spec.weight_range or (-128, 127)), shape, np.int8, endpoint=True)
+    return data, weights
+
+
+def expected(case: Case, data: np.ndarray, weights: np.ndarray):
+    """Outputs and the epilogue's parameters; those of levels are rows a level."""
+    spec, epilogue = case.spec, EPILOGUES[case.epilogue]
+    rng = np.random.default_rng(case.seed)
+    shape = (spec.out_height, spec.out_width, spec.out_channels)
+    largest = weights[0].size * 2**17
+    value = convolve(spec, data, weights)
+    if not spec.levels:
+        params = epilogue_params(rng, epilogue, shape, largest)
+        return finish(epilogue, value, params), params
+    # One row for all levels, since operands of a skip-add have none.
+    params = epilogue_params(rng, epilogue, shape, largest)
+    return finish(epilogue, value, params), [
+        p if p.ndim == 3 else np.tile(p, len(spec.levels)) for p in params
+    ]
+
+
+@needs_amx
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_integer_differs(kind):
+    # Shrinking would compile for minutes, and a failure prints its case.
+    @settings(max_examples=2, phases=[Phase.generate])
+    @given(st.lists(cases(kind), min_size=CASES, max_size=CASES))
+    def sweep(batch: list[Case]) -> None:
+        functions = {
+            f"f{i}": conv_amx(c.spec, EPILOGUES[c.epilogue], Isa.AMX, c.threads, c.plan)
+            for i, c in enumerate(batch)
+        }
+        module = compile_functions(functions, MCPU[Isa.AMX])
+        for i, case in enumerate(batch):
+            data, weights = operands(case)
+            outputs, params = expected(case, data, weights)
+            inputs = [data, amx_layout(case.spec).pack(weights), *params]
+            got = call(module[f"f{i}"], inputs, [np.full_like(o, 99) for o in outputs])
+            for want, have in zip(outputs, got, strict=True):
+                differing = np.count_nonzero(want != have)
+                assert differing == 0, f"{differing} of {want.size} differ: {case}"
+
+    sweep()
+
+
+HEAD = ConvSpec(
+    2134, 1, 256, 80, (3, 3), pads=(1, 1, 1, 1), levels=((40, 40), (20, 20), (10, 10), (5, 5), (3, 3))
+)
+SQUARE = ConvSpec(40, 40, 256, 256, (3, 3), pads=(1, 1, 1, 1))
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_the_loop_multiplies_tiles(signed):
+    spec = ConvSpec(20, 20, 128, 128, (3, 3), pads=(1, 1, 1, 1), input_signed=signed)
+    text = assembly(
+        compile_functions({"conv": conv_amx(spec, Epilogue(), Isa.AMX, 1, Plan(1, 1))}, MCPU[Isa.AMX])
+    )
+    products = [line.split()[0] for line in text.splitlines() if line.startswith("\ttdp")]
+    # Unrolled steps of four products; each operand is loaded once a step.
+    assert set(products) == {"tdpbssd" if signed else "tdpbusd"} and len(products) % 4 == 0
+    assert text.count("\ttileloadd") == len(products)
+    assert text.count("\tldtilecfg") == text.count("\ttilerelease") == 1
+    # Between the products lie the loops of the epilogue, so none of them is the innermost.
+    assert inner_loop(text) is None
+
+
+@pytest.mark.parametrize(("isa", "mcpu"), [(Isa.VNNI, "sapphirerapids"), (Isa.AVX2, "sapphirerapids")])
+def test_no_other_instruction_set_has_tiles(isa, mcpu):
+    kernel = conv2d(SQUARE, Epilogue(), isa, 1)
+    text = assembly(compile_functions({"conv": kernel.prim_func}, mcpu))
+    assert not [line for line in text.splitlines() if line.startswith(("\ttile", "\ttdp", "\tldtilecfg"))]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_tiles_are_the_default_where_there_are_any(threads):
+    for spec in (SQUARE, HEAD):
+        first = conv_choices(spec, Isa.AMX, threads)[0]
+        assert first.family == "amx"
+        assert first["pixel_parts"] * first["channel_parts"] >= threads
+
+
+def test_an_odd_number_of_blocks_is_computed_block_by_block():
+    best = plans(HEAD, amx_layout(HEAD), 1, CORE)[0][1]
+    assert (best.high, best.wide) == (4, 1)
+
+
+def test_parts_cover_every_tile_once_and_copy_what_they_read():
+    frame = Frame(HEAD, 32)
+    for parts in (1, 2, 3, 7, frame.tiles):
+        ranges = [frame.part(index, parts) for index in range(parts)]
+        assert [lo for lo, _ in ranges] == [0, *(hi for _, hi in ranges[:-1])]
+        assert ranges[-1][1] == frame.tiles
+        for index in range(parts):
+            rows = frame.rows_of(index, parts)
+            assert all(0 <= lo <= hi <= m.rows for (lo, hi), m in zip(rows, frame.maps, strict=True))
+
+
+@needs_amx
+def test_the_peak_multiplies_what_it_says():
+    peak = tile_peak(2, 3)
+    module = compile_functions({"peak": peak.prim_func}, MCPU[Isa.AMX])
+    weights = np.random.default_rng(1).integers(-128, 128, peak.weight_bytes).astype(np.int8)
+    (out,) = call(module["peak"], [weights], [np.zeros(peak.outputs, np.int32)])
+    samples = weights.view(np.uint8).reshape(16, 64).astype(np.int64)
+    channels = weights.reshape(16, 16, 4).transpose(0, 2, 1).reshape(64, 16).astype(np.int64)
+    assert np.array_equal(out.reshape(-1, 16, 16), np.stack([3 * samples @ channels] * 8))
+    assert peak.macs == 2 * 3 * 4 * 16**2 * 64
+
+
+def test_a_plan_is_its_parameters():
+    plan = Plan(3, 2, 4, 1, True)
+    assert Plan.from_parameters(plan.parameters()) == plan
