@@ -71,9 +71,9 @@ def test_one_step_more_than_fits_16_bits_is_widened_before(isa, group):
 
 # Instructions that must be there, and some of those that must not; LLVM writes VEX forms as {vex}.
 INSTRUCTIONS = [
-    (Isa.AMX, "sapphirerapids", BITS4, ["vpdpbusd", "tdpbusd"], ["pmaddubsw"]),
-    (Isa.VNNI, "cascadelake", BITS4, ["vpdpbusd", "zmm"], ["pmaddubsw", "tile"]),
-    (Isa.VNNI, "cascadelake", BITS8, ["vpdpbusd", "zmm"], ["pmaddubsw", "tile"]),
+    (Isa.AMX, "sapphirerapids", BITS4, ["tdpbusd", "tileloadd"], ["pmaddubsw"]),
+    (Isa.VNNI, "cascadelake", BITS4, ["vpdpbusd", "zmm"], ["pmaddubsw", "tileload", "tdpb"]),
+    (Isa.VNNI, "cascadelake", BITS8, ["vpdpbusd", "zmm"], ["pmaddubsw", "tileload", "tdpb"]),
     (Isa.AVX512, "skylake-avx512", BITS4, ["vpmaddubsw", "zmm"], ["vpdpbusd"]),
     (Isa.AVX512, "skylake-avx512", BITS8, ["vpmaddwd", "zmm"], ["vpdpbusd", "pmaddubsw"]),
     (Isa.AVXVNNI, "alderlake", BITS4, ["{vex}", "vpdpbusd", "ymm"], ["pmaddubsw", "zmm"]),
