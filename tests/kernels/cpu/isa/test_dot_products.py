@@ -1,5 +1,7 @@
 """Which dot product the ranges allow: the bound is safe and tight, and the code has the instruction meant."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -71,7 +73,6 @@ def test_one_step_more_than_fits_16_bits_is_widened_before(isa, group):
 
 # Instructions that must be there, and some of those that must not; LLVM writes VEX forms as {vex}.
 INSTRUCTIONS = [
-    (Isa.AMX, "sapphirerapids", BITS4, ["tdpbusd", "tileloadd"], ["pmaddubsw"]),
     (Isa.VNNI, "cascadelake", BITS4, ["vpdpbusd", "zmm"], ["pmaddubsw", "tileload", "tdpb"]),
     (Isa.VNNI, "cascadelake", BITS8, ["vpdpbusd", "zmm"], ["pmaddubsw", "tileload", "tdpb"]),
     (Isa.AVX512, "skylake-avx512", BITS4, ["vpmaddubsw", "zmm"], ["vpdpbusd"]),
@@ -96,3 +97,14 @@ def test_the_code_has_the_instructions_meant(isa, mcpu, ranges, present, absent)
         text = assembly(compile_functions({"conv": kernel.prim_func}, mcpu))
         assert [word for word in present if word not in text] == []
         assert [word for word in absent if word in text] == []
+
+
+def test_tiles_multiply_what_fills_them():
+    """A convolution in groups stays with vectors."""
+    dense = ConvSpec(6, 6, 32, 32, (3, 3), pads=(1, 1, 1, 1), **BITS4)
+    text = {}
+    for name, spec in (("dense", dense), ("groups", replace(dense, group=8))):
+        kernel = conv2d(spec, Epilogue(), Isa.AMX, 1)
+        text[name] = assembly(compile_functions({"conv": kernel.prim_func}, "sapphirerapids"))
+    assert "tdpbusd" in text["dense"] and "tileloadd" in text["dense"]
+    assert "vpdpbusd" in text["groups"] and "tdpb" not in text["groups"]
