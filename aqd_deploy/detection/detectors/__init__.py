@@ -13,8 +13,8 @@ from aqd_deploy.detection.detectors.retinanet import RetinaNet
 from aqd_deploy.errors import AqdError, UnsupportedModelError
 
 DETECTORS: dict[str, type[Detector]] = {
-    Fcos.name: Fcos,
     RetinaNet.name: RetinaNet,
+    Fcos.name: Fcos,
 }
 
 
