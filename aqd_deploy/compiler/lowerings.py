@@ -155,7 +155,7 @@ LOWERINGS: dict[str, Lowering] = {
     "Requantize": Stores(_requantize),
     "Threshold": Stores(_threshold),
     "MaxPool": Moves(_max_pool),
-    "MaxPool_kKsSpP": Moves(_max_pool),
+    "MaxPool_k{K}s{S}p{P}": Moves(_max_pool),
     "Resize": Moves(_resize),
     "Concat": Moves(_concat),
     "PadImage": Moves(_pad_image),

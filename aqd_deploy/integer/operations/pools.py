@@ -101,7 +101,7 @@ class MaxPool(_Pool):
 class StreamMaxPool(_Pool, Function):
     """Max-pool on s32, which onnxruntime lacks; the configuration is in the name."""
 
-    name = "MaxPool_kKsSpP"
+    name = "MaxPool_k{K}s{S}p{P}"
 
     def matches(self, op_type: str) -> bool:
         return parse_pool_name(op_type) is not None
