@@ -160,7 +160,7 @@ LOWERINGS: dict[str, Lowering] = {
     "Concat": Moves(_concat),
     "PadImage": Moves(_pad_image),
 }
-"""By the name of the entry. What only renames is no node of a graph."""
+"""By the name of the entry. What only renames does not become a node of a graph."""
 
 
 def _scale(node: Node, graph: Graph, suffix: str = "") -> list[np.ndarray]:
