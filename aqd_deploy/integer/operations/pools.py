@@ -19,7 +19,7 @@ from aqd_deploy.integer.operations.windows import check_auto_pad, window_counts,
 from aqd_deploy.integer.ranges import Interval
 from aqd_deploy.integer.types import CODES, SMALL_POOL, pool_fits
 
-# One name a configuration: no leading zeros. Larger windows than 9999 are none of a detector's.
+# One name a configuration: no leading zeros. No detector has larger windows than 9999.
 _POOL_NAME = re.compile(r"MaxPool_k([1-9][0-9]{0,3})s([1-9][0-9]{0,3})p(0|[1-9][0-9]{0,3})")
 
 
