@@ -160,7 +160,7 @@ class _Fusion:
         return self._stores(value, stages, operands, stream=True)
 
     def _join(self, node: Node, value: str, stages: list[Stage], operands: list[Operand]) -> bool:
-        """Claims `node` as a stage on `value`; False for a node that is none."""
+        """Claims `node` as a stage on `value`; False for a node that cannot be one."""
         lowering = lowering_of(node)
         if not isinstance(lowering, Stages):
             return False

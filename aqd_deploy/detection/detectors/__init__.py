@@ -22,7 +22,7 @@ def detector_named(name: object, error: type[AqdError] = UnsupportedModelError) 
     """The detector of this name. Raises `error`, with the names that there are, where there is none."""
     if not isinstance(name, str) or name not in DETECTORS:
         raise error(
-            "unknown kind of detector", received=repr(name)[:80], valid=", ".join(DETECTORS),
+            "unknown kind of detector", received=repr(name)[:80], valid=", ".join(sorted(DETECTORS)),
             next_command="aqd-deploy export CHECKPOINT -o FILE",
         )  # fmt: skip
     return DETECTORS[name]
