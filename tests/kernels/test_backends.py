@@ -1,15 +1,15 @@
 """Backends: who compiles, tunes or measures is handed one and knows no kernels of a device."""
 
 import ast
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 from reach import ROOT
 
 from aqd_deploy import targets
 from aqd_deploy.bench.inner_loops import inner_loops
-from aqd_deploy.compiler.movement import MOVEMENTS, movement_of
-from aqd_deploy.compiler.plan import Operation, Plan
+from aqd_deploy.compiler.movement import MOVEMENT_KERNELS, MovementKernel, kernel_of
+from aqd_deploy.compiler.plan import OneInput, OneOutput, Operation, Plan, Rearrangement
 from aqd_deploy.compiler.relax_module import BuiltModule, build_relax, kernel_threads
 from aqd_deploy.compiler.toolchain import Toolchain
 from aqd_deploy.errors import TargetError, UnsupportedModelError
@@ -73,7 +73,7 @@ def test_an_operation_without_a_kernel_is_an_error():
     plan = Plan([], [], [Twist()], {name: TensorType(1, 1, 1, "uint8") for name in "xy"}, {})
     assert kernel_threads(plan, Twist(), CpuBackend(Isa.PORTABLE), 2) == 1
     for asked in (
-        lambda: movement_of(Twist()),
+        lambda: kernel_of(Twist()),
         lambda: build_relax(plan, CpuBackend(Isa.PORTABLE), 1, Tuned()),
     ):
         with pytest.raises(UnsupportedModelError, match=r"twist.*Twist.*MaxPool"):
@@ -88,7 +88,23 @@ def test_every_operation_of_a_plan_but_a_convolution_has_an_entry():
         kinds |= {
             kind for kind in found if kind.__module__ == Operation.__module__ and not kind.__subclasses__()
         }
-    assert {kind.__name__ for kind in kinds} == {kind.__name__ for kind in MOVEMENTS} | {"Conv"}
+    assert {kind.__name__ for kind in kinds} == {kind.__name__ for kind in MOVEMENT_KERNELS} | {"Conv"}
+
+
+@dataclass(frozen=True)
+class Turned(OneInput, OneOutput, Rearrangement):
+    """An operation with a parameter of its own."""
+
+    name: str
+    input: str
+    output: str
+    turns: int
+
+
+def test_operations_that_differ_in_more_than_their_tensors_do_not_share_a_kernel():
+    kernel = MovementKernel("turned", lambda *_: None)
+    assert kernel.variant(Turned("a", "x", "y", 1)) == kernel.variant(Turned("b", "z", "w", 1))
+    assert kernel.variant(Turned("a", "x", "y", 1)) != kernel.variant(Turned("a", "x", "y", 2))
 
 
 # What everybody may import of the kernels: nothing that is written for one kind of device.
