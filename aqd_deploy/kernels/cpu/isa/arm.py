@@ -24,6 +24,8 @@ from aqd_deploy.kernels.cpu.isa.instruction_set import InstructionSet
 from aqd_deploy.targets.isa import Isa
 
 LANES = 4
+# Of two registers: as many as one register holds of int16.
+DEPTHWISE_LANES = 8
 # The largest sample of the dot products that multiply s8 by s8.
 SIGNED_HIGH = 127
 
@@ -263,7 +265,15 @@ def _with_dots(isa: Isa, source: str, tiles: tuple[DotProduct, ...] = ()) -> Ins
     of bytes are as fast.
     """
     dots = Sdot(isa, LANES, 0.5, sample_steps=4)
-    return InstructionSet(isa, source, (dots,), tiles, winograd_bytes=dots, wide_products_by_shuffle=True)
+    return InstructionSet(
+        isa,
+        source,
+        (dots,),
+        depthwise_lanes=DEPTHWISE_LANES,
+        wide_products_by_shuffle=True,
+        tiles=tiles,
+        winograd_bytes=dots,
+    )
 
 
 def _matrices(kind: type[Smmla]) -> DotProduct:
@@ -290,6 +300,8 @@ def _without_dots(isa: Isa, registers: int, sample_cycles: float, neighbours: Ne
         isa,
         "Arm Cortex-A72 software optimization guide: one SMLAL of 8 products a cycle (pipeline F0)",
         (products,),
+        depthwise_lanes=DEPTHWISE_LANES,
+        wide_products_by_shuffle=True,
         bytes=Mla(
             isa,
             LANES,
@@ -312,7 +324,6 @@ def _without_dots(isa: Isa, registers: int, sample_cycles: float, neighbours: Ne
             sample_cycles=sample_cycles,
             sample_steps=8,
         ),
-        wide_products_by_shuffle=True,
     )
 
 

@@ -24,12 +24,12 @@ class InstructionSet:
     isa: Isa
     source: str
     products: tuple[DotProduct, ...]
+    depthwise_lanes: int
+    wide_products_by_shuffle: bool
     tiles: tuple[DotProduct, ...] = ()
     bytes: DotProduct | None = None
     winograd_bytes: DotProduct | None = None
     winograd_words: DotProduct | None = None
-    depthwise_lanes: int = 8
-    wide_products_by_shuffle: bool = False
 
     @property
     def peaks(self) -> tuple[DotProduct, ...]:

@@ -51,4 +51,12 @@ PLAIN = Plain(
     weight_uops=4,
     sample_uops=3,
 )
-ENTRIES = (InstructionSet(Isa.PORTABLE, "an estimate: compilers write a product in many ways", (PLAIN,)),)
+ENTRIES = (
+    InstructionSet(
+        Isa.PORTABLE,
+        "an estimate: compilers write a product in many ways",
+        (PLAIN,),
+        depthwise_lanes=8,
+        wide_products_by_shuffle=False,
+    ),
+)

@@ -136,9 +136,10 @@ def _with_vnni(isa: Isa, lanes: int, registers: int, source: str) -> Instruction
         isa,
         source,
         products=(bytes_,),
+        depthwise_lanes=lanes,
+        wide_products_by_shuffle=False,
         winograd_bytes=bytes_,
         winograd_words=words,
-        depthwise_lanes=lanes,
     )
 
 
@@ -151,8 +152,9 @@ def _without_vnni(isa: Isa, lanes: int, registers: int, cycles: float, source: s
         isa,
         source,
         products=(narrow, general),
-        winograd_words=words,
         depthwise_lanes=lanes,
+        wide_products_by_shuffle=False,
+        winograd_words=words,
     )
 
 
