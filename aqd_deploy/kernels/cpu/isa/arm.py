@@ -260,6 +260,28 @@ def _shuffled(values: Sequence[Expr], lanes: Iterable[int]) -> Expr:
     return tirx.Shuffle(list(values), [const(lane) for lane in lanes])
 
 
+# Products of an instruction. What yields 64 bits is a multiply-shift, what is scalar an address.
+_INSTRUCTIONS = tuple(
+    (re.compile(rf"\t{pattern}"), products)
+    for pattern, products in (
+        (r"(?:[su]|us)mmla\s", 32),
+        (r"(?:[su]|us|su)dot\s+v\d+\.4s", 16),
+        (r"(?:[su]|us|su)dot\s+v\d+\.2s", 8),
+        (r"(?:[su]ml[as]l2?|[su]mull2?|ml[as]|mul)\s+v\d+\.8h", 8),
+        (r"(?:[su]ml[as]l2?|[su]mull2?|ml[as]|mul)\s+v\d+\.4s", 4),
+        (r"vm(?:la|ls|ul)l\.[su]8\s", 8),
+        (r"vm(?:la|ls|ul)l\.[su]16\s", 4),
+        (r"vm(?:la|ls|ul)\.i16\s+q", 8),
+        (r"vm(?:la|ls|ul)\.i32\s+q", 4),
+    )
+)
+
+
+def products_of(line: str) -> int:
+    """Multiply-accumulates of one instruction of assembly, 0 where it does not multiply vectors."""
+    return next((number for pattern, number in _INSTRUCTIONS if pattern.match(line)), 0)
+
+
 def _with_dots(isa: Isa, source: str, tiles: tuple[DotProduct, ...] = ()) -> InstructionSet:
     """`sdot` for everything that `tiles` are not for. Words are not multiplied: four times as many products
     of bytes are as fast.
@@ -269,6 +291,7 @@ def _with_dots(isa: Isa, source: str, tiles: tuple[DotProduct, ...] = ()) -> Ins
         isa,
         source,
         (dots,),
+        products_of=products_of,
         depthwise_lanes=DEPTHWISE_LANES,
         wide_products_by_shuffle=True,
         tiles=tiles,
@@ -300,6 +323,7 @@ def _without_dots(isa: Isa, registers: int, sample_cycles: float, neighbours: Ne
         isa,
         "Arm Cortex-A72 software optimization guide: one SMLAL of 8 products a cycle (pipeline F0)",
         (products,),
+        products_of=products_of,
         depthwise_lanes=DEPTHWISE_LANES,
         wide_products_by_shuffle=True,
         bytes=Mla(
@@ -340,24 +364,3 @@ ENTRIES = (
     _without_dots(Isa.NEON, 32, 0.5, NEON),
     _without_dots(Isa.NEON32, 16, 0.0, NEON32),
 )
-
-# Products of an instruction. What yields 64 bits is a multiply-shift, what is scalar an address.
-_INSTRUCTIONS = tuple(
-    (re.compile(rf"\t{pattern}"), products)
-    for pattern, products in (
-        (r"(?:[su]|us)mmla\s", 32),
-        (r"(?:[su]|us|su)dot\s+v\d+\.4s", 16),
-        (r"(?:[su]|us|su)dot\s+v\d+\.2s", 8),
-        (r"(?:[su]ml[as]l2?|[su]mull2?|ml[as]|mul)\s+v\d+\.8h", 8),
-        (r"(?:[su]ml[as]l2?|[su]mull2?|ml[as]|mul)\s+v\d+\.4s", 4),
-        (r"vm(?:la|ls|ul)l\.[su]8\s", 8),
-        (r"vm(?:la|ls|ul)l\.[su]16\s", 4),
-        (r"vm(?:la|ls|ul)\.i16\s+q", 8),
-        (r"vm(?:la|ls|ul)\.i32\s+q", 4),
-    )
-)
-
-
-def products_of(line: str) -> int:
-    """Multiply-accumulates of one instruction of assembly, 0 where it does not multiply vectors."""
-    return next((number for pattern, number in _INSTRUCTIONS if pattern.match(line)), 0)
