@@ -172,7 +172,7 @@ def tuning_summary(built: BuiltModule, tuned: Tuned) -> dict[str, Any]:
     origins = [layer.tuned for layer in built.layers if layer.choice is not None]
     notes = list(tuned.notes)
     if built.stale_choices:
-        notes.append(f"{built.stale_choices} recorded choices are none of their kernels' any more: ignored")
+        notes.append(f"{built.stale_choices} recorded choices are ignored: their kernels no longer have them")
     return {
         "records": tuned.source,
         "task": origins.count("task"),

@@ -130,7 +130,7 @@ def _words(scaling: Scaling) -> int:
 
 def _unknown_form(form: str) -> UnsupportedModelError:
     return UnsupportedModelError(
-        "no kernel computes a multiply-shift of this form",
+        "no kernel computes this multiply-shift",
         received=form,
         valid=", ".join(("general", *_WORDS)),
     )

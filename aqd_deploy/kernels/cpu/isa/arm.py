@@ -145,7 +145,7 @@ class Smlal(NeonProduct):
     """
 
     name = "smlal"
-    # The first product of a sum is no accumulation.
+    # The first product of a sum is not accumulated.
     mnemonics = r"smlal|smull|vmlal\.s8|vmull\.s8"
     dot = 2
     sample_dtype = "int8"
