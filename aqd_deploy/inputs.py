@@ -1,6 +1,6 @@
 """The way to read a file that a person names, and the JSON in it.
 
-What is no regular file (a pipe, a device, a socket) would block a reader or never end, and what is larger
+What is not a regular file (a pipe, a device, a socket) would block a reader or never end, and what is larger
 than its kind can be would fill the memory; both are found out before a byte is read. The file is opened once
 and what is opened is what was checked, so a name that comes to mean something else in between does not
 matter.
@@ -48,7 +48,7 @@ class FileKind:
     def open(self, path: str | os.PathLike[str]) -> IO[bytes]:
         """The file at `path`, open for reading from its beginning.
 
-        Raises `error` where it is missing, may not be read, is no regular file or is larger than `limit`.
+        Raises `error` where it is missing, may not be read, is not a regular file or is larger than `limit`.
         """
         name = os.fspath(path)
         try:
@@ -135,7 +135,7 @@ def size_text(size: int) -> str:
 def parse_json(text: str | bytes) -> Any:
     """The JSON document in `text`.
 
-    Raises ValueError for what is no JSON, which Python's reader admits in part: NaN and infinity, numbers
+    Raises ValueError for what is not JSON, which Python's reader admits in part: NaN and infinity, numbers
     beyond float64, half surrogates (which cannot be printed), and nesting beyond `MAX_DEPTH`, on which
     readers of the document would run out of stack.
     """
@@ -152,7 +152,7 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def _no_number(text: str) -> float:
-    raise ValueError(f"{text} is no number of JSON")
+    raise ValueError(f"{text} is not a JSON number")
 
 
 def _finite(text: str) -> float:

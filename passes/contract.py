@@ -118,9 +118,9 @@ class Pass:
 
     def __call__(self, state: Lowering) -> PassResult:
         """Runs the pass, held to its promises; the result is also the last of `state.results`."""
-        self._hold(self.requires, "requires", state)
+        self._hold(self.requires, "finds", state)
         result = self.run(state)
-        self._hold(self.ensures, "ensures", state)
+        self._hold(self.ensures, "leaves", state)
         state.results.append(result)
         return result
 
@@ -129,7 +129,9 @@ class Pass:
             promise(state)
         except PassError as error:
             before = ", ".join(result.name for result in state.results) or "none"
-            raise PassError(f"{self.name} {verb} more: {error} (passes before: {before})") from error
+            raise PassError(
+                f"{self.name} {verb} what it must not: {error} (passes before: {before})"
+            ) from error
 
 
 def none_left(graph: Graph, *kinds: type[Operation]) -> None:

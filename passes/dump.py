@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto
 
-from aqd_deploy.integer.files import save_onnx
+from aqd_deploy.errors import AqdError
+from aqd_deploy.integer.files import onnx_bytes
 from aqd_deploy.integer.fixedpoint import RequantizeSolution
 from aqd_deploy.integer.rational import ChannelForm
 from aqd_deploy.integer.staircase import Quantizer, Staircases
@@ -28,6 +29,27 @@ from aqd_deploy.passes.operators import attributes_of
 from aqd_deploy.passes.pipeline import PASSES, PHASES
 from aqd_deploy.passes.streams import StreamConstants
 
+STEMS = tuple(f"{number:02}-{each.name}" for number, each in enumerate(PASSES, 1))
+NAMES = tuple(f"{stem}.{kind}" for stem in STEMS for kind in ("txt", "onnx"))
+
+
+def check_dump(folder: Path, output: Path) -> None:
+    """Raises AqdError where the integer file `output` and what is written to `folder` would be in each
+    other's place.
+    """
+    place, file = folder.resolve(), output.resolve()
+    if file in (place, *place.parents):
+        raise AqdError(
+            "the output is the folder of the dump, or one above it",
+            received=str(output), valid="the name of a file",
+        )  # fmt: skip
+    # As it is named, and where it leads.
+    for each in (output.parent.resolve() / output.name, file):
+        if each.parent == place and each.name in NAMES:
+            raise AqdError(
+                "the output is also a file of the dump", received=str(output), valid="another name"
+            )
+
 
 @contextmanager
 def dumping(folder: Path, inputs: Iterable[Path] = ()) -> Iterator[Callable[[Lowering], None]]:
@@ -37,21 +59,21 @@ def dumping(folder: Path, inputs: Iterable[Path] = ()) -> Iterator[Callable[[Low
     Texts and models of an earlier run are replaced. Raises AqdError, before anything is written, where a file
     of that name is not ours or is one of `inputs`.
     """
-    stems = [f"{number:02}-{each.name}" for number, each in enumerate(PASSES, 1)]
-    names = [f"{stem}.{kind}" for stem in stems for kind in ("txt", "onnx")]
-    with OwnFiles(folder, "lower", names, inputs) as files:
+    with OwnFiles(folder, "lower", NAMES, inputs) as files:
         files.remove(files.earlier())
         last: ModelProto | None = None
 
         def note(state: Lowering) -> None:
             nonlocal last
-            stem = stems[len(state.results) - 1]
+            stem = STEMS[len(state.results) - 1]
             with files.writing():
                 (files.staging / f"{stem}.txt").write_text(state_text(state), encoding="utf-8")
             files.publish(files.staging / f"{stem}.txt", f"{stem}.txt")
             model = _model_of(state)
             if model is not None and model is not last:
-                save_onnx(model, files.staging / f"{stem}.onnx")
+                data = onnx_bytes(model, folder / f"{stem}.onnx")
+                with files.writing():
+                    (files.staging / f"{stem}.onnx").write_bytes(data)
                 files.publish(files.staging / f"{stem}.onnx", f"{stem}.onnx")
                 last = model
 

@@ -68,7 +68,7 @@ class FoldQuantizers(Pass):
                 raise PassError(f"weights {weights.name} aren't whole")
 
     def run(self, state: Lowering) -> PassResult:
-        """ScaleError for a scale that is no positive finite number, UnsupportedModelError for other forms."""
+        """ScaleError for a scale that is not positive and finite, UnsupportedModelError for other forms."""
         folding = _Folding(state.graph, state.manifest, PassResult(self.name))
         folding.run()
         return folding.result

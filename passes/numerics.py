@@ -11,7 +11,7 @@ MODES = (EXACT, PAPER, POWER_OF_TWO)
 
 
 def check_mode(mode: str) -> str:
-    """The mode itself; UnsupportedModelError for a name that is none of the three."""
+    """The mode itself; UnsupportedModelError for another name than the three."""
     if mode not in MODES:
         raise UnsupportedModelError("unknown numerics mode", received=mode, valid=", ".join(MODES))
     return mode

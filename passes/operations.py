@@ -6,7 +6,7 @@ file has, which know how they are written. Windows and factors are explicit (rea
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -141,7 +141,7 @@ class Staircase(Operation):
 # Of the integer file.
 
 
-class IntegerOperation(Operation):
+class IntegerOperation(Operation, ABC):
     """An operation that the integer file can have."""
 
     @abstractmethod

@@ -21,7 +21,7 @@ def sentences(entry: Mapping[str, Any]) -> list[str]:
     """Three sentences: constants, input error, end to end; one where nothing is requantized.
 
     `entry` is a report of lowering or a manifest's `lowering`. One that an older version wrote has no fields
-    for the second and third; what is no number is not told.
+    for the second and third; what is not a number is not told.
     """
     numbers = [entry.get(name) for name in COUNTS]
     channels, proven, exact, error, count, equal = (

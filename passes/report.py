@@ -26,7 +26,7 @@ def build_report(graph: Graph, numerics: str) -> dict[str, Any]:
     """The report of a lowered graph, without the passes' explanations.
 
     `proven` counts channels whose constants give every integer that can reach them the code of its value;
-    `proven_of_network` those of them whose integers are no rounded ones; `equal_end_to_end` the
+    `proven_of_network` those of them whose integers were not rounded before; `equal_end_to_end` the
     requantizations with only such channels, in front of them as well (docs/proofs.md).
     """
     same = _same_codes(graph)

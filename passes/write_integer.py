@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 
 import onnx
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from aqd_deploy.integer import dialect
 from aqd_deploy.integer.manifest import MANIFEST_KEY
 from aqd_deploy.passes.contract import Lowering, Pass, PassError, PassResult, all_of
-from aqd_deploy.passes.graph import Graph
+from aqd_deploy.passes.graph import Graph, Node
 from aqd_deploy.passes.operations import IntegerOperation
 from aqd_deploy.passes.report import build_report, summary
 from aqd_deploy.passes.writer import Writer
@@ -51,7 +51,7 @@ class WriteInteger(Pass):
             raise PassError("the file has no manifest")
 
     def run(self, state: Lowering) -> PassResult:
-        """Always writes; raises nothing."""
+        """Always writes."""
         report = build_report(state.graph, state.numerics)
         model = _model(state.graph)
         manifest = {**state.manifest, "lowering": summary(report), **_outputs_and_ranges(state.graph)}
@@ -63,7 +63,7 @@ class WriteInteger(Pass):
 def _model(graph: Graph) -> ModelProto:
     """Case 1."""
     writer = Writer(graph)
-    nodes = [node.op.write(node, writer) for node in graph.nodes if isinstance(node.op, IntegerOperation)]
+    nodes = [_written(node, writer) for node in graph.nodes]
     inputs = [
         helper.make_tensor_value_info(name, kind, graph.shapes[name]) for name, kind in graph.inputs.items()
     ]
@@ -72,6 +72,12 @@ def _model(graph: Graph) -> ModelProto:
     ]
     tensors = [numpy_helper.from_array(array, name) for name, array in writer.initializers.items()]
     return dialect.make_model(nodes, inputs, outputs, tensors, graph.name)
+
+
+def _written(node: Node, writer: Writer) -> NodeProto:
+    if not isinstance(node.op, IntegerOperation):
+        raise PassError(f"{node.op.name} {node.label} is left")
+    return node.op.write(node, writer)
 
 
 def _outputs_and_ranges(graph: Graph) -> dict[str, dict]:

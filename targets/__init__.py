@@ -4,6 +4,16 @@
 """
 
 from aqd_deploy.targets.cpu import Cpu, read_cpu
-from aqd_deploy.targets.profile import Target, detect_host, get, names, path_of, problems
+from aqd_deploy.targets.profile import DEFAULT_BACKEND, Target, detect_host, get, names, path_of, problems
 
-__all__ = ["Cpu", "Target", "detect_host", "get", "names", "path_of", "problems", "read_cpu"]
+__all__ = [
+    "DEFAULT_BACKEND",
+    "Cpu",
+    "Target",
+    "detect_host",
+    "get",
+    "names",
+    "path_of",
+    "problems",
+    "read_cpu",
+]

@@ -154,7 +154,7 @@ def get(name: str) -> Architecture:
     if found is None:
         raise TargetError(
             "unknown architecture",
-            received=name,
+            received=repr(name),
             valid=", ".join(names()),
             next_command="aqd-deploy targets list",
         )

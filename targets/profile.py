@@ -24,6 +24,8 @@ from aqd_deploy.targets.target_strings import fields_of, is_target_string
 
 # The name of the target that stands for this machine.
 HOST = "host"
+# Whose kernels a target is compiled with that names no backend.
+DEFAULT_BACKEND = "cpu"
 _CORE_FIGURES = ("l1d_kib", "int8_macs_per_cycle")
 
 
@@ -65,7 +67,7 @@ class Target:
     int8_macs_per_cycle: float | None = None
     toolchain: str = ""
     device: str = ""
-    backend: str = "cpu"
+    backend: str = DEFAULT_BACKEND
     sources: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property

@@ -12,7 +12,7 @@ from typing import Any
 
 from aqd_deploy.errors import TargetError
 from aqd_deploy.targets import architectures
-from aqd_deploy.targets.architectures import architecture_of
+from aqd_deploy.targets.architectures import Architecture, architecture_of
 from aqd_deploy.targets.llvm_features import cpuinfo_name
 
 _OPTIONS = ("mtriple", "mcpu", "mattr", "mfloat-abi")
@@ -40,7 +40,7 @@ def fields_of(text: str, features_of: Mapping[str, Collection[str]]) -> dict[str
             f"unknown target option {', '.join(unknown)}", received=repr(text), valid=", ".join(_OPTIONS)
         )
     triple = str(table.get("mtriple", architectures.ARCHITECTURES[0].gnu_triple))
-    architecture = architectures.get(architecture_of(triple.split("-")[0]))
+    architecture = _architecture_of_triple(triple)
     cpu = str(table.get("mcpu", architecture.default_cpu))
     attributes = tuple(str(each) for each in table.get("mattr", ()))
     asked = [each[1:] for each in attributes if each.startswith("+")]
@@ -56,6 +56,16 @@ def fields_of(text: str, features_of: Mapping[str, Collection[str]]) -> dict[str
         "float_abi": str(table.get("mfloat-abi", "")),
         "profile": "raw",
     }
+
+
+def _architecture_of_triple(triple: str) -> Architecture:
+    try:
+        return architectures.get(architecture_of(triple.split("-")[0]))
+    except TargetError as error:
+        what = f"{error.what} of the triple {triple!r}"
+        raise TargetError(
+            what, received=error.received, valid=error.valid, next_command=error.next_command
+        ) from None
 
 
 def _parse_json(text: str) -> dict[str, Any]:

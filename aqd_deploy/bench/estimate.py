@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from aqd_deploy.errors import ProgramError
+from aqd_deploy.kernels.backends import check_backend
 from aqd_deploy.schema import SchemaError, list_of, table, whole
 from aqd_deploy.targets import Target
 
@@ -54,8 +55,10 @@ def estimate(
     lacks is listed in `missing_keys`, and whatever follows from it is None. `inner_loops` says for whose
     pipelines inner loops were simulated, and in `note` why some or all were not.
 
-    Raises ModelFileError, UnsupportedModelError or ProgramError for a file that cannot be used.
+    Raises ModelFileError, UnsupportedModelError or ProgramError for a file that cannot be used, TargetError
+    for an unknown backend.
     """
+    check_backend(target.backend)
     counts = list(threads or [target.cores or 1])
     table = (
         _program_table(path)

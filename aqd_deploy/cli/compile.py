@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from aqd_deploy.cli.options import ShapeType, existing, json_option, numerics_option, threads_option
 from aqd_deploy.cli.output import StatusLine, print_json, print_text, progress, verb
+
+if TYPE_CHECKING:
+    from aqd_deploy.targets import Target
 
 _STAGES = {
     "plan": "reading the network",
@@ -41,21 +44,21 @@ def command(
     from aqd_deploy.cli.models import integer_model_of
     from aqd_deploy.compiler import compile_model
     from aqd_deploy.compiler.toolchain import find_toolchain
+    from aqd_deploy.kernels.backends import check_backend
     from aqd_deploy.runtime.container import check_program_output
 
     # What is wrong with the output, or missing, is told before the work begins.
     check_program_output(output, model)
     device = targets.get(target)
+    check_backend(device.backend)
     toolchain = find_toolchain(device)
     proto = integer_model_of(model, numerics, shape)
-    progress(f"compiling for {device.name}")
     with StatusLine() as line:
         report = compile_model(
             proto, output, target=device, threads=threads, source=model, tuned=tuned, toolchain=toolchain,
-            on_stage=lambda stage: line.show(_STAGES[stage]),
+            on_stage=lambda stage: line.show(_STAGES[stage]), on_target=lambda told: _tell_target(told, line),
         )  # fmt: skip
     program = report.manifest["program"]
-    _tell_kernels(program["target"]["kernels"])
     _tell_tuning(program["tuning"], report.of_other_cpus, tuned)
     if as_json:
         print_json({
@@ -66,12 +69,13 @@ def command(
         print_text(f"{output}: {report.file_bytes / 1e6:.2f} MB in {report.total_seconds:.1f} s")
 
 
-def _tell_kernels(kernels: str) -> None:
-    """For which instructions the kernels were written, on stderr."""
+def _tell_target(target: Target, line: StatusLine) -> None:
+    """For what the program is compiled, on stderr, in the place of the line."""
     from aqd_deploy.targets.isa import isa_named
 
-    progress(f"{kernels} kernels")
-    if isa_named(kernels).is_portable:
+    line.clear()
+    progress(f"compiling for {target.name} ({target.kernels} kernels)")
+    if isa_named(target.kernels).is_portable:
         progress("the kernels know no instructions of this target: portable arithmetic, exact but slower")
 
 

@@ -10,6 +10,7 @@ import click
 
 from aqd_deploy.cli.options import ShapeType, existing, json_option, numerics_option
 from aqd_deploy.cli.output import print_json, print_text, progress, verb
+from aqd_deploy.errors import AqdError
 from aqd_deploy.files import check_output
 
 
@@ -28,7 +29,7 @@ from aqd_deploy.files import check_output
 @click.option(
     "--dump-passes",
     "dump",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=click.Path(file_okay=False),
     metavar="DIR",
     help="Write what each pass left to DIR: a text, a line for each node, and an ONNX file where it is one.",
 )
@@ -39,7 +40,7 @@ def command(
     numerics: str,
     shape: tuple[int, ...] | None,
     explain: bool,
-    dump: Path | None,
+    dump: str | None,
     as_json: bool,
 ) -> None:
     """Lower a QDQ ONNX file to integer ONNX; tell what is proven of its requantizations, and of what."""
@@ -48,8 +49,9 @@ def command(
     from aqd_deploy.passes.dump import dumping
     from aqd_deploy.passes.pipeline import lower
 
+    folder = None if dump is None else _dump_folder(dump, output)
     qdq = load_onnx(model)
-    with dumping(dump, [model, output]) if dump else nullcontext() as note:
+    with nullcontext() if folder is None else dumping(folder, [model, output]) as note:
         result = lower(
             qdq,
             numerics=numerics,
@@ -66,6 +68,16 @@ def command(
 
         print_text(explanation(result.report))
     print_text(_summary(output, result.report))
+
+
+def _dump_folder(name: str, output: Path) -> Path:
+    """What --dump-passes names. To `Path`, "" is the current folder."""
+    from aqd_deploy.passes.dump import check_dump
+
+    if not name:
+        raise AqdError("the folder of --dump-passes has no name", received="''", valid="the name of a folder")
+    check_dump(Path(name), output)
+    return Path(name)
 
 
 def _summary(output: Path, report: dict[str, Any]) -> str:

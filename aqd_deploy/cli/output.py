@@ -95,10 +95,14 @@ class StatusLine:
     def __enter__(self) -> StatusLine:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Remove the line."""
+    def clear(self) -> None:
+        """Remove the line, so that others may be written in its place."""
         if self._width:
             click.echo("\r" + " " * self._width + "\r", nl=False, err=True)
+            self._width = 0
+
+    def __exit__(self, *_: object) -> None:
+        self.clear()
 
 
 def print_json(document: Any) -> None:

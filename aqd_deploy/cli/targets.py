@@ -102,11 +102,23 @@ def _lines(target: Target, toolchain: dict[str, Any], path: str) -> dict[str, ob
         "attributes": " ".join(target.attributes) or "none beside the CPU's own",
         "demands of the CPU": " ".join(target.features) or "nothing beside the architecture",
         "kernels": target.kernels,
+        **_backend(target),
         "TVM target": json.dumps(target.tvm()),
         "toolchain": found,
         "device": target.device or "not named: say --device",
         "file": path or "a TVM target string",
     }
+
+
+def _backend(target: Target) -> dict[str, str]:
+    """The backend, where it is not the one of nearly all profiles."""
+    from aqd_deploy.reporting.readiness import kernels_state
+    from aqd_deploy.targets import DEFAULT_BACKEND
+
+    if target.backend == DEFAULT_BACKEND:
+        return {}
+    state = kernels_state(target)
+    return {"backend": target.backend if state["state"] == "ok" else state["detail"]}
 
 
 def _as_dict(target: Target) -> dict[str, Any]:

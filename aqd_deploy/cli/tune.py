@@ -69,10 +69,14 @@ def command(
     from aqd_deploy import targets
 
     chosen = targets.get(target)
-    from aqd_deploy.devices import LOCAL, open_device
+    from aqd_deploy.devices import LOCAL
+    from aqd_deploy.devices.kinds import names_tracker
+    from aqd_deploy.kernels.backends import check_backend
 
-    if dry_run and open_device(chosen.device or LOCAL).tracker is None:
-        device = device or LOCAL
+    check_backend(chosen.backend)
+    # It measures nothing: of a device it asks at most how many threads the boards of a tracker have.
+    if dry_run and device is None and not names_tracker(chosen.device):
+        device = LOCAL
     tracker = _tracker(device_of(chosen, device))
     if tracker is not None:
         threads = threads or chosen.cores
@@ -109,8 +113,11 @@ def _tracker(device: str) -> Any:
     from aqd_deploy.devices import open_device
     from aqd_deploy.errors import DeviceError
 
-    opened = open_device(device)
-    if not opened.here and opened.tracker is None:
+    try:
+        opened = open_device(device)
+    except DeviceError:
+        opened = None
+    if opened is None or not (opened.here or opened.tracker is not None):
         raise DeviceError(
             "candidates are measured on this machine or on boards of a TVM RPC tracker",
             received=repr(device),

@@ -14,6 +14,7 @@ from typing import assert_never
 import numpy as np
 
 from aqd_deploy.compiler.plan import Conv, Movement, Operand, Operation, Plan, Pointwise
+from aqd_deploy.errors import UnsupportedModelError
 from aqd_deploy.integer.ranges import Interval, convolution
 from aqd_deploy.kernels.contract.scaling import Constants, Scaled, scale_requantize, scale_stream
 from aqd_deploy.kernels.contract.spec import (
@@ -33,7 +34,10 @@ _INT32 = np.iinfo(np.int32)
 
 
 def specialise(plan: Plan) -> Plan:
-    """`plan`, whose operations are in execution order, with the arithmetic of `kernels.contract.scaling`."""
+    """`plan`, whose operations are in execution order, with the arithmetic of `kernels.contract.scaling`.
+
+    Raises UnsupportedModelError for an operation that is neither a computation nor a movement.
+    """
     intervals: dict[str, Interval] = {}
     operations: list[Operation] = []
     for op in plan.operations:
@@ -44,7 +48,10 @@ def specialise(plan: Plan) -> Plan:
                 sources = [_interval(name, plan, intervals) for name in op.reads]
                 results = [op.interval(sources)] * len(op.writes)
             case _:
-                raise TypeError(f"no interval of {type(op).__name__}")
+                raise UnsupportedModelError(
+                    f"{op.name}: the compiler knows no interval of what this operation writes",
+                    received=type(op).__name__, valid="computations and movements",
+                )  # fmt: skip
         operations.append(op)
         intervals.update(zip(op.writes, results, strict=True))
     return replace(plan, operations=operations)
@@ -79,23 +86,23 @@ class _Writer:
 
     def rewrite(self) -> tuple[Epilogue, tuple[Operand, ...], list[Interval]]:
         """The epilogue, its operands, and the interval of each store, by rows."""
-        steps = []
+        stages = []
         before = self.value
-        for step in self.epilogue.stages:
+        for stage in self.epilogue.stages:
             before = self.value
-            steps.append(self._step(step))
+            stages.append(self._stage(stage))
         given = [self._take(_parameters(store)) for store in self.epilogue.stores]
         results = [
             self._result(store, arrays) for store, arrays in zip(self.epilogue.stores, given, strict=True)
         ]
         stores = None
-        if steps and isinstance(steps[-1], Relu):
+        if stages and isinstance(stages[-1], Relu):
             stores = self._stores(given, before, relu=True)
-            steps = steps[:-1] if stores else steps
+            stages = stages[:-1] if stores else stages
         stores = stores or self._stores(given, self.value, relu=False) or []
         self.operands += [array for _, arrays in stores for array in arrays]
         return (
-            replace(self.epilogue, stages=tuple(steps), stores=tuple(store for store, _ in stores)),
+            replace(self.epilogue, stages=tuple(stages), stores=tuple(store for store, _ in stores)),
             tuple(self.operands),
             results,
         )
@@ -103,8 +110,8 @@ class _Writer:
     def _take(self, count: int) -> list[np.ndarray]:
         return [np.asarray(next(self.given)) for _ in range(count)]
 
-    def _step(self, step: Stage) -> Stage:
-        match step:
+    def _stage(self, stage: Stage) -> Stage:
+        match stage:
             case AddBias():
                 bias = self._take(1)[0]
                 self.operands.append(bias)
@@ -114,20 +121,20 @@ class _Writer:
             case MultiplyShift():
                 scaled, self.value = self._scaled(self.value)
                 self.operands += scaled.arrays
-                return replace(step, scaling=scaled.scaling)
+                return replace(stage, scaling=scaled.scaling)
             case SkipAdd():
-                return self._skip_add(step)
+                return self._skip_add(stage)
             case _:
-                assert_never(step)
-        return step
+                assert_never(stage)
+        return stage
 
-    def _skip_add(self, step: SkipAdd) -> SkipAdd:
+    def _skip_add(self, stage: SkipAdd) -> SkipAdd:
         other = next(self.given)
         mine, left = self._scaled(self.value)
         theirs, right = self._scaled(self.others[str(other)])
         self.operands += [other, *mine.arrays, *theirs.arrays]
         self.value = _int32(Interval(left.lo + right.lo, left.hi + right.hi))
-        return replace(step, self_scaling=mine.scaling, other_scaling=theirs.scaling)
+        return replace(stage, self_scaling=mine.scaling, other_scaling=theirs.scaling)
 
     def _scaled(self, operand: Interval) -> tuple[Scaled, Interval]:
         constants = Constants.of(*self._take(3))

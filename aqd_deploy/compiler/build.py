@@ -25,13 +25,14 @@ from aqd_deploy.detection.interface import check_interface
 from aqd_deploy.errors import StorageError, line_of
 from aqd_deploy.files import TemporaryFolder, told_failure
 from aqd_deploy.integer.manifest import read_manifest
+from aqd_deploy.kernels.backends import backend_of, check_backend
 from aqd_deploy.runtime.container import (
     FORMAT_VERSION,
     append_manifest,
     check_program_output,
     write_atomically,
 )
-from aqd_deploy.targets import Target, get
+from aqd_deploy.targets import DEFAULT_BACKEND, Target, get
 from aqd_deploy.targets.cpu import usual_threads
 
 if TYPE_CHECKING:
@@ -82,13 +83,15 @@ def compile_model(
     tuned: str | Path | None = None,
     toolchain: Toolchain | None = None,
     on_stage: Callable[[str], None] = lambda _: None,
+    on_target: Callable[[Target], None] = lambda _: None,
 ) -> CompileReport:
     """Compile integer ONNX (docs/integer-dialect.md) into the program file `out`.
 
     `target` is a profile's name or a TVM target string; `threads` how many threads the program will run with
     (default: all of the device); `source` the file that the model came from, recorded by its SHA-256; `tuned`
     a folder of tuning records, "none", or None for those that ship; `toolchain` what `find_toolchain` gave;
-    `on_stage` is told each stage of `CompileReport.seconds` as it begins. `out` is written whole or not.
+    `on_stage` is told each stage of `CompileReport.seconds` as it begins, `on_target` for what kernels are
+    written, with all that LLVM knows of its CPU, before they are. `out` is written whole or not.
 
     Raises UnsupportedModelError, ShapeError and RangeError for a model outside the dialect, ModelFileError
     for a manifest that tells of another input or other outputs than the graph has, TargetError for an unknown
@@ -98,6 +101,7 @@ def compile_model(
     out = Path(out)
     device = get(target)
     check_program_output(out)
+    check_backend(device.backend)
     toolchain = toolchain or find_toolchain(device)
     threads = threads or default_threads(device)
     stages = _Stages(on_stage)
@@ -105,20 +109,17 @@ def compile_model(
         plan = plan_model(int_model)
     with stages.timed("import_compiler"):
         from aqd_deploy.compiler import lower, relax_module
-        from aqd_deploy.kernels.backends import backend_of
         from aqd_deploy.records.lookup import load_tuned
     device = lower.complete_target(device)
     backend = backend_of(device)
+    on_target(device)
     choices = load_tuned(tuned, device)
     program = _program_section(plan, int_model, device, threads, source)
     manifest = {**read_manifest(int_model), "program": program}
     check_interface(manifest, *(_shapes(program[ports]) for ports in ("inputs", "outputs")))
     with stages.timed("kernels"):
         built = relax_module.build_relax(plan, backend, threads, choices)
-    program["weights"] = weight_summary(built)
-    program["layers"] = [asdict(layer) for layer in built.layers]
-    program["memory"] = memory_summary(built)
-    program["tuning"] = tuning_summary(built, choices)
+    program |= _built_section(built, choices)
     tvm_target = lower.codegen_target(device)
     with stages.timed("relax"):
         lowered = lower.lower_relax(built.module, tvm_target)
@@ -171,7 +172,7 @@ def tuning_summary(built: BuiltModule, tuned: Tuned) -> dict[str, Any]:
     origins = [layer.tuned for layer in built.layers if layer.choice is not None]
     notes = list(tuned.notes)
     if built.stale_choices:
-        notes.append(f"{built.stale_choices} recorded choices are none of their kernels' any more: ignored")
+        notes.append(f"{built.stale_choices} recorded choices are ignored: their kernels no longer have them")
     return {
         "records": tuned.source,
         "task": origins.count("task"),
@@ -197,6 +198,7 @@ def _program_section(
             "attributes": list(device.attributes),
             "features": list(device.features),
             "kernels": device.kernels,
+            **({} if device.backend == DEFAULT_BACKEND else {"backend": device.backend}),
         },
         "threads": threads,
         "inputs": [_describe(plan, name) for name in plan.inputs],
@@ -205,6 +207,15 @@ def _program_section(
             "integer_model": hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest(),
             "source": _file_hash(source) if source is not None else None,
         },
+    }
+
+
+def _built_section(built: BuiltModule, choices: Tuned) -> dict[str, Any]:
+    return {
+        "weights": weight_summary(built),
+        "layers": [asdict(layer) for layer in built.layers],
+        "memory": memory_summary(built),
+        "tuning": tuning_summary(built, choices),
     }
 
 

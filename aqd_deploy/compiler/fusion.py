@@ -4,9 +4,9 @@ What each operation becomes stands in `compiler.lowerings`; here is which of the
 order they are tried; each keeps the integers as they are because the nodes it merges are applied to the same
 value in the same order:
 
-1. A group starts at a convolution, or at an element-wise node whose input no group produces any more (after
-   a pool, a concat, or a value with several readers).
-2. While the group's value has exactly one reader and is no graph output, that reader joins the group as a
+1. A group starts at a convolution, or at an element-wise node whose input is not the value of a growing group
+   (it comes from a pool or a concat, or has several readers).
+2. While the group's value has exactly one reader and is not a graph output, that reader joins the group as a
    stage: bias, multiply-shift, ReLU, or a skip-add whose other operand is a stored tensor. The other operand
    cannot depend on the group: its only way out is the value just joined.
 3. At the end of the chain every quantizer that reads the value becomes a store; anything else that reads it,
@@ -80,11 +80,11 @@ class _Fusion:
         source, pads, pad_values = self._padding(node)
         x = self.types[source]
         weight, name = self.graph.operand(node, "w"), node.slots[1]
-        steps: list[Stage] = []
+        stages: list[Stage] = []
         operands: list[Operand] = []
         zero = zero_point(node, self.graph)
         if zero:
-            steps.append(AddBias())
+            stages.append(AddBias())
             operands.append(_zero_point_bias(node, weight, zero))
             pad_values = pad_values or (zero,) * x.channels
         spec = ConvSpec(
@@ -106,7 +106,7 @@ class _Fusion:
         if may_winograd(spec):
             spec = replace(spec, winograd=self._winograd_forms(name, weight, spec))
         self.weights[name] = weight
-        epilogue, outputs = self._grow(node.output, steps, operands)
+        epilogue, outputs = self._grow(node.output, stages, operands)
         return Conv(node.name, source, name, spec, epilogue, tuple(operands), outputs)
 
     def _winograd_forms(self, name: str, weight: np.ndarray, spec: ConvSpec) -> tuple[str, ...]:
@@ -132,10 +132,10 @@ class _Fusion:
     def _pointwise(self, node: Node) -> Pointwise:
         """Rule 1, second case."""
         source = self._data_input(node)
-        steps: list[Stage] = []
+        stages: list[Stage] = []
         operands: list[Operand] = []
-        self._join(node, source, steps, operands)
-        epilogue, outputs = self._grow(node.output, steps, operands)
+        self._join(node, source, stages, operands)
+        epilogue, outputs = self._grow(node.output, stages, operands)
         return Pointwise(node.name, source, epilogue, tuple(operands), outputs)
 
     def _data_input(self, node: Node) -> str:
@@ -147,31 +147,31 @@ class _Fusion:
         return (full or computed)[0]
 
     def _grow(
-        self, value: str, steps: list[Stage], operands: list[Operand]
+        self, value: str, stages: list[Stage], operands: list[Operand]
     ) -> tuple[Epilogue, tuple[str, ...]]:
-        """Rules 2 and 3 from `value` on; appends to `steps` and `operands`."""
+        """Rules 2 and 3 from `value` on; appends to `stages` and `operands`."""
         while value not in self.outputs:
             readers = self.graph.consumers.get(value, [])
             if len(readers) != 1 or id(readers[0]) in self.claimed:
                 break
-            if not self._join(readers[0], value, steps, operands):
+            if not self._join(readers[0], value, stages, operands):
                 break
             value = readers[0].output
-        return self._stores(value, steps, operands, stream=True)
+        return self._stores(value, stages, operands, stream=True)
 
-    def _join(self, node: Node, value: str, steps: list[Stage], operands: list[Operand]) -> bool:
-        """Claims `node` as a stage on `value`; False for a node that is none."""
+    def _join(self, node: Node, value: str, stages: list[Stage], operands: list[Operand]) -> bool:
+        """Claims `node` as a stage on `value`; False for a node that cannot be one."""
         lowering = lowering_of(node)
         if not isinstance(lowering, Stages):
             return False
-        step, more = lowering.make(node, value, self.graph)
-        steps += [step] if step is not None else []
+        stage, more = lowering.make(node, value, self.graph)
+        stages += [stage] if stage is not None else []
         operands += more
         self.claimed.add(id(node))
         return True
 
     def _stores(
-        self, value: str, steps: list[Stage], operands: list[Operand], *, stream: bool
+        self, value: str, stages: list[Stage], operands: list[Operand], *, stream: bool
     ) -> tuple[Epilogue, tuple[str, ...]]:
         """Rule 3. `stream` allows a store of the value itself (it is not one of the group's own input)."""
         stores: list[Store] = []
@@ -189,7 +189,7 @@ class _Fusion:
                 stores.append(store)
                 operands += parameters
                 outputs.append(node.output)
-        return Epilogue(tuple(steps), tuple(stores)), tuple(outputs)
+        return Epilogue(tuple(stages), tuple(stores)), tuple(outputs)
 
 
 def _zero_point_bias(node: Node, weight: np.ndarray, zero: int) -> np.ndarray:

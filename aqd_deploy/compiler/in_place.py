@@ -28,7 +28,7 @@ def add_in_place(plan: Plan, writes_once: Callable[[Conv], bool]) -> Plan:
         if not isinstance(op, Conv) or op.epilogue.pool is not None:
             return op
         stores = list(op.epilogue.stores)
-        whole = all(step.upsample == 1 for step in op.epilogue.stages if isinstance(step, SkipAdd))
+        whole = all(stage.upsample == 1 for stage in op.epilogue.stages if isinstance(stage, SkipAdd))
         if StoreStream() not in stores or len(op.added) != 1 or not whole:
             return op
         stream = stores.index(StoreStream())

@@ -25,10 +25,10 @@ from aqd_deploy.compiler.plan import (
     Operation,
     Plan,
     Stack,
-    TensorType,
     Unstack,
 )
 from aqd_deploy.compiler.schedule import topological
+from aqd_deploy.integer.types import TensorType
 from aqd_deploy.kernels.contract.spec import AddBias, ConvSpec, Epilogue
 
 
@@ -73,8 +73,8 @@ def _may_stack(op: Conv) -> bool:
 def _group_key(op: Conv) -> Hashable:
     """Equal for convolutions that rules 1 and 2 allow in one group."""
     spec = replace(op.spec, height=0, width=0, input_range=None, winograd=())
-    steps = op.epilogue.stages[1:] if _has_bias(op) else op.epilogue.stages
-    return op.weight, spec, steps, op.epilogue.stores
+    stages = op.epilogue.stages[1:] if _has_bias(op) else op.epilogue.stages
+    return op.weight, spec, stages, op.epilogue.stores
 
 
 def _has_bias(op: Conv) -> bool:

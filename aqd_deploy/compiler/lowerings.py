@@ -155,12 +155,12 @@ LOWERINGS: dict[str, Lowering] = {
     "Requantize": Stores(_requantize),
     "Threshold": Stores(_threshold),
     "MaxPool": Moves(_max_pool),
-    "MaxPool_kKsSpP": Moves(_max_pool),
+    "MaxPool_k{K}s{S}p{P}": Moves(_max_pool),
     "Resize": Moves(_resize),
     "Concat": Moves(_concat),
     "PadImage": Moves(_pad_image),
 }
-"""By the name of the entry. What only renames is no node of a graph."""
+"""By the name of the entry. What only renames does not become a node of a graph."""
 
 
 def _scale(node: Node, graph: Graph, suffix: str = "") -> list[np.ndarray]:

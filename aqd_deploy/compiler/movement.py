@@ -1,9 +1,9 @@
-"""Operations that are no convolution → their TIR kernels: one entry for each kind."""
+"""Operations other than convolutions → their TIR kernels: one entry for each kind."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from aqd_deploy.compiler.plan import (
@@ -14,38 +14,45 @@ from aqd_deploy.compiler.plan import (
     Pointwise,
     Resize,
     Stack,
-    TensorType,
     ToChannelsFirst,
     ToChannelsLast,
     Unstack,
 )
 from aqd_deploy.errors import UnsupportedModelError
+from aqd_deploy.integer.types import TensorType
 from aqd_deploy.kernels.contract.backend import Backend
 
 Types = Sequence[TensorType]
 
 
 @dataclass(frozen=True)
-class Movement:
-    """`label` names the TIR function and the row in the manifest; `kernel(backend, operation, types of what
-    it reads, of what it writes, threads)` makes the function; `variant(operation)` tells apart functions for
-    tensors of the same types.
+class MovementKernel:
+    """`label` names the TIR function and the row in the manifest; `make(backend, operation, types of what it
+    reads, of what it writes, threads)` makes the function.
     """
 
     label: str
-    kernel: Callable[[Backend, Any, Types, Types, int], Any]
-    variant: Callable[[Any], Hashable] = lambda _: None
+    make: Callable[[Backend, Any, Types, Types, int], Any]
+
+    def variant(self, op: Any) -> Hashable:
+        """Tells apart functions for tensors of the same types: all that the operation says, but for which
+        tensors and constants the function is called with.
+        """
+        return tuple(getattr(op, field.name) for field in fields(op) if field.name not in _ARGUMENTS)
 
 
-def movement_of(op: Operation) -> Movement:
+_ARGUMENTS = ("name", "input", "inputs", "output", "outputs", "operands")
+
+
+def kernel_of(op: Operation) -> MovementKernel:
     """The entry of an operation. Raises UnsupportedModelError where it has none."""
-    if type(op) not in MOVEMENTS:
+    if type(op) not in MOVEMENT_KERNELS:
         raise UnsupportedModelError(
             f"{op.name}: the compiler has no kernel for this operation",
             received=type(op).__name__,
-            valid=", ".join(each.__name__ for each in MOVEMENTS),
+            valid=", ".join(each.__name__ for each in MOVEMENT_KERNELS),
         )
-    return MOVEMENTS[type(op)]
+    return MOVEMENT_KERNELS[type(op)]
 
 
 def _pointwise(backend: Backend, op: Pointwise, reads: Types, writes: Types, threads: int) -> Any:
@@ -91,14 +98,14 @@ def _sizes(maps: Types) -> list[tuple[int, int]]:
     return [(each.height, each.width) for each in maps]
 
 
-MOVEMENTS: dict[type[Operation], Movement] = {
-    Pointwise: Movement("pointwise", _pointwise, lambda op: op.epilogue),
-    MaxPool: Movement("maxpool", _max_pool, lambda op: (op.kernel, op.strides, op.pads)),
-    Resize: Movement("resize", _resize, lambda op: op.factors),
-    Pad: Movement("pad", _pad, lambda op: (op.pads, op.values)),
-    Concat: Movement("concat", _concat),
-    Stack: Movement("stack", _stack),
-    Unstack: Movement("unstack", _unstack, lambda op: op.starts),
-    ToChannelsLast: Movement("to_nhwc", _channels_last),
-    ToChannelsFirst: Movement("to_nchw", _channels_first, lambda op: op.starts),
+MOVEMENT_KERNELS: dict[type[Operation], MovementKernel] = {
+    Pointwise: MovementKernel("pointwise", _pointwise),
+    MaxPool: MovementKernel("maxpool", _max_pool),
+    Resize: MovementKernel("resize", _resize),
+    Pad: MovementKernel("pad", _pad),
+    Concat: MovementKernel("concat", _concat),
+    Stack: MovementKernel("stack", _stack),
+    Unstack: MovementKernel("unstack", _unstack),
+    ToChannelsLast: MovementKernel("to_nhwc", _channels_last),
+    ToChannelsFirst: MovementKernel("to_nchw", _channels_first),
 }

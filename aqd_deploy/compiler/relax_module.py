@@ -20,7 +20,7 @@ from aqd_deploy.compiler.borders import store_borders
 from aqd_deploy.compiler.constants import ConstantPool
 from aqd_deploy.compiler.in_place import add_in_place
 from aqd_deploy.compiler.memory import MemoryPlan, plan_memory
-from aqd_deploy.compiler.movement import movement_of
+from aqd_deploy.compiler.movement import kernel_of
 from aqd_deploy.compiler.plan import Computation, Conv, Operand, Operation, Plan, border
 from aqd_deploy.compiler.prepare import PrepareEmitter, emit_storage
 from aqd_deploy.compiler.program_data import ProgramData
@@ -80,7 +80,7 @@ class BuiltModule:
 def build_relax(plan: Plan, backend: Backend, threads: int, tuned: Tuned) -> BuiltModule:
     """The Relax module of `plan` with the kernels of `backend`.
 
-    Their choices are those of `tuned`, and the cost model's where it has none or one that is no choice any
+    Their choices are those of `tuned`, and the cost model's where it has none or one that is not a choice any
     more (`BuiltModule.stale_choices` counts these). Raises UnsupportedModelError for an operation without a
     kernel.
     """
@@ -145,13 +145,13 @@ class _Builder:
         return self._prepare_conv(op) if isinstance(op, Conv) else self._prepare_movement(op)
 
     def _prepare_movement(self, op: Operation) -> _Call:
-        movement, tensors = movement_of(op), self.plan.tensors
+        kernel, tensors = kernel_of(op), self.plan.tensors
         reads, writes = (tuple(tensors[name] for name in names) for names in (op.reads, op.writes))
-        layer = Layer(op.name, movement.label, "loops", "no multiply-accumulates", writes[0].shape)
+        layer = Layer(op.name, kernel.label, "loops", "no multiply-accumulates", writes[0].shape)
         self._add_layer(op, layer)
-        key = (movement.label, movement.variant(op), reads, writes)
+        key = (kernel.label, kernel.variant(op), reads, writes)
         workers = self._workers(op)
-        return _Call(key, movement.label, lambda: movement.kernel(self.backend, op, reads, writes, workers))
+        return _Call(key, kernel.label, lambda: kernel.make(self.backend, op, reads, writes, workers))
 
     def _prepare_conv(self, op: Conv) -> _Call:
         kernel, tuned = self._kernel(op)

@@ -21,12 +21,15 @@ def check_interface(
     inputs: Shapes,
     outputs: Shapes,
     strides: Mapping[str, Sequence[Any]] | None = None,
+    *,
+    more_outputs: bool = False,
 ) -> None:
     """Hold `preprocessing` and `detector` of a manifest, those that it has, to the shapes [1, C, H, W] of the
     graph's inputs and outputs by name.
 
     - The image: an input of that name, of three channels and that height and width.
-    - The levels: every output is named, once, and has the channels that classes and anchors ask for.
+    - The levels: every output is named, once, and has the channels that classes and anchors ask for; with
+      `more_outputs` the graph may have others, which decoding does not read.
     - Each level's stride: `strides` (pixels down and across by output) where they are known, else one that
       makes as many cells of the image.
 
@@ -38,8 +41,9 @@ def check_interface(
     settings = DetectorSettings.from_manifest(manifest)
     maps = _maps(settings)
     names = [name for name, _, _ in maps]
-    if sorted(names) != sorted(outputs):
-        strange = sorted(set(names) ^ set(outputs)) or sorted(n for n in names if names.count(n) > 1)
+    meant = [name for name in outputs if name in names or not more_outputs]
+    if sorted(names) != sorted(meant):
+        strange = sorted(set(names) ^ set(meant)) or sorted({n for n in names if names.count(n) > 1})
         raise _refused("detector.outputs", ", ".join(strange), f"each once: {', '.join(outputs)}")
     for name, channels, stride in maps:
         _, depth, *cells = outputs[name]

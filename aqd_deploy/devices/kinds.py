@@ -104,6 +104,11 @@ def known_devices() -> str:
     return ", ".join(kind.syntax for kind in KINDS)
 
 
+def names_tracker(text: str) -> bool:
+    """Whether `text` is meant as boards of a tracker, well written or not."""
+    return text.strip().partition(":")[0] == "rpc"
+
+
 def open_device(text: str, *, timing: bool = False) -> Device:
     """The device that `text` names, by `KINDS`.
 

@@ -20,7 +20,7 @@ from aqd_deploy.integer.manifest import MANIFEST_KEY, SCHEMA
 from aqd_deploy.qat.config import ModelConfig
 from aqd_deploy.qat.detectors import trained_detector
 from aqd_deploy.qat.fpn import FPN
-from aqd_deploy.qat.heads import LevelScale
+from aqd_deploy.qat.heads import Head, LevelScale
 from aqd_deploy.qat.layers import BatchNorm, ConvBatchNorm, MultiLevelConvBatchNorm, QuantConv2d
 from aqd_deploy.qat.models import Detector, unwrapped
 from aqd_deploy.qat.resnet import BasicBlock, Bottleneck, ResNet
@@ -125,6 +125,8 @@ class _Emitter:
         config = model.config
         image = self.graph.image(list(config.mean), [1.0, 1.0, 1.0], config.image_height, config.image_width)
         features = self.fpn(model.fpn, *self.resnet(model.backbone, image))
+        if not isinstance(model.head, Head):
+            raise self._no_rule(model.head)
         return model.head.maps(self, features)
 
     def resnet(self, module: ResNet, image: str) -> tuple[str, str, str]:

@@ -104,6 +104,17 @@ def _inside(folder: Path, location: str, what: str) -> Path:
     return target
 
 
+def onnx_bytes(model: ModelProto, path: Path) -> bytes:
+    """The content of the file `path`. Raises ModelFileError for a model over 2 GB."""
+    try:
+        data = model.SerializeToString(deterministic=True)
+    except (ValueError, EncodeError) as error:
+        raise ModelFileError(f"{path}: the model is larger than 2 GB", valid="up to 2 GB") from error
+    if len(data) > MAX_BYTES:
+        raise ModelFileError(f"{path}: the model is larger than 2 GB", received=f"{len(data)} bytes")
+    return data
+
+
 def save_onnx(model: ModelProto, path: str | os.PathLike[str]) -> None:
     """Writes the model under a temporary name in the same folder and renames it.
 
@@ -111,12 +122,7 @@ def save_onnx(model: ModelProto, path: str | os.PathLike[str]) -> None:
     is unchanged and nothing new is left.
     """
     path = Path(path)
-    try:
-        data = model.SerializeToString(deterministic=True)
-    except (ValueError, EncodeError) as error:
-        raise ModelFileError(f"{path}: the model is larger than 2 GB", valid="up to 2 GB") from error
-    if len(data) > MAX_BYTES:
-        raise ModelFileError(f"{path}: the model is larger than 2 GB", received=f"{len(data)} bytes")
+    data = onnx_bytes(model, path)
     try:
         with replacing(path) as temporary:
             temporary.write_bytes(data)

@@ -1,6 +1,6 @@
 """The exact staircase of a quantizer over integers: the integers T_k where round-half-even reaches code k.
 
-Level(η) = clip(round_half_even((η·a·r + b0 + b1·r) / step) + zero_point, lo, hi). For a > 0 it is a
+code(η) = clip(round_half_even((η·a·r + b0 + b1·r) / step) + zero_point, lo, hi). For a > 0 it is a
 staircase that reaches code k at η ≥ T_k. A negative `a` is reflected: the staircase is one over −η.
 """
 

@@ -14,7 +14,7 @@ import tvm
 from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue, Map, StoreStream
 from aqd_deploy.kernels.cpu.emit import Emitter, const, load
 from aqd_deploy.kernels.cpu.epilogue.epilogue import Place, bind_epilogue
-from aqd_deploy.kernels.cpu.isa.portable import PLAIN
+from aqd_deploy.kernels.cpu.isa.select import portable_entry
 
 
 def accumulators(spec: ConvSpec, data: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -69,7 +69,7 @@ def epilogue_function(spec: ConvSpec, epilogue: Epilogue) -> Any:
     em = Emitter()
     height, width, channels = spec.out_height, spec.out_width, spec.out_channels
     acc = em.parameter("accumulators", (height, width, channels), "int32")
-    bound = bind_epilogue(em, epilogue, PLAIN.isa, height, width, channels, len(spec.maps))
+    bound = bind_epilogue(em, epilogue, portable_entry().isa, height, width, channels, len(spec.maps))
     for level, place in enumerate(spec.maps):
         with (
             em.loop("y", place.out_height) as y,

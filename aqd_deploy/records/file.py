@@ -25,7 +25,7 @@ from aqd_deploy.kernels import KERNEL_VERSION
 from aqd_deploy.kernels.contract.choice import Choice
 from aqd_deploy.runtime.backend import tvm_version
 from aqd_deploy.schema import SchemaError, list_of, nothing_or, number, one_of, table, table_of, text, whole
-from aqd_deploy.targets import Target
+from aqd_deploy.targets import DEFAULT_BACKEND, Target
 from aqd_deploy.targets.cpu import cpu_kind, read_cpu
 
 RECORDS_FORMAT = 1
@@ -35,7 +35,7 @@ RECORDS_FILE = FileKind("file of records", f"a {FILE_NAME} written by tune", GIB
 _HEADER = table({
     "kernels": whole(), "tvm": text, "isa": text, "profile": text, "cpu": text, "model": text,
     "features": list_of(text),
-})  # fmt: skip
+}, {"backend": text})  # fmt: skip
 _SHAPE = table({"task": text, "shape": text})
 _SECONDS = nothing_or(number(above=0))
 
@@ -56,7 +56,8 @@ class Header:
     """For what a file's numbers hold.
 
     `kernels` and `tvm` are versions, `profile` the target profile's file name, `cpu` a `cpu_kind`, `model`
-    that CPU's name for people and `features` the target's.
+    that CPU's name for people, `features` the target's, and `backend` whose kernels they are: a file names it
+    where it is not that of CPUs.
     """
 
     kernels: int
@@ -66,6 +67,7 @@ class Header:
     cpu: str
     model: str
     features: tuple[str, ...]
+    backend: str = DEFAULT_BACKEND
 
     @classmethod
     def here(cls, device: Target) -> Header:
@@ -78,6 +80,7 @@ class Header:
             cpu=cpu_kind(),
             model=read_cpu().model,
             features=tuple(device.features),
+            backend=device.backend,
         )
 
     @classmethod
@@ -91,12 +94,15 @@ class Header:
             _HEADER(value, "")
         except SchemaError as error:
             raise ValueError(f"its header is incomplete ({error})") from error
-        fields = {name: value[name] for name in cls.__dataclass_fields__}
+        fields = {name: value[name] for name in cls.__dataclass_fields__ if name in value}
         return cls(**{**fields, "features": tuple(value["features"])})
 
     def to_json(self) -> dict[str, Any]:
         """One JSON object, the first line of a file."""
-        return {"aqd_tuning_records": RECORDS_FORMAT, **self.__dict__, "features": list(self.features)}
+        fields = {**self.__dict__, "features": list(self.features)}
+        if self.backend == DEFAULT_BACKEND:
+            del fields["backend"]
+        return {"aqd_tuning_records": RECORDS_FORMAT, **fields}
 
     def unfit_for(self, device: Target) -> str:
         """Why the numbers do not hold for `device`, "" where they do."""
@@ -105,6 +111,8 @@ class Header:
             return f"of kernels version {self.kernels}, not {here.kernels}"
         if self.tvm != here.tvm:
             return f"of TVM {self.tvm}, not {here.tvm}"
+        if self.backend != here.backend:
+            return f"of the backend {self.backend}, not {here.backend}"
         if self.isa != here.isa:
             return f"of {self.isa} kernels, not {here.isa}"
         return self.other_cpu(device)

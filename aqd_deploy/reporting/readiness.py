@@ -2,7 +2,7 @@
 
 | verb | beside the packages that `doctor` lists |
 |---|---|
-| compile, tune | a compiler that links, a folder for temporary files |
+| compile, tune | kernels for the target, a compiler that links, a folder for temporary files |
 | package; run and detect on qemu or ssh | a C++ compiler, TVM's runtime for the target, the cache |
 | run, detect, bench | a CPU with the program's instructions; else qemu and libraries, or ssh |
 
@@ -31,6 +31,7 @@ from aqd_deploy.compiler.toolchain import (
 from aqd_deploy.devices.kinds import KINDS
 from aqd_deploy.errors import AqdError
 from aqd_deploy.files import TemporaryFolder, failure
+from aqd_deploy.kernels.backends import check_backend
 from aqd_deploy.targets import Target, architectures, read_cpu
 from aqd_deploy.targets.architectures import Wheels
 
@@ -67,7 +68,13 @@ def toolchain_state(target: Target, *, try_toolchain: bool = False) -> dict[str,
     return _state(lambda: _told_toolchain((find_toolchain if try_toolchain else locate_toolchain)(target)))
 
 
+def kernels_state(target: Target) -> dict[str, Any]:
+    """Whether kernels are written for the target: for its backend, and for the instructions of its CPU."""
+    return _state(lambda: _told_kernels(target))
+
+
 def _checks(target: Target, try_toolchain: bool) -> Iterator[dict[str, Any]]:
+    yield {"what": "kernels", "needed_for": "compile", **kernels_state(target)}
     state = toolchain_state(target, try_toolchain=try_toolchain)
     yield {"what": "compiler", "needed_for": "compile", **state}
     yield {"what": "temporary files", "needed_for": "compile", **_state(_temporary_files)}
@@ -99,6 +106,11 @@ def _state(look: Callable[[], str]) -> dict[str, Any]:
     except AqdError as error:
         install = {"next_command": error.next_command} if error.next_command else {}
         return {"state": "missing", "detail": _told(error), **install}
+
+
+def _told_kernels(target: Target) -> str:
+    check_backend(target.backend)
+    return f"{target.backend}, {target.kernels}"
 
 
 def _told_toolchain(toolchain: Toolchain) -> str:

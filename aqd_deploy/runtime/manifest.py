@@ -48,7 +48,14 @@ _WEIGHTS = table(
 )
 _TARGET = table(
     {"name": text, "architecture": text, "features": list_of(text)},
-    {"profile": text, "triple": text, "cpu": text, "attributes": list_of(text), "kernels": text},
+    {
+        "profile": text,
+        "triple": text,
+        "cpu": text,
+        "attributes": list_of(text),
+        "kernels": text,
+        "backend": text,
+    },
 )
 _PROGRAM = table(
     {"tvm_version": text, "target": _TARGET, "inputs": list_of(_TENSOR), "outputs": list_of(_TENSOR)},

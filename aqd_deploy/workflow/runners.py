@@ -39,12 +39,13 @@ class Runner:
 
     def check_detector(self) -> None:
         """Hold what the manifest says of images and boxes to the network's inputs and outputs, where their
-        sizes are known (`check_interface`). Raises ModelFileError.
+        sizes are known (`check_interface`). Outputs beside those of boxes are let through. Raises
+        ModelFileError.
         """
         inputs = {name: shape for name, (shape, _) in self.inputs.items()}
         sizes = [size for shape in (*inputs.values(), *self.outputs.values()) for size in shape]
         if all(isinstance(size, int) for size in sizes):
-            check_interface(self.manifest, inputs, self.outputs)
+            check_interface(self.manifest, inputs, self.outputs, more_outputs=True)
 
     def __enter__(self) -> Runner:
         return self

@@ -125,6 +125,20 @@ class TestQdqFiles:
         assert invoke(["lower", str(path), "-o", str(out)]) == 1
         assert out.read_bytes() == b"old"
 
+    @pytest.mark.parametrize(
+        ("output", "folder", "words"),
+        [
+            ("d/08-write_integer.onnx", "d", "also a file of the dump"),
+            ("d", "d", "the folder of the dump"),
+            ("m.int.onnx", "", "--dump-passes has no name"),
+        ],
+    )
+    def test_outputs_in_the_place_of_the_dump(self, qdq, fails, tmp_path, monkeypatch, output, folder, words):
+        monkeypatch.chdir(tmp_path)
+        path = saved(qdq, tmp_path)
+        assert words in fails("lower", path, "-o", output, "--dump-passes", folder)
+        assert list(tmp_path.iterdir()) == [path]
+
 
 def overflowing() -> onnx.ModelProto:
     """A 3x3 convolution over 3,800 channels whose 8-bit weights are all 255: 9 · 3800 · 255 · 255 > 2^31."""

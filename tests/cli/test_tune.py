@@ -34,6 +34,29 @@ def test_dry_run_lists_tasks_and_writes_nothing(capsys, integer_file, tmp_path):
     assert len({task["task"] for task in tasks}) == len(tasks)
 
 
+@pytest.fixture
+def board(tmp_path, monkeypatch):
+    """The name of a profile whose device nobody can open."""
+    folder = tmp_path / "profiles"
+    folder.mkdir()
+    text = f'extends = "{get("host").profile}"\ndescription = "x"\ndevice = "ssh:"\n'
+    (folder / "board.toml").write_text(text)
+    monkeypatch.setenv("AQD_DEPLOY_TARGETS", str(folder))
+    return "board"
+
+
+@pytest.mark.parametrize("option", [[], ["--device", "local"]], ids=["profile", "local"])
+def test_a_dry_run_opens_no_device(option, capsys, integer_file, tmp_path, board):
+    command = ("tune", integer_file, "--dry-run", "--records", tmp_path / "records", "--target", board)
+    assert run(capsys, *command, *option)["tasks"]
+
+
+@pytest.mark.parametrize("device", ["foo", "ssh:", "qemu", "rpc:nobody"])
+def test_a_device_on_which_nothing_is_tuned(fails, integer_file, device):
+    said = fails("tune", integer_file, "--device", device)
+    assert said.endswith(f"got '{device}'; valid: local, rpc:HOST:PORT/KEY")
+
+
 def test_a_budget_too_small_for_one_measurement(fails, integer_file, tmp_path):
     said = fails("tune", integer_file, "--budget", "0s", "--records", tmp_path / "records")
     assert "too small for one measurement" in said

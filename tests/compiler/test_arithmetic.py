@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from aqd_deploy.compiler.arithmetic import specialise
-from aqd_deploy.compiler.plan import Conv, MaxPool, Plan, Pointwise, TensorType
+from aqd_deploy.compiler.plan import Conv, MaxPool, Plan, Pointwise
+from aqd_deploy.integer.types import TensorType
 from aqd_deploy.kernels.contract.spec import (
     GENERAL,
     ConvSpec,

@@ -311,7 +311,7 @@ def test_names_are_printable_text(model, name):
     [
         ('{"a":' * 20000 + "1" + "}" * 20000, "isn't JSON: nested more than 64 levels deep"),
         ('{"a": ' + "9" * 5000 + "}", "isn't JSON: Exceeds the limit"),
-        ('{"a": NaN}', "isn't JSON: NaN is no number of JSON"),
+        ('{"a": NaN}', "isn't JSON: NaN is not a JSON number"),
         ("[]", "isn't a JSON object; got list"),
         (json.dumps({"ranges": []}), "has no valid ranges; got []; valid: an object"),
         (json.dumps({"ranges": {"t8": {"lo": 0, "hi": 0.5}}}), "has no valid ranges.t8.hi; got 0.5"),

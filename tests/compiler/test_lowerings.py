@@ -75,5 +75,5 @@ def test_an_operation_that_forgets_to_say_is_an_error():
     with pytest.raises(TypeError, match="abstract"):
         plan.OneInput()
     tensors = dict.fromkeys("xy", TensorType(1, 1, 1, "uint8"))
-    with pytest.raises(TypeError, match="no interval of Forgetful"):
+    with pytest.raises(UnsupportedModelError, match=r"f: the compiler knows no interval.*got Forgetful"):
         specialise(plan.Plan(["x"], ["y"], [Forgetful()], tensors, {}))

@@ -151,3 +151,16 @@ def test_random_networks_are_the_same_for_a_seed_and_alive():
     assert any(not torch.equal(first[name], other[name]) for name in first)
     steps = [float(value) for name, value in first.items() if name.endswith("nu")]
     assert len(set(steps)) > len(steps) // 2
+
+
+def test_a_head_of_another_class_has_no_rule():
+    class H(torch.nn.Module):
+        pass
+
+    model = random_detector(small_config())
+    model.head = H()
+    with pytest.raises(UnsupportedModelError) as caught:
+        export_qdq(model)
+    assert caught.value.sentence() == (
+        "no export rule for this module; got H at head; valid: the modules of aqd_deploy.qat"
+    )

@@ -1,15 +1,18 @@
 """Backends: who compiles, tunes or measures is handed one and knows no kernels of a device."""
 
 import ast
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 from reach import ROOT
 
 from aqd_deploy import targets
+from aqd_deploy.bench.estimate import estimate
 from aqd_deploy.bench.inner_loops import inner_loops
-from aqd_deploy.compiler.movement import MOVEMENTS, movement_of
-from aqd_deploy.compiler.plan import Operation, Plan
+from aqd_deploy.cli.main import invoke
+from aqd_deploy.compiler.build import compile_model
+from aqd_deploy.compiler.movement import MOVEMENT_KERNELS, MovementKernel, kernel_of
+from aqd_deploy.compiler.plan import OneInput, OneOutput, Operation, Plan, Rearrangement
 from aqd_deploy.compiler.relax_module import BuiltModule, build_relax, kernel_threads
 from aqd_deploy.compiler.toolchain import Toolchain
 from aqd_deploy.errors import TargetError, UnsupportedModelError
@@ -21,6 +24,7 @@ from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue
 from aqd_deploy.kernels.cpu.backend import SERIAL_BYTES, SERIAL_MACS, CpuBackend
 from aqd_deploy.records.lookup import Tuned
 from aqd_deploy.records.task import Task
+from aqd_deploy.reporting.readiness import readiness
 from aqd_deploy.targets.isa import Isa
 from aqd_deploy.tuning.tune import task_states
 from aqd_deploy.tuning.worker import build_candidate, candidate_module
@@ -46,6 +50,8 @@ ASKED = {
     "backend by name": lambda folder: backend_named("tpu", Isa.PORTABLE, CORE),
     "tuning": lambda folder: task_states(EMPTY, NOBODY_S, 1),
     "candidate": lambda folder: built("tpu", folder),
+    "compile": lambda folder: compile_model(None, folder / "p.so", target=NOBODY_S),
+    "estimate of a program": lambda folder: estimate(folder / "p.so", NOBODY_S),
     "estimate": lambda folder: inner_loops(BuiltModule(None, None), NOBODY_S),
 }
 
@@ -55,6 +61,39 @@ def test_an_unknown_backend_is_an_error(place, tmp_path, monkeypatch):
     monkeypatch.setattr("aqd_deploy.bench.inner_loops.obstacle", lambda target: "")
     with pytest.raises(TargetError, match=r"unknown backend.*tpu.*valid: cpu"):
         ASKED[place](tmp_path)
+
+
+def test_an_unknown_backend_is_not_ready():
+    document = readiness(NOBODY_S)
+    check = next(check for check in document["checks"] if check["what"] == "kernels")
+    assert not document["ready"] and check["state"] == "missing"
+    assert check["detail"] == "unknown backend; got 'tpu'"
+    assert readiness(DEVICE)["checks"][0]["detail"] == "cpu, dotprod"
+
+
+@pytest.fixture
+def nobody_s(tmp_path, monkeypatch):
+    """The name of a profile with an unknown backend."""
+    monkeypatch.setenv("AQD_DEPLOY_TARGETS", str(tmp_path))
+    text = 'extends = "x86-64-v3"\ndescription = "x"\nbackend = "tpu"\n'
+    (tmp_path / "nobody.toml").write_text(text)
+    return "nobody"
+
+
+def test_a_profile_with_an_unknown_backend_is_told(nobody_s, tmp_path, capsys):
+    assert invoke(["targets", "show", nobody_s]) == 0
+    assert "unknown backend; got 'tpu'" in capsys.readouterr().out
+    assert invoke(["targets", "show", "x86-64-v3"]) == 0
+    assert "backend" not in capsys.readouterr().out
+    assert invoke(["doctor", "--target", nobody_s]) == 1
+    assert "not ready to compile for nobody: unknown backend; got 'tpu'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", [["compile", "-o", "p.so"], ["tune"]], ids=["compile", "tune"])
+def test_an_unknown_backend_is_told_before_the_work(verb, nobody_s, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert invoke([*verb, "no-such-model.onnx", "--target", nobody_s]) == 1
+    assert capsys.readouterr().err == "error: unknown backend; got 'tpu'; valid: cpu\n"
 
 
 def test_small_work_stays_on_one_thread():
@@ -73,7 +112,7 @@ def test_an_operation_without_a_kernel_is_an_error():
     plan = Plan([], [], [Twist()], {name: TensorType(1, 1, 1, "uint8") for name in "xy"}, {})
     assert kernel_threads(plan, Twist(), CpuBackend(Isa.PORTABLE), 2) == 1
     for asked in (
-        lambda: movement_of(Twist()),
+        lambda: kernel_of(Twist()),
         lambda: build_relax(plan, CpuBackend(Isa.PORTABLE), 1, Tuned()),
     ):
         with pytest.raises(UnsupportedModelError, match=r"twist.*Twist.*MaxPool"):
@@ -88,7 +127,23 @@ def test_every_operation_of_a_plan_but_a_convolution_has_an_entry():
         kinds |= {
             kind for kind in found if kind.__module__ == Operation.__module__ and not kind.__subclasses__()
         }
-    assert {kind.__name__ for kind in kinds} == {kind.__name__ for kind in MOVEMENTS} | {"Conv"}
+    assert {kind.__name__ for kind in kinds} == {kind.__name__ for kind in MOVEMENT_KERNELS} | {"Conv"}
+
+
+@dataclass(frozen=True)
+class Turned(OneInput, OneOutput, Rearrangement):
+    """An operation with a parameter of its own."""
+
+    name: str
+    input: str
+    output: str
+    turns: int
+
+
+def test_operations_that_differ_in_more_than_their_tensors_do_not_share_a_kernel():
+    kernel = MovementKernel("turned", lambda *_: None)
+    assert kernel.variant(Turned("a", "x", "y", 1)) == kernel.variant(Turned("b", "z", "w", 1))
+    assert kernel.variant(Turned("a", "x", "y", 1)) != kernel.variant(Turned("a", "x", "y", 2))
 
 
 # What everybody may import of the kernels: nothing that is written for one kind of device.

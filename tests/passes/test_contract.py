@@ -40,13 +40,13 @@ def test_a_pass_that_does_nothing_breaks_its_promise(name, monkeypatch):
     each = PASSES[names().index(name)]
     monkeypatch.setattr(type(each), "run", lambda self, state: PassResult(self.name))
     before = ", ".join(names()[: names().index(name)])
-    with pytest.raises(PassError, match=rf"{name} ensures more: .* \(passes before: {before}\)"):
+    with pytest.raises(PassError, match=rf"{name} leaves what it must not: .* \(passes before: {before}\)"):
         state_after("verify_integer", chain(quantized))
 
 
 @pytest.mark.parametrize("each", PASSES[2:], ids=names()[2:])
 def test_a_pass_that_comes_first_does_not_find_what_it_requires(each):
-    with pytest.raises(PassError, match=rf"{each.name} requires more: .* \(passes before: none\)"):
+    with pytest.raises(PassError, match=rf"{each.name} finds what it must not: .* \(passes before: none\)"):
         each(Lowering(chain()))
 
 
@@ -89,6 +89,15 @@ def test_operations_are_frozen_and_have_no_dictionary_but_that_of_the_file():
         assert kind.__dataclass_params__.frozen, kind
         untyped = [name for name, told in getattr(kind, "__annotations__", {}).items() if "Any" in str(told)]
         assert not untyped or kind is operations.FileOperation, kind
+
+
+@pytest.mark.parametrize(
+    "kind", [operations.IntegerOperation, operations._Accumulators, operations.Settled], ids=str
+)
+def test_an_operation_of_the_integer_file_says_how_it_is_written(kind):
+    values = [None] * len(getattr(kind, "__dataclass_fields__", ()))
+    with pytest.raises(TypeError, match="abstract"):
+        kind(*values)
 
 
 def test_passes_keep_no_state():

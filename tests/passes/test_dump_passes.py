@@ -1,11 +1,14 @@
 """The states between passes, as files."""
 
+import errno
+from pathlib import Path
+
 import onnx
 import pytest
 from small_lowerings import chain
 
 from aqd_deploy.errors import AqdError, UnsupportedModelError
-from aqd_deploy.passes.dump import dumping
+from aqd_deploy.passes.dump import check_dump, dumping
 from aqd_deploy.passes.pipeline import PASSES, lower
 
 
@@ -63,3 +66,36 @@ def test_a_file_of_somebody_else_stays(tmp_path):
     with pytest.raises(AqdError, match="not known to be written by lower"):
         dumped(chain(quantized), tmp_path)
     assert other.read_text() == "mine" and files(tmp_path) == [other.name]
+
+
+def test_a_full_disk_names_the_folder(tmp_path, monkeypatch):
+    def full(path, data):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        dumped(chain(quantized), tmp_path / "d")
+    assert caught.value.filename == str(tmp_path / "d")
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        ("d/08-write_integer.onnx", "also a file of the dump"),
+        ("d/../d/01-check_model.txt", "also a file of the dump"),
+        ("link", "also a file of the dump"),
+        ("d", "is the folder of the dump"),
+        (".", "is the folder of the dump"),
+    ],
+)
+def test_the_output_is_not_in_the_place_of_the_dump(tmp_path, output, words):
+    (tmp_path / "link").symlink_to(tmp_path / "d" / "02-read_qdq.txt")
+    with pytest.raises(AqdError, match=words):
+        check_dump(tmp_path / "d", tmp_path / output)
+
+
+@pytest.mark.parametrize(
+    "output", ["m.onnx", "d/m.onnx", "08-write_integer.onnx", "d/e/08-write_integer.onnx"]
+)
+def test_an_output_beside_the_dump(tmp_path, output):
+    check_dump(tmp_path / "d", tmp_path / output)

@@ -8,7 +8,7 @@ from aqd_deploy.passes.contract import PassError
 from aqd_deploy.passes.graph import Node
 from aqd_deploy.passes.operations import Relu
 from aqd_deploy.passes.pipeline import lower
-from aqd_deploy.passes.write_integer import WriteInteger
+from aqd_deploy.passes.write_integer import WriteInteger, _model
 
 
 def quantized(b, x):
@@ -27,8 +27,10 @@ def test_case_1_a_node_a_node_and_constants_as_initializers():
 def test_an_operation_without_an_integer_form_is_not_written():
     state = state_after("solve_requantize", chain(quantized))
     state.graph.nodes.append(Node(Relu(), ["out"], "y", "relu_1"))
-    with pytest.raises(PassError, match="write_integer requires more: Relu relu_1 is left"):
+    with pytest.raises(PassError, match="write_integer finds what it must not: Relu relu_1 is left"):
         WriteInteger()(state)
+    with pytest.raises(PassError, match="Relu relu_1 is left"):
+        _model(state.graph)
 
 
 def test_case_2_the_manifest_keeps_its_entries_and_gains_outputs_and_ranges():

@@ -29,6 +29,11 @@ def _images(count: int = 2) -> torch.Tensor:
     return pixels.to(torch.float32) - torch.tensor([104.0, 116.0, 124.0]).reshape(1, 3, 1, 1)
 
 
+def test_architectures_are_listed_with_retinanet_first():
+    sizes = (18, 34, 50)
+    assert architectures() == tuple(f"{name}_r{size}" for name in ("retinanet", "fcos") for size in sizes)
+
+
 @pytest.mark.parametrize("name", architectures())
 def test_every_architecture_gives_its_maps(name):
     model = _tiny(name, bits=3)

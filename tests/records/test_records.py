@@ -54,6 +54,13 @@ def test_round_trip(tmp_path):
     assert found.best() == {"a": RECORDS[-1]}
 
 
+def test_a_header_names_a_backend_that_is_not_that_of_cpus():
+    assert "backend" not in HEADER.to_json()
+    other = replace(HEADER, backend="tpu")
+    assert other.to_json()["backend"] == "tpu" and Header.from_json(other.to_json()) == other
+    assert HEADER.unfit_for(replace(DEVICE, backend="tpu")) == "of the backend cpu, not tpu"
+
+
 def test_a_later_run_appends(tmp_path):
     path = written(tmp_path)
     with RecordsFile(tmp_path, HEADER, DEVICE) as file:
@@ -142,6 +149,7 @@ def test_many_damaged_lines_take_little_memory(tmp_path):
     [
         ({"kernels": 0}, "kernels version 0"),
         ({"tvm": "0.1"}, "TVM 0.1"),
+        ({"backend": "tpu"}, "the backend tpu, not cpu"),
         ({"isa": "neon"}, "neon kernels"),
         ({"cpu": "Other-1-2", "model": "Another CPU"}, "Another CPU"),
     ],

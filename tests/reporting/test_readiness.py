@@ -38,7 +38,8 @@ def test_this_machine_is_ready():
     # Where zig is installed, it makes the runner; it is not tried.
     assert set(states(document).values()) <= {"ok", "untried"}
     assert set(states(document)) == {
-        "compiler", "temporary files", "linking", "C++ compiler", "TVM's runtime", "cache", "this machine",
+        "kernels", "compiler", "temporary files", "linking", "C++ compiler", "TVM's runtime", "cache",
+        "this machine",
     }  # fmt: skip
 
 

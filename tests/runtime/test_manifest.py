@@ -91,7 +91,7 @@ def test_what_a_bundle_says_of_its_program(manifest):
         (zlib.compress(b"{"), "no JSON document"),
         (zlib.compress(b"\xff"), "no JSON document"),
         (zlib.compress(b"[" * 100_000), "nested more than"),
-        (zlib.compress(b'{"program": NaN}'), "NaN is no number"),
+        (zlib.compress(b'{"program": NaN}'), "NaN is not a JSON number"),
         (zlib.compress(b"7"), "an object"),
     ],
 )

@@ -180,7 +180,6 @@ def described(architecture: str) -> dict:
 
 
 ASKED = {
-    "a target string": lambda: targets.get(STRING),
     "a feature": lambda: cpuinfo_name("v", "nova64"),
     "a toolchain": lambda: find_toolchain(TARGET),
     "where a toolchain is": lambda: locate_toolchain(TARGET),
@@ -203,9 +202,16 @@ ASKED = {
 def test_an_unknown_architecture_is_refused(ask, monkeypatch):
     monkeypatch.delenv("QEMU_LD_PREFIX", raising=False)
     with pytest.raises(
-        TargetError, match=rf"unknown architecture; got nova64; valid: {', '.join(architectures.names())};"
+        TargetError, match=rf"unknown architecture; got 'nova64'; valid: {', '.join(architectures.names())};"
     ):
         ask()
+
+
+@pytest.mark.parametrize(("triple", "name"), [("nova64-linux-gnu", "nova64"), ("", "")])
+def test_an_unknown_architecture_of_a_target_string(triple, name):
+    told = rf"unknown architecture of the triple '{triple}'; got '{name}'; valid: x86_64, "
+    with pytest.raises(TargetError, match=told):
+        targets.get(f"llvm -mtriple={triple}")
 
 
 def test_an_unknown_architecture_of_a_profile(tmp_path, monkeypatch):

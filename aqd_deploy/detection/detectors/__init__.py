@@ -13,8 +13,8 @@ from aqd_deploy.detection.detectors.retinanet import RetinaNet
 from aqd_deploy.errors import AqdError, UnsupportedModelError
 
 DETECTORS: dict[str, type[Detector]] = {
-    Fcos.name: Fcos,
     RetinaNet.name: RetinaNet,
+    Fcos.name: Fcos,
 }
 
 
@@ -22,7 +22,7 @@ def detector_named(name: object, error: type[AqdError] = UnsupportedModelError) 
     """The detector of this name. Raises `error`, with the names that there are, where there is none."""
     if not isinstance(name, str) or name not in DETECTORS:
         raise error(
-            "unknown kind of detector", received=repr(name)[:80], valid=", ".join(DETECTORS),
+            "unknown kind of detector", received=repr(name)[:80], valid=", ".join(sorted(DETECTORS)),
             next_command="aqd-deploy export CHECKPOINT -o FILE",
         )  # fmt: skip
     return DETECTORS[name]

@@ -19,7 +19,7 @@ from aqd_deploy.integer.operations.windows import check_auto_pad, window_counts,
 from aqd_deploy.integer.ranges import Interval
 from aqd_deploy.integer.types import CODES, SMALL_POOL, pool_fits
 
-# One name a configuration: no leading zeros. Larger windows than 9999 are none of a detector's.
+# One name a configuration: no leading zeros. No detector has larger windows than 9999.
 _POOL_NAME = re.compile(r"MaxPool_k([1-9][0-9]{0,3})s([1-9][0-9]{0,3})p(0|[1-9][0-9]{0,3})")
 
 
@@ -101,7 +101,7 @@ class MaxPool(_Pool):
 class StreamMaxPool(_Pool, Function):
     """Max-pool on s32, which onnxruntime lacks; the configuration is in the name."""
 
-    name = "MaxPool_kKsSpP"
+    name = "MaxPool_k{K}s{S}p{P}"
 
     def matches(self, op_type: str) -> bool:
         return parse_pool_name(op_type) is not None

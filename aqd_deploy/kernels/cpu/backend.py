@@ -9,10 +9,8 @@ from aqd_deploy.kernels.contract.caches import CORE, Core
 from aqd_deploy.kernels.contract.choice import Choice
 from aqd_deploy.kernels.contract.kernel import Instructions, Kernel, Peak
 from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue
-from aqd_deploy.kernels.cpu.amx.peak import tile_peak
 from aqd_deploy.kernels.cpu.conv.families import FAMILIES, conv2d, conv_choices
 from aqd_deploy.kernels.cpu.isa import assembly
-from aqd_deploy.kernels.cpu.isa.peak import peak_func, peak_macs, peak_outputs
 from aqd_deploy.kernels.cpu.isa.select import instruction_set
 from aqd_deploy.kernels.cpu.movement import pointwise as maps
 from aqd_deploy.kernels.cpu.movement import pyramid_stack
@@ -71,14 +69,4 @@ class CpuBackend:
     inner_loop = staticmethod(assembly.inner_loop)
 
     def peaks(self, threads: int, steps: int) -> list[Peak]:
-        tiles = [tile_peak(threads, steps)] if instruction_set(self.isa).tile_registers else []
-        return tiles + [
-            Peak(
-                dots.name,
-                peak_func(dots, threads, steps),
-                dots.vector_bytes,
-                peak_outputs(dots, threads),
-                threads * peak_macs(dots, steps),
-            )
-            for dots in instruction_set(self.isa).peaks
-        ]
+        return instruction_set(self.isa).peak_functions(threads, steps)

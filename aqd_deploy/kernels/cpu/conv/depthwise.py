@@ -23,8 +23,7 @@ from aqd_deploy.kernels.cpu.conv.padded_rows import PaddedRows, padded_rows
 from aqd_deploy.kernels.cpu.emit import Buffer, Emitter, Expr, const, convert, load
 from aqd_deploy.kernels.cpu.epilogue.epilogue import BoundEpilogue, Place
 from aqd_deploy.kernels.cpu.isa.exactness import sample_range
-from aqd_deploy.kernels.cpu.isa.portable import PLAIN
-from aqd_deploy.kernels.cpu.isa.select import instruction_set
+from aqd_deploy.kernels.cpu.isa.select import instruction_set, portable_entry
 from aqd_deploy.kernels.storage.layout import WeightLayout
 from aqd_deploy.targets.isa import Isa
 
@@ -95,7 +94,9 @@ class _MapConv:
         slack = lanes - rest if rest else 0
         copies = any(spec.pads) or bool(slack)
         # Native samples: the portable product takes them as they are.
-        strip = padded_rows(em, spec, PLAIN, data, top, self.rows, copies, slack, self.map.in_start)
+        strip = padded_rows(
+            em, spec, portable_entry().products[-1], data, top, self.rows, copies, slack, self.map.in_start
+        )
         values = em.alloc("tile", "int32", self.pixels * lanes)
         with em.loop("y", self.rows) as y, em.loop("tx", -(-spec.out_width // self.pixels)) as tx:
             x = em.bind("x", tirx.Min(tx * self.pixels, const(spec.out_width - self.pixels)))

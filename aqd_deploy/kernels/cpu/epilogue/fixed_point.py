@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from tvm import tirx
 
+from aqd_deploy.errors import UnsupportedModelError
 from aqd_deploy.kernels.contract.spec import Scaling
 from aqd_deploy.kernels.cpu.emit import Buffer, Emitter, Expr, const, convert, load
 
@@ -66,7 +67,7 @@ def declare(em: Emitter, scaling: Scaling, rows: Rows) -> list[Buffer]:
             em.parameter("d", (rows.count,), "int32"),
         ]
     buffers = []
-    words = _WORDS[scaling.form] + scaling.lower + scaling.upper
+    words = _words(scaling)
     if words:
         buffers.append(em.parameter("words", (words, rows.count), "int32"))
     if _PAIRED[scaling.form]:
@@ -78,8 +79,7 @@ def parameter_count(scaling: Scaling) -> int:
     """How many buffers `declare` declares."""
     if scaling.form == "general":
         return 3
-    words = _WORDS[scaling.form] + scaling.lower + scaling.upper
-    return bool(words) + bool(_PAIRED[scaling.form])
+    return bool(_words(scaling)) + bool(_PAIRED[scaling.form])
 
 
 def multiply_shift(
@@ -121,6 +121,21 @@ def _product_shift(value: Expr, factor: Expr, addend: Expr, shift: Expr, count: 
     return tirx.shift_right(product + addend, convert(shift, "int64", count))
 
 
+def _words(scaling: Scaling) -> int:
+    """int32 parameters of a form that is not "general", with the clamps."""
+    if scaling.form not in _WORDS:
+        raise _unknown_form(scaling.form)
+    return _WORDS[scaling.form] + scaling.lower + scaling.upper
+
+
+def _unknown_form(form: str) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        "no kernel computes this multiply-shift",
+        received=form,
+        valid=", ".join(("general", *_WORDS)),
+    )
+
+
 class _Specialised:
     """One multiply-shift of one vector."""
 
@@ -130,7 +145,7 @@ class _Specialised:
         self.rows = rows
         self.lanes = lanes
         form = scaling.form
-        self.words = params[0] if _WORDS[form] + scaling.lower + scaling.upper else None
+        self.words = params[0] if _words(scaling) else None
         self.pairs = params[-1] if _PAIRED[form] else None
 
     def scaled(self, value: Expr) -> Expr:
@@ -142,8 +157,10 @@ class _Specialised:
                 return tirx.shift_right(value * self._word(0) + self._word(1), self._word(2))
             case "wide":
                 return self._wide(value)
-            case _:
+            case "high":
                 return self._high(value)
+            case other:
+                raise _unknown_form(other)
 
     def _clamped(self, value: Expr) -> Expr:
         row = _WORDS[self.scaling.form]

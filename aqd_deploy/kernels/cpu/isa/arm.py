@@ -24,6 +24,8 @@ from aqd_deploy.kernels.cpu.isa.instruction_set import InstructionSet
 from aqd_deploy.targets.isa import Isa
 
 LANES = 4
+# Of two registers: as many as one register holds of int16.
+DEPTHWISE_LANES = 8
 # The largest sample of the dot products that multiply s8 by s8.
 SIGNED_HIGH = 127
 
@@ -143,7 +145,7 @@ class Smlal(NeonProduct):
     """
 
     name = "smlal"
-    # The first product of a sum is no accumulation.
+    # The first product of a sum is not accumulated.
     mnemonics = r"smlal|smull|vmlal\.s8|vmull\.s8"
     dot = 2
     sample_dtype = "int8"
@@ -258,12 +260,43 @@ def _shuffled(values: Sequence[Expr], lanes: Iterable[int]) -> Expr:
     return tirx.Shuffle(list(values), [const(lane) for lane in lanes])
 
 
+# Products of an instruction. What yields 64 bits is a multiply-shift, what is scalar an address.
+_INSTRUCTIONS = tuple(
+    (re.compile(rf"\t{pattern}"), products)
+    for pattern, products in (
+        (r"(?:[su]|us)mmla\s", 32),
+        (r"(?:[su]|us|su)dot\s+v\d+\.4s", 16),
+        (r"(?:[su]|us|su)dot\s+v\d+\.2s", 8),
+        (r"(?:[su]ml[as]l2?|[su]mull2?|ml[as]|mul)\s+v\d+\.8h", 8),
+        (r"(?:[su]ml[as]l2?|[su]mull2?|ml[as]|mul)\s+v\d+\.4s", 4),
+        (r"vm(?:la|ls|ul)l\.[su]8\s", 8),
+        (r"vm(?:la|ls|ul)l\.[su]16\s", 4),
+        (r"vm(?:la|ls|ul)\.i16\s+q", 8),
+        (r"vm(?:la|ls|ul)\.i32\s+q", 4),
+    )
+)
+
+
+def products_of(line: str) -> int:
+    """Multiply-accumulates of one instruction of assembly, 0 where it does not multiply vectors."""
+    return next((number for pattern, number in _INSTRUCTIONS if pattern.match(line)), 0)
+
+
 def _with_dots(isa: Isa, source: str, tiles: tuple[DotProduct, ...] = ()) -> InstructionSet:
     """`sdot` for everything that `tiles` are not for. Words are not multiplied: four times as many products
     of bytes are as fast.
     """
     dots = Sdot(isa, LANES, 0.5, sample_steps=4)
-    return InstructionSet(isa, source, (dots,), tiles, winograd_bytes=dots, wide_products_by_shuffle=True)
+    return InstructionSet(
+        isa,
+        source,
+        (dots,),
+        products_of=products_of,
+        depthwise_lanes=DEPTHWISE_LANES,
+        wide_products_by_shuffle=True,
+        tiles=tiles,
+        winograd_bytes=dots,
+    )
 
 
 def _matrices(kind: type[Smmla]) -> DotProduct:
@@ -290,6 +323,9 @@ def _without_dots(isa: Isa, registers: int, sample_cycles: float, neighbours: Ne
         isa,
         "Arm Cortex-A72 software optimization guide: one SMLAL of 8 products a cycle (pipeline F0)",
         (products,),
+        products_of=products_of,
+        depthwise_lanes=DEPTHWISE_LANES,
+        wide_products_by_shuffle=True,
         bytes=Mla(
             isa,
             LANES,
@@ -312,7 +348,6 @@ def _without_dots(isa: Isa, registers: int, sample_cycles: float, neighbours: Ne
             sample_cycles=sample_cycles,
             sample_steps=8,
         ),
-        wide_products_by_shuffle=True,
     )
 
 
@@ -329,24 +364,3 @@ ENTRIES = (
     _without_dots(Isa.NEON, 32, 0.5, NEON),
     _without_dots(Isa.NEON32, 16, 0.0, NEON32),
 )
-
-# Products of an instruction. What yields 64 bits is a multiply-shift, what is scalar an address.
-_INSTRUCTIONS = tuple(
-    (re.compile(rf"\t{pattern}"), products)
-    for pattern, products in (
-        (r"(?:[su]|us)mmla\s", 32),
-        (r"(?:[su]|us|su)dot\s+v\d+\.4s", 16),
-        (r"(?:[su]|us|su)dot\s+v\d+\.2s", 8),
-        (r"(?:[su]ml[as]l2?|[su]mull2?|ml[as]|mul)\s+v\d+\.8h", 8),
-        (r"(?:[su]ml[as]l2?|[su]mull2?|ml[as]|mul)\s+v\d+\.4s", 4),
-        (r"vm(?:la|ls|ul)l\.[su]8\s", 8),
-        (r"vm(?:la|ls|ul)l\.[su]16\s", 4),
-        (r"vm(?:la|ls|ul)\.i16\s+q", 8),
-        (r"vm(?:la|ls|ul)\.i32\s+q", 4),
-    )
-)
-
-
-def products_of(line: str) -> int:
-    """Multiply-accumulates of one instruction of assembly, 0 where it does not multiply vectors."""
-    return next((number for pattern, number in _INSTRUCTIONS if pattern.match(line)), 0)

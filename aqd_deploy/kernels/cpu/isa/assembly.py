@@ -9,11 +9,13 @@ import re
 from collections.abc import Callable, Sequence
 
 from aqd_deploy.kernels.contract.kernel import InnerLoop
-from aqd_deploy.kernels.cpu.isa import amx, arm, x86
+from aqd_deploy.kernels.cpu.isa.select import ENTRIES
 
 _LABEL = re.compile(r"(\.LBB\w+):")
 _JUMP = re.compile(r"\t(?:b\.?\w*|cbn?z|tbn?z|j[a-z]+)\t.*?(\.LBB\w+)")
 _INSTRUCTION = re.compile(r"\t[a-z{]")
+# Once each: the sets of an architecture share one.
+_PRODUCTS_OF = tuple(dict.fromkeys(entry.products_of for entry in ENTRIES.values()))
 
 
 def innermost_loops(assembly: str) -> list[list[str]]:
@@ -63,5 +65,5 @@ def inner_loop(assembly: str) -> InnerLoop | None:
 
 
 def _products(line: str) -> int:
-    """Multiply-accumulates of one instruction, 0 where it does not multiply vectors."""
-    return amx.products_of(line) or x86.products_of(line) or arm.products_of(line)
+    """Multiply-accumulates of one instruction, of whichever set, 0 where it does not multiply vectors."""
+    return next((found for products_of in _PRODUCTS_OF if (found := products_of(line))), 0)

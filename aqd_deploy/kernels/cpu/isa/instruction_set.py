@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
+from aqd_deploy.kernels.contract.kernel import Peak
 from aqd_deploy.kernels.cpu.isa.dot_product import DotProduct
+from aqd_deploy.kernels.cpu.isa.peak import peak
 from aqd_deploy.targets.isa import Isa
 
 
@@ -15,26 +19,32 @@ class InstructionSet:
     that adds in 8 bits. `winograd_bytes` and `winograd_words`: those that multiply transformed operands of 8
     and of 16 bits (sums of the latter wrap).
 
-    `depthwise_lanes`: 32-bit lanes of a vector of channels. `wide_products_by_shuffle`: products of 64 bits
-    take their lanes apart by shuffles; otherwise a vector of int32 read as int64 has its even lanes in the
-    lower halves, which is what a widening multiplication takes. `tile_registers`: there are products of whole
-    tiles (`amx`). `source`: where the throughput behind
-    `product_cycles` is from.
+    `products_of` a line of assembly: the multiply-accumulates of its instruction, 0 where it does not
+    multiply vectors. `depthwise_lanes`: 32-bit lanes of a vector of channels. `wide_products_by_shuffle`:
+    products of 64 bits take their lanes apart by shuffles; otherwise a vector of int32 read as int64 has its
+    even lanes in the lower halves, which is what a widening multiplication takes. `source`: where the
+    throughput behind `product_cycles` is from. `tile_registers`: there are products of whole tiles.
     """
+
+    tile_registers: ClassVar[bool] = False
 
     isa: Isa
     source: str
     products: tuple[DotProduct, ...]
+    products_of: Callable[[str], int]
+    depthwise_lanes: int
+    wide_products_by_shuffle: bool
     tiles: tuple[DotProduct, ...] = ()
     bytes: DotProduct | None = None
     winograd_bytes: DotProduct | None = None
     winograd_words: DotProduct | None = None
-    depthwise_lanes: int = 8
-    tile_registers: bool = False
-    wide_products_by_shuffle: bool = False
 
     @property
     def peaks(self) -> tuple[DotProduct, ...]:
         """The products whose peak is worth measuring: the one for any operands, then faster ones."""
         *preferred, general = self.products
         return (general, *preferred, *self.tiles[:1])
+
+    def peak_functions(self, threads: int, steps: int) -> list[Peak]:
+        """What `Backend.peaks` gives; a set whose product is of another kind has its own."""
+        return [peak(dots, threads, steps) for dots in self.peaks]

@@ -10,11 +10,23 @@ from typing import Any
 
 from tvm import tirx
 
+from aqd_deploy.kernels.contract.kernel import Peak
 from aqd_deploy.kernels.cpu.emit import Emitter, broadcast, load, span, vector
 from aqd_deploy.kernels.cpu.isa.dot_product import DotProduct
 
 # Enough independent chains for two products a cycle of five cycles each, few enough for 16 registers.
 _ACCUMULATORS = 12
+
+
+def peak(dots: DotProduct, threads: int, steps: int) -> Peak:
+    """How fast `dots` multiplies, by `peak_func`."""
+    return Peak(
+        dots.name,
+        peak_func(dots, threads, steps),
+        dots.vector_bytes,
+        peak_outputs(dots, threads),
+        threads * peak_macs(dots, steps),
+    )
 
 
 def peak_macs(dots: DotProduct, steps: int) -> int:

@@ -26,6 +26,11 @@ def instruction_set(isa: Isa) -> InstructionSet:
     return ENTRIES[isa]
 
 
+def portable_entry() -> InstructionSet:
+    """The entry of plain arithmetic, which every CPU has."""
+    return next(entry for entry in ENTRIES.values() if entry.isa.is_portable)
+
+
 def dots_for(spec: ConvSpec, isa: Isa, core: Core = CORE) -> DotProduct:
     """The dot product for the operands of `spec`: the first one that their ranges prove exact."""
     return _first_exact(instruction_set(isa).products, spec, core)

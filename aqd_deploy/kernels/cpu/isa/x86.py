@@ -129,17 +129,31 @@ def _pmaddwd(lanes: int, a: Expr, b: Expr) -> Expr:
     return tirx.call_llvm_pure_intrin(vector("int32", lanes), _PMADDWD[lanes], a, b)
 
 
-def vnni(isa: Isa, lanes: int, registers: int, source: str) -> InstructionSet:
-    """An entry with VNNI."""
+# Bytes of a register that one product takes; the register's letter tells its size.
+_PRODUCT = re.compile(r"\t(?:\{vex\}\s+)?v?(pdpbusd|pmaddubsw|pmaddwd|pmullw|pmulld)\s.*%([xyz])mm\d+\s*$")
+_PRODUCT_BYTES = {"pdpbusd": 1, "pmaddubsw": 1, "pmaddwd": 2, "pmullw": 2, "pmulld": 4}
+_REGISTER_BYTES = {"x": 16, "y": 32, "z": 64}
+
+
+def products_of(line: str) -> int:
+    """Multiply-accumulates of one instruction of assembly, 0 where it does not multiply vectors."""
+    found = _PRODUCT.match(line)
+    return _REGISTER_BYTES[found[2]] // _PRODUCT_BYTES[found[1]] if found else 0
+
+
+def with_vnni(isa: Isa, lanes: int, registers: int, source: str) -> InstructionSet:
+    """An entry with VNNI on vectors of `lanes` int32."""
     bytes_ = Vpdpbusd(isa, lanes, 0.5, registers)
     words = Vpdpwssd(isa, lanes, 0.5, registers)
     return InstructionSet(
         isa,
         source,
         products=(bytes_,),
+        products_of=products_of,
+        depthwise_lanes=lanes,
+        wide_products_by_shuffle=False,
         winograd_bytes=bytes_,
         winograd_words=words,
-        depthwise_lanes=lanes,
     )
 
 
@@ -152,14 +166,16 @@ def _without_vnni(isa: Isa, lanes: int, registers: int, cycles: float, source: s
         isa,
         source,
         products=(narrow, general),
-        winograd_words=words,
+        products_of=products_of,
         depthwise_lanes=lanes,
+        wide_products_by_shuffle=False,
+        winograd_words=words,
     )
 
 
 ENTRIES = (
-    vnni(Isa.VNNI, 16, 32, "uops.info: two 512-bit VPDPBUSD a cycle on parts with two FMA units"),
-    vnni(Isa.AVXVNNI, 8, 16, "uops.info: two 256-bit VPDPBUSD a cycle on performance cores"),
+    with_vnni(Isa.VNNI, 16, 32, "uops.info: two 512-bit VPDPBUSD a cycle on parts with two FMA units"),
+    with_vnni(Isa.AVXVNNI, 8, 16, "uops.info: two 256-bit VPDPBUSD a cycle on performance cores"),
     _without_vnni(
         Isa.AVX512,
         16,
@@ -175,14 +191,3 @@ ENTRIES = (
         "an estimate: a product is a multiplication and an addition, on three ports of 256 bits",
     ),
 )
-
-# Bytes of a register that one product takes; the register's letter tells its size.
-_PRODUCT = re.compile(r"\t(?:\{vex\}\s+)?v?(pdpbusd|pmaddubsw|pmaddwd|pmullw|pmulld)\s.*%([xyz])mm\d+\s*$")
-_PRODUCT_BYTES = {"pdpbusd": 1, "pmaddubsw": 1, "pmaddwd": 2, "pmullw": 2, "pmulld": 4}
-_REGISTER_BYTES = {"x": 16, "y": 32, "z": 64}
-
-
-def products_of(line: str) -> int:
-    """Multiply-accumulates of one instruction of assembly, 0 where it does not multiply vectors."""
-    found = _PRODUCT.match(line)
-    return _REGISTER_BYTES[found[2]] // _PRODUCT_BYTES[found[1]] if found else 0

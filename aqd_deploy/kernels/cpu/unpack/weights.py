@@ -142,8 +142,8 @@ class _Block:
         return self.words.read(self.windows, at)
 
     def mask(self, valid: int) -> Expr | None:
-        """Words that are zero where a lane is no output channel, or a field none of the first `valid`; None
-        where there is nothing to leave out.
+        """Words that are zero where a lane is not an output channel, or a field not one of the first `valid`;
+        None where there is nothing to leave out.
         """
         if valid == self.words.dot:
             return self.there

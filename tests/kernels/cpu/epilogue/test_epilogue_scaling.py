@@ -8,9 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_reference import MCPU, call, compile_functions, host_runs
 
+from aqd_deploy.errors import UnsupportedModelError
 from aqd_deploy.integer.ranges import Interval
 from aqd_deploy.kernels.contract.scaling import Constants, scale_requantize, scale_stream
-from aqd_deploy.kernels.contract.spec import Epilogue, MultiplyShift, SkipAdd, StoreRequantize, StoreStream
+from aqd_deploy.kernels.contract.spec import (
+    Epilogue,
+    MultiplyShift,
+    Scaling,
+    SkipAdd,
+    StoreRequantize,
+    StoreStream,
+)
+from aqd_deploy.kernels.cpu.emit import Emitter, const
+from aqd_deploy.kernels.cpu.epilogue import fixed_point
 from aqd_deploy.kernels.cpu.movement import pointwise
 from aqd_deploy.targets.isa import Isa
 
@@ -200,6 +210,18 @@ def test_a_jump_over_levels_keeps_the_clip():
     scaled = scale_requantize(constants, Interval.uniform(CHANNELS, -5000, 5000), (0, 255))
     assert scaled.scaling.clip
     assert not scale_requantize(constants, Interval.uniform(CHANNELS, 0, 84), (0, 255)).scaling.clip
+
+
+def test_an_unknown_form_is_an_error():
+    scaling, rows = Scaling("twice"), fixed_point.Rows(8)
+    lanes = fixed_point.Lanes(const(0), const(0), 8)
+    for asked in (
+        lambda: fixed_point.declare(Emitter(), scaling, rows),
+        lambda: fixed_point.parameter_count(scaling),
+        lambda: fixed_point.multiply_shift(Emitter(), const(1), scaling, [], rows, lanes),
+    ):
+        with pytest.raises(UnsupportedModelError, match=r"twice; valid: general, shift, narrow, wide, high"):
+            asked()
 
 
 def test_odd_channel_counts_are_padded_by_level():
