@@ -24,8 +24,8 @@ _DEVICE_TREE_MODEL = Path("/proc/device-tree/model")
 @dataclass(frozen=True)
 class Cpu:
     """`architecture` as `architectures` names it or, unknown there, as in `uname -m`; `model` for people,
-    `features` of /proc/cpuinfo, `core` LLVM's name of an ARM core ("" where it is not known). `withheld`: why
-    this process may not use AMX although the CPU has it; `features` are without it then.
+    `features` of /proc/cpuinfo, `core` LLVM's name of an ARM core ("" where it is not known). `withheld`: what
+    the CPU has and this process may not use, and why; `features` are without it.
     """
 
     architecture: str
@@ -65,7 +65,8 @@ def read_cpu() -> Cpu:
         model = _board_model() or core or model
     bits = sys.maxsize.bit_length() + 1
     architecture = architectures.of_process(platform.machine(), bits)
-    withheld = amx.refusal() if features.intersection(amx.FEATURES) else ""
+    refusal = amx.refusal() if features.intersection(amx.FEATURES) else ""
+    withheld = f"AMX: {refusal}" if refusal else ""
     if withheld:
         features -= set(amx.FEATURES)
     return Cpu(architecture, model, features, available_threads(), core, withheld)

@@ -78,7 +78,7 @@ def _text(document: dict[str, Any]) -> str:
         **environment,
         "threads": f"{environment['threads']} ({limits})",
         "CPU features": " ".join(document["cpu_features"]) or "none of those the kernels use",
-        **({"AMX": f"not used: {document['withheld']}"} if document["withheld"] else {}),
+        **({"not offered": document["withheld"]} if document["withheld"] else {}),
         "kernels": document["kernels"],
         "linker": document["linker"] or "none",
     }

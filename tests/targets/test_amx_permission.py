@@ -24,7 +24,7 @@ def test_refused_is_not_there(cpuinfo):
     cpuinfo.setattr(amx, "refusal", lambda: "the kernel refused")
     found = cpu.read_cpu()
     assert not found.features & set(amx.FEATURES)
-    assert found.withheld == "the kernel refused"
+    assert found.withheld == "AMX: the kernel refused"
     assert found.lacks(FEATURES) == ["amx_int8", "amx_tile"]
 
 

@@ -18,7 +18,7 @@ _PRODUCTS = 16 * 16 * 64
 
 
 def products_of(line: str) -> int:
-    """Multiply-accumulates of one instruction of assembly, 0 where it multiplies neither tiles nor vectors."""
+    """Multiply-accumulates of one instruction, 0 where it multiplies neither tiles nor vectors."""
     return _PRODUCTS if _PRODUCT.match(line) else x86.products_of(line)
 
 

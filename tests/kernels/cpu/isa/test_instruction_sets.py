@@ -37,7 +37,9 @@ def test_an_entry_is_complete(isa):
     # Something is exact for operands of any range.
     assert all(entry.products[-1].fitted(spec, CORE) for spec in (ANY, SIGNED))
     assert entry.peaks[0] == entry.products[-1]
-    assert [peak.name for peak in entry.peak_functions(1, 5)] == [dots.name for dots in entry.peaks]
+    # Those of another kind, where a set has them, stand in front.
+    names = [peak.name for peak in entry.peak_functions(1, 5)]
+    assert names[-len(entry.peaks) :] == [dots.name for dots in entry.peaks]
     assert entry.products_of("\tnop") == 0
 
 
