@@ -24,8 +24,8 @@ _DEVICE_TREE_MODEL = Path("/proc/device-tree/model")
 @dataclass(frozen=True)
 class Cpu:
     """`architecture` as `architectures` names it or, unknown there, as in `uname -m`; `model` for people,
-    `features` of /proc/cpuinfo, `core` LLVM's name of an ARM core ("" where it is not known). `withheld`: what
-    the CPU has and this process may not use, and why; `features` are without it.
+    `features` of /proc/cpuinfo, `core` LLVM's name of an ARM core ("" where it is not known). `withheld`:
+    what the CPU has and this process may not use, and why; `features` are without it.
     """
 
     architecture: str
