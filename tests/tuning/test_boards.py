@@ -22,7 +22,7 @@ class Enough(Exception):
 @pytest.fixture
 def farm(tmp_path, monkeypatch):
     pytest.importorskip("tornado")
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "runtime"))
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "devices"))
     from rpc_farm import rpc_farm
 
     with rpc_farm(tmp_path, 2) as running:
