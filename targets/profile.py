@@ -181,8 +181,8 @@ def detect_host(cpu: Cpu | None = None) -> Target:
     cpu = cpu or read_cpu()
     shipped = _load(())
     same_core = sorted(name for name, profile in shipped.items() if cpu.core and profile.cpu == cpu.core)
-    # AMX is for who names it: whoever loads a program must have asked for its registers (`amx`), which servers
-    # of boards do not.
+    # AMX is for who names it: whoever loads a program must have asked for its registers (`amx`), which
+    # servers of boards do not.
     groups = sorted(
         (n for n, each in shipped.items() if is_group(each.cpu) and not {*each.features} & {*amx.FEATURES}),
         key=lambda name: -len(shipped[name].features),
