@@ -190,7 +190,7 @@ def test_a_named_toolchain_for_another_machine(tools):
 
 
 def test_an_architecture_that_nobody_knows():
-    with pytest.raises(TargetError, match="unknown architecture; got nova64; valid: x86_64"):
+    with pytest.raises(TargetError, match="unknown architecture; got 'nova64'; valid: x86_64"):
         find_toolchain(replace(FOREIGN, architecture="nova64"))
 
 
