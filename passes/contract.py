@@ -6,6 +6,7 @@ before and after, and its cases by number; `tests/passes/test_<name>.py` has a t
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -95,7 +96,7 @@ class Lowering:
         return self._written
 
 
-class Pass:
+class Pass(ABC):
     """One step from the QDQ file to the integer file; it changes the `Lowering` in place.
 
     Called, it runs `requires`, `run` and `ensures`. Both promises raise PassError, and cost no more than one
@@ -104,17 +105,17 @@ class Pass:
 
     name = ""
 
+    @abstractmethod
     def requires(self, state: Lowering) -> None:
         """Raises PassError where an earlier pass left what this one cannot work on."""
-        raise NotImplementedError
 
+    @abstractmethod
     def run(self, state: Lowering) -> PassResult:
         """Raises the typed errors of aqd_deploy.errors for what must be refused."""
-        raise NotImplementedError
 
+    @abstractmethod
     def ensures(self, state: Lowering) -> None:
         """Raises PassError where this pass left what later ones cannot work on."""
-        raise NotImplementedError
 
     def __call__(self, state: Lowering) -> PassResult:
         """Runs the pass, held to its promises; the result is also the last of `state.results`."""
