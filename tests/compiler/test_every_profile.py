@@ -14,9 +14,10 @@ from tvm.target import codegen
 from aqd_deploy import targets
 from aqd_deploy.compiler import build, compile_model
 from aqd_deploy.compiler.lower import complete_target
-from aqd_deploy.compiler.toolchain import Toolchain, check_machine, gnu_triple
+from aqd_deploy.compiler.toolchain import Toolchain, check_machine
 from aqd_deploy.errors import TargetError
 from aqd_deploy.runtime.container import read_manifest
+from aqd_deploy.targets import architectures
 from aqd_deploy.targets.profile import LLVM_TO_CPUINFO
 
 NAMES = targets.names()[1:]
@@ -40,7 +41,7 @@ class ObjectsOnly(Toolchain):
 def test_every_profile_compiles_to_the_end(name, tmp_path, monkeypatch):
     """Where there is no cross compiler, and CI is not set, to the objects."""
     target = targets.get(name)
-    cross = f"{gnu_triple(target.architecture)}-g++"
+    cross = f"{architectures.get(target.architecture).gnu_triple}-g++"
     if name in FOREIGN and os.environ.get("CI"):
         need(cross)
     if name in FOREIGN and shutil.which(cross) is None:
