@@ -18,7 +18,7 @@ from aqd_deploy.compiler.toolchain import Toolchain, check_machine
 from aqd_deploy.errors import TargetError
 from aqd_deploy.runtime.container import read_manifest
 from aqd_deploy.targets import architectures
-from aqd_deploy.targets.profile import LLVM_TO_CPUINFO
+from aqd_deploy.targets.llvm_features import cpuinfo_name
 
 NAMES = targets.names()[1:]
 FOREIGN = [name for name in NAMES if targets.get(name).architecture != targets.read_cpu().architecture]
@@ -62,7 +62,8 @@ def test_llvm_may_emit_only_what_the_profile_demands(name):
     target = targets.get(name)
     assert codegen.llvm_is_valid_cpu(target.cpu, target.triple)
     allowed = codegen.llvm_get_cpu_features(tvm.target.Target(target.tvm()))
-    assert {LLVM_TO_CPUINFO[each] for each in allowed if each in LLVM_TO_CPUINFO} <= set(target.features)
+    named = {cpuinfo_name(each, target.architecture) for each in allowed} - {None}
+    assert named <= set(target.features)
 
 
 def test_a_profile_of_a_cpu_that_llvm_does_not_know():
