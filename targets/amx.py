@@ -12,8 +12,8 @@ import functools
 import os
 
 FEATURES = ("amx_tile", "amx_int8", "amx_bf16", "amx_fp16")
-_ARCH_PRCTL = 158
-_REQUEST_PERMISSION, _TILE_DATA = 0x1023, 18
+# What `syscall` takes: arch_prctl, ARCH_REQ_XCOMP_PERM, the tiles' data.
+REQUEST = (158, 0x1023, 18)
 
 
 @functools.cache
@@ -21,7 +21,7 @@ def refusal() -> str:
     """Why this process may not use AMX, "" where it may. For x86-64 with Linux."""
     try:
         libc = ctypes.CDLL(None, use_errno=True)
-        if libc.syscall(_ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA) == 0:
+        if libc.syscall(*REQUEST) == 0:
             return ""
     except (OSError, AttributeError) as error:
         return f"the kernel could not be asked ({error})"

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from aqd_deploy.errors import TargetError
-from aqd_deploy.targets import amx
 from aqd_deploy.targets.cores import is_group, runs_in_order
 from aqd_deploy.targets.cpu import Cpu, read_cpu
 from aqd_deploy.targets.files import read_tables, user_folders
@@ -181,10 +180,8 @@ def detect_host(cpu: Cpu | None = None) -> Target:
     cpu = cpu or read_cpu()
     shipped = _load(())
     same_core = sorted(name for name, profile in shipped.items() if cpu.core and profile.cpu == cpu.core)
-    # AMX is for who names it: whoever loads a program must have asked for its registers (`amx`), which
-    # servers of boards do not.
     groups = sorted(
-        (n for n, each in shipped.items() if is_group(each.cpu) and not {*each.features} & {*amx.FEATURES}),
+        (name for name, profile in shipped.items() if is_group(profile.cpu)),
         key=lambda name: -len(shipped[name].features),
     )
     for name in (*same_core, *groups):

@@ -17,7 +17,6 @@ from typing import IO, Any
 from aqd_deploy.errors import ProgramError, line_of
 from aqd_deploy.files import temporary_root
 from aqd_deploy.runtime import backend
-from aqd_deploy.targets.cpu import read_cpu
 
 _loads = itertools.count(1)
 
@@ -28,7 +27,6 @@ def load_library(code: memoryview, name: str) -> Any:
 
     Raises ProgramError where the dynamic linker or the runtime refuses it.
     """
-    read_cpu()  # asks for the registers that a process has on request only
     # Not tvm_ffi.load_module: it tells the kind of a file by its suffix, and keeps all modules for ever.
     load = backend.ffi().get_global_func("ffi.Module.load_from_file.so")
     # A system may have no memory files, or forbid code in them; another may forbid it in temporary folders.

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from tvm import tirx
-from tvm.ir import PointerType, PrimType
+from tvm.ir import PointerType, PrimType, StringImm
 from tvm.tirx import ForKind
 
 from aqd_deploy.kernels.contract.function import DATA_SYMBOL, HUGE_PAGES_SYMBOL, SCRATCH
@@ -139,6 +139,15 @@ class Emitter:
     def evaluate(self, call: Expr) -> None:
         """A call for what it does, not for its value."""
         self._scopes[-1].append(tirx.Evaluate(call))
+
+    def fail_when(self, condition: Expr, message: str) -> None:
+        """Ends the function with a RuntimeError of TVM where `condition` holds; only outside its loops. TIR's own
+        assertions are off, those on arguments with them (`PASS_CONFIG`).
+        """
+        with self.when(condition):
+            texts = [StringImm("RuntimeError"), StringImm(message)]
+            self.evaluate(tirx.call_extern("void", "TVMFFIErrorSetRaisedFromCStr", *texts))
+            self.evaluate(tirx.call_intrin("handle", "tirx.tvm_throw_last_error"))
 
     def prefetch(self, buffer: Buffer, index: Expr, level: int) -> None:
         """Brings the cache line of buffer[index], which may lie behind the buffer, to the cache `level`."""

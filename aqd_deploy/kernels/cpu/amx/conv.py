@@ -83,6 +83,7 @@ class TileConv:
 
     def emit(self, kind: str) -> Any:
         em = self.em
+        self.unit.ask()
         with em.loop("task", self.plan.tasks, kind) as task:
             self.task(task, const(-self.spec.pads[0]))
         return em.finish()

@@ -15,6 +15,7 @@ def tile_peak(threads: int, steps: int) -> Peak:
     weights = em.parameter("weights", (TILE_BYTES,), "int8")
     out = em.parameter("out", (threads * _SUMS * SUMS,), "int32")
     unit = TileUnit(em, signed=False)
+    unit.ask()
     with em.loop("task", threads, "parallel") as task:
         unit.configure()
         for tile in range(_SUMS):

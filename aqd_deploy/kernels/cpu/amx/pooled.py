@@ -39,6 +39,7 @@ def conv_amx_pooled(
     conv = TileConv(rows_alone(spec, kept), spec, replace(epilogue, stores=(), pool=None), isa, plan)
     em, bound = conv.em, conv.finish.bound
     pooled = bind_epilogue(em, replace(epilogue, stages=(), pool=None), isa, height, width, spec.out_channels)
+    conv.unit.ask()
     with em.loop("task", tasks_of(height, rows), "parallel" if threads > 1 else "serial") as task:
         first = em.bind("first", tirx.Min(task * rows, const(height - rows)))
         top = em.bind("kept_top", first_kept_row(spec, pool, first, kept))
