@@ -25,7 +25,7 @@ import numpy as np
 
 from aqd_deploy.compiler.lowerings import Convolves, Moves, Stages, Stores, lowering_of, movement_of
 from aqd_deploy.compiler.plan import Conv, Operand, Operation, Pad, Plan, Pointwise, Resize
-from aqd_deploy.compiler.ranges import activation_ranges, weight_range
+from aqd_deploy.compiler.ranges import activation_ranges, weight_range, weight_step
 from aqd_deploy.compiler.schedule import in_order, live
 from aqd_deploy.errors import RangeError
 from aqd_deploy.integer.graph import Graph, Node
@@ -102,6 +102,7 @@ class _Fusion:
             input_signed=x.dtype == "int8",
             input_range=self.ranges.get(source),
             weight_range=weight_range(weight),
+            weight_step=weight_step(weight),
         )
         if may_winograd(spec):
             spec = replace(spec, winograd=self._winograd_forms(name, weight, spec))

@@ -38,3 +38,8 @@ def weight_range(weight: np.ndarray) -> Interval:
         return -128, 127
     bound = (1 << largest.bit_length()) - 1
     return -bound, bound
+
+
+def weight_step(weight: np.ndarray) -> int:
+    """2 where every weight is an odd number, as on AQD's grids, so also `weight_range`'s ends; else 1."""
+    return 2 if np.all(weight % 2 == 1) else 1

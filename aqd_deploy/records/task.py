@@ -80,7 +80,7 @@ class Task:
     def _shape(self) -> dict[str, Any]:
         return {
             "format": TASK_FORMAT,
-            "spec": asdict(self.spec),
+            "spec": _spec_json(self.spec),
             "isa": self.isa.value,
             "threads": self.threads,
             **({"core": self.core.to_json()} if self.core != CORE else {}),
@@ -95,6 +95,14 @@ def is_tunable(epilogue: Epilogue) -> bool:
 def _hash(value: Any) -> str:
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _spec_json(spec: ConvSpec) -> dict[str, Any]:
+    """The fields; the step of weights only where it is known."""
+    fields = asdict(spec)
+    if spec.weight_step == 1:
+        del fields["weight_step"]
+    return fields
 
 
 def _epilogue_json(epilogue: Epilogue) -> dict[str, Any]:

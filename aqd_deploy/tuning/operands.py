@@ -72,7 +72,8 @@ def _stream(generator: np.random.Generator, plan: Plan, name: str) -> np.ndarray
 
 
 def random_weights(spec: ConvSpec, seed: int = 0) -> np.ndarray:
-    """Uniform int8 weights [O, I/group, kh, kw] within the spec's range."""
+    """Uniform int8 weights [O, I/group, kh, kw] within the spec's range, at its steps."""
     lo, hi = spec.weight_range or (-128, 127)
     shape = (spec.out_channels, spec.in_channels // spec.group, *spec.kernel)
-    return np.random.default_rng(seed).integers(lo, hi + 1, shape).astype(np.int8)
+    steps = np.random.default_rng(seed).integers(0, (hi - lo) // spec.weight_step + 1, shape)
+    return (lo + spec.weight_step * steps).astype(np.int8)

@@ -33,7 +33,8 @@ class ConvSpec:
     Their pixels lie one map after the other, [pixels, 1, C]; `height` is the number of input pixels, `width`
     is 1, and every parameter of the epilogue has a row a level, [levels·C].
     `input_range` and `weight_range`: closed intervals that hold every activation and weight, None for those
-    of their types. `winograd`: the forms of `winograd.forms` that are exact for the weights.
+    of their types. `weight_step`: every weight is the lower end of `weight_range` and a multiple of it more.
+    `winograd`: the forms of `winograd.forms` that are exact for the weights.
     """
 
     height: int
@@ -52,6 +53,7 @@ class ConvSpec:
     input_range: tuple[int, int] | None = None
     weight_range: tuple[int, int] | None = None
     winograd: tuple[str, ...] = ()
+    weight_step: int = 1
 
     @cached_property
     def maps(self) -> tuple[Map, ...]:

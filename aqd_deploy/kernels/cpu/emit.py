@@ -141,8 +141,8 @@ class Emitter:
         self._scopes[-1].append(tirx.Evaluate(call))
 
     def fail_when(self, condition: Expr, message: str) -> None:
-        """Ends the function with a RuntimeError of TVM where `condition` holds; only outside its loops. TIR's own
-        assertions are off, those on arguments with them (`PASS_CONFIG`).
+        """Ends the function with a RuntimeError of TVM where `condition` holds; only outside its loops. TIR's
+        own assertions are off, those on arguments with them (`PASS_CONFIG`).
         """
         with self.when(condition):
             texts = [StringImm("RuntimeError"), StringImm(message)]

@@ -24,6 +24,10 @@ class WeightLayout:
     `in_channels` counts the channels of one group. `lanes` output channels share one vector, `dot` products
     are added by one instruction. The steps of a segment are a multiple of `whole`, the last ones zeros.
     `doubled`: what lies there is 2w + 1.
+
+    `codes`: how many neighbouring steps share their bytes. Of weights lowest + stride·code, `grid` being
+    (lowest, stride), a byte then holds that many codes, the first step's in its lowest bits; the segments
+    have no padding.
     """
 
     out_channels: int
@@ -34,6 +38,8 @@ class WeightLayout:
     dense: bool = True
     whole: int = 1
     doubled: bool = False
+    codes: int = 1
+    grid: tuple[int, int] = (0, 1)
 
     @property
     def segments(self) -> int:
@@ -59,7 +65,12 @@ class WeightLayout:
 
     @property
     def shape(self) -> tuple[int, int, int, int, int, int]:
-        return (self.blocks, self.kernel[0], self.segments, self.steps, self.lanes, self.dot)
+        return (self.blocks, self.kernel[0], self.segments, self.steps // self.codes, self.lanes, self.dot)
+
+    @property
+    def code_bits(self) -> int:
+        """Bits of a byte that a weight takes."""
+        return 8 // self.codes
 
     def pack(self, weights: np.ndarray) -> np.ndarray:
         """Weights int8 [out, in, kh, kw] in this layout. Raises ShapeError on another shape."""
@@ -69,12 +80,24 @@ class WeightLayout:
         if self.doubled:
             weights = (2 * weights.astype(np.int16) + 1).astype(np.int8)
         rows = weights.transpose(0, 2, 3, 1).reshape(self.out_channels, self.kernel[0], self.segments, -1)
-        padded = np.zeros(
-            (self.blocks * self.lanes, self.kernel[0], self.segments, self.steps * self.dot), np.int8
+        # Channels that fill a block have code 0.
+        padded = np.full(
+            (self.blocks * self.lanes, self.kernel[0], self.segments, self.steps * self.dot),
+            0 if self.codes == 1 else self.grid[0],
+            np.int8,
         )
         padded[: self.out_channels, :, :, : self.segment_length] = rows
         split = padded.reshape(self.blocks, self.lanes, self.kernel[0], self.segments, self.steps, self.dot)
-        return np.ascontiguousarray(split.transpose(0, 2, 3, 4, 1, 5))
+        steps = np.ascontiguousarray(split.transpose(0, 2, 3, 4, 1, 5))
+        return steps if self.codes == 1 else self._together(steps)
+
+    def _together(self, steps: np.ndarray) -> np.ndarray:
+        """The codes of `codes` neighbouring steps in the bytes of one."""
+        lowest, stride = self.grid
+        found = ((steps.astype(np.int16) - lowest) // stride).astype(np.uint8) & ((1 << self.code_bits) - 1)
+        shared = found.reshape(*self.shape[:4], self.codes, self.lanes, self.dot)
+        shifts = np.arange(self.codes, dtype=np.uint8).reshape(-1, 1, 1) * np.uint8(self.code_bits)
+        return np.bitwise_or.reduce(shared << shifts, axis=4).view(np.int8)
 
 
 def pack_codes(codes: np.ndarray, bits: int) -> np.ndarray:

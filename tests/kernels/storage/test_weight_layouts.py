@@ -1,5 +1,7 @@
 """Packed weights: the numpy packer against the definition, the TIR unpacker against the packer."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -39,6 +41,36 @@ def test_pack_puts_every_weight_where_the_layout_says(layout, seed):
         assert packed[at] == (2 * weights[o, ci, ky, kx] + 1 if layout.doubled else weights[o, ci, ky, kx])
     # Weights are non-zero here, so whatever else is non-zero would be garbage in the padding.
     assert np.count_nonzero(packed) == weights.size
+
+
+# (codes, lowest, stride, weights): a byte holds `codes` of them; not all that the grid has may occur.
+SHARED = [
+    (2, -15, 2, tuple(range(-15, 16, 2))),
+    (2, -7, 1, tuple(range(-7, 8))),
+    (2, -15, 2, (-7, -3, 5)),
+    (2, -15, 2, (3,)),
+    (4, -3, 2, (-3, -1, 1, 3)),
+    (4, -1, 1, (-1, 0, 1)),
+]
+
+
+@pytest.mark.parametrize(("codes", "lowest", "stride", "values"), SHARED)
+@pytest.mark.parametrize(("out_channels", "kernel", "dense"), [(32, (1, 1), True), (20, (3, 2), False)])
+def test_codes_of_neighbouring_steps_share_bytes(codes, lowest, stride, values, out_channels, kernel, dense):
+    plain = WeightLayout(out_channels, 64, kernel, 16, 4, dense, whole=16)
+    layout = replace(plain, codes=codes, grid=(lowest, stride))
+    weights = np.random.default_rng(1).choice(np.array(values, np.int8), (out_channels, 64, *kernel))
+    packed = layout.pack(weights)
+    bits = 8 // codes
+    steps = [(packed.view(np.uint8) >> (at * bits)) & ((1 << bits) - 1) for at in range(codes)]
+    expanded = np.stack(steps, 4).astype(np.int16) * stride + lowest
+    there = plain.pack(np.ones_like(weights)).astype(bool)
+    assert np.array_equal(expanded.reshape(plain.shape)[there], plain.pack(weights)[there])
+    stored = encode(weights)
+    function = unpack_func(stored.shape, stored.bits, stored.offset, stored.step, layout)
+    module = compile_functions({"unpack": function}, MCPU[Isa.PORTABLE])
+    (unpacked,) = call(module["unpack"], [stored.stream], [np.full(layout.shape, 55, np.int8)])
+    assert np.array_equal(unpacked, packed)
 
 
 def test_pack_refuses_another_shape():

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import product
 from typing import Any
 
 from tvm import tirx
@@ -22,6 +21,7 @@ from aqd_deploy.kernels.cpu.amx.frame import Frame
 from aqd_deploy.kernels.cpu.amx.nchw import BorderBlock
 from aqd_deploy.kernels.cpu.amx.plan import Plan
 from aqd_deploy.kernels.cpu.amx.tiles import ROW_BYTES, ROWS, SUMS, TILE_BYTES, TileUnit
+from aqd_deploy.kernels.cpu.amx.weights import NearWeights
 from aqd_deploy.kernels.cpu.amx.windows import WindowSums
 from aqd_deploy.kernels.cpu.emit import Emitter, Expr, const
 from aqd_deploy.kernels.cpu.epilogue.epilogue import bind_epilogue
@@ -33,14 +33,38 @@ from aqd_deploy.targets.isa import Isa
 UNROLLED = 4
 
 
-def amx_layout(spec: ConvSpec) -> WeightLayout:
-    """Blocks of 16 output channels in whole tiles; kernel rows are dense unless dilation tears them apart."""
+def amx_layout(spec: ConvSpec, codes: int = 1) -> WeightLayout:
+    """Blocks of 16 output channels in whole tiles; kernel rows are dense unless dilation tears them apart.
+    `codes`: as many weights in a byte, one of `weight_codes`.
+    """
     dense = spec.kernel[1] == 1 or spec.dilations[1] == 1
     lo, hi = spec.weight_range or (-128, 127)
     doubled = spec.odd and 2 * lo + 1 >= -128 and 2 * hi + 1 <= 127
+    grid = (lo, spec.weight_step) if codes > 1 else (0, 1)
     return WeightLayout(
-        spec.out_channels, spec.in_channels, spec.kernel, 16, 4, dense, whole=ROWS, doubled=doubled
+        spec.out_channels,
+        spec.in_channels,
+        spec.kernel,
+        16,
+        4,
+        dense,
+        whole=ROWS,
+        doubled=doubled,
+        codes=codes,
+        grid=grid,
     )
+
+
+def weight_codes(spec: ConvSpec) -> tuple[int, ...]:
+    """How many weights a byte may hold: codes of 8, 4 or 2 bits that the range allows. Zeros, which fill
+    tiles, have no code on every grid.
+    """
+    layout = amx_layout(spec)
+    if spec.weight_range is None or spec.odd or layout.segment_length % (layout.dot * ROWS):
+        return (1,)
+    lowest, highest = spec.weight_range
+    bits = ((highest - lowest) // spec.weight_step).bit_length()
+    return (1, *(codes for codes in (2, 4) if bits <= 8 // codes))
 
 
 def conv_amx(spec: ConvSpec, epilogue: Epilogue, isa: Isa, threads: int, plan: Plan) -> Any:
@@ -55,14 +79,17 @@ class TileConv:
     """
 
     def __init__(self, spec: ConvSpec, whole: ConvSpec, epilogue: Epilogue, isa: Isa, plan: Plan) -> None:
-        self.spec, self.whole, self.plan, self.layout = spec, whole, plan, amx_layout(spec)
+        self.spec, self.whole, self.plan = spec, whole, plan
+        self.layout = amx_layout(spec, plan.codes)
         self.frame = Frame(spec, ROWS * plan.high)
         self.em = Emitter()
         self.unit = TileUnit(self.em, spec.input_signed)
         self.data = self.em.parameter(
             "data", (whole.height, whole.width, whole.in_channels), "int8" if spec.input_signed else "uint8"
         )
-        self.weights = self.em.parameter("weights", self.layout.shape, "int8")
+        stored = self.em.parameter("weights", self.layout.shape, "int8")
+        turns = self.frame.tiles // plan.pixel_parts if plan.weights_first else 1
+        self.weights = NearWeights(self.em, stored, self.layout, plan, turns)
         self.tile_steps = self.layout.steps // ROWS
         self.unrolled = max(n for n in range(1, UNROLLED + 1) if self.tile_steps % n == 0)
         self.groups = self.layout.kernel[0] * self.layout.segments * (self.tile_steps // self.unrolled)
@@ -107,12 +134,12 @@ class TileConv:
         )
         self.unit.configure()
         self.finish.begin()
+        self.weights.begin(first, end)
         if spec.odd and not self.layout.doubled:
             sums = WindowSums(em, frame, self.layout, self.samples, self.plane)
             self.finish.windows = sums.fill(lo, hi, plan.pixel_parts, origin)
         with self._loops((lo, hi - lo), (first, end - first)) as (tile, item):
-            self.passed = tile - lo
-            self._block(tile, em.bind("block", item * plan.wide), origin)
+            self._block(tile, tile - lo, item, origin)
         self.finish.rest()
         self.unit.release()
 
@@ -154,31 +181,24 @@ class TileConv:
             result = tirx.Select(tirx.EQ(index, const(i)), const(value), result)
         return self.em.bind(name, result)
 
-    def _block(self, tile: Expr, block: Expr, origin: Expr) -> None:
-        """The sums of one tile of pixels and `wide` blocks of channels."""
+    def _block(self, tile: Expr, passed: Expr, item: Expr, origin: Expr) -> None:
+        """The sums of one tile of pixels and one item of channels; the task passed as many tiles before."""
         plan, unit, finish = self.plan, self.unit, self.finish
-        at, width = finish.next(tile, block, origin, self.passed)
+        block = self.em.bind("block", item * plan.wide)
+        at, width = finish.next(tile, block, origin, passed)
+        self.weights.item(item, passed)
         for sums in range(plan.sums):
             unit.clear(sums)
-        self._reduce(at, width, block)
+        self._reduce(at, width)
         finish.done()
         for sums in range(plan.sums):
             unit.prefetch_sums(finish.sums, finish.to + sums * SUMS)
         for sums in range(plan.sums):
             unit.store(sums, finish.sums, finish.to + sums * SUMS)
 
-    def _reduce(self, at: Expr, width: Expr, block: Expr) -> None:
+    def _reduce(self, at: Expr, width: Expr) -> None:
         """All products of a block, from pixel `at` of the frame on; `width` pixels are one row of it."""
-        em, spec, layout = self.em, self.spec, self.layout
-        kernel_row = layout.segments * self.tile_steps * TILE_BYTES
-        block_bytes = kernel_row * layout.kernel[0]
-        bases, following = (
-            [
-                em.bind("weight_base", tirx.Min(block + j, const(layout.blocks - 1)) * block_bytes)
-                for j in range(begin, begin + self.plan.wide)
-            ]
-            for begin in (0, self.plan.wide)
-        )
+        em, spec, layout, weights = self.em, self.spec, self.layout, self.weights
         rounds = self.tile_steps // self.unrolled
         with (
             em.loop("ky", layout.kernel[0]) as ky,
@@ -191,25 +211,11 @@ class TileConv:
             start = pixel * spec.in_channels + plane * self.plane + turn * (self.unrolled * ROW_BYTES)
             start = em.bind("sample_base", start)
             group = em.bind("group", (ky * layout.segments + segment) * rounds + turn)
-            offset = em.bind("weight_offset", group * (self.unrolled * TILE_BYTES))
-            if self.plan.weights_first:
-                self._prefetch([base + offset for base in following])
             for step in range(self.unrolled):
-                places = [base + offset + step * TILE_BYTES for base in bases]
-                self._step(start + step * ROW_BYTES, places)
+                number = group * self.unrolled + step
+                self._step(start + step * ROW_BYTES, [base + number * TILE_BYTES for base in weights.bases])
                 self.finish.some(group, step, self.unrolled)
-
-    def _prefetch(self, places: list[Expr]) -> None:
-        """A share of the next weights, which the tiles that meet these ones bring to the second-level cache
-        together; `places` are those of the steps at hand in the next blocks.
-        """
-        em = self.em
-        lines = self.unrolled * ROWS
-        tiles = max(1, self.frame.tiles // self.plan.pixel_parts)
-        share = -(-lines // tiles)
-        with em.when(self.passed * share < lines):
-            for place, line in product(places, range(share)):
-                em.prefetch(self.weights, place + (self.passed * share + line) * ROW_BYTES, level=2)
+                weights.nearer(number)
 
     def _step(self, at: Expr, weights: list[Expr]) -> None:
         """One step of 64 inputs: each operand is loaded once, each of its products follows its load."""
@@ -219,7 +225,7 @@ class TileConv:
         s = w + plan.wide
         spare = 8 - s
         for j, place in enumerate(weights):
-            unit.load_weights(w + j, self.weights, place)
+            unit.load_weights(w + j, self.weights.tiles, place)
             if j == 0:
                 unit.load(s, self.samples, at, pixel)
             unit.multiply(j, s, w + j)

@@ -8,7 +8,7 @@ from aqd_deploy.kernels.contract.caches import Core
 from aqd_deploy.kernels.contract.choice import Choice
 from aqd_deploy.kernels.contract.kernel import Layout
 from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue
-from aqd_deploy.kernels.cpu.amx.conv import amx_layout, conv_amx
+from aqd_deploy.kernels.cpu.amx.conv import amx_layout, conv_amx, weight_codes
 from aqd_deploy.kernels.cpu.amx.plan import Plan, plans
 from aqd_deploy.kernels.cpu.amx.pooled import conv_amx_pooled
 from aqd_deploy.kernels.cpu.conv.family import Family
@@ -28,7 +28,7 @@ class Amx(Family):
         return f"{'tdpbssd' if spec.input_signed else 'tdpbusd'}: tiles of pixels × output channels"
 
     def choices(self, spec: ConvSpec, isa: Isa, threads: int, core: Core) -> list[tuple[float, Choice]]:
-        found = plans(spec, amx_layout(spec), threads, core)
+        found = plans(spec, amx_layout(spec), weight_codes(spec), threads, core)
         return [(cycles, Choice.of(self.name, **plan.parameters())) for cycles, plan in found]
 
     def build(
@@ -36,8 +36,8 @@ class Amx(Family):
     ) -> tuple[Any, Layout]:
         plan = Plan.from_parameters(dict(choice.parameters))
         if epilogue.pool is not None:
-            return conv_amx_pooled(spec, epilogue, isa, threads, plan, core), amx_layout(spec)
-        return conv_amx(spec, epilogue, isa, threads, plan), amx_layout(spec)
+            return conv_amx_pooled(spec, epilogue, isa, threads, plan, core), amx_layout(spec, plan.codes)
+        return conv_amx(spec, epilogue, isa, threads, plan), amx_layout(spec, plan.codes)
 
     def writes_once(self, spec: ConvSpec, isa: Isa, choice: Choice) -> bool:
         return True

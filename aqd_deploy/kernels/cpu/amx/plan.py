@@ -2,13 +2,15 @@
 
 The tiles of pixels are shared out in `pixel_parts`, the blocks of output channels in `channel_parts`; a task
 is one of each. Inside, `high` tiles of pixels meet `wide` of output channels in registers. Pixels outside:
-their samples stay near while all weights pass; weights outside (`weights_first`): the other way round.
+their samples stay near while all weights pass; weights outside (`weights_first`): the other way round. A byte
+of the weights in memory holds `codes` of them (`weights`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 
 from aqd_deploy.kernels.contract.caches import Core
 from aqd_deploy.kernels.contract.spec import ConvSpec
@@ -23,6 +25,8 @@ PRODUCT_CYCLES = 16.0
 L2_BYTES_PER_CYCLE = 76.0
 FAR_BYTES_PER_CYCLE = 4.5
 COPY_BYTES_PER_CYCLE = 16.0
+# Bytes of weights a cycle that are expanded from codes.
+EXPAND_BYTES_PER_CYCLE = 24.0
 # Cycles of one step beside its products, of a block of sums, of a task, and of one vector in an epilogue.
 STEP_CYCLES = 6.0
 BLOCK_CYCLES = 200.0
@@ -43,6 +47,7 @@ class Plan:
     high: int = 2
     wide: int = 2
     weights_first: bool = False
+    codes: int = 1
 
     @property
     def tasks(self) -> int:
@@ -68,17 +73,18 @@ class Plan:
         return cls(**rest, weights_first=bool(values["weights_first"]))
 
 
-def plans(spec: ConvSpec, layout: WeightLayout, threads: int, core: Core) -> list[tuple[float, Plan]]:
-    """(estimated cycles on `threads` threads, plan) of every plan, the best first."""
+def plans(
+    spec: ConvSpec, layout: WeightLayout, codes: Sequence[int], threads: int, core: Core
+) -> list[tuple[float, Plan]]:
+    """(estimated cycles on `threads` threads, plan) of every plan with one of `codes`, the best first."""
     found: list[tuple[float, Plan]] = []
     for high, wide in ((2, 2), (4, 1)):
         frame = Frame(spec, ROWS * high)
         items = -(-layout.blocks // wide)
-        for pixel_parts in _parts(frame.tiles, threads):
-            for channel_parts in sorted({1, min(threads, items)}):
-                for weights_first in (False, True):
-                    plan = Plan(pixel_parts, channel_parts, high, wide, weights_first)
-                    found.append((_cycles(frame, layout, plan, threads, core), plan))
+        cuts = product(_parts(frame.tiles, threads), sorted({1, min(threads, items)}), (False, True), codes)
+        for pixel_parts, channel_parts, weights_first, packed in cuts:
+            plan = Plan(pixel_parts, channel_parts, high, wide, weights_first, packed)
+            found.append((_cycles(frame, layout, plan, threads, core), plan))
     found.sort(key=lambda entry: entry[0])
     return found
 
@@ -99,14 +105,19 @@ def _cycles(frame: Frame, layout: WeightLayout, plan: Plan, threads: int, core: 
     vectors = frame.pixels * plan.wide * VECTOR_CYCLES
     block = BLOCK_CYCLES + max(products, vectors) + EXPOSED * min(products, vectors)
     item_bytes = plan.wide * steps * TILE_BYTES
+    # From far away an item comes while the one before it is multiplied; nothing hides the first one.
+    fetch = item_bytes / plan.codes / FAR_BYTES_PER_CYCLE
+    if plan.codes > 1:
+        fetch += item_bytes / EXPAND_BYTES_PER_CYCLE
     part_bytes = frame.plane_pixels(plan.pixel_parts) * spec.in_channels * len(frame.planes)
-    # What is passed over again and again for each tile or item, and how often.
-    passed, times = (part_bytes, items) if plan.weights_first else (items * item_bytes, tiles)
-    near = passed <= NEAR * core.l2
-    far = 0.0 if near else passed * (times - 1) / FAR_BYTES_PER_CYCLE
-    if not plan.weights_first:
-        # The first pass over the weights: nothing hides it.
-        far += items * item_bytes / FAR_BYTES_PER_CYCLE
+    if plan.weights_first:
+        passes = fetch + items * max(tiles * block, fetch)
+        again, times = part_bytes, items
+    else:
+        passes = fetch + items * (max(block, fetch) + (tiles - 1) * block)
+        again, times = items * item_bytes, tiles
+    if again > NEAR * core.l2:
+        passes += again * (times - 1) / FAR_BYTES_PER_CYCLE
     copy = part_bytes / COPY_BYTES_PER_CYCLE if frame.copies else 0.0
     rounds = -(-plan.tasks // threads)
-    return rounds * (TASK_CYCLES + copy + tiles * items * block + far)
+    return rounds * (TASK_CYCLES + copy + passes)

@@ -33,8 +33,8 @@ class TileUnit:
         self.em, self.signed = em, signed
 
     def ask(self) -> None:
-        """What a function does first, outside its tasks: the process may be of somebody who does not know that
-        it runs tiles (a server of TVM's, an application of C++), and asking twice costs a tenth of a µs.
+        """What a function does first, outside its tasks: the process may be of somebody who does not know
+        that it runs tiles (a server of TVM's, an application of C++), and asking costs a fraction of a µs.
         """
         numbers = [tirx.IntImm("int64", number) for number in amx.REQUEST]
         answer = tirx.call_extern("int64", "syscall", *numbers)

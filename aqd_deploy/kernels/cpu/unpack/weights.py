@@ -44,8 +44,10 @@ def unpack_func(
     packed = em.parameter("packed", layout.shape, "int8")
     weights = _Weights(em, blob, packed, weight_shape, bits, offset, step)
     match layout:
-        case WeightLayout():
+        case WeightLayout(codes=1):
             _unpack_direct(weights, layout)
+        case WeightLayout():
+            _unpack_shared(weights, layout)
         case WinogradLayout():
             _unpack_winograd(weights, layout)
         case _:
@@ -186,6 +188,33 @@ def _unpack_direct(weights: _Weights, layout: WeightLayout) -> None:
                 with em.loop("zeros", layout.steps - used) as k:
                     zeros = const(0, "int8", lanes * dot)
                     em.store(weights.packed, (to + used + k) * (lanes * dot), zeros, lanes * dot)
+
+
+def _unpack_shared(weights: _Weights, layout: WeightLayout) -> None:
+    """Codes of the layout's grid, those of neighbouring steps in one byte."""
+    em, lanes, dot, run = weights.em, layout.lanes, layout.dot, layout.segment_length
+    _, in_channels, kh, kw = weights.shape
+    row = kw * in_channels
+    words = weights.words(layout, 8, gcd(dot, run, row))
+    lowest, stride = layout.grid
+    offset, step = (weights.offset - lowest) // stride, weights.step // stride
+    bytes_of = layout.steps // layout.codes
+    with em.loop("block", layout.blocks, "parallel") as index:
+        block = _Block(words, weights.shape, index, layout.blocks, layout.codes)
+        with (
+            em.loop("ky", kh) as ky,
+            em.loop("segment", layout.segments) as segment,
+            em.loop("k", bytes_of) as k,
+        ):
+            begin = em.bind("begin", ky * row + segment * run + k * (layout.codes * dot))
+            block.gather([begin + at * dot for at in range(layout.codes)])
+            mask = block.mask(dot)
+            shared = block.values(block.codes(0), offset, step, mask)
+            for at in range(1, layout.codes):
+                code = block.values(block.codes(at), offset, step, mask)
+                shared = shared + code.times(1 << at * layout.code_bits)
+            to = ((index * kh + ky) * layout.segments + segment) * bytes_of + k
+            weights.store(to * (lanes * dot), shared.value, lanes * dot)
 
 
 def _steps(em: Emitter, count: int, dot: int, emit: Callable[[Expr, int], None]) -> None:

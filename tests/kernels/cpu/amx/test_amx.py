@@ -3,7 +3,7 @@
 Everything is compiled on any machine; it runs where the CPU has AMX and the kernel lets us use it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ from aqd_deploy.kernels.contract.spec import (
     StoreStream,
     StoreThreshold,
 )
-from aqd_deploy.kernels.cpu.amx.conv import amx_layout, conv_amx
+from aqd_deploy.kernels.cpu.amx.conv import amx_layout, conv_amx, weight_codes
 from aqd_deploy.kernels.cpu.amx.frame import Frame
 from aqd_deploy.kernels.cpu.amx.peak import tile_peak
 from aqd_deploy.kernels.cpu.amx.plan import Plan, plans
@@ -50,6 +50,16 @@ EPILOGUES = {
     "skip": Epilogue((SkipAdd(),), (StoreStream(), StoreRequantize(-8, 7, "int8"))),
     "upsampled skip": Epilogue((SkipAdd(upsample=2, self_identity=True),), (StoreRequantize(0, 255),)),
 }
+
+
+# Of the weights: any int8, 7 bits, 4 bits with and without a zero, 2 bits.
+GRIDS = [
+    {},
+    {"weight_range": (-64, 63)},
+    {"weight_range": (-7, 7)},
+    {"weight_range": (-15, 15), "weight_step": 2},
+    {"weight_range": (-3, 3), "weight_step": 2},
+]
 
 
 @dataclass(frozen=True)
@@ -88,7 +98,7 @@ def specs(draw, kernel, strides, channels) -> ConvSpec:
         pad_values=padding and tuple((padding * in_channels)[:in_channels]),
         input_signed=signed,
         levels=levels,
-        weight_range=draw(st.sampled_from([None, (-64, 63)])),
+        **draw(st.sampled_from(GRIDS)),
     )
 
 
@@ -99,11 +109,12 @@ KINDS = {
     "stem": specs([(7, 7)], [(2, 2)], [1, 3, 4]),
 }
 PLANS = st.builds(
-    lambda pixels, channels, shape, first: Plan(pixels, channels, *shape, first),
+    lambda pixels, channels, shape, first, codes: Plan(pixels, channels, *shape, first, codes),
     st.sampled_from([1, 1, 2, 3, 5]),
     st.sampled_from([1, 1, 2, 3]),
     st.sampled_from([(2, 2), (4, 1)]),
     st.booleans(),
+    st.sampled_from([1, 2, 4]),
 )
 
 
@@ -111,9 +122,10 @@ PLANS = st.builds(
 def cases(draw, kind: str) -> Case:
     spec = draw(KINDS[kind])
     names = [name for name in EPILOGUES if fits(spec, name)]
+    plan = draw(PLANS)
     return Case(
         spec,
-        draw(PLANS),
+        replace(plan, codes=min(plan.codes, weight_codes(spec)[-1])),
         draw(st.sampled_from(names)),
         draw(st.integers(1, 3)),
         draw(st.integers(0, 2**31)),
@@ -136,7 +148,9 @@ def operands(case: Case) -> tuple[np.ndarray, np.ndarray]:
         dtype,
         endpoint=True,
     )
-    weights = rng.integers(*(spec.weight_range or (-128, 127)), shape, np.int8, endpoint=True)
+    lowest, highest = spec.weight_range or (-128, 127)
+    weights = lowest + spec.weight_step * rng.integers(0, (highest - lowest) // spec.weight_step + 1, shape)
+    weights = weights.astype(np.int8)
     return data, weights
 
 
@@ -172,7 +186,7 @@ def test_no_integer_differs(kind):
         for i, case in enumerate(batch):
             data, weights = operands(case)
             outputs, params = expected(case, data, weights)
-            inputs = [data, amx_layout(case.spec).pack(weights), *params]
+            inputs = [data, amx_layout(case.spec, case.plan.codes).pack(weights), *params]
             got = call(module[f"f{i}"], inputs, [np.full_like(o, 99) for o in outputs])
             for want, have in zip(outputs, got, strict=True):
                 differing = np.count_nonzero(want != have)
@@ -218,7 +232,7 @@ def test_tiles_are_the_default_where_there_are_any(threads):
 
 
 def test_an_odd_number_of_blocks_is_computed_block_by_block():
-    best = plans(HEAD, amx_layout(HEAD), 1, CORE)[0][1]
+    best = plans(HEAD, amx_layout(HEAD), (1,), 1, CORE)[0][1]
     assert (best.high, best.wide) == (4, 1)
 
 
@@ -246,5 +260,18 @@ def test_the_peak_multiplies_what_it_says():
 
 
 def test_a_plan_is_its_parameters():
-    plan = Plan(3, 2, 4, 1, True)
+    plan = Plan(3, 2, 4, 1, True, 2)
     assert Plan.from_parameters(plan.parameters()) == plan
+
+
+def test_small_weights_share_bytes():
+    """Two of 4 bits, four of 2; none where zeros have no code or fill tiles."""
+    grid = {"weight_range": (-15, 15), "weight_step": 2}
+    assert weight_codes(replace(SQUARE, **grid)) == (1, 2)
+    assert weight_codes(replace(SQUARE, weight_range=(-3, 3), weight_step=2)) == (1, 2, 4)
+    assert weight_codes(replace(SQUARE, weight_range=(-15, 15))) == (1,)
+    assert weight_codes(replace(SQUARE, in_channels=20, **grid)) == (1,)
+    assert weight_codes(SQUARE) == (1,)
+    # Deep layers on small maps wait for their weights.
+    deep = replace(SQUARE, height=10, width=10, in_channels=512, out_channels=512, **grid)
+    assert conv_choices(deep, Isa.AMX, 1)[0]["codes"] == 2

@@ -1,0 +1,112 @@
+"""Where the tiles of weights come from: memory as it lies, or codes that are expanded while tiles multiply.
+
+Weights are read once a network, so they come from memory that is far away, and on a core that multiplies
+tiles this takes as long as the products. Codes of 2 or 4 bits are a quarter or half of the bytes. While one
+item of output channels is multiplied, the next one is brought nearer: fetched to the second-level cache, or
+expanded into a buffer that stays there. Its vectors are taken in the order of memory, a few after each step.
+"""
+
+from __future__ import annotations
+
+from tvm import tirx
+
+from aqd_deploy.kernels.cpu.amx.plan import Plan
+from aqd_deploy.kernels.cpu.amx.tiles import ROW_BYTES, TILE_BYTES
+from aqd_deploy.kernels.cpu.emit import Buffer, Emitter, Expr, const, load
+from aqd_deploy.kernels.storage.layout import WeightLayout
+
+# How many lines of codes are asked for in advance, of each block.
+AHEAD = 24
+
+
+class NearWeights:
+    """Writes how a task comes by its weights. `turns`: how many tiles of pixels an item meets before the
+    next item is wanted for the first time.
+
+    `tiles` is what tiles are loaded from, `at(j)` the byte there at which block j of the item begins.
+    """
+
+    def __init__(self, em: Emitter, stored: Buffer, layout: WeightLayout, plan: Plan, turns: int) -> None:
+        self.em, self.stored, self.layout, self.plan, self.turns = em, stored, layout, plan, max(1, turns)
+        self.steps = layout.kernel[0] * layout.segments * layout.steps // 16
+        self.block_bytes = self.steps * TILE_BYTES
+        self.lines = self.block_bytes // layout.codes // ROW_BYTES
+        # Lines of a block that follow each step.
+        self.share = -(-self.lines // (self.turns * self.steps))
+        self.tiles = stored
+
+    def begin(self, first: Expr, end: Expr) -> None:
+        """Before the products of a task, of items `first` … `end` − 1."""
+        self.first, self.end = first, end
+        if self.layout.codes > 1:
+            items = 2 if self.plan.weights_first else self.most_items()
+            size = items * self.plan.wide * self.block_bytes
+            self.tiles = self.em.alloc("expanded", "int8", size)
+            with self.em.loop("line", self.lines) as line:
+                self._expand(first, line)
+
+    def most_items(self) -> int:
+        """Of a part of the channels."""
+        return -(-self.plan.items(self.layout.blocks) // self.plan.channel_parts)
+
+    def item(self, item: Expr, passed: Expr) -> None:
+        """The products that follow are those of an item; it has met `passed` tiles of pixels."""
+        self.now, self.passed = item, passed
+        self.bases = [self.em.bind("weight_base", self.at(item, j)) for j in range(self.plan.wide)]
+        # None where there is no next item.
+        more = self.em.bind("more", tirx.Select(item + 1 < self.end, const(self.lines), const(0)))
+        self.more = more
+
+    def at(self, item: Expr, j: int) -> Expr:
+        """The byte of `tiles` at which block j of an item begins."""
+        if self.layout.codes == 1:
+            return self._block(item, j) * self.block_bytes
+        place = item - self.first
+        if self.plan.weights_first:
+            place = place % 2
+        return (place * self.plan.wide + j) * self.block_bytes
+
+    def _block(self, item: Expr, j: int) -> Expr:
+        """Block j of an item; the last one again where there is none."""
+        return tirx.Min(item * self.plan.wide + j, const(self.layout.blocks - 1))
+
+    def nearer(self, step: Expr) -> None:
+        """After the products of step `step`: a share of the next item."""
+        em = self.em
+        index = em.bind("ahead", (self.passed * self.steps + step) * self.share)
+        with em.when(index < self.more), em.loop("i", self.share) as i:
+            line = index + i
+            if self.lines % self.share:
+                line = tirx.Min(line, const(self.lines - 1))
+            if self.layout.codes > 1:
+                self._expand(self.now + 1, em.bind("line", line))
+            else:
+                for j in range(self.plan.wide):
+                    place = self.at(self.now + 1, j) + line * ROW_BYTES
+                    em.prefetch(self.stored, place, level=2)
+
+    def _expand(self, item: Expr, line: Expr) -> None:
+        """Line `line` of the codes of each block of an item, as `codes` lines of weights."""
+        em, layout = self.em, self.layout
+        for j in range(self.plan.wide):
+            source = self._block(item, j) * (self.block_bytes // layout.codes) + line * ROW_BYTES
+            source = em.bind("source", source)
+            em.prefetch(self.stored, source + AHEAD * ROW_BYTES, level=1)
+            codes = em.bind("codes", load(self.stored, source, ROW_BYTES))
+            to = em.bind("to", self.at(item, j) + line * (layout.codes * ROW_BYTES))
+            for at in range(layout.codes):
+                em.store(self.tiles, to + at * ROW_BYTES, self._weights(codes, at), ROW_BYTES)
+
+    def _weights(self, codes: Expr, at: int) -> Expr:
+        """The weights of step `at` of those that share their bytes: lowest + stride·code."""
+        layout = self.layout
+        (lowest, stride), bits = layout.grid, layout.code_bits
+        words = tirx.reinterpret(f"uint16x{ROW_BYTES // 2}", codes)
+        # Shifted so that the code stands for stride·code.
+        shift = at * bits - (stride.bit_length() - 1)
+        move = tirx.shift_right if shift > 0 else tirx.shift_left
+        moved = move(words, const(abs(shift), "uint16", ROW_BYTES // 2)) if shift else words
+        values = tirx.reinterpret(f"int8x{ROW_BYTES}", moved)
+        mask = stride * ((1 << bits) - 1)
+        masked = tirx.bitwise_and(values, const(mask, "int8", ROW_BYTES))
+        return masked + const(lowest, "int8", ROW_BYTES)
