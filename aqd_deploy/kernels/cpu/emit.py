@@ -16,6 +16,7 @@ import numpy as np
 from tvm import tirx
 from tvm.ir import PointerType, PrimType, StringImm
 from tvm.tirx import ForKind
+from tvm_ffi import structural_equal
 
 from aqd_deploy.kernels.contract.function import DATA_SYMBOL, HUGE_PAGES_SYMBOL, SCRATCH
 
@@ -72,6 +73,8 @@ class Emitter:
         self._names: dict[str, int] = {}
         self.params: list[Buffer] = []
         self._scratch = 0
+        # What is held, (value, variable), and the statements before the loops.
+        self._held: tuple[list[tuple[Any, Any]], list[Any]] | None = None
 
     def _unique(self, name: str) -> str:
         count = self._names.get(name, 0)
@@ -131,6 +134,32 @@ class Emitter:
         variable = tirx.Var(self._unique(name), value.ty)
         self._scopes[-1].append(tirx.Bind(variable, value))
         return variable
+
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        """A block before which `hold` computes what the loops in it ask for."""
+        outer, self._held = self._held, ([], self._scopes[-1])
+        yield
+        self._held = outer
+
+    def hold(self, name: str, value: Expr) -> Expr:
+        """A value that loops in `holding` do not change, named and computed once before them; itself where
+        nothing is held. It looks only at what was named before `holding`, or is held.
+        """
+        if self._held is None:
+            return value
+        known, scope = self._held
+        for other, variable in known:
+            if structural_equal(other, value):
+                return variable
+        variable = tirx.Var(self._unique(name), value.ty)
+        scope.append(tirx.Bind(variable, value))
+        known.append((value, variable))
+        return variable
+
+    def bind_held(self, name: str, value: Expr) -> Expr:
+        """`hold`, or `bind` where nothing is held."""
+        return self.bind(name, value) if self._held is None else self.hold(name, value)
 
     def store(self, buffer: Buffer, index: Expr, value: Expr, lanes: int = 1) -> None:
         """buffer[index : index + lanes] = value."""

@@ -148,64 +148,66 @@ class Finish:
         with em.loop("p", count) as p:
             at = em.bind("noted", self.now * self.numbers + first + p)
             with em.when(load(self.places, at) >= const(0)):
-                place = self._place(at, self.now)
+                place = self._place(at, None)
                 block = load(self.state, self.now * _FIELDS + _BLOCK)
                 for j in range(self.plan.wide):
                     self.bound.prefetch(em, place, (block + j) * LANES)
 
     def _pixels(self, first: Expr, count: int, half: Expr) -> None:
-        em = self.em
-        with em.loop("p", count) as p:
-            pixel = em.bind("pixel", first + p)
-            at = em.bind("noted", half * self.numbers + pixel)
-            with em.when(load(self.places, at) >= const(0)):
-                self._pixel(pixel, at, half)
-
-    def _pixel(self, pixel: Expr, at: Expr, half: Expr) -> None:
-        """All blocks of one pixel."""
-        em, plan = self.em, self.plan
-        place = self._place(at, half)
-        block = em.bind("block", load(self.state, half * _FIELDS + _BLOCK))
-        self.window = self._window(pixel, half)
-        row = (pixel // ROWS) * (plan.wide * SUMS) + pixel % ROWS * LANES
-        base = em.bind("base", half * (plan.sums * SUMS) + row)
+        """`count` pixels from `first` on, one block of channels after the other: what is the same for all of
+        the pixels stays in registers.
+        """
+        em, wide = self.em, self.plan.wide
+        self.half = half
         full, rest = divmod(self.frame.spec.out_channels, LANES)
-        for j in range(plan.wide):
-            channel = em.bind("channel", (block + j) * LANES)
-            whole = not rest and full % plan.wide == 0
-            of_block = load(self.state, half * _FIELDS + _BLOCK) + j
-            self.lane, self.half = j * LANES, half
+        whole = not rest and full % wide == 0
+        for j in range(wide):
+            number = load(self.state, half * _FIELDS + _BLOCK) + j
             if full:
-                with em.always() if whole else em.when(of_block < full):
-                    self._emit(base + j * SUMS, place, channel, 0, LANES)
+                with em.always() if whole else em.when(number < full):
+                    self._vectors(first, count, j, 0, LANES)
             if rest:
-                with em.when(tirx.EQ(of_block, const(full))):
-                    self._tail(base + j * SUMS, place, channel, rest)
+                with em.when(tirx.EQ(number, const(full))):
+                    self._tail(first, count, j, rest)
 
-    def _tail(self, at: Expr, place: Place, channel: Expr, rest: int) -> None:
+    def _tail(self, first: Expr, count: int, j: int, rest: int) -> None:
         """Channels that do not fill a vector, in smaller ones."""
         begin = 0
         for lanes in (8, 4):
             if rest - begin >= lanes:
-                self._emit(at, place, channel, begin, lanes)
+                self._vectors(first, count, j, begin, lanes)
                 begin += lanes
         if rest > begin:
             with self.em.loop("lane", rest - begin) as lane:
-                self._emit(at, place, channel, begin + lane, 1)
+                self._vectors(first, count, j, begin + lane, 1)
 
-    def _emit(self, at: Expr, place: Place, channel: Expr, lane: Expr | int, lanes: int) -> None:
-        """`lanes` channels from `lane` on of the vector of sums at `at`, whose first is `channel`."""
-        em = self.em
-        value = load(self.sums, at + lane, lanes)
-        if self.window is not None:
-            value = value * const(2, "int32", lanes) + broadcast(self.window, lanes)
-        value = em.bind("v", value)
+    def _vectors(self, first: Expr, count: int, j: int, lane: Expr | int, lanes: int) -> None:
+        """`lanes` channels of each pixel, from `lane` on of block j."""
+        em, half = self.em, self.half
+        channel = em.bind("channel", (load(self.state, half * _FIELDS + _BLOCK) + j) * LANES + lane)
+        level: Any = None
+        if self.frame.spec.levels:
+            level = em.bind("level", load(self.state, half * _FIELDS + _LEVEL))
+        with em.holding(), em.loop("p", count) as p:
+            pixel = em.bind("pixel", first + p)
+            at = em.bind("noted", half * self.numbers + pixel)
+            with em.when(load(self.places, at) >= const(0)):
+                row = (pixel // ROWS) * (self.plan.wide * SUMS) + pixel % ROWS * LANES
+                base = em.bind("base", half * (self.plan.sums * SUMS) + row + j * SUMS)
+                value = load(self.sums, base + lane, lanes)
+                window = self._window(pixel, half)
+                if window is not None:
+                    value = value * const(2, "int32", lanes) + broadcast(window, lanes)
+                self._emit(em.bind("v", value), self._place(at, level), channel, j * LANES + lane, lanes)
+
+    def _emit(self, value: Expr, place: Place, channel: Expr, at: Expr | int, lanes: int) -> None:
+        """`lanes` channels from `channel` on, `at` of those of the item."""
         if self.borders is None:
-            self.bound.emit(em, value, place, channel + lane, lanes)
+            self.bound.emit(self.em, value, place, channel, lanes)
             return
-        value = self.bound.after_stages(em, value, place, channel + lane, lanes)
+        value = self.bound.after_stages(self.em, value, place, channel, lanes)
         first = load(self.state, self.half * _FIELDS + _FIRST)
-        self.borders.put(place.pixel - first, self.lane + lane, value, lanes)
+        self.borders.put(place.pixel - first, at, value, lanes)
 
     def _window(self, pixel: Expr, half: Expr) -> Expr | None:
         """The sum of a pixel's window, None where weights are what they are."""
@@ -214,10 +216,8 @@ class Finish:
         at = load(self.state, half * _FIELDS + _PASSED) * self.frame.pixels + pixel
         return self.em.bind("window", load(self.windows, at))
 
-    def _place(self, at: Expr, half: Expr) -> Place:
-        em, spec = self.em, self.frame.spec
-        pixel = em.bind("place", load(self.places, at))
-        level: Any = load(self.state, half * _FIELDS + _LEVEL) if spec.levels else None
+    def _place(self, at: Expr, level: Any) -> Place:
+        pixel = self.em.bind("place", load(self.places, at))
         y = load(self.ys, at) if self.split else const(0)
         x = load(self.xs, at) if self.split else const(0)
         return Place(pixel, y, x, level)

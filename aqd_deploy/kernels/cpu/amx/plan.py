@@ -22,16 +22,16 @@ from aqd_deploy.kernels.storage.layout import WeightLayout
 PRODUCT_CYCLES = 16.0
 # Bytes a cycle: of operands from the second-level cache while tiles are multiplied, of weights and samples
 # that lie beyond it, and of the copy into a frame.
-L2_BYTES_PER_CYCLE = 76.0
-FAR_BYTES_PER_CYCLE = 4.5
+L2_BYTES_PER_CYCLE = 48.0
+FAR_BYTES_PER_CYCLE = 2.7
 COPY_BYTES_PER_CYCLE = 16.0
-# Bytes of weights a cycle that are expanded from codes.
-EXPAND_BYTES_PER_CYCLE = 24.0
+# Bytes of weights a cycle that are expanded from codes: products wait for it.
+EXPAND_BYTES_PER_CYCLE = 10.0
 # Cycles of one step beside its products, of a block of sums, of a task, and of one vector in an epilogue.
 STEP_CYCLES = 6.0
 BLOCK_CYCLES = 200.0
 TASK_CYCLES = 1500.0
-VECTOR_CYCLES = 5.0
+VECTOR_CYCLES = 12.0
 # The part of the epilogue that does not hide behind the products.
 EXPOSED = 0.25
 # Part of a core's second-level cache that operands may take which are read again and again.
@@ -105,19 +105,18 @@ def _cycles(frame: Frame, layout: WeightLayout, plan: Plan, threads: int, core: 
     vectors = frame.pixels * plan.wide * VECTOR_CYCLES
     block = BLOCK_CYCLES + max(products, vectors) + EXPOSED * min(products, vectors)
     item_bytes = plan.wide * steps * TILE_BYTES
-    # From far away an item comes while the one before it is multiplied; nothing hides the first one.
+    # An item comes from far away while the one before it is multiplied; nothing hides the first one.
     fetch = item_bytes / plan.codes / FAR_BYTES_PER_CYCLE
-    if plan.codes > 1:
-        fetch += item_bytes / EXPAND_BYTES_PER_CYCLE
+    expand = item_bytes / EXPAND_BYTES_PER_CYCLE if plan.codes > 1 else 0.0
     part_bytes = frame.plane_pixels(plan.pixel_parts) * spec.in_channels * len(frame.planes)
     if plan.weights_first:
-        passes = fetch + items * max(tiles * block, fetch)
+        passes = items * max(tiles * block + expand, fetch)
         again, times = part_bytes, items
     else:
-        passes = fetch + items * (max(block, fetch) + (tiles - 1) * block)
+        passes = items * (max(block + expand, fetch) + (tiles - 1) * block)
         again, times = items * item_bytes, tiles
     if again > NEAR * core.l2:
         passes += again * (times - 1) / FAR_BYTES_PER_CYCLE
     copy = part_bytes / COPY_BYTES_PER_CYCLE if frame.copies else 0.0
     rounds = -(-plan.tasks // threads)
-    return rounds * (TASK_CYCLES + copy + passes)
+    return rounds * (TASK_CYCLES + copy + max(fetch, expand) + passes)

@@ -105,10 +105,11 @@ class BoundEpilogue:
         shuffled = instruction_set(self.isa).wide_products_by_shuffle
         if place.level is None:
             return Lanes(channel, channel, lanes, shuffled)
-        row = em.bind("parameter", place.level * self.channels + channel)
+        row = em.bind_held("parameter", place.level * self.channels + channel)
         if self.channels % 2 == 0:
             return Lanes(row, row, lanes, shuffled)
-        return Lanes(row, em.bind("pair", place.level * (self.channels + 1) + channel), lanes, shuffled)
+        pair = em.bind_held("pair", place.level * (self.channels + 1) + channel)
+        return Lanes(row, pair, lanes, shuffled)
 
     def _staged(
         self,
@@ -122,7 +123,7 @@ class BoundEpilogue:
     ) -> Expr:
         match stage:
             case AddBias():
-                return value + load(params[0], at.row, at.count)
+                return value + em.hold("bias", load(params[0], at.row, at.count))
             case Relu():
                 return tirx.Max(value, const(0, "int32", at.count))
             case MultiplyShift():
@@ -152,10 +153,11 @@ class BoundEpilogue:
                 code = fixed_point.requantized(em, value, store.scaling, params, self.rows, at, limits)
                 return convert(code, store.dtype, lanes)
             case StoreThreshold():
-                signed = value * load(params[0], at.row, lanes)
+                signed = value * em.hold("sign", load(params[0], at.row, lanes))
                 total = const(store.lo, "int32", lanes)
                 for k in range(store.steps):
-                    reached = signed >= load(params[1], at.row + k * self.rows.count, lanes)
+                    threshold = em.hold("T", load(params[1], at.row + k * self.rows.count, lanes))
+                    reached = signed >= threshold
                     total = total + tirx.Select(reached, const(1, "int32", lanes), const(0, "int32", lanes))
                 return convert(total, store.dtype, lanes)
 

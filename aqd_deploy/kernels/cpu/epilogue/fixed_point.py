@@ -172,12 +172,13 @@ class _Specialised:
         return value
 
     def _word(self, index: int) -> Expr:
-        return load(self.words, self.lanes.row + index * self.rows.count, self.lanes.count)
+        at = self.lanes.row + index * self.rows.count
+        return self.em.hold("word", load(self.words, at, self.lanes.count))
 
     def _paired(self, index: int, odd: int) -> Expr:
         """int64 constants of the even or the odd half of the lanes."""
         at = self.lanes.pair // 2 + (2 * index + odd) * self.rows.half
-        return load(self.pairs, at, self.lanes.count // 2)
+        return self.em.hold("pair", load(self.pairs, at, self.lanes.count // 2))
 
     def _single(self, index: int) -> Expr:
         """The int64 constant of a single lane."""
