@@ -43,6 +43,13 @@ class PrepareEmitter:
         self.block, self.backend, self.data = block, backend, data
         self.function, self.arena_bytes = function, arena_bytes
 
+    def arena(self) -> None:
+        """Memory that `main` will take, in large pages: tensors of megabytes are read with strides
+        of a kilobyte and more, each of which would need an address translation of its own.
+        """
+        if self.arena_bytes:
+            self._large_pages(emit_storage(self.block, self.arena_bytes), self.arena_bytes)
+
     def weights(self, prepared: Sequence[tuple[Any, EncodedWeight, Layout]]) -> list[Any]:
         """The expanded weights of (variable, weight, layout), one behind the other in memory: a few large
         pages instead of thousands of small ones.
@@ -52,14 +59,19 @@ class PrepareEmitter:
         if not total:
             return []
         storage = emit_storage(self.block, total)
-        function = self.function("huge pages", lambda: self.backend.huge_pages(total), "huge_pages")
-        self._call(function, emit_view(self.block, storage, 0, (total,), "uint8"))
+        self._large_pages(storage, total)
         return [
             self._weight(
                 weight, layout, emit_view(self.block, storage, start, variable.ty.shape.values, "int8")
             )
             for start, (variable, weight, layout) in zip(starts, prepared, strict=True)
         ]
+
+    def _large_pages(self, storage: Any, size: int) -> None:
+        """For memory of `size` bytes that is new."""
+        make = partial(self.backend.huge_pages, size)
+        function = self.function(("huge pages", size), make, "huge_pages")
+        self._call(function, emit_view(self.block, storage, 0, (size,), "uint8"))
 
     def _weight(self, weight: EncodedWeight, layout: Layout, expanded: Any) -> Any:
         if weight.rice is None:

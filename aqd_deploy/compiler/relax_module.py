@@ -294,6 +294,7 @@ class _Builder:
             emitter = PrepareEmitter(
                 self.block, self.backend, self.result.data, self._function, self.memory.arena_bytes
             )
+            emitter.arena()
             weights = emitter.weights(list(self.prepared.values()))
             constants = emitter.constants(self.pools, list(self.constants))
             self.block.emit_func_output(relax.Tuple([*weights, *constants]))
