@@ -78,15 +78,31 @@ def plans(
 ) -> list[tuple[float, Plan]]:
     """(estimated cycles on `threads` threads, plan) of every plan with one of `codes`, the best first."""
     found: list[tuple[float, Plan]] = []
-    for high, wide in ((2, 2), (4, 1)):
+    # Two by two load the least; where a block would be left over, four by one waste less.
+    for high, wide in ((2, 2), (4, 1)) if layout.blocks % 2 else ((2, 2),):
         frame = Frame(spec, ROWS * high)
         items = -(-layout.blocks // wide)
         cuts = product(_parts(frame.tiles, threads), sorted({1, min(threads, items)}), (False, True), codes)
         for pixel_parts, channel_parts, weights_first, packed in cuts:
             plan = Plan(pixel_parts, channel_parts, high, wide, weights_first, packed)
-            found.append((_cycles(frame, layout, plan, threads, core), plan))
+            # What is expanded must stay near until it is multiplied.
+            if packed == 1 or expanded_bytes(layout, plan) <= NEAR * core.l2 / 2:
+                found.append((_cycles(frame, layout, plan, threads, core), plan))
     found.sort(key=lambda entry: entry[0])
     return found
+
+
+def expanded_bytes(layout: WeightLayout, plan: Plan) -> int:
+    """The buffer of a task whose weights are codes: of the item at hand and the next one, or of all items
+    where each tile of pixels meets them all.
+    """
+    items = 2 if plan.weights_first else -(-plan.items(layout.blocks) // plan.channel_parts)
+    return items * plan.wide * weight_steps(layout) * TILE_BYTES
+
+
+def weight_steps(layout: WeightLayout) -> int:
+    """Tiles of weights of a block."""
+    return layout.kernel[0] * layout.segments * layout.steps // ROWS
 
 
 def _parts(tiles: int, threads: int) -> list[int]:
@@ -96,27 +112,42 @@ def _parts(tiles: int, threads: int) -> list[int]:
 
 
 def _cycles(frame: Frame, layout: WeightLayout, plan: Plan, threads: int, core: Core) -> float:
-    spec = frame.spec
-    tiles = -(-frame.tiles // plan.pixel_parts)
+    """Tasks run in rounds; weights come from far away in the first one, in all where they are too many."""
+    spec, near = frame.spec, NEAR * core.l2
+    pixels = frame.plane_pixels(plan.pixel_parts)
+    part_bytes = pixels * spec.in_channels * len(frame.planes)
+    task = TASK_CYCLES + (part_bytes / COPY_BYTES_PER_CYCLE if frame.copies else 0.0)
+    item_bytes = plan.wide * weight_steps(layout) * TILE_BYTES
     items = -(-plan.items(layout.blocks) // plan.channel_parts)
-    steps = layout.kernel[0] * layout.segments * layout.steps // ROWS
+    fetch = item_bytes / plan.codes / FAR_BYTES_PER_CYCLE
+    if plan.weights_first:
+        passes = items
+        if part_bytes > near:
+            task += part_bytes * (items - 1) / FAR_BYTES_PER_CYCLE
+        # Lines of the output are written a part in each pass.
+        if pixels * spec.out_channels > near / 4:
+            task += pixels * spec.out_channels / FAR_BYTES_PER_CYCLE
+    else:
+        passes = -(-frame.tiles // plan.pixel_parts)
+        if items * item_bytes > near:
+            task += items * item_bytes * (passes - 1) / FAR_BYTES_PER_CYCLE
+    first = task + _products(frame, layout, plan, items, fetch)
+    kept = items * item_bytes / plan.codes <= near / 2
+    rounds = -(-plan.tasks // threads)
+    return first + (rounds - 1) * (task + _products(frame, layout, plan, items, 0.0 if kept else fetch))
+
+
+def _products(frame: Frame, layout: WeightLayout, plan: Plan, items: int, fetch: float) -> float:
+    """Of a task. An item, which takes `fetch` cycles to come, does so while the one before it is multiplied;
+    nothing hides the first one.
+    """
+    tiles, steps = -(-frame.tiles // plan.pixel_parts), weight_steps(layout)
     operands = (plan.high + plan.wide) * TILE_BYTES / L2_BYTES_PER_CYCLE
     products = steps * (STEP_CYCLES + max(plan.sums * PRODUCT_CYCLES, operands))
     vectors = frame.pixels * plan.wide * VECTOR_CYCLES
     block = BLOCK_CYCLES + max(products, vectors) + EXPOSED * min(products, vectors)
-    item_bytes = plan.wide * steps * TILE_BYTES
-    # An item comes from far away while the one before it is multiplied; nothing hides the first one.
-    fetch = item_bytes / plan.codes / FAR_BYTES_PER_CYCLE
-    expand = item_bytes / EXPAND_BYTES_PER_CYCLE if plan.codes > 1 else 0.0
-    part_bytes = frame.plane_pixels(plan.pixel_parts) * spec.in_channels * len(frame.planes)
+    expand = plan.wide * steps * TILE_BYTES / EXPAND_BYTES_PER_CYCLE if plan.codes > 1 else 0.0
+    first = max(fetch, expand)
     if plan.weights_first:
-        passes = items * max(tiles * block + expand, fetch)
-        again, times = part_bytes, items
-    else:
-        passes = items * (max(block + expand, fetch) + (tiles - 1) * block)
-        again, times = items * item_bytes, tiles
-    if again > NEAR * core.l2:
-        passes += again * (times - 1) / FAR_BYTES_PER_CYCLE
-    copy = part_bytes / COPY_BYTES_PER_CYCLE if frame.copies else 0.0
-    rounds = -(-plan.tasks // threads)
-    return rounds * (TASK_CYCLES + copy + max(fetch, expand) + passes)
+        return first + items * max(tiles * block + expand, fetch)
+    return first + items * (max(block + expand, fetch) + (tiles - 1) * block)

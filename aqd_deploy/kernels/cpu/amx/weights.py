@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from tvm import tirx
 
-from aqd_deploy.kernels.cpu.amx.plan import Plan
+from aqd_deploy.kernels.cpu.amx.plan import Plan, expanded_bytes, weight_steps
 from aqd_deploy.kernels.cpu.amx.tiles import ROW_BYTES, TILE_BYTES
 from aqd_deploy.kernels.cpu.emit import Buffer, Emitter, Expr, const, load
 from aqd_deploy.kernels.storage.layout import WeightLayout
@@ -28,7 +28,7 @@ class NearWeights:
 
     def __init__(self, em: Emitter, stored: Buffer, layout: WeightLayout, plan: Plan, turns: int) -> None:
         self.em, self.stored, self.layout, self.plan, self.turns = em, stored, layout, plan, max(1, turns)
-        self.steps = layout.kernel[0] * layout.segments * layout.steps // 16
+        self.steps = weight_steps(layout)
         self.block_bytes = self.steps * TILE_BYTES
         self.lines = self.block_bytes // layout.codes // ROW_BYTES
         # Lines of a block that follow each step.
@@ -39,15 +39,9 @@ class NearWeights:
         """Before the products of a task, of items `first` … `end` − 1."""
         self.first, self.end = first, end
         if self.layout.codes > 1:
-            items = 2 if self.plan.weights_first else self.most_items()
-            size = items * self.plan.wide * self.block_bytes
-            self.tiles = self.em.alloc("expanded", "int8", size)
+            self.tiles = self.em.alloc("expanded", "int8", expanded_bytes(self.layout, self.plan))
             with self.em.loop("line", self.lines) as line:
                 self._expand(first, line)
-
-    def most_items(self) -> int:
-        """Of a part of the channels."""
-        return -(-self.plan.items(self.layout.blocks) // self.plan.channel_parts)
 
     def item(self, item: Expr, passed: Expr) -> None:
         """The products that follow are those of an item; it has met `passed` tiles of pixels."""

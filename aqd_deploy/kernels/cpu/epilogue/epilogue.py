@@ -92,7 +92,7 @@ class BoundEpilogue:
     def prefetch(self, em: Emitter, place: Place, channel: Expr) -> None:
         """Asks for `streams` at the pixel of `place` from `channel` on."""
         for stream in self.streams:
-            em.prefetch(stream, place.pixel * self.channels + channel, level=1)
+            em.prefetch(stream, place.pixel * self.channels + channel, level=2)
 
     def after_stages(self, em: Emitter, value: Expr, place: Place, channel: Expr, lanes: int) -> Expr:
         """The value after the stages; arguments as of `emit`."""
