@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from aqd_deploy.bench.network import Network
-from aqd_deploy.bench.peers.contract import Contender, Peer, Variant
+from aqd_deploy.bench.peers.contract import Contender, Opened, Peer, Variant
 from aqd_deploy.bench.peers.convert import converted
 from aqd_deploy.bench.quiet import native_output_hidden
 from aqd_deploy.errors import AqdError, PeerError
@@ -20,10 +20,13 @@ OURS = "aqd-deploy"
 
 @dataclass
 class Field:
-    """Contenders by label and number of threads, and who is not among them and why."""
+    """Contenders by label and number of threads, and who is not among them and why. `convolutions` as the
+    peer tells them, by label (`Opened`).
+    """
 
     contenders: dict[tuple[str, int], Contender] = field(default_factory=dict)
     variants: dict[str, tuple[Peer, Variant]] = field(default_factory=dict)
+    convolutions: dict[str, Mapping[str, int] | None] = field(default_factory=dict)
     failed: list[dict[str, str]] = field(default_factory=list)
     missing: list[dict[str, str]] = field(default_factory=list)
 
@@ -60,22 +63,23 @@ def add_peer(
             into.failed.append({"contender": label, "reason": error.sentence()})
             continue
         into.variants[label] = peer, variant
-        into.contenders.update({(label, count): contender for count, contender in opened.items()})
+        into.convolutions[label] = opened[threads[0]].convolutions
+        into.contenders.update({(label, count): each.run for count, each in opened.items()})
 
 
-def _open(variant: Variant, network: Network, threads: int) -> Contender:
-    """The variant's contender after one run. PeerError for whatever the runtime raises."""
+def _open(variant: Variant, network: Network, threads: int) -> Opened:
+    """The variant after one run. PeerError for whatever the runtime raises."""
     path = network.float_model if variant.conversion is None else converted(variant.conversion, network)
     with native_output_hidden() as written:
         try:
-            contender = variant.open(path, network, threads)
-            contender()
+            opened = variant.open(path, network, threads)
+            opened.run()
         except Exception as error:  # each runtime has its own
             if isinstance(error, AqdError):
                 raise PeerError(error.what, received=_last_line(written()) or error.received) from error
             told = f"{type(error).__name__}: {_last_line(str(error)) or _last_line(written())}"
             raise PeerError("it cannot run the network", received=told) from error
-    return contender
+    return opened
 
 
 def _last_line(text: str) -> str:
@@ -84,7 +88,9 @@ def _last_line(text: str) -> str:
 
 
 def describe(taking_part: Field) -> list[dict[str, Any]]:
-    """Label, peer, variant and what the variant is, of every peer's contender."""
+    """Label, peer, variant, what the variant is and which kernels it says it runs, of every peer's
+    contender.
+    """
     return [
         {
             "contender": label,
@@ -92,6 +98,7 @@ def describe(taking_part: Field) -> list[dict[str, Any]]:
             "form": variant.name,
             "int8": variant.is_int8,
             "what": variant.what,
+            "convolutions": taking_part.convolutions[label],
         }
         for label, (peer, variant) in taking_part.variants.items()
     ]

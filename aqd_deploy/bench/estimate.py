@@ -127,6 +127,15 @@ def _rate(target: Target, cores: int) -> float | None:
     return target.clock_ghz * 1e9 * target.int8_macs_per_cycle * cores
 
 
+def _cycles(work: Sequence[dict[str, Any]], target: Target, cores: int) -> int | None:
+    """What all multiplications take at the peak of `cores` cores, whatever their clock; None where the
+    profile does not tell the peak.
+    """
+    if target.int8_macs_per_cycle is None:
+        return None
+    return round(sum(layer["multiplications"] for layer in work) / (target.int8_macs_per_cycle * cores))
+
+
 def _for_threads(work: Sequence[dict[str, Any]], target: Target, threads: int) -> dict[str, Any]:
     cores = min(threads, target.cores or threads)
     entries = [layer_estimate(layer, target, cores) for layer in work]
@@ -136,6 +145,7 @@ def _for_threads(work: Sequence[dict[str, Any]], target: Target, threads: int) -
         "cores_used": cores,
         "total_ms": None if None in times else sum(times),
         "multiplications": sum(entry["multiplications"] for entry in entries),
+        "multiplication_cycles": _cycles(work, target, cores),
         "bytes": sum(entry["bytes"] for entry in entries),
         "compute_bound_layers": sum(entry["bound"] == "compute" for entry in entries),
         "memory_bound_layers": sum(entry["bound"] == "memory" for entry in entries),

@@ -60,11 +60,13 @@ def _layers(entry: dict[str, Any]) -> str:
 def _total(entry: dict[str, Any]) -> str:
     total = "unknown" if entry["total_ms"] is None else f"{entry['total_ms']:.3f} ms"
     threads = entry["threads"]
+    cycles = entry["multiplication_cycles"]
+    at_peak = "" if cycles is None else f", which take {cycles / 1e6:.2f} M cycles at the peak,"
     return _wrapped(
         f"estimated, {threads} thread{'s' if threads > 1 else ''} on {entry['cores_used']} "
         f"core{'s' if entry['cores_used'] > 1 else ''}: {total} for {entry['multiplications'] / 1e9:.3f} G "
-        f"multiplications and {entry['bytes'] / 1e6:.1f} MB; {entry['compute_bound_layers']} layers bound by "
-        f"compute, {entry['memory_bound_layers']} by memory"
+        f"multiplications{at_peak} and {entry['bytes'] / 1e6:.1f} MB; {entry['compute_bound_layers']} layers "
+        f"bound by compute, {entry['memory_bound_layers']} by memory"
     )
 
 

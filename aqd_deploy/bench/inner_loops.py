@@ -73,6 +73,9 @@ def inner_loops(
         if loop is None:
             reasons.add("kernels without a loop of vector products have no entry")
             continue
+        if not loop.modelled:
+            reasons.add(f"kernels of tiles have no entry: {TOOL} does not know how long they take")
+            continue
         try:
             cycles = simulated_cycles(loop, target)
         except ScheduleError as error:

@@ -7,20 +7,31 @@ from typing import Any
 
 
 def layer_table(
-    profiles: Sequence[Sequence[tuple[str, float]]], layers: Sequence[dict[str, Any]], peak: float
+    profiles: Sequence[Sequence[tuple[str, float]]],
+    layers: Sequence[dict[str, Any]],
+    peak: float,
+    whole: float,
 ) -> list[dict[str, Any]]:
     """One entry a kernel call, in order; `profiles` are those of `Program.profile`, of which the best counts.
 
-    `layers` are the manifest's, one a call: names need not differ. `peak` is the machine's in MAC/s.
-    Effective MAC/s count the convolution's multiply-accumulates; `share_of_peak` those that were executed, of
-    which Winograd needs fewer.
+    `layers` are the manifest's, one a call: names need not differ. `peak` is the machine's in MAC/s, `whole`
+    the seconds of the fastest run without clocks, whose part `share_of_time` is. Effective MAC/s count the
+    convolution's multiply-accumulates; `share_of_peak` those that were executed, of which Winograd needs
+    fewer.
     """
     best = [min(seconds for _, seconds in calls) for calls in zip(*profiles, strict=True)]
-    total = sum(best)
-    return [_entry(seconds, total, layer, peak) for seconds, layer in zip(best, layers, strict=True)]
+    return [_entry(seconds, whole, layer, peak) for seconds, layer in zip(best, layers, strict=True)]
 
 
-def _entry(seconds: float, total: float, layer: dict[str, Any], peak: float) -> dict[str, Any]:
+def between_layers(table: Sequence[dict[str, Any]], whole: float) -> dict[str, float]:
+    """What `whole`, as in `layer_table`, has beside the kernels: calls, inputs and outputs. Each kernel's
+    time has the clock's cost in it, a few µs, so of a run of many short ones less than nothing may be left.
+    """
+    seconds = whole - sum(entry["ms"] for entry in table) / 1e3
+    return {"ms": round(seconds * 1e3, 4), "share_of_time": round(seconds / whole, 4)}
+
+
+def _entry(seconds: float, whole: float, layer: dict[str, Any], peak: float) -> dict[str, Any]:
     macs = layer.get("macs", 0)
     executed = layer.get("executed_macs") or macs
     return {
@@ -31,7 +42,7 @@ def _entry(seconds: float, total: float, layer: dict[str, Any], peak: float) -> 
         "output": layer.get("output"),
         "weight_bits": layer.get("weight_bits", 0),
         "ms": round(seconds * 1e3, 4),
-        "share_of_time": round(seconds / total, 4),
+        "share_of_time": round(seconds / whole, 4),
         "macs": macs,
         "executed_macs": executed,
         **_rates(seconds, macs, executed, peak),

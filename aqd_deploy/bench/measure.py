@@ -12,7 +12,7 @@ import numpy as np
 
 from aqd_deploy.bench.contenders import OURS, Field, add_peer, describe, program_contender
 from aqd_deploy.bench.document import bench_document, measured_with
-from aqd_deploy.bench.layers import family_totals, layer_table
+from aqd_deploy.bench.layers import between_layers, family_totals, layer_table
 from aqd_deploy.bench.network import Network
 from aqd_deploy.bench.peers import choose_peers
 from aqd_deploy.bench.peers.contract import Peer
@@ -204,9 +204,11 @@ def _measured(
             if threads == count
         }
         best = max(peaks.values())
-        table = layer_table(beside.profiles[count], program.manifest["program"]["layers"], best)
+        whole = float(seconds[OURS, count].min())
+        table = layer_table(beside.profiles[count], program.manifest["program"]["layers"], best, whole)
         document["peak_gmacs_per_s"] = {name: round(value / 1e9, 2) for name, value in peaks.items()}
         document["layers"] = table
+        document["between_layers"] = between_layers(table, whole)
         document["families"] = family_totals(table, best)
     return document
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping
 from typing import Any
 
 from aqd_deploy.bench.contenders import OURS
@@ -31,12 +32,25 @@ def _head(document: dict[str, Any]) -> str:
         f"{document['name'] or document['program']} on {where}: {document['rounds']} interleaved "
         f"rounds of {document['runs_per_round']} runs, batch 1, input {document['input']}"
     )
-    lines += [f"  {variant['contender']}: {variant['what']}" for variant in document["forms"]]
+    for variant in document["forms"]:
+        told = f"{variant['contender']}: {variant['what']}; {_instructions(variant['convolutions'])}"
+        lines += textwrap.wrap(told, WIDTH, initial_indent="  ", subsequent_indent="    ")
     if document["forms"]:
         lines += _wrapped(
             f"minima, medians and quartiles of the rounds are ratios: {OURS}'s time by the other's"
         )
     return "\n".join(lines)
+
+
+def _instructions(convolutions: Mapping[str, int] | None) -> str:
+    """What matters of the kernels that a peer says it took: whether it used tiles, or bfloat16."""
+    if convolutions is None:
+        return "instructions not told"
+    tiles, narrow = (
+        sum(count for kernel, count in convolutions.items() if word in kernel) for word in ("amx", "bf16")
+    )
+    told = f"AMX in {tiles} of {sum(convolutions.values())} convolutions"
+    return f"{told}, bfloat16 in {narrow}" if narrow else told
 
 
 def _latency(measured: dict[str, Any]) -> str:
@@ -92,11 +106,15 @@ def _layers(measured: dict[str, Any]) -> str:
         ]
         for entry in measured["layers"]
     ]
+    between = measured["between_layers"]
+    rest = [_short_ms(between["ms"]), f"{100 * between['share_of_time']:.1f}", "-", "-", "-", "-"]
+    rows.append(["between layers", *rest, ""])
     lines = [
         f"measured peak: {peaks} G MAC/s",
         *_wrapped(
-            "eff: G MAC/s of the convolution; done: those executed, of which Winograd needs fewer, and their "
-            "share of the peak"
+            "eff: G MAC/s of the convolution; done: those executed, of which Winograd needs fewer and whole "
+            "tiles have more, and their share of the peak; between layers: the fastest run without clocks "
+            "minus all layers, each of which has a clock's few µs in it"
         ),
         table(["layer", "ms", "time%", "G MAC", "eff", "done", "peak%", "kernel"], rows),
     ]
@@ -110,6 +128,7 @@ def _layers(measured: dict[str, Any]) -> str:
         ]
         for entry in measured["families"]
     ]
+    totals.append(["between layers", "-", *rest])
     headers = ["family", "layers", "ms", "time%", "G MAC", "eff", "done", "peak%"]
     return "\n".join([*lines, "", table(headers, totals)])
 
@@ -117,7 +136,7 @@ def _layers(measured: dict[str, Any]) -> str:
 def _rates(entry: dict[str, Any]) -> list[object]:
     """Cells that layers and families share."""
     return [
-        entry["ms"],
+        _short_ms(entry["ms"]),
         f"{100 * entry['share_of_time']:.1f}",
         _giga(entry["macs"]),
         _whole(entry["effective_gmacs_per_s"]),
@@ -156,6 +175,11 @@ def shortened(name: str, width: int = _NAME_WIDTH) -> str:
     """What fits of a layer's name: without what all have in common, and rather its end than its beginning."""
     name = ".".join(part for part in name.removesuffix("_acc").split(".") if part != "conv")
     return name if len(name) <= width else "…" + name[-(width - 1) :]
+
+
+def _short_ms(milliseconds: float) -> str:
+    """With its microseconds: layers may take few."""
+    return f"{milliseconds:.3f}"
 
 
 def _giga(macs: int) -> str:

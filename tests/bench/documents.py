@@ -41,6 +41,7 @@ def document(*entries: dict[str, Any], **changed: Any) -> dict[str, Any]:
                 "form": label.split(maxsplit=1)[1],
                 "int8": "int8" in label,
                 "what": "how it is made",
+                "convolutions": None,
             }
             for label in labels
         ],

@@ -12,7 +12,7 @@ import pytest
 from cgroup_trees import TREES
 
 from aqd_deploy.bench import device, measure
-from aqd_deploy.bench.peers.contract import Peer, Variant
+from aqd_deploy.bench.peers.contract import Opened, Peer, Variant
 from aqd_deploy.bench.view import text_view
 from aqd_deploy.compiler import compile_model
 from aqd_deploy.runtime import Program, backend, lanes
@@ -46,7 +46,7 @@ def bench(monkeypatch, programs, threads_as_compiled):
 
         def open_peer(_path, _network, count):
             opened.append(count)
-            return lambda: None
+            return Opened(lambda: None)
 
         peer = Peer("peer", (), (), "", (Variant("int8", "a peer", None, open_peer),))
         network = SimpleNamespace(float_model=None, pixels=np.zeros((1, 3, 1, 1), np.uint8))

@@ -8,7 +8,7 @@ import pytest
 from float_network import small_network
 
 from aqd_deploy.bench.contenders import Field, add_peer, describe
-from aqd_deploy.bench.peers.contract import Peer, Variant
+from aqd_deploy.bench.peers.contract import Opened, Peer, Variant
 from aqd_deploy.errors import PeerError
 
 
@@ -22,7 +22,7 @@ def peer(*variants: Variant) -> Peer:
 
 
 def variant(name: str, run, modules: tuple[str, ...] = ()) -> Variant:
-    return Variant(name, f"{name} of the fake", None, lambda _path, _network, _threads: run, modules)
+    return Variant(name, f"{name} of the fake", None, lambda _path, _network, _threads: Opened(run), modules)
 
 
 def fails():
@@ -44,7 +44,7 @@ def test_every_form_on_every_number_of_threads(network):
 
     def opened(path, _network, threads):
         asked.append((path, threads))
-        return lambda: threads
+        return Opened(lambda: threads, {"brgconv_avx512_amx_I8": 2})
 
     into = Field()
     fake = Variant("int8 fake", "INT8", None, opened)
@@ -56,6 +56,7 @@ def test_every_form_on_every_number_of_threads(network):
     assert asked == [(network.float_model, 1), (network.float_model, 2)]
     (entry,) = describe(into)
     assert entry["int8"] and entry["peer"] == "fake"
+    assert entry["convolutions"] == {"brgconv_avx512_amx_I8": 2}
 
 
 def test_a_form_that_fails_is_listed_and_the_next_goes_on(network, capfd):

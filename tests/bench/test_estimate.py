@@ -71,6 +71,10 @@ def test_the_network_is_the_sum_and_no_more_cores_are_used_than_there_are(progra
     assert (one["compute_bound_layers"], one["memory_bound_layers"]) == (1, 1)
     assert document["what"] == WHAT and document["compiled_for"] == "raspberrypi-5"
     assert estimate(program, PI_4)["estimates"][0]["threads"] == 4
+    # 1.2 M at eight a cycle.
+    assert (one["multiplication_cycles"], eight["multiplication_cycles"]) == (150_000, 37_500)
+    unknown = estimate(program, replace(PI_4, int8_macs_per_cycle=None))
+    assert unknown["estimates"][0]["multiplication_cycles"] is None
 
 
 def test_what_a_profile_lacks_is_named_and_nothing_is_guessed(program):

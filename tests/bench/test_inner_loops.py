@@ -60,6 +60,20 @@ def test_cycles_for_the_cpu_of_the_profile(model, name, most):
     assert max(map(len, text.splitlines())) <= 80
 
 
+def test_tiles_are_counted_whole_and_not_simulated(model):
+    need("llvm-mca")
+    target = replace(targets.get("sapphirerapids"), cpu="sapphirerapids")
+    document = estimate(model, target, threads=[2])
+    assert "have no entry" in document["inner_loops"]["note"]
+    (entry,) = document["estimates"]
+    layers = [layer for layer in entry["layers"] if layer["kernel"].startswith("amx")]
+    assert layers and all(layer["inner_loop"] is None for layer in layers)
+    assert all(layer["multiplications"] % 16_384 == 0 for layer in layers)
+    assert entry["multiplication_cycles"] == pytest.approx(entry["multiplications"] / 2048, abs=1)
+    cycles = f"which take {entry['multiplication_cycles'] / 1e6:.2f} M cycles at the peak, and"
+    assert cycles in " ".join(estimate_view(document).split())
+
+
 def test_without_the_simulator_its_command_is_told(model, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     document = estimate(model, targets.get("raspberrypi-5"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 import numpy as np
+import onnx
 import pytest
 from float_network import small_network
 
@@ -66,8 +67,8 @@ def test_a_variant_computes_the_network(peer, variant, network, expected, monkey
     monkeypatch.setitem(sys.modules, "MNN.tools", None)
     path = network.float_model if variant.conversion is None else converted(variant.conversion, network)
     with native_output_hidden():
-        run = variant.open(path, network, 1)
-        found = outputs(peer.name, run(), list(expected))
+        opened = variant.open(path, network, 1)
+        found = outputs(peer.name, opened.run(), list(expected))
     for name, array in expected.items():
         if variant.is_int8:
             assert np.corrcoef(found[name].ravel(), array.ravel())[0, 1] > 0.95
@@ -96,6 +97,15 @@ def test_openvino_is_asked_for_float32(network, monkeypatch):
     monkeypatch.setattr(openvino.Core, "compile_model", listen)
     _float_variant("openvino").open(network.float_model, network, 1)
     assert asked[0]["INFERENCE_PRECISION_HINT"] == "f32"
+
+
+@pytest.mark.skipif(not PEERS["openvino"].installed(), reason="not installed")
+def test_openvino_tells_its_kernels(network):
+    convolutions = _float_variant("openvino").open(network.float_model, network, 1).convolutions
+    expected = sum(node.op_type == "Conv" for node in onnx.load(network.float_model).graph.node)
+    assert sum(convolutions.values()) == expected
+    # Float32 was asked for, which AMX does not multiply.
+    assert all("f32" in kernel and "amx" not in kernel for kernel in convolutions)
 
 
 def _float_variant(peer: str):

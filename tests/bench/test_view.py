@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from documents import document, measured, ratio
 
-from aqd_deploy.bench.layers import family_totals, layer_table
+from aqd_deploy.bench.layers import between_layers, family_totals, layer_table
 from aqd_deploy.bench.view import text_view
 
 
@@ -24,6 +24,25 @@ def test_the_ratio_line_is_that_of_the_faster_int8_variant():
     assert "takes 0.50 of the time of openvino's INT8 (openvino int8 nncf): 2.00 times as fast" in shown
     assert "(openvino int8 qdq)" not in shown
     assert "openvino int8 qdq: how it is made" in shown
+
+
+@pytest.mark.parametrize(
+    ("convolutions", "told"),
+    [
+        (None, "instructions not told"),
+        ({"jit_avx512_I8": 8}, "AMX in 0 of 8 convolutions"),
+        (
+            {"brgconv_avx512_amx_I8": 45, "brgconv_avx512_I8": 8, "brgconv_avx512_amx_bf16": 3},
+            "AMX in 48 of 56 convolutions, bfloat16 in 3",
+        ),
+    ],
+)
+def test_what_a_peer_says_of_its_instructions(convolutions, told):
+    found = document(measured(1, openvino_int8_qdq=ratio(0.4)))
+    found["forms"][0]["convolutions"] = convolutions
+    shown = text_view(found)
+    assert f"openvino int8 qdq: how it is made; {told} " in unwrapped(shown)
+    assert max(map(len, shown.splitlines())) <= 80
 
 
 def test_one_block_a_number_of_threads():
@@ -70,20 +89,25 @@ def test_layers_have_one_line_each_and_their_reasons_below():
         }
         for index in range(6)
     ]
-    table = layer_table([[(layer["name"], 1.2345) for layer in layers]], layers, 300e9)
+    table = layer_table([[(layer["name"], 1.2345) for layer in layers]], layers, 300e9, whole=8.0)
     entry = {
         **measured(1),
         "peak_gmacs_per_s": {"vpdpbusd": 299.123},
         "layers": table,
+        "between_layers": between_layers(table, whole=8.0),
         "families": family_totals(table, 300e9),
     }
     shown = text(entry)
     assert "measured peak: vpdpbusd 299 G MAC/s" in shown
     lines = [line for line in shown.splitlines() if "tower." in line]
-    assert len(lines) == 6 and all("1.259" in line and "1234.50" in line for line in lines)
+    assert len(lines) == 6 and all("1.259" in line and "1234.500" in line for line in lines)
     assert lines[0].split()[-2:] == ["depthwise", "a"]
     assert lines[5].split()[-2:] == ["winograd", "c"]
     assert "c: reason number 2" in shown
+    rest = [line.split() for line in shown.splitlines() if line.startswith("between layers ")]
+    # Of the layers, and of the families.
+    assert [each[2] for each in rest if each[2] != "-"] == ["593.000"]
+    assert rest[1][2:5] == ["-", "593.000", "7.4"]
     assert "depthwise_avxvnni" in shown.split("family")[1]
 
 

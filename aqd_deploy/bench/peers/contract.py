@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,19 +28,29 @@ class Conversion:
 
 
 @dataclass(frozen=True)
+class Opened:
+    """A network ready to run: `run` does it once. `convolutions` counts its convolutions by the kernels that
+    the runtime says it took, None where it does not tell.
+    """
+
+    run: Contender
+    convolutions: Mapping[str, int] | None = None
+
+
+@dataclass(frozen=True)
 class Variant:
     """One way a peer can run the network.
 
     `name` is "float" or begins with "int8"; `conversion` makes its model (None: the float ONNX file);
-    `open(path, network, threads)` returns a function that runs it once, where `path` is the float ONNX file
-    or the folder the conversion filled; it may raise whatever the runtime raises. `modules` are needed in
-    addition to the peer's.
+    `open(path, network, threads)` makes it ready, where `path` is the float ONNX file or the folder the
+    conversion filled; it may raise whatever the runtime raises. `modules` are needed in addition to the
+    peer's.
     """
 
     name: str
     what: str
     conversion: Conversion | None
-    open: Callable[[Path, Network, int], Contender]
+    open: Callable[[Path, Network, int], Opened]
     modules: tuple[str, ...] = ()
 
     @property

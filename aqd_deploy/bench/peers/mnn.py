@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 
 from aqd_deploy.bench.network import Network
-from aqd_deploy.bench.peers.contract import INSTALL_PEERS, Contender, Conversion, Peer, Variant
+from aqd_deploy.bench.peers.contract import INSTALL_PEERS, Conversion, Opened, Peer, Variant
 from aqd_deploy.errors import PeerError
 
 _FLOAT, _INT8 = "float.mnn", "int8.mnn"
@@ -62,7 +62,7 @@ def _quantize(network: Network, folder: Path) -> None:
         raise PeerError("mnnquant wrote no model")
 
 
-def _open(path: Path, network: Network, threads: int, precision: str = "normal") -> Contender:
+def _open(path: Path, network: Network, threads: int, precision: str = "normal") -> Opened:
     import MNN
 
     interpreter = MNN.Interpreter(str(path))
@@ -80,7 +80,7 @@ def _open(path: Path, network: Network, threads: int, precision: str = "normal")
             raise PeerError("MNN could not run the network")
         return outputs
 
-    return run
+    return Opened(run)
 
 
 PEER = Peer(

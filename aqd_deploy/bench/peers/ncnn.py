@@ -9,7 +9,7 @@ from pathlib import Path
 
 from aqd_deploy import processes
 from aqd_deploy.bench.network import Network
-from aqd_deploy.bench.peers.contract import INSTALL_PEERS, Contender, Conversion, Peer, Variant
+from aqd_deploy.bench.peers.contract import INSTALL_PEERS, Conversion, Opened, Peer, Variant
 from aqd_deploy.errors import PeerError
 
 _PARAM, _BIN = "float.param", "float.bin"
@@ -61,7 +61,7 @@ def _pnnx() -> Path:
     return Path(spec.submodule_search_locations[0]) / "pnnx"
 
 
-def _open(path: Path, network: Network, threads: int) -> Contender:
+def _open(path: Path, network: Network, threads: int) -> Opened:
     import ncnn
     import numpy as np
 
@@ -84,7 +84,7 @@ def _open(path: Path, network: Network, threads: int) -> Contender:
             raise PeerError("ncnn could not run the network", received=f"codes {[c for c, _ in results]}")
         return results
 
-    return run
+    return Opened(run)
 
 
 PEER = Peer(

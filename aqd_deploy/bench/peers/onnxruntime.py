@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from aqd_deploy.bench.network import Network
-from aqd_deploy.bench.peers.contract import Contender, Conversion, Peer, Variant
+from aqd_deploy.bench.peers.contract import Contender, Conversion, Opened, Peer, Variant
 
 QDQ_FILE = "int8.onnx"
 
@@ -66,12 +66,12 @@ def open_session(path: Path, value: np.ndarray, threads: int) -> Contender:
     return lambda: session.run(None, feed)
 
 
-def _open_float(path: Path, network: Network, threads: int) -> Contender:
-    return open_session(path, network.value, threads)
+def _open_float(path: Path, network: Network, threads: int) -> Opened:
+    return Opened(open_session(path, network.value, threads))
 
 
-def _open_int8(path: Path, network: Network, threads: int) -> Contender:
-    return open_session(path / QDQ_FILE, network.value, threads)
+def _open_int8(path: Path, network: Network, threads: int) -> Opened:
+    return Opened(open_session(path / QDQ_FILE, network.value, threads))
 
 
 PEER = Peer(

@@ -7,11 +7,13 @@ prefers.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from aqd_deploy.bench.network import Network
-from aqd_deploy.bench.peers.contract import INSTALL_PEERS, Contender, Conversion, Peer, Variant
+from aqd_deploy.bench.peers.contract import INSTALL_PEERS, Conversion, Opened, Peer, Variant
 from aqd_deploy.bench.peers.onnxruntime import QDQ, QDQ_FILE
 
 _IR = "int8.xml"
@@ -31,17 +33,25 @@ def _quantize_nncf(network: Network, folder: Path) -> None:
     openvino.save_model(quantized, folder / _IR, compress_to_fp16=False)
 
 
-def _open_float(path: Path, network: Network, threads: int) -> Contender:
+def _open_float(path: Path, network: Network, threads: int) -> Opened:
     return _open(path, network, threads, {"INFERENCE_PRECISION_HINT": "f32"})
 
 
-def _open(path: Path, network: Network, threads: int, more: Mapping[str, str] | None = None) -> Contender:
+def _open(path: Path, network: Network, threads: int, more: Mapping[str, str] | None = None) -> Opened:
     import openvino
 
     settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", **(more or {})}
-    request = openvino.Core().compile_model(str(path), "CPU", settings).create_infer_request()
-    value = network.value
-    return lambda: request.infer([value])
+    compiled = openvino.Core().compile_model(str(path), "CPU", settings)
+    request, value = compiled.create_infer_request(), network.value
+    return Opened(lambda: request.infer([value]), _convolutions(compiled))
+
+
+def _convolutions(compiled: Any) -> dict[str, int]:
+    """Of the graph that it runs: `brgconv_avx512_amx_I8` is one of bytes on AMX's tiles."""
+    told = (operation.get_rt_info() for operation in compiled.get_runtime_model().get_ops())
+    return dict(
+        Counter(each["primitiveType"].value for each in told if each["layerType"].value == "Convolution")
+    )
 
 
 PEER = Peer(

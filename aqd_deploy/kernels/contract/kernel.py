@@ -28,9 +28,9 @@ class Kernel:
     `prim_func` has no global symbol. Its parameters: data uint8 or int8 [H, W, I]; weights int8
     `layout.shape`; parameters of stages and stores and outputs [OH, OW, O] as in `spec.Epilogue`. Outputs
     must not alias inputs. `name` is the family with its instruction set, `why` the reason for it.
-    `executed_macs`: multiply-accumulates that it executes, without those on padded channels. `writes_once`:
-    no output value is computed twice, so the same choice can be built with a `spec.StoreInPlace`;
-    `stores_borders`: it can be built with a `spec.StoreBorder`.
+    `executed_macs`: multiply-accumulates that it executes, those of whole tiles where it has such, without
+    those on channels that pad a vector. `writes_once`: no output value is computed twice, so the same choice
+    can be built with a `spec.StoreInPlace`; `stores_borders`: it can be built with a `spec.StoreBorder`.
     """
 
     prim_func: Any
@@ -55,10 +55,13 @@ class Instructions:
 
 @dataclass(frozen=True)
 class InnerLoop:
-    """`lines` are the instructions of a kernel's loop, `products` the multiply-accumulates of one turn."""
+    """`lines` are the instructions of a kernel's loop, `products` the multiply-accumulates of one turn.
+    `modelled`: whether simulators know how long they take.
+    """
 
     lines: tuple[str, ...]
     products: int
+    modelled: bool = True
 
 
 @dataclass(frozen=True)

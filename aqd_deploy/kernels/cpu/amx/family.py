@@ -9,8 +9,10 @@ from aqd_deploy.kernels.contract.choice import Choice
 from aqd_deploy.kernels.contract.kernel import Layout
 from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue
 from aqd_deploy.kernels.cpu.amx.conv import amx_layout, conv_amx, weight_codes
-from aqd_deploy.kernels.cpu.amx.plan import Plan, plans
+from aqd_deploy.kernels.cpu.amx.frame import Frame
+from aqd_deploy.kernels.cpu.amx.plan import Plan, plans, weight_steps
 from aqd_deploy.kernels.cpu.amx.pooled import conv_amx_pooled
+from aqd_deploy.kernels.cpu.amx.tiles import ROW_BYTES, ROWS, SUMS
 from aqd_deploy.kernels.cpu.conv.family import Family
 from aqd_deploy.kernels.cpu.isa.select import instruction_set
 from aqd_deploy.targets.isa import Isa
@@ -44,6 +46,12 @@ class Amx(Family):
 
     def stores_borders(self, spec: ConvSpec, isa: Isa, choice: Choice) -> bool:
         return True
+
+    def executed_macs(self, spec: ConvSpec, choice: Choice) -> int:
+        """Of whole tiles, also where a row, a map or the channels end inside one."""
+        plan, layout = Plan.from_parameters(dict(choice.parameters)), amx_layout(spec)
+        tiles = Frame(spec, ROWS * plan.high).tiles * plan.items(layout.blocks) * plan.sums
+        return tiles * weight_steps(layout) * SUMS * ROW_BYTES
 
 
 FAMILY = Amx()

@@ -14,6 +14,8 @@ from aqd_deploy.kernels.cpu.isa.select import ENTRIES
 _LABEL = re.compile(r"(\.LBB\w+):")
 _JUMP = re.compile(r"\t(?:b\.?\w*|cbn?z|tbn?z|j[a-z]+)\t.*?(\.LBB\w+)")
 _INSTRUCTION = re.compile(r"\t[a-z{]")
+# One takes 16 cycles, which LLVM 14 does not know. Beside them a loop of vectors is not what takes the time.
+_TILE_PRODUCT = re.compile(r"\ttdp\w+\s")
 # Once each: the sets of an architecture share one.
 _PRODUCTS_OF = tuple(dict.fromkeys(entry.products_of for entry in ENTRIES.values()))
 
@@ -61,7 +63,8 @@ def products(lines: Sequence[str]) -> int:
 def inner_loop(assembly: str) -> InnerLoop | None:
     """The innermost loop with the most products; None where no loop multiplies vectors."""
     lines = busiest_loop(assembly, products)
-    return InnerLoop(tuple(lines), products(lines)) if lines else None
+    modelled = _TILE_PRODUCT.search(assembly) is None
+    return InnerLoop(tuple(lines), products(lines), modelled) if lines else None
 
 
 def _products(line: str) -> int:

@@ -71,3 +71,11 @@ def test_pairs_that_sum_products_are_no_products():
 def test_alternatives_of_a_pattern_are_all_counted():
     lines = NESTED.splitlines()
     assert count(lines, "sdot|mul") == count(lines, "mul|sdot") == 4
+
+
+def test_simulators_do_not_know_tiles():
+    loop = ".LBB0_1:\n\t{}\n\tjne\t.LBB0_1\n"
+    assert inner_loop(loop.format("vpdpbusd\t%zmm1, %zmm2, %zmm3")).modelled
+    assert not inner_loop(loop.format("tdpbusd\t%tmm6, %tmm4, %tmm0")).modelled
+    beside = loop.format("vpdpbusd\t%zmm1, %zmm2, %zmm3") + "\ttdpbssd\t%tmm6, %tmm4, %tmm0\n"
+    assert not inner_loop(beside).modelled
