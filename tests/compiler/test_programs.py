@@ -4,6 +4,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -214,6 +215,20 @@ def test_another_cpu_is_refused_before_loading(tiny_program):
         check_runnable(container, Cpu("x86_64", "Old CPU", features, 1))
     with pytest.raises(ProgramError, match="got a program for x86_64; valid: aarch64"):
         check_runnable(container, Cpu("aarch64", "Board", frozenset(), 1))
+
+
+def test_what_this_process_may_not_use_is_refused_with_the_reason(tiny_program):
+    container = read_container(tiny_program[0].path)
+    described = container.manifest["program"]["target"]
+    here = Cpu("x86_64", "CPU", frozenset(described["features"]), 1, withheld="AMX: the kernel refused")
+    described["features"] = [*described["features"], "amx_int8", "amx_tile"]
+    with pytest.raises(ProgramError, match=r"may not use, AMX: the kernel refused; .* --target cascadelake"):
+        check_runnable(container, here)
+    with pytest.raises(ProgramError, match=r"CPU lacks amx_int8, amx_tile;.* --target host"):
+        check_runnable(container, replace(here, withheld=""))
+    described["features"].append("no_such_feature")
+    with pytest.raises(ProgramError, match="CPU lacks amx_int8, amx_tile, no_such_feature;"):
+        check_runnable(container, here)
 
 
 def test_another_tvm_is_refused_before_loading(tiny_program):

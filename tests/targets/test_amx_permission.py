@@ -58,6 +58,14 @@ def test_host_is_vnni_where_it_is_refused(cpuinfo):
     assert targets.detect_host(found).kernels == "vnni"
 
 
+def test_the_reason_is_told_of_what_is_withheld_alone(cpuinfo):
+    cpuinfo.setattr(amx, "refusal", lambda: "the kernel refused")
+    found = cpu.read_cpu()
+    assert found.told(["amx_int8", "amx_tile"]) == "amx_int8, amx_tile (AMX: the kernel refused)"
+    assert found.told(["amx_int8", "sve"]) == "amx_int8, sve"
+    assert replace(found, withheld="").told(["amx_int8"]) == "amx_int8"
+
+
 def test_what_to_compile_for_instead_runs_wherever_amx_is():
     instead, with_amx = targets.get(amx.INSTEAD), targets.get("sapphirerapids")
     assert set(with_amx.features) - set(instead.features) <= set(amx.FEATURES)
