@@ -22,13 +22,13 @@ from aqd_deploy.kernels.storage.layout import WeightLayout
 PRODUCT_CYCLES = 16.0
 # Bytes a cycle: of operands from the second-level cache while tiles are multiplied, of weights and samples
 # that lie beyond it, and of the copy into a frame.
-L2_BYTES_PER_CYCLE = 48.0
+L2_BYTES_PER_CYCLE = 52.0
 FAR_BYTES_PER_CYCLE = 2.7
 COPY_BYTES_PER_CYCLE = 16.0
 # Bytes of weights a cycle that are expanded from codes: products wait for it.
 EXPAND_BYTES_PER_CYCLE = 10.0
 # Cycles of one step beside its products, of a block of sums, of a task, and of one vector in an epilogue.
-STEP_CYCLES = 6.0
+STEP_CYCLES = 14.0
 BLOCK_CYCLES = 200.0
 TASK_CYCLES = 1500.0
 VECTOR_CYCLES = 12.0
@@ -78,8 +78,7 @@ def plans(
 ) -> list[tuple[float, Plan]]:
     """(estimated cycles on `threads` threads, plan) of every plan with one of `codes`, the best first."""
     found: list[tuple[float, Plan]] = []
-    # Two by two load the least; where a block would be left over, four by one waste less.
-    for high, wide in ((2, 2), (4, 1)) if layout.blocks % 2 else ((2, 2),):
+    for high, wide in _shapes(layout.blocks):
         frame = Frame(spec, ROWS * high)
         items = -(-layout.blocks // wide)
         cuts = product(_parts(frame.tiles, threads), sorted({1, min(threads, items)}), (False, True), codes)
@@ -90,6 +89,15 @@ def plans(
                 found.append((_cycles(frame, layout, plan, threads, core), plan))
     found.sort(key=lambda entry: entry[0])
     return found
+
+
+def _shapes(blocks: int) -> tuple[tuple[int, int], ...]:
+    """Tiles in registers, `high` by `wide`. Two by two load the least; four by one waste nothing of an odd
+    number of blocks, which is a sixth of five and more of fewer.
+    """
+    if blocks % 2 == 0:
+        return ((2, 2),)
+    return ((4, 1),) if blocks <= 5 else ((2, 2), (4, 1))
 
 
 def expanded_bytes(layout: WeightLayout, plan: Plan) -> int:
