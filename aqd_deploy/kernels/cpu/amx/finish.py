@@ -38,7 +38,7 @@ class Finish:
     ) -> None:
         self.em, self.bound, self.borders, self.frame, self.plan = em, bound, borders, frame, plan
         self.windows: Buffer | None = None
-        self.groups, self.share = groups, -(-frame.pixels // groups)
+        self.share = -(-frame.pixels // groups)
         self.numbers = self.share * groups
         self.split = any(isinstance(stage, SkipAdd) and stage.upsample > 1 for stage in bound.epilogue.stages)
 
@@ -122,8 +122,6 @@ class Finish:
             self._pixels(group * self.share + begin, end - begin, self.old)
             if self.bound.streams:
                 self._prefetch(group * self.share + begin, end - begin)
-        if self.borders is not None and step == 0:
-            self._prefetch_borders(group, self.borders)
 
     def done(self) -> None:
         """After the last of `some`."""
@@ -154,17 +152,6 @@ class Finish:
                 block = load(self.state, self.now * _FIELDS + _BLOCK)
                 for j in range(self.plan.wide):
                     self.bound.prefetch(em, place, (block + j) * LANES)
-
-    def _prefetch_borders(self, group: Expr, borders: BorderBlock) -> None:
-        """A group's share of the outputs of the block that is multiplied."""
-        em = self.em
-        level, first, block = (
-            em.bind("of_block", load(self.state, self.now * _FIELDS + field))
-            for field in (_LEVEL, _FIRST, _BLOCK)
-        )
-        share = -(-borders.lines // self.groups)
-        with em.loop("line", share) as i:
-            borders.prefetch(level, first, block, em.bind("line", group * share + i))
 
     def _pixels(self, first: Expr, count: int, half: Expr) -> None:
         """`count` pixels from `first` on, one block of channels after the other: what is the same for all of

@@ -20,8 +20,6 @@ class BorderBlock:
         self.em, self.frame, self.plan = em, frame, plan
         self.borders = declare_borders(em, frame.spec)
         self.width = plan.wide * LANES
-        # Lines of 16 values that a block's pixels of one channel touch.
-        self.across = frame.pixels // LANES + 1
 
     def begin(self) -> None:
         """The scratch of a task."""
@@ -30,22 +28,6 @@ class BorderBlock:
     def put(self, pixel: Expr, channel: Expr | int, value: Expr, lanes: int) -> None:
         """Values of the block's output pixel `pixel`, from its channel `channel` on."""
         self.em.store(self.staged, pixel * self.width + channel, value, lanes)
-
-    @property
-    def lines(self) -> int:
-        """Of memory that a block writes, at most."""
-        return self.width * self.across
-
-    def prefetch(self, level: Expr, first: Expr, block: Expr, line: Expr) -> None:
-        """Asks for line `line` of `lines` of a block, to be written; arguments else as of `flush`."""
-        em = self.em
-        channel = em.bind("channel", block * LANES + line // self.across)
-        across = em.bind("across", line % self.across * LANES)
-        for m, out in zip(self.frame.maps, self.borders, strict=True):
-            plane, start = m.map.out_height * m.map.out_width, m.map.out_start
-            at = channel * plane + first - start + across
-            with em.when(tirx.EQ(level, const(m.level))) if len(self.borders) > 1 else em.always():
-                em.prefetch(out, at, level=1, write=True)
 
     def flush(self, level: Expr, first: Expr, count: Expr, block: Expr) -> None:
         """Write `count` output pixels from `first` on, which are of map `level`, in all channels that exist.
