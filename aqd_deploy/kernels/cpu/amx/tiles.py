@@ -82,10 +82,7 @@ class TileUnit:
     def prefetch_sums(self, buffer: Buffer, at: Expr) -> None:
         """Fetch the lines that a tile will be stored to: a store that misses stalls the following tiles."""
         for row in range(ROWS):
-            address = _address(buffer, at + row * 16)
-            write, near, data = const(1), const(3), const(1)
-            call = tirx.call_llvm_intrin("void", "llvm.prefetch.p0", address, write, near, data)
-            self.em.evaluate(call)
+            self.em.prefetch(buffer, at + row * 16, level=1, write=True)
 
     def _do(self, name: str, *operands: Expr) -> None:
         self.em.evaluate(tirx.call_llvm_intrin("void", f"llvm.x86.{name}", *operands))
