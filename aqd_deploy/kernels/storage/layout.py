@@ -24,6 +24,9 @@ class WeightLayout:
     `in_channels` counts the channels of one group. `lanes` output channels share one vector, `dot` products
     are added by one instruction. The steps of a segment are a multiple of `whole`, the last ones zeros.
     `doubled`: what lies there is 2w + 1.
+
+    `fold` kernel rows lie in one, column by column: then kernel row ky is row ky % fold of row ky // fold, and
+    k = (kx·fold + row)·in_channels + ci, where kx is 0 if every kx has its own segment.
     """
 
     out_channels: int
@@ -34,6 +37,7 @@ class WeightLayout:
     dense: bool = True
     whole: int = 1
     doubled: bool = False
+    fold: int = 1
 
     @property
     def segments(self) -> int:
@@ -42,7 +46,12 @@ class WeightLayout:
     @property
     def segment_length(self) -> int:
         """Weights of one output channel in one segment, without padding."""
-        return self.in_channels * (self.kernel[1] if self.dense else 1)
+        return self.in_channels * self.fold * (self.kernel[1] if self.dense else 1)
+
+    @property
+    def rows(self) -> int:
+        """Kernel rows, folded."""
+        return -(-self.kernel[0] // self.fold)
 
     @property
     def reduction(self) -> int:
@@ -59,7 +68,7 @@ class WeightLayout:
 
     @property
     def shape(self) -> tuple[int, int, int, int, int, int]:
-        return (self.blocks, self.kernel[0], self.segments, self.steps, self.lanes, self.dot)
+        return (self.blocks, self.rows, self.segments, self.steps, self.lanes, self.dot)
 
     def pack(self, weights: np.ndarray) -> np.ndarray:
         """Weights int8 [out, in, kh, kw] in this layout. Raises ShapeError on another shape."""
@@ -68,12 +77,15 @@ class WeightLayout:
             raise ShapeError("weights do not fit their layout", received=weights.shape, valid=str(expected))
         if self.doubled:
             weights = (2 * weights.astype(np.int16) + 1).astype(np.int8)
-        rows = weights.transpose(0, 2, 3, 1).reshape(self.out_channels, self.kernel[0], self.segments, -1)
-        padded = np.zeros(
-            (self.blocks * self.lanes, self.kernel[0], self.segments, self.steps * self.dot), np.int8
+        there = np.zeros(
+            (self.out_channels, self.rows * self.fold, self.kernel[1], self.in_channels), np.int8
         )
+        there[:, : self.kernel[0]] = weights.transpose(0, 2, 3, 1)
+        folded = there.reshape(self.out_channels, self.rows, self.fold, self.kernel[1], self.in_channels)
+        rows = folded.transpose(0, 1, 3, 2, 4).reshape(self.out_channels, self.rows, self.segments, -1)
+        padded = np.zeros((self.blocks * self.lanes, *rows.shape[1:3], self.steps * self.dot), np.int8)
         padded[: self.out_channels, :, :, : self.segment_length] = rows
-        split = padded.reshape(self.blocks, self.lanes, self.kernel[0], self.segments, self.steps, self.dot)
+        split = padded.reshape(self.blocks, self.lanes, self.rows, self.segments, self.steps, self.dot)
         return np.ascontiguousarray(split.transpose(0, 2, 3, 4, 1, 5))
 
 

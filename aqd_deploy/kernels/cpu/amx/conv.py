@@ -18,6 +18,7 @@ from tvm import tirx
 from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue
 from aqd_deploy.kernels.cpu.amx.copy import FrameCopy
 from aqd_deploy.kernels.cpu.amx.finish import Finish
+from aqd_deploy.kernels.cpu.amx.fold import dense, folded_rows
 from aqd_deploy.kernels.cpu.amx.frame import Frame
 from aqd_deploy.kernels.cpu.amx.nchw import BorderBlock
 from aqd_deploy.kernels.cpu.amx.plan import Plan
@@ -35,12 +36,11 @@ UNROLLED = 4
 
 def amx_layout(spec: ConvSpec) -> WeightLayout:
     """Blocks of 16 output channels in whole tiles; kernel rows are dense unless dilation tears them apart."""
-    dense = spec.kernel[1] == 1 or spec.dilations[1] == 1
     lo, hi = spec.weight_range or (-128, 127)
     doubled = spec.odd and 2 * lo + 1 >= -128 and 2 * hi + 1 <= 127
-    return WeightLayout(
-        spec.out_channels, spec.in_channels, spec.kernel, 16, 4, dense, whole=ROWS, doubled=doubled
-    )
+    size = spec.out_channels, spec.in_channels, spec.kernel
+    fold = folded_rows(spec)
+    return WeightLayout(*size, 16, 4, dense(spec), whole=ROWS, doubled=doubled, fold=fold)
 
 
 def conv_amx(spec: ConvSpec, epilogue: Epilogue, isa: Isa, threads: int, plan: Plan) -> Any:
@@ -51,12 +51,14 @@ def conv_amx(spec: ConvSpec, epilogue: Epilogue, isa: Isa, threads: int, plan: P
 class TileConv:
     """Writes one function; the methods go from the outermost loop inwards.
 
-    `spec` is what is computed at a time: the convolution `whole`, or some of its rows.
+    `spec` is what is computed at a time: the convolution `whole`, or some of its rows; as an attribute what
+    that is in its frame.
     """
 
     def __init__(self, spec: ConvSpec, whole: ConvSpec, epilogue: Epilogue, isa: Isa, plan: Plan) -> None:
-        self.spec, self.whole, self.plan, self.layout = spec, whole, plan, amx_layout(spec)
-        self.frame = Frame(spec, ROWS * plan.high)
+        self.whole, self.plan, self.layout = whole, plan, amx_layout(spec)
+        self.frame = Frame.of(spec, ROWS * plan.high)
+        self.spec = self.frame.spec
         self.em = Emitter()
         self.unit = TileUnit(self.em, spec.input_signed)
         self.data = self.em.parameter(
@@ -65,7 +67,7 @@ class TileConv:
         self.weights = self.em.parameter("weights", self.layout.shape, "int8")
         self.tile_steps = self.layout.steps // ROWS
         self.unrolled = max(n for n in range(1, UNROLLED + 1) if self.tile_steps % n == 0)
-        self.groups = self.layout.kernel[0] * self.layout.segments * (self.tile_steps // self.unrolled)
+        self.groups = self.layout.rows * self.layout.segments * (self.tile_steps // self.unrolled)
         to_borders = stores_borders(epilogue)
         bound = bind_epilogue(
             self.em,
@@ -85,7 +87,7 @@ class TileConv:
         em = self.em
         self.unit.ask()
         with em.loop("task", self.plan.tasks, kind) as task:
-            self.task(task, const(-self.spec.pads[0]))
+            self.task(task, const(-self.whole.pads[0]))
         return em.finish()
 
     def task(self, task: Expr, top: Expr) -> None:
@@ -108,7 +110,7 @@ class TileConv:
         self.unit.configure()
         self.finish.begin()
         if spec.odd and not self.layout.doubled:
-            sums = WindowSums(em, frame, self.layout, self.samples, self.plane)
+            sums = WindowSums(em, self.unit, frame, self.layout, self.samples, self.plane)
             self.finish.windows = sums.fill(lo, hi, plan.pixel_parts, origin)
         with self._loops((lo, hi - lo), (first, end - first)) as (tile, item):
             self.passed = tile - lo
@@ -171,7 +173,7 @@ class TileConv:
         """All products of a block, from pixel `at` of the frame on; `width` pixels are one row of it."""
         em, spec, layout = self.em, self.spec, self.layout
         kernel_row = layout.segments * self.tile_steps * TILE_BYTES
-        block_bytes = kernel_row * layout.kernel[0]
+        block_bytes = kernel_row * layout.rows
         bases, following = (
             [
                 em.bind("weight_base", tirx.Min(block + j, const(layout.blocks - 1)) * block_bytes)
@@ -181,7 +183,7 @@ class TileConv:
         )
         rounds = self.tile_steps // self.unrolled
         with (
-            em.loop("ky", layout.kernel[0]) as ky,
+            em.loop("ky", layout.rows) as ky,
             em.loop("segment", layout.segments) as segment,
             em.loop("round", rounds) as turn,
         ):

@@ -6,6 +6,8 @@ one of a row is the left one of the next. Then output pixels, numbered with what
 to no output pixel is computed and never stored. With a vertical stride of s, the rows of a kernel row lie in
 planes of their own: row r is row r // s of plane r % s.
 
+Where a kernel row is short, rows of the input lie together in one row of the frame (`amx.fold`).
+
 A convolution without padding, of 1x1 and stride 1, reads its input as it lies.
 """
 
@@ -15,6 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from aqd_deploy.kernels.contract.spec import ConvSpec, Map
+from aqd_deploy.kernels.cpu.amx.fold import folded, folded_rows
 from aqd_deploy.kernels.cpu.amx.tiles import ROW_BYTES
 
 
@@ -45,17 +48,26 @@ class FramedMap:
 
 @dataclass(frozen=True)
 class Frame:
-    """The maps of `spec` cut into tiles of `pixels`."""
+    """The maps of `spec` cut into tiles of `pixels`. `fold`: rows of the input in one of its rows, which `spec`
+    takes for channels.
+    """
 
     spec: ConvSpec
     pixels: int
+    fold: int = 1
+
+    @classmethod
+    def of(cls, spec: ConvSpec, pixels: int) -> Frame:
+        """The frame of a convolution, folded where that saves steps."""
+        fold = folded_rows(spec)
+        return cls(folded(spec, fold), pixels, fold)
 
     @property
     def copies(self) -> bool:
         """Whether there is a frame apart from the input."""
         spec = self.spec
         pixels = spec.height * spec.width
-        plain = spec.kernel == (1, 1) and spec.strides == (1, 1) and not any(spec.pads)
+        plain = self.fold == 1 and spec.kernel == (1, 1) and spec.strides == (1, 1) and not any(spec.pads)
         return not (plain and spec.in_channels % ROW_BYTES == 0 and pixels >= self.pixels)
 
     @cached_property

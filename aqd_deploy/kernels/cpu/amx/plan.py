@@ -72,7 +72,7 @@ def plans(spec: ConvSpec, layout: WeightLayout, threads: int, core: Core) -> lis
     """(estimated cycles on `threads` threads, plan) of every plan, the best first."""
     found: list[tuple[float, Plan]] = []
     for high, wide in ((2, 2), (4, 1)):
-        frame = Frame(spec, ROWS * high)
+        frame = Frame.of(spec, ROWS * high)
         items = -(-layout.blocks // wide)
         for pixel_parts in _parts(frame.tiles, threads):
             for channel_parts in sorted({1, min(threads, items)}):
@@ -93,7 +93,7 @@ def _cycles(frame: Frame, layout: WeightLayout, plan: Plan, threads: int, core: 
     spec = frame.spec
     tiles = -(-frame.tiles // plan.pixel_parts)
     items = -(-plan.items(layout.blocks) // plan.channel_parts)
-    steps = layout.kernel[0] * layout.segments * layout.steps // ROWS
+    steps = layout.rows * layout.segments * layout.steps // ROWS
     operands = (plan.high + plan.wide) * TILE_BYTES / L2_BYTES_PER_CYCLE
     products = steps * (STEP_CYCLES + max(plan.sums * PRODUCT_CYCLES, operands))
     vectors = frame.pixels * plan.wide * VECTOR_CYCLES

@@ -44,8 +44,10 @@ def unpack_func(
     packed = em.parameter("packed", layout.shape, "int8")
     weights = _Weights(em, blob, packed, weight_shape, bits, offset, step)
     match layout:
-        case WeightLayout():
+        case WeightLayout(fold=1):
             _unpack_direct(weights, layout)
+        case WeightLayout():
+            _unpack_folded(weights, layout)
         case WinogradLayout():
             _unpack_winograd(weights, layout)
         case _:
@@ -186,6 +188,32 @@ def _unpack_direct(weights: _Weights, layout: WeightLayout) -> None:
                 with em.loop("zeros", layout.steps - used) as k:
                     zeros = const(0, "int8", lanes * dot)
                     em.store(weights.packed, (to + used + k) * (lanes * dot), zeros, lanes * dot)
+
+
+def _unpack_folded(weights: _Weights, layout: WeightLayout) -> None:
+    """Code by code: neighbours in the packed tensor are none in the stream. Folded kernels are small."""
+    em, fold, lanes, dot = weights.em, layout.fold, layout.lanes, layout.dot
+    out_channels, in_channels, kh, kw = weights.shape
+    words = CodeWords(em, weights.blob, prod(weights.shape), weights.bits, lanes=1, dot=1, field=8, multiple=1)
+    offset, step = weights.offset, weights.step
+    if layout.doubled:
+        offset, step = 2 * offset + 1, 2 * step
+    with (
+        em.loop("block", layout.blocks, "parallel") as block,
+        em.loop("row", layout.rows) as row,
+        em.loop("segment", layout.segments) as segment,
+        em.loop("k", layout.steps * dot) as k,
+        em.loop("lane", lanes) as lane,
+    ):
+        o, tap = em.bind("o", block * lanes + lane), em.bind("tap", k // in_channels)
+        ky, kx = row * fold + tap % fold, segment + tap // fold
+        there = tirx.all(o < out_channels, k < layout.segment_length, ky < kh)
+        index = ((o * kh + ky) * kw + kx) * in_channels + k % in_channels
+        window = words.window(em.bind("index", tirx.Select(there, index, const(0))))
+        code = convert(tirx.bitwise_and(window, const((1 << weights.bits) - 1, "uint8")), "int32")
+        value = tirx.Select(there, code * step + offset, const(0))
+        at = ((block * layout.rows + row) * layout.segments + segment) * layout.steps + k // dot
+        em.store(weights.packed, (at * lanes + lane) * dot + k % dot, convert(value, "int8"))
 
 
 def _steps(em: Emitter, count: int, dot: int, emit: Callable[[Expr, int], None]) -> None:
