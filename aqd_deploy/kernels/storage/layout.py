@@ -25,8 +25,8 @@ class WeightLayout:
     are added by one instruction. The steps of a segment are a multiple of `whole`, the last ones zeros.
     `doubled`: what lies there is 2w + 1.
 
-    `fold` kernel rows lie in one, column by column: then kernel row ky is row ky % fold of row ky // fold, and
-    k = (kx·fold + row)·in_channels + ci, where kx is 0 if every kx has its own segment.
+    `fold` kernel rows lie in one, as its only segment: ky is row ky % fold of row ky // fold, and
+    k = ((ky % fold)·kw + kx)·in_channels + ci.
     """
 
     out_channels: int
@@ -77,12 +77,9 @@ class WeightLayout:
             raise ShapeError("weights do not fit their layout", received=weights.shape, valid=str(expected))
         if self.doubled:
             weights = (2 * weights.astype(np.int16) + 1).astype(np.int8)
-        there = np.zeros(
-            (self.out_channels, self.rows * self.fold, self.kernel[1], self.in_channels), np.int8
-        )
-        there[:, : self.kernel[0]] = weights.transpose(0, 2, 3, 1)
-        folded = there.reshape(self.out_channels, self.rows, self.fold, self.kernel[1], self.in_channels)
-        rows = folded.transpose(0, 1, 3, 2, 4).reshape(self.out_channels, self.rows, self.segments, -1)
+        missing = self.rows * self.fold - self.kernel[0]
+        whole = np.pad(weights.transpose(0, 2, 3, 1), ((0, 0), (0, missing), (0, 0), (0, 0)))
+        rows = whole.reshape(self.out_channels, self.rows, self.segments, self.segment_length)
         padded = np.zeros((self.blocks * self.lanes, *rows.shape[1:3], self.steps * self.dot), np.int8)
         padded[: self.out_channels, :, :, : self.segment_length] = rows
         split = padded.reshape(self.blocks, self.lanes, self.rows, self.segments, self.steps, self.dot)

@@ -18,7 +18,7 @@ from tvm import tirx
 from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue
 from aqd_deploy.kernels.cpu.amx.copy import FrameCopy
 from aqd_deploy.kernels.cpu.amx.finish import Finish
-from aqd_deploy.kernels.cpu.amx.fold import dense, folded_rows
+from aqd_deploy.kernels.cpu.amx.fold import folded_rows
 from aqd_deploy.kernels.cpu.amx.frame import Frame
 from aqd_deploy.kernels.cpu.amx.nchw import BorderBlock
 from aqd_deploy.kernels.cpu.amx.plan import Plan
@@ -40,7 +40,8 @@ def amx_layout(spec: ConvSpec) -> WeightLayout:
     doubled = spec.odd and 2 * lo + 1 >= -128 and 2 * hi + 1 <= 127
     size = spec.out_channels, spec.in_channels, spec.kernel
     fold = folded_rows(spec)
-    return WeightLayout(*size, 16, 4, dense(spec), whole=ROWS, doubled=doubled, fold=fold)
+    dense = fold > 1 or spec.kernel[1] == 1 or spec.dilations[1] == 1
+    return WeightLayout(*size, 16, 4, dense, whole=ROWS, doubled=doubled, fold=fold)
 
 
 def conv_amx(spec: ConvSpec, epilogue: Epilogue, isa: Isa, threads: int, plan: Plan) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tvm import tirx
 
 from aqd_deploy.kernels.contract.spec import ConvSpec
+from aqd_deploy.kernels.cpu.amx.fold import columns_of, window_bytes
 from aqd_deploy.kernels.cpu.amx.frame import Frame, FramedMap
 from aqd_deploy.kernels.cpu.emit import Buffer, Emitter, Expr, broadcast, const, load
 
@@ -23,7 +24,7 @@ class FrameCopy:
         self.whole, self.top = whole, top
         self.dtype = "int8" if whole.input_signed else "uint8"
         if frame.fold > 1:
-            columns = max(framed.left + framed.inside + framed.right for framed in frame.maps)
+            columns = max(sum(columns_of(whole, m)) for m in whole.maps)
             self.pitch = columns * whole.in_channels + 2 * WIDE
             self.unfolded: Buffer = em.alloc("unfolded", self.dtype, frame.fold * self.pitch)
 
@@ -36,44 +37,40 @@ class FrameCopy:
             y = em.bind("y", row * self.whole.strides[0] + self.top)
             if frame.fold > 1:
                 for n in range(frame.fold):
-                    self._row(framed, y + n * self.whole.dilations[0], self.unfolded, const(n * self.pitch))
-                self._fold(place, framed.left + framed.inside + framed.right)
+                    self._row(framed.level, y + n * self.whole.dilations[0], self.unfolded, const(n * self.pitch))
+                self._fold(place, framed.map.out_width)
             else:
                 for plane in frame.planes:
-                    self._row(framed, y + plane, self.samples, place + plane * self.plane)
+                    self._row(framed.level, y + plane, self.samples, place + plane * self.plane)
 
-    def _row(self, framed: FramedMap, y: Expr, buffer: Buffer, to: Expr) -> None:
-        """Row `y` of the input with its padding."""
-        em, channels = self.em, self.whole.in_channels
-        m = self.whole.maps[framed.level]
+    def _row(self, level: int, y: Expr, buffer: Buffer, to: Expr) -> None:
+        """Row `y` of a map of the input with its padding."""
+        em, channels, m = self.em, self.whole.in_channels, self.whole.maps[level]
+        left, inside, right = columns_of(self.whole, m)
         y = em.bind("y", y)
         known = tirx.all(y >= 0, y < m.height)
         with em.when(known):
-            self._pad(buffer, to, framed.left)
+            self._pad(buffer, to, left)
             source = (y * m.width + m.in_start) * channels
-            self._copy(buffer, to + framed.left * channels, source, framed.inside * channels)
-            self._pad(buffer, to + (framed.left + framed.inside) * channels, framed.right)
+            self._copy(buffer, to + left * channels, source, inside * channels)
+            self._pad(buffer, to + (left + inside) * channels, right)
         with em.when(tirx.Not(known)):
-            self._pad(buffer, to, framed.left + framed.inside + framed.right)
+            self._pad(buffer, to, left + inside + right)
 
     def _fold(self, to: Expr, columns: int) -> None:
-        """Brings the unfolded rows together, column by column. The last vector may write over the row's end:
-        rows are written in order.
-        """
-        em, fold, channels = self.em, self.frame.fold, self.whole.in_channels
-        at_a_time = WIDE // (fold * channels)
-        with em.loop("i", -(-columns // at_a_time)) as i:
-            source = em.bind("source", i * (at_a_time * channels))
-            value = load(self.unfolded, source, WIDE)
-            for n in range(1, fold):
-                lanes = []
-                for lane in range(WIDE):
-                    column, row, channel = lane // (fold * channels), lane // channels % fold, lane % channels
-                    before = column * channels + channel if n == 1 else lane
-                    lanes.append(WIDE + column * channels + channel if row == n else before)
-                other = load(self.unfolded, source + n * self.pitch, WIDE)
-                value = tirx.Shuffle([value, other], [const(lane) for lane in lanes])
-            em.store(self.samples, to + i * (at_a_time * fold * channels), value, WIDE)
+        """The windows of `columns` output columns, from the unfolded rows."""
+        em, whole = self.em, self.whole
+        across = whole.strides[1] * whole.in_channels
+        places = window_bytes(whole, self.frame.fold)
+        places += [places[-1]] * (WIDE - len(places))
+        with em.loop("x", columns) as x:
+            value = None
+            for n in range(self.frame.fold):
+                row = load(self.unfolded, x * across + n * self.pitch, WIDE)
+                moved = tirx.Shuffle([row], [const(byte if of == n else 0) for of, byte in places])
+                lanes = [const(lane + WIDE * (of == n)) for lane, (of, _) in enumerate(places)]
+                value = moved if value is None else tirx.Shuffle([value, moved], lanes)
+            em.store(self.samples, to + x * WIDE, value, WIDE)
 
     def _copy(self, buffer: Buffer, to: Expr, source: Expr, count: int) -> None:
         """`count` bytes; the last vector is shifted back so that it ends at the last byte."""

@@ -6,7 +6,7 @@ one of a row is the left one of the next. Then output pixels, numbered with what
 to no output pixel is computed and never stored. With a vertical stride of s, the rows of a kernel row lie in
 planes of their own: row r is row r // s of plane r % s.
 
-Where a kernel row is short, rows of the input lie together in one row of the frame (`amx.fold`).
+Where kernel rows are short, several lie in one row of the frame, which holds windows (`amx.fold`).
 
 A convolution without padding, of 1x1 and stride 1, reads its input as it lies.
 """
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from aqd_deploy.kernels.contract.spec import ConvSpec, Map
-from aqd_deploy.kernels.cpu.amx.fold import folded, folded_rows
+from aqd_deploy.kernels.cpu.amx.fold import columns_of, folded, folded_rows
 from aqd_deploy.kernels.cpu.amx.tiles import ROW_BYTES
 
 
@@ -48,8 +48,8 @@ class FramedMap:
 
 @dataclass(frozen=True)
 class Frame:
-    """The maps of `spec` cut into tiles of `pixels`. `fold`: rows of the input in one of its rows, which `spec`
-    takes for channels.
+    """The maps of `spec` cut into tiles of `pixels`. `fold`: kernel rows that lie in one, if more than 1 `spec` is
+    what `amx.fold` makes of the convolution.
     """
 
     spec: ConvSpec
@@ -101,11 +101,8 @@ class Frame:
             )
         down, across = spec.strides
         rows = (m.out_height - 1) * down + (spec.kernel[0] - 1) * spec.dilations[0] + 1
-        columns = (m.out_width - 1) * across + (spec.kernel[1] - 1) * spec.dilations[1] + 1
-        left = min(spec.pads[1], columns)
-        inside = max(min(m.width, columns - left), 0)
-        right = columns - left - inside
-        pitch = max(-(-(columns - min(left, right)) // across), m.out_width)
+        left, inside, right = columns_of(spec, m)
+        pitch = max(-(-(inside + max(left, right)) // across), m.out_width)
         width = pitch * across
         count = (m.out_height - 1) * pitch + m.out_width
         return FramedMap(

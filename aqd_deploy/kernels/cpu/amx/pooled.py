@@ -13,6 +13,7 @@ from aqd_deploy.kernels.cpu.amx.conv import TileConv
 from aqd_deploy.kernels.cpu.amx.plan import Plan
 from aqd_deploy.kernels.cpu.conv.pooled import (
     KeptRows,
+    around_pool,
     first_kept_row,
     kept_rows,
     most_kept_bytes,
@@ -36,9 +37,10 @@ def conv_amx_pooled(
     rows = rows_per_task(spec, pool, threads, most_kept_bytes(core))
     kept = kept_rows(spec, pool, rows)
     plan = replace(plan, pixel_parts=1, channel_parts=1)
-    conv = TileConv(rows_alone(spec, kept), spec, replace(epilogue, stores=(), pool=None), isa, plan)
+    before, after = around_pool(epilogue)
+    conv = TileConv(rows_alone(spec, kept), spec, before, isa, plan)
     em, bound = conv.em, conv.finish.bound
-    pooled = bind_epilogue(em, replace(epilogue, stages=(), pool=None), isa, height, width, spec.out_channels)
+    pooled = bind_epilogue(em, after, isa, height, width, spec.out_channels)
     conv.unit.ask()
     with em.loop("task", tasks_of(height, rows), "parallel" if threads > 1 else "serial") as task:
         first = em.bind("first", tirx.Min(task * rows, const(height - rows)))

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from tvm import tirx
 
-from aqd_deploy.kernels.cpu.amx.frame import Frame
+from aqd_deploy.kernels.cpu.amx.frame import Frame, FramedMap
 from aqd_deploy.kernels.cpu.amx.tiles import ROW_BYTES, ROWS, SUMS, TILE_BYTES, TileUnit
 from aqd_deploy.kernels.cpu.emit import Buffer, Emitter, Expr, const, load
 from aqd_deploy.kernels.storage.layout import WeightLayout
 
-# Tile registers: sums from 0 on, two of samples in turns, ones for most steps and ones for the last.
+# Tile registers: sums of as many runs of pixels, which do not wait for each other, two of samples in turns,
+# ones for most steps and ones for the last.
+_CHAINS = 4
 _SAMPLES = 4
 _ONES = 6
+# Tiles whose sums are stored before any is read: tile stores are slow to come back.
+_TOGETHER = 8
 
 
 class WindowSums:
@@ -29,63 +33,76 @@ class WindowSums:
         """The sums of tiles `first` … `end` − 1, of one of `parts` parts; `origin` as in `Finish.next`."""
         em, frame = self.em, self.frame
         values = em.alloc("windows", "int32", -(-frame.tiles // parts) * frame.pixels)
-        self.tile: Buffer = em.alloc("window_tile", "int32", self.high * SUMS)
+        self.sums: Buffer = em.alloc("window_sums", "int32", _TOGETHER * frame.pixels * ROWS)
         self._load_ones()
         for framed in frame.maps:
-            begin = em.bind("begin", tirx.Max(first, const(framed.first_tile)))
-            count = tirx.Min(end, const(framed.first_tile + framed.tiles)) - begin
-            with em.loop("window_tile", tirx.Max(count, const(0))) as tile:
-                number = em.bind("number", (begin + tile - framed.first_tile) * frame.pixels)
-                if not frame.copies:
-                    # As tiles are: shifted back inside the input.
-                    most = frame.spec.height * frame.spec.width - frame.pixels - framed.base
-                    number = em.bind("number", tirx.Min(number, const(most)))
-                across = frame.spec.strides[1] if frame.copies else 1
-                self._sum(em.bind("at", number * across + framed.base - origin), framed.width)
-                to = em.bind("to", (begin + tile - first) * frame.pixels)
-                for pixel in range(frame.pixels):
-                    em.store(values, to + pixel, load(self.tile, const(pixel * ROWS)))
+            begin = tirx.Max(first, const(framed.first_tile))
+            stop = em.bind("stop", tirx.Min(end, const(framed.first_tile + framed.tiles)))
+            begin = em.bind("begin", tirx.Min(begin, stop))
+            with em.loop("together", (stop - begin + (_TOGETHER - 1)) // _TOGETHER) as together:
+                tile = em.bind("tile", begin + together * _TOGETHER)
+                count = em.bind("count", tirx.Min(stop - tile, const(_TOGETHER)))
+                last = em.bind("last", count * self.high - 1)
+                with em.loop("four", (last + _CHAINS) // _CHAINS) as four:
+                    runs = [em.bind("run", tirx.Min(four * _CHAINS + i, last)) for i in range(_CHAINS)]
+                    self._four(framed, tile - framed.first_tile, runs, origin)
+                with em.loop("window", count * frame.pixels) as window:
+                    value = load(self.sums, window * ROWS)
+                    em.store(values, (tile - first) * frame.pixels + window, value)
         return values
+
+    def _four(self, framed: FramedMap, tile: Expr, runs: list[Expr], origin: Expr) -> None:
+        """The sums of some of the runs of 16 pixels of a map from tile `tile` on."""
+        starts = [self.em.bind("start", self._start(framed, tile, run) - origin) for run in runs]
+        self._products(starts, framed.width)
+        for sums, run in enumerate(runs):
+            self.unit.store(sums, self.sums, run * SUMS)
+
+    def _start(self, framed: FramedMap, tile: Expr, run: Expr) -> Expr:
+        """The pixel of all frames at which the samples of a run begin."""
+        frame = self.frame
+        number = (tile + run // self.high) * frame.pixels
+        if not frame.copies:
+            # As tiles are: shifted back inside the input.
+            most = frame.spec.height * frame.spec.width - frame.pixels - framed.base
+            number = tirx.Min(number, const(most))
+        across = frame.spec.strides[1] if frame.copies else 1
+        return (number + run % self.high * ROWS) * across + framed.base
 
     def _load_ones(self) -> None:
         """The operands that leave out what belongs to no window: 16 output channels of the same weights."""
         em = self.em
         ones = em.alloc("ones", "int32", 2 * TILE_BYTES // 4)
-        for half, there in enumerate((self._inside(self.steps == 1, 0), self._inside(True, self.layout.rows - 1))):
+        layout = self.layout
+        row_length = layout.segment_length // layout.fold
+        last = row_length * (layout.kernel[0] - (layout.rows - 1) * layout.fold)
+        first = ROW_BYTES if self.steps > 1 else layout.segment_length
+        for half, count in enumerate((first, last - (self.steps - 1) * ROW_BYTES)):
             for row in range(ROWS):
-                word = sum(there[4 * row + byte] << 8 * byte for byte in range(4))
+                word = sum((4 * row + byte < count) << 8 * byte for byte in range(4))
                 em.store(ones, (half * ROWS + row) * 16, const(word, "int32", 16), 16)
             self.unit.load_weights(_ONES + half, ones, const(half * TILE_BYTES // 4))
 
-    def _inside(self, last_step: bool, row: int) -> list[bool]:
-        """Which inputs of a step, the last one of a segment, are of the window's folded row `row`."""
-        layout = self.layout
-        count = layout.segment_length - (self.steps - 1) * ROW_BYTES if last_step else ROW_BYTES
-        rows = layout.kernel[0] - row * layout.fold
-        return [k < count and k // layout.in_channels % layout.fold < rows for k in range(ROW_BYTES)]
-
-    def _sum(self, at: Expr, width: int) -> None:
-        """Of the windows of a tile whose first pixel of the frame is `at`: each in all lanes of its pixel."""
+    def _products(self, starts: list[Expr], width: int) -> None:
+        """The sums of the windows of 16 pixels from each of `starts` on, each in all lanes of its pixel."""
         em, spec, layout = self.em, self.frame.spec, self.layout
-        for sums in range(self.high):
+        for sums in range(_CHAINS):
             self.unit.clear(sums)
         for ky in range(layout.rows):
             row, plane = divmod(ky * spec.dilations[0], spec.strides[0])
             for segment in range(layout.segments):
-                pixel = at + (row * width + segment * spec.dilations[1])
-                start = em.bind("start", pixel * spec.in_channels + plane * self.plane)
+                pixel = row * width + segment * spec.dilations[1]
+                at = pixel * spec.in_channels + plane * self.plane
                 if self.steps > 1:
                     with em.loop("c", self.steps - 1) as c:
-                        self._add(start + c * ROW_BYTES, _ONES)
+                        self._step(starts, at + c * ROW_BYTES, _ONES)
                 last = self.steps > 1 or ky == layout.rows - 1
-                self._add(start + (self.steps - 1) * ROW_BYTES, _ONES + last)
-        for sums in range(self.high):
-            self.unit.store(sums, self.tile, sums * SUMS)
+                self._step(starts, const(at + (self.steps - 1) * ROW_BYTES), _ONES + last)
 
-    def _add(self, at: Expr, ones: int) -> None:
-        """A step of all pixels of a tile."""
-        pixel = self.frame.spec.strides[1] * self.frame.spec.in_channels
-        for i in range(self.high):
-            samples = _SAMPLES + i % 2
-            self.unit.load(samples, self.samples, at + i * (ROWS * pixel), pixel)
-            self.unit.multiply(i, samples, ones)
+    def _step(self, starts: list[Expr], at: Expr, ones: int) -> None:
+        channels = self.frame.spec.in_channels
+        pixel = self.frame.spec.strides[1] * channels
+        for sums, start in enumerate(starts):
+            samples = _SAMPLES + sums % 2
+            self.unit.load(samples, self.samples, start * channels + at, pixel)
+            self.unit.multiply(sums, samples, ones)
