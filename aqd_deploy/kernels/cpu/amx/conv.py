@@ -22,7 +22,7 @@ from aqd_deploy.kernels.cpu.amx.fold import folded_rows
 from aqd_deploy.kernels.cpu.amx.frame import Frame
 from aqd_deploy.kernels.cpu.amx.nchw import BorderBlock
 from aqd_deploy.kernels.cpu.amx.plan import Plan
-from aqd_deploy.kernels.cpu.amx.tiles import ROW_BYTES, ROWS, SUMS, TILE_BYTES, TileUnit
+from aqd_deploy.kernels.cpu.amx.tiles import ROW_BYTES, ROWS, TILE_BYTES, TileUnit
 from aqd_deploy.kernels.cpu.amx.windows import WindowSums
 from aqd_deploy.kernels.cpu.emit import Emitter, Expr, const
 from aqd_deploy.kernels.cpu.epilogue.epilogue import bind_epilogue
@@ -165,10 +165,11 @@ class TileConv:
             unit.clear(sums)
         self._reduce(at, width, block)
         finish.done()
-        for sums in range(plan.sums):
-            unit.prefetch_sums(finish.sums, finish.to + sums * SUMS)
-        for sums in range(plan.sums):
-            unit.store(sums, finish.sums, finish.to + sums * SUMS)
+        places = [finish.place_of(sums) for sums in range(plan.sums)]
+        for place in places:
+            unit.prefetch_sums(finish.sums, place)
+        for sums, place in enumerate(places):
+            unit.store(sums, finish.sums, place)
 
     def _reduce(self, at: Expr, width: Expr, block: Expr) -> None:
         """All products of a block, from pixel `at` of the frame on; `width` pixels are one row of it."""

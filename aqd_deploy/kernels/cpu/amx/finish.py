@@ -83,17 +83,18 @@ class Finish:
         at, width = (em.bind("at", load(self.state, fields + field)) for field in (_AT, _WIDTH))
         return at, width
 
+    def place_of(self, sums: int) -> Expr:
+        """Where in `sums` the block's tile of that number goes."""
+        return self.to + sums * SUMS
+
     def _note(self, framed: FramedMap, tile: Expr, origin: Expr, fields: Expr) -> None:
         """The place of each of the tile's pixels in the output, −1 for what is none."""
         em, frame, m = self.em, self.frame, framed.map
         nominal = em.bind("number", (tile - framed.first_tile) * frame.pixels)
         number = nominal
         if not frame.copies:
-            # The last tile of the input is shifted back inside.
-            most = frame.spec.height * frame.spec.width - frame.pixels - framed.base
-            number = em.bind("number", tirx.Min(nominal, const(most)))
-        across = frame.spec.strides[1] if frame.copies else 1
-        em.store(self.state, fields + _AT, number * across + framed.base - origin)
+            number = em.bind("number", tirx.Min(nominal, const(frame.last_number(framed))))
+        em.store(self.state, fields + _AT, number * frame.spec.strides[1] + framed.base - origin)
         em.store(self.state, fields + _WIDTH, const(framed.width))
         if self.borders is not None:
             last = tirx.Min(nominal + frame.pixels, const(framed.count))

@@ -126,6 +126,14 @@ class Frame:
         """Tiles of all maps."""
         return self.maps[-1].first_tile + self.maps[-1].tiles
 
+    def last_number(self, framed: FramedMap) -> int:
+        """The last number that a tile of a map may begin at: those of an input that is read as it lies are
+        shifted back inside it.
+        """
+        if self.copies:
+            return (framed.tiles - 1) * self.pixels
+        return self.spec.height * self.spec.width - self.pixels - framed.base
+
     @property
     def planes(self) -> tuple[int, ...]:
         """The planes that the kernel reads."""

@@ -61,13 +61,8 @@ class WindowSums:
     def _start(self, framed: FramedMap, tile: Expr, run: Expr) -> Expr:
         """The pixel of all frames at which the samples of a run begin."""
         frame = self.frame
-        number = (tile + run // self.high) * frame.pixels
-        if not frame.copies:
-            # As tiles are: shifted back inside the input.
-            most = frame.spec.height * frame.spec.width - frame.pixels - framed.base
-            number = tirx.Min(number, const(most))
-        across = frame.spec.strides[1] if frame.copies else 1
-        return (number + run % self.high * ROWS) * across + framed.base
+        number = tirx.Min((tile + run // self.high) * frame.pixels, const(frame.last_number(framed)))
+        return (number + run % self.high * ROWS) * frame.spec.strides[1] + framed.base
 
     def _load_ones(self) -> None:
         """The operands that leave out what belongs to no window: 16 output channels of the same weights."""

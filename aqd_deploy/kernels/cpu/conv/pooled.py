@@ -147,8 +147,8 @@ class KeptRows(BoundEpilogue):
         for ky in range(pool.kernel[0]):
             for kx in range(pool.kernel[1]):
                 # A coordinate outside repeats the nearest inside one, which is in the window as well.
-                y = _inside(place.y * pool.strides[0] + (ky - pool.pads[0]), self.height)
-                x = _inside(place.x * pool.strides[1] + (kx - pool.pads[1]), self.width)
+                y = inside(place.y * pool.strides[0] + (ky - pool.pads[0]), self.height)
+                x = inside(place.x * pool.strides[1] + (kx - pool.pads[1]), self.width)
                 value = load(self.buffer, self._index(y, x, channel), lanes)
                 best = value if best is None else tirx.Max(best, value)
         return best
@@ -169,5 +169,6 @@ class KeptRows(BoundEpilogue):
         return ((y - self.top) * self.width + x) * self.channels + channel
 
 
-def _inside(index: Expr, extent: int) -> Expr:
+def inside(index: Expr, extent: int) -> Expr:
+    """`index`, or what is nearest to it from 0 to extent − 1."""
     return tirx.Max(tirx.Min(index, const(extent - 1)), const(0))
