@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import product
+from math import prod
 from typing import Any
 
 from tvm import tirx
@@ -32,6 +33,8 @@ from aqd_deploy.targets.isa import Isa
 
 # Steps whose products are written one after the other, as long as they divide those of a kernel row.
 UNROLLED = 4
+# Bytes of weights that stay in the first-level cache beside samples and sums.
+NEAR_WEIGHTS = 16 << 10
 
 
 def amx_layout(spec: ConvSpec) -> WeightLayout:
@@ -61,7 +64,8 @@ class TileConv:
         self.frame = Frame.of(spec, ROWS * plan.high)
         self.spec = self.frame.spec
         self.em = Emitter()
-        self.unit = TileUnit(self.em, spec.input_signed)
+        near = prod(self.layout.shape) <= NEAR_WEIGHTS
+        self.unit = TileUnit(self.em, spec.input_signed, near)
         self.data = self.em.parameter(
             "data", (whole.height, whole.width, whole.in_channels), "int8" if spec.input_signed else "uint8"
         )

@@ -63,11 +63,12 @@ class FrameCopy:
         across = whole.strides[1] * whole.in_channels
         places = window_bytes(whole, self.frame.fold)
         places += [places[-1]] * (WIDE - len(places))
+        width = next(lanes for lanes in (16, 32, WIDE) if max(byte for _, byte in places) < lanes)
         with em.loop("x", columns) as x:
             value = None
             for n in range(self.frame.fold):
-                row = load(self.unfolded, x * across + n * self.pitch, WIDE)
-                moved = tirx.Shuffle([row], [const(byte if of == n else 0) for of, byte in places])
+                row = load(self.unfolded, x * across + n * self.pitch, width)
+                moved = tirx.Shuffle([row] * (WIDE // width), [const(byte if of == n else 0) for of, byte in places])
                 lanes = [const(lane + WIDE * (of == n)) for lane, (of, _) in enumerate(places)]
                 value = moved if value is None else tirx.Shuffle([value, moved], lanes)
             em.store(self.samples, to + x * WIDE, value, WIDE)

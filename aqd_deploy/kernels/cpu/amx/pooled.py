@@ -5,7 +5,7 @@ stay as they are, near, and the pool is the first to read them.
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 from tvm import tirx
@@ -120,21 +120,26 @@ class KeptSums:
             for ky in range(pool.kernel[0])
         ]
 
-        def channels(c: Expr, lanes: int) -> None:
-            last = em.alloc("columns", "int32", max(shared, 1) * lanes, "local")
+        def begin(c: Expr, lanes: int) -> None:
             for i in range(shared):
-                em.store(last, i * lanes, self._column(ys, const(i - left), c, lanes), lanes)
-            with em.loop("px", pooled.width) as x:
-                columns = [em.bind("column", load(last, const(i * lanes), lanes)) for i in range(shared)]
-                for i in range(shared, pool.kernel[1]):
-                    columns.append(em.bind("column", self._column(ys, x * across + (i - left), c, lanes)))
-                for i in range(shared):
-                    em.store(last, i * lanes, columns[i + across], lanes)
-                place = pooled.at(y, x)
-                pooled.prefetch(em, replace(place, pixel=place.pixel + AHEAD), c)
-                pooled.emit(em, em.bind("v", reduce(tirx.Max, columns)), place, c, lanes)
+                column = self._column(ys, const(i - left), c, lanes)
+                em.store(last, c + i * bound.channels, column, lanes)
 
-        for_channels(em, bound.channels, LANES, channels)
+        def window(x: Expr, c: Expr, lanes: int) -> None:
+            places = [c + i * bound.channels for i in range(shared)]
+            columns = [em.bind("column", load(last, at, lanes)) for at in places]
+            for i in range(shared, pool.kernel[1]):
+                columns.append(em.bind("column", self._column(ys, x * across + (i - left), c, lanes)))
+            for i, at in enumerate(places):
+                em.store(last, at, columns[i + across], lanes)
+            place = pooled.at(y, x)
+            pooled.prefetch(em, replace(place, pixel=place.pixel + AHEAD), c)
+            pooled.emit(em, em.bind("v", reduce(tirx.Max, columns)), place, c, lanes)
+
+        last = em.alloc("columns", "int32", max(shared, 1) * bound.channels)
+        for_channels(em, bound.channels, LANES, begin)
+        with em.loop("px", pooled.width) as x:
+            for_channels(em, bound.channels, LANES, partial(window, x))
 
     def _column(self, ys: list[Expr], x: Expr, channel: Expr, lanes: int) -> Expr:
         """The maximum of column `x` in rows `ys`; outside it repeats the nearest, which is in the window."""

@@ -44,10 +44,8 @@ def unpack_func(
     packed = em.parameter("packed", layout.shape, "int8")
     weights = _Weights(em, blob, packed, weight_shape, bits, offset, step)
     match layout:
-        case WeightLayout(fold=1):
-            _unpack_direct(weights, layout)
         case WeightLayout():
-            _unpack_folded(weights, layout)
+            _unpack_direct(weights, layout)
         case WinogradLayout():
             _unpack_winograd(weights, layout)
         case _:
@@ -164,56 +162,42 @@ class _Block:
 
 
 def _unpack_direct(weights: _Weights, layout: WeightLayout) -> None:
-    em, lanes, dot, run = weights.em, layout.lanes, layout.dot, layout.segment_length
+    em, run = weights.em, layout.segment_length
     _, in_channels, kh, kw = weights.shape
     row = kw * in_channels
-    words = weights.words(layout, 8, gcd(dot, run, row))
-    offset, step = weights.offset, weights.step
-    if layout.doubled:
-        offset, step = 2 * offset + 1, 2 * step
+    words = weights.words(layout, 8, gcd(layout.dot, run, row))
+    # Rows of the layout that are alike: the first, how many, and the weights in a segment.
+    whole, rest = divmod(kh, layout.fold)
+    parts = [(0, whole, run), *([(whole, 1, rest * row)] if rest else [])]
     with em.loop("block", layout.blocks, "parallel") as index:
         block = _Block(words, weights.shape, index, layout.blocks, 1)
-        with em.loop("ky", kh) as ky, em.loop("segment", layout.segments) as segment:
-            begin = em.bind("begin", ky * row + segment * run)
-            to = em.bind("to", ((index * kh + ky) * layout.segments + segment) * layout.steps)
-
-            def expand(k: Expr, valid: int) -> None:
-                block.gather([begin + k * dot])
-                value = block.values(block.codes(0), offset, step, block.mask(valid))
-                weights.store((to + k) * lanes * dot, value.value, lanes * dot)
-
-            _steps(em, run, dot, expand)
-            used = -(-run // dot)
-            if used < layout.steps:
-                with em.loop("zeros", layout.steps - used) as k:
-                    zeros = const(0, "int8", lanes * dot)
-                    em.store(weights.packed, (to + used + k) * (lanes * dot), zeros, lanes * dot)
+        for first, count, length in parts:
+            with em.loop("ky", count) as ky, em.loop("segment", layout.segments) as segment:
+                begin = em.bind("begin", (first + ky) * (layout.fold * row) + segment * run)
+                to = em.bind("to", ((index * layout.rows + first + ky) * layout.segments + segment) * layout.steps)
+                _unpack_segment(weights, layout, block, begin, to, length)
 
 
-def _unpack_folded(weights: _Weights, layout: WeightLayout) -> None:
-    """Code by code: neighbours in the packed tensor are none in the stream. Folded kernels are small."""
-    em, fold, lanes, dot = weights.em, layout.fold, layout.lanes, layout.dot
-    out_channels, in_channels, kh, kw = weights.shape
-    words = CodeWords(em, weights.blob, prod(weights.shape), weights.bits, lanes=1, dot=1, field=8, multiple=1)
+def _unpack_segment(
+    weights: _Weights, layout: WeightLayout, block: _Block, begin: Expr, to: Expr, length: int
+) -> None:
+    """`length` weights of every output channel of a block from code `begin` on, to steps from `to` on."""
+    em, vector_bytes = weights.em, layout.lanes * layout.dot
     offset, step = weights.offset, weights.step
     if layout.doubled:
         offset, step = 2 * offset + 1, 2 * step
-    with (
-        em.loop("block", layout.blocks, "parallel") as block,
-        em.loop("row", layout.rows) as row,
-        em.loop("segment", layout.segments) as segment,
-        em.loop("k", layout.steps * dot) as k,
-        em.loop("lane", lanes) as lane,
-    ):
-        o, tap = em.bind("o", block * lanes + lane), em.bind("tap", k // in_channels)
-        ky, kx = row * fold + tap % fold, segment + tap // fold
-        there = tirx.all(o < out_channels, k < layout.segment_length, ky < kh)
-        index = ((o * kh + ky) * kw + kx) * in_channels + k % in_channels
-        window = words.window(em.bind("index", tirx.Select(there, index, const(0))))
-        code = convert(tirx.bitwise_and(window, const((1 << weights.bits) - 1, "uint8")), "int32")
-        value = tirx.Select(there, code * step + offset, const(0))
-        at = ((block * layout.rows + row) * layout.segments + segment) * layout.steps + k // dot
-        em.store(weights.packed, (at * lanes + lane) * dot + k % dot, convert(value, "int8"))
+
+    def expand(k: Expr, valid: int) -> None:
+        block.gather([begin + k * layout.dot])
+        value = block.values(block.codes(0), offset, step, block.mask(valid))
+        weights.store((to + k) * vector_bytes, value.value, vector_bytes)
+
+    _steps(em, length, layout.dot, expand)
+    used = -(-length // layout.dot)
+    if used < layout.steps:
+        with em.loop("zeros", layout.steps - used) as k:
+            zeros = const(0, "int8", vector_bytes)
+            em.store(weights.packed, (to + used + k) * vector_bytes, zeros, vector_bytes)
 
 
 def _steps(em: Emitter, count: int, dot: int, emit: Callable[[Expr, int], None]) -> None:
