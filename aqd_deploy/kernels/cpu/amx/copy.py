@@ -37,7 +37,9 @@ class FrameCopy:
             y = em.bind("y", row * self.whole.strides[0] + self.top)
             if frame.fold > 1:
                 for n in range(frame.fold):
-                    self._row(framed.level, y + n * self.whole.dilations[0], self.unfolded, const(n * self.pitch))
+                    self._row(
+                        framed.level, y + n * self.whole.dilations[0], self.unfolded, const(n * self.pitch)
+                    )
                 self._fold(place, framed.map.out_width)
             else:
                 for plane in frame.planes:
@@ -68,7 +70,9 @@ class FrameCopy:
             value = None
             for n in range(self.frame.fold):
                 row = load(self.unfolded, x * across + n * self.pitch, width)
-                moved = tirx.Shuffle([row] * (WIDE // width), [const(byte if of == n else 0) for of, byte in places])
+                moved = tirx.Shuffle(
+                    [row] * (WIDE // width), [const(byte if of == n else 0) for of, byte in places]
+                )
                 lanes = [const(lane + WIDE * (of == n)) for lane, (of, _) in enumerate(places)]
                 value = moved if value is None else tirx.Shuffle([value, moved], lanes)
             em.store(self.samples, to + x * WIDE, value, WIDE)

@@ -1,9 +1,9 @@
 """Kernels of few channels, as a stem has them: a step multiplies 64 inputs, and one of their rows has few.
 
-So the inputs that a pixel meets in several kernel rows lie together, in 64 bytes of its own: row j of the frame
-has for every output column the windows of rows j·s, j·s + d, j·s + 2d … of the input, for a vertical stride s and
-dilation d. The convolution then has fewer kernel rows, each of one column, and no strides. Tiles of whole cache
-lines are also loaded three times as fast as those whose rows begin anywhere.
+So the inputs that a pixel meets in several kernel rows lie together, in 64 bytes of its own. Row j of the
+frame has for every output column the windows of rows j·s, j·s + d, j·s + 2d … of the input, for a vertical
+stride s and dilation d. The convolution then has fewer kernel rows, each of one column, and no strides. And
+tiles whose rows are whole cache lines load fast: one whose rows cross lines takes some 40 cycles more.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def columns_of(spec: ConvSpec, m: Map) -> tuple[int, int, int]:
 
 
 def window_bytes(spec: ConvSpec, fold: int) -> list[tuple[int, int]]:
-    """Of every input in the 64 bytes of a pixel the row of the `fold` and the byte in the row of its window."""
+    """Of every input in the 64 bytes of a pixel: which of `fold` rows it is of, and its byte in the window."""
     row = spec.kernel[1] * spec.in_channels
     return [
         (k // row, k % row // spec.in_channels * spec.dilations[1] * spec.in_channels + k % spec.in_channels)

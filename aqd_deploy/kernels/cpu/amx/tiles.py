@@ -64,11 +64,16 @@ class TileUnit:
         self._do("tileloadd64", tirx.IntImm("int8", tile), _address(buffer, at), tirx.IntImm("int64", stride))
 
     def load_weights(self, tile: int, buffer: Buffer, at: Expr) -> None:
-        """A tile of weights. Those that come from afar shall not push samples out of the first-level cache: that
-        is the hint.
+        """A tile of weights. The hint keeps those that come from afar from pushing samples out of the
+        first-level cache.
         """
         stride = tirx.IntImm("int64", ROW_BYTES)
-        self._do("tileloadd64" if self.near else "tileloaddt164", tirx.IntImm("int8", tile), _address(buffer, at), stride)
+        self._do(
+            "tileloadd64" if self.near else "tileloaddt164",
+            tirx.IntImm("int8", tile),
+            _address(buffer, at),
+            stride,
+        )
 
     def multiply(self, sums: int, samples: int, weights: int) -> None:
         """sums += samples · weights."""

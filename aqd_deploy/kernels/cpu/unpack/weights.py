@@ -174,7 +174,9 @@ def _unpack_direct(weights: _Weights, layout: WeightLayout) -> None:
         for first, count, length in parts:
             with em.loop("ky", count) as ky, em.loop("segment", layout.segments) as segment:
                 begin = em.bind("begin", (first + ky) * (layout.fold * row) + segment * run)
-                to = em.bind("to", ((index * layout.rows + first + ky) * layout.segments + segment) * layout.steps)
+                to = em.bind(
+                    "to", ((index * layout.rows + first + ky) * layout.segments + segment) * layout.steps
+                )
                 _unpack_segment(weights, layout, block, begin, to, length)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from amx_cases import PLANS, operands, specs
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from kernel_reference import (
@@ -61,37 +62,6 @@ class Case:
     seed: int
 
 
-@st.composite
-def specs(draw, kernel, strides, channels) -> ConvSpec:
-    kernel = draw(st.sampled_from(kernel))
-    dilations = draw(st.sampled_from([(1, 1), (1, 1), (1, 1), (2, 1), (1, 2)]))
-    spans = [(k - 1) * d for k, d in zip(kernel, dilations, strict=True)]
-    sizes = st.tuples(st.integers(1, 12), st.integers(1, 20)).map(
-        lambda s: (s[0] + spans[0], s[1] + spans[1])
-    )
-    levels = tuple(draw(st.one_of(st.just([]), st.lists(sizes, min_size=1, max_size=4))))
-    height, width = (sum(h * w for h, w in levels), 1) if levels else draw(sizes)
-    signed = draw(st.booleans())
-    lo, hi = (-128, 127) if signed else (0, 255)
-    in_channels = draw(st.sampled_from(channels))
-    padding = draw(st.one_of(st.none(), st.lists(st.integers(lo, hi), min_size=1, max_size=3)))
-    return ConvSpec(
-        height,
-        width,
-        in_channels,
-        draw(st.sampled_from([1, 4, 7, 16, 17, 36, 40, 64, 80])),
-        kernel,
-        draw(st.sampled_from(strides)),
-        tuple(draw(st.integers(0, 2)) for _ in range(4)),
-        dilations,
-        odd=draw(st.booleans()),
-        pad_values=padding and tuple((padding * in_channels)[:in_channels]),
-        input_signed=signed,
-        levels=levels,
-        weight_range=draw(st.sampled_from([None, (-64, 63)])),
-    )
-
-
 KINDS = {
     "3x3": specs([(3, 3)], [(1, 1)], [16, 64, 128]),
     "strided": specs([(3, 3), (2, 3)], [(2, 2), (2, 1), (3, 2)], [20, 64]),
@@ -99,13 +69,6 @@ KINDS = {
     "stem": specs([(7, 7), (6, 6), (5, 5), (3, 3)], [(1, 1), (2, 2), (3, 2)], [1, 3, 4]),
     "short": specs([(3, 1), (4, 1), (2, 3)], [(1, 1), (2, 1)], [8, 16]),
 }
-PLANS = st.builds(
-    lambda pixels, channels, shape, first: Plan(pixels, channels, *shape, first),
-    st.sampled_from([1, 1, 2, 3, 5]),
-    st.sampled_from([1, 1, 2, 3]),
-    st.sampled_from([(2, 2), (4, 1)]),
-    st.booleans(),
-)
 
 
 @st.composite
@@ -124,21 +87,6 @@ def cases(draw, kind: str) -> Case:
 def fits(spec: ConvSpec, name: str) -> bool:
     """Upsampling needs one map with sides that two divides."""
     return name != "upsampled skip" or not (spec.levels or spec.out_height % 2 or spec.out_width % 2)
-
-
-def operands(case: Case) -> tuple[np.ndarray, np.ndarray]:
-    spec, rng = case.spec, np.random.default_rng(case.seed)
-    dtype = np.int8 if spec.input_signed else np.uint8
-    shape = (spec.out_channels, spec.in_channels, *spec.kernel)
-    data = rng.integers(
-        np.iinfo(dtype).min,
-        np.iinfo(dtype).max,
-        (spec.height, spec.width, spec.in_channels),
-        dtype,
-        endpoint=True,
-    )
-    weights = rng.integers(*(spec.weight_range or (-128, 127)), shape, np.int8, endpoint=True)
-    return data, weights
 
 
 def expected(case: Case, data: np.ndarray, weights: np.ndarray):
@@ -171,7 +119,7 @@ def test_no_integer_differs(kind):
         }
         module = compile_functions(functions, MCPU[Isa.AMX])
         for i, case in enumerate(batch):
-            data, weights = operands(case)
+            data, weights = operands(case.spec, case.seed)
             outputs, params = expected(case, data, weights)
             inputs = [data, amx_layout(case.spec).pack(weights), *params]
             got = call(module[f"f{i}"], inputs, [np.full_like(o, 99) for o in outputs])
