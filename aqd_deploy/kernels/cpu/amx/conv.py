@@ -18,7 +18,7 @@ from tvm import tirx
 
 from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue
 from aqd_deploy.kernels.cpu.amx.copy import FrameCopy
-from aqd_deploy.kernels.cpu.amx.finish import Finish
+from aqd_deploy.kernels.cpu.amx.finish import Finish, Sums
 from aqd_deploy.kernels.cpu.amx.fold import folded_rows
 from aqd_deploy.kernels.cpu.amx.frame import Frame
 from aqd_deploy.kernels.cpu.amx.nchw import BorderBlock
@@ -84,7 +84,8 @@ class TileConv:
             max(1, len(whole.levels)),
         )
         borders = BorderBlock(self.em, self.frame, plan) if to_borders else None
-        self.finish = Finish(self.em, bound, borders, self.frame, plan, self.groups)
+        self.bound = bound
+        self.finish: Sums = Finish(self.em, bound, borders, self.frame, plan, self.groups)
         self.samples = self.data
         self.plane = 0
 

@@ -57,7 +57,7 @@ def columns_of(spec: ConvSpec, m: Map) -> tuple[int, int, int]:
 
 
 def window_bytes(spec: ConvSpec, fold: int) -> list[tuple[int, int]]:
-    """Of every input in the 64 bytes of a pixel: which of `fold` rows it is of, and its byte in the window."""
+    """Of every input in the 64 bytes of a pixel: which of `fold` rows it is of, and its byte in there."""
     row = spec.kernel[1] * spec.in_channels
     return [
         (k // row, k % row // spec.in_channels * spec.dilations[1] * spec.in_channels + k % spec.in_channels)

@@ -48,8 +48,8 @@ class FramedMap:
 
 @dataclass(frozen=True)
 class Frame:
-    """The maps of `spec` cut into tiles of `pixels`. `fold`: kernel rows that lie in one; if more than 1, `spec`
-    is what `amx.fold` makes of the convolution.
+    """The maps of `spec` cut into tiles of `pixels`. `fold`: kernel rows that lie in one; where more than 1,
+    `spec` is what `amx.fold` makes of the convolution.
     """
 
     spec: ConvSpec

@@ -6,13 +6,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial, reduce
+from math import prod
 from typing import Any
 
 from tvm import tirx
 
 from aqd_deploy.kernels.contract.caches import Core
 from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue, Pool
-from aqd_deploy.kernels.cpu.amx.conv import TileConv
+from aqd_deploy.kernels.cpu.amx.conv import NEAR_WEIGHTS, TileConv, amx_layout
+from aqd_deploy.kernels.cpu.amx.finish import Sums
 from aqd_deploy.kernels.cpu.amx.frame import Frame
 from aqd_deploy.kernels.cpu.amx.plan import Plan
 from aqd_deploy.kernels.cpu.amx.tiles import ROWS
@@ -27,7 +29,7 @@ from aqd_deploy.kernels.cpu.conv.pooled import (
     rows_per_task,
     tasks_of,
 )
-from aqd_deploy.kernels.cpu.emit import Buffer, Emitter, Expr, broadcast, const, load
+from aqd_deploy.kernels.cpu.emit import Emitter, Expr, broadcast, const, load
 from aqd_deploy.kernels.cpu.epilogue.epilogue import BoundEpilogue, Place, bind_epilogue
 from aqd_deploy.kernels.cpu.movement.pointwise import for_channels
 from aqd_deploy.targets.isa import Isa
@@ -46,7 +48,8 @@ def conv_amx_pooled(
     rows = rows_per_task(spec, pool, threads, most_kept_bytes(core))
     kept = kept_rows(spec, pool, rows)
     before, after = around_pool(epilogue)
-    plan = replace(plan, pixel_parts=1, channel_parts=1)
+    far = prod(amx_layout(spec).shape) > NEAR_WEIGHTS
+    plan = replace(plan, pixel_parts=1, channel_parts=1, weights_first=plan.weights_first and far)
     conv = TileConv(rows_alone(spec, kept), spec, before, isa, plan)
     em = conv.em
     pooled = bind_epilogue(em, after, isa, height, width, spec.out_channels)
@@ -54,7 +57,7 @@ def conv_amx_pooled(
     with em.loop("task", tasks_of(height, rows), "parallel" if threads > 1 else "serial") as task:
         first = em.bind("first", tirx.Min(task * rows, const(height - rows)))
         top = em.bind("kept_top", first_kept_row(spec, pool, first, kept))
-        sums = KeptSums(em, conv.finish.bound, conv.frame, plan, conv.layout.blocks, top)
+        sums = KeptSums(em, conv.bound, conv.frame, plan, conv.layout.blocks, top)
         conv.finish = sums
         conv.task(const(0), em.bind("input_top", top * spec.strides[0] - spec.pads[0]))
         with em.loop("py", rows) as y:
@@ -68,26 +71,21 @@ def rows_alone(spec: ConvSpec, rows: int) -> ConvSpec:
     return replace(spec, height=height, pads=(0, spec.pads[1], 0, spec.pads[3]))
 
 
-class KeptSums:
-    """Stands for `Finish`: int32 [blocks, numbers of the frame, 16], whose first row is row `top` of the
-    output; then pools them.
+class KeptSums(Sums):
+    """All of them stay, int32 [blocks, numbers of the frame, 16], until they are pooled; the first are of row
+    `top` of the output.
     """
 
     def __init__(
         self, em: Emitter, bound: BoundEpilogue, frame: Frame, plan: Plan, blocks: int, top: Expr
     ) -> None:
         self.em, self.bound, self.frame, self.plan, self.top = em, bound, frame, plan, top
-        self.windows: Buffer | None = None
         self.numbers = frame.tiles * frame.pixels
         (self.framed,) = frame.maps
         self.last = frame.last_number(self.framed)
-        self.sums: Buffer = em.alloc("kept", "int32", plan.items(blocks) * plan.wide * self.numbers * LANES)
-
-    def begin(self) -> None:
-        """As of `Finish`."""
+        self.sums = em.alloc("kept", "int32", plan.items(blocks) * plan.wide * self.numbers * LANES)
 
     def next(self, tile: Expr, block: Expr, origin: Expr, passed: Expr) -> tuple[Expr, Expr]:
-        """As of `Finish`."""
         em, frame = self.em, self.frame
         self.to = em.bind("to", (block * self.numbers + tile * frame.pixels) * LANES)
         number = tirx.Min(tile * frame.pixels, const(self.last))
@@ -95,18 +93,8 @@ class KeptSums:
         return em.bind("at", at), const(self.framed.width)
 
     def place_of(self, sums: int) -> Expr:
-        """As of `Finish`."""
         i, j = divmod(sums, self.plan.wide)
         return self.to + (j * self.numbers + i * ROWS) * LANES
-
-    def some(self, group: Expr, step: int, steps: int) -> None:
-        """As of `Finish`: there is nothing to do."""
-
-    def done(self) -> None:
-        """As of `Finish`."""
-
-    def rest(self) -> None:
-        """As of `Finish`."""
 
     def pool_row(self, pooled: BoundEpilogue, pool: Pool, y: Expr) -> None:
         """Row `y` of the pooled map, through what follows the pool. The maximum of a column is taken once for

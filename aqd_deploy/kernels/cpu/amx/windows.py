@@ -1,4 +1,4 @@
-"""Sums of the samples under each window, products with ones: for odd weights 2w + 1 that do not fit 8 bits."""
+"""Sums of the samples under each window, for odd weights 2w + 1 that do not fit 8 bits: products with 1."""
 
 from __future__ import annotations
 
