@@ -170,11 +170,7 @@ class TileConv:
             unit.clear(sums)
         self._reduce(at, width, block)
         finish.done()
-        places = [finish.place_of(sums) for sums in range(plan.sums)]
-        for place in places:
-            unit.prefetch_sums(finish.sums, place)
-        for sums, place in enumerate(places):
-            unit.store(sums, finish.sums, place)
+        finish.store(unit)
 
     def _reduce(self, at: Expr, width: Expr, block: Expr) -> None:
         """All products of a block, from pixel `at` of the frame on; `width` pixels are one row of it."""

@@ -10,7 +10,7 @@ from aqd_deploy.kernels.contract.spec import SkipAdd
 from aqd_deploy.kernels.cpu.amx.frame import Frame, FramedMap
 from aqd_deploy.kernels.cpu.amx.nchw import BorderBlock
 from aqd_deploy.kernels.cpu.amx.plan import Plan
-from aqd_deploy.kernels.cpu.amx.tiles import ROWS, SUMS
+from aqd_deploy.kernels.cpu.amx.tiles import ROWS, SUMS, TileUnit
 from aqd_deploy.kernels.cpu.emit import Buffer, Emitter, Expr, broadcast, const, load
 from aqd_deploy.kernels.cpu.epilogue.epilogue import BoundEpilogue, Place
 
@@ -27,6 +27,7 @@ class Sums:
     `sums`: int32; `windows`: what `WindowSums` wrote, if weights need it.
     """
 
+    plan: Plan
     sums: Buffer
     windows: Buffer | None = None
 
@@ -48,6 +49,11 @@ class Sums:
 
     def done(self) -> None:
         """After the last of `some`."""
+
+    def store(self, unit: TileUnit) -> None:
+        """Stores the block's sums."""
+        for number in range(self.plan.sums):
+            unit.store(number, self.sums, self.place_of(number))
 
     def rest(self) -> None:
         """After the last block of a task."""
@@ -155,6 +161,11 @@ class Finish(Sums):
     def done(self) -> None:
         if self.borders is not None:
             self._flush(self.old)
+
+    def store(self, unit: TileUnit) -> None:
+        for number in range(self.plan.sums):
+            unit.prefetch_sums(self.sums, self.place_of(number))
+        super().store(unit)
 
     def rest(self) -> None:
         """Finishes the last block of a task."""
