@@ -17,12 +17,11 @@ from aqd_deploy.kernels.cpu.amx.tiles import ROW_BYTES
 def folded_rows(spec: ConvSpec) -> int:
     """Kernel rows that lie in one: those of one step, and no more than save steps; 1 where none do."""
     rows, columns = spec.kernel
-    down = spec.dilations[0] % spec.strides[0]
-    fitting = [n for n in range(2, rows + spec.strides[0]) if n * columns * spec.in_channels <= ROW_BYTES]
     if _span(spec) * spec.in_channels > ROW_BYTES:
         return 1
+    fitting = [n for n in range(2, rows + 1) if n * columns * spec.in_channels <= ROW_BYTES]
     # Folded rows after the first begin at rows of the frame.
-    whole = [n for n in fitting if n >= rows or n * down % spec.strides[0] == 0]
+    whole = [n for n in fitting if n == rows or n * spec.dilations[0] % spec.strides[0] == 0]
     return min([1, *whole], key=lambda n: (-(-rows // n), n))
 
 

@@ -108,5 +108,8 @@ def _cycles(frame: Frame, layout: WeightLayout, plan: Plan, threads: int, core: 
         # The first pass over the weights: nothing hides it.
         far += items * item_bytes / FAR_BYTES_PER_CYCLE
     copy = part_bytes / COPY_BYTES_PER_CYCLE if frame.copies else 0.0
+    if frame.copies and part_bytes > NEAR * core.l2:
+        # The frame is written to where it must be fetched from.
+        copy += 2 * part_bytes / FAR_BYTES_PER_CYCLE
     rounds = -(-plan.tasks // threads)
     return rounds * (TASK_CYCLES + copy + tiles * items * block + far)

@@ -197,3 +197,35 @@ def test_the_peak_multiplies_what_it_says():
 def test_a_plan_is_its_parameters():
     plan = Plan(3, 2, 4, 1, True)
     assert Plan.from_parameters(plan.parameters()) == plan
+
+
+def test_the_frame_of_a_stem_is_cut_into_parts_that_stay_near():
+    spec = ConvSpec(320, 320, 3, 32, (3, 3), (2, 2), (1, 1, 1, 1))
+    best = plans(spec, amx_layout(spec), 1, CORE)[0][1]
+    frame = Frame.of(spec, 16 * best.high)
+    assert frame.plane_pixels(1) * frame.spec.in_channels > CORE.l2
+    assert frame.plane_pixels(best.pixel_parts) * frame.spec.in_channels < CORE.l2
+
+
+@pytest.mark.parametrize(
+    ("kernel", "strides", "channels", "fold", "rows"),
+    [
+        ((7, 7), (2, 2), 3, 2, 4),
+        ((7, 7), (2, 2), 1, 7, 1),
+        ((6, 6), (2, 2), 3, 2, 3),
+        ((3, 3), (2, 2), 3, 3, 1),
+        ((3, 3), (1, 1), 3, 3, 1),
+        ((5, 5), (3, 3), 3, 3, 2),
+        ((5, 5), (1, 1), 3, 3, 2),
+        ((3, 3), (2, 2), 16, 1, 3),
+        ((11, 11), (4, 4), 3, 1, 11),
+        ((1, 1), (1, 1), 3, 1, 1),
+    ],
+)
+def test_kernel_rows_are_folded_as_far_as_that_saves_steps(kernel, strides, channels, fold, rows):
+    spec = ConvSpec(40, 40, channels, 16, kernel, strides)
+    layout = amx_layout(spec)
+    assert (layout.fold, layout.rows) == (fold, rows)
+    frame = Frame.of(spec, 32)
+    assert (frame.spec.out_height, frame.spec.out_width) == (spec.out_height, spec.out_width)
+    assert frame.spec.kernel[0] == rows
