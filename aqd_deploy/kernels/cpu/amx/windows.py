@@ -19,7 +19,7 @@ _TOGETHER = 8
 
 
 class WindowSums:
-    """Writes the sums of a task's pixels, tile by tile."""
+    """Writes the sums of a task's pixels, 16 of them at a time."""
 
     def __init__(
         self, em: Emitter, unit: TileUnit, frame: Frame, layout: WeightLayout, samples: Buffer, plane: int
@@ -69,10 +69,11 @@ class WindowSums:
         em = self.em
         ones = em.alloc("ones", "int32", 2 * TILE_BYTES // 4)
         layout = self.layout
-        row_length = layout.segment_length // layout.fold
-        last = row_length * (layout.kernel[0] - (layout.rows - 1) * layout.fold)
-        first = ROW_BYTES if self.steps > 1 else layout.segment_length
-        for half, count in enumerate((first, last - (self.steps - 1) * ROW_BYTES)):
+        most = min(layout.segment_length, ROW_BYTES)
+        # Of the last row, of which folding may have left less.
+        rows = layout.kernel[0] - (layout.rows - 1) * layout.fold
+        last = layout.segment_length // layout.fold * rows - (self.steps - 1) * ROW_BYTES
+        for half, count in enumerate((most, last)):
             for row in range(ROWS):
                 word = sum((4 * row + byte < count) << 8 * byte for byte in range(4))
                 em.store(ones, (half * ROWS + row) * 16, const(word, "int32", 16), 16)
