@@ -79,7 +79,7 @@ def plans(
     """(estimated cycles on `threads` threads, plan) of every plan with one of `codes`, the best first."""
     found: list[tuple[float, Plan]] = []
     for high, wide in _shapes(layout.blocks):
-        frame = Frame(spec, ROWS * high)
+        frame = Frame.of(spec, ROWS * high)
         items = -(-layout.blocks // wide)
         cuts = product(_parts(frame.tiles, threads), sorted({1, min(threads, items)}), (False, True), codes)
         for pixel_parts, channel_parts, weights_first, packed in cuts:
@@ -110,7 +110,7 @@ def expanded_bytes(layout: WeightLayout, plan: Plan) -> int:
 
 def weight_steps(layout: WeightLayout) -> int:
     """Tiles of weights of a block."""
-    return layout.kernel[0] * layout.segments * layout.steps // ROWS
+    return layout.rows * layout.segments * layout.steps // ROWS
 
 
 def _parts(tiles: int, threads: int) -> list[int]:
@@ -128,6 +128,9 @@ def _cycles(frame: Frame, layout: WeightLayout, plan: Plan, threads: int, core: 
     item_bytes = plan.wide * weight_steps(layout) * TILE_BYTES
     items = -(-plan.items(layout.blocks) // plan.channel_parts)
     fetch = item_bytes / plan.codes / FAR_BYTES_PER_CYCLE
+    if frame.copies and part_bytes > near:
+        # The frame is written to where it must be fetched from.
+        task += 2 * part_bytes / FAR_BYTES_PER_CYCLE
     if plan.weights_first:
         passes = items
         if part_bytes > near:
