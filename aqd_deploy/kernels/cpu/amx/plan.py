@@ -85,7 +85,7 @@ def plans(
         for pixel_parts, channel_parts, weights_first, packed in cuts:
             plan = Plan(pixel_parts, channel_parts, high, wide, weights_first, packed)
             # What is expanded must stay near until it is multiplied.
-            if packed == 1 or expanded_bytes(layout, plan) <= NEAR * core.l2 / 2:
+            if packed == 1 or expanded_bytes(layout, plan) <= NEAR * core.l2 / 4:
                 found.append((_cycles(frame, layout, plan, threads, core), plan))
     found.sort(key=lambda entry: entry[0])
     return found
@@ -136,14 +136,14 @@ def _cycles(frame: Frame, layout: WeightLayout, plan: Plan, threads: int, core: 
         if part_bytes > near:
             task += part_bytes * (items - 1) / FAR_BYTES_PER_CYCLE
         # Lines of the output are written a part in each pass.
-        if pixels * spec.out_channels > near / 4:
+        if pixels * spec.out_channels > near / 8:
             task += pixels * spec.out_channels / FAR_BYTES_PER_CYCLE
     else:
         passes = -(-frame.tiles // plan.pixel_parts)
         if items * item_bytes > near:
             task += items * item_bytes * (passes - 1) / FAR_BYTES_PER_CYCLE
     first = task + _products(frame, layout, plan, items, fetch)
-    kept = items * item_bytes / plan.codes <= near / 2
+    kept = items * item_bytes / plan.codes <= near / 4
     rounds = -(-plan.tasks // threads)
     return first + (rounds - 1) * (task + _products(frame, layout, plan, items, 0.0 if kept else fetch))
 
