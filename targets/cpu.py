@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import platform
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +38,15 @@ class Cpu:
     def lacks(self, features: Iterable[str]) -> list[str]:
         """Those of `features` that this CPU does not offer, sorted."""
         return sorted(set(features) - self.features)
+
+    def withholds(self, missing: Sequence[str]) -> bool:
+        """Whether all that it lacks, `missing`, is what is withheld."""
+        return bool(self.withheld and missing) and set(missing) <= set(amx.FEATURES)
+
+    def told(self, missing: Sequence[str]) -> str:
+        """What it lacks for people, with the reason where there is one."""
+        names = ", ".join(missing)
+        return f"{names} ({self.withheld})" if self.withholds(missing) else names
 
 
 def parse_cpuinfo(text: str) -> tuple[str, frozenset[str]]:

@@ -16,7 +16,7 @@ from aqd_deploy.integer.operations.pools import pool_name
 UINT8, INT8, INT32 = TensorProto.UINT8, TensorProto.INT8, TensorProto.INT32
 
 # One target an instruction set of the kernels.
-TARGETS = ("x86-64-v2", "x86-64-v3", "alderlake", "x86-64-v4", "cascadelake")
+TARGETS = ("x86-64-v2", "x86-64-v3", "alderlake", "x86-64-v4", "cascadelake", "sapphirerapids")
 
 
 def runnable_targets() -> list[str]:
@@ -194,6 +194,16 @@ def random_image(model: onnx.ModelProto, seed: int = 0) -> dict[str, np.ndarray]
         )
         for value in model.graph.input
     }
+
+
+def parallel_network(manifest: dict | None = None) -> onnx.ModelProto:
+    """Convolutions that are large enough for loops in parallel; AMX multiplies them by tiles."""
+    w = ModelWriter(seed=5)
+    image = w.image("image", 3, 32, 32)
+    codes = w.requantize(w.conv(image, w.weight(16, 3, 3, 8), pads=[1] * 4), 16)
+    w.output(w.bias(w.conv(codes, w.weight(16, 16, 3, 4), pads=[1] * 4), 16))
+    w.output(w.relu(w.conv(codes, w.weight(8, 16, 1, 4))))
+    return w.model(manifest)
 
 
 def tiny_network(manifest: dict | None = None) -> onnx.ModelProto:

@@ -84,15 +84,16 @@ def _checks(target: Target, try_toolchain: bool) -> Iterator[dict[str, Any]]:
     yield {"what": "C++ compiler", "needed_for": "package", **_cplusplus(target, try_toolchain)}
     yield {"what": "TVM's runtime", "needed_for": "package", **_runtime(target)}
     yield {"what": "cache", "needed_for": "package", **_state(_cache)}
-    features = target.missing_on(read_cpu())
-    if not features:
+    cpu = read_cpu()
+    missing = target.missing_on(cpu)
+    if not missing:
         yield {"what": "this machine", "needed_for": "run", "state": "ok", "detail": "runs its programs"}
     else:
         yield {
             "what": "this machine",
             "needed_for": "run",
             "state": "other",
-            "detail": f"cannot run its programs by itself: lacks {', '.join(features)}",
+            "detail": f"cannot run its programs by itself: lacks {cpu.told(missing)}",
         }
     for kind in KINDS:
         for what, look in kind.needs(target).items():

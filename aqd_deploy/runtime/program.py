@@ -15,7 +15,7 @@ from aqd_deploy.runtime import backend, lanes
 from aqd_deploy.runtime.container import Container, read_container
 from aqd_deploy.runtime.library import load_library
 from aqd_deploy.runtime.tensors import TensorInfo, checked_inputs, random_inputs
-from aqd_deploy.targets import architectures
+from aqd_deploy.targets import amx, architectures
 from aqd_deploy.targets.cpu import Cpu, read_cpu
 from aqd_deploy.targets.threads import thread_limits
 
@@ -210,6 +210,13 @@ def check_runnable(container: Container, cpu: Cpu | None = None) -> None:
             next_command=f"{recompile}{emulated}",
         )
     missing = cpu.lacks(program["target"]["features"])
+    if cpu.withholds(missing):
+        # Not `host`: another process of this machine may have what this one has not.
+        raise ProgramError(
+            f"{container.path} needs what this process may not use, {cpu.withheld}",
+            received=f"a program for {program['target']['name']}",
+            next_command=f"aqd-deploy compile MODEL.onnx --target {amx.INSTEAD} -o PROGRAM.so",
+        )
     if missing:
         raise ProgramError(
             f"{container.path} is for another CPU than this one: {cpu.model} lacks {', '.join(missing)}",

@@ -102,11 +102,12 @@ def check_device(device: Target, threads: int, tracker: Tracker | None = None) -
             )
         tracker.servers()
         return
-    missing = device.missing_on(read_cpu())
+    cpu = read_cpu()
+    missing = device.missing_on(cpu)
     if missing:
         raise TargetError(
             "this machine cannot run what is to be tuned",
-            received=f"{device.name}, which needs {', '.join(missing)}",
+            received=f"{device.name}, which needs {cpu.told(missing)}",
             valid="a target of this machine, or --device rpc:HOST:PORT/KEY",
             next_command="aqd-deploy tune MODEL.onnx --target host",
         )

@@ -7,8 +7,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,8 +38,10 @@ class Farm:
 
 
 @contextmanager
-def rpc_farm(folder: Path, servers: int) -> Iterator[Farm]:
-    """Start a tracker and `servers` servers with KEY, and wait until they are there."""
+def rpc_farm(folder: Path, servers: int, preexec_fn: Callable[[], None] | None = None) -> Iterator[Farm]:
+    """Start a tracker and `servers` servers with KEY, and wait until they are there. A server does
+    `preexec_fn` before it begins.
+    """
     ports = [_free_port() for _ in range(servers + 1)]
     farm = Farm(Tracker("127.0.0.1", ports[0], KEY))
     started = [_start(folder / "tracker.log", "tvm.exec.rpc_tracker", ports[0])]
@@ -47,7 +49,7 @@ def rpc_farm(folder: Path, servers: int) -> Iterator[Farm]:
         for port in ports[1:]:
             log = folder / f"server{port}.log"
             options = ["--tracker", f"127.0.0.1:{ports[0]}", "--key", KEY]
-            farm.servers.append(_start(log, "tvm.exec.rpc_server", port, *options))
+            farm.servers.append(_start(log, "tvm.exec.rpc_server", port, *options, preexec_fn=preexec_fn))
             farm.logs.append(log)
         _wait(farm, [*started, *farm.servers], [folder / "tracker.log", *farm.logs])
         yield farm
@@ -56,12 +58,16 @@ def rpc_farm(folder: Path, servers: int) -> Iterator[Farm]:
             _kill_tree(process)
 
 
-def _start(log: Path, module: str, port: int, *options: str) -> subprocess.Popen[bytes]:
+def _start(
+    log: Path, module: str, port: int, *options: str, preexec_fn: Callable[[], None] | None = None
+) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", module, "--host", "127.0.0.1", "--port", str(port)]
     command += ["--port-end", str(port + 1)]
     environment = {**os.environ, "TVM_BIND_THREADS": "0"}
     with log.open("wb") as file:
-        return subprocess.Popen([*command, *options], stdout=file, stderr=file, env=environment)
+        return subprocess.Popen(
+            [*command, *options], stdout=file, stderr=file, env=environment, preexec_fn=preexec_fn
+        )
 
 
 def _wait(farm: Farm, processes: list[subprocess.Popen[bytes]], logs: list[Path]) -> None:
@@ -80,7 +86,9 @@ def _wait(farm: Farm, processes: list[subprocess.Popen[bytes]], logs: list[Path]
 def _kill_tree(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         for child in psutil.Process(process.pid).children(recursive=True):
-            child.kill()
+            # That of a session which was closed just now is ending.
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
         process.kill()
     process.wait()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from small_models import ModelWriter, random_image, reference
+from small_models import ModelWriter, parallel_network, random_image, reference
 
 from aqd_deploy.compiler import compile_model
 from aqd_deploy.runtime.container import append_manifest, read_container
@@ -41,19 +41,20 @@ def compile_small(path: Path, seed: int) -> Compiled:
     return _compiled(w.model(), path, INPUTS, threads=2)
 
 
-def compile_parallel(path: Path, threads: int) -> Compiled:
-    """Two convolutions that are large enough for loops in parallel."""
-    w = ModelWriter(seed=5)
-    image = w.image("image", 3, 32, 32)
-    codes = w.requantize(w.conv(image, w.weight(16, 3, 3, 8), pads=[1] * 4), 16)
-    w.output(w.bias(w.conv(codes, w.weight(16, 16, 3, 4), pads=[1] * 4), 16))
-    w.output(w.relu(w.conv(codes, w.weight(8, 16, 1, 4))))
-    model = w.model({"name": path.stem})
-    return _compiled(model, path, random_image(model), threads)
+def compile_parallel(path: Path, threads: int, target: str = "x86-64-v2") -> Compiled:
+    """Code with loops in parallel."""
+    model = parallel_network({"name": path.stem})
+    return _compiled(model, path, random_image(model), threads, target)
 
 
-def _compiled(model: onnx.ModelProto, path: Path, inputs: dict[str, np.ndarray], threads: int) -> Compiled:
-    compile_model(model, path, target="x86-64-v2", threads=threads, tuned="none")
+def _compiled(
+    model: onnx.ModelProto,
+    path: Path,
+    inputs: dict[str, np.ndarray],
+    threads: int,
+    target: str = "x86-64-v2",
+) -> Compiled:
+    compile_model(model, path, target=target, threads=threads, tuned="none")
     return Compiled(path, inputs, reference(model, inputs))
 
 

@@ -1,10 +1,14 @@
 """Without the kernel's permission a CPU has no AMX for us."""
 
+import subprocess
+import sys
+from dataclasses import replace
+
 import pytest
+from amx_refusal import WITHHELD, needs_amx, refuse_amx
 
 from aqd_deploy import targets
 from aqd_deploy.targets import amx, cpu
-from aqd_deploy.targets.cpu import Cpu
 
 FEATURES = frozenset(targets.get("sapphirerapids").features)
 
@@ -40,8 +44,53 @@ def test_nobody_is_asked_where_there_is_none(cpuinfo, tmp_path):
     assert cpu.read_cpu().withheld == ""
 
 
-def test_host_is_amx_where_it_may_be_used():
-    found = Cpu("x86_64", "test CPU", FEATURES, 2)
+def test_host_is_amx_where_it_is_granted(cpuinfo):
+    cpuinfo.setattr(amx, "refusal", lambda: "")
+    found = replace(cpu.read_cpu(), architecture="x86_64")
     assert targets.detect_host(found).profile == "sapphirerapids"
-    assert not targets.get("sapphirerapids").missing_on(found)
-    assert targets.get("sapphirerapids").kernels == "amx"
+    assert targets.detect_host(found).kernels == "amx"
+
+
+def test_host_is_vnni_where_it_is_refused(cpuinfo):
+    cpuinfo.setattr(amx, "refusal", lambda: "the kernel refused")
+    found = replace(cpu.read_cpu(), architecture="x86_64")
+    assert targets.detect_host(found).profile == amx.INSTEAD
+    assert targets.detect_host(found).kernels == "vnni"
+
+
+def test_what_to_compile_for_instead_runs_wherever_amx_is():
+    instead, with_amx = targets.get(amx.INSTEAD), targets.get("sapphirerapids")
+    assert set(instead.features) <= set(with_amx.features)
+    assert not set(instead.features) & set(amx.FEATURES)
+
+
+ASK = """
+from aqd_deploy import targets
+
+print(targets.read_cpu().withheld, targets.get("host").profile, sep="|")
+"""
+# Eight KiB of a signal stack, which hold everything but tiles.
+SMALL_STACK = """
+import ctypes
+
+class Stack(ctypes.Structure):
+    _fields_ = [("start", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
+
+room = ctypes.create_string_buffer(8192)
+assert ctypes.CDLL(None).sigaltstack(ctypes.byref(Stack(ctypes.addressof(room), 0, 8192)), None) == 0
+"""
+
+
+def asked(script, **how):
+    done = subprocess.run(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, check=True, **how
+    )
+    return done.stdout.strip().split("|")
+
+
+@needs_amx
+def test_what_the_kernel_answers():
+    assert asked(ASK) == ["", "sapphirerapids"]
+    assert asked(ASK, preexec_fn=refuse_amx) == [WITHHELD, "cascadelake"]
+    small = ["AMX: a thread's signal stack has no room for the tile registers", "cascadelake"]
+    assert asked(SMALL_STACK + ASK) == small

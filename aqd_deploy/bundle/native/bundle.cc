@@ -166,7 +166,14 @@ void check_cpu(const Bundle& bundle) {
                   "; valid: " + architecture() + "; try: aqd-deploy compile --target with this device's name");
   }
   std::string missing;
-  for (const std::string& name : missing_features(bundle.features)) missing += (missing.empty() ? "" : ", ") + name;
+  for (const std::string& name : missing_features(bundle.features)) {
+    const std::string reason = withheld(name);
+    if (!reason.empty()) {
+      throw Failure("the program needs what this process may not use, " + reason + "; got a program for " +
+                    bundle.target + "; try: aqd-deploy compile --target cascadelake");
+    }
+    missing += (missing.empty() ? "" : ", ") + name;
+  }
   if (!missing.empty()) {
     throw Failure("this CPU lacks " + missing + ", which the program needs; got a program for " + bundle.target +
                   "; try: aqd-deploy compile --target with this device's name");

@@ -1,5 +1,6 @@
 #include "cpu.h"
 
+#include <cerrno>
 #include <cstdint>
 #include <cstring>
 
@@ -83,27 +84,35 @@ std::uint64_t saved_state() {
   return static_cast<std::uint64_t>(high) << 32 | low;
 }
 
-// Linux lets a process use tile registers only once it has asked, and then all its threads, for good.
-bool tiles_permitted() {
+// Linux lets a process use tile registers only once it has asked, and then all its threads, for good. Why it
+// refuses, "" where it does not.
+std::string ask_for_tiles() {
 #if defined(__linux__)
   constexpr long kRequestPermission = 0x1023, kTileData = 18;
-  static const bool permitted = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
-  return permitted;
+  if (syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0) return "";
+  if (errno == ENOSPC) return "AMX: a thread's signal stack has no room for the tile registers";
+  return std::string("AMX: the kernel refused (") + std::strerror(errno) + ")";
 #else
-  return false;
+  return "AMX: this operating system does not lend it";
 #endif
 }
 
-bool has(const Feature& feature) {
+const std::string& tiles_refusal() {
+  static const std::string refusal = ask_for_tiles();
+  return refusal;
+}
+
+// Whether the CPU and the operating system have it.
+bool offered(const Feature& feature) {
   unsigned values[4] = {};
   if (!__get_cpuid_count(feature.leaf, feature.subleaf, &values[eax], &values[ebx], &values[ecx],
                          &values[edx])) {
     return false;
   }
-  const bool there =
-      (values[feature.where] >> feature.bit & 1) && (saved_state() & feature.state) == feature.state;
-  return there && (feature.state != kTiles || tiles_permitted());
+  return (values[feature.where] >> feature.bit & 1) && (saved_state() & feature.state) == feature.state;
 }
+
+std::string refusal(const Feature& feature) { return feature.state == kTiles ? tiles_refusal() : ""; }
 
 #else
 
@@ -144,7 +153,9 @@ constexpr Feature kFeatures[] = {
 #error "aqd-run does not know this architecture: it needs a section in cpu.cc"
 #endif
 
-bool has(const Feature& feature) { return getauxval(feature.vector) >> feature.bit & 1; }
+bool offered(const Feature& feature) { return getauxval(feature.vector) >> feature.bit & 1; }
+
+std::string refusal(const Feature&) { return ""; }
 
 #endif
 
@@ -156,10 +167,19 @@ std::vector<std::string> missing_features(const std::vector<std::string>& featur
   std::vector<std::string> missing;
   for (const std::string& name : features) {
     bool found = false;
-    for (const Feature& feature : kFeatures) found |= name == feature.name && has(feature);
+    for (const Feature& feature : kFeatures) {
+      found |= name == feature.name && offered(feature) && refusal(feature).empty();
+    }
     if (!found) missing.push_back(name);
   }
   return missing;
+}
+
+std::string withheld(const std::string& name) {
+  for (const Feature& feature : kFeatures) {
+    if (name == feature.name && offered(feature)) return refusal(feature);
+  }
+  return "";
 }
 
 }  // namespace aqd

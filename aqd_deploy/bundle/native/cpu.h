@@ -14,4 +14,7 @@ const char* architecture();
 // that the runner does not know counts as missing.
 std::vector<std::string> missing_features(const std::vector<std::string>& features);
 
+// Why this process may not use the feature `name`, which the CPU has; "" where that is not so.
+std::string withheld(const std::string& name);
+
 }  // namespace aqd

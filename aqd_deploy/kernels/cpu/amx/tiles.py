@@ -19,7 +19,9 @@ TILE_BYTES = ROWS * ROW_BYTES
 # int32 values of a tile of sums.
 SUMS = ROWS * 16
 REGISTERS = 8
-REFUSED = "the kernel does not let this process use AMX; valid: a program compiled with --target cascadelake"
+REFUSED = (
+    f"the kernel does not let this process use AMX; valid: a program compiled with --target {amx.INSTEAD}"
+)
 
 
 def _address(buffer: Buffer, index: Expr) -> Expr:
