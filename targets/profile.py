@@ -205,7 +205,8 @@ def _as_host(profile: Target, cpu: Cpu) -> Target:
         soc="",
         cores=cpu.threads,
         clock_ghz=None,
-        l2_kib=None,
+        # A group is one of cores, which tells their caches; a board's are its own.
+        l2_kib=profile.l2_kib if is_group(profile.cpu) else None,
         l2_cores=None,
         l3_kib=None,
         bandwidth_gb_s=None,

@@ -22,6 +22,8 @@ from aqd_deploy.kernels.storage.rice_codes import RiceCodes
 
 # As of all memory that kernels see.
 _ALIGNMENT = 64
+# Smaller memory holds no large page.
+_LARGE_PAGE = 2 << 20
 
 
 class PrepareEmitter:
@@ -43,12 +45,13 @@ class PrepareEmitter:
         self.block, self.backend, self.data = block, backend, data
         self.function, self.arena_bytes = function, arena_bytes
 
-    def arena(self) -> None:
-        """Memory that `main` will take, in large pages: tensors of megabytes are read with strides
-        of a kilobyte and more, each of which would need an address translation of its own.
+    def large_pages(self, sizes: Sequence[int]) -> None:
+        """Memory that `main` will take, of `sizes` bytes each, in large pages: megabytes are passed over with
+        strides of kilobytes, each of which would need an address translation of its own.
         """
-        if self.arena_bytes:
-            self._large_pages(emit_storage(self.block, self.arena_bytes), self.arena_bytes)
+        for size in sizes:
+            if size >= _LARGE_PAGE:
+                self._large_pages(emit_storage(self.block, size), size)
 
     def weights(self, prepared: Sequence[tuple[Any, EncodedWeight, Layout]]) -> list[Any]:
         """The expanded weights of (variable, weight, layout), one behind the other in memory: a few large

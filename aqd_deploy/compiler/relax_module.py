@@ -294,7 +294,8 @@ class _Builder:
             emitter = PrepareEmitter(
                 self.block, self.backend, self.result.data, self._function, self.memory.arena_bytes
             )
-            emitter.arena()
+            outputs = [self.plan.tensors[border(name)].bytes for name in self.plan.outputs]
+            emitter.large_pages([self.memory.arena_bytes, *outputs])
             weights = emitter.weights(list(self.prepared.values()))
             constants = emitter.constants(self.pools, list(self.constants))
             self.block.emit_func_output(relax.Tuple([*weights, *constants]))

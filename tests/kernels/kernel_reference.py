@@ -11,6 +11,7 @@ from aqd_deploy.kernels.contract.spec import (
     ConvSpec,
     Epilogue,
     MultiplyShift,
+    Pool,
     Relu,
     SkipAdd,
     StoreRequantize,
@@ -102,6 +103,15 @@ def convolve(spec: ConvSpec, data: np.ndarray, weights: np.ndarray) -> np.ndarra
                 o = slice(g * group_out, (g + 1) * group_out)
                 result[:, :, o] += window[:, :, g * group_in : (g + 1) * group_in] @ kernel[o, :, ky, kx].T
     return result
+
+
+def max_pooled(value: np.ndarray, pool: Pool) -> np.ndarray:
+    """int64 [H, W, C], where padding never wins."""
+    top, left, bottom, right = pool.pads
+    lowest = np.iinfo(np.int64).min
+    padded = np.pad(value, ((top, bottom), (left, right), (0, 0)), constant_values=lowest)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, pool.kernel, (0, 1))
+    return windows[:: pool.strides[0], :: pool.strides[1]].max((-2, -1))
 
 
 def multiply_shift(value: np.ndarray, c: np.ndarray, b: np.ndarray, d: np.ndarray) -> np.ndarray:

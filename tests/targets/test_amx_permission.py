@@ -68,7 +68,7 @@ def test_the_reason_is_told_of_what_is_withheld_alone(cpuinfo):
 
 def test_what_to_compile_for_instead_runs_wherever_amx_is():
     instead, with_amx = targets.get(amx.INSTEAD), targets.get("sapphirerapids")
-    assert set(with_amx.features) - set(instead.features) <= set(amx.FEATURES)
+    assert set(instead.features) <= set(with_amx.features)
     assert not set(instead.features) & set(amx.FEATURES)
 
 

@@ -178,12 +178,11 @@ class Emitter:
             self.evaluate(tirx.call_extern("void", "TVMFFIErrorSetRaisedFromCStr", *texts))
             self.evaluate(tirx.call_intrin("handle", "tirx.tvm_throw_last_error"))
 
-    def prefetch(self, buffer: Buffer, index: Expr, level: int) -> None:
+    def prefetch(self, buffer: Buffer, index: Expr, level: int, write: bool = False) -> None:
         """Brings the cache line of buffer[index], which may lie behind the buffer, to the cache `level`."""
         address = tirx.address_of(tirx.BufferLoad(buffer, [index]))
-        read, locality, data = const(0), const(4 - level), const(1)
-        call = tirx.call_llvm_intrin("void", "llvm.prefetch.p0", address, read, locality, data)
-        self._scopes[-1].append(tirx.Evaluate(call))
+        access, locality, data = const(int(write)), const(4 - level), const(1)
+        self.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch.p0", address, access, locality, data))
 
     def _close(self) -> Any:
         statements = self._scopes.pop()

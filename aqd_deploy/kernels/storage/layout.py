@@ -25,6 +25,9 @@ class WeightLayout:
     are added by one instruction. The steps of a segment are a multiple of `whole`, the last ones zeros.
     `doubled`: what lies there is 2w + 1.
 
+    `fold` kernel rows lie in one, as its only segment: ky is row ky % fold of row ky // fold, and
+    k = ((ky % fold)·kw + kx)·in_channels + ci.
+
     `codes`: how many neighbouring steps share their bytes. Of weights lowest + stride·code, `grid` being
     (lowest, stride), a byte then holds that many codes, the first step's in its lowest bits; the segments
     have no padding.
@@ -38,6 +41,7 @@ class WeightLayout:
     dense: bool = True
     whole: int = 1
     doubled: bool = False
+    fold: int = 1
     codes: int = 1
     grid: tuple[int, int] = (0, 1)
 
@@ -48,7 +52,12 @@ class WeightLayout:
     @property
     def segment_length(self) -> int:
         """Weights of one output channel in one segment, without padding."""
-        return self.in_channels * (self.kernel[1] if self.dense else 1)
+        return self.in_channels * self.fold * (self.kernel[1] if self.dense else 1)
+
+    @property
+    def rows(self) -> int:
+        """Kernel rows, folded."""
+        return -(-self.kernel[0] // self.fold)
 
     @property
     def reduction(self) -> int:
@@ -65,7 +74,7 @@ class WeightLayout:
 
     @property
     def shape(self) -> tuple[int, int, int, int, int, int]:
-        return (self.blocks, self.kernel[0], self.segments, self.steps // self.codes, self.lanes, self.dot)
+        return (self.blocks, self.rows, self.segments, self.steps // self.codes, self.lanes, self.dot)
 
     @property
     def code_bits(self) -> int:
@@ -79,15 +88,15 @@ class WeightLayout:
             raise ShapeError("weights do not fit their layout", received=weights.shape, valid=str(expected))
         if self.doubled:
             weights = (2 * weights.astype(np.int16) + 1).astype(np.int8)
-        rows = weights.transpose(0, 2, 3, 1).reshape(self.out_channels, self.kernel[0], self.segments, -1)
+        missing = self.rows * self.fold - self.kernel[0]
+        whole = np.pad(weights.transpose(0, 2, 3, 1), ((0, 0), (0, missing), (0, 0), (0, 0)))
+        rows = whole.reshape(self.out_channels, self.rows, self.segments, self.segment_length)
         # Channels that fill a block have code 0.
-        padded = np.full(
-            (self.blocks * self.lanes, self.kernel[0], self.segments, self.steps * self.dot),
-            0 if self.codes == 1 else self.grid[0],
-            np.int8,
-        )
+        nothing = 0 if self.codes == 1 else self.grid[0]
+        size = (self.blocks * self.lanes, *rows.shape[1:3], self.steps * self.dot)
+        padded = np.full(size, nothing, np.int8)
         padded[: self.out_channels, :, :, : self.segment_length] = rows
-        split = padded.reshape(self.blocks, self.lanes, self.kernel[0], self.segments, self.steps, self.dot)
+        split = padded.reshape(self.blocks, self.lanes, self.rows, self.segments, self.steps, self.dot)
         steps = np.ascontiguousarray(split.transpose(0, 2, 3, 4, 1, 5))
         return steps if self.codes == 1 else self._together(steps)
 

@@ -16,7 +16,7 @@ from aqd_deploy.kernels.winograd.forms import FORMS
 from aqd_deploy.kernels.winograd.layout import WinogradLayout
 from aqd_deploy.targets.isa import Isa
 
-layouts = st.builds(
+plain = st.builds(
     WeightLayout,
     out_channels=st.integers(1, 40),
     in_channels=st.integers(1, 9),
@@ -27,6 +27,18 @@ layouts = st.builds(
     whole=st.sampled_from([1, 1, 16]),
     doubled=st.booleans(),
 )
+folded = st.builds(
+    WeightLayout,
+    out_channels=st.integers(1, 40),
+    in_channels=st.integers(1, 4),
+    kernel=st.tuples(st.integers(2, 7), st.integers(1, 4)),
+    lanes=st.just(16),
+    dot=st.sampled_from([1, 4]),
+    whole=st.sampled_from([1, 16]),
+    doubled=st.booleans(),
+    fold=st.integers(2, 4),
+)
+layouts = plain | folded
 
 
 @given(layouts, st.integers(0, 2**32 - 1))
@@ -36,8 +48,10 @@ def test_pack_puts_every_weight_where_the_layout_says(layout, seed):
     packed = layout.pack(weights)
     assert packed.shape == layout.shape
     for o, ci, ky, kx in np.ndindex(*shape):
-        segment, k = (0, kx * layout.in_channels + ci) if layout.dense else (kx, ci)
-        at = (o // layout.lanes, ky, segment, k // layout.dot, o % layout.lanes, k % layout.dot)
+        row, within = divmod(ky, layout.fold)
+        column = within * layout.kernel[1] + kx
+        segment, k = (0, column * layout.in_channels + ci) if layout.dense else (kx, ci)
+        at = (o // layout.lanes, row, segment, k // layout.dot, o % layout.lanes, k % layout.dot)
         assert packed[at] == (2 * weights[o, ci, ky, kx] + 1 if layout.doubled else weights[o, ci, ky, kx])
     # Weights are non-zero here, so whatever else is non-zero would be garbage in the padding.
     assert np.count_nonzero(packed) == weights.size

@@ -16,11 +16,12 @@ from tvm import tirx
 
 from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue
 from aqd_deploy.kernels.cpu.amx.copy import FrameCopy
-from aqd_deploy.kernels.cpu.amx.finish import Finish
+from aqd_deploy.kernels.cpu.amx.finish import Finish, Sums
+from aqd_deploy.kernels.cpu.amx.fold import folded_rows
 from aqd_deploy.kernels.cpu.amx.frame import Frame
 from aqd_deploy.kernels.cpu.amx.nchw import BorderBlock
-from aqd_deploy.kernels.cpu.amx.plan import Plan
-from aqd_deploy.kernels.cpu.amx.tiles import ROW_BYTES, ROWS, SUMS, TILE_BYTES, TileUnit
+from aqd_deploy.kernels.cpu.amx.plan import Plan, weight_steps
+from aqd_deploy.kernels.cpu.amx.tiles import ROW_BYTES, ROWS, TILE_BYTES, TileUnit
 from aqd_deploy.kernels.cpu.amx.weights import NearWeights
 from aqd_deploy.kernels.cpu.amx.windows import WindowSums
 from aqd_deploy.kernels.cpu.emit import Emitter, Expr, const
@@ -31,28 +32,21 @@ from aqd_deploy.targets.isa import Isa
 
 # Steps whose products are written one after the other, as long as they divide those of a kernel row.
 UNROLLED = 4
+# Bytes of weights that stay in the first-level cache beside samples and sums.
+NEAR_WEIGHTS = 16 << 10
 
 
 def amx_layout(spec: ConvSpec, codes: int = 1) -> WeightLayout:
     """Blocks of 16 output channels in whole tiles; kernel rows are dense unless dilation tears them apart.
     `codes`: as many weights in a byte, one of `weight_codes`.
     """
-    dense = spec.kernel[1] == 1 or spec.dilations[1] == 1
     lo, hi = spec.weight_range or (-128, 127)
     doubled = spec.odd and 2 * lo + 1 >= -128 and 2 * hi + 1 <= 127
+    size = spec.out_channels, spec.in_channels, spec.kernel
+    fold = folded_rows(spec)
+    dense = fold > 1 or spec.kernel[1] == 1 or spec.dilations[1] == 1
     grid = (lo, spec.weight_step) if codes > 1 else (0, 1)
-    return WeightLayout(
-        spec.out_channels,
-        spec.in_channels,
-        spec.kernel,
-        16,
-        4,
-        dense,
-        whole=ROWS,
-        doubled=doubled,
-        codes=codes,
-        grid=grid,
-    )
+    return WeightLayout(*size, 16, 4, dense, whole=ROWS, doubled=doubled, fold=fold, codes=codes, grid=grid)
 
 
 def weight_codes(spec: ConvSpec) -> tuple[int, ...]:
@@ -60,7 +54,8 @@ def weight_codes(spec: ConvSpec) -> tuple[int, ...]:
     tiles, have no code on every grid.
     """
     layout = amx_layout(spec)
-    if spec.weight_range is None or spec.odd or layout.segment_length % (layout.dot * ROWS):
+    filled = layout.fold > 1 or layout.segment_length % (layout.dot * ROWS)
+    if spec.weight_range is None or spec.odd or filled:
         return (1,)
     lowest, highest = spec.weight_range
     bits = ((highest - lowest) // spec.weight_step).bit_length()
@@ -75,15 +70,17 @@ def conv_amx(spec: ConvSpec, epilogue: Epilogue, isa: Isa, threads: int, plan: P
 class TileConv:
     """Writes one function; the methods go from the outermost loop inwards.
 
-    `spec` is what is computed at a time: the convolution `whole`, or some of its rows.
+    `spec` is what is computed at a time: the convolution `whole`, or some of its rows; as an attribute what
+    that is in its frame.
     """
 
     def __init__(self, spec: ConvSpec, whole: ConvSpec, epilogue: Epilogue, isa: Isa, plan: Plan) -> None:
-        self.spec, self.whole, self.plan = spec, whole, plan
-        self.layout = amx_layout(spec, plan.codes)
-        self.frame = Frame(spec, ROWS * plan.high)
+        self.whole, self.plan, self.layout = whole, plan, amx_layout(spec, plan.codes)
+        self.frame = Frame.of(spec, ROWS * plan.high)
+        self.spec = self.frame.spec
         self.em = Emitter()
-        self.unit = TileUnit(self.em, spec.input_signed)
+        near = self.layout.blocks * weight_steps(self.layout) * TILE_BYTES <= NEAR_WEIGHTS
+        self.unit = TileUnit(self.em, spec.input_signed, near)
         self.data = self.em.parameter(
             "data", (whole.height, whole.width, whole.in_channels), "int8" if spec.input_signed else "uint8"
         )
@@ -92,7 +89,7 @@ class TileConv:
         self.weights = NearWeights(self.em, stored, self.layout, plan, turns)
         self.tile_steps = self.layout.steps // ROWS
         self.unrolled = max(n for n in range(1, UNROLLED + 1) if self.tile_steps % n == 0)
-        self.groups = self.layout.kernel[0] * self.layout.segments * (self.tile_steps // self.unrolled)
+        self.groups = self.layout.rows * self.layout.segments * (self.tile_steps // self.unrolled)
         to_borders = stores_borders(epilogue)
         bound = bind_epilogue(
             self.em,
@@ -104,7 +101,8 @@ class TileConv:
             max(1, len(whole.levels)),
         )
         borders = BorderBlock(self.em, self.frame, plan) if to_borders else None
-        self.finish = Finish(self.em, bound, borders, self.frame, plan, self.groups)
+        self.bound = bound
+        self.finish: Sums = Finish(self.em, bound, borders, self.frame, plan, self.groups)
         self.samples = self.data
         self.plane = 0
 
@@ -112,7 +110,7 @@ class TileConv:
         em = self.em
         self.unit.ask()
         with em.loop("task", self.plan.tasks, kind) as task:
-            self.task(task, const(-self.spec.pads[0]))
+            self.task(task, const(-self.whole.pads[0]))
         return em.finish()
 
     def task(self, task: Expr, top: Expr) -> None:
@@ -136,7 +134,7 @@ class TileConv:
         self.finish.begin()
         self.weights.begin(first, end)
         if spec.odd and not self.layout.doubled:
-            sums = WindowSums(em, frame, self.layout, self.samples, self.plane)
+            sums = WindowSums(em, self.unit, frame, self.layout, self.samples, self.plane)
             self.finish.windows = sums.fill(lo, hi, plan.pixel_parts, origin)
         with self._loops((lo, hi - lo), (first, end - first)) as (tile, item):
             self._block(tile, tile - lo, item, origin)
@@ -191,17 +189,14 @@ class TileConv:
             unit.clear(sums)
         self._reduce(at, width)
         finish.done()
-        for sums in range(plan.sums):
-            unit.prefetch_sums(finish.sums, finish.to + sums * SUMS)
-        for sums in range(plan.sums):
-            unit.store(sums, finish.sums, finish.to + sums * SUMS)
+        finish.store(unit)
 
     def _reduce(self, at: Expr, width: Expr) -> None:
         """All products of a block, from pixel `at` of the frame on; `width` pixels are one row of it."""
         em, spec, layout, weights = self.em, self.spec, self.layout, self.weights
         rounds = self.tile_steps // self.unrolled
         with (
-            em.loop("ky", layout.kernel[0]) as ky,
+            em.loop("ky", layout.rows) as ky,
             em.loop("segment", layout.segments) as segment,
             em.loop("round", rounds) as turn,
         ):

@@ -10,7 +10,7 @@ from aqd_deploy.kernels.contract.spec import SkipAdd
 from aqd_deploy.kernels.cpu.amx.frame import Frame, FramedMap
 from aqd_deploy.kernels.cpu.amx.nchw import BorderBlock
 from aqd_deploy.kernels.cpu.amx.plan import Plan
-from aqd_deploy.kernels.cpu.amx.tiles import ROWS, SUMS
+from aqd_deploy.kernels.cpu.amx.tiles import ROWS, SUMS, TileUnit
 from aqd_deploy.kernels.cpu.emit import Buffer, Emitter, Expr, broadcast, const, load
 from aqd_deploy.kernels.cpu.epilogue.epilogue import BoundEpilogue, Place
 
@@ -20,7 +20,46 @@ _BLOCK, _LEVEL, _AT, _WIDTH, _FIRST, _COUNT, _PASSED = range(7)
 _FIELDS = 7
 
 
-class Finish:
+class Sums:
+    """Where the sums of blocks go, and what is done about those of the block before while the next one is
+    multiplied: nothing here.
+
+    `sums`: int32; `windows`: what `WindowSums` wrote, if weights need it.
+    """
+
+    plan: Plan
+    sums: Buffer
+    windows: Buffer | None = None
+
+    def begin(self) -> None:
+        """What a task does before its first block."""
+
+    def next(self, tile: Expr, block: Expr, origin: Expr, passed: Expr) -> tuple[Expr, Expr]:
+        """Begins a block: notes where its values belong, and returns the first pixel of its samples and the
+        pixels of a row of them. The task began `passed` tiles before.
+        """
+        raise NotImplementedError
+
+    def place_of(self, sums: int) -> Expr:
+        """Where in `sums` the block's tile of that number goes."""
+        raise NotImplementedError
+
+    def some(self, group: Expr, step: int, steps: int) -> None:
+        """After step `step` of `steps` of a group."""
+
+    def done(self) -> None:
+        """After the last of `some`."""
+
+    def store(self, unit: TileUnit) -> None:
+        """Stores the block's sums."""
+        for number in range(self.plan.sums):
+            unit.store(number, self.sums, self.place_of(number))
+
+    def rest(self) -> None:
+        """After the last block of a task."""
+
+
+class Finish(Sums):
     """Writes the epilogue's code of one function. Blocks take turns in two halves of every buffer here: `to`
     is where the sums of the block that is multiplied go, the other half holds those to finish.
 
@@ -37,7 +76,6 @@ class Finish:
         groups: int,
     ) -> None:
         self.em, self.bound, self.borders, self.frame, self.plan = em, bound, borders, frame, plan
-        self.windows: Buffer | None = None
         self.share = -(-frame.pixels // groups)
         self.numbers = self.share * groups
         self.split = any(isinstance(stage, SkipAdd) and stage.upsample > 1 for stage in bound.epilogue.stages)
@@ -45,7 +83,7 @@ class Finish:
     def begin(self) -> None:
         """The buffers of a task; at first there is nothing to finish."""
         em = self.em
-        self.sums: Buffer = em.alloc("sums", "int32", 2 * self.plan.sums * SUMS)
+        self.sums = em.alloc("sums", "int32", 2 * self.plan.sums * SUMS)
         self.turn: Buffer = em.alloc("turn", "int32", 1)
         self.state: Buffer = em.alloc("state", "int32", 2 * _FIELDS)
         self.places: Buffer = em.alloc("places", "int32", 2 * self.numbers)
@@ -61,9 +99,6 @@ class Finish:
             em.store(self.state, i, const(0))
 
     def next(self, tile: Expr, block: Expr, origin: Expr, passed: Expr) -> tuple[Expr, Expr]:
-        """Begins a block: notes where its values belong, and returns the first pixel of its samples and the
-        pixels of a row of them. The task began `passed` tiles before.
-        """
         em = self.em
         now = em.bind("now", const(1) - load(self.turn, const(0)))
         em.store(self.turn, 0, now)
@@ -83,17 +118,17 @@ class Finish:
         at, width = (em.bind("at", load(self.state, fields + field)) for field in (_AT, _WIDTH))
         return at, width
 
+    def place_of(self, sums: int) -> Expr:
+        return self.to + sums * SUMS
+
     def _note(self, framed: FramedMap, tile: Expr, origin: Expr, fields: Expr) -> None:
         """The place of each of the tile's pixels in the output, −1 for what is none."""
         em, frame, m = self.em, self.frame, framed.map
         nominal = em.bind("number", (tile - framed.first_tile) * frame.pixels)
         number = nominal
         if not frame.copies:
-            # The last tile of the input is shifted back inside.
-            most = frame.spec.height * frame.spec.width - frame.pixels - framed.base
-            number = em.bind("number", tirx.Min(nominal, const(most)))
-        across = frame.spec.strides[1] if frame.copies else 1
-        em.store(self.state, fields + _AT, number * across + framed.base - origin)
+            number = em.bind("number", tirx.Min(nominal, const(frame.last_number(framed))))
+        em.store(self.state, fields + _AT, number * frame.spec.strides[1] + framed.base - origin)
         em.store(self.state, fields + _WIDTH, const(framed.width))
         if self.borders is not None:
             last = tirx.Min(nominal + frame.pixels, const(framed.count))
@@ -124,9 +159,13 @@ class Finish:
                 self._prefetch(group * self.share + begin, end - begin)
 
     def done(self) -> None:
-        """After the last of `some`."""
         if self.borders is not None:
             self._flush(self.old)
+
+    def store(self, unit: TileUnit) -> None:
+        for number in range(self.plan.sums):
+            unit.prefetch_sums(self.sums, self.place_of(number))
+        super().store(unit)
 
     def rest(self) -> None:
         """Finishes the last block of a task."""

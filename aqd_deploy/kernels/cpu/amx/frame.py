@@ -6,6 +6,8 @@ one of a row is the left one of the next. Then output pixels, numbered with what
 to no output pixel is computed and never stored. With a vertical stride of s, the rows of a kernel row lie in
 planes of their own: row r is row r // s of plane r % s.
 
+Where kernel rows are short, several lie in one row of the frame, which holds windows (`amx.fold`).
+
 A convolution without padding, of 1x1 and stride 1, reads its input as it lies.
 """
 
@@ -15,6 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from aqd_deploy.kernels.contract.spec import ConvSpec, Map
+from aqd_deploy.kernels.cpu.amx.fold import columns_of, folded, folded_rows
 from aqd_deploy.kernels.cpu.amx.tiles import ROW_BYTES
 
 
@@ -45,17 +48,26 @@ class FramedMap:
 
 @dataclass(frozen=True)
 class Frame:
-    """The maps of `spec` cut into tiles of `pixels`."""
+    """The maps of `spec` cut into tiles of `pixels`. `fold`: kernel rows that lie in one; where more than 1,
+    `spec` is what `amx.fold` makes of the convolution.
+    """
 
     spec: ConvSpec
     pixels: int
+    fold: int = 1
+
+    @classmethod
+    def of(cls, spec: ConvSpec, pixels: int) -> Frame:
+        """The frame of a convolution, folded where that saves steps."""
+        fold = folded_rows(spec)
+        return cls(folded(spec, fold), pixels, fold)
 
     @property
     def copies(self) -> bool:
         """Whether there is a frame apart from the input."""
         spec = self.spec
         pixels = spec.height * spec.width
-        plain = spec.kernel == (1, 1) and spec.strides == (1, 1) and not any(spec.pads)
+        plain = self.fold == 1 and spec.kernel == (1, 1) and spec.strides == (1, 1) and not any(spec.pads)
         return not (plain and spec.in_channels % ROW_BYTES == 0 and pixels >= self.pixels)
 
     @cached_property
@@ -89,11 +101,8 @@ class Frame:
             )
         down, across = spec.strides
         rows = (m.out_height - 1) * down + (spec.kernel[0] - 1) * spec.dilations[0] + 1
-        columns = (m.out_width - 1) * across + (spec.kernel[1] - 1) * spec.dilations[1] + 1
-        left = min(spec.pads[1], columns)
-        inside = max(min(m.width, columns - left), 0)
-        right = columns - left - inside
-        pitch = max(-(-(columns - min(left, right)) // across), m.out_width)
+        left, inside, right = columns_of(spec, m)
+        pitch = max(-(-(inside + max(left, right)) // across), m.out_width)
         width = pitch * across
         count = (m.out_height - 1) * pitch + m.out_width
         return FramedMap(
@@ -116,6 +125,14 @@ class Frame:
     def tiles(self) -> int:
         """Tiles of all maps."""
         return self.maps[-1].first_tile + self.maps[-1].tiles
+
+    def last_number(self, framed: FramedMap) -> int:
+        """The last number that a tile of a map may begin at: those of an input that is read as it lies are
+        shifted back inside it.
+        """
+        if self.copies:
+            return (framed.tiles - 1) * self.pixels
+        return self.spec.height * self.spec.width - self.pixels - framed.base
 
     @property
     def planes(self) -> tuple[int, ...]:

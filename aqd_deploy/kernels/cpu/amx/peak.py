@@ -14,7 +14,7 @@ def tile_peak(threads: int, steps: int) -> Peak:
     em = Emitter()
     weights = em.parameter("weights", (TILE_BYTES,), "int8")
     out = em.parameter("out", (threads * _SUMS * SUMS,), "int32")
-    unit = TileUnit(em, signed=False)
+    unit = TileUnit(em, signed=False, near=True)
     unit.ask()
     with em.loop("task", threads, "parallel") as task:
         unit.configure()

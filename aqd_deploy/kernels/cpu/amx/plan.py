@@ -22,13 +22,13 @@ from aqd_deploy.kernels.storage.layout import WeightLayout
 PRODUCT_CYCLES = 16.0
 # Bytes a cycle: of operands from the second-level cache while tiles are multiplied, of weights and samples
 # that lie beyond it, and of the copy into a frame.
-L2_BYTES_PER_CYCLE = 48.0
+L2_BYTES_PER_CYCLE = 52.0
 FAR_BYTES_PER_CYCLE = 2.7
 COPY_BYTES_PER_CYCLE = 16.0
 # Bytes of weights a cycle that are expanded from codes: products wait for it.
 EXPAND_BYTES_PER_CYCLE = 10.0
 # Cycles of one step beside its products, of a block of sums, of a task, and of one vector in an epilogue.
-STEP_CYCLES = 6.0
+STEP_CYCLES = 14.0
 BLOCK_CYCLES = 200.0
 TASK_CYCLES = 1500.0
 VECTOR_CYCLES = 12.0
@@ -78,18 +78,26 @@ def plans(
 ) -> list[tuple[float, Plan]]:
     """(estimated cycles on `threads` threads, plan) of every plan with one of `codes`, the best first."""
     found: list[tuple[float, Plan]] = []
-    # Two by two load the least; where a block would be left over, four by one waste less.
-    for high, wide in ((2, 2), (4, 1)) if layout.blocks % 2 else ((2, 2),):
-        frame = Frame(spec, ROWS * high)
+    for high, wide in _shapes(layout.blocks):
+        frame = Frame.of(spec, ROWS * high)
         items = -(-layout.blocks // wide)
         cuts = product(_parts(frame.tiles, threads), sorted({1, min(threads, items)}), (False, True), codes)
         for pixel_parts, channel_parts, weights_first, packed in cuts:
             plan = Plan(pixel_parts, channel_parts, high, wide, weights_first, packed)
             # What is expanded must stay near until it is multiplied.
-            if packed == 1 or expanded_bytes(layout, plan) <= NEAR * core.l2 / 2:
+            if packed == 1 or expanded_bytes(layout, plan) <= NEAR * core.l2 / 4:
                 found.append((_cycles(frame, layout, plan, threads, core), plan))
     found.sort(key=lambda entry: entry[0])
     return found
+
+
+def _shapes(blocks: int) -> tuple[tuple[int, int], ...]:
+    """Tiles in registers, `high` by `wide`. Two by two load the least; four by one waste nothing of an odd
+    number of blocks, which is a sixth of five and more of fewer.
+    """
+    if blocks % 2 == 0:
+        return ((2, 2),)
+    return ((4, 1),) if blocks <= 5 else ((2, 2), (4, 1))
 
 
 def expanded_bytes(layout: WeightLayout, plan: Plan) -> int:
@@ -102,7 +110,7 @@ def expanded_bytes(layout: WeightLayout, plan: Plan) -> int:
 
 def weight_steps(layout: WeightLayout) -> int:
     """Tiles of weights of a block."""
-    return layout.kernel[0] * layout.segments * layout.steps // ROWS
+    return layout.rows * layout.segments * layout.steps // ROWS
 
 
 def _parts(tiles: int, threads: int) -> list[int]:
@@ -120,19 +128,22 @@ def _cycles(frame: Frame, layout: WeightLayout, plan: Plan, threads: int, core: 
     item_bytes = plan.wide * weight_steps(layout) * TILE_BYTES
     items = -(-plan.items(layout.blocks) // plan.channel_parts)
     fetch = item_bytes / plan.codes / FAR_BYTES_PER_CYCLE
+    if frame.copies and part_bytes > near:
+        # The frame is written to where it must be fetched from.
+        task += 2 * part_bytes / FAR_BYTES_PER_CYCLE
     if plan.weights_first:
         passes = items
         if part_bytes > near:
             task += part_bytes * (items - 1) / FAR_BYTES_PER_CYCLE
         # Lines of the output are written a part in each pass.
-        if pixels * spec.out_channels > near / 4:
+        if pixels * spec.out_channels > near / 8:
             task += pixels * spec.out_channels / FAR_BYTES_PER_CYCLE
     else:
         passes = -(-frame.tiles // plan.pixel_parts)
         if items * item_bytes > near:
             task += items * item_bytes * (passes - 1) / FAR_BYTES_PER_CYCLE
     first = task + _products(frame, layout, plan, items, fetch)
-    kept = items * item_bytes / plan.codes <= near / 2
+    kept = items * item_bytes / plan.codes <= near / 4
     rounds = -(-plan.tasks // threads)
     return first + (rounds - 1) * (task + _products(frame, layout, plan, items, 0.0 if kept else fetch))
 

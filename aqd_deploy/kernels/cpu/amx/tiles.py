@@ -29,10 +29,10 @@ def _address(buffer: Buffer, index: Expr) -> Expr:
 
 
 class TileUnit:
-    """Writes the instructions; `signed`: samples are int8."""
+    """Writes the instructions; `signed`: samples are int8; `near`: weights stay in the first-level cache."""
 
-    def __init__(self, em: Emitter, signed: bool) -> None:
-        self.em, self.signed = em, signed
+    def __init__(self, em: Emitter, signed: bool, near: bool) -> None:
+        self.em, self.signed, self.near = em, signed, near
 
     def ask(self) -> None:
         """What a function does first, outside its tasks: the process may be of somebody who does not know
@@ -66,9 +66,16 @@ class TileUnit:
         self._do("tileloadd64", tirx.IntImm("int8", tile), _address(buffer, at), tirx.IntImm("int64", stride))
 
     def load_weights(self, tile: int, buffer: Buffer, at: Expr) -> None:
-        """A tile of weights; the hint keeps them from pushing samples out of the first-level cache."""
+        """A tile of weights. The hint keeps those that come from afar from pushing samples out of the
+        first-level cache.
+        """
         stride = tirx.IntImm("int64", ROW_BYTES)
-        self._do("tileloaddt164", tirx.IntImm("int8", tile), _address(buffer, at), stride)
+        self._do(
+            "tileloadd64" if self.near else "tileloaddt164",
+            tirx.IntImm("int8", tile),
+            _address(buffer, at),
+            stride,
+        )
 
     def multiply(self, sums: int, samples: int, weights: int) -> None:
         """sums += samples · weights."""
@@ -84,10 +91,7 @@ class TileUnit:
     def prefetch_sums(self, buffer: Buffer, at: Expr) -> None:
         """Fetch the lines that a tile will be stored to: a store that misses stalls the following tiles."""
         for row in range(ROWS):
-            address = _address(buffer, at + row * 16)
-            write, near, data = const(1), const(3), const(1)
-            call = tirx.call_llvm_intrin("void", "llvm.prefetch.p0", address, write, near, data)
-            self.em.evaluate(call)
+            self.em.prefetch(buffer, at + row * 16, level=1, write=True)
 
     def _do(self, name: str, *operands: Expr) -> None:
         self.em.evaluate(tirx.call_llvm_intrin("void", f"llvm.x86.{name}", *operands))

@@ -13,7 +13,16 @@ from tvm import tirx
 
 from aqd_deploy.errors import ShapeError
 from aqd_deploy.kernels.contract.caches import Core
-from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue, Pool
+from aqd_deploy.kernels.contract.spec import (
+    AddBias,
+    ConvSpec,
+    Epilogue,
+    MultiplyShift,
+    Pool,
+    Relu,
+    SkipAdd,
+    Stage,
+)
 from aqd_deploy.kernels.cpu.conv.blocked import ConvFunction, MapConv, blocked_layout, emit_tiles
 from aqd_deploy.kernels.cpu.conv.blocking import Blocking
 from aqd_deploy.kernels.cpu.conv.padded_rows import needs_copy
@@ -36,12 +45,11 @@ def conv_pooled(
     lie in the padding alone, or for stacked levels.
     """
     pool = pool_of(spec, epilogue)
-    function = ConvFunction(spec, replace(epilogue, stores=(), pool=None), dots, blocked_layout(spec, dots))
+    before, after = around_pool(epilogue)
+    function = ConvFunction(spec, before, dots, blocked_layout(spec, dots))
     em, bound = function.em, function.bound
     height, width = pool.size(spec.out_height, spec.out_width)
-    pooled = bind_epilogue(
-        em, replace(epilogue, stages=(), pool=None), dots.isa, height, width, spec.out_channels
-    )
+    pooled = bind_epilogue(em, after, dots.isa, height, width, spec.out_channels)
     rows = rows_per_task(spec, pool, threads, most_kept_bytes(dots.core))
     kept = kept_rows(spec, pool, rows)
     tile = (min(blocking.tile[0], kept), blocking.tile[1])
@@ -66,6 +74,30 @@ def pool_of(spec: ConvSpec, epilogue: Epilogue) -> Pool:
             "this pool cannot follow a convolution", received=pool, valid="pads below the kernel"
         )
     return pool
+
+
+def around_pool(epilogue: Epilogue) -> tuple[Epilogue, Epilogue]:
+    """What comes before the pool and what after. The maximum commutes with steps that keep order, and there
+    are fewer values after it.
+    """
+    stages = epilogue.stages
+    count = max((i + 1 for i, stage in enumerate(stages) if not _keeps_order(stage)), default=0)
+    return (
+        Epilogue(stages[:count], ()),
+        Epilogue(stages[count:], epilogue.stores),
+    )
+
+
+def _keeps_order(stage: Stage) -> bool:
+    """Whether a larger value never becomes a smaller one, whatever the constants."""
+    match stage:
+        case AddBias() | Relu():
+            return True
+        case MultiplyShift(scaling):
+            # The other forms multiply, and a factor may be negative.
+            return scaling.form == "shift"
+        case SkipAdd():
+            return False
 
 
 def first_kept_row(spec: ConvSpec, pool: Pool, first: Expr, kept: int) -> Expr:
@@ -115,8 +147,8 @@ class KeptRows(BoundEpilogue):
         for ky in range(pool.kernel[0]):
             for kx in range(pool.kernel[1]):
                 # A coordinate outside repeats the nearest inside one, which is in the window as well.
-                y = _inside(place.y * pool.strides[0] + (ky - pool.pads[0]), self.height)
-                x = _inside(place.x * pool.strides[1] + (kx - pool.pads[1]), self.width)
+                y = inside(place.y * pool.strides[0] + (ky - pool.pads[0]), self.height)
+                x = inside(place.x * pool.strides[1] + (kx - pool.pads[1]), self.width)
                 value = load(self.buffer, self._index(y, x, channel), lanes)
                 best = value if best is None else tirx.Max(best, value)
         return best
@@ -137,5 +169,6 @@ class KeptRows(BoundEpilogue):
         return ((y - self.top) * self.width + x) * self.channels + channel
 
 
-def _inside(index: Expr, extent: int) -> Expr:
+def inside(index: Expr, extent: int) -> Expr:
+    """`index`, or what is nearest to it from 0 to extent − 1."""
     return tirx.Max(tirx.Min(index, const(extent - 1)), const(0))

@@ -164,30 +164,44 @@ class _Block:
 
 
 def _unpack_direct(weights: _Weights, layout: WeightLayout) -> None:
-    em, lanes, dot, run = weights.em, layout.lanes, layout.dot, layout.segment_length
+    em, run = weights.em, layout.segment_length
     _, in_channels, kh, kw = weights.shape
     row = kw * in_channels
-    words = weights.words(layout, 8, gcd(dot, run, row))
+    words = weights.words(layout, 8, gcd(layout.dot, run, row))
+    # Rows of the layout that are alike: the first, how many, and the weights in a segment.
+    whole, rest = divmod(kh, layout.fold)
+    parts = [(0, whole, run), *([(whole, 1, rest * row)] if rest else [])]
+    with em.loop("block", layout.blocks, "parallel") as index:
+        block = _Block(words, weights.shape, index, layout.blocks, 1)
+        for first, count, length in parts:
+            with em.loop("ky", count) as ky, em.loop("segment", layout.segments) as segment:
+                begin = em.bind("begin", (first + ky) * (layout.fold * row) + segment * run)
+                to = em.bind(
+                    "to", ((index * layout.rows + first + ky) * layout.segments + segment) * layout.steps
+                )
+                _unpack_segment(weights, layout, block, begin, to, length)
+
+
+def _unpack_segment(
+    weights: _Weights, layout: WeightLayout, block: _Block, begin: Expr, to: Expr, length: int
+) -> None:
+    """`length` weights of every output channel of a block from code `begin` on, to steps from `to` on."""
+    em, vector_bytes = weights.em, layout.lanes * layout.dot
     offset, step = weights.offset, weights.step
     if layout.doubled:
         offset, step = 2 * offset + 1, 2 * step
-    with em.loop("block", layout.blocks, "parallel") as index:
-        block = _Block(words, weights.shape, index, layout.blocks, 1)
-        with em.loop("ky", kh) as ky, em.loop("segment", layout.segments) as segment:
-            begin = em.bind("begin", ky * row + segment * run)
-            to = em.bind("to", ((index * kh + ky) * layout.segments + segment) * layout.steps)
 
-            def expand(k: Expr, valid: int) -> None:
-                block.gather([begin + k * dot])
-                value = block.values(block.codes(0), offset, step, block.mask(valid))
-                weights.store((to + k) * lanes * dot, value.value, lanes * dot)
+    def expand(k: Expr, valid: int) -> None:
+        block.gather([begin + k * layout.dot])
+        value = block.values(block.codes(0), offset, step, block.mask(valid))
+        weights.store((to + k) * vector_bytes, value.value, vector_bytes)
 
-            _steps(em, run, dot, expand)
-            used = -(-run // dot)
-            if used < layout.steps:
-                with em.loop("zeros", layout.steps - used) as k:
-                    zeros = const(0, "int8", lanes * dot)
-                    em.store(weights.packed, (to + used + k) * (lanes * dot), zeros, lanes * dot)
+    _steps(em, length, layout.dot, expand)
+    used = -(-length // layout.dot)
+    if used < layout.steps:
+        with em.loop("zeros", layout.steps - used) as k:
+            zeros = const(0, "int8", vector_bytes)
+            em.store(weights.packed, (to + used + k) * vector_bytes, zeros, vector_bytes)
 
 
 def _unpack_shared(weights: _Weights, layout: WeightLayout) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+from amx_cases import operands, plans_of, specs
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from kernel_reference import (
@@ -52,16 +53,6 @@ EPILOGUES = {
 }
 
 
-# Of the weights: any int8, 7 bits, 4 bits with and without a zero, 2 bits.
-GRIDS = [
-    {},
-    {"weight_range": (-64, 63)},
-    {"weight_range": (-7, 7)},
-    {"weight_range": (-15, 15), "weight_step": 2},
-    {"weight_range": (-3, 3), "weight_step": 2},
-]
-
-
 @dataclass(frozen=True)
 class Case:
     spec: ConvSpec
@@ -71,61 +62,22 @@ class Case:
     seed: int
 
 
-@st.composite
-def specs(draw, kernel, strides, channels) -> ConvSpec:
-    kernel = draw(st.sampled_from(kernel))
-    dilations = draw(st.sampled_from([(1, 1), (1, 1), (1, 1), (2, 1), (1, 2)]))
-    spans = [(k - 1) * d for k, d in zip(kernel, dilations, strict=True)]
-    sizes = st.tuples(st.integers(1, 12), st.integers(1, 20)).map(
-        lambda s: (s[0] + spans[0], s[1] + spans[1])
-    )
-    levels = tuple(draw(st.one_of(st.just([]), st.lists(sizes, min_size=1, max_size=4))))
-    height, width = (sum(h * w for h, w in levels), 1) if levels else draw(sizes)
-    signed = draw(st.booleans())
-    lo, hi = (-128, 127) if signed else (0, 255)
-    in_channels = draw(st.sampled_from(channels))
-    padding = draw(st.one_of(st.none(), st.lists(st.integers(lo, hi), min_size=1, max_size=3)))
-    return ConvSpec(
-        height,
-        width,
-        in_channels,
-        draw(st.sampled_from([1, 4, 7, 16, 17, 36, 40, 64, 80])),
-        kernel,
-        draw(st.sampled_from(strides)),
-        tuple(draw(st.integers(0, 2)) for _ in range(4)),
-        dilations,
-        odd=draw(st.booleans()),
-        pad_values=padding and tuple((padding * in_channels)[:in_channels]),
-        input_signed=signed,
-        levels=levels,
-        **draw(st.sampled_from(GRIDS)),
-    )
-
-
 KINDS = {
     "3x3": specs([(3, 3)], [(1, 1)], [16, 64, 128]),
     "strided": specs([(3, 3), (2, 3)], [(2, 2), (2, 1), (3, 2)], [20, 64]),
     "1x1": specs([(1, 1)], [(1, 1), (1, 1), (2, 2)], [64, 128, 100]),
-    "stem": specs([(7, 7)], [(2, 2)], [1, 3, 4]),
+    "stem": specs([(7, 7), (6, 6), (5, 5), (3, 3)], [(1, 1), (2, 2), (3, 2)], [1, 3, 4]),
+    "short": specs([(3, 1), (4, 1), (2, 3)], [(1, 1), (2, 1)], [8, 16]),
 }
-PLANS = st.builds(
-    lambda pixels, channels, shape, first, codes: Plan(pixels, channels, *shape, first, codes),
-    st.sampled_from([1, 1, 2, 3, 5]),
-    st.sampled_from([1, 1, 2, 3]),
-    st.sampled_from([(2, 2), (4, 1)]),
-    st.booleans(),
-    st.sampled_from([1, 2, 4]),
-)
 
 
 @st.composite
 def cases(draw, kind: str) -> Case:
     spec = draw(KINDS[kind])
     names = [name for name in EPILOGUES if fits(spec, name)]
-    plan = draw(PLANS)
     return Case(
         spec,
-        replace(plan, codes=min(plan.codes, weight_codes(spec)[-1])),
+        draw(plans_of(spec)),
         draw(st.sampled_from(names)),
         draw(st.integers(1, 3)),
         draw(st.integers(0, 2**31)),
@@ -135,23 +87,6 @@ def cases(draw, kind: str) -> Case:
 def fits(spec: ConvSpec, name: str) -> bool:
     """Upsampling needs one map with sides that two divides."""
     return name != "upsampled skip" or not (spec.levels or spec.out_height % 2 or spec.out_width % 2)
-
-
-def operands(case: Case) -> tuple[np.ndarray, np.ndarray]:
-    spec, rng = case.spec, np.random.default_rng(case.seed)
-    dtype = np.int8 if spec.input_signed else np.uint8
-    shape = (spec.out_channels, spec.in_channels, *spec.kernel)
-    data = rng.integers(
-        np.iinfo(dtype).min,
-        np.iinfo(dtype).max,
-        (spec.height, spec.width, spec.in_channels),
-        dtype,
-        endpoint=True,
-    )
-    lowest, highest = spec.weight_range or (-128, 127)
-    weights = lowest + spec.weight_step * rng.integers(0, (highest - lowest) // spec.weight_step + 1, shape)
-    weights = weights.astype(np.int8)
-    return data, weights
 
 
 def expected(case: Case, data: np.ndarray, weights: np.ndarray):
@@ -184,7 +119,7 @@ def test_no_integer_differs(kind):
         }
         module = compile_functions(functions, MCPU[Isa.AMX])
         for i, case in enumerate(batch):
-            data, weights = operands(case)
+            data, weights = operands(case.spec, case.seed)
             outputs, params = expected(case, data, weights)
             inputs = [data, amx_layout(case.spec, case.plan.codes).pack(weights), *params]
             got = call(module[f"f{i}"], inputs, [np.full_like(o, 99) for o in outputs])
@@ -276,3 +211,35 @@ def test_small_weights_share_bytes():
     # Deep layers on small maps wait for their weights.
     deep = replace(SQUARE, height=10, width=10, in_channels=512, out_channels=512, **grid)
     assert conv_choices(deep, Isa.AMX, 1)[0]["codes"] == 2
+
+
+def test_the_frame_of_a_stem_is_cut_into_parts_that_stay_near():
+    spec = ConvSpec(320, 320, 3, 32, (3, 3), (2, 2), (1, 1, 1, 1))
+    best = plans(spec, amx_layout(spec), (1,), 1, CORE)[0][1]
+    frame = Frame.of(spec, 16 * best.high)
+    assert frame.plane_pixels(1) * frame.spec.in_channels > CORE.l2
+    assert frame.plane_pixels(best.pixel_parts) * frame.spec.in_channels < CORE.l2
+
+
+@pytest.mark.parametrize(
+    ("kernel", "strides", "channels", "fold", "rows"),
+    [
+        ((7, 7), (2, 2), 3, 2, 4),
+        ((7, 7), (2, 2), 1, 7, 1),
+        ((6, 6), (2, 2), 3, 2, 3),
+        ((3, 3), (2, 2), 3, 3, 1),
+        ((3, 3), (1, 1), 3, 3, 1),
+        ((5, 5), (3, 3), 3, 3, 2),
+        ((5, 5), (1, 1), 3, 3, 2),
+        ((3, 3), (2, 2), 16, 1, 3),
+        ((11, 11), (4, 4), 3, 1, 11),
+        ((1, 1), (1, 1), 3, 1, 1),
+    ],
+)
+def test_kernel_rows_are_folded_as_far_as_that_saves_steps(kernel, strides, channels, fold, rows):
+    spec = ConvSpec(40, 40, channels, 16, kernel, strides)
+    layout = amx_layout(spec)
+    assert (layout.fold, layout.rows) == (fold, rows)
+    frame = Frame.of(spec, 32)
+    assert (frame.spec.out_height, frame.spec.out_width) == (spec.out_height, spec.out_width)
+    assert frame.spec.kernel[0] == rows

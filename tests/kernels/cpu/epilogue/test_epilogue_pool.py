@@ -2,7 +2,16 @@
 
 import numpy as np
 import pytest
-from kernel_reference import MCPU, call, compile_functions, convolve, epilogue_params, finish, host_runs
+from kernel_reference import (
+    MCPU,
+    call,
+    compile_functions,
+    convolve,
+    epilogue_params,
+    finish,
+    host_runs,
+    max_pooled,
+)
 
 from aqd_deploy.errors import ShapeError
 from aqd_deploy.kernels.contract.caches import CORE
@@ -22,7 +31,7 @@ from aqd_deploy.targets.isa import Isa
 STEM = Pool((3, 3), (2, 2), (1, 1, 1, 1))
 ISAS = [
     pytest.param(isa, marks=pytest.mark.skipif(not host_runs(isa), reason="not this CPU"))
-    for isa in (Isa.VNNI, Isa.AVX2, Isa.PORTABLE)
+    for isa in (Isa.AMX, Isa.VNNI, Isa.AVX2, Isa.PORTABLE)
 ]
 CASES = {
     "stem": (ConvSpec(37, 41, 3, 40, (7, 7), (2, 2), (3, 3, 3, 3)), STEM),
@@ -31,14 +40,6 @@ CASES = {
     "everything": (ConvSpec(6, 6, 4, 16, (1, 1)), Pool((6, 6), (1, 1), (0, 0, 0, 0))),
     "signed": (ConvSpec(9, 9, 4, 16, (3, 3), input_signed=True), STEM),
 }
-
-
-def max_pooled(value: np.ndarray, pool: Pool) -> np.ndarray:
-    top, left, bottom, right = pool.pads
-    lowest = np.iinfo(np.int64).min
-    padded = np.pad(value, ((top, bottom), (left, right), (0, 0)), constant_values=lowest)
-    windows = np.lib.stride_tricks.sliding_window_view(padded, pool.kernel, (0, 1))
-    return windows[:: pool.strides[0], :: pool.strides[1]].max((-2, -1))
 
 
 @pytest.mark.parametrize("isa", ISAS)
