@@ -50,7 +50,7 @@ class Amx(Family):
     def executed_macs(self, spec: ConvSpec, choice: Choice) -> int:
         """Of whole tiles, also where a row, a map or the channels end inside one."""
         plan, layout = Plan.from_parameters(dict(choice.parameters)), amx_layout(spec)
-        tiles = Frame(spec, ROWS * plan.high).tiles * plan.items(layout.blocks) * plan.sums
+        tiles = Frame.of(spec, ROWS * plan.high).tiles * plan.items(layout.blocks) * plan.sums
         return tiles * weight_steps(layout) * SUMS * ROW_BYTES
 
 

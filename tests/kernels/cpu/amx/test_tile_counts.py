@@ -23,6 +23,8 @@ def default(spec: ConvSpec) -> Choice:
         (ConvSpec(10, 10, 64, 64, (3, 3), pads=PADDED), 8, 4, 9),
         # One of 24 channels more than a tile of outputs has; one step of 32 channels is half empty.
         (ConvSpec(8, 4, 32, 24, (1, 1)), 2, 2, 1),
+        # A stem: three kernel rows of nine bytes are folded into one step; 64 windows lie without padding.
+        (ConvSpec(16, 16, 3, 32, (3, 3), strides=(2, 2), pads=PADDED), 4, 2, 1),
         # One block of outputs: four tiles of pixels meet it.
         (ConvSpec(8, 8, 64, 16, (1, 1)), 4, 1, 1),
     ],
