@@ -19,6 +19,7 @@ KERNEL_FEATURES = (
     "avx512bw",
     "avx512vl",
     "avx512_vnni",
+    "avx512vbmi",
     "avx_vnni",
     "amx_int8",
     "asimddp",
