@@ -101,7 +101,7 @@ def test_the_code_has_the_instructions_meant(isa, mcpu, ranges, present, absent)
 
 def test_tiles_multiply_what_fills_them():
     """A convolution in groups stays with vectors."""
-    dense = ConvSpec(6, 6, 32, 32, (3, 3), pads=(1, 1, 1, 1), **BITS4)
+    dense = ConvSpec(16, 16, 64, 64, (3, 3), pads=(1, 1, 1, 1), **BITS4)
     text = {}
     for name, spec in (("dense", dense), ("groups", replace(dense, group=8))):
         kernel = conv2d(spec, Epilogue(), Isa.AMX, 1)
