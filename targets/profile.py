@@ -196,7 +196,10 @@ def detect_host(cpu: Cpu | None = None) -> Target:
 
 
 def _as_host(profile: Target, cpu: Cpu) -> Target:
-    """`profile` for this machine: what is published of its core stays, what is of one board goes."""
+    """`profile` for this machine: what is published of its core stays, what is of one board goes; the
+    second-level cache is the core's in groups of cores.
+    """
+    figures = (*_CORE_FIGURES, "l2_kib") if is_group(profile.cpu) else _CORE_FIGURES
     return replace(
         profile,
         name=HOST,
@@ -205,12 +208,11 @@ def _as_host(profile: Target, cpu: Cpu) -> Target:
         soc="",
         cores=cpu.threads,
         clock_ghz=None,
-        # A group is one of cores, which tells their caches; a board's are its own.
-        l2_kib=profile.l2_kib if is_group(profile.cpu) else None,
+        l2_kib=profile.l2_kib if "l2_kib" in figures else None,
         l2_cores=None,
         l3_kib=None,
         bandwidth_gb_s=None,
         toolchain="",
         device="",
-        sources={key: profile.sources[key] for key in _CORE_FIGURES if key in profile.sources},
+        sources={key: profile.sources[key] for key in figures if key in profile.sources},
     )
