@@ -192,11 +192,3 @@ def test_no_place_for_code(small_pair, monkeypatch):
     monkeypatch.setattr(library, "_temporary_file", refused)
     with pytest.raises(ProgramError, match=r"failed to map segment.*TMPDIR=FOLDER"):
         Program.load(small_pair[0].path)
-
-
-def test_code_is_loaded_when_the_system_was_asked_for_its_registers(monkeypatch):
-    asked = []
-    monkeypatch.setattr(library, "read_cpu", lambda: asked.append(True))
-    with pytest.raises(ProgramError, match="cannot load"):
-        library.load_library(memoryview(b"\x7fELF, and no more"), "m.so")
-    assert asked == [True]

@@ -21,7 +21,7 @@ from kernel_reference import (
     host_runs,
 )
 
-from aqd_deploy.kernels.contract.caches import CORE
+from aqd_deploy.kernels.contract.caches import CORE, Core
 from aqd_deploy.kernels.contract.spec import (
     AddBias,
     ConvSpec,
@@ -210,7 +210,8 @@ def test_small_weights_share_bytes():
     assert weight_codes(SQUARE) == (1,)
     # Deep layers on small maps wait for their weights.
     deep = replace(SQUARE, height=10, width=10, in_channels=512, out_channels=512, **grid)
-    assert conv_choices(deep, Isa.AMX, 1)[0]["codes"] == 2
+    core = Core(l1d=48 << 10, l2=2 << 20)
+    assert plans(deep, amx_layout(deep), weight_codes(deep), 1, core)[0][1].codes == 2
 
 
 def test_the_frame_of_a_stem_is_cut_into_parts_that_stay_near():
