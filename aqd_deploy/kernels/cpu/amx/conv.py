@@ -14,6 +14,7 @@ from typing import Any
 
 from tvm import tirx
 
+from aqd_deploy.errors import ShapeError
 from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue
 from aqd_deploy.kernels.cpu.amx.copy import FrameCopy
 from aqd_deploy.kernels.cpu.amx.finish import Finish, Sums
@@ -38,8 +39,10 @@ NEAR_WEIGHTS = 16 << 10
 
 def amx_layout(spec: ConvSpec, codes: int = 1) -> WeightLayout:
     """Blocks of 16 output channels in whole tiles; kernel rows are dense unless dilation tears them apart.
-    `codes`: as many weights in a byte, one of `weight_codes`.
+    `codes`: as many weights in a byte. Raises ShapeError where it is none of `weight_codes`.
     """
+    if codes != 1 and codes not in weight_codes(spec):
+        raise ShapeError("weights do not fit these codes", received=codes, valid=str(weight_codes(spec)))
     lo, hi = spec.weight_range or (-128, 127)
     doubled = spec.odd and 2 * lo + 1 >= -128 and 2 * hi + 1 <= 127
     size = spec.out_channels, spec.in_channels, spec.kernel
@@ -55,7 +58,8 @@ def weight_codes(spec: ConvSpec) -> tuple[int, ...]:
     """
     layout = amx_layout(spec)
     filled = layout.fold > 1 or layout.segment_length % (layout.dot * ROWS)
-    if spec.weight_range is None or spec.odd or filled:
+    # Codes are shifted to where they stand for the step.
+    if spec.weight_range is None or spec.odd or filled or spec.weight_step not in (1, 2):
         return (1,)
     lowest, highest = spec.weight_range
     bits = ((highest - lowest) // spec.weight_step).bit_length()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from tvm import tirx
@@ -20,7 +21,7 @@ _BLOCK, _LEVEL, _AT, _WIDTH, _FIRST, _COUNT, _PASSED = range(7)
 _FIELDS = 7
 
 
-class Sums:
+class Sums(ABC):
     """Where the sums of blocks go, and what is done about those of the block before while the next one is
     multiplied: nothing here.
 
@@ -33,22 +34,25 @@ class Sums:
 
     def begin(self) -> None:
         """What a task does before its first block."""
+        return
 
+    @abstractmethod
     def next(self, tile: Expr, block: Expr, origin: Expr, passed: Expr) -> tuple[Expr, Expr]:
         """Begins a block: notes where its values belong, and returns the first pixel of its samples and the
         pixels of a row of them. The task began `passed` tiles before.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def place_of(self, sums: int) -> Expr:
         """Where in `sums` the block's tile of that number goes."""
-        raise NotImplementedError
 
     def some(self, group: Expr, step: int, steps: int) -> None:
         """After step `step` of `steps` of a group."""
+        return
 
     def done(self) -> None:
         """After the last of `some`."""
+        return
 
     def store(self, unit: TileUnit) -> None:
         """Stores the block's sums."""
@@ -57,6 +61,7 @@ class Sums:
 
     def rest(self) -> None:
         """After the last block of a task."""
+        return
 
 
 class Finish(Sums):
@@ -190,7 +195,8 @@ class Finish(Sums):
                 place = self._place(at, None)
                 block = load(self.state, self.now * _FIELDS + _BLOCK)
                 for j in range(self.plan.wide):
-                    self.bound.prefetch(em, place, (block + j) * LANES)
+                    # Strides of a KiB and more fall on few sets of the first level.
+                    self.bound.prefetch(em, place, (block + j) * LANES, level=2)
 
     def _pixels(self, first: Expr, count: int, half: Expr) -> None:
         """`count` pixels from `first` on, one block of channels after the other: what is the same for all of

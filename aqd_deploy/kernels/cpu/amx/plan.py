@@ -132,7 +132,6 @@ def _cycles(frame: Frame, layout: WeightLayout, plan: Plan, threads: int, core: 
         # The frame is written to where it must be fetched from.
         task += 2 * part_bytes / FAR_BYTES_PER_CYCLE
     if plan.weights_first:
-        passes = items
         if part_bytes > near:
             task += part_bytes * (items - 1) / FAR_BYTES_PER_CYCLE
         # Lines of the output are written a part in each pass.

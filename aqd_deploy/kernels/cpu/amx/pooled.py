@@ -121,7 +121,7 @@ class KeptSums(Sums):
             for i, at in enumerate(places):
                 em.store(last, at, columns[i + across], lanes)
             place = pooled.at(y, x)
-            pooled.prefetch(em, replace(place, pixel=place.pixel + AHEAD), c)
+            pooled.prefetch(em, replace(place, pixel=place.pixel + AHEAD), c, level=1)
             pooled.emit(em, em.bind("v", reduce(tirx.Max, columns)), place, c, lanes)
 
         last = em.alloc("columns", "int32", max(shared, 1) * bound.channels)

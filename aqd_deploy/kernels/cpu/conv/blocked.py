@@ -392,7 +392,7 @@ class MapConv:
         """Asks for the streams of a tile, which arrive while it is reduced."""
         plan, lanes = self.plan, self.dots.lanes
         for py, px, b in product(range(plan.tile[0]), range(plan.tile[1]), range(plan.blocks)):
-            self.bound.prefetch(self.em, self._place(y + py, x + px), (block + b) * lanes)
+            self.bound.prefetch(self.em, self._place(y + py, x + px), (block + b) * lanes, level=1)
 
     def _finish_tile(self, y: Expr, x: Expr, block: Expr, values: Buffer) -> None:
         """Epilogue of every value of the tile; channels that do not fill a vector go one by one."""

@@ -159,7 +159,7 @@ class KeptRows(BoundEpilogue):
             place = pooled.at(first + y, x)
 
             def body(c: Expr, lanes: int) -> None:
-                pooled.prefetch(em, replace(place, pixel=place.pixel + AHEAD), c)
+                pooled.prefetch(em, replace(place, pixel=place.pixel + AHEAD), c, level=1)
                 value = em.bind("v", self.highest(pool, place, c, lanes))
                 pooled.emit(em, value, place, c, lanes)
 

@@ -89,10 +89,10 @@ class BoundEpilogue:
         stores = zip(self.epilogue.stores, self.outputs, strict=True)
         return self.added + [output for store, output in stores if type(store) is StoreStream]
 
-    def prefetch(self, em: Emitter, place: Place, channel: Expr) -> None:
-        """Asks for `streams` at the pixel of `place` from `channel` on."""
+    def prefetch(self, em: Emitter, place: Place, channel: Expr, level: int) -> None:
+        """Brings `streams` at the pixel of `place` from `channel` on to the cache `level`."""
         for stream in self.streams:
-            em.prefetch(stream, place.pixel * self.channels + channel, level=2)
+            em.prefetch(stream, place.pixel * self.channels + channel, level)
 
     def after_stages(self, em: Emitter, value: Expr, place: Place, channel: Expr, lanes: int) -> Expr:
         """The value after the stages; arguments as of `emit`."""

@@ -36,7 +36,7 @@ class OutputTransform:
     def prefetch_streams(self, tile: Tile, block: Expr) -> None:
         """Asks for the streams at a tile."""
         for y, x, b in product(range(self.form.rows), range(self.form.columns), range(self.plan.blocks)):
-            self.bound.prefetch(self.em, self._place(tile, y, x), (block + b) * self.dots.lanes)
+            self.bound.prefetch(self.em, self._place(tile, y, x), (block + b) * self.dots.lanes, level=1)
 
     def emit(self, tile: Tile, t: Expr, at: Expr, block: Expr) -> None:
         """Products of `tile`, the one with number `t` of the task's → convolution results → epilogue; `at` is

@@ -21,6 +21,7 @@ from kernel_reference import (
     host_runs,
 )
 
+from aqd_deploy.errors import ShapeError
 from aqd_deploy.kernels.contract.caches import CORE, Core
 from aqd_deploy.kernels.contract.spec import (
     AddBias,
@@ -207,7 +208,10 @@ def test_small_weights_share_bytes():
     assert weight_codes(replace(SQUARE, weight_range=(-3, 3), weight_step=2)) == (1, 2, 4)
     assert weight_codes(replace(SQUARE, weight_range=(-15, 15))) == (1,)
     assert weight_codes(replace(SQUARE, in_channels=20, **grid)) == (1,)
+    assert weight_codes(replace(SQUARE, weight_range=(-15, 15), weight_step=3)) == (1,)
     assert weight_codes(SQUARE) == (1,)
+    with pytest.raises(ShapeError, match=r"do not fit these codes; got 2; valid: \(1,\)"):
+        amx_layout(SQUARE, 2)
     # Deep layers on small maps wait for their weights.
     deep = replace(SQUARE, height=10, width=10, in_channels=512, out_channels=512, **grid)
     core = Core(l1d=48 << 10, l2=2 << 20)
