@@ -29,7 +29,7 @@ def cut_tail(draft: Draft) -> None:
        integers, belongs to the tail; so does every node behind it. So does an operator that no pass knows
        (Softmax) with its quantizers, where no convolution or matrix product stands behind it.
     2. Convolutions and matrix products are kept where both operands are dequantized, Mul where one is a
-       constant, Resize where it copies.
+       constant, Resize where it copies, and what moves dequantized codes.
     3. Layout in front of the tail belongs to it.
     4. A tensor that the tail reads becomes an output of the integer part, under its name.
     5. An output that needs no tail stays an output. Where all do without, there is no tail.
@@ -75,6 +75,8 @@ class _Cut:
         """Cases 1 and 2."""
         if is_standard(node, *_PRODUCTS):
             return all(name in self.codes for name in node.input[:2])
+        if is_standard(node, *_MOVES) and node.output[0] in self.codes:
+            return True
         if is_standard(node, "Mul"):
             return any(name in self.constant for name in node.input)
         if is_standard(node, "Resize"):
