@@ -15,7 +15,8 @@ from aqd_deploy.errors import ShapeError, UnsupportedModelError
 from aqd_deploy.integer.types import SMALL_POOL, pool_fits
 from aqd_deploy.passes.constants import constant
 from aqd_deploy.passes.graph import Graph, Node
-from aqd_deploy.passes.operations import Conv, MaxPool, Resize, StreamPool, Window
+from aqd_deploy.passes.integer_operations import StreamPool
+from aqd_deploy.passes.operations import Conv, MaxPool, Resize, Window
 
 
 def convolution(graph: Graph, node: Node, attributes: Mapping[str, Any]) -> Conv:

@@ -14,17 +14,8 @@ from aqd_deploy.passes.codes import codes_of
 from aqd_deploy.passes.constants import finite_reals
 from aqd_deploy.passes.contract import Lowering, Pass, PassError, PassResult, none_left
 from aqd_deploy.passes.graph import Graph, Node, Weights
-from aqd_deploy.passes.operations import (
-    CONVOLUTIONS,
-    Conv,
-    ConvInteger,
-    ConvOdd,
-    DequantizeLinear,
-    FileOperation,
-    PadImage,
-    QuantizeLinear,
-    Scale,
-)
+from aqd_deploy.passes.integer_operations import CONVOLUTIONS, ConvInteger, ConvOdd, PadImage
+from aqd_deploy.passes.operations import Conv, DequantizeLinear, FileOperation, QuantizeLinear, Scale
 
 
 @dataclass(frozen=True)

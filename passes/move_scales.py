@@ -29,33 +29,35 @@ from aqd_deploy.passes.contract import (
 from aqd_deploy.passes.geometry import square_pool
 from aqd_deploy.passes.graph import Graph, Head, Node, Operation
 from aqd_deploy.passes.integer_convolutions import accumulator_range
+from aqd_deploy.passes.integer_operations import (
+    Bias,
+    Cast,
+    ConvInteger,
+    ConvOdd,
+    Max,
+    MultiplyShift,
+    PadImage,
+    SkipAdd,
+)
 from aqd_deploy.passes.numerics import EXACT, PAPER
 from aqd_deploy.passes.operations import (
     STRUCTURAL,
     Add,
     BatchNormalization,
-    Bias,
-    Cast,
     Clip,
     Concat,
     Conv,
-    ConvInteger,
-    ConvOdd,
     DequantizeLinear,
     FileOperation,
     Identity,
     IntegerOperation,
-    Max,
     MaxPool,
     Mul,
-    MultiplyShift,
-    PadImage,
     Quantize,
     QuantizeLinear,
     Relu,
     Resize,
     Scale,
-    SkipAdd,
     Staircase,
 )
 from aqd_deploy.passes.streams import StreamConstants, settle, skip_add

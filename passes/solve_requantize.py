@@ -8,8 +8,9 @@ from aqd_deploy.integer.ranges import Interval
 from aqd_deploy.integer.staircase import Staircases
 from aqd_deploy.passes.contract import Lowering, Pass, PassError, PassResult, all_of, arithmetic_of
 from aqd_deploy.passes.graph import Node
+from aqd_deploy.passes.integer_operations import Requantize, Threshold
 from aqd_deploy.passes.numerics import POWER_OF_TWO
-from aqd_deploy.passes.operations import IntegerOperation, Requantize, Staircase, Threshold
+from aqd_deploy.passes.operations import IntegerOperation, Staircase
 
 THRESHOLD_STEPS = 15
 """Up to this many steps (4 bits), explicit thresholds replace constants that would not be exact."""

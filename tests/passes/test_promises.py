@@ -7,10 +7,10 @@ from small_lowerings import chain, nodes_of, state_after, state_before
 from aqd_deploy.integer.ranges import Interval
 from aqd_deploy.passes.contract import Lowering, PassError
 from aqd_deploy.passes.graph import Node
+from aqd_deploy.passes.integer_operations import ConvInteger
 from aqd_deploy.passes.operations import (
     Add,
     Conv,
-    ConvInteger,
     DequantizeLinear,
     FileOperation,
     Quantize,
