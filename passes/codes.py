@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from onnx import TensorProto
 
+from aqd_deploy.passes.foreign_operations import DepthToSpace, Gather, Slice
 from aqd_deploy.passes.graph import Graph, Node
-from aqd_deploy.passes.operations import STRUCTURAL, Quantize
+from aqd_deploy.passes.operations import Concat, MaxPool, Pad, Quantize, Resize
+
+STRUCTURAL = (MaxPool, Resize, Concat, Slice, Gather, DepthToSpace, Pad)
+"""Operations that only select or place elements: the same on real and on integer tensors."""
 
 
 def codes_of(graph: Graph) -> dict[str, str]:

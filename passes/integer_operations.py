@@ -20,10 +20,12 @@ from aqd_deploy.passes.operations import IntegerOperation, Staircase, Window
 from aqd_deploy.passes.streams import StreamConstants
 from aqd_deploy.passes.writer import TYPES, Writer
 
+_PADDINGS = {"uint8": "PadImage", "int8": "PadSignedImage"}
+
 
 @dataclass(frozen=True)
 class PadImage(IntegerOperation):
-    """Codes, padded with a code of their own per channel: [top, left, bottom, right]."""
+    """8-bit codes, padded with a code of their own type per channel: [top, left, bottom, right]."""
 
     pads: tuple[int, ...]
 
@@ -31,11 +33,12 @@ class PadImage(IntegerOperation):
         """ONNX's order of pads, over all four axes."""
         top, left, bottom, right = self.pads
         inputs = [node.inputs[0], writer.shared(node.inputs[1])]
-        return dialect.node("PadImage", inputs, node.output, pads=[0, 0, top, left, 0, 0, bottom, right])
+        name = _PADDINGS[str(writer.graph.constants[node.inputs[1]].dtype)]
+        return dialect.node(name, inputs, node.output, pads=[0, 0, top, left, 0, 0, bottom, right])
 
 
 @dataclass(frozen=True, eq=False)
-class _Accumulators(IntegerOperation):
+class Accumulators(IntegerOperation):
     """int32 sums of codes and integer weights: `weights` [O, I/group, kh, kw] as they are meant, int64;
     `zero_point` of the codes, which also is their padding.
     """
@@ -45,29 +48,30 @@ class _Accumulators(IntegerOperation):
     weights: np.ndarray
     zero_point: int
 
-    def _parts(self, node: Node, writer: Writer) -> tuple[list[str], dict[str, Any]]:
+    def parts(self, node: Node, writer: Writer) -> tuple[list[str], dict[str, Any]]:
+        """The inputs, and the attributes of the geometry."""
         inputs = [node.inputs[0], *(writer.shared(name) for name in node.inputs[1:])]
         w = self.window
         return inputs, {"strides": w.strides, "pads": w.pads, "dilations": w.dilations, "group": self.group}
 
 
 @dataclass(frozen=True, eq=False)
-class ConvInteger(_Accumulators):
+class ConvInteger(Accumulators):
     """Weights that fit int8."""
 
     def write(self, node: Node, writer: Writer) -> NodeProto:
         """ONNX's own."""
-        inputs, attributes = self._parts(node, writer)
+        inputs, attributes = self.parts(node, writer)
         return dialect.standard_node("ConvInteger", inputs, node.output, **attributes)
 
 
 @dataclass(frozen=True, eq=False)
-class ConvOdd(_Accumulators):
+class ConvOdd(Accumulators):
     """Odd weights q = 2w + 1 beyond int8, stored as w."""
 
     def write(self, node: Node, writer: Writer) -> NodeProto:
         """The dialect's, with ones for the sums of windows."""
-        inputs, attributes = self._parts(node, writer)
+        inputs, attributes = self.parts(node, writer)
         return dialect.node("ConvOdd", inputs, node.output, **attributes)
 
 

@@ -117,11 +117,16 @@ class AveragePool(Operation):
 
 
 @dataclass(frozen=True)
-class ResizeLinear(Operation):
-    """Linear interpolation by whole factors (rows, columns); `mode` says where pixels lie."""
+class LinearResize(Operation):
+    """Linear interpolation by whole factors (rows, columns), half_pixel or asymmetric."""
 
     factors: tuple[int, int]
-    mode: str
+    half_pixel: bool
+
+    @property
+    def name(self) -> str:
+        """ONNX's word."""
+        return "Resize"
 
 
 @dataclass(frozen=True)
@@ -199,7 +204,7 @@ class IntegerOperation(Operation, ABC):
 
 
 @dataclass(frozen=True)
-class _Plain(IntegerOperation):
+class Plain(IntegerOperation):
     """An ONNX operation without constants, on real numbers as well as on integers."""
 
     def write(self, node: Node, writer: Writer) -> NodeProto:
@@ -208,12 +213,12 @@ class _Plain(IntegerOperation):
 
 
 @dataclass(frozen=True)
-class Identity(_Plain):
+class Identity(Plain):
     """The tensor itself, under another name."""
 
 
 @dataclass(frozen=True)
-class Concat(_Plain):
+class Concat(Plain):
     """Joined along the channels."""
 
     def write(self, node: Node, writer: Writer) -> NodeProto:
@@ -222,7 +227,7 @@ class Concat(_Plain):
 
 
 @dataclass(frozen=True)
-class MaxPool(_Plain):
+class MaxPool(Plain):
     """The largest element of each window; of integers, 8-bit ones."""
 
     window: Window
@@ -236,7 +241,7 @@ class MaxPool(_Plain):
 
 
 @dataclass(frozen=True)
-class Resize(_Plain):
+class Resize(Plain):
     """Nearest neighbour, asymmetric, floor, by whole factors (rows, columns)."""
 
     factors: tuple[int, int]
@@ -256,38 +261,6 @@ class Resize(_Plain):
 
 
 @dataclass(frozen=True)
-class Slice(_Plain):
-    """Elements of channels, rows and columns: starts, ends and positive steps of these three axes."""
-
-    starts: tuple[int, ...]
-    ends: tuple[int, ...]
-    steps: tuple[int, ...]
-
-    def write(self, node: Node, writer: Writer) -> NodeProto:
-        """Over axes 1, 2 and 3; equal constants are shared."""
-        parts = {"starts": self.starts, "ends": self.ends, "axes": (1, 2, 3), "steps": self.steps}
-        names = [
-            writer.once(f"{name}_{'_'.join(map(str, values))}", np.array(values, dtype=np.int64))
-            for name, values in parts.items()
-        ]
-        return dialect.standard_node("Slice", [node.inputs[0], *names], node.output)
-
-
-@dataclass(frozen=True)
-class DepthToSpace(_Plain):
-    """Blocks of channels laid out as pixels; `mode` is ONNX's DCR or CRD."""
-
-    blocksize: int
-    mode: str
-
-    def write(self, node: Node, writer: Writer) -> NodeProto:
-        """ONNX's own."""
-        return dialect.standard_node(
-            "DepthToSpace", node.inputs, node.output, blocksize=self.blocksize, mode=self.mode
-        )
-
-
-@dataclass(frozen=True)
 class Pad(Operation):
     """[top, left, bottom, right], filled with a value a channel, or one: a real number, a code where the
     tensor holds codes.
@@ -295,7 +268,3 @@ class Pad(Operation):
 
     pads: tuple[int, ...]
     values: tuple[Fraction, ...]
-
-
-STRUCTURAL = (MaxPool, Resize, Concat, Slice, DepthToSpace, Pad)
-"""Operations that only select or place elements: the same on real and on integer tensors."""

@@ -14,7 +14,6 @@ from aqd_deploy.passes.check_model import CheckModel
 from aqd_deploy.passes.commute_quantizers import CommuteQuantizers
 from aqd_deploy.passes.contract import Lowering, Pass, PassResult, Shape
 from aqd_deploy.passes.fold_quantizers import FoldQuantizers
-from aqd_deploy.passes.integer_convolutions import IntegerConvolutions
 from aqd_deploy.passes.move_scales import MoveScales
 from aqd_deploy.passes.numerics import check_mode
 from aqd_deploy.passes.read_qdq import ReadQdq
@@ -31,9 +30,8 @@ PHASES: dict[str, tuple[Pass, ...]] = {
         FoldQuantizers(),  # before all else: the others ask what is a code, and what its step is
     ),
     "to integers": (
-        IntegerConvolutions(),  # while a Scale still stands in front of each convolution
         CommuteQuantizers(),  # before scales move: what only quantizers read never becomes an int32 stream
-        MoveScales(),  # when quantizers stand where they stay; their intervals need the convolutions' weights
+        MoveScales(),  # when quantizers stand where they stay
     ),
     "solve": (
         SolveRequantize(),  # when nothing changes an interval any more: the proofs are of these intervals

@@ -54,7 +54,7 @@ class Scaled:
 
 @dataclass(frozen=True)
 class Sum:
-    """A real tensor that is the sum of two tensors of codes, which nothing has added yet; `node` is its Add."""
+    """A real tensor, the sum of two tensors of codes that nothing has added yet; `node` is its Add."""
 
     node: Node
     terms: tuple[Scaled, Scaled]
@@ -85,7 +85,7 @@ class Values:
         self.dtypes[node.output] = dtype
 
     def value(self, name: str, node: Node) -> Scaled:
-        """The real tensor `name` as one tensor of integers; UnsupportedModelError, for `node`, where it is none."""
+        """The real tensor `name` as one of integers; UnsupportedModelError, for `node`, where it is none."""
         if name in self.sums and name not in self.scaled:
             pending = self.sums[name]
             self.scaled[name] = self.added(pending.node, name, *pending.terms)
@@ -122,7 +122,7 @@ class Values:
         return self._casts[tensor]
 
     def place(self, node: Node, op: Operation, value: Scaled, interval: Interval | None = None) -> None:
-        """An operation that only selects or places integers of `value`, which stand for what they stood for."""
+        """An operation that only selects or places integers of `value`, which keep their meaning."""
         tensor = self.graph.fresh(f"{node.output}_int")
         self.graph.shapes[tensor] = self.graph.shapes[node.output]
         interval = interval or self.graph.ranges[value.tensor]

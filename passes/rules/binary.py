@@ -9,8 +9,8 @@ import numpy as np
 from aqd_deploy.errors import UnsupportedModelError
 from aqd_deploy.integer.ranges import Interval
 from aqd_deploy.passes.constants import finite_reals
+from aqd_deploy.passes.foreign_operations import Multiply
 from aqd_deploy.passes.graph import Graph, Node
-from aqd_deploy.passes.integer_operations import Multiply
 from aqd_deploy.passes.numerics import EXACT
 from aqd_deploy.passes.operations import Add, Div, Mul, Resize, Sub
 from aqd_deploy.passes.values import CODE_BOUNDS, Scaled, Sum, Values
@@ -50,12 +50,11 @@ def multiply(values: Values, node: Node, _: Mul) -> None:
     shape, small = values.graph.shapes[first], values.graph.shapes[second]
     if shape != values.graph.shapes[node.output] or small not in (shape, (shape[0], shape[1], 1, 1)):
         raise _broadcast(node, shape, small)
-    factors = [_factor(values, node, name) for name in (first, second)]
-    (left, zero_a), (right, zero_b) = factors
+    (left, zero_a), (right, zero_b) = (_factor(values, node, name) for name in (first, second))
     interval = _product_range(values, left.tensor, zero_a, right.tensor, zero_b)
     output = values.graph.fresh(f"{node.output}_int")
     values.graph.shapes[output] = shape
-    new = Node(Multiply(zero_a, zero_b), [left.tensor, right.tensor], output, node.source)
+    new = Node(Multiply((zero_a, zero_b)), [left.tensor, right.tensor], output, node.source)
     values.emit(new, interval.require_int32(node.label), "int32")
     forms = [
         a.rationalised().without_offset().scaled(b.alpha())
@@ -70,7 +69,7 @@ def divide(values: Values, node: Node, op: Div) -> None:
     if not values.graph.is_constant(node.inputs[1]):
         raise UnsupportedModelError(
             f"node {node.label}: the divisor {node.inputs[1]} is computed",
-            valid="division by a constant, or by a function of the same tensor of codes in front of a quantizer",
+            valid="division by a constant, or of functions of one tensor of codes",
         )
     name, divisors = _with_constant(values.graph, node)
     if not all(divisors):
@@ -82,7 +81,9 @@ def _scale(values: Values, node: Node, name: str, factors: list[Fraction]) -> No
     """`name` times a factor a channel; 0 makes a constant, which needs no integers of it."""
     pending = values.sums.get(name)
     if pending is not None:
-        values.sums[node.output] = Sum(pending.node, (pending.terms[0].scaled(factors), pending.terms[1].scaled(factors)))
+        values.sums[node.output] = Sum(
+            pending.node, (pending.terms[0].scaled(factors), pending.terms[1].scaled(factors))
+        )
         return
     values.scaled[node.output] = values.value(name, node).scaled(factors)
 
@@ -107,7 +108,9 @@ def _operand(values: Values, node: Node, name: str) -> Scaled:
     values.graph.shapes[tensor] = wanted
     op = Resize((wanted[2], wanted[3]))
     values.emit(
-        Node(op, [value.tensor], tensor, node.source), values.graph.ranges[value.tensor], values.dtypes[value.tensor]
+        Node(op, [value.tensor], tensor, node.source),
+        values.graph.ranges[value.tensor],
+        values.dtypes[value.tensor],
     )
     return Scaled(tensor, value.forms, value.error)
 

@@ -207,5 +207,3 @@ def accumulator_range(node: Node, op: ConvInteger | ConvOdd, source: Interval) -
     padded = any(op.window.pads)
     interval = ranges.convolution(op.weights, source, op.group, op.zero_point, padded)
     return interval.require_int32(node.label)
-
-

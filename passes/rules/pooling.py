@@ -9,10 +9,10 @@ import numpy as np
 
 from aqd_deploy.errors import UnsupportedModelError
 from aqd_deploy.integer.ranges import Interval
+from aqd_deploy.passes.foreign_operations import ResizeLinear, SumPool
 from aqd_deploy.passes.geometry import square_pool
 from aqd_deploy.passes.graph import Node
-from aqd_deploy.passes.integer_operations import LinearResize, SumPool
-from aqd_deploy.passes.operations import AveragePool, MaxPool, ResizeLinear
+from aqd_deploy.passes.operations import AveragePool, LinearResize, MaxPool
 from aqd_deploy.passes.values import CODE_BOUNDS, Scaled, Values
 
 
@@ -40,7 +40,7 @@ def average_pool(values: Values, node: Node, op: AveragePool) -> None:
 def _pad_code(values: Values, node: Node, op: AveragePool, value: Scaled) -> int:
     if not op.padded:
         raise UnsupportedModelError(
-            f"node {node.label}: an average whose padding doesn't count divides by other numbers at the edges",
+            f"node {node.label}: an average divides by other numbers where its padding doesn't count",
             received=f"pads {list(op.window.pads)}, count_include_pad 0",
             valid="count_include_pad 1, or no pads",
         )
@@ -54,10 +54,10 @@ def _pad_code(values: Values, node: Node, op: AveragePool, value: Scaled) -> int
     return int(zeros[0])
 
 
-def resize_linear(values: Values, node: Node, op: ResizeLinear) -> None:
+def resize_linear(values: Values, node: Node, op: LinearResize) -> None:
     """Sums of neighbours with whole weights; their sum goes into α."""
-    value, new = _codes(values, node), LinearResize(op.factors, op.mode)
-    inside, count = values.graph.ranges[value.tensor], new.weight
+    value, new = _codes(values, node), ResizeLinear(op.factors, op.half_pixel)
+    inside, count = values.graph.ranges[value.tensor], new.gain
     _stream(values, node, new, value, Interval(inside.lo * count, inside.hi * count), count)
 
 
@@ -73,7 +73,7 @@ def _codes(values: Values, node: Node) -> Scaled:
 
 
 def _stream(
-    values: Values, node: Node, op: SumPool | LinearResize, value: Scaled, interval: Interval, count: int
+    values: Values, node: Node, op: SumPool | ResizeLinear, value: Scaled, interval: Interval, count: int
 ) -> None:
     """The int32 sums of `count` codes each, which stand for their mean."""
     tensor = values.graph.fresh(f"{node.output}_int")

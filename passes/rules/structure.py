@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
-from typing import TypeVar
 
 import numpy as np
 
 from aqd_deploy.errors import UnsupportedModelError
 from aqd_deploy.integer.ranges import Interval, concatenate
+from aqd_deploy.passes.foreign_operations import DepthToSpace, Gather, Slice
 from aqd_deploy.passes.graph import Node, Operation
 from aqd_deploy.passes.integer_operations import PadImage
-from aqd_deploy.passes.operations import Concat, DepthToSpace, Pad, Resize, Slice
+from aqd_deploy.passes.operations import Concat, Pad, Resize
 from aqd_deploy.passes.values import CODE_BOUNDS, Scaled, Values
-
-T = TypeVar("T")
 
 
 def resize(values: Values, node: Node, op: Resize) -> None:
@@ -37,12 +35,12 @@ def concat(values: Values, node: Node, op: Concat) -> None:
     values.scaled[node.output] = Scaled(output, forms, np.concatenate([v.error for v in parts]))
 
 
-def slice_(values: Values, node: Node, op: Slice) -> None:
+def select(values: Values, node: Node, op: Slice | Gather) -> None:
     """The channels that are left keep their forms."""
     value = values.value(node.inputs[0], node)
-    kept = slice(op.starts[0], op.ends[0], op.steps[0])
-    interval = _channels(values.graph.ranges[value.tensor], kept)
-    values.place(node, op, Scaled(value.tensor, value.forms[kept], value.error[kept]), interval)
+    kept = _kept(op, len(value.forms))
+    placed = Scaled(value.tensor, [value.forms[i] for i in kept], value.error[kept])
+    values.place(node, op, placed, _channels(values.graph.ranges[value.tensor], kept))
 
 
 def depth_to_space(values: Values, node: Node, op: DepthToSpace) -> None:
@@ -111,8 +109,8 @@ def on_codes(values: Values, node: Node, op: Operation) -> None:
     inputs = node.inputs
     if isinstance(op, Concat):
         interval = concatenate([values.graph.ranges[name] for name in node.inputs])
-    elif isinstance(op, Slice):
-        interval = _channels(interval, slice(op.starts[0], op.ends[0], op.steps[0]))
+    elif isinstance(op, (Slice, Gather)):
+        interval = _channels(interval, _kept(op, len(interval.lo)))
     elif isinstance(op, DepthToSpace):
         interval = _joined(interval, _blocks(op, len(interval.lo)))
     elif isinstance(op, Pad):
@@ -123,7 +121,15 @@ def on_codes(values: Values, node: Node, op: Operation) -> None:
     values.emit(Node(op, inputs, node.output, node.source), interval, values.dtypes[source])
 
 
-def _channels(interval: Interval, kept: slice) -> Interval:
+def _kept(op: Slice | Gather, channels: int) -> list[int]:
+    """The input channel of each output channel."""
+    if isinstance(op, Gather):
+        return list(op.channels)
+    bounds = dict(zip(op.axes, op.bounds, strict=True))
+    return list(range(channels)[slice(*bounds[1])]) if 1 in bounds else list(range(channels))
+
+
+def _channels(interval: Interval, kept: list[int]) -> Interval:
     return Interval(interval.lo[kept], interval.hi[kept])
 
 
