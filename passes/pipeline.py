@@ -18,6 +18,8 @@ from aqd_deploy.passes.move_scales import MoveScales
 from aqd_deploy.passes.numerics import check_mode
 from aqd_deploy.passes.read_qdq import ReadQdq
 from aqd_deploy.passes.solve_requantize import SolveRequantize
+from aqd_deploy.passes.split_transposed import SplitTransposed
+from aqd_deploy.passes.tabulate import Tabulate
 from aqd_deploy.passes.verify_integer import VerifyInteger
 from aqd_deploy.passes.write_integer import WriteInteger
 
@@ -30,7 +32,9 @@ PHASES: dict[str, tuple[Pass, ...]] = {
         FoldQuantizers(),  # before all else: the others ask what is a code, and what its step is
     ),
     "to integers": (
+        SplitTransposed(),  # before quantizers move: they move past the placing of pixels that it makes
         CommuteQuantizers(),  # before scales move: what only quantizers read never becomes an int32 stream
+        Tabulate(),  # when quantizers stand right behind the functions that they end
         MoveScales(),  # when quantizers stand where they stay
     ),
     "solve": (

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aqd_deploy.passes import operations as ops
-from aqd_deploy.passes.foreign_operations import DepthToSpace, Gather, Slice
+from aqd_deploy.passes.foreign_operations import DepthToSpace, Gather, Lookup, Slice
 from aqd_deploy.passes.graph import Node, Operation
 from aqd_deploy.passes.rules import binary, convolution, elementwise, pooling, quantizer, structure
 from aqd_deploy.passes.values import Values
@@ -48,4 +48,5 @@ RULES: Mapping[type[Operation], Rule] = {
     Slice: Rule(structure.select, commutes=True),
     Gather: Rule(structure.select, commutes=True),
     DepthToSpace: Rule(structure.depth_to_space, commutes=True),
+    Lookup: Rule(structure.lookup),
 }

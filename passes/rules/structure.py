@@ -9,7 +9,7 @@ import numpy as np
 
 from aqd_deploy.errors import UnsupportedModelError
 from aqd_deploy.integer.ranges import Interval, concatenate
-from aqd_deploy.passes.foreign_operations import DepthToSpace, Gather, Slice
+from aqd_deploy.passes.foreign_operations import DepthToSpace, Gather, Lookup, Slice
 from aqd_deploy.passes.graph import Node, Operation
 from aqd_deploy.passes.integer_operations import PadImage
 from aqd_deploy.passes.operations import Concat, Pad, Resize
@@ -119,6 +119,15 @@ def on_codes(values: Values, node: Node, op: Operation) -> None:
         op, name = pad_image(values, node, op, source, codes)
         inputs = [source, name]
     values.emit(Node(op, inputs, node.output, node.source), interval, values.dtypes[source])
+
+
+def lookup(values: Values, node: Node, op: Lookup) -> None:
+    """A table of codes: the interval is that of the entries between the lowest and the highest code."""
+    inside, table = values.graph.ranges[node.inputs[0]], op.table.astype(np.int64)
+    bounds = zip(inside.lo.tolist(), inside.hi.tolist(), strict=True)
+    found = [table[np.arange(low, high + 1)] for low, high in bounds]
+    interval = Interval(np.array([f.min() for f in found]), np.array([f.max() for f in found]))
+    values.emit(node, interval, str(op.table.dtype))
 
 
 def _kept(op: Slice | Gather, channels: int) -> list[int]:
