@@ -69,10 +69,14 @@ class Quantized:
 
 @dataclass(frozen=True)
 class Head:
-    """What the integers of a graph output stand for: a scale a channel, and a bound of their error in it."""
+    """What the integers of a graph output stand for: a scale a channel, and a bound of their error in it.
+    Codes, stored as `dtype`, have a zero point.
+    """
 
     forms: list[ChannelForm]
     error: float
+    dtype: str = "int32"
+    zero_point: int = 0
 
 
 @dataclass

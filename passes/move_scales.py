@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
+from aqd_deploy.integer.rational import ChannelForm
 from aqd_deploy.passes.codes import STRUCTURAL
 from aqd_deploy.passes.contract import (
     Lowering,
@@ -93,6 +96,16 @@ class MoveScales(Pass):
 def _finish(values: Values, name: str) -> str:
     """Case 6: the integer tensor of a graph output, and its scale for the manifest."""
     node = Node(Identity(), [name], name)
+    if name in values.dtypes:
+        # The file's output is codes itself.
+        channels = values.graph.shapes[name][1]
+        values.graph.heads[name] = Head([ChannelForm(Fraction(1))] * channels, 0.0, values.dtypes[name])
+        return name
+    value = values.value(name, node)
+    zero = value.zero_point()
+    if values.holds_codes(value) and zero is not None and all(form.a > 0 for form in value.forms):
+        values.graph.heads[name] = Head(value.forms, 0.0, values.dtypes[value.tensor], zero)
+        return value.tensor
     with arithmetic_of(node):
         value = values.settle(name, node)
     values.graph.heads[name] = Head(value.forms, float(value.error.max()))
@@ -100,12 +113,14 @@ def _finish(values: Values, name: str) -> str:
 
 
 def _name_outputs(graph: Graph, tensors: list[str]) -> None:
-    """Outputs keep the QDQ file's names; an integer tensor that is an output twice gets an Identity."""
+    """Outputs keep the QDQ file's names; an integer tensor that is an output twice, or an input, gets an
+    Identity.
+    """
     renamed: dict[str, str] = {}
     copies: list[Node] = []
     for name, tensor in zip(graph.outputs, tensors, strict=True):
-        if tensor in renamed:
-            copies.append(Node(Identity(), [renamed[tensor]], name, name))
+        if tensor in graph.inputs or tensor in renamed:
+            copies.append(Node(Identity(), [renamed.get(tensor, tensor)], name, name))
         else:
             renamed[tensor] = name
         graph.ranges[name] = graph.ranges[tensor]

@@ -28,6 +28,8 @@ class SolveRequantize(Pass):
     2. Not all channels have them and there are at most 15 steps: `Threshold`, exact by construction.
     3. More steps: the closest constants; the number of η that deviate is counted exactly.
 
+    A sum of two tensors of codes has its constants already (`rules/quantizer.py`).
+
     Power-of-two numerics has c = 1 in every channel and no thresholds: its deviations are the point.
     """
 
@@ -50,7 +52,7 @@ class SolveRequantize(Pass):
         """
         result = PassResult(self.name)
         for node in state.graph.nodes:
-            if isinstance(node.op, Staircase):
+            if isinstance(node.op, Staircase) and not isinstance(node.op, IntegerOperation):
                 with arithmetic_of(node):
                     node.op = _solved(node, node.op, state, result)
         return result

@@ -51,6 +51,12 @@ class Scaled:
         forms = [form.rationalised() for form in self.forms]
         return None if any(form.a == 0 for form in forms) else [-form.b0 / form.a for form in forms]
 
+    def zero_point(self) -> int | None:
+        """The integer that stands for 0 in every channel; None where there is none."""
+        zeros = self.zeros()
+        uniform = zeros is not None and len(set(zeros)) == 1 and zeros[0].denominator == 1
+        return int(zeros[0]) if zeros is not None and uniform else None
+
 
 @dataclass(frozen=True)
 class Sum:

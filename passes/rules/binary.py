@@ -13,7 +13,7 @@ from aqd_deploy.passes.foreign_operations import Multiply
 from aqd_deploy.passes.graph import Graph, Node
 from aqd_deploy.passes.numerics import EXACT
 from aqd_deploy.passes.operations import Add, Div, Mul, Resize, Sub
-from aqd_deploy.passes.values import CODE_BOUNDS, Scaled, Sum, Values
+from aqd_deploy.passes.values import Scaled, Sum, Values
 
 
 def add(values: Values, node: Node, _: Add) -> None:
@@ -126,20 +126,14 @@ def _sum(values: Values, node: Node, first: Scaled, second: Scaled) -> None:
 def _factor(values: Values, node: Node, name: str) -> tuple[Scaled, int]:
     """A factor of a product and its zero point."""
     value = values.value(name, node)
-    zeros = value.zeros()
-    whole = zeros is not None and len(set(zeros)) == 1 and zeros[0].denominator == 1
-    if zeros is None or not whole or not values.holds_codes(value):
+    zero = value.zero_point()
+    if zero is None or not values.holds_codes(value):
         raise UnsupportedModelError(
             f"node {node.label}: {name} isn't quantized to 8 bits, so the product has no integer form",
             valid="products of two tensors of codes with one zero point each",
             next_command="quantize this operand, or leave the product behind the last quantizer",
         )
-    low, high = CODE_BOUNDS[values.dtypes[value.tensor]]
-    if not low <= zeros[0] <= high:
-        raise UnsupportedModelError(
-            f"node {node.label}: zero point of {name}", received=int(zeros[0]), valid=f"{low} to {high}"
-        )
-    return value, int(zeros[0])
+    return value, zero
 
 
 def _product_range(values: Values, first: str, zero_a: int, second: str, zero_b: int) -> Interval:

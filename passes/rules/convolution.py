@@ -9,11 +9,13 @@ import numpy as np
 
 from aqd_deploy.errors import UnsupportedModelError
 from aqd_deploy.integer import ranges
+from aqd_deploy.integer.operations.convolution import MAX_OFFSET
 from aqd_deploy.integer.ranges import Interval
 from aqd_deploy.integer.rational import ChannelForm, product
 from aqd_deploy.passes.constants import finite_reals
+from aqd_deploy.passes.foreign_operations import ConvOffset
 from aqd_deploy.passes.graph import Node, Quantized
-from aqd_deploy.passes.integer_operations import ConvInteger, ConvOdd, PadImage
+from aqd_deploy.passes.integer_operations import Accumulators, ConvInteger, ConvOdd, PadImage
 from aqd_deploy.passes.operations import Conv
 from aqd_deploy.passes.values import CODE_BOUNDS, Scaled, Values
 
@@ -57,8 +59,8 @@ def convolution(values: Values, node: Node, op: Conv) -> None:
     accumulator = graph.fresh(f"{node.output}_acc")
     graph.shapes[accumulator] = graph.shapes[node.output]
     new = _accumulators(values, node, op, codes, weights, accumulator)
-    interval = accumulator_range(new, new.op, graph.ranges[codes.source])
-    values.emit(new, interval, "int32")
+    assert isinstance(new.op, Accumulators), "made above"
+    values.emit(new, accumulator_range(new, new.op, graph.ranges[codes.source]), "int32")
     values.scaled[node.output] = Scaled(accumulator, forms, np.zeros(len(forms)))
     values.result.changed.append(f"{node.label}: {new.op.name}")
 
@@ -111,8 +113,8 @@ def _codes(values: Values, node: Node, op: Conv, value: Scaled, weights: Quantiz
     low, high = CODE_BOUNDS[dtype]
     whole = all(zero.denominator == 1 and low <= zero <= high for zero in zeros)
     pixels = source in values.graph.inputs and dtype == "uint8"
-    if whole and len(set(zeros)) == 1 and not pixels:
-        zero = int(zeros[0])
+    zero = value.zero_point()
+    if whole and zero is not None and not pixels:
         name = values.constants(node, "zero_point", np.array(zero, dtype=dtype))
         return _Codes(source, dtype, none, pads, zero, (name,))
     response = _zero_response(weights, zeros, op.group)
@@ -158,28 +160,40 @@ def _padded(values: Values, node: Node, value: Scaled, zeros: list[Fraction], pa
 def _accumulators(
     values: Values, node: Node, op: Conv, codes: _Codes, weights: Quantized, accumulator: str
 ) -> Node:
-    """ConvInteger where the weights fit int8, else ConvOdd or ConvOffset; the weight constant has the
-    initializer's name, so that shared weights stay one tensor.
+    """ConvInteger where the weights fit int8, ConvOdd for 8-bit AQD's, else ConvOffset; the weight constant
+    has the initializer's name, so that shared weights stay one tensor.
     """
     q, window = weights.values, replace(op.window, pads=codes.pads)
     if q.min() >= -128 and q.max() <= 127:
         name = _weight_constant(values, weights.name, q.astype(np.int8))
         inputs = [codes.source, name, *codes.zero_point_name]
         return Node(ConvInteger(window, op.group, q, codes.zero_point), inputs, accumulator, node.source)
-    if not (q % 2 == 1).all() or q.min() < -255 or q.max() > 255:
+    plain = op.group == 1 and not codes.zero_point_name and codes.dtype == "uint8"
+    if plain and (q % 2 == 1).all() and q.min() >= -255 and q.max() <= 255:
+        name = _weight_constant(values, weights.name, ((q - 1) // 2).astype(np.int8))
+        inputs = [codes.source, name, _ones(values, (1, *q.shape[1:]))]
+        return Node(ConvOdd(window, op.group, q, codes.zero_point), inputs, accumulator, node.source)
+    return _with_offsets(values, node, replace(op, window=window), codes, weights, accumulator)
+
+
+def _with_offsets(
+    values: Values, node: Node, op: Conv, codes: _Codes, weights: Quantized, accumulator: str
+) -> Node:
+    """ConvOffset: uint8 weights q with a zero point z are q − 128 and the offset 128 − z."""
+    q = weights.values
+    low, high = q.min(axis=(1, 2, 3)), q.max(axis=(1, 2, 3))
+    offsets = np.where((low < -128) | (high > 127), np.where(high > 127, high - 127, low + 128), 0)
+    stored = q - offsets.reshape(-1, 1, 1, 1)
+    if stored.min() < -128 or abs(offsets).max() > MAX_OFFSET:
         raise UnsupportedModelError(
             f"convolution {node.label}: weights in [{q.min()}, {q.max()}]",
-            valid="int8, or odd numbers within ±255 (8-bit AQD)",
+            valid="256 neighbouring integers around 0 in each output channel, or odd numbers within ±255 behind "
+            "uint8 codes (8-bit AQD)",
         )
-    if op.group != 1 or codes.zero_point_name or codes.dtype != "uint8":
-        raise UnsupportedModelError(
-            f"convolution {node.label}: 8-bit odd weights with group {op.group} and "
-            f"an input of {codes.dtype}" + (" with a zero point" if codes.zero_point_name else ""),
-            valid="group 1, uint8 and zero point 0, or weights of at most 7 bits",
-        )
-    name = _weight_constant(values, weights.name, ((q - 1) // 2).astype(np.int8))
-    inputs = [codes.source, name, _ones(values, (1, *q.shape[1:]))]
-    return Node(ConvOdd(window, op.group, q, codes.zero_point), inputs, accumulator, node.source)
+    name = _weight_constant(values, weights.name, stored.astype(np.int8))
+    zero = codes.zero_point_name or (values.constants(node, "zero_point", np.array(0, dtype=codes.dtype)),)
+    new = ConvOffset(op.window, op.group, q, codes.zero_point, offsets)
+    return Node(new, [codes.source, name, *zero], accumulator, node.source)
 
 
 def _ones(values: Values, shape: tuple[int, ...]) -> str:
@@ -202,7 +216,7 @@ def _weight_constant(values: Values, name: str, array: np.ndarray) -> str:
     return name
 
 
-def accumulator_range(node: Node, op: ConvInteger | ConvOdd, source: Interval) -> Interval:
+def accumulator_range(node: Node, op: Accumulators, source: Interval) -> Interval:
     """The proven interval of a convolution; RangeError where it leaves int32."""
     padded = any(op.window.pads)
     interval = ranges.convolution(op.weights, source, op.group, op.zero_point, padded)

@@ -44,14 +44,14 @@ def _pad_code(values: Values, node: Node, op: AveragePool, value: Scaled) -> int
             received=f"pads {list(op.window.pads)}, count_include_pad 0",
             valid="count_include_pad 1, or no pads",
         )
-    zeros = value.zeros()
+    zero = value.zero_point()
     low, high = CODE_BOUNDS[values.dtypes[value.tensor]]
-    if zeros is None or len(set(zeros)) > 1 or zeros[0].denominator > 1 or not low <= zeros[0] <= high:
+    if zero is None or not low <= zero <= high:
         raise UnsupportedModelError(
             f"node {node.label}: it pads with zeros, for which its input has no code",
             valid=f"one zero point from {low} to {high}, or no padding",
         )
-    return int(zeros[0])
+    return zero
 
 
 def resize_linear(values: Values, node: Node, op: LinearResize) -> None:
