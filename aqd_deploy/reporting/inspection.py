@@ -96,16 +96,16 @@ def _weights(model: ModelProto) -> dict[str, Any]:
         if name in tensors and name not in seen:
             seen.add(name)
             array = numpy_helper.to_array(tensors[name])
-            kind = _bits(array, isinstance(entry, Convolution) and entry.odd)
+            kind = _bits(array, isinstance(entry, Convolution) and entry.takes_bytes)
             found[kind] = found.get(kind, 0) + int(array.size)
     return {"count": sum(found.values()), "by_bits": dict(sorted(found.items()))}
 
 
-def _bits(array: np.ndarray, odd: bool) -> str:
-    """Bits of odd weights; `float` for a float tensor. `odd` ones hold η − 128 of 8-bit weights."""
+def _bits(array: np.ndarray, bytes_: bool) -> str:
+    """Bits of weights; `float` for a float tensor. `bytes_`: they take 8 whatever their values."""
     if array.dtype.kind == "f":
         return "float"
-    if odd or not array.size:
+    if bytes_ or not array.size:
         return "8"
     return str(max(2, int(np.abs(array.astype(np.int32)).max()).bit_length()))
 
