@@ -99,8 +99,8 @@ def command(
             }
         )  # fmt: skip
     elif found.images:
-        images_done = counted(len(found.images), "image", "images")
-        print_text(f"{output}: {images_done}, {counted(boxes, 'detection', 'detections')} in {RESULTS}")
+        images_done = counted(len(found.images), "image")
+        print_text(f"{output}: {images_done}, {counted(boxes, 'detection')} in {RESULTS}")
     if found.failed:
         raise _failure(found.failed, len(found.failed) + len(found.images))
 
