@@ -23,6 +23,12 @@ _SHOWN = 5
     "-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for the results."
 )
 @click.option(
+    "--detector",
+    "description",
+    type=existing("F.toml"),
+    help="What the images and boxes of a network from elsewhere are (docs/how-to/foreign-models.md).",
+)
+@click.option(
     "--annotations",
     type=existing("FILE"),
     help="COCO annotations of the images: take the ids of images and categories from there.",
@@ -48,6 +54,7 @@ def command(
     program: Path,
     images: tuple[Path, ...],
     output: Path,
+    description: Path | None,
     annotations: Path | None,
     recursive: bool,
     strict: bool,
@@ -72,11 +79,12 @@ def command(
 
     files = image_files(images, recursive=recursive)
     dataset = None if annotations is None else load_annotations(annotations)
-    with open_runner(program, threads, device_for(program, device)) as runner:
+    with open_runner(program, threads, device_for(program, device)) as opened:
+        runner = opened if description is None else opened.described(description)
         runner.check_detector()
         found = detect_images(
-            runner.run, runner.manifest, files, output, annotations=dataset,
-            inputs=[path for path in (program, annotations) if path is not None],
+            runner.detect, runner.manifest, files, output, annotations=dataset,
+            inputs=[path for path in (program, description, annotations) if path is not None],
             least_score=score_threshold, draw_above=draw_above, strict=strict, progress=progress,
         )  # fmt: skip
     boxes = sum(len(entry.detections) for entry in found.images)

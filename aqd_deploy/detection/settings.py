@@ -43,7 +43,7 @@ class DetectorSettings:
             raise ModelFileError("the manifest has no detector: this network gives no boxes")
         kind = detector_named(entry.get("kind"), ModelFileError)
         try:
-            _schema(kind)(entry, "")
+            table(*detector_keys(kind))(entry, "")
         except SchemaError as error:
             raise error.of("the manifest's detector", ModelFileError) from None
         return cls(
@@ -58,10 +58,10 @@ class DetectorSettings:
         )
 
 
-def _schema(kind: type[Detector]) -> Check:
-    """What the entry of a detector of this kind has to be."""
+def detector_keys(kind: type[Detector]) -> tuple[dict[str, Check], dict[str, Check]]:
+    """What the entry of a detector of this kind must have beside `kind`, and what it may have."""
     probability, count = number(0, 1), whole(1, 1 << 31)
-    return table({
+    return {
         "classes": list_of(anything, 1),
         "outputs": table(dict.fromkeys(kind.kinds, list_of(text, 1))),
         "score_threshold": probability,
@@ -69,7 +69,7 @@ def _schema(kind: type[Detector]) -> Check:
         "max_detections": count,
         "pre_nms": count,
         **kind.keys,
-    }, {"category_ids": list_of(whole())})  # fmt: skip
+    }, {"category_ids": list_of(whole())}  # fmt: skip
 
 
 def _category_ids(entry: dict[str, Any]) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from aqd_deploy.detection.description import about, read_description
 from aqd_deploy.detection.interface import check_interface
 from aqd_deploy.detection.settings import DetectorSettings
 from aqd_deploy.devices import LOCAL, open_device
@@ -33,6 +35,7 @@ class Runner:
     outputs (a dimension of an ONNX file that is not a number may have any size).
 
     `file` is where it was loaded from: its tail lies beside it, and is loaded when it is first asked for.
+    `description` is the file that describes its images and boxes, where its own manifest does not.
     """
 
     manifest: dict[str, Any]
@@ -42,6 +45,7 @@ class Runner:
     file: Path = Path()
     threads: int | None = None
     close: Callable[[], None] = lambda: None
+    description: Path | None = None
 
     @property
     def wanted(self) -> dict[str, tuple[Shape, tuple[str, ...]]]:
@@ -96,15 +100,23 @@ class Runner:
         their sizes are known (`check_interface`). Outputs beside those of boxes are let through. Raises
         ModelFileError, and what `tail` raises where boxes come from it.
         """
-        inputs = {name: shape for name, (shape, _) in self.wanted.items()}
         outputs = dict(self.outputs)
         if self._reads_tail and self.tail is not None:
             outputs.update(self.tail.outputs)
-        check_interface(self.manifest, inputs, outputs, more_outputs=True)
+        with nullcontext() if self.description is None else about(self.description):
+            check_interface(self.manifest, self._shapes, outputs, more_outputs=True)
 
-    def described(self, entries: Mapping[str, Any]) -> Runner:
-        """The same network with other entries in its manifest."""
-        return replace(self, manifest={**self.manifest, **entries})
+    def described(self, path: Path) -> Runner:
+        """The same network, whose images and boxes the file at `path` describes. Raises what
+        `read_description` raises.
+        """
+        entries = read_description(path, self.manifest, self._shapes)
+        return replace(self, manifest={**self.manifest, **entries}, description=path)
+
+    @property
+    def _shapes(self) -> dict[str, Shape]:
+        """The shapes in which people have the inputs."""
+        return {name: shape for name, (shape, _) in self.wanted.items()}
 
     @cached_property
     def _reads_tail(self) -> bool:
