@@ -32,9 +32,8 @@ def integer_classifier(tail: onnx.ModelProto | None = None) -> onnx.ModelProto:
         "schema": 1,
         "name": "classifier",
         "inputs": {INPUT: {"scale": IN_SCALE, "zero_point": IN_ZERO, "dtype": "uint8"}},
-        "outputs": {
-            OUTPUT: {"scale": OUT_SCALE, "zero_point": OUT_ZERO, "lo": 0, "hi": 255, "shape": [1, CLASSES]}
-        },
+        "outputs": {OUTPUT: {"scale": OUT_SCALE, "zero_point": OUT_ZERO, "lo": 0, "hi": 255}},
+        "shapes": {OUTPUT: [1, CLASSES]},
     }
     if tail is not None:
         digest = hashlib.sha256(tail.SerializeToString(deterministic=True)).hexdigest()

@@ -27,19 +27,13 @@ MANIFEST_KEY = "aqd.manifest"
 SCHEMA = 1
 _BOUND = whole(-LARGEST - 1, LARGEST)
 _SCALE, _ZERO_POINT = one_or_list(number(above=0)), one_or_list(whole(-128, 255))
-_SHAPE = list_of(whole(1, 1 << 31))
 # `preprocessing` and `detector` are checked by those who read them: a network without them can be compiled.
 MODEL_KEYS = {
     "schema": whole(SCHEMA, SCHEMA),
     "name": text,
-    "inputs": table_of(
-        table(
-            {"scale": _SCALE, "zero_point": _ZERO_POINT, "dtype": one_of("uint8", "int8")}, {"shape": _SHAPE}
-        )
-    ),
-    "outputs": table_of(
-        table({}, {"scale": _SCALE, "zero_point": _ZERO_POINT, "lo": _BOUND, "hi": _BOUND, "shape": _SHAPE})
-    ),
+    "inputs": table_of(table({"scale": _SCALE, "zero_point": _ZERO_POINT, "dtype": one_of("uint8", "int8")})),
+    "outputs": table_of(table({}, {"scale": _SCALE, "zero_point": _ZERO_POINT, "lo": _BOUND, "hi": _BOUND})),
+    "shapes": table_of(list_of(whole(1, 1 << 31))),
     "tail": table({"inputs": table_of(table({})), "sha256": text}),
     "ranges": table_of(table({"lo": _BOUND, "hi": _BOUND})),
     "output_errors": table_of(number(0)),

@@ -20,7 +20,7 @@ def check_ranges(manifest: dict[str, Any], graph: Graph) -> None:
       channel.
     - `outputs`: each is an output of the graph, its range holds the proven interval, and it has one scale or
       one a channel.
-    - The `shape` that one of these has to people is of as many elements as the tensor.
+    - `shapes`: those of inputs and outputs to people, of as many elements as the tensor has.
     - `tail`: it reads outputs that have a scale.
     - `ranges`: each is a tensor of the graph, and its range holds the proven interval over all channels.
 
@@ -42,6 +42,12 @@ def check_ranges(manifest: dict[str, Any], graph: Graph) -> None:
     for name in manifest.get("tail", {}).get("inputs", {}):
         if name not in manifest.get("outputs", {}):
             raise _refused(f"tail.inputs.{name}", "no output with a scale", ", ".join(graph.outputs))
+    for name, shape in manifest.get("shapes", {}).items():
+        if name not in (*graph.inputs, *graph.outputs):
+            raise _refused(f"shapes.{name}", "neither an input nor an output of the graph", graph.outputs)
+        size = graph.types[graph.tensor(name)].nchw
+        if math.prod(shape) != math.prod(size):
+            raise _refused(f"shapes.{name}", shape, f"as many elements as {list(size)}")
     for name, entry in manifest.get("ranges", {}).items():
         tensor = graph.tensor(name)
         if tensor not in graph.ranges:
@@ -59,14 +65,11 @@ def _check_range(key: str, entry: dict[str, Any], proven: Interval) -> None:
 
 
 def _check_meaning(key: str, entry: Mapping[str, Any], kind: TensorType) -> None:
-    """`scale`, `zero_point` (0 where there is none) and `shape` of a tensor."""
+    """`scale` and `zero_point` (0 where there is none) of a tensor."""
     for name, value in (("scale", entry.get("scale")), ("zero_point", entry.get("zero_point", 0))):
         if value is None or (isinstance(value, list) and len(value) not in (1, kind.channels)):
             received = "none" if value is None else f"{len(value)} numbers"
             raise _refused(f"{key}.{name}", received, f"one number, or {kind.channels}, one a channel")
-    shape = entry.get("shape", kind.nchw)
-    if math.prod(shape) != math.prod(kind.nchw):
-        raise _refused(f"{key}.shape", shape, f"as many elements as {list(kind.nchw)}")
 
 
 def _refused(key: str, received: object, valid: object) -> ModelFileError:

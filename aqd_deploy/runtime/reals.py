@@ -2,8 +2,7 @@
 
     real = (integer − zero_point)·scale
 
-An entry has `scale` and `zero_point`, one number or one a channel (axis 1), and `shape` where people have the
-tensor in another than the [1, C, H, W] of the integer network.
+An entry has `scale` and `zero_point`, one number or one a channel (axis 1).
 """
 
 from __future__ import annotations
@@ -13,50 +12,38 @@ from typing import Any
 
 import numpy as np
 
-from aqd_deploy.errors import AqdError, ScaleError, ShapeError
+from aqd_deploy.errors import AqdError, ScaleError
 
 FLOATS = ("float16", "float32", "float64")
 Entry = Mapping[str, Any]
 
 
-def outer_shape(entry: Entry, shape: Sequence[Any]) -> tuple[Any, ...]:
-    """The shape in which people have a tensor that is `shape` in the network."""
-    return tuple(entry.get("shape", shape))
-
-
-def quantized(name: str, values: np.ndarray, entry: Entry, shape: Sequence[int], dtype: str) -> np.ndarray:
-    """The integers of `dtype` and `shape` that stand for the floats `values`: ONNX's QuantizeLinear, which
+def quantized(name: str, values: np.ndarray, entry: Entry, dtype: str) -> np.ndarray:
+    """The integers of `dtype` that stand for the floats `values` [1, C, ...]: ONNX's QuantizeLinear, which
     rounds half to even and saturates.
 
     In float64, where the quotient of two float32 numbers cannot round to another integer than the exact one
-    does. Raises ShapeError for another number of values, AqdError for NaN, ScaleError for another number of
-    scales than channels.
+    does. Raises AqdError for NaN, ScaleError for another number of scales than channels.
     """
-    if values.shape != outer_shape(entry, shape):
-        raise ShapeError(
-            f"input {name} has another shape",
-            received=list(values.shape),
-            valid=str(list(outer_shape(entry, shape))),
-        )
     if np.isnan(values).any():
         raise AqdError(f"input {name} is not all numbers", received="NaN", valid="floats that are numbers")
-    scale, zero_point = (_per_channel(name, entry, key, shape) for key in ("scale", "zero_point"))
+    scale, zero_point = (_per_channel(name, entry, key, values.shape) for key in ("scale", "zero_point"))
     limits = np.iinfo(dtype)
-    codes = np.rint(values.astype(np.float64).reshape(shape) / scale) + zero_point
+    codes = np.rint(values.astype(np.float64) / scale) + zero_point
     return np.clip(codes, limits.min, limits.max).astype(dtype)
 
 
 def dequantized(name: str, integers: np.ndarray, entry: Entry) -> np.ndarray:
-    """The float32 numbers that the integers [1, C, H, W] of an output stand for, in the shape that people
-    have them in. Raises ScaleError where the entry has no scale, or another number of them than channels.
+    """The float32 numbers that the integers [1, C, ...] of an output stand for.
+
+    Raises ScaleError where the entry has no scale, or another number of them than channels.
     """
     if "scale" not in entry:
         raise ScaleError(
             f"the integer output {name} has no scale in the manifest", next_command="aqd-deploy inspect FILE"
         )
     scale, zero_point = (_per_channel(name, entry, key, integers.shape) for key in ("scale", "zero_point"))
-    reals = (integers.astype(np.float64) - zero_point) * scale
-    return reals.astype(np.float32).reshape(outer_shape(entry, integers.shape))
+    return ((integers.astype(np.float64) - zero_point) * scale).astype(np.float32)
 
 
 def _per_channel(name: str, entry: Entry, key: str, shape: Sequence[int]) -> np.ndarray:

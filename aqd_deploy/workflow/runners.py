@@ -18,7 +18,7 @@ from aqd_deploy.devices import LOCAL, open_device
 from aqd_deploy.errors import DeviceError
 from aqd_deploy.integer.types import ELEMENT_TYPES
 from aqd_deploy.runtime.bundle_files import program_file
-from aqd_deploy.runtime.reals import FLOATS, dequantized, outer_shape, quantized
+from aqd_deploy.runtime.reals import FLOATS, dequantized, quantized
 from aqd_deploy.runtime.tail import Tail
 from aqd_deploy.runtime.tensors import TensorInfo
 
@@ -54,7 +54,7 @@ class Runner:
         """
         entries = self.manifest.get("inputs", {})
         return {
-            name: (outer_shape(entries.get(name, {}), shape), (dtype, *(FLOATS if name in entries else ())))
+            name: (self._outer(name, shape), (dtype, *(FLOATS if name in entries else ())))
             for name, (shape, dtype) in self.inputs.items()
         }
 
@@ -69,15 +69,11 @@ class Runner:
         Raises what the network raises, and `quantized` for floats.
         """
         outputs = self.network.run({name: self._codes(name, array) for name, array in inputs.items()})
-        entries = self.manifest.get("outputs", {})
-        return {
-            name: array.reshape(outer_shape(entries.get(name, {}), array.shape))
-            for name, array in outputs.items()
-        }
+        return {name: array.reshape(self._outer(name, array.shape)) for name, array in outputs.items()}
 
     def floats(self, outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """What the network that was quantized gives where `run` gave `outputs`: float32 numbers that integers
-        stand for and, in the place of those that the tail reads, its outputs.
+        """The float32 numbers that the integers of `run`'s outputs stand for, and what the tail makes of
+        them.
 
         Raises ScaleError for integers that the manifest says nothing of, and what `tail` raises.
         """
@@ -85,10 +81,7 @@ class Runner:
             name: self._reals(name, array) if str(array.dtype) in ELEMENT_TYPES.values() else array
             for name, array in outputs.items()
         }
-        if self.tail is None:
-            return values
-        kept = {name: array for name, array in values.items() if name not in self.tail.inputs}
-        return {**kept, **self.tail.run(values)}
+        return values if self.tail is None else {**self.tail.run(values), **values}
 
     def detect(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The outputs that the manifest's detector reads: integers, or floats where one is the tail's."""
@@ -125,19 +118,25 @@ class Runner:
         return any(name not in self.outputs for level in levels for name in level.outputs.values())
 
     def _codes(self, name: str, array: np.ndarray) -> np.ndarray:
-        """The network's integers of an input. What is neither they nor floats is the network's to refuse."""
-        entry = self.manifest.get("inputs", {}).get(name)
-        if entry is None or name not in self.inputs:
+        """The network's integers of an input; what is not `wanted` is the network's to refuse."""
+        shape, dtypes = self.wanted.get(name, (None, ()))
+        if array.shape != shape or str(array.dtype) not in dtypes:
             return array
-        shape, dtype = self.inputs[name]
-        if str(array.dtype) in FLOATS:
-            return quantized(name, array, entry, shape, dtype)
-        return array.reshape(shape) if array.shape == outer_shape(entry, shape) else array
+        inner, dtype = self.inputs[name]
+        array = array.reshape(inner)
+        if str(array.dtype) == dtype:
+            return array
+        return quantized(name, array, self.manifest["inputs"][name], dtype)
 
     def _reals(self, name: str, array: np.ndarray) -> np.ndarray:
         """The numbers that the integers of an output stand for."""
         entry = self.manifest.get("outputs", {}).get(name, {})
-        return dequantized(name, array.reshape(self.outputs[name]) if "shape" in entry else array, entry)
+        inner = self.outputs[name] if name in self.manifest.get("shapes", {}) else array.shape
+        return dequantized(name, array.reshape(inner), entry).reshape(array.shape)
+
+    def _outer(self, name: str, shape: Shape) -> Shape:
+        """The shape in which people have a tensor that is `shape` in the network."""
+        return tuple(self.manifest.get("shapes", {}).get(name, shape))
 
     def __enter__(self) -> Runner:
         return self

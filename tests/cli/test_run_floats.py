@@ -77,7 +77,7 @@ def test_floats_with_a_tail_are_its_outputs(classifier, floats):
     values = run(classifier, "--input", floats, "--floats", "--check", classifier)
     logits = (expected().reshape(1, -1).astype(np.float64) - OUT_ZERO) * OUT_SCALE
     powers = np.exp(logits - logits.max())
-    assert list(values) == ["probabilities"]
+    assert list(values) == ["probabilities", OUTPUT] and np.array_equal(values[OUTPUT], logits)
     # Softmax of onnxruntime is float32.
     assert np.allclose(values["probabilities"], powers / powers.sum(), rtol=1e-5, atol=0)
 
