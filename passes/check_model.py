@@ -3,45 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
 
 import onnx
-from onnx import ModelProto, NodeProto, TensorProto
+from onnx import ModelProto, TensorProto
 
 from aqd_deploy.errors import ModelFileError, ShapeError, UnsupportedModelError
 from aqd_deploy.integer.domain import DOMAIN
-from aqd_deploy.integer.manifest import set_image_size
 from aqd_deploy.integer.names import RESERVED_SUFFIX, is_text
 from aqd_deploy.integer.types import element_name
-from aqd_deploy.passes.contract import Lowering, Pass, PassError, PassResult, Shape
+from aqd_deploy.passes.canonical.draft import Draft
+from aqd_deploy.passes.canonical.input_shapes import inputs_of, sizes_of
+from aqd_deploy.passes.canonical.islands import refuse_islands, unknown_operators
+from aqd_deploy.passes.contract import Lowering, Pass, PassError, PassResult
 from aqd_deploy.passes.inference import SHAPE_ADVICE, check_map, check_size, first_line
-from aqd_deploy.passes.operators import OPERATORS, check_node, label_of
-from aqd_deploy.schema import SchemaError, list_of, whole
+from aqd_deploy.passes.operators import check_node, label_of
 
-_GROUP_NORM = (
-    "it recomputes mean and variance from the tensor at inference, which has no integer form; "
-    "AQD uses multi-level batch norm in its place"
-)
-_REASONS = {
-    "GroupNormalization": _GROUP_NORM,
-    "InstanceNormalization": "GroupNorm exported as InstanceNormalization: " + _GROUP_NORM,
-    "LayerNormalization": "its statistics are computed at inference, which has no integer form",
-    "Softmax": "its exponentials and division have no integer form in the dialect",
-    "Sigmoid": "scores are decoded behind the integer program; end the file at the head outputs",
-    "AveragePool": "the dialect has no average",
-    "GlobalAveragePool": "the dialect has no average",
-    "ConvTranspose": "the dialect upsamples by nearest neighbour only",
-    "Gemm": "the dialect has convolutions only; export linear layers as 1x1 convolutions",
-    "MatMul": "the dialect has convolutions only; export linear layers as 1x1 convolutions",
-}
-_RETRAIN = (
-    "train with multi-level batch norm in the heads, then aqd-deploy export CHECKPOINT.pt -o m.qdq.onnx"
-)
-_NEXT = {
-    "GroupNormalization": _RETRAIN,
-    "InstanceNormalization": _RETRAIN,
-    "Sigmoid": "aqd-deploy export CHECKPOINT.pt -o m.qdq.onnx, which ends at the heads",
-}
 MINIMUM_OPSET = 13
 MAXIMUM_OPSET = onnx.defs.onnx_opset_version()
 """What a later opset says, nobody here has read."""
@@ -49,59 +25,48 @@ MAXIMUM_OPSET = onnx.defs.onnx_opset_version()
 LONGEST_NAME = 230
 """An integer file's names have at most 250 characters, and lowering adds to them."""
 
-_SIZES = list_of(whole(1))
-
-
-def check_operators(model: ModelProto) -> list[NodeProto]:
-    """The nodes whose operator no pass knows."""
-    return [
-        node
-        for node in model.graph.node
-        if node.domain not in ("", "ai.onnx") or node.op_type not in OPERATORS
-    ]
-
 
 class CheckModel(Pass):
-    """The first pass; it works on the ONNX file.
+    """The last pass that works on the ONNX file; it changes nothing.
 
-        image [1, 3, H, W] ── … ── y        image [1, 3, 320, 320] ── … ── y
+        image [1, 3, H, W] ── … ── y        image [1, 3, H, W] ── … ── y
 
     1. The file is for ONNX opset 13 or later, one that the installed onnx knows, and isn't already integer.
-    2. Every operator is one the passes know; GroupNorm is named as such even where it was exported as
-       InstanceNormalization between reshapes.
+    2. Every operator is one the passes know, and products are of quantized numbers; the others are counted,
+       all at once. GroupNorm is named as such even where it was exported as InstanceNormalization between
+       reshapes.
     3. Every attribute is one that the table of operators.py honours. This comes before onnx looks at the
        model: it computes with attributes, and its sentences are for those who wrote the file.
     4. It is a valid ONNX model with outputs, each named once, and with names that the integer file can keep.
-    5. Every input has a static shape, or `shape` gives it, to the manifest as well; batch is 1; the image is
-       8-bit.
+    5. Every input has a static shape; batch is 1; the image is 8-bit.
     """
 
     name = "check_model"
 
     def requires(self, state: Lowering) -> None:
-        """To be the first."""
+        """That the graph is still to be read."""
         if state.is_read:
             raise PassError("the graph has been read, and would not see a change of the file")
 
     def ensures(self, state: Lowering) -> None:
         """Known operators, and inputs that are 8-bit images of batch 1 and static shape."""
-        unknown = check_operators(state.model)
+        unknown = unknown_operators(list(state.model.graph.node))
         if unknown:
             raise PassError(f"{unknown[0].op_type} {label_of(unknown[0])} is left")
-        for value in _inputs(state.model):
-            sizes = _sizes(value)
+        for value in inputs_of(state.model):
+            sizes = sizes_of(value)
             if len(sizes) != 4 or sizes[0] != 1 or min(sizes) < 1:
                 raise PassError(f"input {value.name} has the shape {sizes}")
 
     def run(self, state: Lowering) -> PassResult:
-        """Checks the file, and fixes its input shapes in place."""
+        """Checks the file."""
         result, model = PassResult(self.name), state.model
         self._check_opset(model)
-        self._check_operators(model)
+        refuse_islands(Draft(model))
         for node in model.graph.node:
             check_node(node)
         self._check_validity(model)
-        self._fix_shapes(model, state.shape, result)
+        self._check_shapes(model)
         return result
 
     def _check_opset(self, model: ModelProto) -> None:
@@ -126,25 +91,6 @@ class CheckModel(Pass):
                 valid=f"opset {MINIMUM_OPSET} to {MAXIMUM_OPSET}",
                 next_command="pip install -U onnx, or export again with opset 21",
             )
-
-    def _check_operators(self, model: ModelProto) -> None:
-        """Case 2. Reasons that people know by name come first: a GroupNorm is not reported as an unknown
-        Reshape.
-        """
-        unknown = sorted(check_operators(model), key=lambda node: node.op_type not in _REASONS)
-        if not unknown:
-            return
-        node = unknown[0]
-        op_type = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
-        reason = _REASONS.get(node.op_type, "the integer dialect has no word for it")
-        raise UnsupportedModelError(
-            f"node {label_of(node)}: {op_type} can't be lowered: {reason}",
-            received=op_type,
-            valid=", ".join(OPERATORS),
-            next_command=_NEXT.get(
-                node.op_type, "aqd-deploy inspect FILE, then export without this operator"
-            ),
-        )
 
     def _check_validity(self, model: ModelProto) -> None:
         """Case 4."""
@@ -171,33 +117,10 @@ class CheckModel(Pass):
         except (onnx.checker.ValidationError, ValueError) as error:
             raise ModelFileError(f"the file isn't a valid ONNX model: {first_line(error)}") from error
 
-    def _fix_shapes(self, model: ModelProto, shape: Shape, result: PassResult) -> None:
+    def _check_shapes(self, model: ModelProto) -> None:
         """Case 5."""
-        inputs = _inputs(model)
-        given = _given_shapes(shape, inputs)
-        for value in inputs:
-            dims = value.type.tensor_type.shape.dim
-            if value.name in given:
-                wanted = given[value.name]
-                if len(wanted) != len(dims) and len(dims):
-                    raise ShapeError(
-                        f"input {value.name} has {len(dims)} dimensions",
-                        received=list(wanted),
-                        valid=f"{len(dims)} numbers",
-                    )
-                if len(dims) > 1 and dims[1].dim_value not in (0, wanted[1]):
-                    raise ShapeError(
-                        f"input {value.name} has {dims[1].dim_value} channels",
-                        received=list(wanted),
-                        valid="another batch-1 height and width only",
-                    )
-                value.type.CopyFrom(
-                    onnx.helper.make_tensor_type_proto(value.type.tensor_type.elem_type, list(wanted))
-                )
-                result.changed.append(f"input {value.name}: shape set to {list(wanted)}")
-            else:
-                result.left_alone.append(f"input {value.name}: it keeps its shape, none was asked for")
-            sizes = _sizes(value)
+        for value in inputs_of(model):
+            sizes = sizes_of(value)
             if len(sizes) != 4 or min(sizes) < 1:
                 shown = [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
                 raise ShapeError(
@@ -216,52 +139,12 @@ class CheckModel(Pass):
                 )
             check_size(value.name, sizes)
             check_map(value.name, sizes)
-            if value.name in given:
-                set_image_size(model, value.name, *sizes[2:])
             kind = value.type.tensor_type.elem_type
             if kind not in (TensorProto.UINT8, TensorProto.INT8):
                 raise UnsupportedModelError(
                     f"input {value.name} isn't an 8-bit image",
                     received=element_name(kind),
-                    valid="uint8 pixels behind a DequantizeLinear that holds mean and std (docs/qdq-form.md)",
-                    next_command="aqd-deploy export CHECKPOINT.pt -o m.qdq.onnx, which writes this form",
+                    valid="uint8 pixels behind a DequantizeLinear that holds mean and std "
+                    "(docs/qdq-form.md), or floats that only a QuantizeLinear of one 8-bit scale reads",
+                    next_command="quantize the input as well (aqd-deploy export writes the first form)",
                 )
-        if given:
-            _forget_shapes(model)
-
-
-def _given_shapes(shape: Shape, inputs: Sequence[onnx.ValueInfoProto]) -> dict[str, Sequence[int]]:
-    if shape is None:
-        return {}
-    if isinstance(shape, Mapping):
-        names = [value.name for value in inputs]
-        unknown = [name for name in shape if name not in names]
-        if unknown:
-            raise ShapeError(f"the model has no input {unknown[0]}", valid=", ".join(names))
-        given = dict(shape)
-    else:
-        given = {value.name: shape for value in inputs}
-    try:
-        for name, sizes in given.items():
-            _SIZES(sizes, name)
-    except SchemaError as error:
-        raise error.of("the given shape", ShapeError) from error
-    return {name: [int(size) for size in sizes] for name, sizes in given.items()}
-
-
-def _inputs(model: ModelProto) -> list[onnx.ValueInfoProto]:
-    """The inputs that aren't initializers."""
-    constants = {tensor.name for tensor in model.graph.initializer}
-    return [value for value in model.graph.input if value.name not in constants]
-
-
-def _sizes(value: onnx.ValueInfoProto) -> list[int]:
-    """The shape of an input, 0 where it is open."""
-    return [d.dim_value if d.HasField("dim_value") else 0 for d in value.type.tensor_type.shape.dim]
-
-
-def _forget_shapes(model: ModelProto) -> None:
-    """Drops inferred shapes, which belong to the old input shape."""
-    del model.graph.value_info[:]
-    for value in model.graph.output:
-        value.type.tensor_type.ClearField("shape")

@@ -43,14 +43,15 @@ class Lowering:
     """One model on its way through the passes.
 
     `model` is the QDQ file, a copy that passes may change; `shape` replaces its input shape (a list, or a
-    dict by input name). `manifest` is what the file says of itself. `results` are those of the passes that
-    have run.
+    dict by input name). `manifest` is what the file says of itself. `tail` is what stays float behind the
+    integer part, None where nothing does. `results` are those of the passes that have run.
     """
 
     model: ModelProto
     numerics: str = EXACT
     shape: Shape = None
     manifest: dict[str, Any] = field(default_factory=dict)
+    tail: ModelProto | None = None
     results: list[PassResult] = field(default_factory=list)
     _graph: Graph | None = field(default=None, init=False)
     _written: tuple[ModelProto, dict[str, Any]] | None = field(default=None, init=False)

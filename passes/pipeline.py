@@ -10,6 +10,7 @@ from typing import Any
 from onnx import ModelProto
 
 from aqd_deploy.errors import AqdError
+from aqd_deploy.passes.canonicalise import Canonicalise
 from aqd_deploy.passes.check_model import CheckModel
 from aqd_deploy.passes.commute_quantizers import CommuteQuantizers
 from aqd_deploy.passes.contract import Lowering, Pass, PassResult, Shape
@@ -23,6 +24,9 @@ from aqd_deploy.passes.verify_integer import VerifyInteger
 from aqd_deploy.passes.write_integer import WriteInteger
 
 PHASES: dict[str, tuple[Pass, ...]] = {
+    "canonical": (
+        Canonicalise(),  # first: the others know one form of each thing, whoever wrote the file
+    ),
     "check and read": (
         CheckModel(),  # first: its sentences are for those who wrote the file, onnx's own are not
         ReadQdq(),  # behind the check, so every operator has a rule; from here on nobody looks at the file
@@ -49,10 +53,13 @@ PASSES: tuple[Pass, ...] = tuple(each for phase in PHASES.values() for each in p
 
 @dataclass(frozen=True)
 class LoweringResult:
-    """The integer model and a JSON-able report; `report["passes"]` is what `--explain` prints."""
+    """The integer model and a JSON-able report; `report["passes"]` is what `--explain` prints. `tail`
+    makes the other outputs of the file of the integer model's, as reals; None where there are none.
+    """
 
     model: ModelProto
     report: dict[str, Any]
+    tail: ModelProto | None = None
 
 
 def lower(
@@ -84,4 +91,4 @@ def lower(
         if on_state is not None:
             on_state(state)
     report = {**state.report, "passes": [result.as_dict() for result in state.results]}
-    return LoweringResult(state.integer, report)
+    return LoweringResult(state.integer, report, state.tail)

@@ -10,7 +10,7 @@ from aqd_deploy.detection.interface import check_interface
 from aqd_deploy.errors import UnsupportedModelError
 from aqd_deploy.integer.manifest import read_manifest
 from aqd_deploy.integer.ranges import Interval
-from aqd_deploy.passes.check_model import check_operators
+from aqd_deploy.passes.canonical.islands import unknown_operators
 from aqd_deploy.passes.contract import Lowering, Pass, PassError, PassResult, none_left
 from aqd_deploy.passes.geometry import pixel_strides
 from aqd_deploy.passes.graph import Graph, Node, topological
@@ -39,7 +39,7 @@ class ReadQdq(Pass):
 
     def requires(self, state: Lowering) -> None:
         """Operators that the table has."""
-        unknown = check_operators(state.model)
+        unknown = unknown_operators(list(state.model.graph.node))
         if unknown:
             raise PassError(f"{unknown[0].op_type} {label_of(unknown[0])} is left")
 

@@ -1,0 +1,1 @@
+"""Rewrites of foreign quantized files to the one form that the passes read; `rewrites.py` orders them."""

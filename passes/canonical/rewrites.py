@@ -1,0 +1,40 @@
+"""The one list of rewrites, in the order in which they find what they look for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from aqd_deploy.passes.canonical.averages import pool_whole_maps
+from aqd_deploy.passes.canonical.constant_layout import lay_constants_out
+from aqd_deploy.passes.canonical.constants import fold_constants
+from aqd_deploy.passes.canonical.draft import Draft
+from aqd_deploy.passes.canonical.float_input import take_input_quantizers_off
+from aqd_deploy.passes.canonical.functions import inline_functions
+from aqd_deploy.passes.canonical.identities import drop_identities
+from aqd_deploy.passes.canonical.initializers import drop_inputs_with_values
+from aqd_deploy.passes.canonical.layout import use_feature_maps
+from aqd_deploy.passes.canonical.microsoft import use_onnx_domain
+from aqd_deploy.passes.canonical.opsets import raise_opset
+from aqd_deploy.passes.canonical.qlinear import take_qlinear_apart
+from aqd_deploy.passes.canonical.qonnx import take_qonnx_apart
+from aqd_deploy.passes.canonical.real_types import use_float32
+from aqd_deploy.passes.canonical.split import split_by_slices
+from aqd_deploy.passes.canonical.tail import cut_tail
+
+REWRITES: tuple[Callable[[Draft], None], ...] = (
+    inline_functions,  # first: what is in a function is seen by nobody else
+    drop_inputs_with_values,  # before anything asks what the inputs are
+    raise_opset,  # before anything asks for an operand that was an attribute
+    use_onnx_domain,  # onnx infers shapes of its own operators alone
+    take_qlinear_apart,  # as well; codes and reals are told apart from here on
+    take_qonnx_apart,  # as well
+    fold_constants,  # before scales, shapes and axes are read
+    use_float32,  # when constants are initializers
+    drop_identities,  # before anything looks for what stands right in front of a node
+    lay_constants_out,  # before products look for weights
+    pool_whole_maps,  # before vectors: a mean without dimensions makes one
+    split_by_slices,
+    cut_tail,  # before vectors: what the tail reads keeps its shape
+    use_feature_maps,
+    take_input_quantizers_off,  # when every other quantizer of the input has gone
+)
