@@ -7,10 +7,13 @@ SHA-256 and tells which outputs it reads.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from aqd_deploy.errors import ModelFileError
+from aqd_deploy.files import check_output, failure, replacing
 from aqd_deploy.inputs import FileKind
 from aqd_deploy.integer.files import MAX_BYTES
 
@@ -45,3 +48,23 @@ def read_tail(owner: Path, manifest: dict[str, Any]) -> bytes | None:
             next_command=_NEXT,
         )
     return data
+
+
+@contextmanager
+def with_tail(owner: Path, tail: bytes | None, *inputs: Path) -> Iterator[None]:
+    """A block that writes the file `owner`, whose tail is `tail`: beside it when the block has ended, not
+    there where it fails; nothing for None.
+
+    Raises ModelFileError where the tail cannot be written, or would replace one of the `inputs`.
+    """
+    if tail is None:
+        yield
+        return
+    path = tail_path(owner)
+    check_output(path, *inputs, error=ModelFileError)
+    try:
+        with replacing(path) as temporary:
+            temporary.write_bytes(tail)
+            yield
+    except OSError as error:
+        raise failure(f"cannot write {path}", error, ModelFileError) from error
