@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,7 @@ from aqd_deploy.cli.output import print_json, print_text, progress, verb
 
 if TYPE_CHECKING:
     from aqd_deploy.errors import ImageError
+    from aqd_deploy.workflow.detect import Detected
 
 _SHOWN = 5
 
@@ -74,7 +75,7 @@ def command(
     """
     from aqd_deploy.evaluation.coco import load_annotations
     from aqd_deploy.workflow.detect import counted, detect_images, image_files
-    from aqd_deploy.workflow.results_folder import RESULTS, printable
+    from aqd_deploy.workflow.results_folder import RESULTS
     from aqd_deploy.workflow.runners import open_runner
 
     files = image_files(images, recursive=recursive)
@@ -87,30 +88,30 @@ def command(
             inputs=[path for path in (program, description, annotations) if path is not None],
             least_score=score_threshold, draw_above=draw_above, strict=strict, progress=progress,
         )  # fmt: skip
-    boxes = sum(len(entry.detections) for entry in found.images)
     if as_json:
-        print_json(
-            {
-                "folder": str(output),
-                "results": str(output / RESULTS) if found.images else None,
-                "images": [
-                    {
-                        "file": printable(e.path), "image_id": e.image_id, "detections": len(e.detections),
-                        "drawing": str(e.drawing),
-                    }
-                    for e in found.images
-                ],
-                "failed": [
-                    {"file": printable(path), "error": error.sentence()}
-                    for path, error in found.failed.items()
-                ],
-            }
-        )  # fmt: skip
+        print_json(_document(output, found))
     elif found.images:
         images_done = counted(len(found.images), "image")
+        boxes = sum(len(entry.detections) for entry in found.images)
         print_text(f"{output}: {images_done}, {counted(boxes, 'detection')} in {RESULTS}")
     if found.failed:
         raise _failure(found.failed, len(found.failed) + len(found.images))
+
+
+def _document(output: Path, found: Detected) -> dict[str, Any]:
+    """What --json prints."""
+    from aqd_deploy.workflow.results_folder import RESULTS, printable
+
+    images = [
+        {
+            "file": printable(entry.path), "image_id": entry.image_id, "detections": len(entry.detections),
+            "drawing": str(entry.drawing),
+        }
+        for entry in found.images
+    ]  # fmt: skip
+    failed = [{"file": printable(path), "error": error.sentence()} for path, error in found.failed.items()]
+    results = str(output / RESULTS) if found.images else None
+    return {"folder": str(output), "results": results, "images": images, "failed": failed}
 
 
 def _failure(failed: dict[Path, ImageError], count: int) -> ImageError:
