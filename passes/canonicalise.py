@@ -17,6 +17,7 @@ from aqd_deploy.passes.canonical.refusals import refuse_quantizers
 from aqd_deploy.passes.canonical.rewrites import REWRITES
 from aqd_deploy.passes.contract import Lowering, Pass, PassError, PassResult
 from aqd_deploy.passes.inference import first_line
+from aqd_deploy.passes.operators import label_of
 
 
 class Canonicalise(Pass):
@@ -55,18 +56,19 @@ class Canonicalise(Pass):
         draft = Draft(state.model)
         for rewrite in REWRITES:
             rewrite(draft)
-        result.changed += draft.changed
-        if draft.changed:
-            draft.remove_dead()
-            state.model = draft.write()
-            _note(state.model, draft)
-            state.tail = draft.tail
+        dead = draft.remove_dead()
+        draft.changed += [f"{label_of(node)}: {node.op_type} that nothing reads, removed" for node in dead]
         refuse_quantizers(draft)
+        state.model, state.tail = draft.write(), draft.tail
+        _note(state.model, draft)
+        result.changed += draft.changed
         return result
 
 
 def _reason_to_leave(model: ModelProto) -> str:
     """Case 4; empty where the file is to be rewritten."""
+    if not model.graph.output:
+        return "the graph has no outputs"
     if any(entry.domain == DOMAIN for entry in model.opset_import):
         return "the file is integer ONNX"
     try:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 
 from aqd_deploy.passes.codes import codes_of
 from aqd_deploy.passes.constants import clip_bounds
 from aqd_deploy.passes.contract import Lowering, Pass, PassError, PassResult, none_left
-from aqd_deploy.passes.graph import Graph, Node, topological
+from aqd_deploy.passes.graph import Graph, Node, Operation, topological
 from aqd_deploy.passes.operations import (
-    STRUCTURAL,
     Clip,
     DequantizeLinear,
     FileOperation,
+    Pad,
     Quantize,
     QuantizeLinear,
     Relu,
 )
+from aqd_deploy.passes.rules import RULES
 
-COMMUTING = (Relu, Clip, *STRUCTURAL)
+COMMUTING = tuple(kind for kind, rule in RULES.items() if rule.commutes)
 """What a non-decreasing function of each element alone can be exchanged with."""
 
 
@@ -111,8 +113,15 @@ def _move_behind(graph: Graph, node: Node, readers: list[Node]) -> None:
             graph.shapes[name] = graph.shapes[source]
             nodes.append(Node(reader.op, [source], name, reader.source))
             inputs.append(name)
-        nodes.append(Node(node.op, inputs, reader.output, node.source))
+        nodes.append(Node(_on_codes(node.op, reader.op), inputs, reader.output, node.source))
     graph.nodes = topological(nodes, set(graph.inputs) | set(graph.constants))
+
+
+def _on_codes(op: Operation, quantizer: Operation) -> Operation:
+    """The same operation behind the quantizer: what a Pad fills with becomes its code."""
+    if isinstance(op, Pad) and isinstance(quantizer, Quantize):
+        return replace(op, values=tuple(Fraction(quantizer.quantizer.code(value)) for value in op.values))
+    return op
 
 
 def _merge(graph: Graph, result: PassResult) -> None:

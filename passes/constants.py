@@ -22,14 +22,19 @@ def constant(graph: Graph, node: Node, name: str, what: str) -> np.ndarray:
 
 
 def finite_reals(graph: Graph, node: Node, name: str, what: str, count: int) -> list[Fraction]:
-    """The `count` finite numbers of a constant, exact; UnsupportedModelError for anything else."""
-    array = constant(graph, node, name, what)
+    """The `count` finite numbers of a constant, exact, also of one behind a DequantizeLinear;
+    UnsupportedModelError for anything else.
+    """
+    quantized = graph.quantized.get(name)
+    array = constant(graph, node, name, what) if quantized is None else quantized.values
     if array.size != count:
         raise UnsupportedModelError(
             f"node {node.label}: {what} {name} doesn't fit",
             received=f"{array.size} numbers",
             valid=str(count),
         )
+    if quantized is not None:
+        return quantized.reals()
     values = np.asarray(array, dtype=np.float64)
     if not np.isfinite(values).all():
         raise UnsupportedModelError(
@@ -57,7 +62,7 @@ def _bound(graph: Graph, node: Node, index: int, absent: float) -> Fraction | No
     name = node.inputs[index] if len(node.inputs) > index else ""
     if not name:
         return None
-    array = constant(graph, node, name, "Clip bound")
-    if array.size == 1 and float(array.ravel()[0]) == absent:
+    array = graph.constants.get(name)
+    if array is not None and array.size == 1 and float(array.ravel()[0]) == absent:
         return None
     return finite_reals(graph, node, name, "Clip bound", 1)[0]

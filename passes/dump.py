@@ -106,7 +106,7 @@ def _result_lines(result: PassResult) -> list[str]:
 def _graph_lines(graph: Graph) -> list[str]:
     head = [f"graph {graph.name}"]
     head += [f"input {name} {_shape(graph, name)}" for name in graph.inputs]
-    head += [f"weights {name} {told(weights.values)}" for name, weights in graph.weights.items()]
+    head += [f"quantized {name} {told(each.values)}" for name, each in graph.quantized.items()]
     head += [f"output {name} {_shape(graph, name)}" for name in graph.outputs]
     return [*head, *(_node_line(graph, node) for node in graph.nodes)]
 

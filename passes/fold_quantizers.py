@@ -17,7 +17,7 @@ from aqd_deploy.integer.types import element_name
 from aqd_deploy.passes.codes import input_codes, note_codes
 from aqd_deploy.passes.constants import clip_bounds, constant
 from aqd_deploy.passes.contract import Lowering, Pass, PassError, PassResult, none_left
-from aqd_deploy.passes.graph import Graph, Node, Weights
+from aqd_deploy.passes.graph import Graph, Node, Quantized
 from aqd_deploy.passes.operations import (
     Clip,
     DequantizeLinear,
@@ -35,6 +35,7 @@ _CODES = {
     "uint4": (0, 15),
     "int4": (-8, 7),
     "int16": (-32768, 32767),
+    "uint16": (0, 65535),
 }
 _STORAGE = {"uint8": "uint8", "int8": "int8", "uint4": "uint8", "int4": "int8"}
 
@@ -43,11 +44,11 @@ class FoldQuantizers(Pass):
     """Quantizers by their meaning; every constant is taken as the exact rational it is.
 
         x ── QuantizeLinear ── Clip ── DequantizeLinear ── Conv        x ── Quantize ── Scale ── Conv
-        w ──────────────────── Clip ── DequantizeLinear ───┘           weights (q, α per channel) ──┘
+        w ──────────────────── Clip ── DequantizeLinear ───┘           integers q and their scales ─┘
 
-    1. Weights (Eq. 3): DequantizeLinear of constants, with or without a Clip, becomes integer weights and
-       one scale per output channel. A float constant behind QuantizeLinear is quantized here, as
-       onnxruntime would.
+    1. Constants (weights by Eq. 3, biases, operands of Add and Mul): DequantizeLinear of them, with or
+       without a Clip, becomes integers less their zero points and scales along one axis. A float constant
+       behind QuantizeLinear is quantized here, as onnxruntime would.
     2. Activations (Eq. 2): QuantizeLinear, then Clip if there is one, becomes `Quantize`:
        clip(round_half_even(x / step) + zero_point, lo, hi).
     3. DequantizeLinear of an integer tensor becomes `Scale`: x = step·(η − zero_point), per channel for the
@@ -61,11 +62,11 @@ class FoldQuantizers(Pass):
         none_left(state.graph, FileOperation, Scale, Quantize, Staircase)
 
     def ensures(self, state: Lowering) -> None:
-        """No QuantizeLinear or DequantizeLinear; weights are integers, with a scale an output channel."""
+        """No QuantizeLinear or DequantizeLinear; constants behind them are integers."""
         none_left(state.graph, QuantizeLinear, DequantizeLinear)
-        for weights in state.graph.weights.values():
-            if weights.values.dtype != np.int64 or len(weights.values) != len(weights.forms):
-                raise PassError(f"weights {weights.name} aren't whole")
+        for each in state.graph.quantized.values():
+            if each.values.dtype != np.int64:
+                raise PassError(f"the constant {each.name} isn't whole")
 
     def run(self, state: Lowering) -> PassResult:
         """ScaleError for a scale that is not positive and finite, UnsupportedModelError for other forms."""
@@ -108,7 +109,7 @@ class _Folding:
             return self._clip(node)
         if isinstance(op, DequantizeLinear):
             if first in constants:
-                self._weights(node, op)
+                self._dequantized_constant(node, op)
                 return None
             return self._scale(node, op)
         return node
@@ -213,7 +214,7 @@ class _Folding:
         count = max(len(steps), len(zeros))
         pairs = zip(steps * (count // len(steps)), zeros * (count // len(zeros)), strict=True)
         forms = [ChannelForm(s, -s * z) for s, z in pairs] * (channels // count)
-        return Node(Scale(forms, zeros * (channels // len(zeros))), [source], node.output, node.source)
+        return Node(Scale(forms), [source], node.output, node.source)
 
     def _clipped_constant(self, node: Node) -> np.ndarray:
         """Case 1: the Clip of constant codes, or of constant weights before they are quantized."""
@@ -264,33 +265,29 @@ class _Folding:
         # Clipped while it is float: a quotient beyond int64 has no integer.
         return np.clip(codes.astype(np.float64) + zero, lo, hi).astype(np.int64)
 
-    def _weights(self, node: Node, op: DequantizeLinear) -> None:
+    def _dequantized_constant(self, node: Node, op: DequantizeLinear) -> None:
         """Case 1. The name is the initializer's, so that a shared one stays one."""
         name = node.inputs[0]
         values = self.graph.constants[name].astype(np.int64)
-        if values.ndim != 4:
-            raise UnsupportedModelError(
-                f"node {node.label}: constant {name} of {values.ndim} dimensions is dequantized",
-                valid="convolution weights [O, I, kh, kw]",
-            )
         self._check_odd(node, name, values)
         scales = self._scales(node)
         zeros, _ = self._zero_points(node)
-        if any(zeros):
+        axis = op.axis if max(len(scales), len(zeros)) > 1 else 0
+        axis += values.ndim if axis < 0 else 0
+        sizes = {1, values.shape[axis] if axis < values.ndim else 1}
+        if not {len(scales), len(zeros)} <= sizes:
             raise UnsupportedModelError(
-                f"node {node.label}: weight zero point",
-                received=next(filter(None, zeros)),
-                valid="0 (symmetric weights)",
+                f"node {node.label}: {len(scales)} scales and {len(zeros)} zero points along axis {op.axis} "
+                f"of the constant {name}",
+                received=list(values.shape),
+                valid="one, or one for each index of the axis",
             )
-        if len(scales) not in (1, values.shape[0]) or (len(scales) > 1 and op.axis not in (0, -4)):
-            raise UnsupportedModelError(
-                f"node {node.label}: {len(scales)} weight scales along axis {op.axis}",
-                valid="one, or one per output channel (axis 0)",
-            )
-        scales = scales * (values.shape[0] // len(scales))
-        forms = [ChannelForm(scale) for scale in scales]
-        self.graph.weights[node.output] = Weights(self.origin.get(name, name), values, forms)
-        self.result.changed.append(f"{node.label}: integer weights {name}")
+        shape = [1] * values.ndim
+        if len(zeros) > 1:
+            shape[axis] = len(zeros)
+        centred = values - np.array(zeros, dtype=np.int64).reshape(shape)
+        self.graph.quantized[node.output] = Quantized(self.origin.get(name, name), centred, scales, axis)
+        self.result.changed.append(f"{node.label}: integers {name}")
 
     def _check_odd(self, node: Node, name: str, values: np.ndarray) -> None:
         """Of a file whose manifest says the bits of AQD's weights, Eq. 3: a NaN, for one, becomes a 0.

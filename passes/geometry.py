@@ -15,7 +15,16 @@ from aqd_deploy.errors import ShapeError, UnsupportedModelError
 from aqd_deploy.integer.types import SMALL_POOL, pool_fits
 from aqd_deploy.passes.constants import constant
 from aqd_deploy.passes.graph import Graph, Node
-from aqd_deploy.passes.operations import Conv, MaxPool, Resize, StreamPool, Window
+from aqd_deploy.passes.integer_operations import StreamPool
+from aqd_deploy.passes.operations import (
+    AveragePool,
+    Conv,
+    ConvTranspose,
+    LinearResize,
+    MaxPool,
+    Resize,
+    Window,
+)
 
 
 def convolution(graph: Graph, node: Node, attributes: Mapping[str, Any]) -> Conv:
@@ -40,22 +49,82 @@ def convolution(graph: Graph, node: Node, attributes: Mapping[str, Any]) -> Conv
     return Conv(window, group)
 
 
+def transposed_convolution(graph: Graph, node: Node, attributes: Mapping[str, Any]) -> ConvTranspose:
+    """A transposed convolution; its pads are those that cut its result. UnsupportedModelError or ShapeError
+    for one without weights [I, O / group, kh, kw] or with dilations.
+    """
+    shape = graph.shapes.get(node.inputs[1], ())
+    source, target = graph.shapes[node.inputs[0]], graph.shapes[node.output]
+    group = int(attributes.get("group", 1))
+    strides, dilations = (tuple(attributes.get(name, [1, 1])) for name in ("strides", "dilations"))
+    if len(shape) != 4 or shape[0] != source[1] or source[1] % group or shape[1] * group != target[1]:
+        raise ShapeError(
+            f"node {node.label}: weights that don't fit its channels",
+            received=list(shape),
+            valid="[I, O / group, kh, kw]",
+        )
+    if dilations != (1, 1):
+        raise UnsupportedModelError(
+            f"node {node.label}: a transposed convolution with dilations",
+            received=list(dilations),
+            valid="[1, 1]",
+        )
+    mode = attributes.get("auto_pad", "NOTSET")
+    pads = list(attributes.get("pads", [0, 0, 0, 0])) if mode in ("NOTSET", "") else [0, 0, 0, 0]
+    if mode in ("SAME_UPPER", "SAME_LOWER") or "output_shape" in attributes:
+        more = attributes.get("output_padding", [0, 0])
+        pads = _cut(source[2:], target[2:], shape[2:], strides, more, mode)
+    return ConvTranspose(Window(tuple(shape[2:]), strides, tuple(pads)), group, (target[2], target[3]))
+
+
+def _cut(
+    sizes: Sequence[int],
+    targets: Sequence[int],
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    more: Sequence[int],
+    mode: str,
+) -> list[int]:
+    """What a transposed convolution cuts off above and before where its result's size is given."""
+    before = []
+    for size, target, span, stride, extra in zip(sizes, targets, kernel, strides, more, strict=True):
+        total = max(stride * (size - 1) + extra + span - target, 0)
+        before.append(total // 2 if mode == "SAME_UPPER" else total - total // 2)
+    return [*before, 0, 0]
+
+
+def averaging(graph: Graph, node: Node, attributes: Mapping[str, Any]) -> AveragePool:
+    """An average of windows, or of the whole map where there is no window."""
+    sizes = graph.shapes[node.inputs[0]][2:]
+    if "kernel_shape" not in attributes:
+        return AveragePool(Window(sizes, (1, 1), (0, 0, 0, 0)), True)
+    window = _window(graph, node, attributes, attributes["kernel_shape"])
+    named = _explicit_pads(attributes, sizes, window.kernel, window.strides)
+    counted = bool(attributes.get("count_include_pad", 0)) and tuple(named) == window.pads
+    return AveragePool(_fitting(graph, node, window), counted)
+
+
 def pooling(graph: Graph, node: Node, attributes: Mapping[str, Any]) -> MaxPool:
     """A pooling; UnsupportedModelError or ShapeError for a window that doesn't fit its tensor."""
-    window, sizes = _window(graph, node, attributes, attributes["kernel_shape"]), graph.shapes[node.inputs[0]]
+    return MaxPool(_fitting(graph, node, _window(graph, node, attributes, attributes["kernel_shape"])))
+
+
+def _fitting(graph: Graph, node: Node, window: Window) -> Window:
+    """The window, unless it is far larger than its tensor or can lie in the padding alone."""
+    sizes = graph.shapes[node.inputs[0]]
     if not pool_fits(window.kernel, sizes[2:]):
         raise UnsupportedModelError(
-            f"node {node.label}: the window of this MaxPool is far larger than its tensor",
+            f"node {node.label}: the window of this {node.op.name} is far larger than its tensor",
             received=f"kernel {list(window.kernel)}, {sizes[2]} x {sizes[3]} elements",
             valid=f"up to {SMALL_POOL}, or twice the tensor's size",
         )
     if any(pad >= window.kernel[i % 2] for i, pad in enumerate(window.pads)):
         raise UnsupportedModelError(
-            f"node {node.label}: a window of this MaxPool can lie in the padding alone",
+            f"node {node.label}: a window of this {node.op.name} can lie in the padding alone",
             received=f"kernel {list(window.kernel)}, pads {list(window.pads)}",
             valid="pads smaller than the kernel",
         )
-    return MaxPool(window)
+    return window
 
 
 def _window(graph: Graph, node: Node, attributes: Mapping[str, Any], kernel: Sequence[int]) -> Window:
@@ -133,8 +202,9 @@ def square_pool(node: Node, window: Window) -> StreamPool:
     return StreamPool(window.kernel[0], window.strides[0], window.pads[0])
 
 
-def upsampling(graph: Graph, node: Node, attributes: Mapping[str, Any]) -> Resize:
-    """A nearest, asymmetric, floor Resize by whole factors; UnsupportedModelError for others.
+def upsampling(graph: Graph, node: Node, attributes: Mapping[str, Any]) -> Resize | LinearResize:
+    """A Resize by whole factors, linear or by nearest neighbours that repeat each element; others are an
+    UnsupportedModelError.
 
     The shapes alone don't tell: a factor of 2.05 makes 16 rows of 8, but other ones than 2 does.
     """
@@ -153,7 +223,25 @@ def upsampling(graph: Graph, node: Node, attributes: Mapping[str, Any]) -> Resiz
         raise UnsupportedModelError(
             f"node {node.label}: Resize {shown}", valid="whole factors of height and width"
         )
+    place = attributes.get("coordinate_transformation_mode", "half_pixel")
+    if attributes.get("mode", "nearest") == "linear":
+        return LinearResize(factors, place == "half_pixel")
+    rounding = attributes.get("nearest_mode", "round_prefer_floor")
+    if (place, rounding) not in _REPEATING:
+        raise UnsupportedModelError(
+            f"node {node.label}: Resize to the nearest element, with other modes than those that repeat it",
+            received=f"{place} with {rounding}",
+            valid=" or ".join(" with ".join(each) for each in _REPEATING),
+        )
     return Resize(factors)
+
+
+_REPEATING = (
+    ("asymmetric", "floor"),
+    ("half_pixel", "round_prefer_floor"),
+    ("half_pixel", "round_prefer_ceil"),
+)
+"""By whole factors these repeat each element: (i + ½)/f − ½ lies within half an element of ⌊i/f⌋."""
 
 
 def pixel_strides(graph: Graph) -> dict[str, tuple[Fraction, Fraction]]:
@@ -163,11 +251,14 @@ def pixel_strides(graph: Graph) -> dict[str, tuple[Fraction, Fraction]]:
         found = next((strides[name] for name in node.inputs if name in strides), None)
         if found is None:
             continue
-        if isinstance(node.op, (Conv, MaxPool)):
+        if isinstance(node.op, (Conv, MaxPool, AveragePool)):
             down, across = node.op.window.strides
             found = (found[0] * down, found[1] * across)
-        elif isinstance(node.op, Resize):
+        elif isinstance(node.op, (Resize, LinearResize)):
             down, across = node.op.factors
+            found = (found[0] / down, found[1] / across)
+        elif isinstance(node.op, ConvTranspose):
+            down, across = node.op.window.strides
             found = (found[0] / down, found[1] / across)
         strides[node.output] = found
     return strides

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 import numpy as np
 
@@ -46,29 +47,44 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Weights:
-    """Integer convolution weights [O, I/group, kh, kw] (int64) of one initializer, and one scale per output
-    channel.
+class Quantized:
+    """A constant behind a DequantizeLinear: its integers minus their zero points (int64), and the scales that
+    they are multiplied by, one or one for each index of `axis`. `name` is the initializer's.
     """
 
     name: str
     values: np.ndarray
-    forms: list[ChannelForm]
+    scales: list[Fraction]
+    axis: int
+
+    def reals(self) -> list[Fraction]:
+        """Every element as the exact number it stands for, flattened."""
+        shape = [1] * self.values.ndim
+        if len(self.scales) > 1:
+            shape[self.axis] = len(self.scales)
+        index = np.broadcast_to(np.arange(len(self.scales)).reshape(shape), self.values.shape)
+        pairs = zip(self.values.ravel().tolist(), index.ravel().tolist(), strict=True)
+        return [value * self.scales[i] for value, i in pairs]
 
 
 @dataclass(frozen=True)
 class Head:
-    """What the integers of a graph output stand for: a scale a channel, and a bound of their error in it."""
+    """What the integers of a graph output stand for: a scale a channel, and a bound of their error in it.
+    Codes, stored as `dtype`, have a zero point.
+    """
 
     forms: list[ChannelForm]
     error: float
+    dtype: str = "int32"
+    zero_point: int = 0
 
 
 @dataclass
 class Graph:
     """Nodes in topological order, tensor shapes, and constants.
 
-    `inputs`: names and ONNX element types. `ranges`: proven intervals of integer tensors. `heads`: of every
+    `inputs`: names and ONNX element types. `constants` are arrays of the file, `quantized` those behind a
+    DequantizeLinear. `ranges`: proven intervals of integer tensors. `heads`: of every
     output, once it is an integer tensor.
     """
 
@@ -78,10 +94,14 @@ class Graph:
     nodes: list[Node]
     shapes: dict[str, tuple[int, ...]]
     constants: dict[str, np.ndarray] = field(default_factory=dict)
-    weights: dict[str, Weights] = field(default_factory=dict)
+    quantized: dict[str, Quantized] = field(default_factory=dict)
     ranges: dict[str, Interval] = field(default_factory=dict)
     heads: dict[str, Head] = field(default_factory=dict)
     names: Names = field(default_factory=Names)
+
+    def is_constant(self, name: str) -> bool:
+        """Whether the tensor is known before the program runs."""
+        return name in self.constants or name in self.quantized
 
     def producers(self) -> dict[str, Node]:
         """Tensor name to the node that makes it."""

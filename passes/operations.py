@@ -1,7 +1,8 @@
 """The operations of the graph, one type a kind, with all that is known of each: typed, frozen, on its node.
 
-Those of the QDQ file come first, then the two between real and integer tensors, then those that the integer
-file has, which know how they are written. Windows and factors are explicit (read_qdq made them so).
+Those of the QDQ file come first, then those between real and integer tensors, then those that both kinds of
+tensors know, which say how they are written; `integer_operations.py` has the rest. Windows and factors are
+explicit (read_qdq made them so).
 """
 
 from __future__ import annotations
@@ -13,17 +14,13 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
-from onnx import NodeProto, TensorProto
+from onnx import NodeProto
 
 from aqd_deploy.integer import dialect
-from aqd_deploy.integer.fixedpoint import MultiplyShift as Constants
-from aqd_deploy.integer.fixedpoint import RequantizeSolution
-from aqd_deploy.integer.operations.pools import pool_name
 from aqd_deploy.integer.rational import ChannelForm
 from aqd_deploy.integer.staircase import Quantizer, Staircases
 from aqd_deploy.passes.graph import Node, Operation
-from aqd_deploy.passes.streams import StreamConstants
-from aqd_deploy.passes.writer import TYPES, Writer
+from aqd_deploy.passes.writer import Writer
 
 
 @dataclass(frozen=True)
@@ -63,8 +60,18 @@ class Add(Operation):
 
 
 @dataclass(frozen=True)
+class Sub(Operation):
+    """The first less the second."""
+
+
+@dataclass(frozen=True)
 class Mul(Operation):
-    """The product of a tensor and a constant."""
+    """The product of two tensors, or of one and a constant."""
+
+
+@dataclass(frozen=True)
+class Div(Operation):
+    """The first over the second."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,54 @@ class Conv(Operation):
 
 
 @dataclass(frozen=True)
+class ConvTranspose(Operation):
+    """The gradient of a convolution by its input: `size` are the rows and columns of its result."""
+
+    window: Window
+    group: int
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class AveragePool(Operation):
+    """The mean of each window. `padded` says whether the padding counts, as zeros."""
+
+    window: Window
+    padded: bool
+
+
+@dataclass(frozen=True)
+class LinearResize(Operation):
+    """Linear interpolation by whole factors (rows, columns), half_pixel or asymmetric."""
+
+    factors: tuple[int, int]
+    half_pixel: bool
+
+    @property
+    def name(self) -> str:
+        """ONNX's word."""
+        return "Resize"
+
+
+@dataclass(frozen=True)
+class Function(Operation):
+    """A function of each element alone, by ONNX's name, with its parameters (`functions.py`)."""
+
+    function: str
+    parameters: tuple[Fraction, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """ONNX's word."""
+        return self.function
+
+
+@dataclass(frozen=True)
+class PRelu(Operation):
+    """x, or a constant times x where x is negative."""
+
+
+@dataclass(frozen=True)
 class QuantizeLinear(Operation):
     """Scale and zero point are inputs; `output_dtype` is ONNX's number of a type, 0 where it says none."""
 
@@ -112,10 +167,9 @@ class DequantizeLinear(Operation):
 
 @dataclass(frozen=True)
 class Scale(Operation):
-    """x = η·α + β per channel, for codes with these zero points (one, or one a channel)."""
+    """x = η·α + β per channel."""
 
     forms: list[ChannelForm]
-    zero_points: list[int]
 
 
 @dataclass(frozen=True)
@@ -150,7 +204,7 @@ class IntegerOperation(Operation, ABC):
 
 
 @dataclass(frozen=True)
-class _Plain(IntegerOperation):
+class Plain(IntegerOperation):
     """An ONNX operation without constants, on real numbers as well as on integers."""
 
     def write(self, node: Node, writer: Writer) -> NodeProto:
@@ -159,12 +213,12 @@ class _Plain(IntegerOperation):
 
 
 @dataclass(frozen=True)
-class Identity(_Plain):
+class Identity(Plain):
     """The tensor itself, under another name."""
 
 
 @dataclass(frozen=True)
-class Concat(_Plain):
+class Concat(Plain):
     """Joined along the channels."""
 
     def write(self, node: Node, writer: Writer) -> NodeProto:
@@ -173,7 +227,7 @@ class Concat(_Plain):
 
 
 @dataclass(frozen=True)
-class MaxPool(_Plain):
+class MaxPool(Plain):
     """The largest element of each window; of integers, 8-bit ones."""
 
     window: Window
@@ -187,7 +241,7 @@ class MaxPool(_Plain):
 
 
 @dataclass(frozen=True)
-class Resize(_Plain):
+class Resize(Plain):
     """Nearest neighbour, asymmetric, floor, by whole factors (rows, columns)."""
 
     factors: tuple[int, int]
@@ -206,184 +260,11 @@ class Resize(_Plain):
         )
 
 
-STRUCTURAL = (MaxPool, Resize, Concat)
-"""Operations that only select or place elements: the same on real and on integer tensors."""
-
-
 @dataclass(frozen=True)
-class PadImage(IntegerOperation):
-    """uint8 pixels, padded with a pixel of their own per channel: [top, left, bottom, right]."""
+class Pad(Operation):
+    """[top, left, bottom, right], filled with a value a channel, or one: a real number, a code where the
+    tensor holds codes.
+    """
 
     pads: tuple[int, ...]
-
-    def write(self, node: Node, writer: Writer) -> NodeProto:
-        """ONNX's order of pads, over all four axes."""
-        top, left, bottom, right = self.pads
-        inputs = [node.inputs[0], writer.shared(node.inputs[1])]
-        return dialect.node("PadImage", inputs, node.output, pads=[0, 0, top, left, 0, 0, bottom, right])
-
-
-@dataclass(frozen=True, eq=False)
-class _Accumulators(IntegerOperation):
-    """int32 sums of codes and integer weights: `weights` [O, I/group, kh, kw] as they are meant, int64;
-    `zero_point` of the codes, which also is their padding.
-    """
-
-    window: Window
-    group: int
-    weights: np.ndarray
-    zero_point: int
-
-    def _parts(self, node: Node, writer: Writer) -> tuple[list[str], dict[str, Any]]:
-        inputs = [node.inputs[0], *(writer.shared(name) for name in node.inputs[1:])]
-        w = self.window
-        return inputs, {"strides": w.strides, "pads": w.pads, "dilations": w.dilations, "group": self.group}
-
-
-@dataclass(frozen=True, eq=False)
-class ConvInteger(_Accumulators):
-    """Weights that fit int8."""
-
-    def write(self, node: Node, writer: Writer) -> NodeProto:
-        """ONNX's own."""
-        inputs, attributes = self._parts(node, writer)
-        return dialect.standard_node("ConvInteger", inputs, node.output, **attributes)
-
-
-@dataclass(frozen=True, eq=False)
-class ConvOdd(_Accumulators):
-    """Odd weights q = 2w + 1 beyond int8, stored as w."""
-
-    def write(self, node: Node, writer: Writer) -> NodeProto:
-        """The dialect's, with ones for the sums of windows."""
-        inputs, attributes = self._parts(node, writer)
-        return dialect.node("ConvOdd", inputs, node.output, **attributes)
-
-
-CONVOLUTIONS = (ConvInteger, ConvOdd)
-
-
-@dataclass(frozen=True)
-class StreamPool(IntegerOperation):
-    """MaxPool of an int32 stream: a square kernel, one stride, one pad."""
-
-    kernel: int
-    stride: int
-    pad: int
-
-    @property
-    def name(self) -> str:
-        """The dialect's function."""
-        return pool_name(self.kernel, self.stride, self.pad)
-
-    def write(self, node: Node, writer: Writer) -> NodeProto:
-        """Its geometry is in its name."""
-        return dialect.node(self.name, node.inputs, node.output)
-
-
-@dataclass(frozen=True)
-class Cast(IntegerOperation):
-    """Codes as int32."""
-
-    def write(self, node: Node, writer: Writer) -> NodeProto:
-        """To int32."""
-        return dialect.standard_node("Cast", node.inputs, node.output, to=TensorProto.INT32)
-
-
-@dataclass(frozen=True)
-class Max(IntegerOperation):
-    """max(η, 0)."""
-
-    def write(self, node: Node, writer: Writer) -> NodeProto:
-        """With a zero that all share."""
-        zero = writer.once("zero", np.array(0, dtype=np.int32))
-        return dialect.standard_node("Max", [node.inputs[0], zero], node.output)
-
-
-@dataclass(frozen=True, eq=False)
-class Settled(IntegerOperation):
-    """A stream brought to β = 0 and α > 0, `error` [C] being its rounding in units of the result."""
-
-    constants: list[Constants]
-    error: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
-class Bias(Settled):
-    """η + s per channel (Eq. 6)."""
-
-    def write(self, node: Node, writer: Writer) -> NodeProto:
-        """An Add."""
-        bias = dialect.per_channel([m.b for m in self.constants], np.int32)
-        name = writer.constant(f"{node.output}_bias", bias)
-        return dialect.standard_node("Add", [node.inputs[0], name], node.output)
-
-
-@dataclass(frozen=True, eq=False)
-class MultiplyShift(Settled):
-    """(η·c + B) >> d per channel."""
-
-    def write(self, node: Node, writer: Writer) -> NodeProto:
-        """The dialect's."""
-        names = writer.shift_constants(node.output, self.constants)
-        return dialect.node("MultiplyShift", [node.inputs[0], *names], node.output)
-
-
-@dataclass(frozen=True, eq=False)
-class SkipAdd(IntegerOperation):
-    """The sum of two streams at a common scale (Eq. 7-8).
-
-    In units of the result, `error` [C] bounds what this sum rounds, `accumulated_error` [C] what all did.
-    """
-
-    left: StreamConstants
-    right: StreamConstants
-    error: np.ndarray
-    accumulated_error: np.ndarray
-
-    def write(self, node: Node, writer: Writer) -> NodeProto:
-        """The dialect's."""
-        left = writer.shift_constants(node.output, self.left.constants, "a")
-        right = writer.shift_constants(node.output, self.right.constants, "b")
-        return dialect.node("SkipAdd", [*node.inputs, *left, *right], node.output)
-
-
-@dataclass(frozen=True, eq=False)
-class Requantize(Staircase, IntegerOperation):
-    """clip((η·c + B) >> d, lo, hi) per channel."""
-
-    solution: RequantizeSolution
-
-    def write(self, node: Node, writer: Writer) -> NodeProto:
-        """The dialect's."""
-        quantizer = self.stairs.quantizer
-        names = writer.shift_constants(node.output, self.solution.constants)
-        return dialect.node(
-            "Requantize",
-            [node.inputs[0], *names],
-            node.output,
-            lo=quantizer.lo,
-            hi=quantizer.hi,
-            to=TYPES[self.dtype],
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class Threshold(Staircase, IntegerOperation):
-    """The number of thresholds that η has reached, per channel."""
-
-    def write(self, node: Node, writer: Writer) -> NodeProto:
-        """The dialect's."""
-        sign = dialect.per_channel(self.stairs.sign.tolist(), np.int32)
-        table = self.stairs.thresholds.T[:, None, :, None, None].astype(np.int32)
-        names = [writer.constant(f"{node.output}_sign", sign), writer.constant(f"{node.output}_T", table)]
-        return dialect.node(
-            "Threshold",
-            [node.inputs[0], *names],
-            node.output,
-            lo=self.stairs.quantizer.lo,
-            to=TYPES[self.dtype],
-        )
-
-
-REQUANTIZATIONS = (Requantize, Threshold)
+    values: tuple[Fraction, ...]

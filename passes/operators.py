@@ -21,8 +21,17 @@ from onnx import NodeProto, TensorProto
 from aqd_deploy.errors import UnsupportedModelError
 from aqd_deploy.integer.types import element_name
 from aqd_deploy.passes import operations as ops
-from aqd_deploy.passes.geometry import convolution, pooling, upsampling
+from aqd_deploy.passes.foreign_operations import DepthToSpace
+from aqd_deploy.passes.functions import FUNCTIONS
+from aqd_deploy.passes.geometry import (
+    averaging,
+    convolution,
+    pooling,
+    transposed_convolution,
+    upsampling,
+)
 from aqd_deploy.passes.graph import Graph, Node, Operation
+from aqd_deploy.passes.selection import gathering, padding, slicing
 
 LARGEST = (1 << 31) - 1
 """Strides, pads and the like stay below 2^31: no arithmetic with them can leave 64 bits."""
@@ -77,12 +86,28 @@ def _batch_norm(graph: Graph, node: Node, attributes: Mapping[str, Any]) -> Oper
     return ops.BatchNormalization(Fraction(float(np.float32(attributes.get("epsilon", 1e-5)))))
 
 
+def _depth_to_space(graph: Graph, node: Node, attributes: Mapping[str, Any]) -> Operation:
+    return DepthToSpace(attributes["blocksize"], attributes.get("mode", "DCR"))
+
+
 def _quantize(graph: Graph, node: Node, attributes: Mapping[str, Any]) -> Operation:
     return ops.QuantizeLinear(attributes.get("axis", 1), attributes.get("output_dtype", 0))
 
 
 def _dequantize(graph: Graph, node: Node, attributes: Mapping[str, Any]) -> Operation:
     return ops.DequantizeLinear(attributes.get("axis", 1))
+
+
+def _function(graph: Graph, node: Node, attributes: Mapping[str, Any]) -> Operation:
+    """A function of each element, with its parameters as the exact float32 numbers that they are."""
+    entry = FUNCTIONS[node.op.name]
+    given = {name: attributes.get(name, default) for name, default in entry.attributes.items()}
+    parameters = [_SPELLED.get(value, value) for value in given.values()]
+    return ops.Function(node.op.name, tuple(Fraction(float(np.float32(value))) for value in parameters))
+
+
+_SPELLED = {"none": 0.0, "tanh": 1.0}
+"""Parameters that are words: the `approximate` of Gelu."""
 
 
 def _is_int(value: Any) -> bool:
@@ -122,8 +147,38 @@ _UNBLOCKED = Attribute(lambda value: _is_int(value) and value == 0, "0 (one scal
 # The codes are whole numbers, and only float8 saturates differently.
 _SATURATE = _one_of(0, 1)
 
+_CEIL = _one_of(0, 1)
+_STEPS = Attribute(lambda value: value == [1, 1], "[1, 1] (no dilation)")
+_WINDOW = {
+    "auto_pad": _AUTO_PAD,
+    "dilations": _wholes(2, 1),
+    "kernel_shape": _wholes(2, 1),
+    "pads": _wholes(4, 0),
+    "strides": _wholes(2, 1),
+}
+
+_FUNCTIONS = {
+    name: Operator(
+        (REAL,),
+        1,
+        1,
+        {name: _one_of("none", "tanh") if name == "approximate" else _FINITE for name in entry.attributes},
+        _function,
+    )
+    for name, entry in FUNCTIONS.items()
+}
+
 OPERATORS: Mapping[str, Operator] = {
+    **_FUNCTIONS,
     "Add": Operator((REAL,), 2, 2, read=_plain(ops.Add)),
+    "AveragePool": Operator(
+        (REAL,),
+        1,
+        1,
+        {**_WINDOW, "ceil_mode": _CEIL, "count_include_pad": _one_of(0, 1), "dilations": _STEPS},
+        averaging,
+        must_be_set=("kernel_shape",),
+    ),
     "BatchNormalization": Operator(
         (REAL,),
         5,
@@ -157,15 +212,23 @@ OPERATORS: Mapping[str, Operator] = {
         (REAL,),
         2,
         3,
-        {
-            "auto_pad": _AUTO_PAD,
-            "dilations": _wholes(2, 1),
-            "group": _whole(1),
-            "kernel_shape": _wholes(2, 1),
-            "pads": _wholes(4, 0),
-            "strides": _wholes(2, 1),
-        },
+        {**_WINDOW, "group": _whole(1)},
         convolution,
+    ),
+    "ConvTranspose": Operator(
+        (REAL,),
+        2,
+        3,
+        {**_WINDOW, "group": _whole(1), "output_padding": _wholes(2, 0), "output_shape": _wholes(2, 1)},
+        transposed_convolution,
+    ),
+    "DepthToSpace": Operator(
+        (REAL | CODES,),
+        1,
+        1,
+        {"blocksize": _whole(1), "mode": _one_of("DCR", "CRD")},
+        _depth_to_space,
+        must_be_set=("blocksize",),
     ),
     "DequantizeLinear": Operator(
         (WIDE_CODES, REAL, WIDE_CODES),
@@ -179,25 +242,34 @@ OPERATORS: Mapping[str, Operator] = {
         },
         _dequantize,
     ),
+    "Div": Operator((REAL,), 2, 2, read=_plain(ops.Div)),
+    "Gather": Operator((REAL | CODES, SIZES), 2, 2, {"axis": _CHANNEL_AXIS}, gathering, 1, ("axis",)),
+    "GlobalAveragePool": Operator((REAL,), 1, 1, read=averaging),
     "Identity": Operator((ANY,), 1, 1, read=_plain(ops.Identity)),
     "MaxPool": Operator(
         (REAL | CODES,),
         1,
         1,
         {
-            "auto_pad": _AUTO_PAD,
-            "ceil_mode": _one_of(0, 1),
-            "dilations": Attribute(lambda value: value == [1, 1], "[1, 1] (no dilation)"),
-            "kernel_shape": _wholes(2, 1),
-            "pads": _wholes(4, 0),
+            **_WINDOW,
+            "ceil_mode": _CEIL,
+            "dilations": _STEPS,
             # The order of the second output, the indices, which is refused.
             "storage_order": _one_of(0, 1),
-            "strides": _wholes(2, 1),
         },
         pooling,
         must_be_set=("kernel_shape",),
     ),
     "Mul": Operator((REAL,), 2, 2, read=_plain(ops.Mul)),
+    "PRelu": Operator((REAL,), 2, 2, read=_plain(ops.PRelu)),
+    "Pad": Operator(
+        (REAL | CODES, SIZES, REAL | CODES, ANY),
+        2,
+        4,
+        {"mode": _one_of("constant")},
+        padding,
+        data=1,
+    ),
     "QuantizeLinear": Operator(
         (REAL, REAL, WIDE_CODES),
         2,
@@ -220,19 +292,20 @@ OPERATORS: Mapping[str, Operator] = {
         {
             "antialias": _one_of(0),
             "axes": Attribute(lambda value: isinstance(value, list), "axes"),
-            "coordinate_transformation_mode": _one_of("asymmetric"),
+            "coordinate_transformation_mode": _one_of("asymmetric", "half_pixel"),
             # Of cubic and of cropping modes, which `mode` and the line above exclude.
             "cubic_coeff_a": _ANY_FLOAT,
             "exclude_outside": _ANY_INT,
             "extrapolation_value": _ANY_FLOAT,
             "keep_aspect_ratio_policy": _one_of("stretch"),
-            "mode": _one_of("nearest"),
-            "nearest_mode": _one_of("floor"),
+            "mode": _one_of("nearest", "linear"),
+            "nearest_mode": _one_of("floor", "ceil", "round_prefer_floor", "round_prefer_ceil"),
         },
         upsampling,
         data=1,
-        must_be_set=("coordinate_transformation_mode", "nearest_mode"),
     ),
+    "Slice": Operator((REAL | CODES, ANY), 3, 5, read=slicing, data=1),
+    "Sub": Operator((REAL,), 2, 2, read=_plain(ops.Sub)),
 }
 
 

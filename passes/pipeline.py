@@ -15,11 +15,12 @@ from aqd_deploy.passes.check_model import CheckModel
 from aqd_deploy.passes.commute_quantizers import CommuteQuantizers
 from aqd_deploy.passes.contract import Lowering, Pass, PassResult, Shape
 from aqd_deploy.passes.fold_quantizers import FoldQuantizers
-from aqd_deploy.passes.integer_convolutions import IntegerConvolutions
 from aqd_deploy.passes.move_scales import MoveScales
 from aqd_deploy.passes.numerics import check_mode
 from aqd_deploy.passes.read_qdq import ReadQdq
 from aqd_deploy.passes.solve_requantize import SolveRequantize
+from aqd_deploy.passes.split_transposed import SplitTransposed
+from aqd_deploy.passes.tabulate import Tabulate
 from aqd_deploy.passes.verify_integer import VerifyInteger
 from aqd_deploy.passes.write_integer import WriteInteger
 
@@ -35,9 +36,10 @@ PHASES: dict[str, tuple[Pass, ...]] = {
         FoldQuantizers(),  # before all else: the others ask what is a code, and what its step is
     ),
     "to integers": (
-        IntegerConvolutions(),  # while a Scale still stands in front of each convolution
+        SplitTransposed(),  # before quantizers move: they move past the placing of pixels that it makes
         CommuteQuantizers(),  # before scales move: what only quantizers read never becomes an int32 stream
-        MoveScales(),  # when quantizers stand where they stay; their intervals need the convolutions' weights
+        Tabulate(),  # when quantizers stand right behind the functions that they end
+        MoveScales(),  # when quantizers stand where they stay
     ),
     "solve": (
         SolveRequantize(),  # when nothing changes an interval any more: the proofs are of these intervals

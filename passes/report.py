@@ -9,7 +9,7 @@ import numpy as np
 
 from aqd_deploy.integer.fixedpoint import MultiplyShift
 from aqd_deploy.passes.graph import Graph, Node
-from aqd_deploy.passes.operations import (
+from aqd_deploy.passes.integer_operations import (
     REQUANTIZATIONS,
     Bias,
     Requantize,

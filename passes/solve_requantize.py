@@ -8,8 +8,9 @@ from aqd_deploy.integer.ranges import Interval
 from aqd_deploy.integer.staircase import Staircases
 from aqd_deploy.passes.contract import Lowering, Pass, PassError, PassResult, all_of, arithmetic_of
 from aqd_deploy.passes.graph import Node
+from aqd_deploy.passes.integer_operations import Requantize, Threshold
 from aqd_deploy.passes.numerics import POWER_OF_TWO
-from aqd_deploy.passes.operations import IntegerOperation, Requantize, Staircase, Threshold
+from aqd_deploy.passes.operations import IntegerOperation, Staircase
 
 THRESHOLD_STEPS = 15
 """Up to this many steps (4 bits), explicit thresholds replace constants that would not be exact."""
@@ -26,6 +27,8 @@ class SolveRequantize(Pass):
     1. Constants that are exact in every channel: `Requantize`.
     2. Not all channels have them and there are at most 15 steps: `Threshold`, exact by construction.
     3. More steps: the closest constants; the number of η that deviate is counted exactly.
+
+    A sum of two tensors of codes has its constants already (`rules/quantizer.py`).
 
     Power-of-two numerics has c = 1 in every channel and no thresholds: its deviations are the point.
     """
@@ -49,7 +52,7 @@ class SolveRequantize(Pass):
         """
         result = PassResult(self.name)
         for node in state.graph.nodes:
-            if isinstance(node.op, Staircase):
+            if isinstance(node.op, Staircase) and not isinstance(node.op, IntegerOperation):
                 with arithmetic_of(node):
                     node.op = _solved(node, node.op, state, result)
         return result

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import onnx
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from aqd_deploy.integer import dialect
 from aqd_deploy.integer.manifest import MANIFEST_KEY
@@ -13,7 +13,7 @@ from aqd_deploy.passes.contract import Lowering, Pass, PassError, PassResult, al
 from aqd_deploy.passes.graph import Graph, Node
 from aqd_deploy.passes.operations import IntegerOperation
 from aqd_deploy.passes.report import build_report, summary
-from aqd_deploy.passes.writer import Writer
+from aqd_deploy.passes.writer import TYPES, Writer
 
 
 class WriteInteger(Pass):
@@ -68,7 +68,8 @@ def _model(graph: Graph) -> ModelProto:
         helper.make_tensor_value_info(name, kind, graph.shapes[name]) for name, kind in graph.inputs.items()
     ]
     outputs = [
-        helper.make_tensor_value_info(name, TensorProto.INT32, graph.shapes[name]) for name in graph.outputs
+        helper.make_tensor_value_info(name, TYPES[graph.heads[name].dtype], graph.shapes[name])
+        for name in graph.outputs
     ]
     tensors = [numpy_helper.from_array(array, name) for name, array in writer.initializers.items()]
     return dialect.make_model(nodes, inputs, outputs, tensors, graph.name)
@@ -82,11 +83,14 @@ def _written(node: Node, writer: Writer) -> NodeProto:
 
 def _outputs_and_ranges(graph: Graph) -> dict[str, dict]:
     """Case 2."""
-    outputs = {}
+    outputs: dict[str, dict] = {}
     for name in graph.outputs:
-        scales = [float(form.alpha()) for form in graph.heads[name].forms]
+        head = graph.heads[name]
+        scales = [float(form.alpha()) for form in head.forms]
         lo, hi = graph.ranges[name].bounds
         outputs[name] = {"scale": scales[:1] if len(set(scales)) == 1 else scales, "lo": lo, "hi": hi}
+        if head.dtype != "int32":
+            outputs[name]["zero_point"] = head.zero_point
     named = [*graph.inputs, *(node.output for node in graph.nodes)]
     bounds = {name: graph.ranges[name].bounds for name in named}
     return {"outputs": outputs, "ranges": {name: {"lo": lo, "hi": hi} for name, (lo, hi) in bounds.items()}}

@@ -35,8 +35,8 @@ class ModelWriter:
         self.outputs: list[onnx.ValueInfoProto] = []
         self.inputs: list[onnx.ValueInfoProto] = []
 
-    def image(self, name: str, channels: int, height: int, width: int) -> str:
-        self.inputs.append(helper.make_tensor_value_info(name, UINT8, [1, channels, height, width]))
+    def image(self, name: str, channels: int, height: int, width: int, dtype: int = UINT8) -> str:
+        self.inputs.append(helper.make_tensor_value_info(name, dtype, [1, channels, height, width]))
         return name
 
     def constant(self, array: np.ndarray) -> str:
@@ -118,6 +118,70 @@ class ModelWriter:
         value = self.constant(np.array(values, np.uint8).reshape(1, -1, 1, 1))
         return self._dialect("PadImage", [x, value], pads=[0, 0, pad, pad, 0, 0, pad, pad])
 
+    def pad_signed(self, x: str, values: list[int], pad: int) -> str:
+        value = self.constant(np.array(values, np.int8).reshape(1, -1, 1, 1))
+        return self._dialect("PadSignedImage", [x, value], pads=[0, 0, pad, pad, 0, 0, pad, pad])
+
+    def table(self, size: int, to: int) -> str:
+        limits = np.iinfo(helper.tensor_dtype_to_np_dtype(to))
+        values = self.generator.integers(limits.min, limits.max + 1, size)
+        return self.constant(values.astype(limits.dtype))
+
+    def lookup(self, x: str, to: int = UINT8) -> str:
+        return self._dialect("Lookup", [x, self.table(256, to)], to=to)
+
+    def steps(self, x: str, to: int = UINT8, count: int = 40, limit: int = 20000) -> str:
+        thresholds = np.sort(self.generator.integers(-limit, limit, count)).astype(np.int32)
+        return self._dialect("Steps", [x, self.constant(thresholds), self.table(count + 1, to)], to=to)
+
+    def multiply(self, a: str, b: str, a_zero: int = 0, b_zero: int = 0) -> str:
+        zeros = [self.constant(np.array(zero, np.int32)) for zero in (a_zero, b_zero)]
+        return self._dialect("Multiply", [a, b, *zeros])
+
+    def sum_pool(
+        self,
+        x: str,
+        kernel: tuple[int, int],
+        strides: tuple[int, int] = (1, 1),
+        pads: tuple[int, int, int, int] = (0, 0, 0, 0),
+        pad_value: int = 0,
+    ) -> str:
+        geometry = {"kernel_shape": kernel, "strides": strides, "pads": pads}
+        return self._dialect("SumPool", [x], **geometry, pad_value=pad_value)
+
+    def resize_linear(self, x: str, factors: tuple[int, int], half_pixel: int) -> str:
+        return self._dialect("ResizeLinear", [x], factors=factors, half_pixel=half_pixel)
+
+    def slice(self, x: str, *bounds: list[int]) -> str:
+        """Starts, ends, axes, steps."""
+        return self._standard("Slice", [x, *(self.constant(np.array(b, np.int64)) for b in bounds)])
+
+    def gather(self, x: str, channels: list[int]) -> str:
+        return self._standard("Gather", [x, self.constant(np.array(channels, np.int64))], axis=1)
+
+    def depth_to_space(self, x: str, blocksize: int, mode: str) -> str:
+        return self._dialect(f"DepthToSpace_{mode}", [x], blocksize=blocksize)
+
+    def clip(self, x: str, channels: int, limit: int = 5000) -> str:
+        floor, top = (self.generator.integers(low, low + limit, channels) for low in (-limit, 0))
+        above = self._standard("Max", [x, self.per_channel(floor, np.int32)])
+        return self._standard("Min", [above, self.per_channel(top, np.int32)])
+
+    def conv_offset(
+        self, x: str, outputs: int, inputs: int, kernel: int, group: int, zero: int, **attributes: object
+    ) -> str:
+        """Weights [outputs, inputs, kernel, kernel] of 9 bits; `zero` is the input's zero point, of its type
+        (int8 where it is negative).
+        """
+        weight = self.weight(outputs, inputs, kernel, 8)
+        ones = self.constant(np.ones((outputs if group > 1 else 1, inputs, kernel, kernel), np.int8))
+        offset = self.per_channel(self.generator.integers(-127, 129, outputs), np.int32)
+        zero_point = self.constant(np.array(zero, np.int8 if zero < 0 else np.uint8))
+        defaults = {"strides": [1, 1], "pads": [0, 0, 0, 0], "dilations": [1, 1], "group": group}
+        return self._dialect(
+            "ConvOffset", [x, weight, ones, offset, zero_point], **{**defaults, **attributes}
+        )
+
     def output(self, x: str, shape: list[int] | None = None, dtype: int = INT32) -> None:
         self.outputs.append(helper.make_tensor_value_info(x, dtype, shape))
 
@@ -175,7 +239,31 @@ def every_operation() -> onnx.ModelProto:
     w.output(w._standard("Identity", [stream]), [1, 4, 4, 3])
     none = w._standard("Constant", [], value=numpy_helper.from_array(np.array(0, np.int32)))
     w.output(w._standard("Max", [stream, none]), [1, 4, 4, 3])
+    _foreign_operations(w, image, stream, codes, signed)
     return w.model({"name": "all", "ranges": {}, "outputs": {}, "lowering": {}})
+
+
+def _foreign_operations(w: ModelWriter, image: str, stream: str, codes: str, signed: str) -> None:
+    """What other networks than AQD's have: `codes` and `signed` are [1, 4, 4, 3], `stream` of their size."""
+    looked = w.lookup(signed)
+    again = w.lookup(codes, INT8)
+    w.output(looked, [1, 4, 4, 3], UINT8)
+    w.output(again, [1, 4, 4, 3], INT8)
+    w.output(w.multiply(looked, again, 120, -3), [1, 4, 4, 3])
+    gate = w.lookup(w.requantize(w.sum_pool(looked, (4, 3)), 4, 44, hi=255))
+    w.output(w.multiply(looked, gate, 120, 7), [1, 4, 4, 3])
+    w.output(w.sum_pool(again, (3, 2), (2, 1), (1, 0, 1, 1), -9), [1, 4, 2, 3])
+    w.output(w.steps(stream, INT8), [1, 4, 4, 3], INT8)
+    w.output(w.resize_linear(again, (3, 2), 1), [1, 4, 12, 6])
+    w.output(w.resize_linear(looked, (1, 2), 0), [1, 4, 4, 6])
+    w.output(w.slice(stream, [1, -3, 0], [3, 9, 3], [1, 2, 3], [1, 2, 2]), [1, 2, 2, 2])
+    w.output(w.gather(again, [3, 0, 0, 2]), [1, 4, 4, 3], INT8)
+    w.output(w.depth_to_space(stream, 2, "CRD"), [1, 1, 8, 6])
+    w.output(w.depth_to_space(looked, 2, "DCR"), [1, 1, 8, 6], UINT8)
+    w.output(w.clip(stream, 4), [1, 4, 4, 3])
+    w.output(w.pad_signed(again, [-7, 0, 3, 127], 1), [1, 4, 6, 5], INT8)
+    w.output(w.conv_offset(looked, 6, 4, 3, 1, 77), [1, 6, 2, 1])
+    w.output(w.conv_offset(again, 4, 1, 3, 4, -5, pads=[1, 1, 1, 1]), [1, 4, 4, 3])
 
 
 def reference(model: onnx.ModelProto, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -186,14 +274,15 @@ def reference(model: onnx.ModelProto, inputs: dict[str, np.ndarray]) -> dict[str
 
 
 def random_image(model: onnx.ModelProto, seed: int = 0) -> dict[str, np.ndarray]:
-    """Pixels for every input of `model`."""
+    """Pixels for every input of `model`, any of its type."""
     generator = np.random.default_rng(seed)
-    return {
-        value.name: generator.integers(
-            0, 256, [d.dim_value for d in value.type.tensor_type.shape.dim], np.uint8
-        )
-        for value in model.graph.input
-    }
+    images = {}
+    for value in model.graph.input:
+        tensor = value.type.tensor_type
+        limits = np.iinfo(helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+        shape = [d.dim_value for d in tensor.shape.dim]
+        images[value.name] = generator.integers(limits.min, limits.max + 1, shape, limits.dtype)
+    return images
 
 
 def parallel_network(manifest: dict | None = None) -> onnx.ModelProto:

@@ -45,7 +45,7 @@ class Graph:
     """Nodes in topological order, constants by name, and of every other tensor its type and proven interval.
 
     `aliases`: other names of tensors, and those tensors. `tap_sums`: of the weights, by the
-    operation and the weight's name.
+    operation and the names of the constants that make them.
     """
 
     inputs: list[str]
@@ -57,7 +57,7 @@ class Graph:
     aliases: dict[str, str] = field(default_factory=dict)
     consumers: dict[str, list[Node]] = field(default_factory=dict)
     producers: dict[str, Node] = field(default_factory=dict)
-    tap_sums: dict[tuple[str, str], TapSums] = field(default_factory=dict)
+    tap_sums: dict[tuple[str, ...], TapSums] = field(default_factory=dict)
 
     def tensor(self, name: str) -> str:
         """The tensor that `name` is a name of."""

@@ -22,7 +22,7 @@ from aqd_deploy.integer.manifest import read_manifest
 from aqd_deploy.integer.manifest_ranges import check_ranges
 from aqd_deploy.integer.names import RESERVED_SUFFIX, check_names
 from aqd_deploy.integer.operations import operation_of
-from aqd_deploy.integer.operations.entry import Operand, Operation
+from aqd_deploy.integer.operations.entry import TO, Operand, Operation
 from aqd_deploy.integer.ranges import Interval
 from aqd_deploy.integer.types import (
     CODES,
@@ -185,7 +185,7 @@ class _Reader:
         return Node(entry, name, proto.op_type, resolved, proto.output[0], attributes)
 
     def _check_operands(self, node: Node, entry: Operation) -> None:
-        """The computed inputs come first, all of one type; the constants follow, of the entry's types."""
+        """The computed inputs come first; the constants follow, of the entry's types."""
         least, most = entry.data
         types = self.graph.types
         data: list[str] = []
@@ -202,14 +202,13 @@ class _Reader:
 
     def _check_data(self, node: Node, entry: Operation, data: list[str]) -> None:
         types = [self.graph.types[name] for name in data]
-        if types[0].dtype not in entry.accepts or len({kind.dtype for kind in types}) > 1:
+        if any(kind.dtype not in entry.accepts for kind in types):
             raise UnsupportedModelError(
                 f"{node.label} reads tensors of another type",
                 received=", ".join(kind.dtype for kind in types),
                 valid=" or ".join(entry.accepts),
             )
-        if entry.data[1] == 2 and len(set(types)) > 1:
-            raise ShapeError(f"{node.label} joins unlike tensors", received=[list(t.nchw) for t in types])
+        entry.check_sources(node.label, types)
 
     def _check_constant(self, node: Node, index: int, operand: Operand | None) -> None:
         slot, x = node.slots[index], self.graph.types[node.slots[0]]
@@ -226,9 +225,10 @@ class _Reader:
             )
         array = self.graph.constants[slot]
         shape = [x.channels if size == "C" else size for size in operand.shape]
-        dtype = operand.dtype or x.dtype
-        fits = len(shape) == array.ndim and all(
-            size == "*" or size == got for size, got in zip(shape, array.shape, strict=True)
+        dtype = ELEMENT_TYPES[node.attributes["to"]] if operand.dtype == TO else operand.dtype or x.dtype
+        fits = (operand.or_scalar and array.ndim == 0) or (
+            len(shape) == array.ndim
+            and all(size == "*" or size == got for size, got in zip(shape, array.shape, strict=True))
         )
         if array.dtype != dtype or not fits or (array.size == 0 and 0 not in shape):
             raise ShapeError(

@@ -114,7 +114,7 @@ def _weights(model: ModelProto) -> dict[str, Any]:
         if name in tensors and name not in seen:
             seen.add(name)
             array = numpy_helper.to_array(tensors[name])
-            kind = bits or _bits(array, isinstance(entry, Convolution) and entry.odd)
+            kind = bits or _bits(array, isinstance(entry, Convolution) and entry.takes_bytes)
             found[kind] = found.get(kind, 0) + int(array.size)
     return {"count": sum(found.values()), "by_bits": dict(sorted(found.items()))}
 
@@ -135,15 +135,15 @@ def _source(
     return name, bits
 
 
-def _bits(array: np.ndarray, odd: bool) -> str:
+def _bits(array: np.ndarray, bytes_: bool) -> str:
     """Bits of a tensor: of AQD's odd grids (within ±(2^n − 1)) and of two's complement those that its values
-    need, of unsigned integers those of their type; `float`, or its type's name. `odd` ones hold η − 128 of
-    8-bit weights.
+    need, of unsigned integers those of their type; `float`, or its type's name. `bytes_`: they take 8
+    whatever their values.
     """
     kind = str(array.dtype)
     if kind == "float32":
         return "float"
-    if odd or not array.size or kind == "uint8":
+    if bytes_ or not array.size or kind == "uint8":
         return "8"
     if not kind.startswith(("int", "uint")):
         return kind

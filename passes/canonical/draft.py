@@ -148,16 +148,20 @@ class Draft:
                 each[:] = [names.get(name, name) for name in each]
         self._inferred = None
 
-    def remove_dead(self) -> None:
-        """Drops nodes and initializers that no output needs."""
+    def remove_dead(self) -> list[NodeProto]:
+        """Drops nodes and initializers that no output needs; returns the nodes."""
         wanted = set(self.outputs)
         kept: list[NodeProto] = []
+        dead: list[NodeProto] = []
         for node in reversed(self.nodes):
             if wanted.intersection(filter(None, node.output)):
                 wanted.update(node.input)
                 kept.append(node)
+            else:
+                dead.append(node)
         self.nodes = kept[::-1]
         self.initializers = {name: tensor for name, tensor in self.initializers.items() if name in wanted}
+        return dead
 
     def write(self) -> ModelProto:
         """The model as it stands. What was inferred before belongs to other nodes, and goes."""

@@ -48,7 +48,8 @@ def set_shapes(model: ModelProto, shape: Shape, result: PassResult) -> None:
     if given:
         del model.graph.value_info[:]
         for value in model.graph.output:
-            value.type.tensor_type.ClearField("shape")
+            for dim in value.type.tensor_type.shape.dim:
+                dim.Clear()
 
 
 def _check(value: onnx.ValueInfoProto, wanted: list[int]) -> None:

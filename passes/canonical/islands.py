@@ -21,9 +21,10 @@ _REASONS = {
     "Softmax": "its exponentials and division have no integer form in the dialect",
     "Gemm": "one operand has to be a matrix of constants, the other a vector",
     "MatMul": "one operand has to be a matrix of constants, the other a vector",
-    "Reshape": "what comes of it is neither a feature map nor a vector",
-    "Transpose": "what comes of it is neither a feature map nor a vector",
 }
+_UNNAMED = "the integer dialect has no word for it"
+_LAYOUT = "what comes of it is neither a feature map nor a vector"
+_OTHER_REASONS = {"Reshape": _LAYOUT, "Transpose": _LAYOUT, "Flatten": _LAYOUT}
 _RETRAIN = (
     "train with multi-level batch norm in the heads, then aqd-deploy export CHECKPOINT.pt -o m.qdq.onnx"
 )
@@ -53,11 +54,14 @@ def refuse_islands(draft: Draft) -> None:
     if unknown:
         first = unknown[0]
         name = first.op_type if first.domain in STANDARD else f"{first.domain}.{first.op_type}"
-        reason = _REASONS.get(first.op_type, "the integer dialect has no word for it")
+        reason = {**_OTHER_REASONS, **_REASONS}.get(first.op_type, _UNNAMED)
         parts.append(f"node {label_of(first)}: {name} can't be lowered: {reason}")
     if floats:
         example = label_of(floats[0])
-        parts.append(f"{counted(floats)} of numbers that nothing quantized, the first at {example}")
+        parts.append(
+            f"{counted(floats)} of numbers that nothing quantized, the first at {example}: "
+            "float layers, such as the first and the last of AQD*"
+        )
     everything = counted([*unknown, *floats])
     if len(kinds) + bool(floats) > 1 or len(unknown) > 1:
         parts.insert(0, f"{len(unknown) + len(floats)} nodes would stay float: {everything}")
@@ -68,8 +72,8 @@ def refuse_islands(draft: Draft) -> None:
 
 
 def _float_products(draft: Draft) -> list[NodeProto]:
-    """Convolutions and matrix products that read what another one made, or a float image, and no quantizer
-    in between.
+    """Convolutions and matrix products with an operand that no quantizer made integers: what another one
+    made, a float image, or a constant of reals.
     """
     real = {
         value.name
@@ -82,5 +86,6 @@ def _float_products(draft: Draft) -> list[NodeProto]:
             found += [node] if is_standard(node, *_PRODUCTS) else []
             real.update(filter(None, node.output))
         elif is_standard(node, *_PRODUCTS):
+            found += [node] if node.input[1] in draft.initializers else []
             real.update(filter(None, node.output))
     return found

@@ -54,7 +54,8 @@ def refuse_quantizers(draft: Draft) -> None:
         )  # fmt: skip
     if infinite:
         raise ScaleError(
-            f"the scale is infinite: {_labels(infinite)}", received="inf", valid="positive finite numbers",
+            f"infinity can't be a quantization step: {_labels(infinite)}",
+            received="inf", valid="positive finite numbers",
             next_command="quantize again without infinite numbers: a Pad of -inf in front of MaxPool belongs "
             "into MaxPool's own pads",
         )  # fmt: skip

@@ -15,7 +15,8 @@ from small_lowerings import (
 )
 
 from aqd_deploy.errors import UnsupportedModelError
-from aqd_deploy.passes.operations import ConvInteger, ConvOdd, PadImage, Scale
+from aqd_deploy.passes.integer_operations import ConvInteger, ConvOdd, PadImage
+from aqd_deploy.passes.operations import Scale
 from aqd_deploy.passes.pipeline import lower
 
 

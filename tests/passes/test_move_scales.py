@@ -21,16 +21,9 @@ from aqd_deploy.errors import UnsupportedModelError
 from aqd_deploy.integer.rational import ChannelForm
 from aqd_deploy.passes.contract import PassError
 from aqd_deploy.passes.graph import Node, Operation
+from aqd_deploy.passes.integer_operations import Max, SkipAdd
 from aqd_deploy.passes.move_scales import MoveScales
-from aqd_deploy.passes.operations import (
-    Concat,
-    Max,
-    MaxPool,
-    Resize,
-    Scale,
-    SkipAdd,
-    Staircase,
-)
+from aqd_deploy.passes.operations import Concat, MaxPool, Resize, Scale, Staircase
 from aqd_deploy.passes.pipeline import lower
 
 

@@ -7,10 +7,10 @@ from small_lowerings import chain, nodes_of, state_after, state_before
 from aqd_deploy.integer.ranges import Interval
 from aqd_deploy.passes.contract import Lowering, PassError
 from aqd_deploy.passes.graph import Node
+from aqd_deploy.passes.integer_operations import ConvInteger
 from aqd_deploy.passes.operations import (
     Add,
     Conv,
-    ConvInteger,
     DequantizeLinear,
     FileOperation,
     Quantize,
@@ -43,6 +43,14 @@ def left(op):
 
 def unknown_operator(state):
     state.model.graph.node.append(onnx.helper.make_node("Gelu", ["image"], ["left"], "left_1"))
+
+
+def read_already(state):
+    state.graph = state_after("read_qdq", network()).graph
+
+
+def empty_tail(state):
+    state.tail = onnx.ModelProto()
 
 
 def no_interval(state):
@@ -110,6 +118,7 @@ def manifest_dropped(state):
 
 
 REQUIRED = [
+    ("check_model", read_already, "the graph has been read"),
     ("read_qdq", unknown_operator, "Gelu left_1 is left"),
     *(("fold_quantizers", left(op), "left_1 is left") for op in (FileOperation("Relu", {}), Scale([], [0]))),
     *(
@@ -127,6 +136,7 @@ REQUIRED = [
 ]
 
 ENSURED = [
+    ("canonicalise", empty_tail, "the tail has no outputs"),
     ("check_model", unknown_operator, "Gelu left_1 is left"),
     ("check_model", another_batch, "input image has the shape"),
     ("read_qdq", left(FileOperation("Relu", {})), "Relu left_1 is left"),
@@ -158,7 +168,7 @@ def test_what_a_pass_requires(name, broken, words):
 
 
 def test_the_first_pass_is_the_first_and_the_last_behind_the_writer():
-    with pytest.raises(PassError, match="check_model finds what it must not: the graph has been read"):
+    with pytest.raises(PassError, match="canonicalise finds what it must not: the graph has been read"):
         PASSES[0](state_after("read_qdq", network()))
     with pytest.raises(PassError, match="verify_integer finds what it must not: no integer file"):
         PASSES[-1](Lowering(network()))
@@ -176,5 +186,5 @@ def test_what_a_pass_ensures(name, broken, words, monkeypatch):
 
 
 def test_every_pass_is_asked():
-    assert {name for name, *_ in REQUIRED} | {"check_model", "verify_integer"} == set(NAMES)
+    assert {name for name, *_ in REQUIRED} | {"canonicalise", "verify_integer"} == set(NAMES)
     assert {name for name, *_ in ENSURED} == set(NAMES)

@@ -8,7 +8,8 @@ from aqd_deploy.errors import RangeError
 from aqd_deploy.integer import staircase
 from aqd_deploy.integer.reference import ReferenceRunner
 from aqd_deploy.passes import solve_requantize
-from aqd_deploy.passes.operations import Requantize, Staircase, Threshold
+from aqd_deploy.passes.integer_operations import Requantize, Threshold
+from aqd_deploy.passes.operations import Staircase
 from aqd_deploy.passes.pipeline import lower
 
 

@@ -12,30 +12,46 @@ from onnx import FunctionProto, NodeProto
 
 from aqd_deploy.errors import UnsupportedModelError
 from aqd_deploy.integer.domain import DOMAIN, canonical_domain
-from aqd_deploy.integer.operations.convolution import ConvInteger, ConvOdd
+from aqd_deploy.integer.operations.convolution import ConvInteger, ConvOdd, ConvOffset
 from aqd_deploy.integer.operations.entry import Function, Operation
-from aqd_deploy.integer.operations.movement import Concat, Identity, PadImage, Resize
-from aqd_deploy.integer.operations.pools import MaxPool, StreamMaxPool
+from aqd_deploy.integer.operations.movement import Concat, Identity, PadImage, PadSignedImage, Resize
+from aqd_deploy.integer.operations.pools import MaxPool, StreamMaxPool, SumPool
+from aqd_deploy.integer.operations.products import Multiply
 from aqd_deploy.integer.operations.quantizers import Requantize, Threshold
+from aqd_deploy.integer.operations.resizing import ResizeLinear
 from aqd_deploy.integer.operations.scaling import MultiplyShift, SkipAdd
-from aqd_deploy.integer.operations.streams import Add, Cast, Max
+from aqd_deploy.integer.operations.selection import DepthToSpace, Gather, Slice
+from aqd_deploy.integer.operations.streams import Add, Cast, Max, Min
+from aqd_deploy.integer.operations.tables import Lookup, Steps
 
 OPERATIONS: tuple[Operation, ...] = (
     ConvInteger(),
     ConvOdd(),
+    ConvOffset(),
     Add(),
     Max(),
+    Min(),
     MultiplyShift(),
     SkipAdd(),
     Requantize(),
     Threshold(),
+    Steps(),
+    Lookup(),
+    Multiply(),
     Cast(),
     MaxPool(),
     StreamMaxPool(),
+    SumPool(),
     Resize(),
+    ResizeLinear(),
     Concat(),
+    Slice(),
+    Gather(),
+    DepthToSpace("CRD"),
+    DepthToSpace("DCR"),
     Identity(),
     PadImage(),
+    PadSignedImage(),
 )
 
 

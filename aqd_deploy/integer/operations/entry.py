@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 from onnx import FunctionProto, NodeProto, helper
 
+from aqd_deploy.errors import ShapeError, UnsupportedModelError
 from aqd_deploy.integer.attributes import Attribute
 from aqd_deploy.integer.domain import DOMAIN, OPSET
 from aqd_deploy.integer.graph import Graph, Node
@@ -28,21 +29,23 @@ PER_CHANNEL = (1, "C", 1, 1)
 
 @dataclass(frozen=True)
 class Operand:
-    """A constant input: its dtype, "" for that of the first input, and its shape.
+    """A constant input: its dtype, "" for that of the first input or `TO`, and its shape.
 
-    In `shape`, "C" is the number of channels of the first input, "*" any number from 1.
+    In `shape`, "C" is the number of channels of the first input, "*" any number from 1. `or_scalar`: one
+    number, of shape (), may stand for all.
     """
 
     name: str
     dtype: str
     shape: tuple[int | str, ...]
     optional: bool = False
+    or_scalar: bool = False
 
 
 class Operation(ABC):
     """One operation. As it stands, one of ONNX's own; `Function` is one that the dialect adds.
 
-    A node has `data` computed inputs (least, most; None: any number), all of one type in `accepts`, then the
+    A node has `data` computed inputs (least, most; None: any number) of types in `accepts`, then the
     constants `operands`, None where ONNX has an input that the dialect does without.
     """
 
@@ -84,6 +87,19 @@ class Operation(ABC):
     def check(self, node: Node, graph: Graph) -> None:
         """Raise UnsupportedModelError or ShapeError for what the fields cannot say."""
         return
+
+    def check_sources(self, label: str, types: Sequence[TensorType]) -> None:
+        """Raise UnsupportedModelError or ShapeError for computed inputs that do not go together: all are of
+        one type, and two of one shape.
+        """
+        if len({kind.dtype for kind in types}) > 1:
+            raise UnsupportedModelError(
+                f"{label} reads tensors of several types",
+                received=", ".join(kind.dtype for kind in types),
+                valid="one type",
+            )
+        if self.data[1] == 2 and len(set(types)) > 1:
+            raise ShapeError(f"{label} joins unlike tensors", received=[list(t.nchw) for t in types])
 
     def shape(self, node: Node, graph: Graph) -> tuple[int, int, int]:
         """[H, W, C] of the result. Raises ShapeError for inputs that do not fit."""
@@ -161,5 +177,5 @@ def source_interval(node: Node, graph: Graph) -> Interval:
 
 
 def per_channel(node: Node, graph: Graph, name: str) -> np.ndarray:
-    """The operand `name`, [1, C, 1, 1], as int64 [C]."""
+    """The operand `name`, [1, C, 1, 1] or one number for all, as int64 [C] or [1]."""
     return graph.operand(node, name).reshape(-1).astype(np.int64)

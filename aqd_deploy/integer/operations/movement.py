@@ -110,13 +110,13 @@ class Identity(Operation):
 
 
 class PadImage(Function):
-    """Pads each channel with its own value."""
+    """Pads each channel of a uint8 image with its own value."""
 
     name = "PadImage"
     accepts = ("uint8",)
-    operands = (Operand("values", "uint8", PER_CHANNEL),)
+    operands = (Operand("values", "", PER_CHANNEL),)
     attributes: ClassVar = {"pads": a.IMAGE_PADS}
-    returns = "uint8"
+    returns = SAME
 
     def check(self, node: Node, graph: Graph) -> None:
         pads = node.attributes["pads"]
@@ -143,6 +143,7 @@ class PadImage(Function):
         return np.pad(x - padding, ((0, 0), (0, 0), (top, bottom), (left, right))) + padding
 
     def body(self, op_type: str) -> list[NodeProto]:
+        returned = helper.np_dtype_to_tensor_dtype(np.dtype(self.accepts[0]))
         return [
             body.constant_from("amount", "pads", AttributeProto.INTS),
             helper.make_node("Cast", ["x"], ["wide"], to=TensorProto.INT32),
@@ -150,8 +151,15 @@ class PadImage(Function):
             helper.make_node("Sub", ["wide", "wide_values"], ["centred"]),
             helper.make_node("Pad", ["centred", "amount"], ["padded"]),
             helper.make_node("Add", ["padded", "wide_values"], ["restored"]),
-            helper.make_node("Cast", ["restored"], ["y"], to=TensorProto.UINT8),
+            helper.make_node("Cast", ["restored"], ["y"], to=returned),
         ]
+
+
+class PadSignedImage(PadImage):
+    """`PadImage` of an int8 image."""
+
+    name = "PadSignedImage"
+    accepts = ("int8",)
 
 
 def image_pads(node: Node) -> tuple[int, int, int, int]:

@@ -1,4 +1,4 @@
-"""Max-pools: ONNX's MaxPool on codes, and on streams one function a configuration, MaxPool_k{K}s{S}p{P}."""
+"""Pools: ONNX's MaxPool on codes, on streams one function a configuration, MaxPool_k{K}s{S}p{P}; SumPool."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
-from onnx import NodeProto, helper
+import onnx
+from onnx import AttributeProto, NodeProto, TensorProto, helper
 
-from aqd_deploy.errors import ShapeError
+from aqd_deploy.errors import ShapeError, UnsupportedModelError
 from aqd_deploy.integer import attributes as a
+from aqd_deploy.integer.attributes import Attribute
 from aqd_deploy.integer.domain import INT32_MIN
 from aqd_deploy.integer.graph import Graph, Node
 from aqd_deploy.integer.operations import body
@@ -44,10 +46,7 @@ def pool_geometry(node: Node) -> tuple[tuple[int, int], tuple[int, int], tuple[i
 
 
 class _Pool(Operation):
-    """The largest value of each window. Padding never wins."""
-
-    returns = SAME
-    moves_data = True
+    """One value of each window."""
 
     def check(self, node: Node, graph: Graph) -> None:
         """Each pad is smaller than the kernel: a window of padding alone would have no maximum."""
@@ -70,6 +69,13 @@ class _Pool(Operation):
         x = source_type(node, graph)
         return *window_counts(node, x, *pool_geometry(node)), x.channels
 
+
+class _MaxPool(_Pool):
+    """The largest value of each window. Padding never wins."""
+
+    returns = SAME
+    moves_data = True
+
     def interval(self, node: Node, graph: Graph) -> Interval:
         return source_interval(node, graph)
 
@@ -78,7 +84,7 @@ class _Pool(Operation):
         return windows(values[0], *pool_geometry(node), lowest).max(axis=(3, 4))[None]
 
 
-class MaxPool(_Pool):
+class MaxPool(_MaxPool):
     """ONNX's own, on codes."""
 
     name = "MaxPool"
@@ -98,7 +104,7 @@ class MaxPool(_Pool):
         super().check(node, graph)
 
 
-class StreamMaxPool(_Pool, Function):
+class StreamMaxPool(_MaxPool, Function):
     """Max-pool on s32, which onnxruntime lacks; the configuration is in the name."""
 
     name = "MaxPool_k{K}s{S}p{P}"
@@ -133,6 +139,67 @@ class StreamMaxPool(_Pool, Function):
             nodes.append(helper.make_node("Max", parts, [output]))
             source = output
         return nodes
+
+
+class SumPool(_Pool, Function):
+    """The sum of each window of codes, as a stream; what is padded is the code `pad_value`. The sum of a
+    whole map is that of one window.
+    """
+
+    name = "SumPool"
+    accepts = CODES
+    attributes: ClassVar = {
+        "kernel_shape": a.pair(None),
+        "strides": a.pair(),
+        "pads": a.PADS,
+        "pad_value": Attribute(AttributeProto.INT, 0, low=-128, high=255),
+    }
+
+    def check(self, node: Node, graph: Graph) -> None:
+        """The padding is a code of the input's type."""
+        super().check(node, graph)
+        limits, value = np.iinfo(source_type(node, graph).dtype), node.attributes["pad_value"]
+        if not limits.min <= value <= limits.max:
+            raise UnsupportedModelError(
+                f"the pad_value of {node.label} is no code of its input",
+                received=value,
+                valid=f"{limits.min} to {limits.max}",
+            )
+
+    def interval(self, node: Node, graph: Graph) -> Interval:
+        source, (kernel, _, pads) = source_interval(node, graph), pool_geometry(node)
+        if any(pads):
+            value = node.attributes["pad_value"]
+            source = Interval(np.minimum(source.lo, value), np.maximum(source.hi, value))
+        count = kernel[0] * kernel[1]
+        return Interval(source.lo * count, source.hi * count).require_int32(node.name)
+
+    def meaning(self, node: Node, graph: Graph, values: Sequence[np.ndarray]) -> np.ndarray:
+        found = windows(values[0], *pool_geometry(node), node.attributes["pad_value"])
+        return found.sum(axis=(3, 4))[None]
+
+    def body(self, op_type: str) -> list[NodeProto]:
+        """A ConvInteger with weights of 1 and one channel a sample, whose zero point is the padding:
+        Σ (x − z), to which z times the window's size is added.
+        """
+        sums = helper.make_node("ConvInteger", ["samples", "ones", "zero_point"], ["centred"])
+        sums.attribute.extend(body.attribute_of_node(n, n, AttributeProto.INTS) for n in ("strides", "pads"))
+        one = onnx.numpy_helper.from_array(np.ones(1, np.int8))
+        return [
+            body.constant_from("value", "pad_value", AttributeProto.INT),
+            body.constant_from("kernel", "kernel_shape", AttributeProto.INTS),
+            body.constant("each", np.array([1, 1], dtype=np.int64)),
+            helper.make_node("CastLike", ["value", "x"], ["zero_point"]),
+            helper.make_node("Concat", ["each", "kernel"], ["shape"], axis=0),
+            helper.make_node("ConstantOfShape", ["shape"], ["ones"], value=one),
+            helper.make_node("Transpose", ["x"], ["samples"], perm=[1, 0, 2, 3]),
+            sums,
+            helper.make_node("ReduceProd", ["kernel"], ["count"], keepdims=0),
+            helper.make_node("Mul", ["count", "value"], ["missing_wide"]),
+            helper.make_node("Cast", ["missing_wide"], ["missing"], to=TensorProto.INT32),
+            helper.make_node("Add", ["centred", "missing"], ["total"]),
+            helper.make_node("Transpose", ["total"], ["y"], perm=[1, 0, 2, 3]),
+        ]
 
 
 def _configuration(op_type: str) -> tuple[int, int, int]:

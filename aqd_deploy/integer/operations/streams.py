@@ -1,13 +1,12 @@
-"""Streams, the int32 tensors: Add of a bias or another stream, Max with 0 (ReLU), Cast of codes to one."""
+"""Streams, the int32 tensors: Add of a bias or another stream, Max and Min, Cast of codes to one."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import numpy as np
 
-from aqd_deploy.errors import UnsupportedModelError
 from aqd_deploy.integer import attributes as a
 from aqd_deploy.integer.graph import Graph, Node
 from aqd_deploy.integer.operations.entry import (
@@ -42,21 +41,38 @@ class Add(Operation):
         return values[0] + values[1]
 
 
-class Max(Operation):
-    """ReLU."""
+class _Limit(Operation):
+    """A stream clipped on one side, per channel or everywhere the same."""
 
-    name = "Max"
-    operands = (Operand("zero", "int32", ()),)
     returns = SAME
+    limit: Callable[..., np.ndarray]
 
     def interval(self, node: Node, graph: Graph) -> Interval:
-        if np.any(graph.operand(node, "zero")):
-            raise UnsupportedModelError(f"Max {node.name} is not with 0", valid="Max(x, 0)")
-        source = source_interval(node, graph)
-        return Interval(np.maximum(source.lo, 0), np.maximum(source.hi, 0))
+        source, bound = source_interval(node, graph), per_channel(node, graph, self._operand)
+        return Interval(self.limit(source.lo, bound), self.limit(source.hi, bound))
 
     def meaning(self, node: Node, graph: Graph, values: Sequence[np.ndarray]) -> np.ndarray:
-        return np.maximum(values[0], 0)
+        return self.limit(*values)
+
+    @property
+    def _operand(self) -> str:
+        return next(iter(self.slots))
+
+
+class Max(_Limit):
+    """From below; with 0 a ReLU."""
+
+    name = "Max"
+    operands = (Operand("floor", "int32", PER_CHANNEL, or_scalar=True),)
+    limit = staticmethod(np.maximum)
+
+
+class Min(_Limit):
+    """From above."""
+
+    name = "Min"
+    operands = (Operand("top", "int32", PER_CHANNEL, or_scalar=True),)
+    limit = staticmethod(np.minimum)
 
 
 class Cast(Operation):

@@ -1,0 +1,101 @@
+"""Functions of one tensor's elements: affine ones move into the scale, ReLU and Clip run on the integers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+
+from aqd_deploy.errors import UnsupportedModelError
+from aqd_deploy.integer.fixedpoint import float_above
+from aqd_deploy.integer.rational import SQRT_BITS, total
+from aqd_deploy.passes.constants import clip_bounds, finite_reals
+from aqd_deploy.passes.graph import Node
+from aqd_deploy.passes.integer_operations import Max
+from aqd_deploy.passes.numerics import PAPER
+from aqd_deploy.passes.operations import BatchNormalization, Clip, Function, Identity, PRelu, Relu, Scale
+from aqd_deploy.passes.values import Scaled, Values
+
+
+def scale(values: Values, node: Node, op: Scale) -> None:
+    """The integers, with what they stand for."""
+    values.scaled[node.output] = Scaled(node.inputs[0], op.forms, np.zeros(len(op.forms)))
+
+
+def identity(values: Values, node: Node, _: Identity) -> None:
+    """The same value."""
+    values.scaled[node.output] = values.value(node.inputs[0], node)
+
+
+def batch_norm(values: Values, node: Node, op: BatchNormalization) -> None:
+    """Eq. 5: α ← α·γ/σ, β ← (β − μ)·γ/σ + β_bn."""
+    value = values.value(node.inputs[0], node)
+    channels = len(value.forms)
+    parameters = [finite_reals(values.graph, node, name, "parameter", channels) for name in node.inputs[1:5]]
+    forms = []
+    for form, gamma, beta, mean, variance in zip(value.forms, *parameters, strict=True):
+        v = total(variance, op.epsilon)
+        if v.numerator <= 0:
+            raise UnsupportedModelError(
+                f"batch norm {node.label}: variance + ε isn't positive",
+                received=float(v),
+                valid="a positive sum",
+            )
+        forms.append(form.batch_normed(gamma, beta, mean, v))
+    error = value.error + _first_sigma(values, value)
+    values.scaled[node.output] = Scaled(value.tensor, forms, error)
+    if values.numerics == PAPER:
+        values.scaled[node.output] = values.settle(node.output, node)
+    values.result.changed.append(f"{node.label}: batch norm into the constants behind it")
+
+
+def _first_sigma(values: Values, value: Scaled) -> np.ndarray:
+    """What a batch norm behind another one adds to the error: it takes the first σ to SQRT_BITS bits."""
+    interval = values.graph.ranges[value.tensor]
+    largest = np.maximum(abs(interval.lo), abs(interval.hi)).tolist()
+    unit = Fraction(1, 1 << (SQRT_BITS - 1))
+    return np.array(
+        [
+            float_above((eta + abs(form.b1 / form.a)) * unit) if form.irrational else 0.0
+            for form, eta in zip(value.forms, largest, strict=True)
+        ]
+    )
+
+
+def relu(values: Values, node: Node, _: Relu | Clip) -> None:
+    """The value is settled on integers, s = round(β/α) (Eq. 6), then max(η, 0)."""
+    value = values.settle(node.inputs[0], node)
+    interval = values.graph.ranges[value.tensor]
+    tensor = value.tensor
+    if interval.bounds[0] < 0:
+        tensor = values.graph.fresh(f"{node.output}_int")
+        new = Node(Max(), [values.int32(value.tensor)], tensor, node.source)
+        values.emit(new, interval.clipped(0, 1 << 31), "int32")
+    else:
+        values.result.left_alone.append(f"{node.label}: no Max, its integers are never negative")
+    values.scaled[node.output] = replace(value, tensor=tensor)
+
+
+def clip(values: Values, node: Node, op: Clip) -> None:
+    """A Clip that no quantizer took: as a ReLU."""
+    low, high = clip_bounds(values.graph, node)
+    value = values.settle(node.inputs[0], node)
+    interval = values.graph.ranges[value.tensor]
+    tops = [form.alpha() * int(top) for form, top in zip(value.forms, interval.hi, strict=True)]
+    if low == 0 and (high is None or max(tops) <= high):
+        relu(values, node, op)
+        return
+    raise UnsupportedModelError(
+        f"node {node.label}: Clip to [{low}, {high}] of a value that goes on as an integer stream",
+        valid="ReLU there; Clip only in front of quantizers",
+    )
+
+
+def function(values: Values, node: Node, op: Function | PRelu) -> None:
+    """What no table took has no integers."""
+    raise UnsupportedModelError(
+        f"node {node.label}: {op.name} isn't between codes and a quantizer, so it has no integer form",
+        valid="functions of one dequantized tensor that a QuantizeLinear reads, element by element",
+        next_command="quantize what is in front of this node and what it makes",
+    )

@@ -1,0 +1,207 @@
+"""Words of the dialect for other networks than AQD's: numpy and onnxruntime agree on many shapes."""
+
+import numpy as np
+import pytest
+from graph_meaning import evaluate
+from onnx import helper
+from small_models import INT8, INT32, UINT8, ModelWriter, random_image
+
+from aqd_deploy.errors import AqdError
+from aqd_deploy.integer.reader import read_graph
+from aqd_deploy.integer.reference import ReferenceRunner
+
+SIZES = ((1, 1, 1), (3, 5, 7), (4, 6, 4), (8, 9, 3), (33, 2, 2))
+
+
+def compare(build, dtype, sizes, seed=0):
+    """onnxruntime and numpy on the model that `build(writer, input, channels)` returns the output of."""
+    w = ModelWriter(seed)
+    x = w.image("x", *sizes, dtype=dtype)
+    y = build(w, x, sizes[0])
+    w.output(y, dtype=INT32)
+    model = w.model()
+    model.graph.output[0].type.tensor_type.elem_type = _type_of(model, y)
+    image = random_image(model, seed)
+    expected = evaluate(read_graph(model), image)[y]
+    got = ReferenceRunner(model, threads=1).run(image)[y]
+    assert got.dtype == expected.dtype
+    np.testing.assert_array_equal(got, expected)
+    return got
+
+
+def _type_of(model, name):
+    """Reading says which type an output must be declared with."""
+    for kind in (UINT8, INT8, INT32):
+        model.graph.output[0].type.tensor_type.elem_type = kind
+        try:
+            return helper.np_dtype_to_tensor_dtype(np.dtype(read_graph(model).types[name].dtype))
+        except AqdError as error:
+            if "declared with another type" not in str(error):
+                raise
+    raise AssertionError(name)
+
+
+def stream(w, x, channels):
+    """Accumulators [1, C, H, W] of x."""
+    return w.conv(x, w.weight(channels, channels, 1, 8))
+
+
+CASES = {
+    "lookup to uint8": lambda w, x, c: w.lookup(x),
+    "lookup to int8": lambda w, x, c: w.lookup(x, INT8),
+    "steps": lambda w, x, c: w.steps(stream(w, x, c)),
+    "steps to int8, one threshold": lambda w, x, c: w.steps(stream(w, x, c), INT8, 1),
+    "steps, as many as there are": lambda w, x, c: w.steps(stream(w, x, c), UINT8, 1023),
+    "multiply": lambda w, x, c: w.multiply(x, w.lookup(x, INT8), 12, -34),
+    "multiply by itself": lambda w, x, c: w.multiply(x, x, 5, 5),
+    "max and min": lambda w, x, c: w.clip(stream(w, x, c), c),
+    "top everywhere the same": lambda w, x, c: w._standard(
+        "Min", [stream(w, x, c), w.constant(np.array(-77, np.int32))]
+    ),
+    "channels turned": lambda w, x, c: w.gather(x, list(range(c))[::-1]),
+    "channels selected of a stream": lambda w, x, c: w.gather(stream(w, x, c), [c - 1, 0, c - 1]),
+    "every other of all": lambda w, x, c: w.slice(x, [0, 0, 0], [99, 99, 99], [3, 1, 2], [2, 2, 2]),
+    "the last row": lambda w, x, c: w.slice(stream(w, x, c), [-1], [np.iinfo(np.int64).max], [2], [1]),
+    "half pixel": lambda w, x, c: w.resize_linear(x, (2, 2), 1),
+    "half pixel by odd factors": lambda w, x, c: w.resize_linear(x, (3, 1), 1),
+    "asymmetric": lambda w, x, c: w.resize_linear(x, (4, 3), 0),
+    "whole map": lambda w, x, c: w.sum_pool(x, _sizes(w)),
+    "group 1 of 9 bits": lambda w, x, c: w.conv_offset(x, 5, c, 1, 1, _zero(w)),
+    "padded depthwise of 9 bits": lambda w, x, c: w.conv_offset(
+        x, c, 1, 3, c, _zero(w), pads=[1, 2, 1, 0], strides=[2, 1]
+    ),
+    "grouped of 9 bits": lambda w, x, c: w.conv_offset(
+        x, 2 * c, 1, 3, c, _zero(w), pads=[2, 2, 2, 2], dilations=[2, 2]
+    ),
+}
+
+
+def _sizes(w):
+    return tuple(d.dim_value for d in w.inputs[0].type.tensor_type.shape.dim[2:])
+
+
+def _zero(w):
+    """A zero point of the input's type."""
+    return 131 if w.inputs[0].type.tensor_type.elem_type == UINT8 else -11
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+@pytest.mark.parametrize("dtype", [UINT8, INT8], ids=["uint8", "int8"])
+@pytest.mark.parametrize("case", CASES)
+def test_numpy_and_onnxruntime_agree(case, dtype, sizes):
+    compare(CASES[case], dtype, sizes, seed=len(case))
+
+
+POOLS = [
+    ((3, 3), (2, 2), (1, 1, 1, 1)),
+    ((2, 2), (2, 2), (0, 0, 0, 0)),
+    ((3, 2), (1, 3), (2, 0, 1, 1)),
+    ((1, 4), (1, 1), (0, 3, 0, 2)),
+]
+
+
+@pytest.mark.parametrize("pool", POOLS, ids=str)
+@pytest.mark.parametrize("dtype, value", [(UINT8, 200), (INT8, -77), (INT8, 0)])
+def test_sums_of_windows(pool, dtype, value):
+    compare(lambda w, x, c: w.sum_pool(x, *pool, value), dtype, (5, 6, 7))
+
+
+@pytest.mark.parametrize("mode", ["CRD", "DCR"])
+@pytest.mark.parametrize("blocksize", [1, 2, 3])
+def test_squares_of_channels(mode, blocksize):
+    """ONNX's own is the yardstick where onnxruntime has it."""
+    sizes = (2 * blocksize**2, 3, 2)
+    ours = compare(lambda w, x, c: w.depth_to_space(x, blocksize, mode), UINT8, sizes)
+    compare(lambda w, x, c: w.depth_to_space(stream(w, x, c), blocksize, mode), INT8, sizes)
+    w = ModelWriter()
+    x = w.image("x", *sizes)
+    w.output(w._standard("DepthToSpace", [x], blocksize=blocksize, mode=mode), dtype=UINT8)
+    model = w.model()
+    (theirs,) = ReferenceRunner(model, threads=1).run(random_image(model)).values()
+    np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("half_pixel", [0, 1])
+@pytest.mark.parametrize("factors", [(2, 2), (3, 4), (1, 5)], ids=str)
+def test_linear_upsampling_is_onnx_s_in_whole_numbers(factors, half_pixel):
+    """onnxruntime computes ONNX's in float: within 1e-4 of a code."""
+    sizes = (3, 4, 5)
+    ours = compare(lambda w, x, c: w.resize_linear(x, factors, half_pixel), UINT8, sizes)
+    w = ModelWriter()
+    x = w.image("x", *sizes)
+    real = w._standard("Cast", [x], to=1)
+    scales = w.constant(np.array([1, 1, *factors], np.float32))
+    mode = "half_pixel" if half_pixel else "asymmetric"
+    y = w._standard("Resize", [real, "", scales], mode="linear", coordinate_transformation_mode=mode)
+    w.output(y, dtype=1)
+    model = w.model()
+    (theirs,) = ReferenceRunner(model, threads=1).run(random_image(model)).values()
+    gain = 4 * factors[0] * factors[1]
+    np.testing.assert_allclose(ours / gain, theirs, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("lo, hi", [(0, 255), (7, 90), (-20, 3), (-128, 127)])
+def test_a_signed_code_counts_from_the_end_of_a_table(lo, hi):
+    w = ModelWriter()
+    x = w.image("x", 1, 16, 16, dtype=INT8 if lo < 0 else UINT8)
+    table = np.arange(256).astype(np.uint8)
+    w.output(w._dialect("Lookup", [x, w.constant(table)], to=UINT8), dtype=UINT8)
+    codes = np.arange(lo, hi + 1)
+    image = np.resize(codes, (1, 1, 16, 16)).astype(np.int8 if lo < 0 else np.uint8)
+    (got,) = ReferenceRunner(w.model(), threads=1).run({"x": image}).values()
+    np.testing.assert_array_equal(got, image.view(np.uint8))
+
+
+REFUSED = {
+    "no code of its input": lambda w, x, s: w.sum_pool(x, (1, 1), pad_value=-1),
+    "does not cut channels": lambda w, x, s: w.slice(x, [0], [1], [0], [1]),
+    "cut channels": lambda w, x, s: w.slice(x, [0, 0], [1, 1], [2, 2], [1, 1]),
+    "steps \\[-1\\]": lambda w, x, s: w.slice(x, [3], [0], [2], [-1]),
+    "leaves nothing": lambda w, x, s: w.slice(x, [3], [3], [2], [1]),
+    "channels that are not there": lambda w, x, s: w.gather(x, [0, 4]),
+    "got -1 to 0": lambda w, x, s: w.gather(x, [0, -1]),
+    "no squares": lambda w, x, s: w.depth_to_space(x, 3, "CRD"),
+    "half_pixel .* outside": lambda w, x, s: w.resize_linear(x, (2, 2), 2),
+    "multiplies unlike": lambda w, x, s: w.multiply(x, w.gather(x, [0, 1]), 0, 0),
+    "do not ascend": lambda w, x, s: w._dialect(
+        "Steps", [s, w.constant(np.array([3, 2], np.int32)), w.table(3, UINT8)], to=UINT8
+    ),
+    "another number of codes": lambda w, x, s: w._dialect(
+        "Steps", [s, w.constant(np.array([2, 3], np.int32)), w.table(2, UINT8)], to=UINT8
+    ),
+    "up to 1023": lambda w, x, s: w.steps(s, UINT8, 1024),
+    "constant table": lambda w, x, s: w._dialect("Lookup", [x, w.table(256, INT8)], to=UINT8),
+    "another type": lambda w, x, s: w.lookup(s),
+    "constant top": lambda w, x, s: w._standard("Min", [s, w.per_channel(np.zeros(3), np.int32)]),
+    "is not ones": lambda w, x, s: w._dialect(
+        "ConvOffset",
+        [x, w.weight(4, 4, 1, 8), w.constant(np.ones((4, 4, 1, 1), np.int8)),
+         w.per_channel(np.zeros(4), np.int32), w.constant(np.array(0, np.uint8))],
+    ),
+    "one an output channel": lambda w, x, s: w._dialect(
+        "ConvOffset",
+        [x, w.weight(4, 4, 1, 8), w.constant(np.ones((1, 4, 1, 1), np.int8)),
+         w.per_channel(np.full(4, 129), np.int32), w.constant(np.array(0, np.uint8))],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_what_the_words_do_not_mean_is_refused(message):
+    w = ModelWriter()
+    x = w.image("x", 4, 5, 5)
+    w.output(REFUSED[message](w, x, stream(w, x, 4)), dtype=UINT8)
+    with pytest.raises(AqdError, match=message):
+        read_graph(w.model())
+
+
+def test_weights_of_nine_bits_do_not_saturate():
+    """Where the CPU's 8-bit products saturate, the reference hands onnxruntime unsigned weights."""
+    w = ModelWriter(3)
+    x = w.image("x", 8, 6, 6, dtype=INT8)
+    w.output(w.conv_offset(x, 4, 8, 3, 1, -5))
+    model = w.model()
+    image = random_image(model)
+    got = ReferenceRunner(model, threads=1, unsigned_weights=True).run(image)
+    for name, value in evaluate(read_graph(model), image).items():
+        np.testing.assert_array_equal(got[name], value)
