@@ -19,15 +19,22 @@ from aqd_deploy.integer.ranges import Interval, convolution
 from aqd_deploy.kernels.contract.scaling import Constants, Scaled, scale_requantize, scale_stream
 from aqd_deploy.kernels.contract.spec import (
     AddBias,
+    Bound,
     Epilogue,
+    Lookup,
+    Multiply,
     MultiplyShift,
     Relu,
+    Requantize,
     SkipAdd,
     Stage,
+    Steps,
     Store,
+    StoreCodes,
     StoreRequantize,
     StoreStream,
     StoreThreshold,
+    Threshold,
 )
 
 _INT32 = np.iinfo(np.int32)
@@ -124,9 +131,47 @@ class _Writer:
                 return replace(stage, scaling=scaled.scaling)
             case SkipAdd():
                 return self._skip_add(stage)
+            case Bound(upper):
+                bound = self._keep(1)[0]
+                limit = np.minimum if upper else np.maximum
+                self.value = Interval(limit(self.value.lo, bound), limit(self.value.hi, bound))
+            case Requantize():
+                given = self._take(3)
+                scaled = scale_requantize(Constants.of(*given), self.value, (stage.lo, stage.hi), self.levels)
+                self.operands += scaled.arrays
+                self.value = self._result(stage, given)
+                return replace(stage, scaling=scaled.scaling)
+            case Threshold():
+                self.value = self._result(stage, self._keep(_parameters(stage)))
+            case Multiply():
+                self._multiply(stage)
+            case Lookup():
+                self._any_of(self._keep(1)[0])
+            case Steps():
+                self._any_of(self._keep(4)[-1])
             case _:
                 assert_never(stage)
         return stage
+
+    def _keep(self, count: int) -> list[np.ndarray]:
+        """Parameters that stay as they are."""
+        arrays = self._take(count)
+        self.operands += arrays
+        return arrays
+
+    def _any_of(self, table: np.ndarray) -> None:
+        self.value = Interval.uniform(len(self.value.lo), int(table.min()), int(table.max()))
+
+    def _multiply(self, stage: Multiply) -> None:
+        name = next(self.given)
+        self.operands.append(name)
+        mine, other = self.value, self.others[str(name)]
+        ends = [
+            (one - stage.zero) * (two - stage.other_zero)
+            for one in (mine.lo, mine.hi)
+            for two in (other.lo, other.hi)
+        ]
+        self.value = _int32(Interval(np.min(ends, axis=0), np.max(ends, axis=0)))
 
     def _skip_add(self, stage: SkipAdd) -> SkipAdd:
         other = next(self.given)
@@ -159,7 +204,7 @@ class _Writer:
 
     def _result(self, store: Store, arrays: list[np.ndarray]) -> Interval:
         match store:
-            case StoreStream():
+            case StoreStream() | StoreCodes():
                 return self.value
             case StoreRequantize():
                 return Constants.of(*arrays).image(self.value).clipped(store.lo, store.hi)
@@ -171,7 +216,7 @@ class _Writer:
 
 def _parameters(store: Store) -> int:
     match store:
-        case StoreStream():
+        case StoreStream() | StoreCodes():
             return 0
         case StoreRequantize():
             return 3

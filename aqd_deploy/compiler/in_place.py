@@ -28,7 +28,7 @@ def add_in_place(plan: Plan, writes_once: Callable[[Conv], bool]) -> Plan:
         if not isinstance(op, Conv) or op.epilogue.pool is not None:
             return op
         stores = list(op.epilogue.stores)
-        whole = all(stage.upsample == 1 for stage in op.epilogue.stages if isinstance(stage, SkipAdd))
+        whole = any(type(stage) is SkipAdd and stage.upsample == 1 for stage in op.epilogue.stages)
         if StoreStream() not in stores or len(op.added) != 1 or not whole:
             return op
         stream = stores.index(StoreStream())

@@ -5,7 +5,7 @@ Rules, each with the reason it needs:
 1. Convolutions of one group read the same weight with equal geometry but for the size of the map, stride 1,
    one channel group and no pool: what the kernels that take `ConvSpec.levels` ask for.
 2. Their epilogues have equal stages and stores, a missing bias counting as zeros, and constant parameters
-   only: a stack has no second tensor to add.
+   a channel only: a stack has no second tensor to add, and no table of its own.
 3. A group whose members depend on one another, directly or through other groups, is left alone.
 4. Maps are ordered as in the stack that they all come from, else by size, the largest first. A convolution
    that reads exactly the maps of a stack reads the stack; maps from elsewhere are copied into one (`Stack`),
@@ -29,7 +29,7 @@ from aqd_deploy.compiler.plan import (
 )
 from aqd_deploy.compiler.schedule import topological
 from aqd_deploy.integer.types import TensorType
-from aqd_deploy.kernels.contract.spec import AddBias, ConvSpec, Epilogue
+from aqd_deploy.kernels.contract.spec import AddBias, ConvSpec, Epilogue, Lookup, Steps
 
 
 def stack_levels(plan: Plan) -> Plan:
@@ -67,7 +67,8 @@ def _as_unit(units: list[list[Operation]], members: list[Operation]) -> list[lis
 
 def _may_stack(op: Conv) -> bool:
     plain = op.spec.strides == (1, 1) and op.spec.group == 1 and op.epilogue.pool is None
-    return plain and not op.added
+    tables = any(isinstance(stage, Lookup | Steps) for stage in op.epilogue.stages)
+    return plain and not op.added and not tables
 
 
 def _group_key(op: Conv) -> Hashable:

@@ -10,44 +10,70 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aqd_deploy.compiler.plan import Concat, MaxPool, Movement, Operand, Pad, Resize
+from aqd_deploy.compiler.plan import (
+    Concat,
+    DepthToSpace,
+    Gather,
+    MaxPool,
+    Movement,
+    Operand,
+    Pad,
+    Resize,
+    ResizeLinear,
+    Slice,
+    SumPool,
+)
 from aqd_deploy.errors import UnsupportedModelError
 from aqd_deploy.integer.graph import Graph, Node
 from aqd_deploy.integer.operations.movement import image_pads, resize_factors
 from aqd_deploy.integer.operations.pools import pool_geometry
+from aqd_deploy.integer.operations.selection import depth_sources, slice_ranges
+from aqd_deploy.integer.operations.streams import Cast
+from aqd_deploy.kernels.contract.cells import cell_table
 from aqd_deploy.kernels.contract.spec import (
     AddBias,
+    Bound,
+    Lookup,
+    Multiply,
     MultiplyShift,
     Relu,
+    Requantize,
     SkipAdd,
+    SkipAddCodes,
     Stage,
-    Store,
     StoreRequantize,
     StoreThreshold,
+    Threshold,
 )
 
 
 @dataclass(frozen=True)
 class Convolves:
-    """A convolution, with which a group starts; `odd` as in `ConvSpec`."""
+    """A convolution, with which a group starts; `odd` as in `ConvSpec`. `wide`: weights may take 9 bits."""
 
-    odd: bool
+    odd: bool = False
+    wide: bool = False
 
 
 @dataclass(frozen=True)
 class Stages:
     """Element-wise on a stream: `make` returns the stage of an epilogue that it is for the input named, None
-    for no stage at all, and its operands.
+    for no stage at all, and its operands. `alone`: it is worth joining a group also where the group ends
+    with it.
     """
 
     make: Callable[[Node, str, Graph], tuple[Stage | None, list[Operand]]]
+    alone: bool = True
 
 
 @dataclass(frozen=True)
 class Stores:
-    """What an epilogue stores of a stream: `make` returns the store and its parameters."""
+    """What an epilogue stores of a stream: `make` returns the store and its parameters. `stage`: the stage
+    that does the same in the midst of an epilogue.
+    """
 
-    make: Callable[[Node, Graph], tuple[Store, list[np.ndarray]]]
+    make: Callable[[Node, Graph], tuple[StoreRequantize | StoreThreshold, list[np.ndarray]]]
+    stage: type[Requantize | Threshold]
 
 
 @dataclass(frozen=True)
@@ -82,16 +108,27 @@ def _add(node: Node, value: str, graph: Graph) -> tuple[Stage, list[Operand]]:
         return AddBias(), [_per_channel(node, graph, "bias", np.int32)]
     other = node.slots[1] if node.slots[0] == value else node.slots[0]
     channels = graph.types[value].channels
-    identity: list[Operand] = [
-        np.ones(channels, np.int32),
-        np.zeros(channels, np.int64),
-        np.zeros(channels, np.int32),
-    ]
-    return SkipAdd(1, True, True), [other, *identity, *identity]
+    return SkipAdd(1, True, True), [other, *identity(channels), *identity(channels)]
+
+
+def identity(channels: int) -> list[np.ndarray]:
+    """c, B and d of a multiply-shift that changes nothing."""
+    return [np.ones(channels, np.int32), np.zeros(channels, np.int64), np.zeros(channels, np.int32)]
 
 
 def _max(node: Node, value: str, graph: Graph) -> tuple[Stage, list[Operand]]:
-    return Relu(), []
+    floor = graph.operand(node, "floor")
+    return (Bound(upper=False), [_bound(node, floor, graph)]) if floor.any() else (Relu(), [])
+
+
+def _min(node: Node, value: str, graph: Graph) -> tuple[Stage, list[Operand]]:
+    return Bound(upper=True), [_bound(node, graph.operand(node, "top"), graph)]
+
+
+def _bound(node: Node, bound: np.ndarray, graph: Graph) -> np.ndarray:
+    """int32 [C]."""
+    channels = graph.types[node.output].channels
+    return np.ascontiguousarray(np.broadcast_to(bound.reshape(-1), channels))
 
 
 def _multiply_shift(node: Node, value: str, graph: Graph) -> tuple[Stage, list[Operand]]:
@@ -99,15 +136,46 @@ def _multiply_shift(node: Node, value: str, graph: Graph) -> tuple[Stage, list[O
 
 
 def _skip_add(node: Node, value: str, graph: Graph) -> tuple[Stage, list[Operand]]:
-    """Upsampling of the other side, by the same factor both ways, becomes the stage's own."""
+    """Upsampling of the other side, by the same factor both ways, becomes the stage's own, and so does the
+    cast of codes before or after it.
+    """
     mine, theirs, other = _scale(node, graph, "a"), _scale(node, graph, "b"), node.slots[1]
     if node.slots[0] != value:
         mine, theirs, other = theirs, mine, node.slots[0]
+    other = codes_behind(other, graph)
     upsample = 1
     source = movement_of(other, graph)
     if isinstance(source, Resize) and source.factors[0] == source.factors[1]:
-        other, upsample = source.input, source.factors[0]
-    return SkipAdd(upsample, _is_identity(mine), _is_identity(theirs)), [other, *mine, *theirs]
+        other, upsample = codes_behind(source.input, graph), source.factors[0]
+    operands: list[Operand] = [other, *mine, *theirs]
+    stage = SkipAdd(upsample, _is_identity(mine), _is_identity(theirs))
+    dtype = graph.types[other].dtype
+    return (stage if dtype == "int32" else SkipAddCodes(**vars(stage), dtype=dtype)), operands
+
+
+def codes_behind(name: str, graph: Graph) -> str:
+    """The codes that `name` is the Cast of; itself where it is none."""
+    node = graph.producers.get(name)
+    return node.slots[0] if node is not None and isinstance(node.entry, Cast) else name
+
+
+def _multiply(node: Node, value: str, graph: Graph) -> tuple[Stage, list[Operand]]:
+    zeros = [int(graph.operand(node, f"{name}_zero_point")) for name in ("a", "b")]
+    other = node.slots[1]
+    if node.slots[0] != value:
+        zeros, other = zeros[::-1], node.slots[0]
+    kind = graph.types[other]
+    one_pixel = kind.shape != graph.types[node.output].shape
+    return Multiply(zeros[0], zeros[1], kind.dtype, one_pixel), [other]
+
+
+def _lookup(node: Node, value: str, graph: Graph) -> tuple[Stage, list[Operand]]:
+    return Lookup(), [graph.operand(node, "table").astype(np.int32)]
+
+
+def _steps(node: Node, value: str, graph: Graph) -> tuple[Stage, list[Operand]]:
+    stage, arrays = cell_table(graph.operand(node, "T"), graph.operand(node, "codes"))
+    return stage, [*arrays]
 
 
 def _cast(node: Node, value: str, graph: Graph) -> tuple[None, list[Operand]]:
@@ -115,12 +183,12 @@ def _cast(node: Node, value: str, graph: Graph) -> tuple[None, list[Operand]]:
     return None, []
 
 
-def _requantize(node: Node, graph: Graph) -> tuple[Store, list[np.ndarray]]:
+def _requantize(node: Node, graph: Graph) -> tuple[StoreRequantize, list[np.ndarray]]:
     lo, hi = node.attributes["lo"], node.attributes["hi"]
     return StoreRequantize(lo, hi, graph.types[node.output].dtype), _scale(node, graph)
 
 
-def _threshold(node: Node, graph: Graph) -> tuple[Store, list[np.ndarray]]:
+def _threshold(node: Node, graph: Graph) -> tuple[StoreThreshold, list[np.ndarray]]:
     value, thresholds = graph.types[node.output], graph.operand(node, "T")
     table = np.ascontiguousarray(thresholds.reshape(len(thresholds), value.channels))
     store = StoreThreshold(node.attributes["lo"], len(table), value.dtype)
@@ -139,26 +207,65 @@ def _concat(node: Node, graph: Graph) -> Concat:
     return Concat(node.name, node.slots, node.output)
 
 
+def _slice(node: Node, graph: Graph) -> Slice:
+    channels, rows, columns = ((r.start, r.step, len(r)) for r in slice_ranges(node, graph))
+    return Slice(node.name, node.slots[0], node.output, rows, columns, channels)
+
+
+def _gather(node: Node, graph: Graph) -> Gather:
+    indices = graph.operand(node, "indices").astype(np.int32)
+    return Gather(node.name, node.slots[0], node.output, indices)
+
+
+def _depth_to_space(node: Node, graph: Graph) -> DepthToSpace:
+    sources = depth_sources(node, graph)
+    step = int(sources[0, 1] - sources[0, 0]) if sources.shape[1] > 1 else 1
+    first = tuple(sources[:, 0].tolist())
+    return DepthToSpace(node.name, node.slots[0], node.output, node.attributes["blocksize"], first, step)
+
+
+def _sum_pool(node: Node, graph: Graph) -> SumPool:
+    pad_value = node.attributes["pad_value"]
+    return SumPool(node.name, node.slots[0], node.output, *pool_geometry(node), pad_value)
+
+
+def _resize_linear(node: Node, graph: Graph) -> ResizeLinear:
+    factors, half_pixel = node.attributes["factors"], node.attributes["half_pixel"]
+    return ResizeLinear(node.name, node.slots[0], node.output, factors, half_pixel)
+
+
 def _pad_image(node: Node, graph: Graph) -> Pad:
     values = tuple(graph.operand(node, "values").reshape(-1).tolist())
     return Pad(node.name, node.slots[0], node.output, image_pads(node), values)
 
 
 LOWERINGS: dict[str, Lowering] = {
-    "ConvInteger": Convolves(odd=False),
+    "ConvInteger": Convolves(),
     "ConvOdd": Convolves(odd=True),
+    "ConvOffset": Convolves(wide=True),
     "Add": Stages(_add),
     "Max": Stages(_max),
+    "Min": Stages(_min),
     "MultiplyShift": Stages(_multiply_shift),
     "SkipAdd": Stages(_skip_add),
-    "Cast": Stages(_cast),
-    "Requantize": Stores(_requantize),
-    "Threshold": Stores(_threshold),
+    "Cast": Stages(_cast, alone=False),
+    "Multiply": Stages(_multiply),
+    "Lookup": Stages(_lookup),
+    "Steps": Stages(_steps),
+    "Requantize": Stores(_requantize, Requantize),
+    "Threshold": Stores(_threshold, Threshold),
     "MaxPool": Moves(_max_pool),
     "MaxPool_k{K}s{S}p{P}": Moves(_max_pool),
+    "SumPool": Moves(_sum_pool),
     "Resize": Moves(_resize),
+    "ResizeLinear": Moves(_resize_linear),
     "Concat": Moves(_concat),
+    "Slice": Moves(_slice),
+    "Gather": Moves(_gather),
+    "DepthToSpace_CRD": Moves(_depth_to_space),
+    "DepthToSpace_DCR": Moves(_depth_to_space),
     "PadImage": Moves(_pad_image),
+    "PadSignedImage": Moves(_pad_image),
 }
 """By the name of the entry. What only renames does not become a node of a graph."""
 

@@ -8,12 +8,17 @@ from typing import Any
 
 from aqd_deploy.compiler.plan import (
     Concat,
+    DepthToSpace,
+    Gather,
     MaxPool,
     Operation,
     Pad,
     Pointwise,
     Resize,
+    ResizeLinear,
+    Slice,
     Stack,
+    SumPool,
     ToChannelsFirst,
     ToChannelsLast,
     Unstack,
@@ -41,7 +46,7 @@ class MovementKernel:
         return tuple(getattr(op, field.name) for field in fields(op) if field.name not in _ARGUMENTS)
 
 
-_ARGUMENTS = ("name", "input", "inputs", "output", "outputs", "operands")
+_ARGUMENTS = ("name", "input", "inputs", "output", "outputs", "operands", "indices")
 
 
 def kernel_of(op: Operation) -> MovementKernel:
@@ -76,6 +81,29 @@ def _concat(backend: Backend, op: Concat, reads: Types, writes: Types, threads: 
     return backend.concat(x.height, x.width, [part.channels for part in reads], x.dtype, threads)
 
 
+def _slice(backend: Backend, op: Slice, reads: Types, writes: Types, threads: int) -> Any:
+    x = reads[0]
+    return backend.slice(*x.shape, (op.rows, op.columns, op.channels), x.dtype, threads)
+
+
+def _gather(backend: Backend, op: Gather, reads: Types, writes: Types, threads: int) -> Any:
+    return backend.gather(*reads[0].shape, writes[0].channels, reads[0].dtype, threads)
+
+
+def _depth_to_space(backend: Backend, op: DepthToSpace, reads: Types, writes: Types, threads: int) -> Any:
+    x = reads[0]
+    return backend.depth_to_space(*x.shape, op.blocksize, op.first, op.step, x.dtype, threads)
+
+
+def _sum_pool(backend: Backend, op: SumPool, reads: Types, writes: Types, threads: int) -> Any:
+    window = op.kernel, op.strides, op.pads
+    return backend.sum_pool(*reads[0].shape, *window, op.pad_value, reads[0].dtype, threads)
+
+
+def _resize_linear(backend: Backend, op: ResizeLinear, reads: Types, writes: Types, threads: int) -> Any:
+    return backend.resize_linear(*reads[0].shape, op.factors, op.half_pixel, reads[0].dtype, threads)
+
+
 def _stack(backend: Backend, op: Stack, reads: Types, writes: Types, threads: int) -> Any:
     return backend.stack(_sizes(reads), reads[0].channels, reads[0].dtype)
 
@@ -104,6 +132,11 @@ MOVEMENT_KERNELS: dict[type[Operation], MovementKernel] = {
     Resize: MovementKernel("resize", _resize),
     Pad: MovementKernel("pad", _pad),
     Concat: MovementKernel("concat", _concat),
+    Slice: MovementKernel("slice", _slice),
+    Gather: MovementKernel("gather", _gather),
+    DepthToSpace: MovementKernel("depth_to_space", _depth_to_space),
+    SumPool: MovementKernel("sumpool", _sum_pool),
+    ResizeLinear: MovementKernel("resize_linear", _resize_linear),
     Stack: MovementKernel("stack", _stack),
     Unstack: MovementKernel("unstack", _unstack),
     ToChannelsLast: MovementKernel("to_nhwc", _channels_last),

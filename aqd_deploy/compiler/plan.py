@@ -37,6 +37,11 @@ class Operation(ABC):
         """Names of the tensors it writes."""
 
     @property
+    def parameters(self) -> list[np.ndarray]:
+        """The constants that its kernel is called with, int32 or int64."""
+        return []
+
+    @property
     def written_over(self) -> dict[str, str]:
         """Of the outputs that lie in the bytes of an input, which input that is."""
         return {}
@@ -89,7 +94,7 @@ class ManyOutputs(Operation):
 
 
 class Computation(ManyOutputs):
-    """An operation that ends in an epilogue; `operands` as in `Epilogue`."""
+    """An operation that ends in an epilogue; `operands` as in `Epilogue`, its parameters among them."""
 
     input: str
     epilogue: Epilogue
@@ -101,12 +106,11 @@ class Computation(ManyOutputs):
 
     @property
     def added(self) -> tuple[str, ...]:
-        """The tensors among the operands: the other sides of skip-adds."""
+        """The tensors among the operands: the other sides of skip-adds and products."""
         return tuple(operand for operand in self.operands if isinstance(operand, str))
 
     @property
     def parameters(self) -> list[np.ndarray]:
-        """The constants among the operands."""
         return [operand for operand in self.operands if not isinstance(operand, str)]
 
 
@@ -139,7 +143,7 @@ class Conv(Computation):
 
     @property
     def written_over(self) -> dict[str, str]:
-        """A `StoreInPlace` writes over the tensor that its skip-add adds."""
+        """A `StoreInPlace` writes over the tensor that its skip-add adds, the only one."""
         pairs = zip(self.outputs, self.epilogue.stores, strict=False)
         return {name: self.added[0] for name, store in pairs if isinstance(store, StoreInPlace)}
 
@@ -205,6 +209,89 @@ class Concat(ManyInputs, OneOutput, Movement):
 
 
 @dataclass(frozen=True)
+class Slice(OneInput, OneOutput, Movement):
+    """(first, step, count) of rows, columns and channels."""
+
+    name: str
+    input: str
+    output: str
+    rows: tuple[int, int, int]
+    columns: tuple[int, int, int]
+    channels: tuple[int, int, int]
+
+    def interval(self, sources: Sequence[Interval]) -> Interval:
+        first, step, count = self.channels
+        return _of_channels(sources[0], first + step * np.arange(count))
+
+
+@dataclass(frozen=True, eq=False)
+class Gather(OneInput, OneOutput, Movement):
+    """Channels in another order, by int32 `indices`."""
+
+    name: str
+    input: str
+    output: str
+    indices: np.ndarray
+
+    @property
+    def parameters(self) -> list[np.ndarray]:
+        return [self.indices]
+
+    def interval(self, sources: Sequence[Interval]) -> Interval:
+        return _of_channels(sources[0], self.indices)
+
+
+@dataclass(frozen=True, eq=False)
+class DepthToSpace(OneInput, OneOutput, Movement):
+    """Channel c at place i of a square of `blocksize`² pixels is the input's channel `first[i] + step·c`."""
+
+    name: str
+    input: str
+    output: str
+    blocksize: int
+    first: tuple[int, ...]
+    step: int
+
+    def interval(self, sources: Sequence[Interval]) -> Interval:
+        count = len(sources[0].lo) // len(self.first)
+        return union([_of_channels(sources[0], at + self.step * np.arange(count)) for at in self.first])
+
+
+@dataclass(frozen=True)
+class SumPool(OneInput, OneOutput, Movement):
+    """int32 sums over windows; the padding is `pad_value`."""
+
+    name: str
+    input: str
+    output: str
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    pads: tuple[int, int, int, int]
+    pad_value: int
+
+    def interval(self, sources: Sequence[Interval]) -> Interval:
+        source, count = sources[0], self.kernel[0] * self.kernel[1]
+        if any(self.pads):
+            source = union([source, Interval.uniform(len(source.lo), self.pad_value, self.pad_value)])
+        return Interval(source.lo * count, source.hi * count)
+
+
+@dataclass(frozen=True)
+class ResizeLinear(OneInput, OneOutput, Movement):
+    """Linear upsampling by whole factors, times 2·fy·2·fx, as int32."""
+
+    name: str
+    input: str
+    output: str
+    factors: tuple[int, int]
+    half_pixel: int
+
+    def interval(self, sources: Sequence[Interval]) -> Interval:
+        gain = 2 * self.factors[0] * 2 * self.factors[1]
+        return Interval(sources[0].lo * gain, sources[0].hi * gain)
+
+
+@dataclass(frozen=True)
 class Stack(ManyInputs, OneOutput, Rearrangement):
     """Copies maps one after the other into one tensor [pixels, 1, C]."""
 
@@ -249,6 +336,10 @@ class ToChannelsFirst(OneInput, ManyOutputs, Rearrangement):
     input: str
     starts: tuple[int, ...]
     outputs: tuple[str, ...]
+
+
+def _of_channels(interval: Interval, channels: np.ndarray) -> Interval:
+    return Interval(interval.lo[channels], interval.hi[channels])
 
 
 def border(name: str) -> str:

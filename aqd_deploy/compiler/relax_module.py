@@ -139,9 +139,8 @@ class _Builder:
 
     def _prepare_operation(self, op: Operation) -> _Call:
         """Choose the kernel of an operation and register its weights and constants."""
-        if isinstance(op, Computation):
-            for array in op.parameters:
-                self._constant(array)
+        for array in op.parameters:
+            self._constant(array)
         return self._prepare_conv(op) if isinstance(op, Conv) else self._prepare_movement(op)
 
     def _prepare_movement(self, op: Operation) -> _Call:
@@ -244,7 +243,8 @@ class _Builder:
             operands = [self._operand(operand, arena) for operand in op.operands]
             arguments = [self._value(op.input, arena), *weights, *operands]
         else:
-            arguments = [self._value(name, arena) for name in op.reads]
+            constants = [self._constant(array) for array in op.parameters]
+            arguments = [*(self._value(name, arena) for name in op.reads), *constants]
         over = op.written_over
         results = [self._allocate(name, arena) for name in op.writes if name not in over]
         self.block.emit(relax.Call(function, [*arguments, *results]))

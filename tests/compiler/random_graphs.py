@@ -6,7 +6,7 @@ that hundreds of graphs compile in the time of a few dozen.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,10 +47,13 @@ class RandomGraph:
             self._pad()
         self._conv()
         for _ in range(operations):
-            grow = self.choose.choice(
-                [self._conv, self._quantize, self._step, self._pool, self._join, self._upsample]
-            )
+            grow = self.choose.choice(self.ways)
             grow()
+
+    @property
+    def ways(self) -> list[Callable[[], None]]:
+        """The operations to choose from."""
+        return [self._conv, self._quantize, self._step, self._pool, self._join, self._upsample]
 
     def model(self) -> onnx.ModelProto:
         """The graph with every unread tensor as an output."""

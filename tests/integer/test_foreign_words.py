@@ -2,87 +2,24 @@
 
 import numpy as np
 import pytest
+from foreign_words import CASES, SIZES, stream, word_model
 from graph_meaning import evaluate
-from onnx import helper
-from small_models import INT8, INT32, UINT8, ModelWriter, random_image
+from small_models import INT8, UINT8, ModelWriter, random_image
 
 from aqd_deploy.errors import AqdError
 from aqd_deploy.integer.reader import read_graph
 from aqd_deploy.integer.reference import ReferenceRunner
 
-SIZES = ((1, 1, 1), (3, 5, 7), (4, 6, 4), (8, 9, 3), (33, 2, 2))
-
 
 def compare(build, dtype, sizes, seed=0):
-    """onnxruntime and numpy on the model that `build(writer, input, channels)` returns the output of."""
-    w = ModelWriter(seed)
-    x = w.image("x", *sizes, dtype=dtype)
-    y = build(w, x, sizes[0])
-    w.output(y, dtype=INT32)
-    model = w.model()
-    model.graph.output[0].type.tensor_type.elem_type = _type_of(model, y)
+    """What onnxruntime and numpy compute of the model that `build` makes."""
+    model = word_model(build, dtype, sizes, seed)
     image = random_image(model, seed)
-    expected = evaluate(read_graph(model), image)[y]
-    got = ReferenceRunner(model, threads=1).run(image)[y]
+    ((name, expected),) = evaluate(read_graph(model), image).items()
+    got = ReferenceRunner(model, threads=1).run(image)[name]
     assert got.dtype == expected.dtype
     np.testing.assert_array_equal(got, expected)
     return got
-
-
-def _type_of(model, name):
-    """Reading says which type an output must be declared with."""
-    for kind in (UINT8, INT8, INT32):
-        model.graph.output[0].type.tensor_type.elem_type = kind
-        try:
-            return helper.np_dtype_to_tensor_dtype(np.dtype(read_graph(model).types[name].dtype))
-        except AqdError as error:
-            if "declared with another type" not in str(error):
-                raise
-    raise AssertionError(name)
-
-
-def stream(w, x, channels):
-    """Accumulators [1, C, H, W] of x."""
-    return w.conv(x, w.weight(channels, channels, 1, 8))
-
-
-CASES = {
-    "lookup to uint8": lambda w, x, c: w.lookup(x),
-    "lookup to int8": lambda w, x, c: w.lookup(x, INT8),
-    "steps": lambda w, x, c: w.steps(stream(w, x, c)),
-    "steps to int8, one threshold": lambda w, x, c: w.steps(stream(w, x, c), INT8, 1),
-    "steps, as many as there are": lambda w, x, c: w.steps(stream(w, x, c), UINT8, 1023),
-    "multiply": lambda w, x, c: w.multiply(x, w.lookup(x, INT8), 12, -34),
-    "multiply by itself": lambda w, x, c: w.multiply(x, x, 5, 5),
-    "max and min": lambda w, x, c: w.clip(stream(w, x, c), c),
-    "top everywhere the same": lambda w, x, c: w._standard(
-        "Min", [stream(w, x, c), w.constant(np.array(-77, np.int32))]
-    ),
-    "channels turned": lambda w, x, c: w.gather(x, list(range(c))[::-1]),
-    "channels selected of a stream": lambda w, x, c: w.gather(stream(w, x, c), [c - 1, 0, c - 1]),
-    "every other of all": lambda w, x, c: w.slice(x, [0, 0, 0], [99, 99, 99], [3, 1, 2], [2, 2, 2]),
-    "the last row": lambda w, x, c: w.slice(stream(w, x, c), [-1], [np.iinfo(np.int64).max], [2], [1]),
-    "half pixel": lambda w, x, c: w.resize_linear(x, (2, 2), 1),
-    "half pixel by odd factors": lambda w, x, c: w.resize_linear(x, (3, 1), 1),
-    "asymmetric": lambda w, x, c: w.resize_linear(x, (4, 3), 0),
-    "whole map": lambda w, x, c: w.sum_pool(x, _sizes(w)),
-    "group 1 of 9 bits": lambda w, x, c: w.conv_offset(x, 5, c, 1, 1, _zero(w)),
-    "padded depthwise of 9 bits": lambda w, x, c: w.conv_offset(
-        x, c, 1, 3, c, _zero(w), pads=[1, 2, 1, 0], strides=[2, 1]
-    ),
-    "grouped of 9 bits": lambda w, x, c: w.conv_offset(
-        x, 2 * c, 1, 3, c, _zero(w), pads=[2, 2, 2, 2], dilations=[2, 2]
-    ),
-}
-
-
-def _sizes(w):
-    return tuple(d.dim_value for d in w.inputs[0].type.tensor_type.shape.dim[2:])
-
-
-def _zero(w):
-    """A zero point of the input's type."""
-    return 131 if w.inputs[0].type.tensor_type.elem_type == UINT8 else -11
 
 
 @pytest.mark.parametrize("sizes", SIZES, ids=str)

@@ -117,19 +117,13 @@ class DepthToSpace(_Selection, Function):
             )
         return x.height * r, x.width * r, x.channels // (r * r)
 
-    def sources_of(self, channels: int, blocksize: int) -> np.ndarray:
-        """int64 [r·r, C/(r·r)]: the input channel of a result's channel at each place of a square."""
-        index = np.arange(channels)
-        return index.reshape(-1, blocksize**2).T if self.mode == "CRD" else index.reshape(blocksize**2, -1)
-
     def interval(self, node: Node, graph: Graph) -> Interval:
-        source = source_interval(node, graph)
-        channels = self.sources_of(len(source.lo), node.attributes["blocksize"])
+        source, channels = source_interval(node, graph), depth_sources(node, graph)
         return Interval(source.lo[channels].min(axis=0), source.hi[channels].max(axis=0))
 
     def meaning(self, node: Node, graph: Graph, values: Sequence[np.ndarray]) -> np.ndarray:
         (x,), r = values, node.attributes["blocksize"]
-        squares = x[0, self.sources_of(x.shape[1], r)].reshape(r, r, -1, *x.shape[2:])
+        squares = x[0, depth_sources(node, graph)].reshape(r, r, -1, *x.shape[2:])
         return squares.transpose(2, 3, 0, 4, 1).reshape(1, -1, x.shape[2] * r, x.shape[3] * r)
 
     def body(self, op_type: str) -> list[NodeProto]:
@@ -150,6 +144,15 @@ class DepthToSpace(_Selection, Function):
             helper.make_node("Concat", ["one", "rest", "larger"], ["joined"], axis=0),
             helper.make_node("Reshape", ["ordered", "joined"], ["y"]),
         ]
+
+
+def depth_sources(node: Node, graph: Graph) -> np.ndarray:
+    """int64 [r·r, C/(r·r)] of a DepthToSpace: the input channel of each of the result's at each place of a
+    square.
+    """
+    index, places = np.arange(source_type(node, graph).channels), node.attributes["blocksize"] ** 2
+    neighbours = isinstance(node.entry, DepthToSpace) and node.entry.mode == "CRD"
+    return index.reshape(-1, places).T if neighbours else index.reshape(places, -1)
 
 
 def slice_ranges(node: Node, graph: Graph) -> tuple[range, range, range]:

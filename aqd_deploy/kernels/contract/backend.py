@@ -88,6 +88,63 @@ class Movements(Protocol):
     def concat(self, height: int, width: int, channels: Sequence[int], dtype: str, threads: int) -> Any:
         """(part [H, W, C_i] …, out [H, W, ΣC_i])."""
 
+    def slice(
+        self,
+        height: int,
+        width: int,
+        channels: int,
+        cuts: tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int, int]],
+        dtype: str,
+        threads: int,
+    ) -> Any:
+        """(data [H, W, C], out): of rows, columns and channels the (first, step, count) of `cuts`."""
+
+    def gather(self, height: int, width: int, channels: int, count: int, dtype: str, threads: int) -> Any:
+        """(data [H, W, C], indices int32 [count], out [H, W, count]): channels in the order of `indices`."""
+
+    def depth_to_space(
+        self,
+        height: int,
+        width: int,
+        channels: int,
+        blocksize: int,
+        first: Sequence[int],
+        step: int,
+        dtype: str,
+        threads: int,
+    ) -> Any:
+        """(data [H, W, C], out [H·r, W·r, C/r²]): channel c at place i of a square of r² pixels, row by row,
+        is channel first[i] + step·c.
+        """
+
+    def sum_pool(
+        self,
+        height: int,
+        width: int,
+        channels: int,
+        kernel: tuple[int, int],
+        strides: tuple[int, int],
+        pads: tuple[int, int, int, int],
+        pad_value: int,
+        dtype: str,
+        threads: int,
+    ) -> Any:
+        """(data [H, W, C], out int32 [OH, OW, C]): sums of windows, floor mode; what is padded (top, left,
+        bottom, right) is `pad_value`.
+        """
+
+    def resize_linear(
+        self,
+        height: int,
+        width: int,
+        channels: int,
+        factors: tuple[int, int],
+        half_pixel: int,
+        dtype: str,
+        threads: int,
+    ) -> Any:
+        """(data [H, W, C], out int32 [H·fy, W·fx, C]): the dialect's ResizeLinear."""
+
     def stack(self, sizes: Sizes, channels: int, dtype: str) -> Any:
         """(map [H, W, C] …, out [pixels, 1, C]): the maps of `sizes` (H, W) one after the other."""
 

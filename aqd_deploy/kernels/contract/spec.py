@@ -141,7 +141,49 @@ class SkipAdd:
     other_scaling: Scaling = GENERAL
 
 
-Stage = AddBias | Relu | MultiplyShift | SkipAdd
+@dataclass(frozen=True)
+class SkipAddCodes(SkipAdd):
+    """A `SkipAdd` whose other operand is codes, of `dtype`."""
+
+    dtype: str = "uint8"
+
+
+@dataclass(frozen=True)
+class Multiply:
+    """v = (v − zero)·(other − other_zero); parameters: other `dtype` [H, W, C], or [1, 1, C] where it is
+    `one_pixel`.
+    """
+
+    zero: int
+    other_zero: int
+    dtype: str = "uint8"
+    one_pixel: bool = False
+
+
+@dataclass(frozen=True)
+class Bound:
+    """v = max(v, bound), or with `upper` min(v, bound); parameters: bound int32 [C]."""
+
+    upper: bool
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """v = table[v & 255]; parameters: table int32 [256]."""
+
+
+@dataclass(frozen=True)
+class Steps:
+    """v = codes[#{k: T_k ≤ v}] for one ascending table of T.
+
+    Parameters, made by `contract.cells.cell_table`: header int32 [4], cells int32 [`cells`], T int32
+    [`steps` + `most`], codes int32 [`steps` + 1 + `most`]. A cell is a range of values with at most `most`
+    thresholds in it.
+    """
+
+    steps: int
+    cells: int
+    most: int
 
 
 @dataclass(frozen=True)
@@ -184,7 +226,39 @@ class StoreThreshold:
     dtype: str = "uint8"
 
 
-Store = StoreStream | StoreRequantize | StoreThreshold
+@dataclass(frozen=True)
+class StoreCodes:
+    """Store v, which is a code, as `dtype`; no parameters."""
+
+    dtype: str
+
+
+Store = StoreStream | StoreRequantize | StoreThreshold | StoreCodes
+
+
+@dataclass(frozen=True)
+class Requantize(StoreRequantize):
+    """v = what a `StoreRequantize` stores."""
+
+
+@dataclass(frozen=True)
+class Threshold(StoreThreshold):
+    """v = what a `StoreThreshold` stores."""
+
+
+Stage = (
+    AddBias
+    | Relu
+    | Bound
+    | MultiplyShift
+    | SkipAdd
+    | SkipAddCodes
+    | Multiply
+    | Requantize
+    | Threshold
+    | Lookup
+    | Steps
+)
 
 
 # Elements of a pool's window whose maximum is a single expression; of a larger one a loop takes it.

@@ -13,7 +13,7 @@ from aqd_deploy.kernels.cpu.conv.families import FAMILIES, conv2d, conv_choices
 from aqd_deploy.kernels.cpu.isa import assembly
 from aqd_deploy.kernels.cpu.isa.select import instruction_set
 from aqd_deploy.kernels.cpu.movement import pointwise as maps
-from aqd_deploy.kernels.cpu.movement import pyramid_stack
+from aqd_deploy.kernels.cpu.movement import pyramid_stack, sampling, selection
 from aqd_deploy.kernels.cpu.unpack import constants, weights
 from aqd_deploy.targets.isa import Isa
 
@@ -56,6 +56,11 @@ class CpuBackend:
     upsample = staticmethod(maps.upsample)
     pad = staticmethod(maps.pad)
     concat = staticmethod(maps.concat)
+    slice = staticmethod(selection.slice_map)
+    gather = staticmethod(selection.gather)
+    depth_to_space = staticmethod(selection.depth_to_space)
+    sum_pool = staticmethod(sampling.sum_pool)
+    resize_linear = staticmethod(sampling.resize_linear)
     stack = staticmethod(pyramid_stack.stack)
     unstack = staticmethod(pyramid_stack.unstack)
     to_channels_last = staticmethod(maps.nchw_to_nhwc)

@@ -15,13 +15,19 @@ from aqd_deploy.errors import ShapeError
 from aqd_deploy.kernels.contract.caches import Core
 from aqd_deploy.kernels.contract.spec import (
     AddBias,
+    Bound,
     ConvSpec,
     Epilogue,
+    Lookup,
+    Multiply,
     MultiplyShift,
     Pool,
     Relu,
+    Requantize,
     SkipAdd,
     Stage,
+    Steps,
+    Threshold,
 )
 from aqd_deploy.kernels.cpu.conv.blocked import ConvFunction, MapConv, blocked_layout, emit_tiles
 from aqd_deploy.kernels.cpu.conv.blocking import Blocking
@@ -91,12 +97,12 @@ def around_pool(epilogue: Epilogue) -> tuple[Epilogue, Epilogue]:
 def _keeps_order(stage: Stage) -> bool:
     """Whether a larger value never becomes a smaller one, whatever the constants."""
     match stage:
-        case AddBias() | Relu():
+        case AddBias() | Relu() | Bound():
             return True
         case MultiplyShift(scaling):
             # The other forms multiply, and a factor may be negative.
             return scaling.form == "shift"
-        case SkipAdd():
+        case SkipAdd() | Multiply() | Requantize() | Threshold() | Lookup() | Steps():
             return False
 
 

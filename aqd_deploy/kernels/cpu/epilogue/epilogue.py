@@ -1,5 +1,6 @@
-"""What follows the accumulators, written lane by lane: stages (bias, ReLU, multiply-shift, skip-add) and
-stores. `fixed_point` has the multiply-shifts; every result is the integer of docs/integer-dialect.md.
+"""What follows the accumulators, written lane by lane: stages (bias, ReLU, multiply-shift, skip-add, …) and
+stores. `tables` has the functions that are tables, `fixed_point` the multiply-shifts; every result is the
+integer of docs/integer-dialect.md.
 """
 
 from __future__ import annotations
@@ -10,20 +11,28 @@ from tvm import tirx
 
 from aqd_deploy.kernels.contract.spec import (
     AddBias,
+    Bound,
     Epilogue,
+    Lookup,
+    Multiply,
     MultiplyShift,
     Relu,
+    Requantize,
     Scaling,
     SkipAdd,
+    SkipAddCodes,
     Stage,
+    Steps,
     Store,
+    StoreCodes,
     StoreInPlace,
     StoreRequantize,
     StoreStream,
     StoreThreshold,
+    Threshold,
 )
 from aqd_deploy.kernels.cpu.emit import Buffer, Emitter, Expr, const, convert, load
-from aqd_deploy.kernels.cpu.epilogue import fixed_point
+from aqd_deploy.kernels.cpu.epilogue import fixed_point, tables
 from aqd_deploy.kernels.cpu.epilogue.fixed_point import Lanes, Rows
 from aqd_deploy.kernels.cpu.isa.select import instruction_set
 from aqd_deploy.targets.isa import Isa
@@ -79,9 +88,9 @@ class BoundEpilogue:
 
     @property
     def added(self) -> list[Buffer]:
-        """The other operands of skip-adds, without those read upsampled: few bytes, many times."""
+        """The streams of skip-adds, without those read upsampled: few bytes, many times."""
         stages = zip(self.epilogue.stages, self.stage_params, strict=True)
-        return [params[0] for stage, params in stages if isinstance(stage, SkipAdd) and stage.upsample == 1]
+        return [params[0] for stage, params in stages if type(stage) is SkipAdd and stage.upsample == 1]
 
     @property
     def streams(self) -> list[Buffer]:
@@ -128,11 +137,27 @@ class BoundEpilogue:
                 return tirx.Max(value, const(0, "int32", at.count))
             case MultiplyShift():
                 return self._scaled(em, value, stage.scaling, params, at)
+            case Bound(upper):
+                bound = em.hold("bound", load(params[0], at.row, at.count))
+                return tirx.Min(value, bound) if upper else tirx.Max(value, bound)
+            case Requantize() | Threshold():
+                return convert(self._code(em, stage, params, value, at), "int32", at.count)
+            case Lookup():
+                return tables.looked_up(params[0], value, at.count)
+            case Steps():
+                return tables.stepped(em, stage, params, value, at.count)
+            case Multiply():
+                pixel = const(0) if stage.one_pixel else place.pixel
+                other = load(params[0], pixel * self.channels + channel, at.count)
+                other = _centred(convert(other, "int32", at.count), stage.other_zero, at.count)
+                return _centred(value, stage.zero, at.count) * other
             case SkipAdd():
                 pixel, up = place.pixel, stage.upsample
                 if up != 1:
                     pixel = place.y // up * (self.width // up) + place.x // up
                 other = load(params[0], pixel * self.channels + channel, at.count)
+                if isinstance(stage, SkipAddCodes):
+                    other = convert(other, "int32", at.count)
                 split = 1 + fixed_point.parameter_count(stage.self_scaling)
                 if not stage.self_identity:
                     value = self._scaled(em, value, stage.self_scaling, params[1:split], at)
@@ -144,14 +169,28 @@ class BoundEpilogue:
         return fixed_point.multiply_shift(em, value, scaling, params, self.rows, at)
 
     def _stored(self, em: Emitter, store: Store, params: list[Buffer], value: Expr, at: Lanes) -> Expr:
-        lanes = at.count
         match store:
             case StoreStream():
                 return value
+            case StoreCodes(dtype):
+                return convert(value, dtype, at.count)
+            case StoreRequantize() | StoreThreshold():
+                return convert(self._code(em, store, params, value, at), store.dtype, at.count)
+
+    def _code(
+        self,
+        em: Emitter,
+        store: StoreRequantize | StoreThreshold,
+        params: list[Buffer],
+        value: Expr,
+        at: Lanes,
+    ) -> Expr:
+        """The code of a quantizer, in any integer type."""
+        lanes = at.count
+        match store:
             case StoreRequantize():
                 limits = (store.lo, store.hi)
-                code = fixed_point.requantized(em, value, store.scaling, params, self.rows, at, limits)
-                return convert(code, store.dtype, lanes)
+                return fixed_point.requantized(em, value, store.scaling, params, self.rows, at, limits)
             case StoreThreshold():
                 signed = value * em.hold("sign", load(params[0], at.row, lanes))
                 total = const(store.lo, "int32", lanes)
@@ -159,7 +198,11 @@ class BoundEpilogue:
                     threshold = em.hold("T", load(params[1], at.row + k * self.rows.count, lanes))
                     reached = signed >= threshold
                     total = total + tirx.Select(reached, const(1, "int32", lanes), const(0, "int32", lanes))
-                return convert(total, store.dtype, lanes)
+                return total
+
+
+def _centred(value: Expr, zero: int, lanes: int) -> Expr:
+    return value - const(zero, "int32", lanes) if zero else value
 
 
 def bind_epilogue(
@@ -190,8 +233,20 @@ def _stage_parameters(em: Emitter, stage: Stage, height: int, width: int, rows: 
             return []
         case MultiplyShift():
             return fixed_point.declare(em, stage.scaling, rows)
+        case Bound():
+            return [em.parameter("bound", (rows.count,), "int32")]
+        case Requantize() | Threshold():
+            return _store_parameters(em, stage, rows)
+        case Lookup():
+            return [em.parameter("table", (tables.CODES,), "int32")]
+        case Steps():
+            return tables.declare_steps(em, stage)
+        case Multiply():
+            size = (1, 1) if stage.one_pixel else (height, width)
+            return [em.parameter("other", (*size, rows.channels), stage.dtype)]
         case SkipAdd(upsample=up):
-            other = em.parameter("other", (height // up, width // up, rows.channels), "int32")
+            dtype = stage.dtype if isinstance(stage, SkipAddCodes) else "int32"
+            other = em.parameter("other", (height // up, width // up, rows.channels), dtype)
             mine, theirs = stage.self_scaling, stage.other_scaling
             return [
                 other,
@@ -202,7 +257,7 @@ def _stage_parameters(em: Emitter, stage: Stage, height: int, width: int, rows: 
 
 def _store_parameters(em: Emitter, store: Store, rows: Rows) -> list[Buffer]:
     match store:
-        case StoreStream():
+        case StoreStream() | StoreCodes():
             return []
         case StoreRequantize():
             return fixed_point.declare(em, store.scaling, rows)

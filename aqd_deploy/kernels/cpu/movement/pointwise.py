@@ -33,7 +33,8 @@ def for_channels(em: Emitter, channels: int, lanes: int, body: Callable[[Expr, i
             body(em.bind("c", rest + full * lanes), 1)
 
 
-def _rows(threads: int) -> str:
+def row_loop(threads: int) -> str:
+    """The kind of the loop over rows."""
     return "parallel" if threads > 1 else "serial"
 
 
@@ -55,7 +56,7 @@ def epilogue_func(
     em = Emitter()
     data = em.parameter("data", (height, width, channels), dtype)
     bound = bind_epilogue(em, epilogue, isa, height, width, channels)
-    with em.loop("y", height, _rows(threads)) as y, em.loop("x", width) as x:
+    with em.loop("y", height, row_loop(threads)) as y, em.loop("x", width) as x:
 
         def body(c: Expr, lanes: int) -> None:
             value = load(data, (y * width + x) * channels + c, lanes)
@@ -92,7 +93,7 @@ def max_pool(
     em = Emitter()
     data = em.parameter("data", (height, width, channels), dtype)
     out = em.parameter("out", (out_height, out_width, channels), dtype)
-    with em.loop("y", out_height, _rows(threads)) as y, em.loop("x", out_width) as x:
+    with em.loop("y", out_height, row_loop(threads)) as y, em.loop("x", out_width) as x:
 
         def value(ky: Expr | int, kx: Expr | int, c: Expr, lanes: int) -> Expr:
             # A coordinate outside repeats the nearest inside one, which is in the window as well.
@@ -126,7 +127,7 @@ def upsample(
     data = em.parameter("data", (height, width, channels), dtype)
     out = em.parameter("out", (height * factor[0], width * factor[1], channels), dtype)
     out_width = width * factor[1]
-    with em.loop("y", height * factor[0], _rows(threads)) as y, em.loop("x", out_width) as x:
+    with em.loop("y", height * factor[0], row_loop(threads)) as y, em.loop("x", out_width) as x:
 
         def body(c: Expr, lanes: int) -> None:
             at = ((y // factor[0]) * width + x // factor[1]) * channels + c
@@ -142,7 +143,7 @@ def concat(height: int, width: int, channels: Sequence[int], dtype: str, threads
     parts = [em.parameter(f"part{i}", (height, width, n), dtype) for i, n in enumerate(channels)]
     total = sum(channels)
     out = em.parameter("out", (height, width, total), dtype)
-    with em.loop("y", height, _rows(threads)) as y, em.loop("x", width) as x:
+    with em.loop("y", height, row_loop(threads)) as y, em.loop("x", width) as x:
         pixel = em.bind("pixel", y * width + x)
         first = 0
         for part, count in zip(parts, channels, strict=True):
@@ -185,6 +186,6 @@ def nchw_to_nhwc(height: int, width: int, channels: int, dtype: str, threads: in
     em = Emitter()
     data = em.parameter("data", (1, channels, height, width), dtype)
     out = em.parameter("out", (height, width, channels), dtype)
-    with em.loop("y", height, _rows(threads)) as y, em.loop("x", width) as x, em.loop("c", channels) as c:
+    with em.loop("y", height, row_loop(threads)) as y, em.loop("x", width) as x, em.loop("c", channels) as c:
         em.store(out, (y * width + x) * channels + c, load(data, (c * height + y) * width + x))
     return em.finish()
