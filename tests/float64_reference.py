@@ -89,7 +89,7 @@ MANY = {
     "Add": np.add,
     "Sub": np.subtract,
     "Mul": np.multiply,
-    "Div": np.divide,
+    "Div": lambda x, y: x // y if x.dtype.kind in "iu" else x / y,
     "Pow": np.power,
     "Sum": lambda *x: sum(x[1:], x[0]),
     "Mean": lambda *x: sum(x[1:], x[0]) / len(x),
@@ -254,9 +254,10 @@ def conv(x, w, bias=None, group=1, kernel_shape=None, **window):
 
 
 def conv_transpose(
-    x, w, bias=None, group=1, strides=None, pads=None, dilations=None, output_padding=None, kernel_shape=None
+    x, w, bias=None, group=1, strides=None, pads=None, dilations=None, output_padding=None, **named
 ):
     """ConvTranspose by scattering each input element."""
+    assert named.get("auto_pad", b"NOTSET") == b"NOTSET" and "output_shape" not in named
     (sh, sw), (dh, dw), pads = strides or [1, 1], dilations or [1, 1], pads or [0, 0, 0, 0]
     more = output_padding or [0, 0]
     (n, c, h, width), (kh, kw), out = x.shape, w.shape[2:], w.shape[1]
@@ -419,6 +420,7 @@ QUANTIZED = {
     "QLinearLeakyRelu": _qlinear(lambda x, **a: UNARY["LeakyRelu"](x, a)),
     "QLinearGlobalAveragePool": _qlinear(lambda x, channels_last=0: UNARY["GlobalAveragePool"](x, {})),
     "QLinearAveragePool": _qlinear(lambda x, channels_last=0, **window: average_pool(x, **window)),
+    "QLinearSoftmax": _qlinear(lambda x, opset=13, **a: UNARY["Softmax"](x, a)),
     "QLinearConcat": _qlinear_concat,
     "QGemm": _qgemm,
     "Quant": _quant,

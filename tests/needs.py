@@ -51,6 +51,13 @@ def need(*tools: str) -> None:
         _refuse(f"not installed: {', '.join(missing)}")
 
 
+def need_packages(*packages: str) -> None:
+    """Skip the test that calls this unless every one of `packages` can be imported; with CI set, fail it."""
+    missing = [package for package in packages if find_spec(package) is None]
+    if missing:
+        _refuse(f"not installed: {', '.join(missing)}: pip install 'aqd-deploy[writers]'")
+
+
 @contextmanager
 def need_network(sentence: str) -> Iterator[None]:
     """Skip the test where the body fails with an error that contains `sentence`; with CI set, fail it."""

@@ -19,10 +19,11 @@ def take_qonnx_apart(draft: Draft) -> None:
 
     1. Quant of up to 8 bits; Clip where the bits or `narrow` leave a part of the type out. Scales and zero
        points of one a channel get its axis.
-    2. BipolarQuant of a constant: the codes 1 and -1.
-    3. Trunc behind a sum (an average pool): ⌊n / 2^k⌋ is the nearest integer to (n − (2^k − 1) / 2) / 2^k.
-    4. UnsupportedModelError for more bits, other rounding, zero points between integers, and BipolarQuant of
-       activations, which has no code for 0.
+    2. Quant of more bits, of a constant (a bias): its codes are computed here, in float32, and are int32.
+    3. BipolarQuant of a constant: the codes 1 and -1.
+    4. Trunc behind a sum (an average pool): ⌊n / 2^k⌋ is the nearest integer to (n − (2^k − 1) / 2) / 2^k.
+    5. UnsupportedModelError for activations of more bits, other rounding, zero points between integers, and
+       BipolarQuant of activations, which has no code for 0.
     """
     makers = {"Quant": _quant, "IntQuant": _quant, "BipolarQuant": _bipolar, "Trunc": _trunc}
 
@@ -57,11 +58,11 @@ def _whole(draft: Draft, node: NodeProto, index: int, what: str) -> np.ndarray:
     return array.astype(np.int64)
 
 
-def _bits(draft: Draft, node: NodeProto, index: int) -> int:
+def _bits(draft: Draft, node: NodeProto, index: int, most: int = 8) -> int:
     bits = int(_whole(draft, node, index, "bit width").ravel()[0])
-    if not 1 <= bits <= 8:
+    if not 1 <= bits <= most:
         raise UnsupportedModelError(
-            f"node {label_of(node)}: {node.op_type} of {bits} bits", valid="1 to 8 bits",
+            f"node {label_of(node)}: {node.op_type} of {bits} bits", valid=f"1 to {most} bits",
             next_command="export with activations and weights of at most 8 bits",
         )  # fmt: skip
     return bits
@@ -87,12 +88,15 @@ def _quant(draft: Draft, node: NodeProto) -> list[NodeProto]:
             f"node {label_of(node)}: {node.op_type} rounds by {attribute(node, 'rounding_mode')}",
             valid="ROUND (half to even)",
         )
-    bits, signed = _bits(draft, node, 3), bool(attribute(node, "signed", 1))
-    narrow = int(attribute(node, "narrow", 0))
+    values = draft.array(node.input[0])
+    bits = _bits(draft, node, 3, 8 if values is None else 32)
+    signed, narrow = bool(attribute(node, "signed", 1)), int(attribute(node, "narrow", 0))
     scale, axis = _axis(draft, node, _constant(draft, node, 1, "scale").astype(np.float32))
     zero = _whole(draft, node, 2, "zero point")
     low = -(1 << bits - 1) + narrow if signed else 0
     high = (1 << bits - 1) - 1 if signed else (1 << bits) - 1 - narrow
+    if values is not None and bits > 8:
+        return _wide_constant(draft, node, values, (scale, axis), zero, (low, high))
     return _quantizer(draft, node, (scale, axis), zero, (low, high), np.int8 if signed else np.uint8)
 
 
@@ -106,13 +110,13 @@ def _quantizer(
 ) -> list[NodeProto]:
     scale, axis = scaling
     info = np.iinfo(kind)
-    if zero.min() < info.min or zero.max() > info.max:
+    if zero.size not in (1, scale.size) or zero.min() < info.min or zero.max() > info.max:
         raise UnsupportedModelError(
-            f"node {label_of(node)}: a zero point that is no code", received=int(zero.ravel()[0]),
-            valid=f"{info.min} to {info.max}",
+            f"node {label_of(node)}: zero points that are no codes", received=zero.ravel()[:4].tolist(),
+            valid=f"{info.min} to {info.max}, as many as scales or one",
         )  # fmt: skip
     output = node.output[0]
-    points = np.broadcast_to(zero.reshape(-1), scale.shape) if zero.size == 1 else zero.reshape(-1)
+    points = np.broadcast_to(zero.reshape(() if zero.size == 1 else -1), scale.shape)
     constants = [
         draft.constant(f"{output}_scale", scale),
         draft.constant(f"{output}_zero_point", points.astype(kind)),
@@ -125,8 +129,33 @@ def _quantizer(
     return made
 
 
-def _bipolar(draft: Draft, node: NodeProto) -> list[NodeProto]:
+def _wide_constant(
+    draft: Draft,
+    node: NodeProto,
+    values: np.ndarray,
+    scaling: tuple[np.ndarray, dict[str, int]],
+    zero: np.ndarray,
+    limits: tuple[int, int],
+) -> list[NodeProto]:
     """Case 2."""
+    scale, axis = scaling
+    if zero.any() or limits[1] >= 1 << 31:
+        raise UnsupportedModelError(
+            f"node {label_of(node)}: a constant of more than 8 bits, with a zero point or unsigned",
+            valid="signed, zero point 0",
+        )
+    shape = [1] * values.ndim
+    if axis:
+        shape[axis["axis"]] = -1
+    with np.errstate(all="ignore"):
+        steps = np.rint(values.astype(np.float32) / scale.reshape(shape)).astype(np.float64)
+    codes = draft.constant(f"{node.output[0]}_codes", np.clip(steps, *limits).astype(np.int32))
+    name = draft.constant(f"{node.output[0]}_scale", scale)
+    return [draft.node("DequantizeLinear", [codes, name], node.output[0], like=node, **axis)]
+
+
+def _bipolar(draft: Draft, node: NodeProto) -> list[NodeProto]:
+    """Case 3."""
     values = draft.array(node.input[0])
     if values is None:
         raise UnsupportedModelError(
@@ -140,7 +169,7 @@ def _bipolar(draft: Draft, node: NodeProto) -> list[NodeProto]:
 
 
 def _trunc(draft: Draft, node: NodeProto) -> list[NodeProto]:
-    """Case 3."""
+    """Case 4."""
     scale = _constant(draft, node, 1, "scale").astype(np.float32)
     zero = _whole(draft, node, 2, "zero point")
     wide = int(_whole(draft, node, 3, "bit width").ravel()[0])

@@ -8,6 +8,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from aqd_deploy.errors import ShapeError
 from aqd_deploy.passes.canonical.draft import STANDARD, Draft, attribute, is_standard
+from aqd_deploy.passes.operators import OPERATORS
 
 _KEPT = {*("Add", "BatchNormalization", "Clip", "Concat", "DequantizeLinear", "MaxPool", "Mul", "Relu")}
 """Of integers, these are integers again, without a quantizer behind them."""
@@ -25,7 +26,8 @@ def cut_tail(draft: Draft) -> None:
                                                                   tail: y ── Sigmoid ── z
 
     1. A node that no quantizer of activations stands behind, and that isn't among the operators that keep
-       integers, belongs to the tail; so does every node behind it.
+       integers, belongs to the tail; so does every node behind it. So does an operator that no pass knows
+       (Softmax) with its quantizers, where no convolution or matrix product stands behind it.
     2. Convolutions and matrix products are kept where both operands are dequantized, Mul where one is a
        constant, Resize where it copies.
     3. Layout in front of the tail belongs to it.
@@ -44,21 +46,27 @@ class _Cut:
         self.draft = draft
         self.constant = _constants(draft)
         self.codes = _dequantized(draft, self.constant)
-        behind = self._behind()
+        behind = self._made_without("QuantizeLinear")
+        behind_products = self._made_without(*_PRODUCTS)
         self.moved: set[str] = set()
         for node in draft.nodes:
             outputs = set(filter(None, node.output))
-            if outputs <= behind and (self.moved.intersection(node.input) or not self._is_kept(node)):
+            unknown = outputs <= behind_products and not _is_known(node)
+            if (
+                self.moved.intersection(node.input)
+                or unknown
+                or (outputs <= behind and not self._is_kept(node))
+            ):
                 self.moved |= outputs
         self._take_layout_along(behind)
         self.wanted = [name for name in draft.outputs if name in self.moved]
 
-    def _behind(self) -> set[str]:
-        """Tensors that no QuantizeLinear of activations is made of."""
+    def _made_without(self, *op_types: str) -> set[str]:
+        """Tensors, not constants, that no such node of activations is made of."""
         in_front: set[str] = set()
         for node in reversed(self.draft.nodes):
-            quantizes = is_standard(node, "QuantizeLinear") and node.input[0] not in self.constant
-            if quantizes or in_front.intersection(node.output):
+            reads = is_standard(node, *op_types) and node.input[0] not in self.constant
+            if reads or in_front.intersection(node.output):
                 in_front.update(name for name in (*node.input, *node.output) if name)
         made = {name for node in self.draft.nodes for name in node.output if name}
         return made - in_front - self.constant
@@ -124,6 +132,10 @@ class _Cut:
                 next_command="aqd-deploy lower FILE --shape 1x3x320x320 -o OUT",
             )
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+
+def _is_known(node: NodeProto) -> bool:
+    return node.domain in STANDARD and (node.op_type in OPERATORS or node.op_type in (*_PRODUCTS, *_LAYOUT))
 
 
 def _constants(draft: Draft) -> set[str]:
