@@ -77,20 +77,25 @@ class MoveScales(Pass):
         """RangeError where an integer could leave int32, UnsupportedModelError for what no rule covers."""
         graph = state.graph
         values = Values(graph, state.numerics, PassResult(self.name))
-        for node in graph.nodes:
-            rule = RULES.get(type(node.op))
-            if rule is None:
-                raise no_rule(self.name, node, list(RULES))
-            with arithmetic_of(node):
-                if isinstance(node.op, STRUCTURAL) and all(name in values.dtypes for name in node.inputs):
-                    on_codes(values, node, node.op)
-                else:
-                    rule.move(values, node, node.op)
+        propagate(values)
         outputs = [_finish(values, name) for name in graph.outputs]
         graph.nodes = values.nodes
         _name_outputs(graph, outputs)
         graph.remove_dead()
         return values.result
+
+
+def propagate(values: Values) -> None:
+    """Moves `values` past every node of its graph, in order."""
+    for node in values.graph.nodes:
+        rule = RULES.get(type(node.op))
+        if rule is None:
+            raise no_rule(MoveScales.name, node, list(RULES))
+        with arithmetic_of(node):
+            if isinstance(node.op, STRUCTURAL) and all(name in values.dtypes for name in node.inputs):
+                on_codes(values, node, node.op)
+            else:
+                rule.move(values, node, node.op)
 
 
 def _finish(values: Values, name: str) -> str:

@@ -165,6 +165,33 @@ def settle(forms: list[ChannelForm], interval: Interval, numerics: str) -> Strea
     return channels.finish(scales)
 
 
+def settle_blocks(
+    forms: list[ChannelForm], interval: Interval, numerics: str, blocks: list[list[int]]
+) -> StreamConstants:
+    """`settle` with one scale for all channels of a block: the coarsest that one of them needs.
+
+    Raises ArithmeticError where the channels that vary have scales of different size.
+    """
+    operands = _operands(forms, interval)
+    scale_of: dict[int, ChannelForm] = {}
+    for block in blocks:
+        varying = [operands[i] for i in block if not operands[i].constant]
+        if len({abs(operand.real.a) for operand in varying}) > 1:
+            raise ArithmeticError("channels of different scales become one")
+        if varying:
+            doublings = max(_settled_doublings(operand, numerics) for operand in varying)
+            scale = _upright(varying[0].form, doublings)
+        else:
+            scale = max((_constant_scale(operands[i].real.b0) for i in block), key=lambda form: form.a)
+        scale_of |= dict.fromkeys(block, scale)
+    channels = _Channels()
+    for index, operand in enumerate(operands):
+        alpha = scale_of[index].alpha()
+        ratio = Fraction(0) if operand.constant else operand.real.a / alpha
+        channels.add(ratio, operand.real.b0 / alpha, operand)
+    return channels.finish([scale_of[index] for index in range(len(operands))])
+
+
 def _settled_doublings(operand: _Operand, numerics: str) -> int:
     """Cases 4 and 5 of settle, as the power of two on the scale."""
     span = operand.reach() / abs(operand.real.a)

@@ -18,7 +18,7 @@ from aqd_deploy.passes.codes import input_codes
 from aqd_deploy.passes.contract import PassResult
 from aqd_deploy.passes.graph import Graph, Node, Operation
 from aqd_deploy.passes.integer_operations import Bias, Cast, MultiplyShift, SkipAdd
-from aqd_deploy.passes.streams import StreamConstants, settle, skip_add
+from aqd_deploy.passes.streams import StreamConstants, settle, settle_blocks, skip_add
 
 CODE_BOUNDS = {"uint8": (0, 255), "int8": (-128, 127)}
 """What a tensor of codes can hold."""
@@ -135,9 +135,15 @@ class Values:
         self.emit(Node(op, [value.tensor], tensor, node.source), interval, self.dtypes[value.tensor])
         self.scaled[node.output] = replace(value, tensor=tensor)
 
-    def settle(self, name: str, node: Node) -> Scaled:
-        """The real tensor `name` with β = 0 and α > 0 in every channel, on int32 integers (Eq. 6)."""
+    def settle(self, name: str, node: Node, blocks: list[list[int]] | None = None) -> Scaled:
+        """The real tensor `name` with β = 0 and α > 0 in every channel, on int32 integers (Eq. 6); with one
+        scale for all channels of each of `blocks`.
+        """
         value = self.value(name, node)
+        if blocks is not None:
+            constants = settle_blocks(value.forms, self.graph.ranges[value.tensor], self.numerics, blocks)
+            tensor = self._emit_settled(name, self.int32(value.tensor), constants, node)
+            return Scaled(tensor, constants.forms, value.error * constants.gain + constants.error)
         if all(form.a > 0 and not form.b0 and not form.b1 for form in value.forms):
             self.result.left_alone.append(f"{node.label}: {name} is settled already, α > 0 and β = 0")
             return value

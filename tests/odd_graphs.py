@@ -289,9 +289,25 @@ def with_second_input() -> onnx.ModelProto:
     return model
 
 
+def zero_point_a_channel(b: QdqBuilder, x: str) -> str:
+    y = codes(b, x, 0.03, 3, np.int8)[0]
+    scales = b.constant("step", np.full(4, 0.03, dtype=np.float32))
+    zeros = b.constant("point", np.array([1, -2, 3, 4], dtype=np.int8))
+    return small_conv(b, b.node("DequantizeLinear", [y, scales, zeros], axis=1))
+
+
+def output_of_codes() -> onnx.ModelProto:
+    model = outputs(lambda b, x: codes(b, x, 0.1, 0)[0])
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.UINT8
+    return model
+
+
 LOWERED: dict[str, Callable[[], onnx.ModelProto]] = {
     **{f"int8 image, zero point {zero}": lambda z=zero: int8_image(z) for zero in (5, -14, -128, 127)},
     "int8 image, equal zero points": lambda: int8_image([9, 9, 9]),
+    "int8 image, zero points": lambda: int8_image([1, -2, 3]),
+    "int8 zero points a channel": lambda: chain(zero_point_a_channel),
+    "an output of codes": output_of_codes,
     "int8 image, zero points, no padding": lambda: int8_image([1, -2, 3], kernel=1),
     "Conv SAME_UPPER": lambda: changed("Conv", 1, auto_pad="SAME_UPPER", pads=None),
     "Conv SAME_LOWER, 2 strides": lambda: changed(

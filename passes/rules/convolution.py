@@ -187,7 +187,7 @@ def _with_offsets(
     if stored.min() < -128 or abs(offsets).max() > MAX_OFFSET:
         raise UnsupportedModelError(
             f"convolution {node.label}: weights in [{q.min()}, {q.max()}]",
-            valid="256 neighbouring integers around 0 in each output channel, or odd numbers within ±255 behind "
+            valid="256 neighbouring integers in each output channel, or odd numbers within ±255 behind "
             "uint8 codes (8-bit AQD)",
         )
     name = _weight_constant(values, weights.name, stored.astype(np.int8))

@@ -44,17 +44,11 @@ def select(values: Values, node: Node, op: Slice | Gather) -> None:
 
 
 def depth_to_space(values: Values, node: Node, op: DepthToSpace) -> None:
-    """Each block of channels becomes one, so its channels must have one form."""
+    """Each block of channels becomes one, so its channels are brought to one scale."""
     value = values.value(node.inputs[0], node)
     blocks = _blocks(op, len(value.forms))
     if any(len({value.forms[i] for i in block}) > 1 for block in blocks):
-        value = values.settle(node.inputs[0], node)
-    if any(len({value.forms[i] for i in block}) > 1 for block in blocks):
-        raise UnsupportedModelError(
-            f"node {node.label}: {op.name} joins channels of different scales",
-            valid="one scale in each block of channels",
-            next_command="quantize what this node reads",
-        )
+        value = values.settle(node.inputs[0], node, blocks.tolist())
     first = [int(block[0]) for block in blocks]
     placed = Scaled(value.tensor, [value.forms[i] for i in first], value.error[blocks].max(axis=1))
     values.place(node, op, placed, _joined(values.graph.ranges[value.tensor], blocks))

@@ -29,7 +29,6 @@ def names():
     [
         "read_qdq",
         "fold_quantizers",
-        "integer_convolutions",
         "move_scales",
         "solve_requantize",
         "write_integer",

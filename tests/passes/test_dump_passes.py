@@ -28,7 +28,7 @@ def files(folder):
 def test_every_pass_has_its_text_and_models_are_onnx(tmp_path):
     result = dumped(chain(quantized), tmp_path / "d")
     texts = [f"{number:02}-{each.name}.txt" for number, each in enumerate(PASSES, 1)]
-    models = ["01-canonicalise.onnx", "09-write_integer.onnx"]
+    models = ["01-canonicalise.onnx", "10-write_integer.onnx"]
     assert files(tmp_path / "d") == sorted(texts + models)
     assert onnx.load(tmp_path / "d" / models[1]) == result.model
     for text, each in zip(texts, PASSES, strict=True):
@@ -41,11 +41,11 @@ def test_a_text_has_what_is_known_of_each_node(tmp_path):
     dumped(chain(quantized), tmp_path)
     folded = (tmp_path / "04-fold_quantizers.txt").read_text()
     assert "quantizer step 0.25, 0 to 15; dtype uint8" in folded
-    moved = (tmp_path / "07-move_scales.txt").read_text()
+    moved = (tmp_path / "08-move_scales.txt").read_text()
     assert " = Staircase(" in moved and " = SkipAdd(" in moved and "[1, 4, 8, 8] in [0, " in moved
-    solved = (tmp_path / "08-solve_requantize.txt").read_text()
+    solved = (tmp_path / "09-solve_requantize.txt").read_text()
     assert "4 of 4 channels proven" in solved and "Staircase" not in solved
-    assert "aqd.integer.Requantize(" in (tmp_path / "09-write_integer.txt").read_text()
+    assert "aqd.integer.Requantize(" in (tmp_path / "10-write_integer.txt").read_text()
 
 
 def test_a_refused_file_leaves_what_was_done_and_nothing_of_an_earlier_run(tmp_path):
@@ -81,7 +81,7 @@ def test_a_full_disk_names_the_folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("output", "words"),
     [
-        ("d/09-write_integer.onnx", "also a file of the dump"),
+        ("d/10-write_integer.onnx", "also a file of the dump"),
         ("d/../d/02-check_model.txt", "also a file of the dump"),
         ("link", "also a file of the dump"),
         ("d", "is the folder of the dump"),
@@ -95,7 +95,7 @@ def test_the_output_is_not_in_the_place_of_the_dump(tmp_path, output, words):
 
 
 @pytest.mark.parametrize(
-    "output", ["m.onnx", "d/m.onnx", "09-write_integer.onnx", "d/e/09-write_integer.onnx"]
+    "output", ["m.onnx", "d/m.onnx", "10-write_integer.onnx", "d/e/10-write_integer.onnx"]
 )
 def test_an_output_beside_the_dump(tmp_path, output):
     check_dump(tmp_path / "d", tmp_path / output)

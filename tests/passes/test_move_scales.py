@@ -20,8 +20,9 @@ from small_lowerings import (
 from aqd_deploy.errors import UnsupportedModelError
 from aqd_deploy.integer.rational import ChannelForm
 from aqd_deploy.passes.contract import PassError
+from aqd_deploy.passes.foreign_operations import Slice
 from aqd_deploy.passes.graph import Node, Operation
-from aqd_deploy.passes.integer_operations import Max, SkipAdd
+from aqd_deploy.passes.integer_operations import ConvOdd, Max, SkipAdd
 from aqd_deploy.passes.move_scales import MoveScales
 from aqd_deploy.passes.operations import Concat, MaxPool, Resize, Scale, Staircase
 from aqd_deploy.passes.pipeline import lower
@@ -82,6 +83,22 @@ def test_case_6_outputs_have_a_scale_and_a_bound():
     assert len(head.forms) == 4 and all(form.a > 0 and not form.b0 for form in head.forms)
     assert head.error == 0
     assert any("settled already" in line for line in state.results[-1].left_alone)
+
+
+def test_case_7_a_convolution_takes_codes_wherever_they_come_from():
+    """Through a pool and a slice of dequantized codes."""
+
+    def body(b, x):
+        x = b.quantize(x, 8, 0.05)
+        x = b.node("MaxPool", [x], (4, 4, 4), kernel_shape=[2, 2], strides=[2, 2])
+        bounds = [b.constant("bound", np.array([v])) for v in (1, 4, 2)]
+        return b.quantize(b.conv(b.node("Slice", [x, *bounds], (4, 3, 4)), 4, 8), 8, 0.1)
+
+    qdq = chain(body)
+    state = state_after("move_scales", qdq)
+    last = nodes_of(state, ConvOdd)[-1]
+    assert isinstance(producer(state, last).op, Slice)
+    assert_agrees(qdq, lower(qdq))
 
 
 class Gelu(Operation):

@@ -1,16 +1,19 @@
 """Every sentence of what a pass requires and ensures, broken once: a PassError names the pass."""
 
+from dataclasses import replace
+from fractions import Fraction
+
 import onnx
 import pytest
 from small_lowerings import chain, nodes_of, state_after, state_before
 
 from aqd_deploy.integer.ranges import Interval
+from aqd_deploy.integer.rational import ChannelForm
 from aqd_deploy.passes.contract import Lowering, PassError
 from aqd_deploy.passes.graph import Node
-from aqd_deploy.passes.integer_operations import ConvInteger
 from aqd_deploy.passes.operations import (
     Add,
-    Conv,
+    ConvTranspose,
     DequantizeLinear,
     FileOperation,
     Quantize,
@@ -42,7 +45,7 @@ def left(op):
 
 
 def unknown_operator(state):
-    state.model.graph.node.append(onnx.helper.make_node("Gelu", ["image"], ["left"], "left_1"))
+    state.model.graph.node.append(onnx.helper.make_node("Det", ["image"], ["left"], "left_1"))
 
 
 def read_already(state):
@@ -78,14 +81,15 @@ def not_topological(state):
 
 
 def float_weights(state):
-    weights = next(iter(state.graph.weights.values()))
-    state.graph.weights[weights.name] = type(weights)(
-        weights.name, weights.values.astype(float), weights.forms
-    )
+    name, weights = next(iter(state.graph.quantized.items()))
+    state.graph.quantized[name] = replace(weights, values=weights.values.astype(float))
 
 
-def accumulators_as_output(state):
-    state.graph.outputs.append(nodes_of(state, ConvInteger)[0].output)
+def codes_quantized_again(state):
+    codes = nodes_of(state, Quantize)[0]
+    scale = Scale([ChannelForm(Fraction(1))] * 4)
+    state.graph.shapes["real"] = state.graph.shapes["again"] = state.graph.shapes[codes.output]
+    state.graph.nodes += [Node(scale, [codes.output], "real"), Node(codes.op, ["real"], "again")]
 
 
 def quantizer_twice(state):
@@ -119,14 +123,13 @@ def manifest_dropped(state):
 
 REQUIRED = [
     ("check_model", read_already, "the graph has been read"),
-    ("read_qdq", unknown_operator, "Gelu left_1 is left"),
-    *(("fold_quantizers", left(op), "left_1 is left") for op in (FileOperation("Relu", {}), Scale([], [0]))),
+    ("read_qdq", unknown_operator, "Det left_1 is left"),
+    *(("fold_quantizers", left(op), "left_1 is left") for op in (FileOperation("Relu", {}), Scale([]))),
     *(
         (name, left(op), f"{op.name} left_1 is left")
-        for name in ("integer_convolutions", "commute_quantizers", "move_scales")
-        for op in (FileOperation("Relu", {}), QuantizeLinear(1, 0), DequantizeLinear(1))
+        for name in ("split_transposed", "commute_quantizers", "tabulate", "move_scales")
+        for op in (FileOperation("Relu", {}), DequantizeLinear(1))
     ),
-    ("move_scales", left(Conv(WINDOW, 1)), "Conv left_1 is left"),
     ("move_scales", no_interval, "image has no interval"),
     ("solve_requantize", left(Add()), "Add left_1 is left"),
     ("solve_requantize", no_interval_of_codes, "has no interval"),
@@ -137,15 +140,15 @@ REQUIRED = [
 
 ENSURED = [
     ("canonicalise", empty_tail, "the tail has no outputs"),
-    ("check_model", unknown_operator, "Gelu left_1 is left"),
+    ("check_model", unknown_operator, "Det left_1 is left"),
     ("check_model", another_batch, "input image has the shape"),
     ("read_qdq", left(FileOperation("Relu", {})), "Relu left_1 is left"),
     ("read_qdq", no_shape, "isn't known"),
     ("read_qdq", not_topological, "isn't known"),
     ("fold_quantizers", left(QuantizeLinear(1, 0)), "QuantizeLinear left_1 is left"),
-    ("fold_quantizers", float_weights, "aren't whole"),
-    ("integer_convolutions", left(Conv(WINDOW, 1)), "Conv left_1 is left"),
-    ("integer_convolutions", accumulators_as_output, "another reader than a Scale"),
+    ("fold_quantizers", float_weights, "isn't whole"),
+    ("split_transposed", left(ConvTranspose(WINDOW, 1, (8, 8))), "ConvTranspose left_1 is left"),
+    ("tabulate", codes_quantized_again, "is a function of "),
     ("commute_quantizers", relu_before_a_quantizer, r"only quantizers read left_1 \(Relu\)"),
     ("commute_quantizers", quantizer_twice, "as another node does"),
     ("move_scales", left(Add()), "Add left_1 is left"),

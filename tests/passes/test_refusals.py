@@ -68,7 +68,7 @@ def test_group_norm_is_named_and_explained(change):
 
 
 @pytest.mark.parametrize(
-    ("op", "reason"), [("Softmax", "exponentials"), ("Sigmoid", "no word"), ("Gelu", "no word")]
+    ("op", "reason"), [("Softmax", "exponentials"), ("Det", "no word"), ("Hardmax", "no word")]
 )
 def test_operators_without_an_integer_form(op, reason):
     with pytest.raises(UnsupportedModelError, match=reason) as caught:
@@ -183,12 +183,12 @@ def test_a_name_that_the_compiler_keeps_for_itself():
 
 
 def test_grouped_odd_8_bit_weights():
-    with pytest.raises(UnsupportedModelError, match="group"):
+    with pytest.raises(UnsupportedModelError, match="odd numbers within"):
         lower(conv_graph(bits=8, group=2))
 
 
 def test_even_weights_beyond_int8():
-    model = with_constant(conv_graph(bits=8), "weight", 200)
+    model = with_one_constant(conv_graph(bits=8), "weight", 200)
     with pytest.raises(UnsupportedModelError, match="odd numbers"):
         lower(model)
 
@@ -299,18 +299,9 @@ def stream_pool(b, x):
     return b.node("MaxPool", [x], (4, 7, 8), kernel_shape=[2, 1], strides=[1, 1], pads=[0, 0, 0, 0])
 
 
-def broadcast_add(b, x):
-    pooled = b.node("MaxPool", [x], (4, 1, 1), kernel_shape=[8, 8], strides=[1, 1], pads=[0, 0, 0, 0])
-    return b.node("Add", [x, pooled])
-
-
 def stream_clip(b, x):
     bounds = [b.constant("bound", np.array(v, dtype=np.float32)) for v in (0, 0.5)]
     return b.node("Clip", [x, *bounds])
-
-
-def negative_factor(b, x):
-    return b.scale(x, -2.0)
 
 
 def product(b, x):
@@ -324,11 +315,9 @@ def rows_joined(b, x):
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        (quantized_again(linear_resize), "Resize with mode = linear"),
+        (quantized_again(linear_resize), "Resize of .* isn't quantized to 8 bits"),
         (stream_pool, "square kernel"),
-        (broadcast_add, "broadcasts"),
         (stream_clip, "integer stream"),
-        (negative_factor, "multiplication by -2"),
         (quantized_again(product), "two tensors"),
         (rows_joined, "axis = 2"),
     ],
