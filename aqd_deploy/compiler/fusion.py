@@ -15,7 +15,7 @@ value in the same order:
 4. A padding before a convolution without pads of its own becomes the convolution's padding values. An
    upsampling and a cast read by a skip-add become the skip-add's. Each is still executed where somebody else
    reads it; what a skip-add reads in this way is stored.
-5. Weights of 9 bits are two weights of 8, whose convolutions are added.
+5. Weights of 9 bits are sums of weights of 8, whose convolutions are added.
 """
 
 from __future__ import annotations
@@ -100,18 +100,20 @@ class _Fusion:
                 return [make(node, self.graph)]
 
     def _wide_conv(self, node: Node) -> list[Operation]:
-        """Rule 5: what int8 does not hold of each weight is a convolution of its own."""
+        """Rule 5: as many as it takes, each with what int8 holds of the rest; the last one is the group's."""
         assert isinstance(node.entry, Convolution)
-        true = node.entry.true_weights(node, self.graph)
-        low = np.clip(true, -128, 127)
-        name, rest = (self._fresh(f"{node.output}:{part}") for part in ("low", "rest"))
-        self.weights[name], self.weights[rest] = low.astype(np.int8), (true - low).astype(np.int8)
-        if not self.weights[rest].any():
-            return [self._conv(node, name)]
-        stream = self._fresh(f"{node.output}:stream")
-        self.types[stream] = self.types[node.output]
-        first = self._conv(node, rest, alone=stream)
-        return [first, self._conv(node, name, added=stream)]
+        rest, parts = node.entry.true_weights(node, self.graph), list[str]()
+        while rest.any() or not parts:
+            parts.append(self._fresh(f"{node.output}:part{len(parts)}"))
+            self.weights[parts[-1]] = np.clip(rest, -128, 127).astype(np.int8)
+            rest = rest - self.weights[parts[-1]]
+        operations: list[Operation] = []
+        added = ""
+        for part in parts[:0:-1]:
+            self.types[part] = self.types[node.output]
+            operations.append(self._conv(node, part, alone=part, added=added))
+            added = part
+        return [*operations, self._conv(node, parts[0], added=added)]
 
     def _conv(self, node: Node, name: str, *, odd: bool = False, alone: str = "", added: str = "") -> Conv:
         """The group of a convolution with weights `name`, a constant or one of `weights`. `alone`: only the

@@ -208,12 +208,6 @@ def test_computed_weight_is_refused(w, conv):
         plan_of(w)
 
 
-def test_max_with_another_constant_is_refused(w, conv):
-    w.output(w._standard("Max", [conv, w.constant(np.array(3, np.int32))]))
-    with pytest.raises(UnsupportedModelError, match="not with 0"):
-        plan_of(w)
-
-
 def test_float_upsampling_is_refused(w, conv):
     w.output(w.upsample(conv, 1.5))
     with pytest.raises(UnsupportedModelError, match="whole factors"):

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import tvm
 
 from aqd_deploy.kernels.contract.function import PASS_CONFIG
 from aqd_deploy.kernels.contract.spec import (
     AddBias,
+    Bound,
     ConvSpec,
     Epilogue,
+    Lookup,
+    Multiply,
     MultiplyShift,
     Pool,
     Relu,
+    Requantize,
     SkipAdd,
+    SkipAddCodes,
+    Steps,
+    StoreCodes,
     StoreRequantize,
     StoreStream,
     StoreThreshold,
+    Threshold,
 )
 from aqd_deploy.targets.cpu import read_cpu
 from aqd_deploy.targets.isa import Isa
@@ -138,18 +148,40 @@ def finish(epilogue: Epilogue, value: np.ndarray, params: list[np.ndarray]) -> l
             case SkipAdd(upsample=up):
                 other = take(1)[0].astype(np.int64).repeat(up, 0).repeat(up, 1)
                 value = multiply_shift(value, *take(3)) + multiply_shift(other, *take(3))
+            case Bound(upper):
+                value = (np.minimum if upper else np.maximum)(value, take(1)[0])
+            case Requantize() | Threshold():
+                value = _code(step, value, take)
+            case Multiply(zero=zero, other_zero=other_zero):
+                value = (value - zero) * (take(1)[0].astype(np.int64) - other_zero)
+            case Lookup():
+                value = take(1)[0].astype(np.int64)[value & 255]
+            case Steps(steps=steps):
+                _, _, thresholds, codes = take(4)
+                reached = np.searchsorted(thresholds[:steps], value, side="right")
+                value = codes.astype(np.int64)[reached]
     outputs = []
     for store in epilogue.stores:
         match store:
             case StoreStream():
                 outputs.append(value.astype(np.int32))
-            case StoreRequantize(lo=lo, hi=hi, dtype=dtype):
-                outputs.append(np.clip(multiply_shift(value, *take(3)), lo, hi).astype(dtype))
-            case StoreThreshold(lo=lo, steps=steps, dtype=dtype):
-                sign, thresholds = take(2)
-                reached = (value * sign)[None] >= thresholds.reshape(steps, 1, 1, -1)
-                outputs.append((lo + reached.sum(0)).astype(dtype))
+            case StoreCodes(dtype):
+                outputs.append(value.astype(dtype))
+            case StoreRequantize() | StoreThreshold():
+                outputs.append(_code(store, value, take).astype(store.dtype))
     return outputs
+
+
+def _code(
+    store: StoreRequantize | StoreThreshold, value: np.ndarray, take: Callable[[int], list[np.ndarray]]
+) -> np.ndarray:
+    match store:
+        case StoreRequantize(lo=lo, hi=hi):
+            return np.clip(multiply_shift(value, *take(3)), lo, hi)
+        case StoreThreshold(lo=lo, steps=steps):
+            sign, thresholds = take(2)
+            reached = (value * sign)[None] >= thresholds.reshape(steps, 1, 1, -1)
+            return lo + reached.sum(0)
 
 
 def epilogue_params(
@@ -171,6 +203,21 @@ def epilogue_params(
     def identity() -> list[np.ndarray]:
         return [np.ones(channels, np.int32), np.zeros(channels, np.int64), np.zeros(channels, np.int32)]
 
+    def quantizer(store: StoreRequantize | StoreThreshold) -> list[np.ndarray]:
+        match store:
+            case StoreRequantize(lo=lo, hi=hi):
+                bits = max(int(largest).bit_length() - (hi - lo).bit_length() + 1, 0)
+                c = rng.integers(-(2**31) + 1, 2**31, channels, dtype=np.int64)
+                b = rng.integers(-(2**60), 2**60, channels, dtype=np.int64) >> (40 - min(bits, 40))
+                return [c.astype(np.int32), b, np.full(channels, min(31 + bits, 62), np.int32)]
+            case StoreThreshold(steps=steps):
+                table = rng.integers(-largest, largest + 1, (steps, channels)).astype(np.int32)
+                return [rng.choice(np.array([-1, 1], np.int32), channels), np.sort(table, axis=0)]
+
+    def codes(dtype: str, size: tuple[int, ...]) -> np.ndarray:
+        limits = np.iinfo(dtype)
+        return rng.integers(limits.min, limits.max + 1, size).astype(dtype)
+
     params: list[np.ndarray] = []
     for step in epilogue.stages:
         match step:
@@ -178,22 +225,23 @@ def epilogue_params(
                 params.append(rng.integers(-(2**20), 2**20, channels, dtype=np.int32))
             case MultiplyShift():
                 params += scaled(largest)
+            case Bound():
+                params.append(rng.integers(-largest, largest + 1, channels).astype(np.int32))
+            case Requantize() | Threshold():
+                params += quantizer(step)
+            case Lookup():
+                params.append(codes("uint8", (256,)).astype(np.int32))
+            case Multiply(dtype=dtype, one_pixel=one_pixel):
+                params.append(codes(dtype, (*((1, 1) if one_pixel else (height, width)), channels)))
             case SkipAdd(upsample=up, self_identity=self_identity, other_identity=other_identity):
-                params.append(
-                    rng.integers(-(2**27), 2**27, (height // up, width // up, channels), dtype=np.int32)
-                )
+                size = height // up, width // up, channels
+                if isinstance(step, SkipAddCodes):
+                    params.append(codes(step.dtype, size))
+                else:
+                    params.append(rng.integers(-(2**27), 2**27, size, dtype=np.int32))
                 params += identity() if self_identity else scaled(largest)
                 params += identity() if other_identity else scaled(2**27)
     for store in epilogue.stores:
-        match store:
-            case StoreRequantize(lo=lo, hi=hi):
-                bits = max(int(largest).bit_length() - (hi - lo).bit_length() + 1, 0)
-                c = rng.integers(-(2**31) + 1, 2**31, channels, dtype=np.int64)
-                b = rng.integers(-(2**60), 2**60, channels, dtype=np.int64) >> (40 - min(bits, 40))
-                params += [c.astype(np.int32), b, np.full(channels, min(31 + bits, 62), np.int32)]
-            case StoreThreshold(steps=steps):
-                params.append(rng.choice(np.array([-1, 1], np.int32), channels))
-                params.append(
-                    np.sort(rng.integers(-largest, largest + 1, (steps, channels)).astype(np.int32), axis=0)
-                )
+        if isinstance(store, StoreRequantize | StoreThreshold):
+            params += quantizer(store)
     return params
