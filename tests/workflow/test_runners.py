@@ -38,4 +38,7 @@ def test_a_manifest_of_another_network_is_refused(change, words):
 
 
 def test_sizes_that_are_not_known_are_not_checked():
-    runner(manifest_of(strides=[STRIDE * 2]), cls=("N", 2, CELLS, CELLS)).check_detector()
+    shapes = dict.fromkeys(("cls", "box", "ctr"), ("N", None, CELLS, CELLS))
+    runner(manifest_of(strides=[STRIDE * 2]), **shapes).check_detector()
+    with pytest.raises(ModelFileError, match="16 for box"):
+        runner(manifest_of(strides=[STRIDE * 2]), cls=shapes["cls"]).check_detector()
