@@ -92,6 +92,8 @@ def layout_of(draft: Draft, node: NodeProto) -> Layout | None:
     operands = [draft.array(name) if name else None for name in node.input[1:]]
     if any(name and each is None for name, each in zip(node.input[1:], operands, strict=True)):
         return None
+    if any(each is not None and each.dtype.kind not in "iu" for each in operands):
+        return None
     return _MOVERS[node.op_type](node, operands)
 
 
