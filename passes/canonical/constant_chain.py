@@ -59,7 +59,7 @@ def chain_of(draft: Draft, producers: Mapping[str, NodeProto], name: str) -> Con
     source = name
     while source in producers and is_standard(producers[source], *_MEANING):
         nodes.insert(0, producers[source])
-        source = producers[source].input[0]
+        source = next(iter(producers[source].input), "")
     array = draft.array(source)
     return None if array is None else ConstantChain(name, nodes, array)
 

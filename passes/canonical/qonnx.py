@@ -151,7 +151,7 @@ def _wide_constant(
     scale, axis = scaling
     if zero.any() or limits[1] >= 1 << 31 or not np.isfinite(values).all():
         raise UnsupportedModelError(
-            f"node {label_of(node)}: a constant of more than 8 bits with a zero point, unsigned, or not finite",
+            f"node {label_of(node)}: a constant of more than 8 bits that int32 has not",
             valid="finite numbers, signed, zero point 0",
         )
     shape = [1] * values.ndim
