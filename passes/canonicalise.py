@@ -13,7 +13,6 @@ from aqd_deploy.integer.domain import DOMAIN
 from aqd_deploy.integer.manifest import MANIFEST_KEY, SCHEMA, read_manifest
 from aqd_deploy.passes.canonical.draft import Draft
 from aqd_deploy.passes.canonical.input_shapes import set_shapes
-from aqd_deploy.passes.canonical.refusals import refuse_quantizers
 from aqd_deploy.passes.canonical.rewrites import REWRITES
 from aqd_deploy.passes.contract import Lowering, Pass, PassError, PassResult
 from aqd_deploy.passes.inference import first_line
@@ -58,7 +57,6 @@ class Canonicalise(Pass):
             rewrite(draft)
         dead = draft.remove_dead()
         draft.changed += [f"{label_of(node)}: {node.op_type} that nothing reads, removed" for node in dead]
-        refuse_quantizers(draft)
         state.model, state.tail = draft.write(), draft.tail
         _note(state.model, draft)
         result.changed += draft.changed

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from aqd_deploy.passes.canonical.draft import Draft
 
+FREE_INITIALIZERS = 4
+"""The first IR version in which an initializer needs no input."""
+
 
 def drop_inputs_with_values(draft: Draft) -> None:
     """Files of IR version 3 list every initializer as an input.
@@ -18,3 +21,4 @@ def drop_inputs_with_values(draft: Draft) -> None:
         draft.changed.append(f"{len(graph.input) - len(kept)} inputs are initializers")
         del graph.input[:]
         graph.input.extend(kept)
+        draft.model.ir_version = max(draft.model.ir_version, FREE_INITIALIZERS)

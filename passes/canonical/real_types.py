@@ -1,4 +1,4 @@
-"""Files in float16, bfloat16 and double."""
+"""Files in float16 and bfloat16."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from onnx import NodeProto, TensorProto
 from aqd_deploy.passes.canonical.draft import Draft, attribute, copy_of, is_standard
 
 _SMALL = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
-_REAL = (*_SMALL, TensorProto.FLOAT, TensorProto.DOUBLE)
+_REAL = (*_SMALL, TensorProto.FLOAT)
 
 
 def use_float32(draft: Draft) -> None:
@@ -16,17 +16,17 @@ def use_float32(draft: Draft) -> None:
 
         x ── Cast(FLOAT16) ── Conv(w: float16)        x ── Conv(w: float32)
 
-    1. Constants of float16 and bfloat16 have the same value in float32; a double only where it has.
+    1. Constants have the same value in float32.
     2. A Cast between real types disappears.
     3. Inputs and outputs are float32; QuantizeLinear and DequantizeLinear name no real type.
     """
     alias: dict[str, str] = {}
     types = draft.types
     for name, kind in list(types.items()):
-        if kind in (*_SMALL, TensorProto.DOUBLE):
+        if kind in _SMALL:
             _widen(draft, name)
     for value in (*draft.model.graph.input, *draft.model.graph.output):
-        if value.type.tensor_type.elem_type in (*_SMALL, TensorProto.DOUBLE):
+        if value.type.tensor_type.elem_type in _SMALL:
             value.type.tensor_type.elem_type = TensorProto.FLOAT
             draft.changed.append(f"{value.name} as float32")
 
@@ -50,10 +50,6 @@ def use_float32(draft: Draft) -> None:
 def _widen(draft: Draft, name: str) -> None:
     """Case 1."""
     array = draft.array(name)
-    if array is None:
-        return
-    with np.errstate(over="ignore"):
-        wide = array.astype(np.float32)
-    if np.array_equal(wide.astype(array.dtype), array, equal_nan=True):
-        draft.set_constant(name, wide)
+    if array is not None:
+        draft.set_constant(name, array.astype(np.float32))
         draft.changed.append(f"constant {name} as float32")

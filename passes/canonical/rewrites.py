@@ -17,6 +17,7 @@ from aqd_deploy.passes.canonical.microsoft import use_onnx_domain
 from aqd_deploy.passes.canonical.opsets import raise_opset
 from aqd_deploy.passes.canonical.qlinear import take_qlinear_apart
 from aqd_deploy.passes.canonical.qonnx import take_qonnx_apart
+from aqd_deploy.passes.canonical.quantizers import refuse_quantizers
 from aqd_deploy.passes.canonical.real_types import use_float32
 from aqd_deploy.passes.canonical.split import split_by_slices
 from aqd_deploy.passes.canonical.tail import cut_tail
@@ -26,15 +27,16 @@ REWRITES: tuple[Callable[[Draft], None], ...] = (
     drop_inputs_with_values,  # before anything asks what the inputs are
     raise_opset,  # before anything asks for an operand that was an attribute
     use_onnx_domain,  # onnx infers shapes of its own operators alone
-    take_qlinear_apart,  # as well; codes and reals are told apart from here on
-    take_qonnx_apart,  # as well
+    take_qlinear_apart,  # for the same reason; codes and reals are told apart from here on
+    take_qonnx_apart,  # for the same reasons
     fold_constants,  # before scales, shapes and axes are read
     use_float32,  # when constants are initializers
     drop_identities,  # before anything looks for what stands right in front of a node
     lay_constants_out,  # before products look for weights
     pool_whole_maps,  # before vectors: a mean without dimensions makes one
-    split_by_slices,
+    split_by_slices,  # anywhere: shapes are known
+    refuse_quantizers,  # before the tail takes them along
     cut_tail,  # before vectors: what the tail reads keeps its shape
-    use_feature_maps,
+    use_feature_maps,  # when the body has no node left that is not lowered
     take_input_quantizers_off,  # when every other quantizer of the input has gone
 )

@@ -29,10 +29,11 @@ def cut_tail(draft: Draft) -> None:
        integers, belongs to the tail; so does every node behind it. So does an operator that no pass knows
        (Softmax) with its quantizers, where no convolution or matrix product stands behind it.
     2. Convolutions and matrix products are kept where both operands are dequantized, Mul where one is a
-       constant, Resize where it copies.
+       constant, Resize where it copies, and what moves dequantized codes.
     3. Layout in front of the tail belongs to it.
     4. A tensor that the tail reads becomes an output of the integer part, under its name.
     5. An output that needs no tail stays an output. Where all do without, there is no tail.
+    6. An output that is a constant (Brevitas tells scales so) comes from the tail.
     """
     cut = _Cut(draft)
     if cut.wanted:
@@ -59,7 +60,7 @@ class _Cut:
             ):
                 self.moved |= outputs
         self._take_layout_along(behind)
-        self.wanted = [name for name in draft.outputs if name in self.moved]
+        self.wanted = [name for name in draft.outputs if name in self.moved or name in self.constant]
 
     def _made_without(self, *op_types: str) -> set[str]:
         """Tensors, not constants, that no such node of activations is made of."""
@@ -75,6 +76,8 @@ class _Cut:
         """Cases 1 and 2."""
         if is_standard(node, *_PRODUCTS):
             return all(name in self.codes for name in node.input[:2])
+        if is_standard(node, *_MOVES) and node.output[0] in self.codes:
+            return True
         if is_standard(node, "Mul"):
             return any(name in self.constant for name in node.input)
         if is_standard(node, "Resize"):
@@ -98,7 +101,7 @@ class _Cut:
         draft, graph = self.draft, self.draft.model.graph
         own = self._needed()
         made = {name for node in own for name in node.output}
-        read = {name for node in own for name in node.input if name}
+        read = {name for node in own for name in node.input if name}.union(self.wanted)
         boundary = [name for node in draft.nodes for name in node.output if name in read - made]
         values = [self._value(name) for name in boundary]
         outputs = [value for value in graph.output if value.name in self.wanted]

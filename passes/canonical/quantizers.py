@@ -32,6 +32,8 @@ _QUANTIZE_AGAIN = (
 def refuse_quantizers(draft: Draft) -> None:
     """UnsupportedModelError or ScaleError, each of which names all places of its kind.
 
+        x ── DynamicQuantizeLinear ── ConvInteger        refused
+
     1. Scales that are computed from the image (dynamic quantization).
     2. Activations of 16 bits.
     3. A scale of infinity: calibration saw infinite numbers.
