@@ -8,6 +8,8 @@ all (docs/proofs.md).
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -19,6 +21,8 @@ from aqd_deploy.integer.staircase import Quantizer
 
 MOST_BITS = 24
 """The largest shift that is tried. Sums of codes reach 2^8 steps, so that 2^31 leaves room for no more."""
+
+_BESIDE = [pair for pair in itertools.product(range(-2, 3), repeat=2) if any(pair)]
 
 _FAR = float(1 << 40)
 """Quotients are held within this: no code is so large."""
@@ -56,15 +60,23 @@ def solve_sum(first: Codes, second: Codes, offset: Fraction, quantizer: Quantize
     """
     wanted = pair_codes(first, second, offset, quantizer)
     best: SumSolution | None = None
-    for shift in range(MOST_BITS + 1):
-        found = _with_shift(first, second, wanted, quantizer, shift)
-        if found is None:
-            break
-        if best is None or found.deviations <= best.deviations:
+    for factors in _tries(first.slope, second.slope):
+        found = _with_factors(first, second, wanted, quantizer, factors)
+        if found is not None and (best is None or found.deviations < best.deviations):
             best = found
-        if not found.deviations:
-            break
+            if not found.deviations:
+                break
     return best
+
+
+def _tries(left: Fraction, right: Fraction) -> Iterator[tuple[int, int, int]]:
+    """Factors and shifts in the order of trying: the nearest ones of every shift, then those beside them."""
+    shifts = range(MOST_BITS + 1)
+    for shift in shifts:
+        yield round(left * (1 << shift)), round(right * (1 << shift)), shift
+    for shift in reversed(shifts[-8:]):
+        for more, other in _BESIDE:
+            yield round(left * (1 << shift)) + more, round(right * (1 << shift)) + other, shift
 
 
 def pair_codes(first: Codes, second: Codes, offset: Fraction, quantizer: Quantizer) -> np.ndarray:
@@ -94,12 +106,12 @@ def _float(value: Fraction) -> float:
     return float(min(max(value, -limit), limit))
 
 
-def _with_shift(
-    first: Codes, second: Codes, wanted: np.ndarray, quantizer: Quantizer, shift: int
+def _with_factors(
+    first: Codes, second: Codes, wanted: np.ndarray, quantizer: Quantizer, constants: tuple[int, int, int]
 ) -> SumSolution | None:
-    """The constants of one shift; None where sums would leave int32."""
+    """The best offset of two factors and a shift; None where sums would leave int32."""
+    left, right, shift = constants
     unit = 1 << shift
-    left, right = round(first.slope * unit), round(second.slope * unit)
     if max(abs(left), abs(right)) > INT32_MAX:
         return None
     a = left * np.arange(first.lo, first.hi + 1, dtype=np.int64)
