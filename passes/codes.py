@@ -7,6 +7,7 @@ from onnx import TensorProto
 from aqd_deploy.passes.foreign_operations import DepthToSpace, Gather, Lookup, Slice
 from aqd_deploy.passes.graph import Graph, Node
 from aqd_deploy.passes.operations import Concat, MaxPool, Pad, Quantize, Resize
+from aqd_deploy.passes.slices import QuantizedFunction
 
 STRUCTURAL = (MaxPool, Resize, Concat, Slice, Gather, DepthToSpace, Pad)
 """Operations that only select or place elements: the same on real and on integer tensors."""
@@ -34,7 +35,7 @@ def _reach(graph: Graph, producers: dict[str, Node], name: str) -> tuple[int, in
     node = producers.get(name)
     if node is None:
         return graph.ranges[name].bounds
-    if isinstance(node.op, Quantize):
+    if isinstance(node.op, (Quantize, QuantizedFunction)):
         return node.op.quantizer.lo, node.op.quantizer.hi
     if isinstance(node.op, Lookup):
         return int(node.op.table.min()), int(node.op.table.max())
@@ -51,7 +52,7 @@ def note_codes(node: Node, codes: dict[str, str]) -> None:
     both kinds makes none.
     """
     kinds = set()
-    if isinstance(node.op, Quantize):
+    if isinstance(node.op, (Quantize, QuantizedFunction)):
         kinds = {node.op.dtype}
     elif isinstance(node.op, Lookup):
         kinds = {str(node.op.table.dtype)}

@@ -106,21 +106,6 @@ class Lookup(IntegerOperation):
         return dialect.node("Lookup", [node.inputs[0], table], node.output, to=TYPES[str(self.table.dtype)])
 
 
-@dataclass(frozen=True, eq=False)
-class Steps(IntegerOperation):
-    """codes[#{k: T_k ≤ η}]: `thresholds` int32 [K] ascending, `codes` [K + 1] of the result's type."""
-
-    thresholds: np.ndarray
-    codes: np.ndarray
-
-    def write(self, node: Node, writer: Writer) -> NodeProto:
-        """The dialect's."""
-        thresholds = writer.constant(f"{node.output}_T", self.thresholds.astype(np.int32))
-        codes = writer.constant(f"{node.output}_codes", self.codes)
-        to = TYPES[str(self.codes.dtype)]
-        return dialect.node("Steps", [node.inputs[0], thresholds, codes], node.output, to=to)
-
-
 @dataclass(frozen=True)
 class DepthToSpace(Plain):
     """Squares of channels become squares of pixels; `mode` CRD or DCR as ONNX has it."""

@@ -201,4 +201,30 @@ class Threshold(Staircase, IntegerOperation):
         )
 
 
-REQUANTIZATIONS = (Requantize, Threshold)
+@dataclass(frozen=True, eq=False)
+class SharedThreshold(IntegerOperation):
+    """Codes by one list of thresholds for all channels; the code may fall as well as rise.
+
+    `deviations` [C] are the numbers of integers that get another code than their value's, `input_errors` [C]
+    bounds in steps by how much the integers were rounded before.
+    """
+
+    thresholds: np.ndarray
+    codes: np.ndarray
+    deviations: list[int]
+    input_errors: np.ndarray
+
+    @property
+    def name(self) -> str:
+        """The dialect's word."""
+        return "Steps"
+
+    def write(self, node: Node, writer: Writer) -> NodeProto:
+        """The dialect's Steps."""
+        thresholds = writer.constant(f"{node.output}_T", self.thresholds.astype(np.int32))
+        codes = writer.constant(f"{node.output}_codes", self.codes)
+        to = TYPES[str(self.codes.dtype)]
+        return dialect.node("Steps", [node.inputs[0], thresholds, codes], node.output, to=to)
+
+
+REQUANTIZATIONS = (Requantize, Threshold, SharedThreshold)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from aqd_deploy.passes.integer_operations import (
     Bias,
     Requantize,
     Settled,
+    SharedThreshold,
     SkipAdd,
     Threshold,
 )
@@ -68,14 +69,24 @@ def summary(report: dict[str, Any]) -> dict[str, Any]:
     return {key: report[key] for key in FIELDS}
 
 
-def proven_channels(op: Requantize | Threshold) -> np.ndarray:
-    """Which channels have proven constants, bool [C]. Thresholds are exact by construction."""
-    if isinstance(op, Threshold):
-        return np.ones(op.stairs.channels, bool)
-    return np.array(op.solution.proven, bool)
+Requantization: TypeAlias = Requantize | Threshold | SharedThreshold
 
 
-def proven_of_network(op: Requantize | Threshold) -> np.ndarray:
+def deviations(op: Requantization) -> list[int]:
+    """How many integers of each channel get another code than their value's. Thresholds are exact by
+    construction.
+    """
+    if isinstance(op, Requantize):
+        return op.solution.deviations
+    return [0] * op.stairs.channels if isinstance(op, Threshold) else op.deviations
+
+
+def proven_channels(op: Requantization) -> np.ndarray:
+    """Which channels have proven constants, bool [C]."""
+    return np.array(deviations(op)) == 0
+
+
+def proven_of_network(op: Requantization) -> np.ndarray:
     """Which proven channels read integers without rounding error, bool [C]."""
     return proven_channels(op) & (op.input_errors == 0)
 
@@ -109,25 +120,25 @@ def _multipliers(constants: list[MultiplyShift]) -> dict[str, Any]:
     }
 
 
-def _requantization(node: Node, op: Requantize | Threshold, equal: bool) -> dict[str, Any]:
+def _requantization(node: Node, op: Requantization, equal: bool) -> dict[str, Any]:
     """One requantization; `equal` is its `equal_end_to_end`."""
-    stairs = op.stairs
-    deviations = op.solution.deviations if isinstance(op, Requantize) else [0]
+    wrong = deviations(op)
     entry = {
         "node": node.label,
         "output": node.output,
         "form": "multiply-shift" if isinstance(op, Requantize) else "thresholds",
-        "channels": stairs.channels,
+        "channels": len(wrong),
         "proven": int(proven_channels(op).sum()),
         "proven_of_network": int(proven_of_network(op).sum()),
-        "steps": stairs.quantizer.steps,
-        "deviations": sum(deviations),
-        "most_deviations": max(deviations),
+        "steps": len(op.thresholds) if isinstance(op, SharedThreshold) else op.stairs.quantizer.steps,
+        "deviations": sum(wrong),
+        "most_deviations": max(wrong),
         "input_error_steps": float(op.input_errors.max()),
         "equal_end_to_end": equal,
     }
     if isinstance(op, Requantize):
         entry |= _multipliers(op.solution.constants)
+        stairs = op.stairs
         bounds = zip(stairs.lo.tolist(), stairs.hi.tolist(), op.solution, strict=True)
         # Over −η a reflected channel has the multiplier −c.
         entry["fits_32_bits"] = sum(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from aqd_deploy.errors import RangeError
 from aqd_deploy.integer.fixedpoint import RequantizeSolution, solve_requantize_channels
 from aqd_deploy.integer.ranges import Interval
 from aqd_deploy.integer.staircase import Staircases
 from aqd_deploy.passes.contract import Lowering, Pass, PassError, PassResult, all_of, arithmetic_of
 from aqd_deploy.passes.graph import Node
-from aqd_deploy.passes.integer_operations import Requantize, Threshold
+from aqd_deploy.passes.integer_operations import Requantize, SharedThreshold, Threshold
 from aqd_deploy.passes.numerics import POWER_OF_TWO
 from aqd_deploy.passes.operations import IntegerOperation, Staircase
 
@@ -26,7 +28,9 @@ class SolveRequantize(Pass):
 
     1. Constants that are exact in every channel: `Requantize`.
     2. Not all channels have them and there are at most 15 steps: `Threshold`, exact by construction.
-    3. More steps: the closest constants; the number of η that deviate is counted exactly.
+    3. More steps, and channels that differ in their ranges only (averages, linear interpolation, with ties at
+       ½): `Steps`, one list of thresholds for all, exact by construction.
+    4. Other channels: the closest constants; the number of η that deviate is counted exactly.
 
     A sum of two tensors of codes has its constants already (`rules/quantizer.py`).
 
@@ -58,7 +62,9 @@ class SolveRequantize(Pass):
         return result
 
 
-def _solved(node: Node, op: Staircase, state: Lowering, result: PassResult) -> Requantize | Threshold:
+def _solved(
+    node: Node, op: Staircase, state: Lowering, result: PassResult
+) -> Requantize | Threshold | SharedThreshold:
     stairs, power_of_two = op.stairs, state.numerics == POWER_OF_TWO
     solution = solve_requantize_channels(stairs, power_of_two=power_of_two)
     _check_range(node, stairs, solution, state.graph.ranges[node.output])
@@ -66,6 +72,12 @@ def _solved(node: Node, op: Staircase, state: Lowering, result: PassResult) -> R
     if unproven and not power_of_two and stairs.quantizer.steps <= THRESHOLD_STEPS:
         result.changed.append(f"{node.label}: thresholds, since {unproven} channels have no exact constants")
         return Threshold(stairs, op.dtype, op.input_errors)
+    shared = _shared(op) if unproven and not power_of_two else None
+    if shared is not None:
+        result.changed.append(
+            f"{node.label}: one list of thresholds for all channels, which differ in ranges only"
+        )
+        return shared
     if unproven:
         worst = max(solution.deviations)
         result.left_alone.append(
@@ -79,6 +91,31 @@ def _solved(node: Node, op: Staircase, state: Lowering, result: PassResult) -> R
             f"{node.label}: proven in all {stairs.channels} channels, c up to {bits} bits{rounded}"
         )
     return Requantize(stairs, op.dtype, op.input_errors, solution)
+
+
+def _shared(op: Staircase) -> SharedThreshold | None:
+    """One staircase of which those of all channels are parts, each over its own range; None where there is
+    none, as channels of several scales have.
+
+    Within its range a channel knows a threshold; one of lo says that it is not above lo, one of hi + 1 that
+    it is above hi.
+    """
+    stairs = op.stairs
+    table, low, high = stairs.thresholds, stairs.lo[:, None], stairs.hi[:, None]
+    if (stairs.sign < 0).any():
+        return None
+    known, none = (table > low) & (table <= high), np.iinfo(np.int64)
+    least = np.where(known, table, np.where(table > high, table, none.min)).max(axis=0)
+    most = np.where(known, table, np.where(table <= low, table, none.max)).min(axis=0)
+    if (least > most).any():
+        return None
+    merged = np.where(least == none.min, np.minimum(most, int(stairs.lo.min())), least)
+    merged = np.maximum.accumulate(merged)
+    if (merged > most).any():
+        return None
+    codes = np.arange(stairs.quantizer.lo, stairs.quantizer.hi + 1)
+    within = np.clip(merged, int(stairs.lo.min()), int(stairs.hi.max()) + 1)
+    return SharedThreshold(within, codes.astype(op.dtype), [0] * stairs.channels, op.input_errors)
 
 
 def _check_range(node: Node, stairs: Staircases, solution: RequantizeSolution, interval: Interval) -> None:

@@ -224,6 +224,7 @@ def _manifest(model: dict[str, Any], needs: dict[str, str], libraries: list[str]
         "threads": program["threads"],
         "inputs": program["inputs"],
         "outputs": program["outputs"],
+        "reals": {key: model[key] for key in ("inputs", "outputs", "shapes") if key in model},
         "integer_model_sha256": program["sha256"]["integer_model"],
         "weight_bytes": sum(entry["bytes"] for entry in program["weights"]["by_bits"].values()),
         "libraries": libraries,

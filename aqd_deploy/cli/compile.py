@@ -59,8 +59,8 @@ def command(
     check_backend(device.backend)
     toolchain = find_toolchain(device)
     proto, tail = integer_model_of(model, numerics, shape)
-    told = read_tail(model, read_manifest(proto)) if tail is None else onnx_bytes(tail, tail_path(output))
-    with with_tail(output, told, model), StatusLine() as line:
+    behind = read_tail(model, read_manifest(proto)) if tail is None else onnx_bytes(tail, tail_path(output))
+    with with_tail(output, behind, model), StatusLine() as line:
         report = compile_model(
             proto, output, target=device, threads=threads, source=model, tuned=tuned, toolchain=toolchain,
             on_stage=lambda stage: line.show(_STAGES[stage]), on_target=lambda told: _tell_target(told, line),
@@ -71,11 +71,11 @@ def command(
         print_json({
             "file": str(output), "bytes": report.file_bytes, "seconds": report.seconds,
             "total_seconds": round(report.total_seconds, 3), "program": program,
-            **({} if told is None else {"tail": str(tail_path(output))}),
+            **({} if behind is None else {"tail": str(tail_path(output))}),
         })  # fmt: skip
     else:
         print_text(f"{output}: {report.file_bytes / 1e6:.2f} MB in {report.total_seconds:.1f} s")
-        if told is not None:
+        if behind is not None:
             print_text(f"{tail_path(output)}: what stays float behind it, for onnxruntime")
 
 

@@ -54,7 +54,13 @@ class OutputMap:
                 f"the output {name} is not made of numbers", received=array.dtype, valid="int32 or float32"
             )
         scale = _scale(described, name, channels)
-        zero_point = np.asarray(described[name].get("zero_point", 0), np.int32)
+        zero_point = np.atleast_1d(np.asarray(described[name].get("zero_point", 0), np.int32))
+        if len(zero_point) not in (1, channels):
+            raise ScaleError(
+                f"the output {name} has the wrong number of zero points",
+                received=len(zero_point),
+                valid=f"1 or {channels}",
+            )
         values = array[0] - zero_point.reshape(-1, 1, 1) if zero_point.any() else array[0]
         return cls(name, values, scale)
 

@@ -40,7 +40,10 @@ class DetectorSettings:
         """
         entry = manifest.get("detector")
         if not isinstance(entry, dict):
-            raise ModelFileError("the manifest has no detector: this network gives no boxes")
+            raise ModelFileError(
+                "the manifest has no detector: this network gives no boxes",
+                next_command="aqd-deploy detect PROGRAM IMAGE -o FOLDER --detector F.toml, which has one",
+            )
         kind = detector_named(entry.get("kind"), ModelFileError)
         try:
             table(*detector_keys(kind))(entry, "")

@@ -14,7 +14,7 @@ from aqd_deploy.integer.tail import read_tail, tail_path
 
 
 class Tail:
-    """A loaded tail: shapes of its `inputs` and `outputs` by name (a size that is not known is no number)."""
+    """A loaded tail; `outputs` are the shapes of its outputs by name, where a size may be no number."""
 
     def __init__(self, data: bytes, path: Path, threads: int | None = None) -> None:
         """`data` are the bytes of the file `path`. Raises ModelFileError where onnxruntime cannot load them,
@@ -25,13 +25,12 @@ class Tail:
         except ImportError as error:
             raise MissingExtraError(
                 f"the tail {path} is run by onnxruntime, which is not installed",
-                next_command="pip install onnxruntime, or the same command for integers without it",
+                next_command="pip install onnxruntime",
             ) from error
         try:
             self._network = ReferenceRunner(parse_onnx(data, path), threads)
         except ModelFileError as error:
             raise ModelFileError(f"{path}: {error.what}", received=error.received) from error
-        self.inputs = {name: shape for name, (shape, _) in self._network.inputs.items()}
         self.outputs = self._network.outputs
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from aqd_deploy.detection.description import about, read_description
 from aqd_deploy.detection.interface import check_interface
 from aqd_deploy.detection.settings import DetectorSettings
 from aqd_deploy.devices import LOCAL, open_device
-from aqd_deploy.errors import DeviceError
+from aqd_deploy.errors import DeviceError, ModelFileError
 from aqd_deploy.integer.types import ELEMENT_TYPES
 from aqd_deploy.runtime.bundle_files import program_file
 from aqd_deploy.runtime.reals import FLOATS, dequantized, quantized
@@ -136,7 +137,14 @@ class Runner:
 
     def _outer(self, name: str, shape: Shape) -> Shape:
         """The shape in which people have a tensor that is `shape` in the network."""
-        return tuple(self.manifest.get("shapes", {}).get(name, shape))
+        outer = tuple(self.manifest.get("shapes", {}).get(name, shape))
+        if outer != shape and math.prod(outer) != math.prod(shape):
+            raise ModelFileError(
+                f"the manifest has another size of {name} than the network",
+                received=list(outer),
+                valid=f"as many elements as {list(shape)}",
+            )
+        return outer
 
     def __enter__(self) -> Runner:
         return self

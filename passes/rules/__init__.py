@@ -11,7 +11,8 @@ from typing import Any
 from aqd_deploy.passes import operations as ops
 from aqd_deploy.passes.foreign_operations import DepthToSpace, Gather, Lookup, Slice
 from aqd_deploy.passes.graph import Node, Operation
-from aqd_deploy.passes.rules import binary, convolution, elementwise, pooling, quantizer, structure
+from aqd_deploy.passes.rules import binary, convolution, elementwise, functions, pooling, quantizer, structure
+from aqd_deploy.passes.slices import QuantizedFunction
 from aqd_deploy.passes.values import Values
 
 
@@ -34,6 +35,7 @@ RULES: Mapping[type[Operation], Rule] = {
     ops.Identity: Rule(elementwise.identity),
     ops.Function: Rule(elementwise.function),
     ops.PRelu: Rule(elementwise.function),
+    QuantizedFunction: Rule(functions.quantized_function),
     ops.Conv: Rule(convolution.convolution),
     ops.Add: Rule(binary.add),
     ops.Sub: Rule(binary.subtract),

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 
 from aqd_deploy.errors import UnsupportedModelError
+from aqd_deploy.integer.domain import INT32_MAX
 from aqd_deploy.integer.fixedpoint import float_above
+from aqd_deploy.integer.ranges import Interval
 from aqd_deploy.integer.rational import SQRT_BITS, total
 from aqd_deploy.passes.constants import clip_bounds, finite_reals
+from aqd_deploy.passes.foreign_operations import Floor, Top
 from aqd_deploy.passes.graph import Node
 from aqd_deploy.passes.integer_operations import Max
 from aqd_deploy.passes.numerics import PAPER
@@ -78,7 +82,7 @@ def relu(values: Values, node: Node, _: Relu | Clip) -> None:
 
 
 def clip(values: Values, node: Node, op: Clip) -> None:
-    """A Clip that no quantizer took: as a ReLU."""
+    """A Clip that no quantizer took: as a ReLU where it is one, else between the nearest integers."""
     low, high = clip_bounds(values.graph, node)
     value = values.settle(node.inputs[0], node)
     interval = values.graph.ranges[value.tensor]
@@ -86,16 +90,57 @@ def clip(values: Values, node: Node, op: Clip) -> None:
     if low == 0 and (high is None or max(tops) <= high):
         relu(values, node, op)
         return
-    raise UnsupportedModelError(
-        f"node {node.label}: Clip to [{low}, {high}] of a value that goes on as an integer stream",
-        valid="ReLU there; Clip only in front of quantizers",
-    )
+    error, tensor = value.error, values.int32(value.tensor)
+    for bound, kind in ((low, Floor), (high, Top)):
+        if bound is None:
+            continue
+        exact = [bound / form.alpha() for form in value.forms]
+        ends = np.array([_within_int32(round(each)) for each in exact], dtype=np.int64)
+        missed = [float_above(abs(each - int(end))) for each, end in zip(exact, ends, strict=True)]
+        limit = np.maximum if kind is Floor else np.minimum
+        interval = Interval(limit(interval.lo, ends), limit(interval.hi, ends))
+        reached = interval.lo <= ends if kind is Floor else interval.hi >= ends
+        error = np.where(reached, np.maximum(error, missed), error)
+        output = values.graph.fresh(f"{node.output}_int")
+        values.emit(Node(kind(ends), [tensor], output, node.source), interval, "int32")
+        tensor = output
+    values.scaled[node.output] = replace(value, tensor=tensor, error=error)
+
+
+def _within_int32(value: int) -> int:
+    """A bound that no stream reaches is as good as one further away."""
+    return min(max(value, -INT32_MAX), INT32_MAX)
+
+
+def leaky_relu(values: Values, node: Node, slope: Fraction) -> None:
+    """slope·x + (1 − slope)·max(x, 0), as a sum of two streams."""
+    relu(values, node, Relu())
+    count = len(values.scaled[node.output].forms)
+    positive = values.scaled[node.output].scaled([1 - slope] * count)
+    value = values.settle(node.inputs[0], node).scaled([slope] * count)
+    values.scaled[node.output] = values.added(node, node.output, value, positive)
 
 
 def function(values: Values, node: Node, op: Function | PRelu) -> None:
-    """What no table took has no integers."""
+    """A leaky ReLU goes on as a stream; what else neither a table nor thresholds took has no integers."""
+    if isinstance(op, PRelu) and values.graph.is_constant(node.inputs[1]):
+        count = int(np.prod(values.graph.shapes[node.inputs[1]], dtype=int))
+        slopes = finite_reals(values.graph, node, node.inputs[1], "slope", count)
+        if count == 1:
+            leaky_relu(values, node, slopes[0])
+            return
+    if isinstance(op, Function) and op.function == "LeakyRelu":
+        leaky_relu(values, node, op.parameters[0])
+        return
+    kinds = Counter(
+        each.op.name
+        for each in values.graph.nodes
+        if isinstance(each.op, Function) and each.op.function != "LeakyRelu"
+    )
+    told = ", ".join(f"{kind} ×{count}" if count > 1 else kind for kind, count in kinds.most_common())
     raise UnsupportedModelError(
-        f"node {node.label}: {op.name} isn't between codes and a quantizer, so it has no integer form",
-        valid="functions of one dequantized tensor that a QuantizeLinear reads, element by element",
-        next_command="quantize what is in front of this node and what it makes",
+        f"node {node.label}: {op.name} isn't right in front of a quantizer, so it has no integer form",
+        received=told,
+        valid="functions of one tensor that nothing but QuantizeLinear reads",
+        next_command="quantize what these nodes make",
     )

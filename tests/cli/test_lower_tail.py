@@ -147,7 +147,10 @@ def test_a_bundle_has_the_tail_and_a_device_does_without(qdq_file, tmp_path):
     program = tmp_path / "c.so"
     assert invoke(["compile", str(qdq_file), "-o", str(program), "--threads", "1"]) == 0
     assert invoke(["package", str(program), "-o", str(tmp_path / "bundle")]) == 0
-    assert "program.tail.onnx" in read_bundle(tmp_path / "bundle").files
+    bundle = read_bundle(tmp_path / "bundle")
+    assert "program.tail.onnx" in bundle.files
+    assert bundle.manifest["reals"]["inputs"]["image"]["scale"] == SCALE
+    assert f"= clip(round(real/{SCALE}) + {ZERO})" in (tmp_path / "bundle" / "README.txt").read_text()
     image = np.random.default_rng(0).normal(0, 3, SHAPE).astype(np.float32)
     np.save(tmp_path / "x.npy", image)
     for path in (program, tmp_path / "bundle"):

@@ -8,6 +8,7 @@ import pytest
 from aqd_deploy.detection.decode import decode
 from aqd_deploy.detection.images import Placement
 from aqd_deploy.detection.maps import OutputMap
+from aqd_deploy.errors import ScaleError
 
 MEANINGS = {
     "cls": {"scale": [0.05, 0.0625, 0.11], "zero_point": [140, 128, 3]},
@@ -49,6 +50,12 @@ def test_codes_are_decoded_like_what_they_stand_for(seed):
     assert np.array_equal(found.boxes, expected.boxes) and np.array_equal(found.labels, expected.labels)
     # exp() of the same numbers, computed in one order or another.
     assert np.allclose(found.scores, expected.scores, rtol=1e-6)
+
+
+def test_another_number_of_zero_points_is_refused():
+    described = {"box": {"scale": 1.0, "zero_point": [1, 2, 3]}}
+    with pytest.raises(ScaleError, match="wrong number of zero points; got 3; valid: 1 or 4"):
+        OutputMap.of({"box": np.ones((1, 4, 2, 2), np.uint8)}, described, "box", 4)
 
 
 def test_integers_without_a_zero_point_are_not_copied():

@@ -66,21 +66,32 @@ class _Images:
         return next(self._images, None)
 
 
-@pytest.fixture(scope="module", params=["logits", "probabilities"])
+# Which operators are quantized: by default Softmax is, too.
+FORMS: dict[str, tuple[str, dict]] = {
+    "logits": ("logits", {}),
+    "float softmax": (
+        "probabilities", {"op_types_to_quantize": ["Conv", "Relu", "Clip", "GlobalAveragePool", "Gemm"]}
+    ),
+    "quantized softmax": ("probabilities", {}),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=FORMS)
 def files(request, tmp_path_factory) -> dict[str, Path]:
-    """The quantized file, its integer file and a program, made by the command line."""
+    """The quantized file, its integer file and a program, made by the command line, and its `output`."""
     from onnxruntime.quantization import QuantFormat, quantize_static
 
-    folder = tmp_path_factory.mktemp(request.param)
+    folder = tmp_path_factory.mktemp("classifier")
     made = {name: folder / f"m.{name}" for name in ("float.onnx", "qdq.onnx", "int.onnx", "so")}
-    onnx.save(float_classifier(softmax=request.param == "probabilities"), made["float.onnx"])
+    output, settings = FORMS[request.param]
+    onnx.save(float_classifier(softmax=output == "probabilities"), made["float.onnx"])
     quantize_static(
         str(made["float.onnx"]), str(made["qdq.onnx"]), _Images(), quant_format=QuantFormat.QDQ,
-        per_channel=True, op_types_to_quantize=["Conv", "Relu", "Clip", "GlobalAveragePool", "Gemm"],
+        per_channel=True, **settings,
     )  # fmt: skip
     assert invoke(["lower", str(made["qdq.onnx"]), "-o", str(made["int.onnx"])]) == 0
     assert invoke(["compile", str(made["int.onnx"]), "-o", str(made["so"]), "--threads", "1"]) == 0
-    return {**made, "output": Path(request.param)}
+    return {**made, "output": Path(output)}
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -16,12 +16,11 @@ from aqd_deploy.passes.foreign_operations import (
     Multiply,
     ResizeLinear,
     Slice,
-    Steps,
     SumPool,
     Top,
 )
 from aqd_deploy.passes.graph import Graph, Node
-from aqd_deploy.passes.integer_operations import Cast, PadImage
+from aqd_deploy.passes.integer_operations import Cast, PadImage, SharedThreshold
 from aqd_deploy.passes.operations import Window
 from aqd_deploy.passes.writer import Writer
 
@@ -62,7 +61,8 @@ def test_a_table_is_given_by_the_codes_in_order(source):
 
 
 def test_steps():
-    op = Steps(np.array([-5, 0, 0, 90]), np.array([9, 1, 2, 3, 200], np.uint8))
+    codes = np.array([9, 1, 2, 3, 200], np.uint8)
+    op = SharedThreshold(np.array([-5, 0, 0, 90]), codes, [0] * 4, np.zeros(4))
     x, y = written(op, "int8", stream=True)
     np.testing.assert_array_equal(y, np.array([9, 1, 2, 3, 200])[(x[..., None] >= [-5, 0, 0, 90]).sum(-1)])
 
