@@ -37,8 +37,9 @@ class InstructionSet:
     even lanes in the lower halves, which is what a widening multiplication takes. `source`: where the
     throughput behind `product_cycles` is from. `tile_registers`: there are products of whole tiles.
     `byte_table`: how registers hold a table of 256 bytes, None where a table is better read in memory.
-    `gather`: the words at an address, int32, by a vector of indices of `depthwise_lanes`; None where lanes are
-    better loaded one by one.
+    `gather`: the words at an address, int32, by a vector of indices of `depthwise_lanes`; None where lanes
+    are better loaded one by one. `word_pairs`: the product of two words a lane by which one is multiplied
+    faster than lanes of 32 bits, None where there is none.
     """
 
     tile_registers: ClassVar[bool] = False
@@ -55,6 +56,7 @@ class InstructionSet:
     winograd_words: DotProduct | None = None
     byte_table: ByteTable | None = None
     gather: Callable[[Expr, Expr], Expr] | None = None
+    word_pairs: DotProduct | None = None
 
     @property
     def peaks(self) -> tuple[DotProduct, ...]:

@@ -184,6 +184,7 @@ def with_vnni(isa: Isa, lanes: int, registers: int, source: str) -> InstructionS
         wide_products_by_shuffle=False,
         winograd_bytes=bytes_,
         winograd_words=words,
+        word_pairs=words,
     )
 
 
@@ -200,6 +201,7 @@ def _without_vnni(isa: Isa, lanes: int, registers: int, cycles: float, source: s
         depthwise_lanes=lanes,
         wide_products_by_shuffle=False,
         winograd_words=words,
+        word_pairs=words,
     )
 
 
