@@ -31,7 +31,8 @@ def cut_tail(draft: Draft) -> None:
        integers, belongs to the tail; so does every node behind it. So does an operator that no pass knows
        (Softmax) with its quantizers, where no convolution or matrix product stands behind it.
     2. Convolutions and matrix products are kept where both operands are dequantized, Mul where one is a
-       constant, Resize where it copies, and what moves dequantized codes.
+       constant, Add and Mul where that is one number or one a channel, Resize where it copies, and what moves
+       dequantized codes.
     3. Layout in front of the tail belongs to it, and so do Slice, Gather and Concat there.
     4. A tensor that the tail reads becomes an output of the integer part, under its name.
     5. An output that needs no tail stays an output. Where all do without, there is no tail.
@@ -80,11 +81,19 @@ class _Cut:
             return all(name in self.codes for name in node.input[:2])
         if is_standard(node, *_MOVES) and node.output[0] in self.codes:
             return True
+        if is_standard(node, "Add", "Mul") and not self._is_same_everywhere(node):
+            return False
         if is_standard(node, "Mul"):
             return any(name in self.constant for name in node.input)
         if is_standard(node, "Resize"):
             return attribute(node, "mode", "nearest") == "nearest"
         return is_standard(node, *_KEPT, *_LAYOUT)
+
+    def _is_same_everywhere(self, node: NodeProto) -> bool:
+        """Whether no constant operand tells the pixels of a map [1, C, H, W] apart, as a grid of cells does."""
+        tensors = [self.draft.initializers[name] for name in node.input if name in self.draft.initializers]
+        spatial = [tensor.dims[axis] for tensor in tensors for axis in (-2, -1) if len(tensor.dims) >= 3]
+        return all(size == 1 for size in spatial)
 
     def _take_layout_along(self, behind: set[str]) -> None:
         """Case 3."""
