@@ -13,6 +13,7 @@ from aqd_deploy.passes.canonical.float_input import take_input_quantizers_off
 from aqd_deploy.passes.canonical.functions import inline_functions
 from aqd_deploy.passes.canonical.identities import drop_identities
 from aqd_deploy.passes.canonical.initializers import drop_inputs_with_values
+from aqd_deploy.passes.canonical.kept_names import rename_inside
 from aqd_deploy.passes.canonical.layout import use_feature_maps
 from aqd_deploy.passes.canonical.microsoft import use_onnx_domain
 from aqd_deploy.passes.canonical.opsets import raise_opset
@@ -27,6 +28,7 @@ REWRITES: tuple[Callable[[Draft], None], ...] = (
     inline_functions,  # first: what is in a function is seen by nobody else
     drop_inputs_with_values,  # before anything asks what the inputs are
     raise_opset,  # before anything asks for an operand that was an attribute
+    rename_inside,  # before other names are made of these
     use_onnx_domain,  # onnx infers shapes of its own operators alone
     take_qlinear_apart,  # for the same reason; codes and reals are told apart from here on
     take_qonnx_apart,  # for the same reasons
