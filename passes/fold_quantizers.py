@@ -204,6 +204,11 @@ class _Folding:
     def _scale(self, node: Node, op: DequantizeLinear) -> Node:
         """Case 3."""
         source = node.inputs[0]
+        if source not in self.codes:
+            raise UnsupportedModelError(
+                f"node {node.label}: DequantizeLinear of {source}, which isn't quantized",
+                valid="an input, or what a QuantizeLinear made, also through pooling, upsampling and concat",
+            )
         channels = self.graph.shapes[source][1]
         steps = self._scales(node)
         zeros, _ = self._zero_points(node)
@@ -213,11 +218,6 @@ class _Folding:
             )
         if len(steps) not in (1, channels) or len(zeros) not in (1, channels):
             raise UnsupportedModelError(f"node {node.label}: {len(steps)} scales for {channels} channels")
-        if source not in self.codes:
-            raise UnsupportedModelError(
-                f"node {node.label}: DequantizeLinear of {source}, which isn't quantized",
-                valid="an input, or what a QuantizeLinear made, also through pooling, upsampling and concat",
-            )
         count = max(len(steps), len(zeros))
         pairs = zip(steps * (count // len(steps)), zeros * (count // len(zeros)), strict=True)
         forms = [ChannelForm(s, -s * z) for s, z in pairs] * (channels // count)

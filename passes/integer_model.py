@@ -15,15 +15,17 @@ def integer_model(
     numerics: str = "exact",
     shape: Sequence[int] | None = None,
     on_lowering: Callable[[], None] = lambda: None,
-) -> ModelProto:
-    """`model` itself where it is integer ONNX, else what `lower` makes of it; `on_lowering` is called before.
+) -> tuple[ModelProto, ModelProto | None]:
+    """`model` itself where it is integer ONNX, else what `lower` makes of it, and the tail that it cut off;
+    `on_lowering` is called before.
 
     `numerics` and `shape` are `lower`'s and change nothing of an integer model. Raises as `lower`.
     """
     if kind_of(model) == "integer":
-        return model
+        return model, None
     # The passes take a while to import.
     from aqd_deploy.passes.pipeline import lower
 
     on_lowering()
-    return lower(model, numerics=numerics, shape=shape).model
+    result = lower(model, numerics=numerics, shape=shape)
+    return result.model, result.tail

@@ -118,10 +118,12 @@ class Float64Network:
     def run(
         self, inputs: Mapping[str, np.ndarray], forced: Mapping[str, np.ndarray] | None = None
     ) -> dict[str, np.ndarray]:
-        """Every tensor by name: float64, or integers in the file's type. A tensor of `forced` has the value
-        given there, so that what follows it is measured alone.
+        """Every tensor by name: float64, or integers in the file's type. What follows a tensor of `forced`
+        reads the value given there, so that each piece between two of them is measured alone; what comes out
+        is the value before.
         """
         forced = forced or {}
+        computed = {}
         self.values = {name: x.astype(np.float64) if x.dtype.kind == "f" else x for name, x in inputs.items()}
         self.fixed = dict(self.constants)
         for node in self.model.graph.node:
@@ -129,7 +131,8 @@ class Float64Network:
             results = self._own_types(node) if constant else self._node(node)
             for name, value in zip(node.output, results, strict=False):
                 (self.fixed if constant else self.values)[name] = forced.get(name, value)
-        return {**self.fixed, **self.values}
+                computed[name] = value
+        return {**self.fixed, **self.values, **computed}
 
     def outputs(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The graph's outputs."""

@@ -187,7 +187,7 @@ def _model_table(
     from aqd_deploy.passes.integer_model import integer_model
     from aqd_deploy.records.lookup import load_tuned
 
-    model = integer_model(
+    model, _ = integer_model(
         load_onnx(path), numerics=numerics, shape=shape, on_lowering=lambda: progress("lowering")
     )
     progress(f"choosing the kernels for {target.name} ({target.kernels})")

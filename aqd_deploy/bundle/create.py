@@ -1,7 +1,8 @@
 """A program file → a bundle: a folder that runs on a bare device.
 
-`program.so`, the runner `aqd-run`, TVM's runtime in `lib/`, `manifest.json` (what it is, what it needs, size
-and SHA-256 of every file), `manifest.sha256` and `README.txt`.
+`program.so` (beside it its tail, if it has one), the runner `aqd-run`, TVM's runtime in `lib/`,
+`manifest.json` (what it is, what it needs, size and SHA-256 of every file), `manifest.sha256` and
+`README.txt`.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from aqd_deploy.bundle.runtime_libraries import runtime_libraries
 from aqd_deploy.errors import BundleError, TargetError
 from aqd_deploy.files import check_folder, failure, replacing_folder
 from aqd_deploy.inputs import MIB, FileKind
+from aqd_deploy.integer.tail import tail_path
 from aqd_deploy.runtime.bundle_files import PROGRAM, RUNNER
-from aqd_deploy.runtime.container import Container, read_container
+from aqd_deploy.runtime.container import read_container
 from aqd_deploy.runtime.manifest import check_packaged
 from aqd_deploy.schema import SchemaError, list_of, table, text, whole
 from aqd_deploy.targets import Target, get
@@ -31,6 +33,7 @@ FORMAT_VERSION = 1
 KIND = "aqd-deploy bundle"
 # As in native/sha256.h.
 CHUNK = 1 << 14
+TAIL = tail_path(Path(PROGRAM)).name
 MANIFEST, MANIFEST_HASH, README = "manifest.json", "manifest.sha256", "README.txt"
 _MANIFEST_FILE = FileKind("manifest of a bundle", "a folder written by package", 16 * MIB, BundleError)
 _SCHEMA = table(
@@ -67,13 +70,15 @@ def create_bundle(
     out: Path,
     *,
     runtime: Path | None = None,
+    tail: bytes | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Bundle:
     """Package the program file `program` into the folder `out`, for the target it was compiled for.
 
     `runtime` is a folder with TVM's runtime libraries for that target; by default they are found
-    (`runtime_libraries`). `out` is written whole or not at all; an older bundle there is replaced. `progress`
-    is told what has to be made or fetched first, and how long that takes.
+    (`runtime_libraries`). `tail` is the program's (`integer.tail`): it lies in the folder for the host that
+    reads the outputs, the device does not run it. `out` is written whole or not at all; an older bundle there
+    is replaced. `progress` is told what has to be made or fetched first, and how long that takes.
 
     Raises ProgramError where `program` is not a whole program, BundleError where `out` is something else
     than a bundle or cannot be written and where there are no runtime libraries, MissingExtraError where there
@@ -87,7 +92,8 @@ def create_bundle(
     copies = {RUNNER: build_runner(target, progress)} | {f"lib/{path.name}": path for path in libraries}
     try:
         with replacing_folder(out) as folder:
-            _fill(folder, container, copies, [f"lib/{path.name}" for path in libraries])
+            written = {PROGRAM: container.data} | ({} if tail is None else {TAIL: tail})
+            _fill(folder, container.manifest, written, copies, [f"lib/{path.name}" for path in libraries])
     except OSError as error:
         raise failure(f"cannot write {out}", error, BundleError) from error
     return read_bundle(out)
@@ -180,17 +186,24 @@ def _target(entry: dict[str, Any]) -> Target:
     )
 
 
-def _fill(folder: Path, program: Container, copies: dict[str, Path], libraries: list[str]) -> None:
-    """The program's bytes as they were verified, `copies` of other files by name, and what describes both."""
+def _fill(
+    folder: Path, program: dict[str, Any], written: dict[str, bytes], copies: dict[str, Path],
+    libraries: list[str],
+) -> None:  # fmt: skip
+    """The bytes `written` by name, as they were verified, `copies` of other files, and what describes all of
+    them; `program` is the program's manifest.
+    """
     folder.chmod(0o755)
-    (folder / PROGRAM).write_bytes(program.data)
+    for name, data in written.items():
+        (folder / name).write_bytes(data)
     for name, source in copies.items():
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(source, folder / name)
-    names = [PROGRAM, *copies]
+    names = [*written, *copies]
     for name in names:
         (folder / name).chmod(0o755 if name == RUNNER else 0o644)
-    manifest = _manifest(program.manifest, required_versions(folder / name for name in names), libraries)
+    needs = required_versions(folder / name for name in (PROGRAM, *copies))
+    manifest = _manifest(program, needs, libraries)
     (folder / README).write_text(readme_text(manifest), encoding="utf-8")
     manifest["files"] = [_describe(folder / name, name) for name in (*names, README)]
     data = (json.dumps(manifest, indent=2, ensure_ascii=False) + "\n").encode()
@@ -211,6 +224,7 @@ def _manifest(model: dict[str, Any], needs: dict[str, str], libraries: list[str]
         "threads": program["threads"],
         "inputs": program["inputs"],
         "outputs": program["outputs"],
+        "reals": {key: model[key] for key in ("inputs", "outputs", "shapes") if key in model},
         "integer_model_sha256": program["sha256"]["integer_model"],
         "weight_bytes": sum(entry["bytes"] for entry in program["weights"]["by_bits"].values()),
         "libraries": libraries,

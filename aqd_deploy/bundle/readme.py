@@ -9,8 +9,9 @@ def readme_text(manifest: dict[str, Any]) -> str:
     """README.txt of the bundle with `manifest`."""
     target, needs = manifest["target"], manifest["needs"]
     features = ", ".join(target["features"]) or "no features beyond the architecture's"
-    inputs = "; ".join(_tensor(entry) for entry in manifest["inputs"])
-    outputs = "; ".join(_tensor(entry) for entry in manifest["outputs"])
+    reals = manifest["reals"]
+    inputs = "; ".join(_tensor(entry, reals.get("inputs", {})) for entry in manifest["inputs"])
+    outputs = "; ".join(_tensor(entry, {}) for entry in manifest["outputs"])
     first = manifest["inputs"][0]["name"]
     return "\n".join([
         f"{manifest['name'] or 'An integer-only network'}, compiled by aqd-deploy for {target['name']}.",
@@ -27,5 +28,11 @@ def readme_text(manifest: dict[str, Any]) -> str:
     ])  # fmt: skip
 
 
-def _tensor(entry: dict[str, Any]) -> str:
-    return f"{entry['name']} {entry['dtype']} {entry['shape']}"
+def _tensor(entry: dict[str, Any], reals: dict[str, Any]) -> str:
+    """A tensor and, where its integers stand for floats, how they are made of these."""
+    told = f"{entry['name']} {entry['dtype']} {entry['shape']}"
+    meaning = reals.get(entry["name"])
+    if meaning is None:
+        return told
+    scale, zero_point = meaning["scale"], meaning["zero_point"]
+    return f"{told} = clip(round(real/{scale}) + {zero_point}), as manifest.json says under reals"

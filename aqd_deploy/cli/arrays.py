@@ -1,11 +1,12 @@
-"""Named arrays in .npz files: read without running anything in them and without taking more memory than what
-is asked for needs; written whole or not at all.
+"""Named arrays in .npz files, and one in a .npy file: read without running anything in them and without
+taking more memory than what is asked for needs; written whole or not at all.
 """
 
 from __future__ import annotations
 
 import io
 import math
+import os
 import struct
 import tokenize
 import zipfile
@@ -20,7 +21,9 @@ from aqd_deploy.errors import AqdError, ShapeError
 from aqd_deploy.files import replacing
 from aqd_deploy.inputs import GIB, FileKind
 
-NPZ_FILE = FileKind("file of arrays", "an .npz file: numpy.savez(path, image=array)", 4 * GIB)
+NPZ_FILE = FileKind(
+    "file of arrays", "an .npz file: numpy.savez(path, image=array); .npy where there is one input", 4 * GIB
+)
 MAX_MEMBERS = 10_000
 LONGEST_HEADER = 10_000
 """numpy takes none that is longer."""
@@ -32,30 +35,54 @@ _SUFFIX = ".npy"
 # What zipfile raises for damage, encryption and methods that it does not know.
 _DAMAGED = (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError, zlib.error)
 
-Wanted = Mapping[str, tuple[tuple[Any, ...], str]]
-"""Shape and numpy dtype name of arrays by name; a dimension that is not a number may have any size."""
+Wanted = Mapping[str, tuple[tuple[Any, ...], tuple[str, ...]]]
+"""Shape of arrays by name, and the names of the numpy dtypes that they may have; a dimension that is not a
+number may have any size.
+"""
 
 
 def read_arrays(path: Path, wanted: Wanted) -> dict[str, np.ndarray]:
-    """The arrays `wanted` of an .npz file.
+    """The arrays `wanted` of an .npz file, or of a .npy file where it is one.
 
     Before one is read, the headers of all are: what is missing, unknown, or of another dtype or shape is told
     from them, so that a small file that inflates to a large one, or says that it does, costs nothing.
 
     Raises ShapeError where the arrays are not those that are wanted; AqdError where the file is missing,
-    damaged, not an .npz or holds objects.
+    damaged, neither an .npz nor a .npy, or holds objects.
     """
     with NPZ_FILE.open(path) as file:
         try:
+            if _is_single(file):
+                return _single(file, path, wanted)
             with zipfile.ZipFile(file) as archive:
                 members = _members(archive, path)
                 _check_names(members, wanted)
                 for name, member in members.items():
                     with archive.open(member) as stream:
-                        _check_header(stream, member, name, wanted[name], path)
+                        _check_header(stream, member.file_size, name, wanted[name], path)
                 return {name: _array(archive, member, path) for name, member in members.items()}
         except _DAMAGED as error:
-            raise _unreadable(path, file, error) from error
+            raise _unreadable(path, error) from error
+
+
+def _is_single(file: IO[bytes]) -> bool:
+    start = file.read(len(np.lib.format.MAGIC_PREFIX))
+    file.seek(0)
+    return start == np.lib.format.MAGIC_PREFIX
+
+
+def _single(file: IO[bytes], path: Path, wanted: Wanted) -> dict[str, np.ndarray]:
+    """The array of a .npy file, by the name of the only input."""
+    if len(wanted) != 1:
+        raise ShapeError(
+            "the file holds one array without a name, and there are several inputs",
+            received=str(path),
+            valid=f"an .npz file with {', '.join(wanted)}",
+        )
+    ((name, fits),) = wanted.items()
+    _check_header(file, os.fstat(file.fileno()).st_size, name, fits, path)
+    file.seek(0)
+    return {name: np.lib.format.read_array(file, allow_pickle=False)}
 
 
 def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
@@ -83,23 +110,24 @@ def _check_names(found: Mapping[str, object], wanted: Wanted) -> None:
 
 
 def _check_header(
-    stream: IO[bytes], member: zipfile.ZipInfo, name: str, wanted: tuple[tuple[Any, ...], str], path: Path
+    stream: IO[bytes], size: int, name: str, wanted: tuple[tuple[Any, ...], tuple[str, ...]], path: Path
 ) -> None:
+    """What the header in `stream`, of `size` bytes in all, says of the array."""
     shape, dtype = _header(stream, path)
-    wanted_shape, wanted_dtype = wanted
+    wanted_shape, dtypes = wanted
     fits = len(shape) == len(wanted_shape) and all(
-        not isinstance(limit, int) or size == limit for size, limit in zip(shape, wanted_shape, strict=True)
+        not isinstance(limit, int) or side == limit for side, limit in zip(shape, wanted_shape, strict=True)
     )
-    if not fits or dtype != np.dtype(wanted_dtype):
+    if not fits or dtype not in map(np.dtype, dtypes):
         raise ShapeError(
             f"input {name} does not fit the program",
             received=f"{dtype} {list(shape)}",
-            valid=f"{wanted_dtype} {list(wanted_shape)}",
+            valid=f"{' or '.join(dtypes)} {list(wanted_shape)}",
         )
-    if stream.tell() + math.prod(shape) * dtype.itemsize != member.file_size:
+    if stream.tell() + math.prod(shape) * dtype.itemsize != size:
         raise AqdError(
             f"the array {name} has not as many bytes as its header says",
-            received=f"{path}: {member.file_size - stream.tell()} bytes",
+            received=f"{path}: {size - stream.tell()} bytes",
             valid=f"{math.prod(shape) * dtype.itemsize} bytes",
         )
 
@@ -137,10 +165,7 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> np.
     return array
 
 
-def _unreadable(path: Path, file: IO[bytes], error: Exception) -> AqdError:
-    file.seek(0)
-    if file.read(6) == b"\x93NUMPY":
-        return AqdError("the file holds one array without a name", received=str(path), valid=NPZ_FILE.valid)
+def _unreadable(path: Path, error: Exception) -> AqdError:
     why = " ".join(str(error).split()) or type(error).__name__
     return AqdError(f"the arrays cannot be read ({why[:200]})", received=str(path), valid=NPZ_FILE.valid)
 

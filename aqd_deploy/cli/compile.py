@@ -39,11 +39,17 @@ def command(
     model: Path, output: Path, target: str, threads: int | None, numerics: str, shape: tuple[int, ...] | None,
     tuned: str | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Compile a QDQ or integer ONNX file into one self-describing program."""
+    """Compile a QDQ or integer ONNX file into one self-describing program.
+
+    What stays float behind the network, its tail, lies beside the program: PROGRAM.tail.onnx.
+    """
     from aqd_deploy import targets
     from aqd_deploy.cli.models import integer_model_of
     from aqd_deploy.compiler import compile_model
     from aqd_deploy.compiler.toolchain import find_toolchain
+    from aqd_deploy.integer.files import onnx_bytes
+    from aqd_deploy.integer.manifest import read_manifest
+    from aqd_deploy.integer.tail import read_tail, tail_path, with_tail
     from aqd_deploy.kernels.backends import check_backend
     from aqd_deploy.runtime.container import check_program_output
 
@@ -52,8 +58,9 @@ def command(
     device = targets.get(target)
     check_backend(device.backend)
     toolchain = find_toolchain(device)
-    proto = integer_model_of(model, numerics, shape)
-    with StatusLine() as line:
+    proto, tail = integer_model_of(model, numerics, shape)
+    behind = read_tail(model, read_manifest(proto)) if tail is None else onnx_bytes(tail, tail_path(output))
+    with with_tail(output, behind, model), StatusLine() as line:
         report = compile_model(
             proto, output, target=device, threads=threads, source=model, tuned=tuned, toolchain=toolchain,
             on_stage=lambda stage: line.show(_STAGES[stage]), on_target=lambda told: _tell_target(told, line),
@@ -64,9 +71,12 @@ def command(
         print_json({
             "file": str(output), "bytes": report.file_bytes, "seconds": report.seconds,
             "total_seconds": round(report.total_seconds, 3), "program": program,
+            **({} if behind is None else {"tail": str(tail_path(output))}),
         })  # fmt: skip
     else:
         print_text(f"{output}: {report.file_bytes / 1e6:.2f} MB in {report.total_seconds:.1f} s")
+        if behind is not None:
+            print_text(f"{tail_path(output)}: what stays float behind it, for onnxruntime")
 
 
 def _tell_target(target: Target, line: StatusLine) -> None:

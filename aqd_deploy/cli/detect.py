@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,7 @@ from aqd_deploy.cli.output import print_json, print_text, progress, verb
 
 if TYPE_CHECKING:
     from aqd_deploy.errors import ImageError
+    from aqd_deploy.workflow.detect import Detected
 
 _SHOWN = 5
 
@@ -21,6 +22,12 @@ _SHOWN = 5
 @click.argument("images", type=existing("IMAGE"), nargs=-1, required=True)
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for the results."
+)
+@click.option(
+    "--detector",
+    "description",
+    type=existing("F.toml"),
+    help="What the images and boxes of a network from elsewhere are (docs/how-to/foreign-models.md).",
 )
 @click.option(
     "--annotations",
@@ -48,6 +55,7 @@ def command(
     program: Path,
     images: tuple[Path, ...],
     output: Path,
+    description: Path | None,
     annotations: Path | None,
     recursive: bool,
     strict: bool,
@@ -67,42 +75,43 @@ def command(
     """
     from aqd_deploy.evaluation.coco import load_annotations
     from aqd_deploy.workflow.detect import counted, detect_images, image_files
-    from aqd_deploy.workflow.results_folder import RESULTS, printable
+    from aqd_deploy.workflow.results_folder import RESULTS
     from aqd_deploy.workflow.runners import open_runner
 
     files = image_files(images, recursive=recursive)
     dataset = None if annotations is None else load_annotations(annotations)
-    with open_runner(program, threads, device_for(program, device)) as runner:
+    with open_runner(program, threads, device_for(program, device)) as opened:
+        runner = opened if description is None else opened.described(description)
         runner.check_detector()
         found = detect_images(
-            runner.run, runner.manifest, files, output, annotations=dataset,
-            inputs=[path for path in (program, annotations) if path is not None],
+            runner.detect, runner.manifest, files, output, annotations=dataset,
+            inputs=[path for path in (program, description, annotations) if path is not None],
             least_score=score_threshold, draw_above=draw_above, strict=strict, progress=progress,
         )  # fmt: skip
-    boxes = sum(len(entry.detections) for entry in found.images)
     if as_json:
-        print_json(
-            {
-                "folder": str(output),
-                "results": str(output / RESULTS) if found.images else None,
-                "images": [
-                    {
-                        "file": printable(e.path), "image_id": e.image_id, "detections": len(e.detections),
-                        "drawing": str(e.drawing),
-                    }
-                    for e in found.images
-                ],
-                "failed": [
-                    {"file": printable(path), "error": error.sentence()}
-                    for path, error in found.failed.items()
-                ],
-            }
-        )  # fmt: skip
+        print_json(_document(output, found))
     elif found.images:
-        images_done = counted(len(found.images), "image", "images")
-        print_text(f"{output}: {images_done}, {counted(boxes, 'detection', 'detections')} in {RESULTS}")
+        images_done = counted(len(found.images), "image")
+        boxes = sum(len(entry.detections) for entry in found.images)
+        print_text(f"{output}: {images_done}, {counted(boxes, 'detection')} in {RESULTS}")
     if found.failed:
         raise _failure(found.failed, len(found.failed) + len(found.images))
+
+
+def _document(output: Path, found: Detected) -> dict[str, Any]:
+    """What --json prints."""
+    from aqd_deploy.workflow.results_folder import RESULTS, printable
+
+    images = [
+        {
+            "file": printable(entry.path), "image_id": entry.image_id, "detections": len(entry.detections),
+            "drawing": str(entry.drawing),
+        }
+        for entry in found.images
+    ]  # fmt: skip
+    failed = [{"file": printable(path), "error": error.sentence()} for path, error in found.failed.items()]
+    results = str(output / RESULTS) if found.images else None
+    return {"folder": str(output), "results": results, "images": images, "failed": failed}
 
 
 def _failure(failed: dict[Path, ImageError], count: int) -> ImageError:

@@ -14,10 +14,11 @@ from aqd_deploy.cli.output import print_json, print_text, verb
 @click.argument("file", type=existing("FILE"))
 @json_option
 def command(file: Path, as_json: bool) -> None:
-    """Tell what a file holds: .onnx (QDQ or integer), .so (a program), .pt (a checkpoint), or a bundle.
+    """Tell what a file holds: .onnx (of any kind), .so (a program), .pt (a checkpoint), or a bundle.
 
-    Operators, bits and float tensors of an ONNX file; target, needs and bytes a weight of a program; files of
-    a bundle; what lowering proved; configuration of a checkpoint. In at most 40 lines: `--json` has all.
+    Operators, bits, float tensors and tail of an ONNX file, be it integer, QDQ, QOperator, QONNX, FP16 or
+    float; target, needs and bytes a weight of a program; files of a bundle; what lowering proved;
+    configuration of a checkpoint. In at most 40 lines: `--json` has all.
     """
     from aqd_deploy.reporting.inspection import inspect_file
 

@@ -23,11 +23,15 @@ def command(program: Path, output: Path, runtime: Path | None, as_json: bool) ->
     The folder runs where it is copied to: `./aqd-run --input NAME=x.npy --output out` prints JSON.
     """
     from aqd_deploy.bundle import create_bundle
+    from aqd_deploy.integer.tail import read_tail
     from aqd_deploy.runtime.container import read_manifest
 
-    target = read_manifest(program)["program"]["target"]
+    manifest = read_manifest(program)
+    target = manifest["program"]["target"]
     progress(f"packaging for {target['name']} ({target['architecture']})")
-    bundle = create_bundle(program, output, runtime=runtime, progress=progress)
+    bundle = create_bundle(
+        program, output, runtime=runtime, tail=read_tail(program, manifest), progress=progress
+    )
     if as_json:
         print_json({
             "folder": str(output), "total_bytes": bundle.total_bytes,

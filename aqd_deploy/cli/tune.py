@@ -87,7 +87,7 @@ def command(
     from aqd_deploy.cli.models import integer_model_of
     from aqd_deploy.tuning import describe
 
-    proto = integer_model_of(model, numerics, shape)
+    proto, _ = integer_model_of(model, numerics, shape)
     if dry_run:
         document = describe.tasks(proto, chosen, threads, records)
         text = describe.tasks_text

@@ -8,12 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from aqd_deploy.detection.detectors.contract import LevelBoxes
 from aqd_deploy.detection.images import Placement
-from aqd_deploy.detection.maps import OutputMap
 from aqd_deploy.detection.nms import class_wise_nms
-from aqd_deploy.detection.settings import DetectorSettings, Level
-from aqd_deploy.errors import ShapeError
+from aqd_deploy.detection.settings import DetectorSettings
 
 
 @dataclass(frozen=True)
@@ -49,37 +46,25 @@ class Postprocess:
     def __call__(self, outputs: Mapping[str, np.ndarray], placement: Placement) -> Detections:
         """The detections of one image.
 
-        outputs: output maps by name, [1, C, H, W], int32 with a `scale` (one number or one a channel) in the
-        manifest's `outputs`, or floating point. Candidates are the entries whose class probability is above
+        outputs: by name; output maps [1, C, H, W] are integers with a `scale` (one number or one a channel)
+        in the manifest's `outputs`, or floating point. Candidates have a class probability above
         `score_threshold`; of each level the `pre_nms` best scores go on. Boxes are clipped to the image,
         empty ones dropped, then class-wise NMS.
 
         Raises ShapeError for outputs that are missing or of a shape that does not fit the manifest,
-        ScaleError for a scale that is missing or not positive.
+        ScaleError for a scale that is missing or not positive, ModelFileError for what is not numbers.
         """
         settings = self.settings
-        parts = [self._level(outputs, level) for level in settings.levels]
+        least, most = settings.score_threshold, settings.pre_nms
+        parts = [
+            settings.detector.read(outputs, self.described, level, least, most) for level in settings.levels
+        ]
         boxes, scores, labels = (np.concatenate(values) for values in zip(*parts, strict=True))
         boxes = placement.to_image(boxes)
         solid = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]) & np.isfinite(scores)
         boxes, scores, labels = boxes[solid], scores[solid], labels[solid]
         kept = class_wise_nms(boxes, scores, labels, settings.nms_iou, settings.max_detections)
         return Detections(boxes[kept].astype(np.float32), scores[kept].astype(np.float32), labels[kept])
-
-    def _level(self, outputs: Mapping[str, np.ndarray], level: Level) -> LevelBoxes:
-        settings = self.settings
-        maps = {
-            kind: OutputMap.of(outputs, self.described, level.outputs[kind], channels)
-            for kind, channels in settings.detector.channels().items()
-        }
-        first, *others = maps.values()
-        for other in others:
-            if other.values.shape[1:] != first.values.shape[1:]:
-                raise ShapeError(
-                    f"the outputs {first.name} and {other.name} of one level have different sizes",
-                    received=f"{first.values.shape[1:]} and {other.values.shape[1:]}",
-                )
-        return settings.detector.decode(maps, level.stride, settings.score_threshold, settings.pre_nms)
 
 
 def decode(outputs: Mapping[str, np.ndarray], manifest: dict[str, Any], placement: Placement) -> Detections:

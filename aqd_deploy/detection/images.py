@@ -1,8 +1,9 @@
-"""From an image file to the uint8 tensor a detector takes, and back from its pixels to the image's.
+"""From an image file to the tensor a detector takes, and back from its pixels to the image's.
 
-The integer program's input is raw pixels: no mean is subtracted and nothing is scaled here, the file that
-holds the network does that exactly. What happens to an image before is all in `letterbox`, and
-`describe_preprocessing` says it in words, because accuracy lost at deployment is often lost here.
+The input of our own networks is raw pixels: no mean is subtracted and nothing is scaled here, the file that
+holds the network does that exactly. A network from elsewhere may take (pixel − mean)/std. What happens to an
+image before is all in `letterbox`, and `describe_preprocessing` says it in words, because accuracy lost at
+deployment is often lost here.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from PIL import Image, ImageOps
 
 from aqd_deploy.errors import ImageError, ModelFileError
 from aqd_deploy.inputs import GIB, FileKind
-from aqd_deploy.schema import SchemaError, anything, list_of, table, text, whole
+from aqd_deploy.schema import Check, SchemaError, anything, list_of, number, table, text, whole
 
 # Raster formats only: Pillow's EPS reader, for one, starts another program on the file's text.
 FORMATS = ("PNG", "JPEG", "MPO", "BMP", "GIF", "TIFF", "WEBP", "PPM")
@@ -29,10 +30,13 @@ COLORS = ("RGB", "BGR")
 IMAGE_FILE = FileKind("image file", f"a file in one of {', '.join(FORMATS)}", GIB, ImageError)
 LONGEST_SIDE = 16384
 _SIDE = whole(1, LONGEST_SIDE)
-_PREPROCESSING = table(
+PREPROCESSING_KEYS: tuple[dict[str, Check], dict[str, Check]] = (
     {"height": _SIDE, "width": _SIDE, "color": text, "pad_value": list_of(whole(0, 255), 3, 3)},
     {"input": text, "resize": text, "mean": anything, "std": anything},
 )
+"""What the manifest's `preprocessing` must have, and what it may have."""
+_PREPROCESSING = table(*PREPROCESSING_KEYS)
+_NORMALISATION = table({"mean": list_of(number(), 3, 3), "std": list_of(number(above=0), 3, 3)})
 
 # What Pillow's readers raise for damaged files.
 _DAMAGED = (
@@ -192,10 +196,11 @@ def letterbox(
 
 @dataclass(frozen=True)
 class Preprocess:
-    """The manifest's preprocessing: callable on uint8 [H, W, 3] RGB, gives uint8 [1, 3, height, width],
-    Placement.
+    """The manifest's preprocessing: callable on uint8 [H, W, 3] RGB, gives a tensor [1, 3, height, width] and
+    its Placement.
 
-    `color` is the channel order of the tensor; `pad_value` is in that order.
+    `color` is the channel order of the tensor; `pad_value` is in that order, as `mean` and `std` are. With
+    these the tensor is (pixel − mean)/std in float32, without them uint8 pixels.
     """
 
     input: str
@@ -203,28 +208,34 @@ class Preprocess:
     width: int
     color: str
     pad_value: tuple[int, int, int]
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
 
     @classmethod
     def from_manifest(cls, manifest: dict[str, Any]) -> Preprocess:
         """Reads `manifest["preprocessing"]` (docs/qdq-form.md); ModelFileError where it is missing or not
-        valid."""
+        valid. `mean` and `std` are for an input that stands for floats, which `manifest["inputs"]` says; of
+        another one they tell what is in the network.
+        """
         entry = manifest.get("preprocessing")
         if not isinstance(entry, dict):
             raise ModelFileError(
                 "the manifest has no preprocessing, so an image file cannot be fed to the model"
             )
+        name = entry.get("input", "image")
+        takes_floats = name in manifest.get("inputs", {})
         try:
             _PREPROCESSING(entry, "")
+            if takes_floats:
+                _NORMALISATION(entry, "")
         except SchemaError as error:
             raise error.of("the manifest's preprocessing", ModelFileError) from None
         if entry["color"] not in COLORS:
             raise ModelFileError("unknown colour order", received=entry["color"], valid=", ".join(COLORS))
         if entry.get("resize", "letterbox") != "letterbox":
             raise ModelFileError("unknown resize method", received=entry["resize"], valid="letterbox")
-        return cls(
-            entry.get("input", "image"), entry["height"], entry["width"], entry["color"],
-            tuple(entry["pad_value"]),
-        )  # fmt: skip
+        pixels = (name, entry["height"], entry["width"], entry["color"], tuple(entry["pad_value"]))
+        return cls(*pixels, tuple(entry["mean"]), tuple(entry["std"])) if takes_floats else cls(*pixels)
 
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, Placement]:
         """ImageError where the array is not uint8 [H, W, 3] with at least one pixel."""
@@ -236,7 +247,11 @@ class Preprocess:
             )
         ordered = image[..., ::-1] if self.color == "BGR" else image
         placed, placement = letterbox(ordered, self.height, self.width, self.pad_value)
-        return np.ascontiguousarray(placed.transpose(2, 0, 1)[None]), placement
+        tensor = np.ascontiguousarray(placed.transpose(2, 0, 1)[None])
+        if self.mean is None:
+            return tensor, placement
+        mean, std = (np.reshape(values, (1, 3, 1, 1)) for values in (self.mean, self.std))
+        return ((tensor - mean) / std).astype(np.float32), placement
 
 
 def describe_preprocessing(manifest: dict[str, Any]) -> str:
@@ -248,9 +263,13 @@ def describe_preprocessing(manifest: dict[str, Any]) -> str:
         f"Image to `{steps.input}`: decoded to 8-bit RGB (EXIF orientation applied), resized with its "
         f"proportions kept (bilinear, averaging when shrinking) and centred in {steps.width} x "
         f"{steps.height} (width x height), padded with {list(steps.pad_value)}, channels in {steps.color} "
-        f"order. The uint8 pixels go in as they are; mean {entry.get('mean')} and std {entry.get('std')} "
-        f"are part of the network."
+        f"order. "
     )
+    told = f"mean {entry.get('mean')} and std {entry.get('std')}"
+    if steps.mean is None:
+        text += f"The uint8 pixels go in as they are; {told} are part of the network."
+    else:
+        text += f"What goes in is (pixel - mean) / std, with {told}, quantized."
     detector = manifest.get("detector")
     if detector is None:
         return text

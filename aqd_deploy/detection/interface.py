@@ -13,7 +13,7 @@ from aqd_deploy.detection.images import Preprocess
 from aqd_deploy.detection.settings import DetectorSettings
 from aqd_deploy.errors import ModelFileError
 
-Shapes = Mapping[str, Sequence[int]]
+Shapes = Mapping[str, Sequence[Any]]
 
 
 def check_interface(
@@ -24,12 +24,12 @@ def check_interface(
     *,
     more_outputs: bool = False,
 ) -> None:
-    """Hold `preprocessing` and `detector` of a manifest, those that it has, to the shapes [1, C, H, W] of the
-    graph's inputs and outputs by name.
+    """Hold `preprocessing` and `detector` of a manifest, those that it has, to the shapes of the graph's
+    inputs and outputs by name, as far as their sizes are numbers.
 
     - The image: an input of that name, of three channels and that height and width.
-    - The levels: every output is named, once, and has the channels that classes and anchors ask for; with
-      `more_outputs` the graph may have others, which decoding does not read.
+    - The levels: every output is named, once, and has the channels that classes and anchors ask for where
+      it is a map; with `more_outputs` the graph may have others, which decoding does not read.
     - Each level's stride: `strides` (pixels down and across by output) where they are known, else one that
       makes as many cells of the image.
 
@@ -39,13 +39,14 @@ def check_interface(
     if manifest.get("detector") is None:
         return
     settings = DetectorSettings.from_manifest(manifest)
-    maps = _maps(settings)
-    names = [name for name, _, _ in maps]
+    names = [name for level in settings.levels for name in level.outputs.values()]
     meant = [name for name in outputs if name in names or not more_outputs]
     if sorted(names) != sorted(meant):
         strange = sorted(set(names) ^ set(meant)) or sorted({n for n in names if names.count(n) > 1})
         raise _refused("detector.outputs", ", ".join(strange), f"each once: {', '.join(outputs)}")
-    for name, channels, stride in maps:
+    for name, channels, stride in _maps(settings):
+        if not _known(outputs[name]):
+            continue
         _, depth, *cells = outputs[name]
         if depth != channels:
             of = f"{len(settings.classes)} classes, {settings.detector.anchors_per_cell} anchors a cell"
@@ -60,6 +61,10 @@ def check_interface(
             raise _refused("detector.strides", f"{stride} for {name}", f"one that makes {cells} of {size}")
 
 
+def _known(shape: Sequence[Any]) -> bool:
+    return all(isinstance(size, int) for size in shape)
+
+
 def _check_image(manifest: dict[str, Any], inputs: Shapes) -> list[int]:
     """Height and width of the image."""
     preprocess = Preprocess.from_manifest(manifest)
@@ -67,7 +72,7 @@ def _check_image(manifest: dict[str, Any], inputs: Shapes) -> list[int]:
     if name not in inputs:
         raise _refused("preprocessing.input", name, ", ".join(inputs))
     shape = list(inputs[name])
-    if shape != [1, 3, *size]:
+    if _known(shape) and shape != [1, 3, *size]:
         raise _refused(
             "preprocessing", f"height {size[0]}, width {size[1]}, 3 colours", f"{shape}, the shape of {name}",
             f"aqd-deploy lower FILE --shape {'x'.join(map(str, shape))} -o OUT, which sets both",
@@ -76,12 +81,11 @@ def _check_image(manifest: dict[str, Any], inputs: Shapes) -> list[int]:
 
 
 def _maps(settings: DetectorSettings) -> list[tuple[str, int, int]]:
-    """Name, channels and stride of every output."""
-    channels = settings.detector.channels()
+    """Name, channels and stride of every output that is a map."""
     return [
-        (name, channels[kind], level.stride)
+        (level.outputs[kind], channels, level.stride)
         for level in settings.levels
-        for kind, name in level.outputs.items()
+        for kind, channels in settings.detector.channels().items()
     ]
 
 

@@ -19,7 +19,9 @@ from aqd_deploy.errors import ModelFileError, ScaleError, ShapeError
 
 @dataclass(frozen=True)
 class OutputMap:
-    """One output map: values [C, H, W] and, for integers, the scale float64 [1] or [C]."""
+    """One output map: values [C, H, W] and, for integers, the scale float64 [1] or [C]; they stand for
+    values·scale.
+    """
 
     name: str
     values: np.ndarray
@@ -51,7 +53,16 @@ class OutputMap:
             raise ModelFileError(
                 f"the output {name} is not made of numbers", received=array.dtype, valid="int32 or float32"
             )
-        return cls(name, array[0], _scale(described, name, channels))
+        scale = _scale(described, name, channels)
+        zero_point = np.atleast_1d(np.asarray(described[name].get("zero_point", 0), np.int32))
+        if len(zero_point) not in (1, channels):
+            raise ScaleError(
+                f"the output {name} has the wrong number of zero points",
+                received=len(zero_point),
+                valid=f"1 or {channels}",
+            )
+        values = array[0] - zero_point.reshape(-1, 1, 1) if zero_point.any() else array[0]
+        return cls(name, values, scale)
 
     def above(self, probability: float) -> np.ndarray:
         """Flat indices int64 of the entries whose sigmoid is greater than `probability`, ascending."""

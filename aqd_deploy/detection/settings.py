@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from aqd_deploy.detection.detectors import Detector, detector_named
+from aqd_deploy.detection.detectors.contract import Level
 from aqd_deploy.errors import ModelFileError
 from aqd_deploy.schema import Check, SchemaError, anything, list_of, number, table, text, whole
-
-
-@dataclass(frozen=True)
-class Level:
-    """One pyramid level: its stride in pixels and the names of its outputs by kind."""
-
-    stride: int
-    outputs: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -48,10 +40,13 @@ class DetectorSettings:
         """
         entry = manifest.get("detector")
         if not isinstance(entry, dict):
-            raise ModelFileError("the manifest has no detector: this network gives no boxes")
+            raise ModelFileError(
+                "the manifest has no detector: this network gives no boxes",
+                next_command="aqd-deploy detect PROGRAM IMAGE -o FOLDER --detector F.toml, which has one",
+            )
         kind = detector_named(entry.get("kind"), ModelFileError)
         try:
-            _schema(kind)(entry, "")
+            table(*detector_keys(kind))(entry, "")
         except SchemaError as error:
             raise error.of("the manifest's detector", ModelFileError) from None
         return cls(
@@ -66,19 +61,18 @@ class DetectorSettings:
         )
 
 
-def _schema(kind: type[Detector]) -> Check:
-    """What the entry of a detector of this kind has to be."""
+def detector_keys(kind: type[Detector]) -> tuple[dict[str, Check], dict[str, Check]]:
+    """What the entry of a detector of this kind must have beside `kind`, and what it may have."""
     probability, count = number(0, 1), whole(1, 1 << 31)
-    return table({
+    return {
         "classes": list_of(anything, 1),
-        "strides": list_of(whole(1, 1 << 20), 1),
         "outputs": table(dict.fromkeys(kind.kinds, list_of(text, 1))),
         "score_threshold": probability,
         "nms_iou": probability,
         "max_detections": count,
         "pre_nms": count,
         **kind.keys,
-    }, {"category_ids": list_of(whole())})  # fmt: skip
+    }, {"category_ids": list_of(whole())}  # fmt: skip
 
 
 def _category_ids(entry: dict[str, Any]) -> tuple[int, ...]:
@@ -93,9 +87,10 @@ def _category_ids(entry: dict[str, Any]) -> tuple[int, ...]:
 
 
 def _levels(entry: dict[str, Any], kinds: tuple[str, ...]) -> tuple[Level, ...]:
-    strides = entry["strides"]
     names = {kind: entry["outputs"][kind] for kind in kinds}
     counts = {kind: len(of_kind) for kind, of_kind in names.items()}
+    # Kinds without strides give boxes in pixels.
+    strides = entry.get("strides", [1] * counts[kinds[0]])
     if set(counts.values()) != {len(strides)}:
         raise ModelFileError(
             "the manifest's detector names another number of outputs than of strides",

@@ -30,7 +30,13 @@ def load_onnx(path: str | os.PathLike[str]) -> ModelProto:
     external data is missing, too short, too large or outside the file's folder (also by a symbolic link).
     """
     path = Path(path)
-    data = _ONNX_FILE.read(path)
+    return parse_onnx(_ONNX_FILE.read(path), path)
+
+
+def parse_onnx(data: bytes, path: Path) -> ModelProto:
+    """The model in `data`, the bytes of the file `path`. Raises what `load_onnx` raises of a file's
+    content.
+    """
     model = ModelProto()
     try:
         model.ParseFromString(data)

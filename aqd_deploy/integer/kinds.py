@@ -1,14 +1,29 @@
-"""What an ONNX file is: QDQ, integer, or another."""
+"""What an ONNX file is, by its operators: what `inspect` says of it, and whether verbs have to lower it."""
 
 from __future__ import annotations
 
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto
 
 from aqd_deploy.integer.domain import DOMAIN
 
+QONNX_DOMAINS = ("qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general")
+# What onnxruntime calls its operators on codes.
+_ON_CODES = ("QLinear", "QGemm", "QAttention", "ConvInteger", "MatMulInteger")
+_HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+
 
 def kind_of(model: ModelProto) -> str:
-    """`integer` (imports the dialect's domain), `qdq` (has QuantizeLinear), or `float`."""
+    """The first that fits of: `integer` (imports the dialect's domain), `qonnx` (has Quant nodes),
+    `qoperator` (operators on codes, such as QLinearConv), `qdq` (has QuantizeLinear or DequantizeLinear),
+    `float16` (has weights of 16 bits), `float`.
+    """
     if any(entry.domain == DOMAIN for entry in model.opset_import):
         return "integer"
-    return "qdq" if any(node.op_type == "QuantizeLinear" for node in model.graph.node) else "float"
+    nodes = model.graph.node
+    if any(node.domain in QONNX_DOMAINS for node in nodes):
+        return "qonnx"
+    if any(node.op_type.startswith(_ON_CODES) for node in nodes):
+        return "qoperator"
+    if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in nodes):
+        return "qdq"
+    return "float16" if any(tensor.data_type in _HALVES for tensor in model.graph.initializer) else "float"

@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 from aqd_deploy.errors import ModelFileError
 from aqd_deploy.inputs import parse_json
-from aqd_deploy.schema import LARGEST, SchemaError, number, one_or_list, table, table_of, text, whole
+from aqd_deploy.schema import (
+    LARGEST,
+    SchemaError,
+    list_of,
+    number,
+    one_of,
+    one_or_list,
+    table,
+    table_of,
+    text,
+    whole,
+)
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -15,11 +26,15 @@ if TYPE_CHECKING:
 MANIFEST_KEY = "aqd.manifest"
 SCHEMA = 1
 _BOUND = whole(-LARGEST - 1, LARGEST)
+_SCALE, _ZERO_POINT = one_or_list(number(above=0)), one_or_list(whole(-128, 255))
 # `preprocessing` and `detector` are checked by those who read them: a network without them can be compiled.
 MODEL_KEYS = {
     "schema": whole(SCHEMA, SCHEMA),
     "name": text,
-    "outputs": table_of(table({}, {"scale": one_or_list(number(above=0)), "lo": _BOUND, "hi": _BOUND})),
+    "inputs": table_of(table({"scale": _SCALE, "zero_point": _ZERO_POINT, "dtype": one_of("uint8", "int8")})),
+    "outputs": table_of(table({}, {"scale": _SCALE, "zero_point": _ZERO_POINT, "lo": _BOUND, "hi": _BOUND})),
+    "shapes": table_of(list_of(whole(1, 1 << 31))),
+    "tail": table({"inputs": table_of(table({})), "sha256": text}),
     "ranges": table_of(table({"lo": _BOUND, "hi": _BOUND})),
     "output_errors": table_of(number(0)),
     "lowering": table({}),

@@ -26,10 +26,12 @@ def check_batch(config: ModelConfig, batch: object) -> tuple[Tensor, Tensor, Ten
     ):
         raise _refused("a batch is three tensors", _described(batch))
     images, boxes, labels = batch
-    kinds = (torch.uint8, torch.float32, torch.int64)
-    for name, value, kind in zip(("images", "boxes", "labels"), batch, kinds, strict=True):
+    for name, value, kind in (
+        ("the images", images, torch.uint8), ("the boxes", boxes, torch.float32),
+        ("the labels", labels, torch.int64),
+    ):  # fmt: skip
         if value.dtype != kind:
-            raise _refused(f"the {name} of a batch have another type", value.dtype)
+            raise _refused(f"{name} of a batch have another type", value.dtype)
     if images.dim() != 4 or images.shape[0] < 1 or images.shape[1] != 3:
         raise _refused("the images of a batch have another shape", list(images.shape))
     size = [config.image_height, config.image_width]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aqd_deploy.detection.detectors import DETECTORS, detector_named
+from aqd_deploy.detection.detectors.contract import MapDetector
 from aqd_deploy.detection.detectors.retinanet import RetinaNet
 from aqd_deploy.errors import CheckpointError, ShapeError, UnsupportedModelError
 from aqd_deploy.inputs import parse_json
@@ -154,7 +155,12 @@ class ModelConfig:
 
 def architectures() -> tuple[str, ...]:
     """The names that `parse_architecture` knows."""
-    return tuple(f"{d}_r{b.removeprefix('resnet')}" for d in DETECTORS for b in BACKBONES)
+    return tuple(f"{d}_r{b.removeprefix('resnet')}" for d in _networks() for b in BACKBONES)
+
+
+def _networks() -> dict[str, type[MapDetector]]:
+    """The detectors whose outputs a network here can make."""
+    return {name: kind for name, kind in DETECTORS.items() if issubclass(kind, MapDetector)}
 
 
 def parse_architecture(name: str, **changes: Any) -> ModelConfig:
@@ -164,7 +170,7 @@ def parse_architecture(name: str, **changes: Any) -> ModelConfig:
     """
     match = re.fullmatch(r"(.+)_r(?:esnet)?(\d+)", name)
     detector, backbone = (match[1], f"resnet{match[2]}") if match else ("", "")
-    if detector not in DETECTORS or backbone not in BACKBONES:
+    if detector not in _networks() or backbone not in BACKBONES:
         near = difflib.get_close_matches(name, architectures(), n=2, cutoff=0.4)
         raise UnsupportedModelError(
             "unknown architecture",
@@ -172,5 +178,5 @@ def parse_architecture(name: str, **changes: Any) -> ModelConfig:
             valid=", ".join(architectures()),
             next_command=f"aqd-deploy export {near[0]} -o m.qdq.onnx" if near else None,
         )
-    defaults: dict[str, Any] = {"nms_iou": DETECTORS[detector].nms_iou}
+    defaults: dict[str, Any] = {"nms_iou": _networks()[detector].nms_iou}
     return ModelConfig(detector=detector, backbone=backbone, **{**defaults, **changes})

@@ -4,27 +4,36 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from aqd_deploy.errors import ModelFileError
 from aqd_deploy.integer.domain import DOMAIN
-from aqd_deploy.integer.files import load_onnx
+from aqd_deploy.integer.files import load_onnx, parse_onnx
 from aqd_deploy.integer.inspect import float_tensors
-from aqd_deploy.integer.kinds import kind_of
+from aqd_deploy.integer.kinds import QONNX_DOMAINS, kind_of
 from aqd_deploy.integer.manifest import read_manifest
 from aqd_deploy.integer.operations import find_operation
 from aqd_deploy.integer.operations.convolution import Convolution
 from aqd_deploy.integer.reader import read_graph
+from aqd_deploy.integer.tail import read_tail, tail_path
+from aqd_deploy.reporting.explanation import tail_summary
 
-KINDS = ".onnx (QDQ or integer), .so (a program), .pt (a checkpoint), or a bundle's folder"
+_WEIGHT_SLOTS = {
+    "Conv": 1, "ConvTranspose": 1, "FusedConv": 1, "Gemm": 1, "MatMul": 1, "MatMulInteger": 1,
+    "QLinearConv": 3, "QLinearMatMul": 3, "QGemm": 3,
+}  # fmt: skip
+"""Which input of an operator is its weights."""
+KINDS = ".onnx (quantized, integer or float), .so (a program), .pt (a checkpoint), or a bundle's folder"
 
 
 def inspect_file(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Describe a file by what it is: `kind` is qdq, integer, float, program, bundle (a folder) or checkpoint.
+    """Describe a file by what it is: `kind` is one of `kind_of` (an ONNX file), program, bundle (a folder) or
+    checkpoint.
 
     Raises ModelFileError, ProgramError, BundleError or CheckpointError where the file cannot be read as what
     its name says.
@@ -42,17 +51,19 @@ def inspect_file(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def _onnx(path: Path) -> dict[str, Any]:
     model = load_onnx(path)
-    kind = kind_of(model)
+    kind, manifest = kind_of(model), read_manifest(model)
+    weights = {tensor.name for tensor in model.graph.initializer}
     document: dict[str, Any] = {
         "kind": kind,
         "bytes": path.stat().st_size,
         "nodes": len(model.graph.node),
         "operators": dict(Counter(_operator(node) for node in model.graph.node).most_common()),
-        "inputs": [_value(value) for value in model.graph.input],
+        # Files of IR version 3 name their weights among the inputs.
+        "inputs": [_value(value) for value in model.graph.input if value.name not in weights],
         "outputs": [_value(value) for value in model.graph.output],
         "weights": _weights(model),
+        **_tail(path, manifest),
     }
-    manifest = read_manifest(model)
     if kind == "integer":
         read_graph(model)
         names = float_tensors(model)
@@ -78,36 +89,68 @@ def _dtype(element: int) -> str:
     return str(onnx.helper.tensor_dtype_to_np_dtype(element)) if element else "unknown"
 
 
+def _tail(owner: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """`tail`: what the tail is, or what is wrong with it; nothing where there is none."""
+    path = tail_path(owner)
+    try:
+        data = read_tail(owner, manifest)
+        return {} if data is None else {"tail": tail_summary(parse_onnx(data, path), path)}
+    except ModelFileError as error:
+        return {"tail": {"file": str(path), "problem": error.what}}
+
+
 def _weights(model: ModelProto) -> dict[str, Any]:
-    """Number of convolution weights by the integer bits they need: an n-bit tensor has values within ±(2^n
-    − 1).
-    """
+    """Number of weights of convolutions and matrix products by the bits that they take."""
     found: dict[str, int] = {}
-    sources = {node.output[0]: node.input[0] for node in model.graph.node if node.input and node.output}
+    producers = {name: node for node in model.graph.node for name in node.output if node.input}
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     seen = set()
     for node in model.graph.node:
         entry = find_operation(node.domain, node.op_type)
-        if node.op_type != "Conv" and not isinstance(entry, Convolution):
+        slot = 1 if isinstance(entry, Convolution) else _WEIGHT_SLOTS.get(node.op_type)
+        if slot is None or slot >= len(node.input):
             continue
-        name = node.input[1]
-        while name not in tensors and name in sources:
-            name = sources[name]
+        name, bits = _source(node.input[slot], tensors, producers)
         if name in tensors and name not in seen:
             seen.add(name)
             array = numpy_helper.to_array(tensors[name])
-            kind = _bits(array, isinstance(entry, Convolution) and entry.takes_bytes)
+            kind = bits or _bits(array, isinstance(entry, Convolution) and entry.takes_bytes)
             found[kind] = found.get(kind, 0) + int(array.size)
     return {"count": sum(found.values()), "by_bits": dict(sorted(found.items()))}
 
 
+def _source(
+    name: str, tensors: Mapping[str, TensorProto], producers: Mapping[str, NodeProto]
+) -> tuple[str, str]:
+    """The tensor that `name` is made of by quantizers and the like, and the bits that a Quant of QONNX says,
+    empty where none does.
+    """
+    bits, passed = "", set()
+    while name not in tensors and name in producers and name not in passed:
+        passed.add(name)
+        node = producers[name]
+        if node.domain in QONNX_DOMAINS and len(node.input) > 3 and node.input[3] in tensors:
+            bits = f"{float(numpy_helper.to_array(tensors[node.input[3]])):g}"
+        name = node.input[0]
+    return name, bits
+
+
 def _bits(array: np.ndarray, bytes_: bool) -> str:
-    """Bits of weights; `float` for a float tensor. `bytes_`: they take 8 whatever their values."""
-    if array.dtype.kind == "f":
+    """Bits of a tensor: of AQD's odd grids (within ±(2^n − 1)) and of two's complement those that its values
+    need, of unsigned integers those of their type; `float`, or its type's name. `bytes_`: they take 8
+    whatever their values.
+    """
+    kind = str(array.dtype)
+    if kind == "float32":
         return "float"
-    if bytes_ or not array.size:
+    if bytes_ or not array.size or kind == "uint8":
         return "8"
-    return str(max(2, int(np.abs(array.astype(np.int32)).max()).bit_length()))
+    if not kind.startswith(("int", "uint")):
+        return kind
+    values = array.astype(np.int64)
+    if (values % 2 == 1).all():
+        return str(max(2, int(np.abs(values).max()).bit_length()))
+    return str(max(2, int(np.maximum(values, -values - 1).max()).bit_length() + kind.startswith("int")))
 
 
 def _program(path: Path) -> dict[str, Any]:
@@ -118,6 +161,7 @@ def _program(path: Path) -> dict[str, Any]:
     manifest.pop("ranges", None)
     return {
         "kind": "program",
+        **_tail(path, container.manifest),
         "bytes": container.file_bytes,
         "weights": _bytes_per_weight(manifest.get("program", {}).get("weights", {})),
         "manifest": manifest,

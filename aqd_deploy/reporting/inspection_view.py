@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from aqd_deploy.passes.proven import sentences
+from aqd_deploy.reporting.explanation import tail_sentence
 from aqd_deploy.tables import bullets, key_values, table
 
 LINES = 40
@@ -52,6 +53,10 @@ def _model(document: dict[str, Any], manifest: Mapping[str, Any]) -> dict[str, o
     facts["weights"] = _weights(document["weights"], manifest)
     if "float_tensors" in document:
         facts["float tensors inside"] = document["float_tensors"]["count"]
+    tail = document.get("tail")
+    if tail is not None:
+        told = tail["problem"] if "problem" in tail else tail_sentence(tail)
+        facts["tail"] = f"{tail['file']}: {told}"
     ranges = document.get("ranges")
     if ranges:
         widest = max(ranges, key=lambda name: ranges[name]["hi"] - ranges[name]["lo"])
@@ -85,10 +90,11 @@ def _program(manifest: Mapping[str, Any]) -> dict[str, object]:
 
 
 def _weights(weights: dict[str, Any], manifest: Mapping[str, Any]) -> str:
-    """Their number; of a program also their bytes, for each bit width and when expanded."""
+    """Their number, and of what; of a program also their bytes, for each bit width and when expanded."""
     told = f"{weights['count']:,}"
     if weights.get("bytes_per_weight") is None:
-        return told
+        kinds = (f"{bits} bits" if bits.isdigit() else bits for bits in weights.get("by_bits", {}))
+        return f"{told} ({', '.join(kinds)})" if weights.get("by_bits") else told
     widths = (f"{bits} bits: {entry['weights']:,}, {entry['bytes_per_weight']:.4g} bytes each"
               for bits, entry in weights["by_bits"].items())  # fmt: skip
     expanded = manifest["program"]["weights"].get("expanded_bytes")

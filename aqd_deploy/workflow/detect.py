@@ -179,7 +179,7 @@ def detect_images(
             detections = detections.at_least(least_score or 0.0)
             detected, drawn = drawings.add(path, numbers[path], image, detections)
             found.images.append(detected)
-            progress(f"{printable(path)}: {counted(drawn, 'box', 'boxes')}")
+            progress(f"{printable(path)}: {counted(drawn, 'box', 'es')}")
     if names := undrawable(settings.classes[label] for label in sorted(drawings.labels)):
         progress(
             f"no font here has all characters of {', '.join(names[:3])}: drawn by number; "
@@ -222,9 +222,9 @@ class _Drawings:
         return DetectedImage(path, number, detections, self.output / self.folder.drawings[path]), len(drawn)
 
 
-def counted(count: int, one: str, many: str) -> str:
-    """`1 box`, `2 boxes`."""
-    return f"{count} {one if count == 1 else many}"
+def counted(count: int, one: str, plural: str = "s") -> str:
+    """`1 image`, `2 images`; `plural` is what stands behind the name of several."""
+    return f"{count} {one}{'' if count == 1 else plural}"
 
 
 def _records(

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from aqd_deploy.detection.description import about, read_description
 from aqd_deploy.detection.interface import check_interface
+from aqd_deploy.detection.settings import DetectorSettings
 from aqd_deploy.devices import LOCAL, open_device
-from aqd_deploy.errors import DeviceError
+from aqd_deploy.errors import DeviceError, ModelFileError
+from aqd_deploy.integer.types import ELEMENT_TYPES
+from aqd_deploy.runtime.bundle_files import program_file
+from aqd_deploy.runtime.reals import FLOATS, dequantized, quantized
+from aqd_deploy.runtime.tail import Tail
 from aqd_deploy.runtime.tensors import TensorInfo
 
 Shape = tuple[Any, ...]
@@ -25,27 +34,117 @@ class _Runs(Protocol):
 class Runner:
     """A loaded network, its manifest, shape and numpy dtype name of its inputs by name, and shapes of its
     outputs (a dimension of an ONNX file that is not a number may have any size).
+
+    `file` is where it was loaded from: its tail lies beside it, and is loaded when it is first asked for.
+    `description` is the file that describes its images and boxes, where its own manifest does not.
     """
 
     manifest: dict[str, Any]
     network: _Runs
     inputs: Mapping[str, tuple[Shape, str]]
     outputs: Mapping[str, Shape]
+    file: Path = Path()
+    threads: int | None = None
     close: Callable[[], None] = lambda: None
+    description: Path | None = None
+
+    @property
+    def wanted(self) -> dict[str, tuple[Shape, tuple[str, ...]]]:
+        """The shape in which people have each input, and the dtypes that `run` takes: its own and, where the
+        manifest says what the integers stand for, floats.
+        """
+        entries = self.manifest.get("inputs", {})
+        return {
+            name: (self._outer(name, shape), (dtype, *(FLOATS if name in entries else ())))
+            for name, (shape, dtype) in self.inputs.items()
+        }
+
+    @cached_property
+    def tail(self) -> Tail | None:
+        """What is float behind the network. Raises what `Tail.beside` raises."""
+        return Tail.beside(self.file, self.manifest, self.threads)
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Outputs by name, of the network's own dtypes, for inputs by name."""
-        return self.network.run(inputs)
+        """Outputs by name, of the network's own dtypes, for inputs by name that are `wanted`.
+
+        Raises what the network raises, and `quantized` for floats.
+        """
+        outputs = self.network.run({name: self._codes(name, array) for name, array in inputs.items()})
+        return {name: array.reshape(self._outer(name, array.shape)) for name, array in outputs.items()}
+
+    def floats(self, outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The float32 numbers that the integers of `run`'s outputs stand for, and what the tail makes of
+        them.
+
+        Raises ScaleError for integers that the manifest says nothing of, and what `tail` raises.
+        """
+        values = {
+            name: self._reals(name, array) if str(array.dtype) in ELEMENT_TYPES.values() else array
+            for name, array in outputs.items()
+        }
+        return values if self.tail is None else {**self.tail.run(values), **values}
+
+    def detect(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The outputs that the manifest's detector reads: integers, or floats where one is the tail's."""
+        outputs = self.run(inputs)
+        return self.floats(outputs) if self._reads_tail else outputs
 
     def check_detector(self) -> None:
-        """Hold what the manifest says of images and boxes to the network's inputs and outputs, where their
-        sizes are known (`check_interface`). Outputs beside those of boxes are let through. Raises
-        ModelFileError.
+        """Hold what the manifest says of images and boxes to the network's inputs and outputs, as far as
+        their sizes are known (`check_interface`). Outputs beside those of boxes are let through. Raises
+        ModelFileError, and what `tail` raises where boxes come from it.
         """
-        inputs = {name: shape for name, (shape, _) in self.inputs.items()}
-        sizes = [size for shape in (*inputs.values(), *self.outputs.values()) for size in shape]
-        if all(isinstance(size, int) for size in sizes):
-            check_interface(self.manifest, inputs, self.outputs, more_outputs=True)
+        outputs = dict(self.outputs)
+        if self._reads_tail and self.tail is not None:
+            outputs.update(self.tail.outputs)
+        with nullcontext() if self.description is None else about(self.description):
+            check_interface(self.manifest, self._shapes, outputs, more_outputs=True)
+
+    def described(self, path: Path) -> Runner:
+        """The same network, whose images and boxes the file at `path` describes. Raises what
+        `read_description` raises.
+        """
+        entries = read_description(path, self.manifest, self._shapes)
+        return replace(self, manifest={**self.manifest, **entries}, description=path)
+
+    @property
+    def _shapes(self) -> dict[str, Shape]:
+        """The shapes in which people have the inputs."""
+        return {name: shape for name, (shape, _) in self.wanted.items()}
+
+    @cached_property
+    def _reads_tail(self) -> bool:
+        """Whether the manifest's detector reads another output than the network's own."""
+        levels = DetectorSettings.from_manifest(self.manifest).levels
+        return any(name not in self.outputs for level in levels for name in level.outputs.values())
+
+    def _codes(self, name: str, array: np.ndarray) -> np.ndarray:
+        """The network's integers of an input; what is not `wanted` is the network's to refuse."""
+        shape, dtypes = self.wanted.get(name, (None, ()))
+        if array.shape != shape or str(array.dtype) not in dtypes:
+            return array
+        inner, dtype = self.inputs[name]
+        array = array.reshape(inner)
+        if str(array.dtype) == dtype:
+            return array
+        return quantized(name, array, self.manifest["inputs"][name], dtype)
+
+    def _reals(self, name: str, array: np.ndarray) -> np.ndarray:
+        """The numbers that the integers of an output stand for."""
+        entry = self.manifest.get("outputs", {}).get(name, {})
+        inner = self.outputs[name] if name in self.manifest.get("shapes", {}) else array.shape
+        return dequantized(name, array.reshape(inner), entry).reshape(array.shape)
+
+    def _outer(self, name: str, shape: Shape) -> Shape:
+        """The shape in which people have a tensor that is `shape` in the network."""
+        outer = tuple(self.manifest.get("shapes", {}).get(name, shape))
+        if outer != shape and math.prod(outer) != math.prod(shape):
+            raise ModelFileError(
+                f"the manifest has another size of {name} than the network",
+                received=list(outer),
+                valid=f"as many elements as {list(shape)}",
+            )
+        return outer
 
     def __enter__(self) -> Runner:
         return self
@@ -75,9 +174,10 @@ def open_runner(path: Path, threads: int | None = None, device: str = LOCAL) -> 
 
         model = load_onnx(path)
         reference = ReferenceRunner(model, threads)
-        return Runner(read_manifest(model), reference, reference.inputs, reference.outputs)
+        return Runner(read_manifest(model), reference, reference.inputs, reference.outputs, path, threads)
     program = opened.load(path, threads)
-    return Runner(program.manifest, program, *_ports(program.manifest), opened.close)
+    ports = _ports(program.manifest)
+    return Runner(program.manifest, program, *ports, program_file(path), threads, opened.close)
 
 
 def _ports(manifest: dict[str, Any]) -> tuple[dict[str, tuple[Shape, str]], dict[str, Shape]]:

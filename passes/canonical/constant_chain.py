@@ -59,7 +59,7 @@ def chain_of(draft: Draft, producers: Mapping[str, NodeProto], name: str) -> Con
     source = name
     while source in producers and is_standard(producers[source], *_MEANING):
         nodes.insert(0, producers[source])
-        source = producers[source].input[0]
+        source = next(iter(producers[source].input), "")
     array = draft.array(source)
     return None if array is None else ConstantChain(name, nodes, array)
 
@@ -91,6 +91,8 @@ def layout_of(draft: Draft, node: NodeProto) -> Layout | None:
         return None
     operands = [draft.array(name) if name else None for name in node.input[1:]]
     if any(name and each is None for name, each in zip(node.input[1:], operands, strict=True)):
+        return None
+    if any(each is not None and each.dtype.kind not in "iu" for each in operands):
         return None
     return _MOVERS[node.op_type](node, operands)
 

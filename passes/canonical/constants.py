@@ -92,5 +92,13 @@ def _evaluated(
     try:
         with np.errstate(all="ignore"):
             return [np.asarray(value) for value in ReferenceEvaluator(model).run(None, arrays)]
-    except (ArithmeticError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError):
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        NotImplementedError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ):
         return None

@@ -86,6 +86,6 @@ def _float_products(draft: Draft) -> list[NodeProto]:
             found += [node] if is_standard(node, *_PRODUCTS) else []
             real.update(filter(None, node.output))
         elif is_standard(node, *_PRODUCTS):
-            found += [node] if node.input[1] in draft.initializers else []
+            found += [node] if draft.initializers.keys() & set(node.input[1:2]) else []
             real.update(filter(None, node.output))
     return found

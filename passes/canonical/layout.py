@@ -158,7 +158,8 @@ class _Rewriting:
         transposed = gemm and attribute(node, "transB", 0)
         matrix = weights.array.T if transposed else weights.array
         out = 0 if transposed else 1
-        if matrix.ndim != 2 or source.places.size != matrix.shape[0] or axis not in (None, out):
+        vector = matrix.ndim == 2 and source.places.size == source.places.shape[-1] == matrix.shape[0]
+        if not vector or axis not in (None, out):
             return
         laid = np.empty_like(matrix.T, order="C")
         laid[:, source.places.ravel()] = matrix.T
@@ -175,7 +176,7 @@ class _Rewriting:
         conv = self.draft.node("Conv", inputs, like=node, kernel_shape=list(source.shape[2:]))
         self.nodes += [*made, conv]
         shape = (1, matrix.shape[1], 1, 1)
-        logical = self.shapes.get(node.output[0], (1, matrix.shape[1]))
+        logical = (*source.places.shape[:-1], matrix.shape[1])
         self._note(node.output[0], Placed(conv.output[0], shape, np.arange(shape[1]).reshape(logical)))
         self.draft.changed.append(f"{label_of(node)}: {node.op_type} as Conv")
 

@@ -99,8 +99,8 @@ class _Apart:
     def bias(self, name: str, x_scale: str, w_scale: str, factor: float = 1.0) -> str:
         """An int32 bias in reals."""
         scales = [self.draft.array(each) for each in (x_scale, w_scale)]
-        if scales[0] is None or scales[1] is None:
-            raise self.damaged("scales that are constants")
+        if scales[0] is None or scales[1] is None or scales[0].size != 1 or not scales[1].size:
+            raise self.damaged("one scale of x and scales of the weights, all constants")
         product = np.asarray(scales[0], np.float32) * np.asarray(scales[1], np.float32) * np.float32(factor)
         scale = self.draft.constant(
             f"{name}_scale", product.reshape(-1) if product.size > 1 else product.reshape(())

@@ -25,12 +25,22 @@ def take_qonnx_apart(draft: Draft) -> None:
     5. UnsupportedModelError for activations of more bits, other rounding, zero points between integers, and
        BipolarQuant of activations, which has no code for 0.
     """
-    makers = {"Quant": _quant, "IntQuant": _quant, "BipolarQuant": _bipolar, "Trunc": _trunc}
+    makers = {
+        "Quant": (_quant, 4),
+        "IntQuant": (_quant, 4),
+        "BipolarQuant": (_bipolar, 2),
+        "Trunc": (_trunc, 5),
+    }
 
     def rule(node: NodeProto) -> list[NodeProto] | None:
         if node.domain not in DOMAINS or node.op_type not in makers:
             return None
-        made = makers[node.op_type](draft, node)
+        make, operands = makers[node.op_type]
+        if len(node.input) < operands:
+            raise UnsupportedModelError(
+                f"node {label_of(node)}: {node.op_type} with {len(node.input)} inputs", valid=str(operands)
+            )
+        made = make(draft, node)
         draft.changed.append(f"{label_of(node)}: {node.op_type} of {node.domain} taken apart")
         return made
 
@@ -90,7 +100,7 @@ def _quant(draft: Draft, node: NodeProto) -> list[NodeProto]:
         )
     values = draft.array(node.input[0])
     bits = _bits(draft, node, 3, 8 if values is None else 32)
-    signed, narrow = bool(attribute(node, "signed", 1)), int(attribute(node, "narrow", 0))
+    signed, narrow = bool(attribute(node, "signed", 1)), bool(attribute(node, "narrow", 0))
     scale, axis = _axis(draft, node, _constant(draft, node, 1, "scale").astype(np.float32))
     zero = _whole(draft, node, 2, "zero point")
     low = -(1 << bits - 1) + narrow if signed else 0
@@ -139,10 +149,10 @@ def _wide_constant(
 ) -> list[NodeProto]:
     """Case 2."""
     scale, axis = scaling
-    if zero.any() or limits[1] >= 1 << 31:
+    if zero.any() or limits[1] >= 1 << 31 or not np.isfinite(values).all():
         raise UnsupportedModelError(
-            f"node {label_of(node)}: a constant of more than 8 bits, with a zero point or unsigned",
-            valid="signed, zero point 0",
+            f"node {label_of(node)}: a constant of more than 8 bits that int32 has not",
+            valid="finite numbers, signed, zero point 0",
         )
     shape = [1] * values.ndim
     if axis:

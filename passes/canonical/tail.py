@@ -33,6 +33,7 @@ def cut_tail(draft: Draft) -> None:
     3. Layout in front of the tail belongs to it.
     4. A tensor that the tail reads becomes an output of the integer part, under its name.
     5. An output that needs no tail stays an output. Where all do without, there is no tail.
+    6. An output that is a constant (Brevitas tells scales so) comes from the tail.
     """
     cut = _Cut(draft)
     if cut.wanted:
@@ -59,7 +60,7 @@ class _Cut:
             ):
                 self.moved |= outputs
         self._take_layout_along(behind)
-        self.wanted = [name for name in draft.outputs if name in self.moved]
+        self.wanted = [name for name in draft.outputs if name in self.moved or name in self.constant]
 
     def _made_without(self, *op_types: str) -> set[str]:
         """Tensors, not constants, that no such node of activations is made of."""
@@ -100,7 +101,7 @@ class _Cut:
         draft, graph = self.draft, self.draft.model.graph
         own = self._needed()
         made = {name for node in own for name in node.output}
-        read = {name for node in own for name in node.input if name}
+        read = {name for node in own for name in node.input if name}.union(self.wanted)
         boundary = [name for node in draft.nodes for name in node.output if name in read - made]
         values = [self._value(name) for name in boundary]
         outputs = [value for value in graph.output if value.name in self.wanted]

@@ -13,7 +13,8 @@ import pytest
 from aqd_deploy.cli.arrays import read_arrays, write_arrays
 from aqd_deploy.errors import AqdError, ShapeError
 
-WANTED = {"image": ((1, 3, 4, 4), "uint8")}
+WANTED = {"image": ((1, 3, 4, 4), ("uint8",))}
+REALS = {"image": ((1, 3, 4, 4), ("uint8", "float16", "float32"))}
 IMAGE = np.arange(48, dtype=np.uint8).reshape(1, 3, 4, 4)
 
 
@@ -43,9 +44,8 @@ def test_round_trip(tmp_path):
 
 def test_a_dimension_that_may_have_any_size(tmp_path):
     np.savez(tmp_path / "x.npz", image=IMAGE)
-    assert (
-        read_arrays(tmp_path / "x.npz", {"image": ((1, 3, "h", None), "uint8")})["image"].shape == IMAGE.shape
-    )
+    wanted = {"image": ((1, 3, "h", None), ("uint8",))}
+    assert read_arrays(tmp_path / "x.npz", wanted)["image"].shape == IMAGE.shape
 
 
 @pytest.mark.parametrize("name", ["bomb.npy", "image.npy"])
@@ -94,12 +94,40 @@ def test_names(tmp_path):
         read_arrays(path, WANTED)
 
 
-def test_a_single_array_called_npz(tmp_path):
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "float16", "float64"])
+def test_several_dtypes_that_fit(tmp_path, dtype):
+    np.savez(tmp_path / "x.npz", image=IMAGE.astype(dtype))
+    if dtype == "float64":
+        with pytest.raises(ShapeError, match=r"got float64.*valid: uint8 or float16 or float32"):
+            read_arrays(tmp_path / "x.npz", REALS)
+    else:
+        assert read_arrays(tmp_path / "x.npz", REALS)["image"].dtype == dtype
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.npz"])
+def test_a_single_array_is_the_only_input(tmp_path, name):
     buffer = io.BytesIO()
     np.save(buffer, IMAGE)
-    (tmp_path / "x.npz").write_bytes(buffer.getvalue())
-    with pytest.raises(AqdError, match=r"one array without a name.*numpy\.savez"):
-        read_arrays(tmp_path / "x.npz", WANTED)
+    (tmp_path / name).write_bytes(buffer.getvalue())
+    assert np.array_equal(read_arrays(tmp_path / name, WANTED)["image"], IMAGE)
+    with pytest.raises(ShapeError, match=r"without a name, and there are several inputs.*with image, mask"):
+        read_arrays(tmp_path / name, {**WANTED, "mask": WANTED["image"]})
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (member(shape=(10**14,)), "image does not fit"),
+        (member(body=b"123"), "not as many bytes.*3 bytes; valid: 48 bytes"),
+        (member(descr="|O"), "Python objects"),
+        (member(header="[" * 9000), "cannot be read"),
+    ],
+    ids=["shape", "bytes", "objects", "header"],
+)
+def test_a_single_array_that_is_wrong(tmp_path, data, message):
+    (tmp_path / "x.npy").write_bytes(data)
+    with pytest.raises(AqdError, match=message):
+        read_arrays(tmp_path / "x.npy", WANTED)
 
 
 def test_a_header_that_says_it_is_long_is_not_read(tmp_path):

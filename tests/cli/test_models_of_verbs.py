@@ -21,7 +21,7 @@ from aqd_deploy.integer.manifest import MANIFEST_KEY
 @numerics_option
 @click.option("--shape", type=ShapeType())
 def verb(model, numerics, shape):
-    click.echo(len(integer_model_of(model, numerics, shape).graph.node))
+    click.echo(len(integer_model_of(model, numerics, shape)[0].graph.node))
 
 
 def said(capsys, *arguments) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from types import SimpleNamespace
 
+import onnx
 import pytest
 
 from aqd_deploy.cli.main import invoke
 from aqd_deploy.cli.output import StatusLine
 from aqd_deploy.cli.tune import _Display
+from aqd_deploy.passes.pipeline import PASSES
 from aqd_deploy.tuning.describe import tasks_text, tuned_text
 
 
@@ -66,6 +68,23 @@ def test_compile_tells_no_stages_elsewhere(integer_file, tmp_path, capsys):
     assert invoke(words) == 0
     said = capsys.readouterr().err
     assert "\r" not in said and "generating" not in said
+
+
+def test_lower_tells_its_passes_at_a_terminal(qdq_copy, tmp_path, terminal):
+    onnx.save(qdq_copy, tmp_path / "m.qdq.onnx")
+    words = ["lower", str(tmp_path / "m.qdq.onnx"), "-o", str(tmp_path / "m.int.onnx")]
+    assert invoke(words) == 0
+    parts = [part.strip() for part in terminal.readouterr().err.split("\r")]
+    told = [part for part in parts if part]
+    assert told == [f"pass {n} of {len(PASSES)}: {each.name}" for n, each in enumerate(PASSES, 1)]
+    assert parts[-1] == "" and all(len(part) < 60 for part in parts)
+
+
+def test_lower_tells_no_passes_elsewhere(qdq_copy, tmp_path, capsys):
+    onnx.save(qdq_copy, tmp_path / "m.qdq.onnx")
+    words = ["lower", str(tmp_path / "m.qdq.onnx"), "-o", str(tmp_path / "m.int.onnx")]
+    assert invoke(words) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_records_of_another_cpu_are_no_fault(integer_file, tmp_path, capsys, monkeypatch):

@@ -88,7 +88,7 @@ READERS = {
 @pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
 def test_every_reader_of_a_manifest_refuses_an_unknown_detector(reader):
     with pytest.raises(
-        ModelFileError, match="unknown kind of detector; got 'unknown'; valid: fcos"
+        ModelFileError, match="unknown kind of detector; got 'unknown'; valid: boxes, fcos"
     ) as caught:
         reader(manifest_of_the_unknown())
     assert isinstance(caught.value, AqdError) and caught.value.next_command

@@ -278,6 +278,30 @@ def test_the_description_names_every_number():
     assert "NMS" not in describe_preprocessing({"preprocessing": MANIFEST["preprocessing"]})
 
 
+FLOATS = {"inputs": {"image": {"scale": 0.02, "zero_point": 114, "dtype": "uint8"}}}
+
+
+def test_an_input_of_floats_gets_normalised_pixels_in_the_order_of_the_channels():
+    entry = {
+        **MANIFEST["preprocessing"], "input": "image", "height": 2, "width": 3, "color": "BGR",
+        "mean": [1, 2.5, 3], "std": [2, 4, 0.5],
+    }  # fmt: skip
+    image = np.random.default_rng(0).integers(0, 256, (2, 3, 3), np.uint8)
+    tensor, _ = Preprocess.from_manifest({**FLOATS, "preprocessing": entry})(image)
+    assert tensor.dtype == np.float32 and tensor.shape == (1, 3, 2, 3)
+    for channel, (mean, std) in enumerate([(1, 2), (2.5, 4), (3, 0.5)]):
+        expected = (image[..., 2 - channel] - np.float64(mean)) / std
+        assert np.array_equal(tensor[0, channel], expected.astype(np.float32))
+    pixels, _ = Preprocess.from_manifest({"preprocessing": entry})(image)
+    assert pixels.dtype == np.uint8 and np.array_equal(pixels[0, 0], image[..., 2])
+
+
+def test_the_description_of_an_input_of_floats():
+    entry = {**MANIFEST["preprocessing"], "input": "image", "mean": [1, 2, 3], "std": [4, 5, 6]}
+    text = describe_preprocessing({**FLOATS, "preprocessing": entry})
+    assert "(pixel - mean) / std, with mean [1, 2, 3] and std [4, 5, 6], quantized" in text
+
+
 def test_a_large_image_takes_seven_bytes_a_pixel(tmp_path):
     """As Pillow decodes it and as it is returned; whole-image steps in between took fourteen."""
     import subprocess

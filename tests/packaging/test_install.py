@@ -59,6 +59,9 @@ def test_every_package_folder_is_listed():
     found = {"aqd_deploy.passes", "aqd_deploy.targets"}
     for init in (ROOT / "aqd_deploy").rglob("__init__.py"):
         found.add(".".join(init.parent.relative_to(ROOT).parts))
+    for mapped in ("passes", "targets"):
+        for init in (ROOT / mapped).rglob("__init__.py"):
+            found.add(".".join(["aqd_deploy", *init.parent.relative_to(ROOT).parts]))
     assert set(config["packages"]) == found
 
 

@@ -14,14 +14,15 @@ from aqd_deploy.passes.pipeline import lower
 
 def test_a_qdq_model_is_lowered_with_the_numerics_that_were_asked_for():
     told = []
-    model = integer_model(random_graph(0), numerics="paper", on_lowering=lambda: told.append(True))
-    assert kind_of(model) == "integer" and told == [True]
+    model, tail = integer_model(random_graph(0), numerics="paper", on_lowering=lambda: told.append(True))
+    assert kind_of(model) == "integer" and told == [True] and tail is None
     assert read_manifest(model)["lowering"]["numerics"] == "paper"
 
 
 def test_an_integer_model_is_taken_as_it_is():
     model, told = lower(random_graph(0)).model, []
-    assert integer_model(model, numerics="paper", on_lowering=lambda: told.append(True)) is model
+    same, tail = integer_model(model, numerics="paper", on_lowering=lambda: told.append(True))
+    assert same is model and tail is None
     assert told == [] and read_manifest(model)["lowering"]["numerics"] == "exact"
 
 

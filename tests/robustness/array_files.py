@@ -21,18 +21,29 @@ def arrays() -> bytes:
     return buffer.getvalue()
 
 
-def npz(ready: dict[str, bytes]) -> Subject:
-    readers = tuple(
-        ("run", model, "--input", "{x.npz}", "--threads", "1", "-o", "{out.npz}")
+def array_files(ready: dict[str, bytes]) -> list[Subject]:
+    needed = {name: ready[name] for name in ("sound.onnx", "sound.so")}
+    single = io.BytesIO()
+    np.save(single, np.load(io.BytesIO(ready["sound.npz"]))["image"])
+    return [
+        Subject("arrays", "x.npz", ready["sound.npz"], _damaged_npz, _readers("{x.npz}"), needed, 3),
+        Subject("array", "x.npy", single.getvalue(), _damaged_npy, _readers("{x.npy}"), needed),
+    ]
+
+
+def _readers(name: str) -> tuple[tuple[str, ...], ...]:
+    return tuple(
+        ("run", model, "--input", name, "--threads", "1", "-o", "{out.npz}")
         for model in ("{sound.onnx}", "{sound.so}")
     )
-    needed = {name: ready[name] for name in ("sound.onnx", "sound.so")}
-    return Subject("arrays", "x.npz", ready["sound.npz"], _damaged_npz, readers, needed, 3)
 
 
-def _damaged_npz(data: bytes, rng: random.Random) -> bytes:
-    """An archive whose member is no longer what its header, or its directory, says."""
-    body = np.load(io.BytesIO(data))["image"].tobytes()
+def _damaged_npy(data: bytes, rng: random.Random) -> bytes:
+    return _array(np.load(io.BytesIO(data)).tobytes(), rng)
+
+
+def _array(body: bytes, rng: random.Random) -> bytes:
+    """An array that is no longer what its header says."""
     shape = rng.choice(((1, 3, SIDE, SIDE), (10**14,), (10**7,), (-1, 3), (), (1, 3, 1 << 40, SIDE),
     (1 << 62, 1 << 62),
                         (3, SIDE, SIDE), (2.5,), "x", None, (1, 3, SIDE, SIDE + 1)))  # fmt: skip
@@ -47,7 +58,12 @@ def _damaged_npz(data: bytes, rng: random.Random) -> bytes:
     version = rng.choice((1, 1, 1, 2, 3, 9))
     form, start = ("<H", b"\x93NUMPY\x01\0") if version == 1 else ("<I", b"\x93NUMPY" + bytes([version, 0]))
     length = len(text) + 1 if rng.random() < 0.9 else rng.choice((0, 65535))
-    array = start + struct.pack(form, min(length, 65535)) + text.encode() + b"\n" + body
+    return start + struct.pack(form, min(length, 65535)) + text.encode() + b"\n" + body
+
+
+def _damaged_npz(data: bytes, rng: random.Random) -> bytes:
+    """An archive whose member is no longer what its header, or its directory, says."""
+    array = _array(np.load(io.BytesIO(data))["image"].tobytes(), rng)
     buffer = io.BytesIO()
     method = rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2))
     with zipfile.ZipFile(buffer, "w", method) as archive:

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import onnx
-from array_files import arrays, image, images, npz
+from array_files import array_files, arrays, image, images
 from checkpoint_files import checkpoints
 from model_files import models
 from program_files import programs
@@ -68,7 +68,7 @@ def make_subjects(folder: Path) -> list[Subject]:
     return [
         *models(qdq, integer, ready),
         *checkpoints(folder),
-        npz(ready),
+        *array_files(ready),
         *images(ready),
         *programs(ready),
         *tables(ready),

@@ -1,4 +1,4 @@
-"""Damaged tables: profiles, tuning records, annotations, reports."""
+"""Damaged tables: profiles, descriptions of detectors, tuning records, annotations, reports."""
 
 from __future__ import annotations
 
@@ -25,6 +25,20 @@ l1d_kib = 32
 cores = "data sheet"
 """
 
+DESCRIPTION = """[preprocessing]
+color = "RGB"
+pad_value = [1, 2, 3]
+height = 8
+[detector]
+kind = "fcos"
+classes = ["a", "b"]
+strides = [1]
+outputs = { cls = ["cls_p3"], box = ["box_p3"], ctr = ["ctr_p3"] }
+category_ids = [3, 9]
+score_threshold = 0.1
+max_detections = 4
+"""
+
 
 def tables(ready: dict[str, bytes]) -> list[Subject]:
     records = _records(ready["sound.onnx"])
@@ -32,8 +46,21 @@ def tables(ready: dict[str, bytes]) -> list[Subject]:
                      "--tuned", "{records}")  # fmt: skip
     tune = ("tune", "{sound.onnx}", "--dry-run", "--target", TUNED_TARGET, "--records", "{records}")
     model = {"sound.onnx": ready["sound.onnx"]}
+    detect = (
+        "detect",
+        "{sound.onnx}",
+        "{sound.png}",
+        "-o",
+        "{out}",
+        "--threads",
+        "1",
+        "--detector",
+        "{d.toml}",
+    )
     return [
-        Subject("profile", "targets/board.toml", PROFILE.encode(), _profile,
+        Subject("description", "d.toml", DESCRIPTION.encode(), _toml, (detect,),
+                {name: ready[name] for name in ("sound.onnx", "sound.png")}),
+        Subject("profile", "targets/board.toml", PROFILE.encode(), _toml,
                 (("targets", "list"), ("targets", "show", "board"), ("targets", "show", "board", "--json"),
                  ("doctor", "--target", "host")), weight=2),
         Subject("records", "records/records.jsonl", records, _json_lines, (compile_tuned, tune), model, 2),
@@ -43,7 +70,7 @@ def tables(ready: dict[str, bytes]) -> list[Subject]:
     ]  # fmt: skip
 
 
-def _profile(data: bytes, rng: random.Random) -> bytes:
+def _toml(data: bytes, rng: random.Random) -> bytes:
     lines = data.decode().splitlines()
     at = rng.randrange(len(lines))
     key = lines[at].partition("=")[0].strip()

@@ -37,5 +37,14 @@ def test_a_manifest_of_another_network_is_refused(change, words):
         runner(manifest_of(**change), features=(1, 7, 3)).check_detector()
 
 
+def test_a_manifest_of_another_size_is_refused():
+    manifest = {**manifest_of(), "shapes": {"image": [1, 3, SIDE, SIDE - 1]}}
+    with pytest.raises(ModelFileError, match="another size of image than the network"):
+        _ = runner(manifest).wanted
+
+
 def test_sizes_that_are_not_known_are_not_checked():
-    runner(manifest_of(strides=[STRIDE * 2]), cls=("N", 2, CELLS, CELLS)).check_detector()
+    shapes = dict.fromkeys(("cls", "box", "ctr"), ("N", None, CELLS, CELLS))
+    runner(manifest_of(strides=[STRIDE * 2]), **shapes).check_detector()
+    with pytest.raises(ModelFileError, match="16 for box"):
+        runner(manifest_of(strides=[STRIDE * 2]), cls=shapes["cls"]).check_detector()

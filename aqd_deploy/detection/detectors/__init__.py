@@ -1,12 +1,13 @@
 """The detectors by name: what the output maps of each are, and what they mean.
 
-To add one: a module with a subclass of `Detector`, and its line in `DETECTORS`. For one that is trained here,
-the same in `aqd_deploy.qat.detectors`. All else (manifest, checks, export, decoding, training) asks the
-entries.
+To add one: a module with a subclass of `MapDetector` or `Detector`, and its line in `DETECTORS`. For one that
+is trained here, the same in `aqd_deploy.qat.detectors`. All else (manifest, checks, export, decoding,
+training) asks the entries.
 """
 
 from __future__ import annotations
 
+from aqd_deploy.detection.detectors.boxes import Boxes
 from aqd_deploy.detection.detectors.contract import Detector
 from aqd_deploy.detection.detectors.fcos import Fcos
 from aqd_deploy.detection.detectors.retinanet import RetinaNet
@@ -15,6 +16,7 @@ from aqd_deploy.errors import AqdError, UnsupportedModelError
 DETECTORS: dict[str, type[Detector]] = {
     RetinaNet.name: RetinaNet,
     Fcos.name: Fcos,
+    Boxes.name: Boxes,
 }
 
 

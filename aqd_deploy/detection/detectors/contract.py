@@ -10,7 +10,17 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from aqd_deploy.detection.maps import OutputMap
-from aqd_deploy.schema import Check
+from aqd_deploy.errors import ShapeError
+from aqd_deploy.schema import Check, list_of, whole
+
+
+@dataclass(frozen=True)
+class Level:
+    """The names of a level's outputs by kind, and its stride in pixels, 1 where boxes are in pixels."""
+
+    stride: int
+    outputs: Mapping[str, str]
+
 
 LevelBoxes = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Boxes float64 [n, 4] (x1, y1, x2, y2) in pixels of the network's input, scores float64 [n] in 0..1, labels
@@ -22,9 +32,9 @@ int64 [n].
 class Detector(ABC):
     """A kind of detector, for a number of classes.
 
-    `name` is its `kind` in a manifest; `kinds` are those of its output maps, of which every pyramid level has
-    one each, in the graph's order; `keys` are what its entry in a manifest has besides what all have;
-    `nms_iou` is the threshold of class-wise NMS that its networks get unless they say another.
+    `name` is its `kind` in a manifest; `kinds` are those of its outputs, of which every level has one each,
+    in the graph's order; `keys` are what its entry in a manifest has besides what all have; `nms_iou` is the
+    threshold of class-wise NMS that its networks get unless they say another.
     """
 
     name: ClassVar[str]
@@ -39,18 +49,57 @@ class Detector(ABC):
         """The detector that a manifest's entry, which has been checked, describes."""
         return cls(len(entry["classes"]))
 
+    def channels(self) -> Mapping[str, int]:
+        """The channels of those outputs that are maps [1, C, H, W], by kind: by default none is."""
+        return {}
+
     @property
     def anchors_per_cell(self) -> int:
-        """How many boxes each cell can give."""
+        """How many boxes each cell of a map can give."""
         return 1
+
+    @abstractmethod
+    def least_probability(self, score: float) -> float:
+        """The least class probability that can become `score`."""
+
+    @abstractmethod
+    def read(
+        self, outputs: Mapping[str, np.ndarray], described: Mapping[str, Any], level: Level, least: float,
+        most: int,
+    ) -> LevelBoxes:  # fmt: skip
+        """What the network's outputs by name say at a level, with scores from class probabilities above
+        `least`, at most the best `most`; `described` is what the manifest says of outputs by name.
+
+        Raises ShapeError, ScaleError and ModelFileError for outputs that do not fit the manifest.
+        """
+
+
+class MapDetector(Detector):
+    """A detector whose outputs are maps of a pyramid: every level has a stride, and a map of each kind."""
+
+    keys: ClassVar[Mapping[str, Check]] = {"strides": list_of(whole(1, 1 << 20), 1)}
 
     @abstractmethod
     def channels(self) -> Mapping[str, int]:
         """The channels of the maps by kind."""
 
-    @abstractmethod
-    def least_probability(self, score: float) -> float:
-        """The least class probability that can become `score`."""
+    def read(
+        self, outputs: Mapping[str, np.ndarray], described: Mapping[str, Any], level: Level, least: float,
+        most: int,
+    ) -> LevelBoxes:  # fmt: skip
+        """See `Detector`; of maps that are `OutputMap.of`, by `decode`."""
+        maps = {
+            kind: OutputMap.of(outputs, described, level.outputs[kind], channels)
+            for kind, channels in self.channels().items()
+        }
+        first, *others = maps.values()
+        for other in others:
+            if other.values.shape[1:] != first.values.shape[1:]:
+                raise ShapeError(
+                    f"the outputs {first.name} and {other.name} of one level have different sizes",
+                    received=f"{first.values.shape[1:]} and {other.values.shape[1:]}",
+                )
+        return self.decode(maps, level.stride, least, most)
 
     @abstractmethod
     def decode(

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from aqd_deploy.detection.detectors.contract import Detector, LevelBoxes
+from aqd_deploy.detection.detectors.contract import LevelBoxes, MapDetector
 from aqd_deploy.detection.maps import Candidates, OutputMap, sigmoid
 
 
-class Fcos(Detector):
+class Fcos(MapDetector):
     """`cls` [classes], `box` (l, t, r, b in strides) and `ctr` (centre-ness, a logit)."""
 
     name = "fcos"

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from aqd_deploy.detection.detectors.contract import Detector, LevelBoxes
+from aqd_deploy.detection.detectors.contract import LevelBoxes, MapDetector
 from aqd_deploy.detection.maps import Candidates, OutputMap
 from aqd_deploy.schema import Check, list_of, number, table
 
@@ -19,7 +19,7 @@ _POSITIVE = number(above=0, high=1e6)
 
 
 @dataclass(frozen=True)
-class RetinaNet(Detector):
+class RetinaNet(MapDetector):
     """`cls` [anchors·classes] and `box` [anchors·4] (dx, dy in anchor sizes; dw, dh as logarithms).
 
     `widths` and `heights` are the anchors' sides in units of the stride, ratio-major.
@@ -28,9 +28,10 @@ class RetinaNet(Detector):
     name = "retinanet"
     kinds = ("cls", "box")
     keys: ClassVar[Mapping[str, Check]] = {
+        **MapDetector.keys,
         "anchors": table(
             {"base": _POSITIVE, "scales": list_of(_POSITIVE, 1), "ratios": list_of(_POSITIVE, 1)}
-        )
+        ),
     }
     nms_iou = 0.5
 
