@@ -11,12 +11,15 @@ from aqd_deploy.passes.contract import Lowering, Pass, PassError, PassResult, no
 from aqd_deploy.passes.graph import Graph, Node, Operation, topological
 from aqd_deploy.passes.operations import (
     Clip,
+    Concat,
     DequantizeLinear,
     FileOperation,
+    MaxPool,
     Pad,
     Quantize,
     QuantizeLinear,
     Relu,
+    Resize,
 )
 from aqd_deploy.passes.rules import RULES
 
@@ -74,9 +77,24 @@ def _candidate(graph: Graph) -> Node | None:
     for node in graph.nodes:
         if isinstance(node.op, COMMUTING) and node.output not in codes and node.output not in graph.outputs:
             readers = consumers.get(node.output, [])
-            if readers and all(isinstance(reader.op, Quantize) for reader in readers):
+            if readers and all(_exchangeable(graph, node, reader) for reader in readers):
                 return node
     return None
+
+
+def _exchangeable(graph: Graph, node: Node, reader: Node) -> bool:
+    """Whether `reader` is a quantizer that can stand in front of `node`. One with a step a channel keeps its
+    channels, and a bound has one code.
+    """
+    if not isinstance(reader.op, Quantize):
+        return False
+    if isinstance(node.op, (Relu, Clip)):
+        return all(
+            len({reader.op.code(bound, variant) for variant in reader.op.variants()}) == 1
+            for bound in clip_bounds(graph, node)
+            if bound is not None
+        )
+    return not reader.op.channels or isinstance(node.op, (MaxPool, Resize, Concat, Pad))
 
 
 def _exchange(graph: Graph, node: Node, result: PassResult) -> None:
@@ -97,8 +115,9 @@ def _absorb(graph: Graph, node: Node, reader: Node) -> None:
     assert isinstance(reader.op, Quantize), "only quantizers read it"
     quantizer = reader.op.quantizer
     low, high = clip_bounds(graph, node)
-    lo = quantizer.lo if low is None else quantizer.code(low)
-    hi = quantizer.hi if high is None else quantizer.code(high)
+    variant = reader.op.variants()[0]
+    lo = quantizer.lo if low is None else reader.op.code(low, variant)
+    hi = quantizer.hi if high is None else reader.op.code(high, variant)
     reader.op = replace(reader.op, quantizer=replace(quantizer, lo=lo, hi=hi))
     reader.inputs = [node.inputs[0]]
 
@@ -107,11 +126,15 @@ def _move_behind(graph: Graph, node: Node, readers: list[Node]) -> None:
     """Cases 2 to 4: one quantizer per input, then the operation on integers, under its name."""
     nodes = [n for n in graph.nodes if n not in readers]
     for reader in readers:
-        inputs = []
+        inputs, first = [], 0
         for i, source in enumerate(node.inputs):
+            assert isinstance(reader.op, Quantize), "only quantizers read it"
+            last = first + graph.shapes[source][1]
+            op = replace(reader.op, channels=reader.op.channels[first:last])
+            first = last if isinstance(node.op, Concat) else first
             name = graph.fresh(f"{reader.output}_in{i}")
             graph.shapes[name] = graph.shapes[source]
-            nodes.append(Node(reader.op, [source], name, reader.source))
+            nodes.append(Node(op, [source], name, reader.source))
             inputs.append(name)
         nodes.append(Node(_on_codes(node.op, reader.op), inputs, reader.output, node.source))
     graph.nodes = topological(nodes, set(graph.inputs) | set(graph.constants))
@@ -119,9 +142,12 @@ def _move_behind(graph: Graph, node: Node, readers: list[Node]) -> None:
 
 def _on_codes(op: Operation, quantizer: Operation) -> Operation:
     """The same operation behind the quantizer: what a Pad fills with becomes its code."""
-    if isinstance(op, Pad) and isinstance(quantizer, Quantize):
-        return replace(op, values=tuple(Fraction(quantizer.quantizer.code(value)) for value in op.values))
-    return op
+    if not isinstance(op, Pad) or not isinstance(quantizer, Quantize):
+        return op
+    variants = quantizer.variants()
+    count = max(len(op.values), len(variants))
+    pairs = zip(op.values * (count // len(op.values)), variants * (count // len(variants)), strict=True)
+    return replace(op, values=tuple(Fraction(quantizer.code(value, variant)) for value, variant in pairs))
 
 
 def _merge(graph: Graph, result: PassResult) -> None:

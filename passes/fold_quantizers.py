@@ -164,26 +164,33 @@ class _Folding:
             )
         return [int(v) for v in array.astype(np.int64).ravel()], str(array.dtype)
 
-    def _quantizer(self, node: Node, op: QuantizeLinear) -> tuple[Quantizer, str]:
+    def _quantizer(self, node: Node, op: QuantizeLinear) -> Quantize:
         steps = self._scales(node)
         zeros, dtype = self._zero_points(node, op.output_dtype or TensorProto.UINT8)
         if dtype not in _STORAGE:
             raise UnsupportedModelError(
                 f"node {node.label}: activations quantized to {dtype}", valid=", ".join(sorted(_STORAGE))
             )
-        if len(set(steps)) > 1 or len(set(zeros)) > 1:
-            raise UnsupportedModelError(
-                f"node {node.label}: activations quantized with one scale per channel",
-                valid="one scale a tensor",
-            )
         lo, hi = _CODES[dtype]
-        return Quantizer(steps[0], lo, hi, zeros[0]), dtype
+        if len(set(steps)) == len(set(zeros)) == 1:
+            return Quantize(Quantizer(steps[0], lo, hi, zeros[0]), _STORAGE[dtype])
+        count = max(len(steps), len(zeros))
+        if op.axis not in (1, -3) or {len(steps), len(zeros)} - {1, count}:
+            raise UnsupportedModelError(
+                f"node {node.label}: {len(steps)} scales and {len(zeros)} zero points along axis {op.axis}",
+                valid="one, or one a channel (axis 1)",
+            )
+        # Codes of x / step are those of x·(1 / step) with a step of 1.
+        pairs = zip(steps * (count // len(steps)), zeros * (count // len(zeros)), strict=True)
+        channels = tuple((1 / step, zero) for step, zero in pairs)
+        return Quantize(Quantizer(Fraction(1), lo, hi, zeros[0]), _STORAGE[dtype], channels)
 
     def _quantize(self, node: Node, op: QuantizeLinear) -> Node:
         """Case 2 without its Clip."""
-        quantizer, dtype = self._quantizer(node, op)
-        self.result.changed.append(f"{node.label}: activation quantizer, step {float(quantizer.step):.6g}")
-        return Node(Quantize(quantizer, _STORAGE[dtype]), [node.inputs[0]], node.output, node.source)
+        quantize = self._quantizer(node, op)
+        step = float(quantize.quantizer.step / quantize.variants()[0][0])
+        self.result.changed.append(f"{node.label}: activation quantizer, step {step:.6g}")
+        return Node(quantize, [node.inputs[0]], node.output, node.source)
 
     def _narrow(self, node: Node, producer: Node, op: Quantize) -> Node:
         """Case 2: the Clip narrows its quantizer's range. Other readers of the wider codes keep theirs."""

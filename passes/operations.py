@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -174,10 +174,23 @@ class Scale(Operation):
 
 @dataclass(frozen=True)
 class Quantize(Operation):
-    """Codes of a real tensor, stored as `dtype`."""
+    """Codes of a real tensor, stored as `dtype`. Where channels have steps or zero points of their own,
+    `channels` has a factor for each, by which it is multiplied first, and a zero point, instead of the
+    quantizer's.
+    """
 
     quantizer: Quantizer
     dtype: str
+    channels: tuple[tuple[Fraction, int], ...] = ()
+
+    def variants(self) -> tuple[tuple[Fraction, int], ...]:
+        """Factor and zero point of every channel; of one where all are alike."""
+        return self.channels or ((Fraction(1), self.quantizer.zero_point),)
+
+    def code(self, value: Fraction, variant: tuple[Fraction, int]) -> int:
+        """The code of a real number in a channel of this factor and zero point."""
+        factor, zero_point = variant
+        return replace(self.quantizer, zero_point=zero_point).code(value * factor)
 
 
 @dataclass(frozen=True, eq=False)

@@ -51,7 +51,8 @@ class Tabulate(Pass):
         producers = state.graph.producers()
         for node in state.graph.nodes:
             source = producers.get(node.inputs[0])
-            if not isinstance(node.op, Quantize) or source is None or not isinstance(source.op, Scale):
+            uniform = isinstance(node.op, Quantize) and not node.op.channels
+            if not uniform or source is None or not isinstance(source.op, Scale):
                 continue
             if not_uniform(state.graph, source) is None:
                 raise PassError(f"{node.label} is a function of {source.inputs[0]}")
@@ -64,7 +65,7 @@ class Tabulate(Pass):
         kept = []
         for node in graph.nodes:
             node.inputs = [renamed.get(name, name) for name in node.inputs]
-            if isinstance(node.op, Quantize):
+            if isinstance(node.op, Quantize) and not node.op.channels:
                 try:
                     found = slices.of(node.inputs[0])
                     if found.source not in codes:

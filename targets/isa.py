@@ -15,6 +15,7 @@ class Isa(Enum):
     """Which instructions a kernel is built on; all give the same integers.
 
     AMX: products of tiles of 16 x 64 bytes (`tdpbusd`, `tdpbssd`); what does not fill them is as with VNNI.
+    Tables of bytes lie in registers (`vpermi2b`), which every CPU with such tiles has.
     VNNI: AVX-512 VNNI, `vpdpbusd` on 512 bits (u8·s8, four products added, never saturating).
     AVXVNNI: the same instruction on 256 bits, as CPUs without AVX-512 have it.
     AVX512: AVX-512 BW without VNNI; AVX2: 256 bits. Both have two dot products: 8-bit `vpmaddubsw` where the
@@ -46,7 +47,9 @@ class Isa(Enum):
 
 # The features of /proc/cpuinfo that programs of an instruction set may use; the fastest first.
 FEATURES = {
-    Isa.AMX: frozenset({"amx_tile", "amx_int8", "avx512_vnni", "avx512f", "avx512bw", "avx512vl"}),
+    Isa.AMX: frozenset(
+        {"amx_tile", "amx_int8", "avx512_vnni", "avx512vbmi", "avx512f", "avx512bw", "avx512vl"}
+    ),
     Isa.VNNI: frozenset({"avx512_vnni", "avx512f", "avx512bw", "avx512vl"}),
     Isa.AVXVNNI: frozenset({"avx_vnni", "avx2"}),
     Isa.AVX512: frozenset({"avx512f", "avx512bw", "avx512vl"}),

@@ -146,9 +146,9 @@ class _Writer:
             case Multiply():
                 self._multiply(stage)
             case Lookup():
-                self._any_of(self._keep(1)[0])
+                self._any_of(self._keep(1)[0].view(stage.dtype))
             case Steps():
-                self._any_of(self._keep(4)[-1])
+                self._any_of(self._keep(3)[-1])
             case _:
                 assert_never(stage)
         return stage

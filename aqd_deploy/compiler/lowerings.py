@@ -170,7 +170,8 @@ def _multiply(node: Node, value: str, graph: Graph) -> tuple[Stage, list[Operand
 
 
 def _lookup(node: Node, value: str, graph: Graph) -> tuple[Stage, list[Operand]]:
-    return Lookup(), [graph.operand(node, "table").astype(np.int32)]
+    table = graph.operand(node, "table")
+    return Lookup(str(table.dtype)), [np.frombuffer(table.tobytes(), np.int32)]
 
 
 def _steps(node: Node, value: str, graph: Graph) -> tuple[Stage, list[Operand]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -90,10 +90,16 @@ def _columns(forms: Sequence[ChannelForm]) -> np.ndarray:
 
 
 def _thresholds(
-    forms: Sequence[ChannelForm], columns: np.ndarray, quantizer: Quantizer, lo: np.ndarray, hi: np.ndarray
+    forms: Sequence[ChannelForm],
+    columns: np.ndarray,
+    quantizer: Quantizer,
+    zeros: np.ndarray,
+    lo: np.ndarray,
+    hi: np.ndarray,
 ) -> np.ndarray:
     """T_k [C, steps], int64, for k = quantizer.lo+1 .. quantizer.hi, clamped to [lo, hi+1], int64 [C] within
-    ±2^52. Nearly all are decided by float64 with a bound of its error, the others exactly.
+    ±2^52; `zeros` [C] are the zero points. Nearly all are decided by float64 with a bound of its error, the
+    others exactly.
 
     T is ⌊τ⌋ + 1 unless τ = F − S − N is whole, with the terms F = (m − ½)·step·√v/a, S = b0·√v/a and
     N = b1/a. Let u = 2^-53, and count relative errors. Each of the numbers is rounded once, by u; m − ½ is
@@ -108,7 +114,7 @@ def _thresholds(
     codes = np.arange(quantizer.lo + 1, quantizer.hi + 1, dtype=np.int64)
     a = np.where(a == 0, np.nan, a)
     root = np.sqrt(v) / a
-    first = (codes - quantizer.zero_point - 0.5) * _float(quantizer.step) * root[:, None]
+    first = (codes - zeros[:, None] - 0.5) * _float(quantizer.step) * root[:, None]
     second, third = (b0 * root)[:, None], (b1 / a)[:, None]
     tau = first - second - third
     slack = (np.abs(first) + np.abs(second) + np.abs(third)) * 2.0**-49
@@ -121,11 +127,12 @@ def _thresholds(
     undecided = ~(early | late | inside)
     for channel in np.flatnonzero(undecided.any(axis=1)).tolist():
         mask, form = undecided[channel], forms[channel]
+        own = replace(quantizer, zero_point=int(zeros[channel]))
         if form.a == 0:
-            reached = codes <= quantizer.code(form.beta())
+            reached = codes <= own.code(form.beta())
             table[channel] = np.where(reached, lo[channel], hi[channel] + 1)
         else:
-            exact = exact_thresholds(form, quantizer, codes[mask])
+            exact = exact_thresholds(form, own, codes[mask])
             table[channel, mask] = np.clip(exact, int(lo[channel]), int(hi[channel]) + 1)
     return np.clip(table, low, high + 1)
 
@@ -170,8 +177,17 @@ class Staircases:
         return low, high
 
 
-def staircases(forms: list[ChannelForm], quantizer: Quantizer, lo: np.ndarray, hi: np.ndarray) -> Staircases:
-    """Exact staircases of all channels; lo, hi are int64 [C], the proven range of η."""
+def staircases(
+    forms: list[ChannelForm],
+    quantizer: Quantizer,
+    lo: np.ndarray,
+    hi: np.ndarray,
+    zero_points: Sequence[int] | None = None,
+) -> Staircases:
+    """Exact staircases of all channels; lo, hi are int64 [C], the proven range of η; `zero_points`, where
+    there are any, stand for the quantizer's.
+    """
+    zeros = np.full(len(forms), quantizer.zero_point) if zero_points is None else np.array(zero_points)
     sign = np.array([-1 if form.a < 0 else 1 for form in forms], dtype=np.int64)
     low = np.where(sign > 0, lo, -hi)
     high = np.where(sign > 0, hi, -lo)
@@ -180,5 +196,7 @@ def staircases(forms: list[ChannelForm], quantizer: Quantizer, lo: np.ndarray, h
     rows = max(CACHED // max(quantizer.steps, 1), 1)
     for first in range(0, len(forms), rows):
         some = slice(first, first + rows)
-        table[some] = _thresholds(forms[some], columns[:, some], quantizer, low[some], high[some])
+        table[some] = _thresholds(
+            forms[some], columns[:, some], quantizer, zeros[some], low[some], high[some]
+        )
     return Staircases(quantizer, sign, low, high, table, _slopes(forms, columns, quantizer.step))

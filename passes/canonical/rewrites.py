@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from aqd_deploy.passes.canonical.averages import pool_whole_maps
-from aqd_deploy.passes.canonical.channel_steps import divide_by_channel_steps
 from aqd_deploy.passes.canonical.constant_layout import lay_constants_out
 from aqd_deploy.passes.canonical.constants import fold_constants
 from aqd_deploy.passes.canonical.draft import Draft
@@ -38,7 +37,6 @@ REWRITES: tuple[Callable[[Draft], None], ...] = (
     lay_constants_out,  # before products look for weights
     pool_whole_maps,  # before vectors: a mean without dimensions makes one
     split_by_slices,  # anywhere: shapes are known
-    divide_by_channel_steps,  # anywhere: scales are known
     refuse_quantizers,  # before the tail takes them along
     cut_tail,  # before vectors: what the tail reads keeps its shape
     use_feature_maps,  # when the body has no node left that is not lowered

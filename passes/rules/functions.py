@@ -91,7 +91,11 @@ def quantized_function(values: Values, node: Node, op: QuantizedFunction) -> Non
             )
         ]
     errors = _input_errors(function, value, forms, largest)
-    new = SharedThreshold(thresholds, changes.codes.astype(op.dtype), wrong, errors)
+    codes = changes.codes
+    if not len(thresholds):
+        # The dialect asks for a threshold: one that nothing reaches, in front of the same code.
+        thresholds, codes = np.array([reached.bounds[1] + 1]), np.repeat(codes, 2)
+    new = SharedThreshold(thresholds, codes.astype(op.dtype), wrong, errors)
     values.emit(Node(new, [tensor], node.output, node.source), _code_range(new, reached), op.dtype)
     _tell(values, node, op, new)
 
@@ -108,10 +112,10 @@ def _tell(values: Values, node: Node, op: QuantizedFunction, new: SharedThreshol
 
 def _largest(forms: list[ChannelForm], inside: Interval) -> Fraction:
     """The largest absolute value of a channel, 1 where all are 0."""
-    ends = zip(forms, inside.lo.tolist(), inside.hi.tolist(), strict=True)
-    return max((abs(form.a * end + form.b0) for form, *pair in ends for end in pair), default=0) or Fraction(
-        1
-    )
+    found = Fraction(0)
+    for form, low, high in zip(forms, inside.lo.tolist(), inside.hi.tolist(), strict=True):
+        found = max(found, abs(form.a * low + form.b0), abs(form.a * high + form.b0))
+    return found or Fraction(1)
 
 
 def _search(node: Node, op: QuantizedFunction, function: _Function, largest: Fraction) -> _Changes:

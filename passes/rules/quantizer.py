@@ -21,16 +21,20 @@ from aqd_deploy.passes.values import Sum, Values
 
 def quantize(values: Values, node: Node, op: Quantize) -> None:
     """The integers go on to it with α and β, which Requantize takes unrounded into its constants."""
-    pending = values.sums.get(node.inputs[0])
+    pending, factors = values.sums.get(node.inputs[0]), [factor for factor, _ in op.channels]
+    if pending is not None and factors:
+        pending = Sum(pending.node, (pending.terms[0].scaled(factors), pending.terms[1].scaled(factors)))
     if pending is not None:
         solutions = _solutions(values, pending, op)
         if solutions is not None:
             _quantize_sum(values, node, op, pending, solutions)
             return
     value = values.value(node.inputs[0], node)
+    value = value.scaled(factors) if factors else value
     quantizer = op.quantizer
     interval = values.graph.ranges[value.tensor]
-    stairs = staircases(value.forms, quantizer, interval.lo, interval.hi)
+    zeros = [zero for _, zero in op.variants()] if op.channels else None
+    stairs = staircases(value.forms, quantizer, interval.lo, interval.hi, zeros)
     tensor = values.int32(value.tensor)
     if values.numerics == EXACT:
         low, high = stairs.codes()
@@ -42,14 +46,15 @@ def quantize(values: Values, node: Node, op: Quantize) -> None:
     values.emit(Node(staircase, [tensor], node.output, node.source), codes, op.dtype)
 
 
-_Key = tuple[ChannelForm, ChannelForm, int, int, int, int]
+_Key = tuple[ChannelForm, ChannelForm, int, int, int, int, int]
 
 
 def _solutions(values: Values, pending: Sum, op: Quantize) -> list[SumSolution] | None:
     """Constants of every channel; equal channels are solved once. None where a channel has none."""
     first, second = pending.terms
     a, b = (values.graph.ranges[term.tensor] for term in pending.terms)
-    bounds = (a.lo.tolist(), a.hi.tolist(), b.lo.tolist(), b.hi.tolist())
+    zeros = [zero for _, zero in op.variants()] * (1 if op.channels else len(first.forms))
+    bounds = (a.lo.tolist(), a.hi.tolist(), b.lo.tolist(), b.hi.tolist(), zeros)
     solved: dict[_Key, SumSolution] = {}
     found = []
     for key in zip(first.forms, second.forms, *bounds, strict=True):
@@ -63,11 +68,14 @@ def _solutions(values: Values, pending: Sum, op: Quantize) -> list[SumSolution] 
 
 
 def _solve(key: _Key, op: Quantize) -> SumSolution | None:
-    first, second, lo_a, hi_a, lo_b, hi_b = key
+    first, second, lo_a, hi_a, lo_b, hi_b, zero_point = key
     step = op.quantizer.step
     x, y = first.rationalised(), second.rationalised()
     return solve_sum(
-        Codes(x.a / step, lo_a, hi_a), Codes(y.a / step, lo_b, hi_b), (x.b0 + y.b0) / step, op.quantizer
+        Codes(x.a / step, lo_a, hi_a),
+        Codes(y.a / step, lo_b, hi_b),
+        (x.b0 + y.b0) / step,
+        replace(op.quantizer, zero_point=zero_point),
     )
 
 

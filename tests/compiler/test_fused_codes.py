@@ -105,7 +105,7 @@ def test_a_table_behind_a_quantizer_ends_the_group(w, image):
     (op,) = plan_of(w).operations
     assert kinds(op.epilogue) == [Requantize, Lookup]
     assert op.epilogue.stores == (StoreCodes("int8"),)
-    assert op.operands[-1].shape == (256,)
+    assert op.operands[-1].shape == (64,)
 
 
 def test_thresholds_join_as_quantizers_do(w, image):

@@ -21,7 +21,6 @@ from aqd_deploy.kernels.contract.spec import (
     Requantize,
     SkipAdd,
     SkipAddCodes,
-    Steps,
     StoreCodes,
     StoreRequantize,
     StoreStream,
@@ -155,11 +154,7 @@ def finish(epilogue: Epilogue, value: np.ndarray, params: list[np.ndarray]) -> l
             case Multiply(zero=zero, other_zero=other_zero):
                 value = (value - zero) * (take(1)[0].astype(np.int64) - other_zero)
             case Lookup():
-                value = take(1)[0].astype(np.int64)[value & 255]
-            case Steps(steps=steps):
-                _, _, thresholds, codes = take(4)
-                reached = np.searchsorted(thresholds[:steps], value, side="right")
-                value = codes.astype(np.int64)[reached]
+                value = take(1)[0].view(step.dtype).astype(np.int64)[value & 255]
     outputs = []
     for store in epilogue.stores:
         match store:
@@ -230,7 +225,7 @@ def epilogue_params(
             case Requantize() | Threshold():
                 params += quantizer(step)
             case Lookup():
-                params.append(codes("uint8", (256,)).astype(np.int32))
+                params.append(codes("uint8", (256,)).view(np.int32))
             case Multiply(dtype=dtype, one_pixel=one_pixel):
                 params.append(codes(dtype, (*((1, 1) if one_pixel else (height, width)), channels)))
             case SkipAdd(upsample=up, self_identity=self_identity, other_identity=other_identity):

@@ -1,7 +1,7 @@
-"""The table of a staircase for all channels: cells of equal width, each with few thresholds in it.
+"""The table of a staircase for all channels: cells of equal width, each with its few thresholds and codes.
 
-A value's cell says how many thresholds lie before it; comparing the value with those in the cell gives the
-number that it has reached. Values beyond the first and the last threshold are moved to these first.
+A value's cell has the thresholds that it may have reached without having reached the next cell's. Values
+beyond the first and the last threshold are moved to these first.
 """
 
 from __future__ import annotations
@@ -10,27 +10,36 @@ import numpy as np
 
 from aqd_deploy.kernels.contract.spec import Steps
 
-MOST_CELLS = 512
+# Thresholds and two codes of so many cells stay in a cache of the first level.
+MOST_CELLS = 2048
 LOW, HIGH, SHIFT, FIRST = range(4)
 """Words of the header: the clip, and the cell (v >> shift) − first of what it leaves."""
 
-_BEYOND = np.iinfo(np.int32).max
+_LEAST, _LARGEST = -(1 << 31), (1 << 31) - 1
 
 
 def cell_table(thresholds: np.ndarray, codes: np.ndarray) -> tuple[Steps, list[np.ndarray]]:
-    """The stage for ascending int32 `thresholds` [K ≥ 1] and `codes` [K + 1], and its parameters. Cells are
-    as narrow as `MOST_CELLS` allows.
+    """The stage for ascending int32 `thresholds` [K ≥ 1] and `codes` [K + 1], and its parameters: as many
+    cells as leave the fewest thresholds in one.
     """
-    wide = thresholds.astype(np.int64)
-    low, high = max(int(wide[0]) - 1, -(1 << 31)), int(wide[-1])
-    shift = 0
-    while (high >> shift) - (low >> shift) >= MOST_CELLS:
-        shift += 1
-    first = low >> shift
-    count = (high >> shift) - first + 1
-    starts = np.searchsorted(wide, (first + np.arange(count + 1)) << shift)
-    most = int(np.diff(starts).max())
-    header = np.array([low, high, shift, first])
-    padding = np.full(most, _BEYOND)
-    arrays = [header, starts[:-1], np.append(wide, padding), np.append(codes, np.repeat(codes[-1:], most))]
-    return Steps(len(wide), count, most), [np.ascontiguousarray(a, np.int32) for a in arrays]
+    table, last = np.unique(thresholds[::-1].astype(np.int64), return_index=True)
+    codes = np.concatenate([codes[:1], codes[len(thresholds) - last]])
+    low, high = max(int(table[0]) - 1, _LEAST), int(table[-1])
+    bounds = {shift: _starts(table, low, high, shift) for shift in range(32)}
+    fitting = [shift for shift, starts in bounds.items() if len(starts) - 1 <= MOST_CELLS]
+    shift = min(fitting, key=lambda shift: (np.diff(bounds[shift]).max(), -shift))
+    starts = bounds[shift]
+    most = max(int(np.diff(starts).max()), 1)
+    place = starts[:-1, None] + np.arange(most)
+    mine = place < starts[1:, None]
+    reached = np.where(mine, table[np.minimum(place, len(table) - 1)], _LARGEST)
+    steps = np.minimum(starts[:-1, None] + np.arange(most + 1), starts[1:, None])
+    header = np.array([low, high, shift, low >> shift])
+    arrays = [header, reached.reshape(-1), codes[steps].reshape(-1)]
+    return Steps(len(starts) - 1, most), [np.ascontiguousarray(array, np.int32) for array in arrays]
+
+
+def _starts(table: np.ndarray, low: int, high: int, shift: int) -> np.ndarray:
+    """The first threshold of each cell, and the number of thresholds; of too many cells only some."""
+    count = min((high >> shift) - (low >> shift), MOST_CELLS) + 1
+    return np.searchsorted(table, ((low >> shift) + np.arange(count + 1)) << shift)

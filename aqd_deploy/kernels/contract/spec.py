@@ -169,19 +169,19 @@ class Bound:
 
 @dataclass(frozen=True)
 class Lookup:
-    """v = table[v & 255]; parameters: table int32 [256]."""
+    """v = table[v & 255]; parameters: table int32 [64], the bytes of which are 256 codes of `dtype`."""
+
+    dtype: str = "uint8"
 
 
 @dataclass(frozen=True)
 class Steps:
     """v = codes[#{k: T_k ≤ v}] for one ascending table of T.
 
-    Parameters, made by `contract.cells.cell_table`: header int32 [4], cells int32 [`cells`], T int32
-    [`steps` + `most`], codes int32 [`steps` + 1 + `most`]. A cell is a range of values with at most `most`
-    thresholds in it.
+    Parameters, made by `contract.cells.cell_table`: header int32 [4], T int32 [`cells` · `most`] and codes
+    int32 [`cells` · (`most` + 1)]. A cell is a range of values with at most `most` thresholds in it.
     """
 
-    steps: int
     cells: int
     most: int
 

@@ -98,6 +98,17 @@ class Emitter:
         self._scopes[-1].append(tirx.DeclBuffer(flat, data=data))
         return flat
 
+    def as_bytes(self, buffer: Buffer, dtype: str) -> Buffer:
+        """A flat view of the bytes of an int32 buffer, as int8 or uint8."""
+        unique = self._unique("bytes")
+        pointer = PointerType(PrimType(dtype))
+        data = tirx.Var(unique + "_data", pointer)
+        first = tirx.address_of(tirx.BufferLoad(buffer, [const(0)]))
+        self._scopes[-1].append(tirx.Bind(data, tirx.call_intrin(pointer, "tirx.reinterpret", first)))
+        flat = tirx.decl_buffer((buffer.shape[0] * 4,), dtype, unique, data=data)
+        self._scopes[-1].append(tirx.DeclBuffer(flat, data=data))
+        return flat
+
     def stored(self, name: str, shape: Sequence[int], dtype: str) -> Buffer:
         """A flat view of an array in the program's data; the function's next parameter is the byte, int64, at
         which it begins there.

@@ -1,9 +1,10 @@
 """Depthwise convolution: a vector of channels at a time, each channel with its own kernel.
 
 There is nothing to sum over channels. Where the ranges prove that the sums of a whole window fit 16 bits,
-they are computed there, twice as many lanes at a time; otherwise in 32 bits. A register tile is a few pixels
-of one vector of channels, so each weight is loaded and widened once a tile. Odd weights need no window sum
-here: 2w + 1 is computed on the way.
+they are computed there, twice as many lanes at a time; otherwise in 32 bits, by products of words where they
+are faster. A register tile is a few pixels of one vector of channels, so each weight is loaded and widened
+once a tile, and each sample once a row of taps. Odd weights need no window sum here: 2w + 1 is computed on
+the way.
 """
 
 from __future__ import annotations
@@ -81,6 +82,7 @@ class _MapConv:
         # Sums of 32 bits where lanes are few, whatever the ranges allow.
         self.narrow = instruction_set(isa).depthwise_lanes
         self.dtype = "int16" if layout.lanes > self.narrow else "int32"
+        self.pairs = instruction_set(isa).word_pairs if self.dtype == "int32" else None
         self.rows = min(ROWS, self.spec.out_height)
         self.pixels = min(PIXELS, self.spec.out_width)
         self.tasks = -(-self.spec.out_height // self.rows)
@@ -114,23 +116,41 @@ class _MapConv:
         accs = [em.alloc("acc", dtype, lanes, "local") for _ in range(self.pixels)]
         for acc in accs:
             em.store(acc, 0, const(0, dtype, lanes), lanes)
-        with em.loop("ky", kh) as ky, em.loop("kx", kw) as kx:
+        taps: dict[int, list[tuple[Buffer, int]]] = {}
+        for i, acc in enumerate(accs):
+            for kx in range(kw):
+                taps.setdefault(i * spec.strides[1] + kx * spec.dilations[1], []).append((acc, kx))
+        with em.loop("ky", kh) as ky:
             row = y * spec.strides[0] + ky * spec.dilations[0]
-            column = x * spec.strides[1] + kx * spec.dilations[1]
-            at = em.bind(
-                "at", strip.origin + row * strip.row_stride + column * spec.in_channels + block * lanes
-            )
-            weight = load(self.weights, ((block * kh + ky) * kw + kx) * lanes, lanes)
-            weight = convert(weight, dtype, lanes)
-            if spec.odd:
-                weight = weight * const(2, dtype, lanes) + const(1, dtype, lanes)
-            weight = em.bind("w", weight)
-            for i, acc in enumerate(accs):
-                offset = i * spec.strides[1] * spec.in_channels
-                sample = convert(load(strip.samples, at + offset, lanes), dtype, lanes)
-                em.store(acc, 0, load(acc, const(0), lanes) + sample * weight, lanes)
+            column = x * spec.strides[1] * spec.in_channels
+            at = em.bind("at", strip.origin + row * strip.row_stride + column + block * lanes)
+            place = em.bind("place", (block * kh + ky) * (kw * lanes))
+            weights = [self._weight(load(self.weights, place + kx * lanes, lanes)) for kx in range(kw)]
+            for offset, users in sorted(taps.items()):
+                sample = load(strip.samples, at + offset * spec.in_channels, lanes)
+                sample = em.bind("s", convert(sample, dtype, lanes))
+                for acc, kx in users:
+                    em.store(acc, 0, self._added(load(acc, const(0), lanes), sample, weights[kx]), lanes)
         for i, acc in enumerate(accs):
             em.store(values, i * lanes, convert(load(acc, const(0), lanes), "int32", lanes), lanes)
+
+    def _weight(self, stored: Expr) -> Expr:
+        """What a vector of stored weights stands for, as `_added` takes it."""
+        dtype, lanes = self.dtype, self.layout.lanes
+        weight = convert(stored, dtype, lanes)
+        if self.spec.odd:
+            weight = weight * const(2, dtype, lanes) + const(1, dtype, lanes)
+        if self.pairs is not None:
+            # The other word of each lane must not count, whatever it is multiplied with.
+            weight = tirx.bitwise_and(weight, const((1 << 16) - 1, dtype, lanes))
+        return self.em.bind("w", weight)
+
+    def _added(self, acc: Expr, sample: Expr, weight: Expr) -> Expr:
+        """acc + sample·weight."""
+        if self.pairs is None:
+            return acc + sample * weight
+        words = f"int16x{2 * self.layout.lanes}"
+        return self.pairs.accumulate(acc, *(tirx.reinterpret(words, each) for each in (sample, weight)))
 
     def _finish(self, place: Place, px: Expr, block: Expr, values: Buffer) -> None:
         """Epilogue of one pixel's vector; channels that do not fill one go one by one."""

@@ -143,9 +143,9 @@ class BoundEpilogue:
             case Requantize() | Threshold():
                 return convert(self._code(em, stage, params, value, at), "int32", at.count)
             case Lookup():
-                return tables.looked_up(params[0], value, at.count)
+                return tables.looked_up(em, instruction_set(self.isa), stage, params, value, at.count)
             case Steps():
-                return tables.stepped(em, stage, params, value, at.count)
+                return tables.stepped(em, instruction_set(self.isa), stage, params, value, at.count)
             case Multiply():
                 pixel = const(0) if stage.one_pixel else place.pixel
                 other = load(params[0], pixel * self.channels + channel, at.count)
@@ -238,7 +238,7 @@ def _stage_parameters(em: Emitter, stage: Stage, height: int, width: int, rows: 
         case Requantize() | Threshold():
             return _store_parameters(em, stage, rows)
         case Lookup():
-            return [em.parameter("table", (tables.CODES,), "int32")]
+            return tables.declare_lookup(em, stage)
         case Steps():
             return tables.declare_steps(em, stage)
         case Multiply():

@@ -1,44 +1,75 @@
-"""Functions that are tables, in vectors: each lane loads its own value."""
+"""Functions that are tables, in vectors. A lane loads its own value, but for tables of bytes where registers
+can hold them.
+"""
 
 from __future__ import annotations
 
 from tvm import tirx
 
 from aqd_deploy.kernels.contract.cells import FIRST, HIGH, LOW, SHIFT
-from aqd_deploy.kernels.contract.spec import Steps
-from aqd_deploy.kernels.cpu.emit import Buffer, Emitter, Expr, broadcast, const, load
+from aqd_deploy.kernels.contract.spec import Lookup, Steps
+from aqd_deploy.kernels.cpu.emit import Buffer, Emitter, Expr, broadcast, const, convert, load
+from aqd_deploy.kernels.cpu.isa.instruction_set import InstructionSet
 
 CODES = 256
+WORDS = CODES // 4
 
 
-def looked_up(table: Buffer, value: Expr, lanes: int) -> Expr:
-    """table[value & 255] of a table int32 [256]."""
-    return _each(table, tirx.bitwise_and(value, const(CODES - 1, "int32", lanes)))
+def declare_lookup(em: Emitter, stage: Lookup) -> list[Buffer]:
+    """The table of a `Lookup` as words, which is the parameter, and as bytes."""
+    words = em.parameter("table", (WORDS,), "int32")
+    return [words, em.as_bytes(words, stage.dtype)]
+
+
+def looked_up(
+    em: Emitter, entry: InstructionSet, stage: Lookup, tables: list[Buffer], value: Expr, lanes: int
+) -> Expr:
+    """table[value & 255] as int32."""
+    words, codes = tables
+    permute = entry.byte_table
+    if permute is not None and lanes == permute.words:
+        registers = [em.hold("table", load(words, const(i), lanes)) for i in range(0, WORDS, lanes)]
+        # What the upper bytes of a lane find is cut off.
+        found = permute.looked_up(registers, value)
+        by = const(24, "int32", lanes)
+        if stage.dtype == "int8":
+            return tirx.shift_right(tirx.shift_left(found, by), by)
+        return tirx.bitwise_and(found, const(CODES - 1, "int32", lanes))
+    index = tirx.bitwise_and(value, const(CODES - 1, "int32", lanes))
+    return convert(_each(codes, em.bind("index", index)), "int32", lanes)
 
 
 def declare_steps(em: Emitter, stage: Steps) -> list[Buffer]:
     """The parameters of a `Steps`."""
-    sizes = (4, stage.cells, stage.steps + stage.most, stage.steps + 1 + stage.most)
-    names = ("header", "cells", "thresholds", "codes")
-    return [em.parameter(name, (size,), "int32") for name, size in zip(names, sizes, strict=True)]
+    sizes = {"header": 4, "thresholds": stage.cells * stage.most, "codes": stage.cells * (stage.most + 1)}
+    return [em.parameter(name, (size,), "int32") for name, size in sizes.items()]
 
 
-def stepped(em: Emitter, stage: Steps, params: list[Buffer], value: Expr, lanes: int) -> Expr:
+def stepped(
+    em: Emitter, entry: InstructionSet, stage: Steps, params: list[Buffer], value: Expr, lanes: int
+) -> Expr:
     """The code of each lane, by the cell that it lies in."""
-    header, cells, thresholds, codes = params
+    header, thresholds, codes = params
+
+    def each(buffer: Buffer, index: Expr) -> Expr:
+        index = em.bind("index", index)
+        if entry.gather is not None and lanes == entry.depthwise_lanes:
+            first = tirx.address_of(tirx.BufferLoad(buffer, [const(0)]))
+            return em.bind("gathered", entry.gather(first, index))
+        return _each(buffer, index)
 
     def word(index: int) -> Expr:
         return broadcast(em.hold("word", load(header, const(index))), lanes)
 
     value = em.bind("clipped", tirx.Min(tirx.Max(value, word(LOW)), word(HIGH)))
-    cell = tirx.shift_right(value, word(SHIFT)) - word(FIRST)
-    start = em.bind("start", _each(cells, em.bind("cell", cell)))
-    reached = start
+    cell = em.bind("cell", tirx.shift_right(value, word(SHIFT)) - word(FIRST))
+    reached = cell * const(stage.most + 1, "int32", lanes)
     for k in range(stage.most):
-        threshold = _each(thresholds, em.bind("at", start + const(k, "int32", lanes)))
-        further = tirx.Select(value >= threshold, const(1, "int32", lanes), const(0, "int32", lanes))
-        reached = em.bind("reached", reached + further)
-    return _each(codes, reached)
+        at = cell * const(stage.most, "int32", lanes) + const(k, "int32", lanes)
+        further = value >= each(thresholds, at)
+        one, none = (const(count, "int32", lanes) for count in (1, 0))
+        reached = em.bind("reached", reached + tirx.Select(further, one, none))
+    return each(codes, reached)
 
 
 def _each(buffer: Buffer, index: Expr) -> Expr:

@@ -40,5 +40,7 @@ ENTRIES = (
         # Winograd's forms save fewer products than tiles are faster.
         winograd_bytes=None,
         winograd_words=None,
+        byte_table=x86.Vpermi2b(),
+        gather=x86.vpgatherdd,
     ),
 )

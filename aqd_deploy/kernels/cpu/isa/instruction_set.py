@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from aqd_deploy.kernels.contract.kernel import Peak
+from aqd_deploy.kernels.cpu.emit import Expr
 from aqd_deploy.kernels.cpu.isa.dot_product import DotProduct
 from aqd_deploy.kernels.cpu.isa.peak import peak
 from aqd_deploy.targets.isa import Isa
+
+
+class ByteTable(ABC):
+    """Tables of 256 bytes in registers, vectors of `words` int32."""
+
+    words: ClassVar[int]
+
+    @abstractmethod
+    def looked_up(self, table: Sequence[Expr], index: Expr) -> Expr:
+        """table[i] of each byte i of a vector; `table` has 256 bytes in order."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +36,10 @@ class InstructionSet:
     products of 64 bits take their lanes apart by shuffles; otherwise a vector of int32 read as int64 has its
     even lanes in the lower halves, which is what a widening multiplication takes. `source`: where the
     throughput behind `product_cycles` is from. `tile_registers`: there are products of whole tiles.
+    `byte_table`: how registers hold a table of 256 bytes, None where a table is better read in memory.
+    `gather`: the words at an address, int32, by a vector of indices of `depthwise_lanes`; None where lanes
+    are better loaded one by one. `word_pairs`: the product of two words a lane by which one is multiplied
+    faster than lanes of 32 bits, None where there is none.
     """
 
     tile_registers: ClassVar[bool] = False
@@ -38,6 +54,9 @@ class InstructionSet:
     bytes: DotProduct | None = None
     winograd_bytes: DotProduct | None = None
     winograd_words: DotProduct | None = None
+    byte_table: ByteTable | None = None
+    gather: Callable[[Expr, Expr], Expr] | None = None
+    word_pairs: DotProduct | None = None
 
     @property
     def peaks(self) -> tuple[DotProduct, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 
 from tvm import tirx
@@ -12,7 +13,7 @@ from aqd_deploy.kernels.contract.spec import ConvSpec
 from aqd_deploy.kernels.cpu.emit import Buffer, Expr, Wrapping, const, convert, vector
 from aqd_deploy.kernels.cpu.isa.dot_product import DotProduct, NarrowSums
 from aqd_deploy.kernels.cpu.isa.exactness import PARTIAL_STEPS, exact_steps, sample_range, weight_range
-from aqd_deploy.kernels.cpu.isa.instruction_set import InstructionSet
+from aqd_deploy.kernels.cpu.isa.instruction_set import ByteTable, InstructionSet
 from aqd_deploy.targets.isa import Isa
 
 # LLVM's intrinsics, by lanes of 32 bits.
@@ -129,6 +130,35 @@ def _pmaddwd(lanes: int, a: Expr, b: Expr) -> Expr:
     return tirx.call_llvm_pure_intrin(vector("int32", lanes), _PMADDWD[lanes], a, b)
 
 
+class Vpermi2b(ByteTable):
+    """Each of two instructions looks up half a table in two registers of 512 bits (AVX512-VBMI)."""
+
+    words = 16
+
+    def looked_up(self, table: Sequence[Expr], index: Expr) -> Expr:
+        registers = [tirx.reinterpret("int8x64", words) for words in table]
+        low, high = (
+            tirx.reinterpret("int32x16", _vpermi2b(*pair, tirx.reinterpret("int8x64", index)))
+            for pair in zip(registers[::2], registers[1::2], strict=True)
+        )
+        # The eighth bit of the one byte that matters.
+        bit = tirx.bitwise_and(index, const(128, "int32", 16))
+        return tirx.Select(tirx.EQ(bit, const(0, "int32", 16)), low, high)
+
+
+def vpgatherdd(address: Expr, index: Expr) -> Expr:
+    """Sixteen words by one instruction (AVX-512)."""
+    every = tirx.Broadcast(tirx.IntImm("bool", 1), 16)
+    name = "llvm.x86.avx512.mask.gather.dpi.512"
+    none = const(0, "int32", 16)
+    return tirx.call_llvm_pure_intrin("int32x16", name, none, address, index, every, const(4))
+
+
+def _vpermi2b(first: Expr, second: Expr, index: Expr) -> Expr:
+    name = "llvm.x86.avx512.vpermi2var.qi.512"
+    return tirx.call_llvm_pure_intrin("int8x64", name, first, index, second)
+
+
 # Bytes of a register that one product takes; the register's letter tells its size.
 _PRODUCT = re.compile(r"\t(?:\{vex\}\s+)?v?(pdpbusd|pmaddubsw|pmaddwd|pmullw|pmulld)\s.*%([xyz])mm\d+\s*$")
 _PRODUCT_BYTES = {"pdpbusd": 1, "pmaddubsw": 1, "pmaddwd": 2, "pmullw": 2, "pmulld": 4}
@@ -154,6 +184,7 @@ def with_vnni(isa: Isa, lanes: int, registers: int, source: str) -> InstructionS
         wide_products_by_shuffle=False,
         winograd_bytes=bytes_,
         winograd_words=words,
+        word_pairs=words,
     )
 
 
@@ -170,6 +201,7 @@ def _without_vnni(isa: Isa, lanes: int, registers: int, cycles: float, source: s
         depthwise_lanes=lanes,
         wide_products_by_shuffle=False,
         winograd_words=words,
+        word_pairs=words,
     )
 
 
