@@ -144,5 +144,5 @@ class CheckModel(Pass):
                     received=element_name(kind),
                     valid="uint8 pixels behind a DequantizeLinear that holds mean and std "
                     "(docs/qdq-form.md), or floats that only a QuantizeLinear of one 8-bit scale reads",
-                    next_command="quantize the input as well (aqd-deploy export writes the first form)",
+                    next_command="quantize the input as well, as the other activations are",
                 )

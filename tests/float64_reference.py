@@ -102,7 +102,7 @@ MANY = {
 STRUCTURE = {
     *("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Split", "Concat", "Gather", "Pad"),
     *("Expand", "Tile", "Shape", "DepthToSpace", "SpaceToDepth", "ReduceMean", "ReduceSum", "ReduceMax"),
-    *("ReduceMin", "Where", "Cast", "Constant", "ConstantOfShape", "Range", "Equal"),
+    *("ArgMax", "ReduceMin", "Where", "Cast", "Constant", "ConstantOfShape", "Range", "Equal"),
 }
 """What onnx's own reference computes in any type."""
 

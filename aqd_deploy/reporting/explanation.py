@@ -25,11 +25,14 @@ _SUBJECT = re.compile(r"^NAME: ")
 
 
 def explanation(report: dict[str, Any], tail: dict[str, Any] | None = None) -> str:
-    """A paragraph for each pass of a lowering's report, and one for the `tail_summary` of its tail."""
+    """A paragraph for each pass of a lowering's report that says something, and one for the `tail_summary` of
+    its tail.
+    """
     parts = []
     for done in report["passes"]:
         lines = [*_grouped(done.get("changed", [])), *_grouped(done.get("left_alone", []), "left alone: ")]
-        parts.append(_paragraph(done["pass"], lines))
+        if lines:
+            parts.append(_paragraph(done["pass"], lines))
     if tail is not None:
         boundary = [f"{name}: integers end here, the tail reads the reals" for name in tail["inputs"]]
         parts.append(_paragraph(f"tail ({tail['file']})", [*boundary, tail_sentence(tail)]))

@@ -15,6 +15,8 @@ _KEPT = {*("Add", "BatchNormalization", "Clip", "Concat", "DequantizeLinear", "M
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Integers where both operands are."""
 _LAYOUT = ("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose")
+_IN_FRONT = (*_LAYOUT, "Concat", "Gather", "Slice")
+"""What picks and joins elements for decoding."""
 _MOVES = {*_LAYOUT, "MaxPool", "Concat", "Slice", "Gather", "Split", "Resize", "DepthToSpace", "Pad", "Clip"}
 """What these make of dequantized codes can be quantized again without a loss."""
 
@@ -30,7 +32,7 @@ def cut_tail(draft: Draft) -> None:
        (Softmax) with its quantizers, where no convolution or matrix product stands behind it.
     2. Convolutions and matrix products are kept where both operands are dequantized, Mul where one is a
        constant, Resize where it copies, and what moves dequantized codes.
-    3. Layout in front of the tail belongs to it.
+    3. Layout in front of the tail belongs to it, and so do Slice, Gather and Concat there.
     4. A tensor that the tail reads becomes an output of the integer part, under its name.
     5. An output that needs no tail stays an output. Where all do without, there is no tail.
     6. An output that is a constant (Brevitas tells scales so) comes from the tail.
@@ -91,7 +93,7 @@ class _Cut:
             name = node.output[0]
             if name in self.moved:
                 continue
-            if is_standard(node, *_LAYOUT) and name in behind and name not in kept_reads:
+            if is_standard(node, *_IN_FRONT) and name in behind and name not in kept_reads:
                 self.moved.add(name)
             else:
                 kept_reads.update(node.input)

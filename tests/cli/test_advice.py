@@ -72,6 +72,11 @@ class Source:
             case ast.Call(func=ast.Attribute(attr="get", value=ast.Name() as table), args=[_, default]):
                 yield from self.texts(self._value(table))
                 yield from self.texts(default)
+            case ast.Call(func=ast.Name(id="next"), args=[ast.GeneratorExp(elt=element), default]):
+                yield from self.texts(element)
+                yield from self.texts(default)
+            case ast.Subscript(value=ast.Name() as table):
+                yield from self.texts(self._value(table))
             case ast.Call(func=ast.Attribute(attr="join"), args=[ast.Call(func=ast.Name(id=name))]):
                 yield from self.texts(self._returned(name))
             case ast.Call(func=ast.Name(id=name)) if not HANDED_ON.fullmatch(ast.unparse(node)):

@@ -16,6 +16,7 @@ from PIL import Image
 
 from aqd_deploy.cli.main import invoke
 from aqd_deploy.frontends.graph import GraphBuilder
+from aqd_deploy.passes.dump import STEMS
 
 
 def saved(model: onnx.ModelProto, tmp_path: Path) -> Path:
@@ -70,7 +71,7 @@ class TestQdqFiles:
     def test_bad_scale(self, which, step, qdq_copy, fails, tmp_path):
         replace_initializer(qdq_copy, which, np.asarray(step, np.float32))
         sentence = fails("lower", saved(qdq_copy, tmp_path), "-o", tmp_path / "m.int.onnx")
-        assert "scale" in sentence
+        assert "scale" in sentence or "infinity can't be a quantization step" in sentence
 
     def test_zero_negative_and_tiny_gamma_work(self, qdq_copy, tmp_path):
         name = "backbone.layer1.0.conv1.bn.gamma"
@@ -128,7 +129,7 @@ class TestQdqFiles:
     @pytest.mark.parametrize(
         ("output", "folder", "words"),
         [
-            ("d/08-write_integer.onnx", "d", "also a file of the dump"),
+            (f"d/{STEMS[-2]}.onnx", "d", "also a file of the dump"),
             ("d", "d", "the folder of the dump"),
             ("m.int.onnx", "", "--dump-passes has no name"),
         ],

@@ -36,3 +36,19 @@ def test_lists_and_foreign_names():
     lines = ["/m/Relu_1:0 behind quantizer x_1, x_2, x_3", "/m/Relu_2:0 behind quantizer x_4"]
     assert explained(lines) == ["2 nodes: NAME behind quantizer NAME"]
     assert explained(["x_1: narrowed to 0..3", "x_2: narrowed to 0..3"]) == ["2 nodes: narrowed to 0..3"]
+
+
+def test_passes_without_a_word_are_left_out_and_the_tail_comes_last():
+    passes = [{"pass": "quiet", "changed": [], "left_alone": []}, {"pass": "p", "changed": ["a.b: folded"]}]
+    tail = {
+        "file": "m.tail.onnx", "inputs": ["x", "y"], "outputs": ["z"],
+        "operators": {"Softmax": 2, "Concat": 1},
+    }  # fmt: skip
+    assert explanation({"passes": passes}, tail).splitlines() == [
+        "p:",
+        "  a.b: folded",
+        "tail (m.tail.onnx):",
+        "  x: integers end here, the tail reads the reals",
+        "  y: integers end here, the tail reads the reals",
+        "  3 nodes stay float behind x, y and make z (Softmax x2, Concat)",
+    ]
