@@ -9,11 +9,12 @@ from onnx import ModelProto, TensorProto
 
 from aqd_deploy.errors import ModelFileError, ShapeError, UnsupportedModelError
 from aqd_deploy.integer.domain import DOMAIN
-from aqd_deploy.integer.names import RESERVED_SUFFIX, is_text
+from aqd_deploy.integer.names import RESERVED_SUFFIX
 from aqd_deploy.integer.types import element_name
 from aqd_deploy.passes.canonical.draft import Draft
 from aqd_deploy.passes.canonical.input_shapes import inputs_of, sizes_of
 from aqd_deploy.passes.canonical.islands import refuse_islands, unknown_operators
+from aqd_deploy.passes.canonical.kept_names import LONGEST_NAME, can_be_kept
 from aqd_deploy.passes.contract import Lowering, Pass, PassError, PassResult
 from aqd_deploy.passes.inference import SHAPE_ADVICE, check_map, check_size, first_line
 from aqd_deploy.passes.operators import check_node, label_of
@@ -21,9 +22,6 @@ from aqd_deploy.passes.operators import check_node, label_of
 MINIMUM_OPSET = 13
 MAXIMUM_OPSET = onnx.defs.onnx_opset_version()
 """What a later opset says, nobody here has read."""
-
-LONGEST_NAME = 230
-"""An integer file's names have at most 250 characters, and lowering adds to them."""
 
 
 class CheckModel(Pass):
@@ -97,7 +95,7 @@ class CheckModel(Pass):
         names = {value.name for value in [*model.graph.input, *model.graph.initializer]}
         names |= {name for node in model.graph.node for name in (node.name, *node.output)}
         for name in names:
-            if not is_text(name, LONGEST_NAME) or name.endswith(RESERVED_SUFFIX):
+            if not can_be_kept(name):
                 raise ModelFileError(
                     "the file has a name that can't be kept",
                     received=repr(name[:80]),

@@ -81,13 +81,14 @@ def error_function(x: Fraction) -> Fraction:
         return Fraction(1 if x > 0 else -1)
     y = _decimal(x)
     square = _DIGITS.multiply(y, y)
+    twice = _DIGITS.multiply(square, 2)
     term = total = y
     n = 1
     while abs(term) > abs(total) * _LAST_DIGIT:
-        term = _DIGITS.divide(_DIGITS.multiply(term, 2 * square), decimal.Decimal(2 * n + 1))
+        term = _DIGITS.divide(_DIGITS.multiply(term, twice), decimal.Decimal(2 * n + 1))
         total = _DIGITS.add(total, term)
         n += 1
-    scaled = _DIGITS.multiply(2 * total, _DIGITS.exp(_DIGITS.minus(square)))
+    scaled = _DIGITS.multiply(_DIGITS.multiply(total, 2), _DIGITS.exp(_DIGITS.minus(square)))
     return Fraction(_DIGITS.divide(scaled, _DIGITS.sqrt(_PI)))
 
 

@@ -100,9 +100,10 @@ def many_channels() -> onnx.ModelProto:
     return model
 
 
-def with_relu_called(name: str) -> onnx.ModelProto:
-    model = chain()
-    return renamed(model, {next(n.output[0] for n in model.graph.node if n.op_type == "Relu"): name})
+def with_output_called(name: str) -> onnx.ModelProto:
+    model = renamed(chain(), {"out": name})
+    model.graph.output[0].name = name
+    return model
 
 
 def of_opset(version: int) -> onnx.ModelProto:
@@ -170,8 +171,8 @@ REFUSED: dict[str, tuple[Maker, type[AqdError], str]] = {
     "output from nowhere": (output_from_nowhere, ModelFileError, "nowhere is made by no node"),
     "too many channels": (many_channels, ShapeError, "at most 65536 channels"),
     "2^36 channels": (lambda: chain(doubled_34_times), ShapeError, "impossible size"),
-    "a name with a line feed": (lambda: with_relu_called("a\nb"), ModelFileError, "printable"),
-    "a name of 300 letters": (lambda: with_relu_called("a" * 300), ModelFileError, "printable"),
+    "a name with a line feed": (lambda: with_output_called("a\nb"), ModelFileError, "printable"),
+    "a name of 300 letters": (lambda: with_output_called("a" * 300), ModelFileError, "printable"),
     "opset 99": (lambda: of_opset(99), UnsupportedModelError, "newer than the installed onnx"),
     "MaxPool dilations": (
         lambda: pool(6, kernel_shape=[2, 2], dilations=[2, 2]), UnsupportedModelError, "dilations = .2, 2"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from aqd_deploy.passes.canonical.averages import pool_whole_maps
-from aqd_deploy.passes.canonical.channel_steps import divide_by_channel_steps
 from aqd_deploy.passes.canonical.constant_layout import lay_constants_out
 from aqd_deploy.passes.canonical.constants import fold_constants
 from aqd_deploy.passes.canonical.draft import Draft
@@ -13,6 +12,7 @@ from aqd_deploy.passes.canonical.float_input import take_input_quantizers_off
 from aqd_deploy.passes.canonical.functions import inline_functions
 from aqd_deploy.passes.canonical.identities import drop_identities
 from aqd_deploy.passes.canonical.initializers import drop_inputs_with_values
+from aqd_deploy.passes.canonical.kept_names import rename_inside
 from aqd_deploy.passes.canonical.layout import use_feature_maps
 from aqd_deploy.passes.canonical.microsoft import use_onnx_domain
 from aqd_deploy.passes.canonical.opsets import raise_opset
@@ -27,6 +27,7 @@ REWRITES: tuple[Callable[[Draft], None], ...] = (
     inline_functions,  # first: what is in a function is seen by nobody else
     drop_inputs_with_values,  # before anything asks what the inputs are
     raise_opset,  # before anything asks for an operand that was an attribute
+    rename_inside,  # before other names are made of these
     use_onnx_domain,  # onnx infers shapes of its own operators alone
     take_qlinear_apart,  # for the same reason; codes and reals are told apart from here on
     take_qonnx_apart,  # for the same reasons
@@ -36,7 +37,6 @@ REWRITES: tuple[Callable[[Draft], None], ...] = (
     lay_constants_out,  # before products look for weights
     pool_whole_maps,  # before vectors: a mean without dimensions makes one
     split_by_slices,  # anywhere: shapes are known
-    divide_by_channel_steps,  # anywhere: scales are known
     refuse_quantizers,  # before the tail takes them along
     cut_tail,  # before vectors: what the tail reads keeps its shape
     use_feature_maps,  # when the body has no node left that is not lowered

@@ -28,7 +28,9 @@ def split_by_slices(draft: Draft) -> None:
         shape = shapes[node.input[0]]
         axis = attribute(node, "axis", 0)
         axis += len(shape) if axis < 0 else 0
-        sizes = _sizes(draft, node, shape[axis]) if axis < len(shape) else None
+        if not 0 <= axis < len(shape):
+            return None
+        sizes = _sizes(draft, node, shape[axis])
         if sizes is None or sum(sizes) != shape[axis] or len(sizes) != len(node.output):
             return None
         made = []

@@ -91,7 +91,11 @@ def quantized_function(values: Values, node: Node, op: QuantizedFunction) -> Non
             )
         ]
     errors = _input_errors(function, value, forms, largest)
-    new = SharedThreshold(thresholds, changes.codes.astype(op.dtype), wrong, errors)
+    codes = changes.codes
+    if not len(thresholds):
+        # The dialect asks for a threshold: one that nothing reaches, in front of the same code.
+        thresholds, codes = np.array([reached.bounds[1] + 1]), np.repeat(codes, 2)
+    new = SharedThreshold(thresholds, codes.astype(op.dtype), wrong, errors)
     values.emit(Node(new, [tensor], node.output, node.source), _code_range(new, reached), op.dtype)
     _tell(values, node, op, new)
 

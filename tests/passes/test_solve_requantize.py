@@ -1,6 +1,7 @@
 """Constants of requantizations, case by case, and how few thresholds are decided the slow way."""
 
 import pytest
+from island_agreement import assert_islands_agree
 from qdq_graphs import mobilenet_v2, random_image
 from small_lowerings import chain, nodes_of, operators, state_after
 
@@ -8,7 +9,7 @@ from aqd_deploy.errors import RangeError
 from aqd_deploy.integer import staircase
 from aqd_deploy.integer.reference import ReferenceRunner
 from aqd_deploy.passes import solve_requantize
-from aqd_deploy.passes.integer_operations import Requantize, Threshold
+from aqd_deploy.passes.integer_operations import Requantize, SharedThreshold, Threshold
 from aqd_deploy.passes.operations import Staircase
 from aqd_deploy.passes.pipeline import lower
 
@@ -32,7 +33,23 @@ def test_case_1_constants_that_are_exact_in_every_channel():
     assert any("proven in all 4 channels" in line for line in state.results[-1].changed)
 
 
-def test_case_3_more_steps_get_the_closest_constants(monkeypatch):
+def test_case_3_ties_of_an_average_are_one_list_of_thresholds():
+    """A sum of four codes of the same step: quotients of ½ go to the even code."""
+
+    def body(b, x):
+        x = b.quantize(b.relu(x), 8, 0.05)
+        x = b.node("AveragePool", [x], (4, 4, 4), kernel_shape=[2, 2], strides=[2, 2])
+        return b.conv(b.quantize(x, 8, 0.05), 4, 4)
+
+    qdq = chain(body)
+    state = state_after("solve_requantize", qdq)
+    (node,) = nodes_of(state, SharedThreshold)
+    assert node.op.deviations == [0] * 4 and len(node.op.thresholds) == 255
+    assert node.op.thresholds[:4].tolist() == [3, 6, 11, 14]
+    assert_islands_agree(qdq)
+
+
+def test_case_4_more_steps_get_the_closest_constants(monkeypatch):
     few_bits(monkeypatch, 4)
     state = state_after("solve_requantize", chain(quantized(8)))
     (node,) = nodes_of(state, Requantize)

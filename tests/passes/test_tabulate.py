@@ -6,12 +6,13 @@ from float64_reference import Float64Network
 from odd_graphs import codes
 from onnx import TensorProto, helper
 from qdq_graphs import QdqBuilder
-from small_lowerings import nodes_of, operators, state_after
+from small_lowerings import chain, nodes_of, operators, producer, state_after
 
 from aqd_deploy.integer.reference import ReferenceRunner
 from aqd_deploy.passes.foreign_operations import Lookup
-from aqd_deploy.passes.operations import Quantize
+from aqd_deploy.passes.operations import BatchNormalization, Quantize
 from aqd_deploy.passes.pipeline import lower
+from aqd_deploy.passes.slices import QuantizedFunction
 
 EVERY_CODE = np.arange(256).reshape(1, 1, 16, 16)
 
@@ -121,9 +122,9 @@ def test_case_3_what_changes_nothing_is_left_out():
 @pytest.mark.parametrize(
     ("function", "reason"),
     [
-        (apply("Sqrt"), "the code 0 has no finite value"),
-        (lambda b, x: b.node("Div", [x, x]), "the code 90 has no finite value"),
-        (lambda b, x: b.conv(x, 1, 7, odd=False), "isn't made of functions of codes alone"),
+        (apply("Sqrt"), "of the code 0 of image has no finite value"),
+        (lambda b, x: b.node("Div", [x, x]), "of the code 90 of image has no finite value"),
+        (lambda b, x: b.conv(x, 1, 7, odd=False), "isn't made of functions of each element"),
     ],
 )
 def test_what_is_left_alone_has_a_reason(function, reason):
@@ -139,4 +140,20 @@ def test_a_constant_a_channel_and_two_tensors_are_left_alone():
     b.output(b.quantize(b.node("Mul", [x, y]), 8, 9.0), "out")
     state = state_after("tabulate", b.build())
     told = " ".join(state.results[-1].left_alone)
-    assert "has a constant a channel" in told and "several tensors of codes" in told
+    assert "has a constant a channel" in told and "isn't made of functions of each element" in told
+
+
+@pytest.mark.parametrize("function", [silu, apply("HardSwish"), apply("LeakyRelu", alpha=0.1)])
+def test_case_4_functions_of_accumulators_become_one_quantizer(function):
+    state = state_after("tabulate", chain(lambda b, x: b.quantize(function(b, x), 8, 0.05)))
+    (node,) = nodes_of(state, QuantizedFunction)
+    assert nodes_of(state, Quantize) == [] and isinstance(producer(state, node).op, BatchNormalization)
+
+
+def test_case_4_sums_and_products_with_constants_stay():
+    def body(b, x):
+        return b.quantize(b.node("Add", [b.scale(x, 2.0), number(b, 1)]), 8, 0.05)
+
+    state = state_after("tabulate", chain(body))
+    assert len(nodes_of(state, Quantize)) == 1 and nodes_of(state, QuantizedFunction) == []
+    assert any("moves into its constants" in line for line in state.results[-1].left_alone)

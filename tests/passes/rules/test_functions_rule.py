@@ -1,0 +1,125 @@
+"""Quantized functions of accumulators: codes of all integers of small ranges, and the deviations."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from island_agreement import assert_islands_agree
+from odd_graphs import quantize
+from onnx import TensorProto, helper
+from qdq_graphs import QdqBuilder
+from small_lowerings import chain, nodes_of, state_after
+
+from aqd_deploy.errors import UnsupportedModelError
+from aqd_deploy.integer.reference import ReferenceRunner
+from aqd_deploy.passes.functions import FUNCTIONS
+from aqd_deploy.passes.integer_operations import SharedThreshold
+from aqd_deploy.passes.pipeline import lower
+
+
+def activation(b, x, name):
+    if name == "SiLU":
+        return b.node("Mul", [x, b.node("Sigmoid", [x])])
+    return b.node(name, [x])
+
+
+def accumulators(name, scales, bias, out=(0.011, 60)):
+    """All int8 codes → 1x1 depthwise conv with int8 weights and one scale a channel → function → codes."""
+    b = QdqBuilder(1, 16, 16, 3)
+    b.inputs = [helper.make_tensor_value_info("image", TensorProto.INT8, [1, 3, 16, 16])]
+    x = b.node("DequantizeLinear", ["image", b.constant("s", np.float32(0.031)), b.constant("z", np.int8(9))])
+    weight = b.constant("weight", np.array([83, -51, 127], np.int8).reshape(3, 1, 1, 1))
+    step = b.constant("step_w", np.array(scales, np.float32))
+    w = b.node("DequantizeLinear", [weight, step], axis=0)
+    y = b.node("Conv", [x, w, b.constant("bias", np.array(bias, np.float32))], (3, 16, 16), group=3)
+    b.output(quantize(b, activation(b, y, name), *out), "out")
+    return b.build()
+
+
+def every_code():
+    codes = np.arange(-128, 128).reshape(16, 16).astype(np.int8)
+    return np.broadcast_to(codes, (1, 3, 16, 16)).copy()
+
+
+def exact_codes(name, scales, bias, out):
+    """By the exact functions, code by code."""
+    found = []
+    step = Fraction(float(np.float32(out[0])))
+    for weight, scale, b in zip((83, -51, 127), scales, bias, strict=True):
+        alpha = Fraction(float(np.float32(scale))) * Fraction(float(np.float32(0.031)))
+        row = []
+        for code in range(-128, 128):
+            x = (code - 9) * weight * alpha + Fraction(float(np.float32(b)))
+            if name == "SiLU":
+                y = x * FUNCTIONS["Sigmoid"].apply(x, ())
+            else:
+                values = FUNCTIONS[name].attributes.values()
+                y = FUNCTIONS[name].apply(x, tuple(Fraction(float(np.float32(v))) for v in values))
+            row.append(min(max(round(y / step) + out[1], 0), 255))
+        found.append(row)
+    return np.array(found).reshape(1, 3, 16, 16)
+
+
+@pytest.mark.parametrize(
+    "name", ["SiLU", "HardSwish", "Mish", "Gelu", "LeakyRelu", "Tanh", "Elu", "Abs", "Floor", "Softplus"]
+)
+@pytest.mark.parametrize(
+    ("scales", "bias"), [([0.004] * 3, [0.0] * 3), ([0.004, 0.0113, 0.0007], [0.3, -1.7, 0.05])]
+)
+def test_every_integer_has_its_code(name, scales, bias):
+    """Deviations on the shared axis are counted over all integers; here only some of them occur."""
+    model = accumulators(name, scales, bias)
+    result = lower(model)
+    got = ReferenceRunner(result.model, threads=1).run({"image": every_code()})["out"]
+    (entry,) = result.report["requantizations"]
+    different = (got != exact_codes(name, scales, bias, (0.011, 60))).sum(axis=(0, 2, 3))
+    assert entry["form"] == "thresholds" and (different.sum() == 0 or entry["deviations"] > 0)
+    assert entry["proven"] == 3 or entry["most_deviations"] > 0
+
+
+def test_deviations_of_a_shared_axis_are_those_of_all_integers():
+    """The count beside a search over every accumulator of a channel."""
+    scales, bias = [0.004, 0.0113, 0.0007], [0.3, -1.7, 0.05]
+    state = state_after("move_scales", accumulators("SiLU", scales, bias))
+    (node,) = nodes_of(state, SharedThreshold)
+    (axis,) = [n for n in state.graph.nodes if n.output == node.inputs[0]]
+    low, high = (
+        v.tolist() for v in (state.graph.ranges[axis.inputs[0]].lo, state.graph.ranges[axis.inputs[0]].hi)
+    )
+    step = Fraction(float(np.float32(0.011)))
+    for channel in range(3):
+        alpha = Fraction(float(np.float32(scales[channel]))) * Fraction(float(np.float32(0.031)))
+        wrong = 0
+        for eta in range(low[channel], high[channel] + 1, 7):
+            x = eta * alpha + Fraction(float(np.float32(bias[channel])))
+            code = min(max(round(x * FUNCTIONS["Sigmoid"].apply(x, ()) / step) + 60, 0), 255)
+            reached = axis.op.constants[channel](eta)
+            wrong += node.op.codes[np.searchsorted(node.op.thresholds, reached, side="right")] != code
+        assert wrong <= node.op.deviations[channel]
+
+
+def test_a_function_of_a_batch_norm_and_of_a_sum():
+    def body(b, x):
+        y = quantize(b, activation(b, x, "SiLU"), 0.02, 30)
+        z = b.node("Add", [b.conv(y, 4, 7, odd=False), x])
+        return quantize(b, activation(b, z, "HardSwish"), 0.03, 40)
+
+    assert_islands_agree(chain(body), exact=False)
+
+
+def test_a_function_of_one_code():
+    def body(b, x):
+        return b.conv(quantize(b, b.node("Sigmoid", [x]), 9.0, 7), 4, 4)
+
+    report = assert_islands_agree(chain(body)).report
+    assert report["proven"] == report["requantized_channels"]
+
+
+def test_a_stretch_between_two_codes_is_refused():
+    """A function that ends at exactly half a step."""
+
+    def body(b, x):
+        return quantize(b, b.node("HardSigmoid", [x]), 2.0, 0)
+
+    with pytest.raises(UnsupportedModelError, match="can't be told from thresholds"):
+        lower(chain(body))
