@@ -44,9 +44,6 @@ REFUSED = {
     # Scales along the channels that are summed over.
     "modelopt transposed": "16 scales along axis 0",
     "pt2e-xnnpack transposed": "16 scales along axis 0",
-    # Zero points of a channel that differ by odd numbers.
-    "nncf-transformer nanodet": "one scale per channel",
-    "nncf-mixed nanodet": "one scale per channel",
 }
 
 
