@@ -23,6 +23,7 @@ from aqd_deploy.files import check_folder, failure, replacing_folder
 from aqd_deploy.inputs import MIB, FileKind
 from aqd_deploy.runtime.bundle_files import PROGRAM, RUNNER
 from aqd_deploy.runtime.container import Container, read_container
+from aqd_deploy.runtime.launches import refuse_card
 from aqd_deploy.runtime.manifest import check_packaged
 from aqd_deploy.schema import SchemaError, list_of, table, text, whole
 from aqd_deploy.targets import Target, get
@@ -80,6 +81,7 @@ def create_bundle(
     is no C++ compiler for the target.
     """
     container = read_container(program)
+    refuse_card(container)
     check_packaged(container.manifest, str(program))
     _check_output(out)
     target = _target(container.manifest["program"]["target"])

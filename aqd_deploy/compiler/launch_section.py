@@ -1,4 +1,4 @@
-"""Launches as a program's manifest lists them: every address a byte of one memory, every function a number."""
+"""Launches as a program's manifest lists them: addresses are bytes of one memory, functions have numbers."""
 
 from __future__ import annotations
 

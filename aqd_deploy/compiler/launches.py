@@ -193,9 +193,7 @@ class _Builder:
     def pointwise(self, op: Pointwise) -> list[Launch]:
         others, outputs = ([self._buffer(name) for name in names] for names in (op.added, op.outputs))
         source = self._buffer(op.input)
-        return [
-            self.backend.pointwise(source, op.epilogue, op.parameters, others, outputs, self.built)
-        ]
+        return [self.backend.pointwise(source, op.epilogue, op.parameters, others, outputs, self.built)]
 
     def max_pool(self, op: MaxPool) -> list[Launch]:
         source, out = self._buffer(op.input), self._buffer(op.output)

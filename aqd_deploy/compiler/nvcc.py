@@ -1,4 +1,4 @@
-"""CUDA's compiler: found in `CUDA_PATH`, on the path, or among the packages of the extra `cuda`; never a driver.
+"""CUDA's compiler: found in `CUDA_PATH`, on the path, or in the packages of the extra `cuda`.
 
 TVM is not asked to compile CUDA: where there is no driver it makes nothing and reports no error.
 """
@@ -37,12 +37,14 @@ class CudaCompiler:
         result = processes.run([self.command, "--version"])
         match = re.search(r"release (\d+\.\d+)", result.stdout)
         if match is None:
-            raise ToolchainError(f"{self.command} tells no version", received=result.stderr.strip()[-200:] or None)
+            raise ToolchainError(
+                f"{self.command} tells no version", received=result.stderr.strip()[-200:] or None
+            )
         return match[1]
 
     def compile(self, source: str, included: Mapping[str, str], card: str, folder: Path) -> tuple[bytes, str]:
-        """The cubin for `card` of C++ `source`, which includes files of `included`, and what the assembler told of
-        registers and memory of each function. Files are written to `folder`.
+        """The cubin for `card` of C++ `source`, which includes files of `included`, and what the assembler told
+        of registers and memory of each function. Files are written to `folder`.
 
         Raises ToolchainError where nvcc fails, StorageError where it cannot write the folder.
         """

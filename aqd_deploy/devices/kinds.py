@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aqd_deploy.errors import DeviceError
-from aqd_deploy.targets import Target, read_cpu
+from aqd_deploy.targets import Target, cards, read_cpu
 
 if TYPE_CHECKING:
     from aqd_deploy.devices.device import Device
@@ -86,6 +86,18 @@ def _rpc(rest: str | None) -> Device | None:
     return RpcDevice(match["v6"] or match["host"], int(match["port"]), match["key"])
 
 
+def _cuda(rest: str | None) -> Device | None:
+    from aqd_deploy.devices.cuda import CudaDevice
+
+    if rest is not None and not re.fullmatch(r"\d{1,3}", rest):
+        return None
+    return CudaDevice(int(rest or 0))
+
+
+def _cuda_needs(target: Target) -> Needs:
+    return {"NVIDIA's driver": lambda: cards.architecture(0)} if target.card else {}
+
+
 def _nothing(_: Target) -> Needs:
     return {}
 
@@ -94,6 +106,7 @@ KINDS = (
     DeviceKind("local", "local", _local, _nothing),
     DeviceKind("qemu", "qemu[:CPU]", _qemu, _qemu_needs),
     DeviceKind("ssh", "ssh:USER@HOST[:PORT]", _ssh, _ssh_needs),
+    DeviceKind("cuda", "cuda[:N]", _cuda, _cuda_needs),
     DeviceKind("rpc", "rpc:HOST:PORT/KEY", _rpc, _nothing),
 )
 LOCAL = KINDS[0].syntax

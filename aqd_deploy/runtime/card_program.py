@@ -1,4 +1,4 @@
-"""A program for a card: loaded once, run any number of times, with numpy arrays under the integer ONNX's names.
+"""A program for a card, loaded once and run any number of times, with arrays under the integer ONNX's names.
 
 It has the face of `program.Program`. Whatever launches for it is a `Driver`: the card's (`cuda_driver`), or
 one that runs the same source on a CPU, as the tests have.

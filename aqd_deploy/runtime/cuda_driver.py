@@ -14,80 +14,16 @@ import numpy as np
 
 from aqd_deploy.errors import DeviceError, ProgramError
 from aqd_deploy.runtime.launches import Call
+from aqd_deploy.targets import cards
+from aqd_deploy.targets.cards import call as _call
 
-_LIBRARY = "libcuda.so.1"
 _OUT_OF_MEMORY = 2
 # What modules are refused with that are for another card, or that the driver is too old for.
 _REFUSALS = (200, 209, 218, 222, 300)
-_MAJOR, _MINOR, _DYNAMIC_SHARED = 75, 76, 8
+_DYNAMIC_SHARED = 8
 # Capture: only calls of this thread count; events: with times.
 _CAPTURE, _EVENT = 2, 0
 _USUAL_SHARED = 48 << 10
-
-
-@functools.cache
-def _library() -> ctypes.CDLL:
-    """Raises DeviceError where there is no driver, or it has no card."""
-    try:
-        library = ctypes.CDLL(_LIBRARY)
-    except OSError as error:
-        raise DeviceError(
-            "this machine has no driver for NVIDIA's cards",
-            received=f"no {_LIBRARY}",
-            valid="a machine with a card and its driver; without one a program for a CPU",
-            next_command="aqd-deploy compile MODEL.onnx --target host -o PROGRAM.so",
-        ) from error
-    code = library.cuInit(0)
-    if code:
-        raise DeviceError(
-            "NVIDIA's driver finds no card that it can use", received=_name(library, code),
-            next_command="nvidia-smi",
-        )  # fmt: skip
-    return library
-
-
-def _name(library: ctypes.CDLL, code: int) -> str:
-    text = ctypes.c_char_p()
-    library.cuGetErrorName(code, ctypes.byref(text))
-    return text.value.decode() if text.value else f"error {code}"
-
-
-def _call(name: str, *arguments: Any) -> None:
-    """Call a function of the driver. Raises DeviceError where it fails."""
-    library = _library()
-    code = getattr(library, name)(*arguments)
-    if code:
-        raise DeviceError(f"the card failed in {name}", received=_name(library, code), next_command="nvidia-smi")
-
-
-def card_count() -> int:
-    """How many cards there are. Raises DeviceError where there is no driver."""
-    count = ctypes.c_int()
-    _call("cuDeviceGetCount", ctypes.byref(count))
-    return count.value
-
-
-def card_architecture(index: int) -> str:
-    """The architecture of a card, for example "sm_87". Raises DeviceError where there is none."""
-    count = card_count()
-    if index >= count:
-        known = ", ".join(f"cuda:{i}" for i in range(count))
-        raise DeviceError("there is no such card", received=f"cuda:{index}", valid=known or "none")
-    parts = []
-    for attribute in (_MAJOR, _MINOR):
-        value = ctypes.c_int()
-        _call("cuDeviceGetAttribute", ctypes.byref(value), attribute, index)
-        parts.append(str(value.value))
-    return f"sm_{''.join(parts)}"
-
-
-def runs(built: str, card: str) -> bool:
-    """Whether code for the architecture `built` runs on `card`: the same generation and no newer revision;
-    code for exactly one card (with an "a") on that alone.
-    """
-    if built.endswith("a"):
-        return built[:-1] == card
-    return built[:-1] == card[:-1] and built[-1] <= card[-1]
 
 
 class CudaDriver:
@@ -95,7 +31,7 @@ class CudaDriver:
 
     def __init__(self, index: int = 0) -> None:
         self.index = index
-        self.architecture = card_architecture(index)
+        self.architecture = cards.architecture(index)
         context = ctypes.c_void_p()
         _call("cuDevicePrimaryCtxRetain", ctypes.byref(context), index)
         self._context = context
@@ -109,19 +45,21 @@ class CudaDriver:
 
     def load(self, code: memoryview, functions: Sequence[str], target: Mapping[str, Any]) -> None:
         self._bind()
-        if not runs(target["card"], self.architecture):
+        if not cards.runs(target["card"], self.architecture):
             raise ProgramError(
-                "the program is for another card", received=f"code for {target['card']}", valid=self.architecture,
+                "the program is for another card",
+                received=f"code for {target['card']}", valid=self.architecture,
                 next_command="aqd-deploy compile MODEL.onnx --target cuda -o PROGRAM.so",
             )  # fmt: skip
-        library = _library()
+        library = cards.driver()
         answer = library.cuModuleLoadData(ctypes.byref(self._module), bytes(code))
         if answer in _REFUSALS:
             version = ctypes.c_int()
             _call("cuDriverGetVersion", ctypes.byref(version))
             told = f"{version.value // 1000}.{version.value % 1000 // 10}"
             raise ProgramError(
-                f"the card's driver, for CUDA {told}, does not load the program", received=_name(library, answer),
+                f"the card's driver, for CUDA {told}, does not load the program",
+                received=cards.error_name(library, answer),
                 valid=f"a driver for CUDA {target['toolkit']} or newer", next_command="nvidia-smi",
             )  # fmt: skip
         self._checked("cuModuleLoadData", answer)
@@ -132,7 +70,7 @@ class CudaDriver:
 
     def allocate(self, size: int) -> int:
         self._bind()
-        library = _library()
+        library = cards.driver()
         code = library.cuMemAlloc_v2(ctypes.byref(self._memory), ctypes.c_size_t(size))
         if code == _OUT_OF_MEMORY:
             free, total = ctypes.c_size_t(), ctypes.c_size_t()
@@ -214,8 +152,11 @@ class CudaDriver:
         """The card is the calling thread's."""
         _call("cuCtxSetCurrent", self._context)
 
-    def _checked(self, name: str, code: int) -> None:
+    @staticmethod
+    def _checked(name: str, code: int) -> None:
         if code:
             raise DeviceError(
-                f"the card failed in {name}", received=_name(_library(), code), next_command="nvidia-smi"
+                f"the card failed in {name}",
+                received=cards.error_name(cards.driver(), code),
+                next_command="nvidia-smi",
             )

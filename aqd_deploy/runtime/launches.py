@@ -39,7 +39,7 @@ class Call:
 
 @dataclass(frozen=True)
 class LaunchList:
-    """`code` is the cubin, `stored` the first bytes of memory; `inputs` and `outputs` say where they begin."""
+    """`code` is the cubin, `stored` the first bytes of memory; `inputs` and `outputs` are where they begin."""
 
     code: memoryview
     stored: memoryview
@@ -54,6 +54,17 @@ class LaunchList:
 def is_launched(manifest: Mapping[str, Any]) -> bool:
     """Whether the program with this manifest is for a card."""
     return SECTION in manifest["program"]
+
+
+def refuse_card(container: Container) -> None:
+    """Raise ProgramError for a program that a CPU cannot run."""
+    if is_launched(container.manifest):
+        raise ProgramError(
+            f"{container.path} is for a graphics card",
+            received=f"a program for {container.manifest['program']['target']['name']}",
+            valid="a program for a CPU",
+            next_command="the same command with --device cuda",
+        )
 
 
 def read_launches(container: Container) -> LaunchList:
@@ -95,4 +106,3 @@ def _call(entry: Mapping[str, Any], functions: int, memory: int) -> Call | None:
     )
     inside = all(-1 <= pointer < memory for pointer in call.pointers)
     return call if inside and call.function < functions else None
-

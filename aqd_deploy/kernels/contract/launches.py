@@ -141,14 +141,28 @@ class CardConv(Protocol):
     `kernel.Kernel`, of one image.
     """
 
-    name: str
-    why: str
-    choice: Choice
-    executed_macs: int
-    layout: CardLayout
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def why(self) -> str: ...
+
+    @property
+    def choice(self) -> Choice: ...
+
+    @property
+    def executed_macs(self) -> int: ...
+
+    @property
+    def layout(self) -> CardLayout: ...
 
     def launches(
-        self, source: Buffer, weights: Address, others: Sequence[Buffer], outputs: Sequence[Buffer], room: Room
+        self,
+        source: Buffer,
+        weights: Address,
+        others: Sequence[Buffer],
+        outputs: Sequence[Buffer],
+        room: Room,
     ) -> list[Launch]:
         """The calls. `others` are the tensors among the operands, `outputs` one a store, or one a map for a
         `spec.StoreBorder`.

@@ -32,7 +32,9 @@ class CudaBackend:
         lines = [f'#include "{name}"' for name in _HEADERS]
         for index, each in enumerate(functions):
             bounds = f"__launch_bounds__({each.threads}, {each.blocks})"
-            lines.append(f"AQD_GLOBAL void {bounds} k{index}(AQD_PARAM {each.parameter} p) {{ {each.code}(p); }}")
+            lines.append(
+                f"AQD_GLOBAL void {bounds} k{index}(AQD_PARAM {each.parameter} p) {{ {each.code}(p); }}"
+            )
         return "\n".join(lines) + "\n"
 
     def sources(self) -> dict[str, str]:
@@ -112,9 +114,7 @@ class CudaBackend:
         return _launch("expand_rice", "RiceArgs", -(-stored.count // CHUNK), pointers, numbers)
 
 
-def _map(
-    name: str, source: Buffer, out: Buffer, values: Address | None, numbers: tuple[int, ...]
-) -> Launch:
+def _map(name: str, source: Buffer, out: Buffer, values: Address | None, numbers: tuple[int, ...]) -> Launch:
     sizes = (source.images, source.height, source.width, out.height, out.width, source.pitch)
     count = out.images * out.height * out.width * out.pitch // 4
     pointers = (source.address, out.address, values)

@@ -25,8 +25,8 @@ _INT8 = np.iinfo(np.int8)
 
 @dataclass(frozen=True, eq=False)
 class CudaConv:
-    """See `contract.launches.CardConv`. A block has `rows` rows and `columns` columns, and `splits` blocks share
-    a tile; `steps` of the depth in all.
+    """See `contract.launches.CardConv`. A block has `rows` rows and `columns` columns, and `splits` blocks
+    share a tile; `steps` of the depth in all.
     """
 
     spec: ConvSpec
@@ -45,7 +45,12 @@ class CudaConv:
     shared: int = 0
 
     def launches(
-        self, source: Buffer, weights: Address, others: Sequence[Buffer], outputs: Sequence[Buffer], room: Room
+        self,
+        source: Buffer,
+        weights: Address,
+        others: Sequence[Buffer],
+        outputs: Sequence[Buffer],
+        room: Room,
     ) -> list[Launch]:
         words = room.store(self.chain.words)
         row_bytes = self.chain.words[0].nbytes if self.chain.words.size else 0
@@ -88,9 +93,7 @@ class CudaConv:
         return grid, (*sizes, *geometry, self.steps, columns, self.splits, *groups, *levels)
 
 
-def convolution(
-    spec: ConvSpec, epilogue: Epilogue, constants: Sequence[np.ndarray], images: int
-) -> CudaConv:
+def convolution(spec: ConvSpec, epilogue: Epilogue, constants: Sequence[np.ndarray], images: int) -> CudaConv:
     """See `contract.launches.CardBackend.convolution`."""
     if any(m.out_height < 1 or m.out_width < 1 for m in spec.maps):
         raise ShapeError("a convolution has no output", received=f"{spec.height}x{spec.width}")
@@ -116,9 +119,8 @@ def _direct(spec: ConvSpec, chain: Chain, images: int, doubled: bool) -> CudaCon
     layout = DirectLayout(taps, inputs, whole(spec.out_channels), doubled)
     function = Function(code, f"ConvArgs<{chain.tensors}>", THREADS)
     why = "channel groups: a thread has four channels of a pixel"
-    return CudaConv(
-        spec, chain, images, "direct", why, Choice.of("direct"), macs, layout, function, 1, whole(spec.out_channels)
-    )  # fmt: skip
+    choice, columns = Choice.of("direct"), whole(spec.out_channels)
+    return CudaConv(spec, chain, images, "direct", why, choice, macs, layout, function, 1, columns)
 
 
 def walk_of(spec: ConvSpec, step: int) -> Walk:

@@ -21,8 +21,8 @@ class Walk(Enum):
 
 @dataclass(frozen=True)
 class Tile:
-    """`rows` x `columns` outputs a block, `warp` of them a warp, `step` bytes of depth a step, `stages` steps in
-    flight; `split` groups of warps share the depth of a step; `blocks` on a multiprocessor.
+    """`rows` x `columns` outputs a block, `warp` of them a warp, `step` bytes of depth a step, `stages` steps
+    in flight; `split` groups of warps share the depth of a step; `blocks` on a multiprocessor.
     """
 
     rows: int

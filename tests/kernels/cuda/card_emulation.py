@@ -35,8 +35,11 @@ def build(functions: Sequence[Function], folder: Path, *flags: str) -> ctypes.CD
         f"return aqd::emulate(grid, threads, shared, [&] {{ k{index}(p); }}); }}"
         for index, each in enumerate(functions)
     )
-    source = backend.source(functions) + f"""
-extern "C" bool aqd_emulate(int function, int blocks, int threads, int shared, const void *parameter, int order, bool late) {{
+    source = (
+        backend.source(functions)
+        + f"""
+extern "C" bool aqd_emulate(int function, int blocks, int threads, int shared, const void *parameter,
+                            int order, bool late) {{
   aqd::settings.order = order;
   aqd::settings.late = late;
   dim3 grid;
@@ -47,10 +50,13 @@ extern "C" bool aqd_emulate(int function, int blocks, int threads, int shared, c
   return false;
 }}
 """
+    )
     (folder / "kernels.cpp").write_text(source)
     library = folder / "kernels.so"
     command = ["g++", "-std=c++17", "-O1", "-w", "-shared", "-fPIC", f"-I{EMULATION}", *flags]
-    result = subprocess.run([*command, "kernels.cpp", "-o", library], cwd=folder, capture_output=True, text=True)
+    result = subprocess.run(
+        [*command, "kernels.cpp", "-o", library], cwd=folder, capture_output=True, text=True
+    )
     assert result.returncode == 0, result.stderr[:3000]
     loaded = ctypes.CDLL(str(library))
     loaded.aqd_emulate.restype = ctypes.c_bool
