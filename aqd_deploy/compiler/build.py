@@ -91,7 +91,8 @@ def compile_model(
     (default: all of the device); `source` the file that the model came from, recorded by its SHA-256; `tuned`
     a folder of tuning records, "none", or None for those that ship; `toolchain` what `find_compiler` gave;
     `images` how many a run takes, more than one on a card only; `on_stage` is told each stage of
-    `CompileReport.seconds` as it begins, `on_target` for what kernels are written, with all that LLVM knows of its CPU, before they are. `out` is written whole or not.
+    `CompileReport.seconds` as it begins, `on_target` for what kernels are written, with all that LLVM knows
+    of its CPU, before they are. `out` is written whole or not.
 
     Raises UnsupportedModelError, ShapeError and RangeError for a model outside the dialect, ModelFileError
     for a manifest that tells of another input or other outputs than the graph has, TargetError for an unknown

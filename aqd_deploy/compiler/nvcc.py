@@ -43,8 +43,8 @@ class CudaCompiler:
         return match[1]
 
     def compile(self, source: str, included: Mapping[str, str], card: str, folder: Path) -> tuple[bytes, str]:
-        """The cubin for `card` of C++ `source`, which includes files of `included`, and what the assembler told
-        of registers and memory of each function. Files are written to `folder`.
+        """The cubin for `card` of C++ `source`, which includes files of `included`, and what the assembler
+        told of registers and memory of each function. Files are written to `folder`.
 
         Raises ToolchainError where nvcc fails, StorageError where it cannot write the folder.
         """

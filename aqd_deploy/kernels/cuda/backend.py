@@ -8,25 +8,32 @@ from importlib import resources
 
 import numpy as np
 
-from aqd_deploy.kernels.contract.launches import Address, Buffer, Function, Launch, Room
-from aqd_deploy.kernels.contract.spec import Epilogue
-from aqd_deploy.kernels.cuda import conv
+from aqd_deploy.kernels.contract.launches import Address, Buffer, CardConv, Function, Launch, Room
+from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue
+from aqd_deploy.kernels.cuda import conv, wgmma
+from aqd_deploy.kernels.cuda.cards import card_named
 from aqd_deploy.kernels.cuda.chain import chain_of
 from aqd_deploy.kernels.cuda.layout import THREADS, blocks_of
 from aqd_deploy.kernels.storage.rice_codes import CHUNK, RiceCodes
 
 _TYPES = {"uint8": "uint8_t", "int8": "int8_t", "int32": "int"}
-_HEADERS = ("conv_mma.cuh", "conv_direct.cuh", "unpack.cuh")
+_HEADERS = ("conv_mma.cuh", "conv_wg.cuh", "conv_direct.cuh", "unpack.cuh")
 _UNIT = 16
 
 
 @dataclass(frozen=True)
 class CudaBackend:
-    """Kernels for `card`, from sm_80 on."""
+    """Kernels for `card`. Raises TargetError where there are none for it."""
 
     card: str
 
-    convolution = staticmethod(conv.convolution)
+    def __post_init__(self) -> None:
+        card_named(self.card)
+
+    def convolution(
+        self, spec: ConvSpec, epilogue: Epilogue, constants: Sequence[np.ndarray], images: int
+    ) -> CardConv:
+        return conv.convolution(spec, epilogue, constants, images, card_named(self.card))
 
     def source(self, functions: Sequence[Function]) -> str:
         lines = [f'#include "{name}"' for name in _HEADERS]
@@ -39,7 +46,8 @@ class CudaBackend:
 
     def sources(self) -> dict[str, str]:
         folder = resources.files("aqd_deploy.kernels.cuda") / "native"
-        return {file.name: file.read_text("utf-8") for file in sorted(folder.iterdir(), key=lambda f: f.name)}
+        files = sorted(folder.iterdir(), key=lambda file: file.name)
+        return {file.name: file.read_text("utf-8") for file in files} | {"wgmma.cuh": wgmma.source()}
 
     def pointwise(
         self,

@@ -31,7 +31,7 @@ _BLOCK = 64
 class Chain:
     """`code`: the C++ type; `tensors`: addresses that it takes; `words`: its constants, int32
     [levels, blocks of 64 channels, words, 64]; `codes_only`: it reads and writes nothing but bytes;
-    `borders`: it writes one tensor a map.
+    `borders`: it writes one tensor a map; `adds`: it reads other tensors; `moved`: bytes of memory a value.
     """
 
     code: str
@@ -39,6 +39,8 @@ class Chain:
     words: np.ndarray
     codes_only: bool
     borders: bool
+    adds: bool
+    moved: float
 
 
 def chain_of(epilogue: Epilogue, constants: Sequence[np.ndarray], levels: int, maps: int) -> Chain:
@@ -54,7 +56,11 @@ def chain_of(epilogue: Epilogue, constants: Sequence[np.ndarray], levels: int, m
     adds = any(isinstance(stage, SkipAdd) for stage in epilogue.stages)
     borders = any(isinstance(store, StoreBorder) for store in epilogue.stores)
     code = f"Chain<{', '.join(writer.types)}>"
-    return Chain(code, writer.tensors, _packed(writer.words, levels), not streams and not adds, borders)
+    added = sum(4 / stage.upsample**2 for stage in epilogue.stages if isinstance(stage, SkipAdd))
+    stored = sum(4 if isinstance(store, StoreStream) else 1 for store in epilogue.stores)
+    codes_only = not streams and not adds
+    words = _packed(writer.words, levels)
+    return Chain(code, writer.tensors, words, codes_only, borders, adds, added + stored)
 
 
 class _Writer:

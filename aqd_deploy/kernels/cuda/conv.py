@@ -12,9 +12,10 @@ from aqd_deploy.errors import ShapeError
 from aqd_deploy.kernels.contract.choice import Choice
 from aqd_deploy.kernels.contract.launches import Address, Buffer, CardLayout, Function, Launch, Room, whole
 from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue, Map
+from aqd_deploy.kernels.cuda.cards import Card
 from aqd_deploy.kernels.cuda.chain import Chain, chain_of
 from aqd_deploy.kernels.cuda.layout import THREADS, DirectLayout, MatrixLayout, blocks_of
-from aqd_deploy.kernels.cuda.tiles import SMALL, Tile, Walk
+from aqd_deploy.kernels.cuda.tiles import TILES, Chosen, Walk, Work, choices
 
 # Maps in one launch, as many as the kernels' argument has room for.
 LEVELS = 8
@@ -26,7 +27,7 @@ _INT8 = np.iinfo(np.int8)
 @dataclass(frozen=True, eq=False)
 class CudaConv:
     """See `contract.launches.CardConv`. A block has `rows` rows and `columns` columns, and `splits` blocks
-    share a tile; `steps` of the depth in all.
+    share a tile; `steps` of the depth in all. `resident`: blocks at most, which go on with other tiles.
     """
 
     spec: ConvSpec
@@ -43,6 +44,7 @@ class CudaConv:
     steps: int = 0
     splits: int = 1
     shared: int = 0
+    resident: int = 0
 
     def launches(
         self,
@@ -63,7 +65,8 @@ class CudaConv:
             grid, numbers = self._numbers(maps, source)
             sums = self._sums(grid, room)
             pointers = (source.address, weights, words + first * row_bytes, *sums, *tensors)
-            made.append(Launch(self.function, grid * self.splits, pointers, numbers, self.shared))
+            blocks = min(grid, self.resident or grid) * self.splits
+            made.append(Launch(self.function, blocks, pointers, numbers, self.shared))
         return made
 
     def _sums(self, grid: int, room: Room) -> tuple[Address | None, Address | None]:
@@ -93,15 +96,18 @@ class CudaConv:
         return grid, (*sizes, *geometry, self.steps, columns, self.splits, *groups, *levels)
 
 
-def convolution(spec: ConvSpec, epilogue: Epilogue, constants: Sequence[np.ndarray], images: int) -> CudaConv:
+def convolution(
+    spec: ConvSpec, epilogue: Epilogue, constants: Sequence[np.ndarray], images: int, card: Card
+) -> CudaConv:
     """See `contract.launches.CardBackend.convolution`."""
     if any(m.out_height < 1 or m.out_width < 1 for m in spec.maps):
         raise ShapeError("a convolution has no output", received=f"{spec.height}x{spec.width}")
     chain = chain_of(epilogue, constants, len(spec.levels) or 1, len(spec.maps))
     lowest, highest = spec.weight_range or (int(_INT8.min), int(_INT8.max))
     doubled = spec.odd and 2 * lowest + 1 >= _INT8.min and 2 * highest + 1 <= _INT8.max
-    make = _direct if spec.group > 1 else _matrix
-    return make(spec, chain, images, doubled)
+    if spec.group > 1:
+        return _direct(spec, chain, images, doubled)
+    return matrix_conv(spec, chain, images, doubled, ways(spec, chain, images, card)[0], card)
 
 
 def _flags(spec: ConvSpec, doubled: bool) -> str:
@@ -123,13 +129,13 @@ def _direct(spec: ConvSpec, chain: Chain, images: int, doubled: bool) -> CudaCon
     return CudaConv(spec, chain, images, "direct", why, choice, macs, layout, function, 1, columns)
 
 
-def walk_of(spec: ConvSpec, step: int) -> Walk:
-    """How steps of `step` bytes find their input."""
+def walks_of(spec: ConvSpec, step: int) -> tuple[Walk, ...]:
+    """How steps of `step` bytes may find their input."""
     taps = spec.kernel[0] * spec.kernel[1]
     if spec.in_channels % step or taps > _MASKED_TAPS:
-        return Walk.MIXED
+        return (Walk.MIXED,)
     same = (spec.kernel, spec.strides, spec.pads, spec.dilations) == ((3, 3), (1, 1), (1, 1, 1, 1), (1, 1))
-    return Walk.HALO if same else Walk.CHUNK
+    return (Walk.HALO, Walk.CHUNK) if same else (Walk.CHUNK,)
 
 
 _WHY = {
@@ -139,30 +145,50 @@ _WHY = {
 }
 
 
-def _matrix(spec: ConvSpec, chain: Chain, images: int, doubled: bool) -> CudaConv:
-    tile: Tile = SMALL
-    walk = walk_of(spec, tile.step)
-    ch = 8 if chain.codes_only else 4
-    splits = 1
-    taps = spec.kernel[0] * spec.kernel[1]
-    chunk = whole(spec.in_channels) if walk is Walk.MIXED else tile.step
-    depth = -(-taps * whole(spec.in_channels) // tile.step) * tile.step
+def ways(spec: ConvSpec, chain: Chain, images: int, card: Card) -> list[Chosen]:
+    """Every tile for a convolution in one channel group, by estimated time."""
+    pixels = tuple(images * m.out_height * m.out_width for m in spec.maps)
+    depth = spec.kernel[0] * spec.kernel[1] * whole(spec.in_channels)
+    read = sum(images * m.height * m.width for m in spec.maps) * whole(spec.in_channels)
+    work = Work(
+        pixels,
+        whole(spec.out_channels),
+        depth,
+        {step: walks_of(spec, step) for step in {tile.step for tile in TILES}},
+        read + sum(pixels) * whole(spec.out_channels) * chain.moved,
+        chain.adds,
+    )
+    return choices(work, card)
+
+
+def matrix_conv(
+    spec: ConvSpec, chain: Chain, images: int, doubled: bool, chosen: Chosen, card: Card
+) -> CudaConv:
+    """The convolution by matrix products with a choice of `ways`."""
+    tile, walk = chosen.tile, chosen.walk
+    ch = tile.neighbours(chain.codes_only)
+    pitch, taps = whole(spec.in_channels), spec.kernel[0] * spec.kernel[1]
+    chunk = pitch if walk is Walk.MIXED else tile.step
+    depth = -(-taps * pitch // tile.step) * tile.step
     columns = -(-whole(spec.out_channels) // tile.columns) * tile.columns
-    code = f"conv_mma<{tile.code(ch)}, {walk.value}, {_flags(spec, doubled)}, {chain.code}>"
+    kernel = "conv_wg" if tile.warpgroups else "conv_mma"
+    code = f"{kernel}<{tile.code(ch)}, {walk.value}, {_flags(spec, doubled)}, {chain.code}>"
     tiles = sum(-(-m.out_height * m.out_width // tile.rows) for m in spec.maps)
+    packed = (tile.columns, tile.step) if tile.warpgroups else None
     return CudaConv(
         spec,
         chain,
         images,
-        f"mma_{walk.value.lower()}",
+        f"{tile.family}_{walk.value.lower()}",
         _WHY[walk],
-        tile.choice(walk, splits),
+        tile.choice(walk, chosen.splits),
         tiles * tile.rows * columns * depth,
-        MatrixLayout(columns, depth, chunk, ch, tile.warp[1], doubled),
+        MatrixLayout(columns, depth, chunk, ch, tile.group, doubled, packed),
         Function(code, f"ConvArgs<{chain.tensors}>", tile.threads, tile.blocks),
         tile.rows,
         tile.columns,
         depth // tile.step,
-        splits,
-        tile.shared(walk),
+        chosen.splits,
+        tile.shared(),
+        card.multiprocessors * tile.blocks if tile.warpgroups else 0,
     )

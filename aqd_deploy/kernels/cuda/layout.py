@@ -17,7 +17,8 @@ def blocks_of(count: int) -> int:
 @dataclass(frozen=True)
 class MatrixLayout:
     """[columns][depth]: depth in chunks of `chunk` channels, columns permuted in groups of `group` so that a
-    thread has `ch` neighbours. `doubled`: weights w are written as 2·w + 1.
+    thread has `ch` neighbours. `doubled`: weights w are written as 2·w + 1. `tiled`: columns of a tile and
+    bytes of a step where each step of a tile lies in one piece.
     """
 
     columns: int
@@ -26,14 +27,15 @@ class MatrixLayout:
     ch: int
     group: int
     doubled: bool
+    tiled: tuple[int, int] | None = None
 
     @property
     def bytes(self) -> int:
         return self.columns * self.depth
 
     def unpack(self, codes: StoredCodes, out: Address) -> Launch:
-        order = (self.depth, self.chunk, self.ch, self.group, int(self.doubled), 0, 0)
-        return _unpack("MATRIX", codes, out, self.bytes, order)
+        order = (self.depth, self.chunk, self.ch, self.group, int(self.doubled), *(self.tiled or (0, 0)))
+        return _unpack("TILES" if self.tiled else "MATRIX", codes, out, self.bytes, order)
 
 
 @dataclass(frozen=True)

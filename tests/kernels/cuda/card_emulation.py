@@ -27,7 +27,7 @@ POISON = 0xCD
 
 def build(functions: Sequence[Function], folder: Path, *flags: str) -> ctypes.CDLL:
     """The library of `functions`, with `aqd_emulate`."""
-    backend = CudaBackend("sm_80")
+    backend = CudaBackend("sm_90a")
     for name, text in backend.sources().items():
         (folder / name).write_text(text)
     cases = "\n".join(

@@ -26,6 +26,7 @@ template <int TENSORS> struct ConvArgs {
 template <int BM_, int BN_, int WM_, int WN_, int BK_, int STAGES_, int SPLIT_, int CH_> struct Tile {
   enum { BM = BM_, BN = BN_, WM = WM_, WN = WN_, BK = BK_, STAGES = STAGES_, SPLIT = SPLIT_, CH = CH_ };
   enum { MT = WM / 16, NT = WN / 8, GROUP = BM / WM * (BN / WN) * 32, THREADS = GROUP * SPLIT, CHUNKS = BK / 16 };
+  enum { COPIERS = THREADS, COLUMNS_APART = 0 };
 };
 // Where the 16 bytes `chunk` of a row lie: rows that a matrix load reads together meet no bank twice.
 template <int BK> AQD_DEVICE int aqd_place(int row, int chunk) {
@@ -43,9 +44,27 @@ AQD_DEVICE Pixel aqd_pixel(const Level &l, int m) {
   return r;
 }
 
-// The accumulators of a thread through the epilogue: rows m0 + 8·i of a level, channels from `group` on as above.
-template <int MT, int NT, int CH, class E, class Args>
-AQD_DEVICE void aqd_finish_tile(const Args &p, const Level &l, int which, int (&acc)[MT][NT][4], int m0, int group, int t) {
+// What the epilogue asks for, at the places of a thread's accumulators: rows m0 + 8·i of a level, channels from `group`
+// on as above. EARLY: asked for before the main loop, where there are registers for it.
+template <int MT, int NT, class E, bool EARLY> struct Asking {
+  enum { ROWS = EARLY ? 2 * MT : 1, PIECES = EARLY ? NT / 2 : 1 };
+  typename E::Asked asked[ROWS][PIECES];
+  template <int CH, class Args> AQD_MEMBER void begin(const Args &p, const Level &l, int which, int m0, int group, int t) {
+    if (EARLY)
+#pragma unroll
+      for (int i = 0; i < ROWS; i++)
+#pragma unroll
+        for (int piece = 0; piece < PIECES; piece++) {
+          const Spot s = {l, which, m0 + 8 * i, group + aqd_channel<CH>(piece, t), p.channels, p.out_pitch};
+          if (s.m < l.rows && s.channel < p.out_pitch) E::ask(asked[i][piece], p.tensors, s);
+        }
+  }
+};
+
+// The accumulators of a thread through the epilogue.
+template <int MT, int NT, int CH, class E, bool EARLY, class Args>
+AQD_DEVICE void aqd_finish_tile(const Args &p, const Level &l, int which, int (&acc)[MT][NT][4], int m0, int group, int t,
+                                const Asking<MT, NT, E, EARLY> &early) {
   constexpr int ROWS = 2 * MT, PIECES = NT / 2, RUN = CH / 4;  // pieces of four channels, RUN of them side by side
 #pragma unroll
   for (int run = 0; run < PIECES; run += RUN) {
@@ -55,6 +74,13 @@ AQD_DEVICE void aqd_finish_tile(const Args &p, const Level &l, int which, int (&
 #pragma unroll
     for (int q = 0; q < RUN; q++) {
       E e;
+      typename E::Asked late[ROWS];
+#pragma unroll
+      for (int i = 0; i < ROWS; i++) {
+        const Spot s = {l, which, m0 + 8 * i, channel + 4 * q, p.channels, p.out_pitch};
+        if (EARLY) late[i] = early.asked[EARLY ? i : 0][EARLY ? run + q : 0];
+        else if (s.m < l.rows) E::ask(late[i], p.tensors, s);
+      }
       e.load(aqd_words(p.words, E::WORDS, which, channel + 4 * q, p.out_pitch));
 #pragma unroll
       for (int i = 0; i < ROWS; i++) {
@@ -62,7 +88,7 @@ AQD_DEVICE void aqd_finish_tile(const Args &p, const Level &l, int which, int (&
 #pragma unroll
         for (int j = 0; j < 4; j++) v[j] = acc[i / 2][((run + q) * 4 + j) / 2][i % 2 * 2 + j % 2];
         const Spot s = {l, which, m0 + 8 * i, channel + 4 * q, p.channels, p.out_pitch};
-        if (s.m < l.rows) e.template run<RUN>(held[i], q, p.tensors, s, v);
+        if (s.m < l.rows) e.template run<RUN>(late[i], held[i], q, p.tensors, s, v);
       }
     }
 #pragma unroll

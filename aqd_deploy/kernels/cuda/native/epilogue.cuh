@@ -38,54 +38,60 @@ template <Form FORM> AQD_DEVICE void aqd_scale(int (&v)[4], const Scale &s) {
 }
 
 struct Nothing { AQD_MEMBER void load(const int4 *) {} };
-// A stage changes the values; it holds nothing back for `flush`.
+// A stage changes the values. It asks for nothing before it runs, and holds nothing back for `flush`.
 struct Stage {
   typedef Nothing Words;
+  struct Asked {};
   template <int RUN> struct Held {};
-  enum { WORDS = 0, TENSORS = 0 };
+  enum { WORDS = 0, TENSORS = 0, ASKS = 0 };
+  static AQD_MEMBER void ask(Asked &, void *const *, const Spot &) {}
   template <int RUN> static AQD_MEMBER void flush(const Held<RUN> &, void *const *, const Spot &) {}
 };
 struct AddBias : Stage {
   enum { WORDS = 1 };
   struct Words { int4 b; AQD_MEMBER void load(const int4 *at) { b = at[0]; } };
-  template <int RUN> static AQD_MEMBER void run(const Words &w, Held<RUN> &, int, void *const *, const Spot &, int (&v)[4]) {
+  template <int RUN> static AQD_MEMBER void run(const Words &w, const Asked &, Held<RUN> &, int, void *const *, const Spot &, int (&v)[4]) {
     v[0] += w.b.x; v[1] += w.b.y; v[2] += w.b.z; v[3] += w.b.w;
   }
 };
 struct Relu : Stage {
-  template <int RUN> static AQD_MEMBER void run(const Words &, Held<RUN> &, int, void *const *, const Spot &, int (&v)[4]) {
+  template <int RUN> static AQD_MEMBER void run(const Words &, const Asked &, Held<RUN> &, int, void *const *, const Spot &, int (&v)[4]) {
     for (int i = 0; i < 4; i++) v[i] = aqd_largest(v[i], 0);
   }
 };
 template <Form FORM> struct MultiplyShift : Stage {
   enum { WORDS = 4 };
   typedef Scale Words;
-  template <int RUN> static AQD_MEMBER void run(const Words &w, Held<RUN> &, int, void *const *, const Spot &, int (&v)[4]) {
+  template <int RUN> static AQD_MEMBER void run(const Words &w, const Asked &, Held<RUN> &, int, void *const *, const Spot &, int (&v)[4]) {
     aqd_scale<FORM>(v, w);
   }
 };
-// v plus the other stream, which is `UP` times smaller each way.
-template <int UP> struct Add : Stage {
-  enum { TENSORS = 1 };
-  static AQD_MEMBER int4 other(void *const *tensors, const Spot &s) {
+// The other stream, which is `UP` times smaller each way: asked for early, for memory is far.
+template <int UP> struct Other : Stage {
+  enum { TENSORS = 1, ASKS = 1 };
+  typedef int4 Asked;
+  static AQD_MEMBER void ask(Asked &o, void *const *tensors, const Spot &s) {
     long long pixel = s.level.out_start + s.m;
     if (UP > 1) {
       const int n = s.m / (s.level.oh * s.level.ow), rest = s.m - n * s.level.oh * s.level.ow, y = rest / s.level.ow;
       pixel = (n * (s.level.oh / UP) + y / UP) * (s.level.ow / UP) + (rest - y * s.level.ow) / UP;
     }
-    return *(const int4 *)((const int *)tensors[0] + pixel * s.pitch + s.channel);
+    o = *(const int4 *)((const int *)tensors[0] + pixel * s.pitch + s.channel);
   }
-  template <int RUN> static AQD_MEMBER void run(const Nothing &, Held<RUN> &, int, void *const *t, const Spot &s, int (&v)[4]) {
-    const int4 o = other(t, s);
+};
+// v plus the other stream.
+template <int UP> struct Add : Other<UP> {
+  template <int RUN>
+  static AQD_MEMBER void run(const Nothing &, const int4 &o, Stage::Held<RUN> &, int, void *const *, const Spot &, int (&v)[4]) {
     v[0] += o.x; v[1] += o.y; v[2] += o.z; v[3] += o.w;
   }
 };
 // v plus the other stream multiply-shifted.
-template <int UP, Form FORM> struct AddScaled : Stage {
-  enum { WORDS = 4, TENSORS = 1 };
+template <int UP, Form FORM> struct AddScaled : Other<UP> {
+  enum { WORDS = 4 };
   typedef Scale Words;
-  template <int RUN> static AQD_MEMBER void run(const Words &w, Held<RUN> &, int, void *const *t, const Spot &s, int (&v)[4]) {
-    const int4 o = Add<UP>::other(t, s);
+  template <int RUN>
+  static AQD_MEMBER void run(const Words &w, const int4 &o, Stage::Held<RUN> &, int, void *const *, const Spot &, int (&v)[4]) {
     int u[4] = {o.x, o.y, o.z, o.w};
     aqd_scale<FORM>(u, w);
     for (int i = 0; i < 4; i++) v[i] += u[i];
@@ -95,7 +101,7 @@ template <int UP, Form FORM> struct AddScaled : Stage {
 // Stores. Those of bytes hold `RUN` runs of four channels back and write them at once.
 struct StoreStream : Stage {
   enum { TENSORS = 1 };
-  template <int RUN> static AQD_MEMBER void run(const Nothing &, Held<RUN> &, int, void *const *t, const Spot &s, int (&v)[4]) {
+  template <int RUN> static AQD_MEMBER void run(const Nothing &, const Asked &, Held<RUN> &, int, void *const *t, const Spot &s, int (&v)[4]) {
     int *to = (int *)t[0] + (long long)(s.level.out_start + s.m) * s.pitch + s.channel;
     *(int4 *)to = int4{v[0], v[1], v[2], v[3]};
   }
@@ -122,7 +128,7 @@ template <bool SIGNED, int LO, int HI, Form FORM> struct StoreRequantize : Bytes
     const int above = (SIGNED ? LO > -128 : LO > 0) ? aqd_largest(r, LO) : r;  // packing clips at the type's ends
     return (SIGNED ? HI < 127 : HI < 255) ? aqd_least(above, HI) : above;
   }
-  template <int RUN> static AQD_MEMBER void run(const Words &w, Held<RUN> &h, int q, void *const *, const Spot &, const int (&v)[4]) {
+  template <int RUN> static AQD_MEMBER void run(const Words &w, const Asked &, Held<RUN> &h, int q, void *const *, const Spot &, const int (&v)[4]) {
     h.packed[q] = aqd_pack<SIGNED>(one(v[0], w.c.x, w.d.x, w.low.x, w.high.x), one(v[1], w.c.y, w.d.y, w.low.y, w.high.y),
                                    one(v[2], w.c.z, w.d.z, w.low.z, w.high.z), one(v[3], w.c.w, w.d.w, w.low.w, w.high.w));
   }
@@ -131,7 +137,7 @@ template <bool SIGNED, int LO, int HI, Form FORM> struct StoreRequantize : Bytes
 template <bool SIGNED, int LO, int STEPS> struct StoreThreshold : Bytes {
   enum { WORDS = 1 + STEPS };
   struct Words { const int4 *at; AQD_MEMBER void load(const int4 *from) { at = from; } };
-  template <int RUN> static AQD_MEMBER void run(const Words &w, Held<RUN> &h, int q, void *const *, const Spot &, const int (&v)[4]) {
+  template <int RUN> static AQD_MEMBER void run(const Words &w, const Asked &, Held<RUN> &h, int q, void *const *, const Spot &, const int (&v)[4]) {
     const int4 sign = w.at[0];
     const int x = v[0] * sign.x, y = v[1] * sign.y, z = v[2] * sign.z, u = v[3] * sign.w;
     int r[4] = {LO, LO, LO, LO};
@@ -145,7 +151,7 @@ template <bool SIGNED, int LO, int STEPS> struct StoreThreshold : Bytes {
 // int32 [image][channel][y][x], one address a map: the only operation that writes channels one by one.
 template <int LEVELS> struct StoreBorder : Stage {
   enum { TENSORS = LEVELS };
-  template <int RUN> static AQD_MEMBER void run(const Nothing &, Held<RUN> &, int, void *const *t, const Spot &s, int (&v)[4]) {
+  template <int RUN> static AQD_MEMBER void run(const Nothing &, const Asked &, Held<RUN> &, int, void *const *t, const Spot &s, int (&v)[4]) {
     const int pixels = s.level.oh * s.level.ow, n = s.m / pixels, pixel = s.m - n * pixels;
     int *to = (int *)t[LEVELS == 1 ? 0 : s.which] + ((long long)n * s.channels + s.channel) * pixels + pixel;
     for (int i = 0; i < 4; i++)
@@ -155,22 +161,31 @@ template <int LEVELS> struct StoreBorder : Stage {
 
 // The operations in order: how many words and tensors come before each is known to the compiler.
 template <class... Ops> struct Chain {
-  enum { WORDS = 0, TENSORS = 0 };
+  enum { WORDS = 0, TENSORS = 0, ASKS = 0 };
+  struct Asked {};
   template <int RUN> struct Held {};
   AQD_MEMBER void load(const int4 *) {}
-  template <int RUN> AQD_MEMBER void run(Held<RUN> &, int, void *const *, const Spot &, int (&)[4]) const {}
+  static AQD_MEMBER void ask(Asked &, void *const *, const Spot &) {}
+  template <int RUN> AQD_MEMBER void run(const Asked &, Held<RUN> &, int, void *const *, const Spot &, int (&)[4]) const {}
   template <int RUN> static AQD_MEMBER void flush(const Held<RUN> &, void *const *, const Spot &) {}
 };
 template <class Op, class... Rest> struct Chain<Op, Rest...> {
   typedef Chain<Rest...> After;
   enum { WORDS = (int)Op::WORDS + (int)After::WORDS, TENSORS = (int)Op::TENSORS + (int)After::TENSORS };
+  enum { ASKS = (int)Op::ASKS + (int)After::ASKS };
+  struct Asked { typename Op::Asked own; typename After::Asked rest; };
   template <int RUN> struct Held { typename Op::template Held<RUN> own; typename After::template Held<RUN> rest; };
   typename Op::Words words;
   After after;
   AQD_MEMBER void load(const int4 *at) { words.load(at); after.load(at + Op::WORDS * 16); }
-  template <int RUN> AQD_MEMBER void run(Held<RUN> &h, int q, void *const *t, const Spot &s, int (&v)[4]) const {
-    Op::template run<RUN>(words, h.own, q, t, s, v);
-    after.template run<RUN>(h.rest, q, t + Op::TENSORS, s, v);
+  static AQD_MEMBER void ask(Asked &a, void *const *t, const Spot &s) {
+    Op::ask(a.own, t, s);
+    After::ask(a.rest, t + Op::TENSORS, s);
+  }
+  template <int RUN>
+  AQD_MEMBER void run(const Asked &a, Held<RUN> &h, int q, void *const *t, const Spot &s, int (&v)[4]) const {
+    Op::template run<RUN>(words, a.own, h.own, q, t, s, v);
+    after.template run<RUN>(a.rest, h.rest, q, t + Op::TENSORS, s, v);
   }
   template <int RUN> static AQD_MEMBER void flush(const Held<RUN> &h, void *const *t, const Spot &s) {
     Op::template flush<RUN>(h.own, t, s);
@@ -180,8 +195,10 @@ template <class Op, class... Rest> struct Chain<Op, Rest...> {
 // All of it for four values.
 template <class E> AQD_DEVICE void aqd_finish(const void *words, void *const *tensors, const Spot &s, int (&v)[4]) {
   E e;
+  typename E::Asked asked;
   typename E::template Held<1> held;
+  E::ask(asked, tensors, s);
   e.load(aqd_words(words, E::WORDS, s.which, s.channel, s.pitch));
-  e.template run<1>(held, 0, tensors, s, v);
+  e.template run<1>(asked, held, 0, tensors, s, v);
   E::template flush<1>(held, tensors, s);
 }

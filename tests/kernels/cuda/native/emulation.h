@@ -206,3 +206,60 @@ template <int THREADS> AQD_DEVICE void aqd_meet_first() {
 AQD_DEVICE int aqd_load_fresh(const int *p) { return *p; }
 AQD_DEVICE int atomicAdd(int *p, int v) { int old = *p; *p += v; return old; }
 AQD_DEVICE void __threadfence() {}
+
+// Barriers in shared memory. Late: copies and their arrivals happen when no thread can go on without them.
+AQD_DEVICE aqd::Barrier &aqd_as_barrier(uint64_t *b) { return *(aqd::Barrier *)b; }
+AQD_DEVICE void aqd_barrier_init(uint64_t *b, int count) { aqd_as_barrier(b) = {(int16_t)count, (int16_t)count, 0, 0}; }
+AQD_DEVICE void aqd_barrier_arrive(uint64_t *b) { aqd_as_barrier(b).pending--; aqd::turn(aqd_as_barrier(b)); }
+AQD_DEVICE void aqd_barrier_expect(uint64_t *b, int bytes) { aqd_as_barrier(b).bytes += bytes; aqd_barrier_arrive(b); }
+AQD_DEVICE void aqd_happen(std::function<void()> f) {
+  if (aqd::settings.late) aqd::block->pending.push_back(std::move(f)); else f();
+}
+AQD_DEVICE void aqd_barrier_arrive_copies(uint64_t *b) {
+  aqd_happen([b, copies = std::move(aqd::self->open)] { for (const auto &c : copies) aqd::copy(c); aqd_barrier_arrive(b); });
+  aqd::self->open.clear();
+}
+AQD_DEVICE void aqd_bulk_copy(void *s, const void *g, int bytes, uint64_t *b) {
+  aqd_happen([=] { memcpy(s, g, bytes); aqd_as_barrier(b).bytes -= bytes; aqd::turn(aqd_as_barrier(b)); });
+}
+AQD_DEVICE void aqd_barrier_wait(uint64_t *b, int parity) {
+  if ((int)aqd_as_barrier(b).phase != parity) return;
+  aqd::self->barrier = &aqd_as_barrier(b);
+  aqd::self->parity = parity;
+  swapcontext(&aqd::self->context, &aqd::scheduler);
+}
+AQD_DEVICE void aqd_fence_barriers() {}
+template <int N> AQD_DEVICE void aqd_registers_less() {}
+template <int N> AQD_DEVICE void aqd_registers_more() {}
+// wgmma m64nNk32 with rows in registers (a warp has 16 of them, as for mma) and swizzled columns in shared memory.
+template <int BK> AQD_DEVICE uint64_t aqd_columns(const void *b) {
+  return (uint64_t)((unsigned char *)b - aqd::block->shared) / 16 | (uint64_t)BK << 32;
+}
+AQD_DEVICE void aqd_wgmma_fence() {}
+AQD_DEVICE void aqd_wgmma_commit() { aqd::self->products.emplace_back(); }
+template <int N> AQD_DEVICE void aqd_wgmma_wait() {
+  auto &groups = aqd::self->products;
+  while ((int)groups.size() > N + 1) {
+    for (auto &f : groups.front()) f();
+    groups.erase(groups.begin());
+  }
+}
+template <bool SIGNED, int NT> AQD_DEVICE void aqd_wgmma(int (&c)[NT][4], const int *a, uint64_t b) {
+  const unsigned char *all = aqd::exchange(a, 16);
+  int lane = aqd::self->index % 32, g = lane / 4, t = lane % 4, bk = (int)(b >> 32);
+  std::vector<uint8_t> x(64);  // rows g and g + 8
+  for (int i = 0; i < 4; i++)
+    for (int q = 0; q < 4; q++) memcpy(&x[i % 2 * 32 + i / 2 * 16 + q * 4], all + (g * 4 + q) * 32 + i * 4, 4);
+  auto product = [&c, x, b, bk, t, shared = aqd::block->shared] {
+    for (int j = 0; j < NT; j++)
+      for (int col = 0; col < 2; col++)
+        for (int k = 0; k < 32; k++) {
+          size_t at = (uint32_t)b * 16 + (8 * j + 2 * t + col) * bk + k;
+          at ^= (at >> 7 & (bk / 16 - 1)) << 4;
+          const int w = (int8_t)shared[at];
+          c[j][col] += (SIGNED ? (int)(int8_t)x[k] : (int)x[k]) * w;
+          c[j][2 + col] += (SIGNED ? (int)(int8_t)x[32 + k] : (int)x[32 + k]) * w;
+        }
+  };
+  if (aqd::settings.late) aqd::self->products.back().push_back(product); else product();
+}
