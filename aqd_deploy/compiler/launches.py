@@ -16,6 +16,7 @@ from aqd_deploy.compiler.borders import store_borders
 from aqd_deploy.compiler.in_place import add_in_place
 from aqd_deploy.compiler.layer import Layer
 from aqd_deploy.compiler.memory import MemoryPlan, plan_memory
+from aqd_deploy.compiler.patches import Patches
 from aqd_deploy.compiler.plan import (
     Concat,
     Conv,
@@ -224,6 +225,11 @@ class _Builder:
     def channels_last(self, op: ToChannelsLast) -> list[Launch]:
         return [self.backend.to_channels_last(self.built.borders[op.input], self._buffer(op.output))]
 
+    def patches(self, op: Patches) -> list[Launch]:
+        image, out = self._buffer(op.input), self._buffer(op.output)
+        pads, steps = op.pads, (op.width, op.stride, op.dilation)
+        return [self.backend.patches(image, out, steps, pads, op.values, self.built)]
+
     def channels_first(self, op: ToChannelsFirst) -> list[Launch]:
         source = self._buffer(op.input)
         pairs = zip(map(self._buffer, op.outputs), op.starts, strict=True)
@@ -246,6 +252,7 @@ _MOVEMENTS: dict[type[Operation], tuple[str, Callable[..., list[Launch]]]] = {
     Concat: ("concat", _Builder.concat),
     Stack: ("stack", _Builder.stack),
     Unstack: ("unstack", _Builder.unstack),
+    Patches: ("patches", _Builder.patches),
     ToChannelsLast: ("to_nhwc", _Builder.channels_last),
     ToChannelsFirst: ("to_nchw", _Builder.channels_first),
 }

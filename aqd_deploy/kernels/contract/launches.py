@@ -232,6 +232,20 @@ class CardBackend(Protocol):
     def to_channels_last(self, source: Address, out: Buffer) -> Launch:
         """From [image][channel][y][x] to a map."""
 
+    def patches(
+        self,
+        image: Buffer,
+        out: Buffer,
+        steps: tuple[int, int, int],
+        pads: tuple[int, int, int, int],
+        values: Sequence[int],
+        room: Room,
+    ) -> Launch:
+        """From `image` [image][channel][y][x] rows of patches, [y + pads][x of `out`][x of the patch][channel];
+        `steps` are the width of a patch, its stride and dilation; `values` of the pads (top, left, bottom,
+        right) one a channel.
+        """
+
     def to_channels_first(self, source: Address, out: Buffer) -> Launch:
         """The reverse: from a map at `source`, whose sizes `out` has, to [image][channel][y][x] at `out`."""
 

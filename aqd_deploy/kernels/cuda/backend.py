@@ -110,6 +110,22 @@ class CudaBackend:
         code = f"to_channels_last<{_TYPES[out.dtype]}>"
         return _copy(code, source, out.address, out.images * pixels * out.pitch // 4, numbers)
 
+    def patches(
+        self,
+        image: Buffer,
+        out: Buffer,
+        steps: tuple[int, int, int],
+        pads: tuple[int, int, int, int],
+        values: Sequence[int],
+        room: Room,
+    ) -> Launch:
+        sizes = (out.images, image.height, image.width, out.height, out.width, out.pitch)
+        width, stride, dilation = steps
+        numbers = (*sizes, image.channels, width, dilation, stride, *pads[:2])
+        pointers = (image.address, out.address, room.store(np.array(values, np.int32)))
+        count = out.images * out.height * out.width
+        return _launch("patches", "MapArgs", count, pointers, numbers)
+
     def to_channels_first(self, source: Address, out: Buffer) -> Launch:
         pixels = out.height * out.width
         numbers = (0, out.images, out.channels, pixels, out.pitch, 0, 0)
@@ -124,7 +140,7 @@ class CudaBackend:
 
 def _map(name: str, source: Buffer, out: Buffer, values: Address | None, numbers: tuple[int, ...]) -> Launch:
     sizes = (source.images, source.height, source.width, out.height, out.width, source.pitch)
-    count = out.images * out.height * out.width * out.pitch // 4
+    count = out.images * out.height * out.width * out.pitch * out.itemsize // _UNIT
     pointers = (source.address, out.address, values)
     return _launch(f"{name}<{_TYPES[source.dtype]}>", "MapArgs", count, pointers, (*sizes, *numbers))
 

@@ -128,6 +128,8 @@ class _Writer:
         elif np.all(np.abs(c) <= _INT32.max >> more) and np.all(np.abs(b) < (1 << 62) >> more):
             form = "HIGH"
             c, b, d = c << more, b << more, d + more - 32
+        elif clipped and d.min() >= 2 and d.max() < 32:
+            form = "CLAMPED"
         self.words += [c, d, b & 0xFFFFFFFF, b >> 32]
         return form
 

@@ -16,8 +16,10 @@ from aqd_deploy.kernels.cuda.cards import Card
 
 # Bytes of the zeros that a halo reads at the edges of a map, and of two barriers a stage.
 _ZEROS, _BARRIERS = 16, 16
-# What a wave of blocks takes with a single block on a multiprocessor, of the time with all that fit.
-_ALONE = 0.55
+# What products take with a single block on a multiprocessor, of the time with all that fit.
+_ALONE = 0.5
+# A launch, and what a warpgroup needs before its first product.
+_START, _WARPGROUP_START = 1.2, 2.4
 # Of the shorter of two times, products and memory, what does not overlap.
 _APART = 0.3
 # Sums of several blocks that share a tile: microseconds, and bytes a microsecond of atomic additions.
@@ -115,13 +117,13 @@ def _wgmma(
 TILES = (
     _mma(128, 128, (64, 64), 64, 4, 2, (3.7, 9.5)),
     _mma(128, 128, (64, 64), 64, 3, 2, (3.7, 9.8)),
-    _mma(128, 64, (64, 32), 64, 4, 2, (2.5, 6.4)),
-    _mma(64, 64, (32, 32), 64, 4, 3, (2.6, 6.0)),
-    _mma(64, 64, (32, 32), 128, 4, 3, (2.3, 4.9)),
-    _mma(32, 64, (32, 32), 128, 5, 1, (0.8, 1.3), split=4),
+    _mma(128, 64, (64, 32), 64, 4, 2, (2.8, 6.4)),
+    _mma(64, 64, (32, 32), 64, 4, 3, (2.2, 6.0)),
+    _mma(64, 64, (32, 32), 128, 4, 3, (2.0, 4.9)),
+    _mma(32, 64, (32, 32), 128, 5, 1, (1.2, 2.4), split=4),
     _mma(128, 128, (64, 64), 64, 3, 2, (3.3, 9.1), halo=True),
     _mma(128, 64, (64, 32), 64, 3, 2, (3.2, 4.9), halo=True),
-    _mma(64, 64, (32, 32), 64, 4, 3, (2.8, 5.0), halo=True),
+    _mma(64, 64, (32, 32), 64, 4, 3, (2.2, 5.0), halo=True),
     _wgmma(128, 256, 2, 128, 4, (4.4, 5.5)),
     _wgmma(256, 128, 2, 64, 6, (4.3, 6.0)),
     _wgmma(128, 128, 1, 128, 3, (5.4, 5.5)),
@@ -165,13 +167,10 @@ def choices(work: Work, card: Card) -> list[Chosen]:
 
 
 def _fits(tile: Tile, work: Work, card: Card) -> bool:
-    # One of both is 3 stages for cards with less shared memory.
     if tile.shared() > card.shared or (tile.warpgroups and not card.warpgroups):
         return False
-    # The other operand of an addition waits in registers from the beginning.
-    high = tile.rows // 64 // tile.warpgroups if tile.warpgroups else 1
-    early = high * tile.columns <= 128 if tile.warpgroups else tile.warp[0] * tile.warp[1] <= 2048
-    return early or not work.adds
+    # The other operand of an addition waits in registers from the beginning, in many small blocks.
+    return not work.adds or (not tile.warpgroups and tile.warp[0] * tile.warp[1] <= 2048)
 
 
 def _ways(tile: Tile, work: Work, card: Card) -> Iterator[Chosen]:
@@ -194,8 +193,10 @@ def _estimate(tile: Tile, walk: Walk, work: Work, card: Card, tiles: int, splits
     slope = tile.slope * (_MIXED if walk is Walk.MIXED else 1)
     block = tile.fixed + depth / 1000 * slope
     whole, rest = divmod(on_one, tile.blocks)
-    part = max(_ALONE, rest / tile.blocks) if rest else 0
-    products = block * (whole + part)
+    products = block * whole
+    if rest:
+        products += tile.fixed + depth / 1000 * slope * max(_ALONE, rest / tile.blocks)
+    products += _WARPGROUP_START if tile.warpgroups else _START
     memory = work.moved / card.bandwidth
     joined = 0.0
     if splits > 1:

@@ -34,6 +34,26 @@ template <int BK> AQD_DEVICE int aqd_place(int row, int chunk) {
 }
 template <int CH> AQD_DEVICE int aqd_channel(int piece, int t) { return piece * 4 / CH * 4 * CH + t * CH + piece * 4 % CH; }
 
+// For weights 2·w + 1: the sums of what a thread's two rows read, and twice the products with them added. A thread sees the
+// bytes that it holds of a fragment; its four neighbours together see all.
+template <bool SIGNED, bool ODD> struct Window {
+  int sum[2];
+  AQD_MEMBER Window() { sum[0] = sum[1] = 0; }
+  AQD_MEMBER void add(const int (&a)[4]) {
+    if (ODD)
+#pragma unroll
+      for (int i = 0; i < 4; i++) sum[i % 2] = aqd_add_bytes<SIGNED>(a[i], sum[i % 2]);
+  }
+  template <int NT> AQD_MEMBER void finish(int (&acc)[NT][4]) {
+    if (!ODD) return;
+    const int first = aqd_add_lanes(sum[0]), second = aqd_add_lanes(sum[1]);
+#pragma unroll
+    for (int j = 0; j < NT; j++)
+#pragma unroll
+      for (int k = 0; k < 4; k++) acc[j][k] = 2 * acc[j][k] + (k < 2 ? first : second);
+  }
+};
+
 struct Pixel { int n, y, x; };
 AQD_DEVICE Pixel aqd_pixel(const Level &l, int m) {
   Pixel r;

@@ -1,7 +1,6 @@
 // Convolution by matrix products: mma.sync m16n8k32 and a pipeline of asynchronous copies, for sm_80 and later.
 //
-// ODD: weights are 2·w + 1 with w the int8 that are stored: twice the product and the sum of the window, which a product
-// with ones gives to the thread that needs it.
+// ODD: weights are 2·w + 1 with w the int8 that are stored: twice the product and the sum of the window (`Window`).
 #pragma once
 #include "copier.cuh"
 #ifndef AQD_BREAK
@@ -11,7 +10,8 @@
 template <class T, Walk WALK, bool SIGNED, bool ODD> struct Products {
   typedef Sizes<T, WALK> S;
   enum { PER = T::BK / 32 / T::SPLIT, KK = S::KX * PER };
-  int acc[T::MT][T::NT][4], window[ODD ? T::MT : 1][4], a[2][T::MT][4], b[2][T::NT / 2][4];
+  int acc[T::MT][T::NT][4], a[2][T::MT][4], b[2][T::NT / 2][4];
+  Window<SIGNED, ODD> window[T::MT];
   int la, ka, lb, kb, part, left, right;  // the row and half that this lane names: of A (rows 0-15), of B (columns 0-7 twice)
 
   AQD_MEMBER void begin(const Level &l, int row_tile, int row0, int col0, int lane, int part_) {
@@ -30,7 +30,6 @@ template <class T, Walk WALK, bool SIGNED, bool ODD> struct Products {
     for (int i = 0; i < T::MT; i++)
 #pragma unroll
       for (int k = 0; k < 4; k++) {
-        if (ODD) window[ODD ? i : 0][k] = 0;
 #pragma unroll
         for (int j = 0; j < T::NT; j++) acc[i][j][k] = 0;
       }
@@ -47,23 +46,17 @@ template <class T, Walk WALK, bool SIGNED, bool ODD> struct Products {
     for (int j = 0; j < T::NT / 2; j++) aqd_load_matrices(b[to][j], columns + j * 16 * T::BK);
   }
   AQD_MEMBER void multiply(int from) {
-    const int ones[2] = {0x01010101, 0x01010101};
 #pragma unroll
     for (int i = 0; i < T::MT; i++) {
-      if (ODD) aqd_multiply_matrices<SIGNED>(window[ODD ? i : 0], a[from][i], ones);
+      window[i].add(a[from][i]);
 #pragma unroll
       for (int j = 0; j < T::NT; j++)
         aqd_multiply_matrices<SIGNED>(acc[i][j], a[from][i], b[from][(j / 2 + (AQD_BREAK == 2)) % (T::NT / 2)] + j % 2 * 2);
     }
   }
   AQD_MEMBER void end() {
-    if (ODD)
 #pragma unroll
-      for (int i = 0; i < T::MT; i++)
-#pragma unroll
-        for (int j = 0; j < T::NT; j++)
-#pragma unroll
-          for (int k = 0; k < 4; k++) acc[i][j][k] = 2 * acc[i][j][k] + window[ODD ? i : 0][k];
+    for (int i = 0; i < T::MT; i++) window[i].finish(acc[i]);
   }
 };
 

@@ -61,7 +61,8 @@ AQD_DEVICE void aqd_wg_multiply(const ConvArgs<E::TENSORS> &p, int tiles, unsign
     const TilePlace place = aqd_tile_place(p, tile);
     const Level l = p.level[place.which];
     const int m0 = place.row_tile * T::BM + row0 + lane / 4, group = place.col_tile * T::BN;
-    int acc[T::MW][T::NT][4], window[T::MW][4], left = 0, right = 0, before = -1;
+    Window<SIGNED, ODD> window[T::MW];
+    int acc[T::MW][T::NT][4], left = 0, right = 0, before = -1;
     Asking<1, T::NT, E, EARLY> asking[T::MW];
 #pragma unroll
     for (int i = 0; i < T::MW; i++) {
@@ -69,11 +70,9 @@ AQD_DEVICE void aqd_wg_multiply(const ConvArgs<E::TENSORS> &p, int tiles, unsign
       left |= (x == 0) << i;
       right |= (x == l.w - 1) << i;
 #pragma unroll
-      for (int k = 0; k < 4; k++) {
-        window[i][k] = 0;
+      for (int k = 0; k < 4; k++)
 #pragma unroll
         for (int j = 0; j < T::NT; j++) acc[i][j][k] = 0;
-      }
       asking[i].template begin<T::CH>(p, l, place.which, m0 + i * 64, group, lane % 4);
     }
     for (int step = 0; step < steps; step++) {
@@ -93,11 +92,8 @@ AQD_DEVICE void aqd_wg_multiply(const ConvArgs<E::TENSORS> &p, int tiles, unsign
 #pragma unroll
         for (int i = 0; i < T::MW; i++) aqd_wgmma<SIGNED>(acc[i], a[kk % 2][i], columns);
         aqd_wgmma_commit();
-        if (ODD) {
-          const int ones[2] = {0x01010101, 0x01010101};
 #pragma unroll
-          for (int i = 0; i < T::MW; i++) aqd_multiply_matrices<SIGNED>(window[i], a[kk % 2][i], ones);
-        }
+        for (int i = 0; i < T::MW; i++) window[i].add(a[kk % 2][i]);
         aqd_wgmma_wait<1>();
         if (kk == 0 && before >= 0 && lane == 0) aqd_barrier_arrive(empty + before);  // the step before is read
       }
@@ -108,11 +104,7 @@ AQD_DEVICE void aqd_wg_multiply(const ConvArgs<E::TENSORS> &p, int tiles, unsign
     if (lane == 0) aqd_barrier_arrive(empty + before);
 #pragma unroll
     for (int i = 0; i < T::MW; i++) {
-      if (ODD)
-#pragma unroll
-        for (int j = 0; j < T::NT; j++)
-#pragma unroll
-          for (int k = 0; k < 4; k++) acc[i][j][k] = 2 * acc[i][j][k] + window[i][k];
+      window[i].finish(acc[i]);
       aqd_finish_tile<1, T::NT, T::CH, E>(p, l, place.which, (int (&)[1][T::NT][4])acc[i], m0 + i * 64, group, lane % 4,
                                           asking[i]);
     }

@@ -63,6 +63,16 @@ template <bool SIGNED> AQD_DEVICE int aqd_pack(int a, int b, int c, int d) {
         : "=&r"(r) : "r"(a), "r"(b), "r"(c), "r"(d));
   return r;
 }
+// sum + the four bytes of a word; the sum over four neighbouring lanes.
+template <bool SIGNED> AQD_DEVICE int aqd_add_bytes(int word, int sum) {
+  return SIGNED ? __dp4a(word, 0x01010101, sum) : (int)__dp4a((uint32_t)word, 0x01010101u, (uint32_t)sum);
+}
+AQD_DEVICE int aqd_add_lanes(int v) {
+  v += __shfl_xor_sync(0xffffffff, v, 1);
+  return v + __shfl_xor_sync(0xffffffff, v, 2);
+}
+// The larger of each byte.
+template <bool SIGNED> AQD_DEVICE int aqd_largest_bytes(int a, int b) { return SIGNED ? __vmaxs4(a, b) : __vmaxu4(a, b); }
 // A meeting of the first `THREADS` threads of a block, whole warps.
 template <int THREADS> AQD_DEVICE void aqd_meet_first() { asm volatile("bar.sync 1, %0;" ::"n"(THREADS) : "memory"); }
 AQD_DEVICE int aqd_load_fresh(const int *p) { return __ldcg(p); }

@@ -24,10 +24,15 @@ struct Scale {  // c, d, B of (v·c + B) >> d
 };
 
 // How (v·c + B) >> d is taken, for all channels of one operation: WIDE where d < 32 and the result is an int32, HIGH
-// where d is 32 more than is stored, GENERAL for any d, which is at most 62.
-enum Form { GENERAL, WIDE, HIGH };
+// where d is 32 more than is stored, CLAMPED where 2 <= d < 32 and results beyond ±2^30 may be any beyond, GENERAL for
+// any d, which is at most 62.
+enum Form { GENERAL, WIDE, HIGH, CLAMPED };
 template <Form FORM> AQD_DEVICE int aqd_scaled(int v, int c, int d, int low, int high) {
   const long long r = aqd_multiply_add(v, c, low, high);
+  if (FORM == CLAMPED) {
+    const int most = (1 << (d - 1)) - 1, top = aqd_least(aqd_largest((int)(r >> 32), -most - 1), most);
+    return aqd_shift_wide((long long)((uint64_t)(uint32_t)top << 32 | (uint32_t)r), d);
+  }
   return FORM == WIDE ? aqd_shift_wide(r, d) : FORM == HIGH ? (int)(r >> 32) >> d : (int)(r >> d);
 }
 template <Form FORM> AQD_DEVICE void aqd_scale(int (&v)[4], const Scale &s) {

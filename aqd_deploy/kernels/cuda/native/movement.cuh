@@ -1,4 +1,4 @@
-// What stands between convolutions: a thread has four channels of a pixel, or 16 bytes.
+// What stands between convolutions: a thread has 16 bytes, or four channels of a pixel.
 // T is uint8_t, int8_t or int; pitches are counted in elements.
 #pragma once
 #include "epilogue.cuh"
@@ -31,45 +31,66 @@ struct MapArgs {
   const int *values;
   int images, h, w, oh, ow, pitch, size_y, size_x, step_y, step_x, top, left;
 };
+template <class T> struct alignas(16) Unit { T v[16 / sizeof(T)]; };
 struct MapSpot { int n, y, x, channel; bool inside; };
-AQD_DEVICE MapSpot aqd_map_spot(const MapArgs &p) {
-  const int quads = p.pitch / 4, m = aqd_index() / quads, n = m / (p.oh * p.ow), rest = m - n * p.oh * p.ow;
-  return {n, rest / p.ow, rest % p.ow, aqd_index() % quads * 4, n < p.images};
+template <class T> AQD_DEVICE MapSpot aqd_map_spot(const MapArgs &p) {
+  const int units = p.pitch * (int)sizeof(T) / 16, m = aqd_index() / units, n = m / (p.oh * p.ow), rest = m - n * p.oh * p.ow;
+  return {n, rest / p.ow, rest % p.ow, aqd_index() % units * 16 / (int)sizeof(T), n < p.images};
 }
-AQD_DEVICE long long aqd_map_from(const MapArgs &p, const MapSpot &s, int y, int x) {
-  return (long long)((s.n * p.h + y) * p.w + x) * p.pitch + s.channel;
+template <class T> AQD_DEVICE Unit<T> aqd_unit(const MapArgs &p, const MapSpot &s, int y, int x) {
+  return *(const Unit<T> *)((const T *)p.x + ((long long)(s.n * p.h + y) * p.w + x) * p.pitch + s.channel);
+}
+template <class T> AQD_DEVICE void aqd_put_unit(const MapArgs &p, const Unit<T> &u) { ((Unit<T> *)p.out)[aqd_index()] = u; }
+// The larger of each element.
+AQD_DEVICE void aqd_keep_largest(Unit<int> &a, const Unit<int> &b) {
+  for (int i = 0; i < 4; i++) a.v[i] = aqd_largest(a.v[i], b.v[i]);
+}
+template <class T> AQD_DEVICE void aqd_keep_largest(Unit<T> &a, const Unit<T> &b) {
+  for (int i = 0; i < 4; i++) ((int *)&a)[i] = aqd_largest_bytes<(T)-1 < 0>(((int *)&a)[i], ((const int *)&b)[i]);
 }
 // The maximum of windows; padding never wins.
 template <class T> AQD_DEVICE void max_pool(const MapArgs &p) {
-  const MapSpot s = aqd_map_spot(p);
+  const MapSpot s = aqd_map_spot<T>(p);
   if (!s.inside) return;
   const int y0 = s.y * p.step_y - p.top, x0 = s.x * p.step_x - p.left;
-  Four<T> best;
-  bool found = false;
-  for (int y = aqd_largest(y0, 0); y < aqd_least(y0 + p.size_y, p.h); y++)
-    for (int x = aqd_largest(x0, 0); x < aqd_least(x0 + p.size_x, p.w); x++) {
-      const Four<T> f = aqd_four<T>(p.x, aqd_map_from(p, s, y, x));
-      for (int i = 0; i < 4; i++) best.v[i] = found && best.v[i] > f.v[i] ? best.v[i] : f.v[i];
-      found = true;
-    }
-  aqd_put<T>(p.out, (long long)aqd_index() * 4, best);
+  const int first_y = aqd_largest(y0, 0), first_x = aqd_largest(x0, 0);
+  Unit<T> best = aqd_unit<T>(p, s, first_y, first_x);
+  for (int y = first_y; y < aqd_least(y0 + p.size_y, p.h); y++)
+    for (int x = first_x; x < aqd_least(x0 + p.size_x, p.w); x++) aqd_keep_largest(best, aqd_unit<T>(p, s, y, x));
+  aqd_put_unit(p, best);
 }
 // Nearest neighbour, by whole factors.
 template <class T> AQD_DEVICE void resize(const MapArgs &p) {
-  const MapSpot s = aqd_map_spot(p);
-  if (s.inside)
-    aqd_put<T>(p.out, (long long)aqd_index() * 4, aqd_four<T>(p.x, aqd_map_from(p, s, s.y / p.step_y, s.x / p.step_x)));
+  const MapSpot s = aqd_map_spot<T>(p);
+  if (s.inside) aqd_put_unit(p, aqd_unit<T>(p, s, s.y / p.step_y, s.x / p.step_x));
 }
 // A border of one value a channel.
 template <class T> AQD_DEVICE void pad(const MapArgs &p) {
-  const MapSpot s = aqd_map_spot(p);
+  const MapSpot s = aqd_map_spot<T>(p);
   if (!s.inside) return;
   const int y = s.y - p.top, x = s.x - p.left;
-  const bool there = y >= 0 && y < p.h && x >= 0 && x < p.w;
-  Four<T> f;
-  if (there) f = aqd_four<T>(p.x, aqd_map_from(p, s, y, x));
-  else for (int i = 0; i < 4; i++) f.v[i] = (T)p.values[s.channel + i];
-  aqd_put<T>(p.out, (long long)aqd_index() * 4, f);
+  Unit<T> u;
+  if (y >= 0 && y < p.h && x >= 0 && x < p.w) u = aqd_unit<T>(p, s, y, x);
+  else for (int i = 0; i < 16 / (int)sizeof(T); i++) u.v[i] = (T)p.values[s.channel + i];
+  aqd_put_unit(p, u);
+}
+// [image][channel][y][x] → [image][oh][ow][pitch] of bytes: what a row of `size_x` pixels, `step_y` apart, reads from
+// column ow·step_x − left on, in the order [pixel][channel]; `size_y` channels. A thread has a pixel of the result.
+AQD_DEVICE void patches(const MapArgs &p) {
+  const int m = aqd_index(), n = m / (p.oh * p.ow), rest = m - n * p.oh * p.ow, y = rest / p.ow - p.top;
+  if (n >= p.images) return;
+  const uint8_t *image = (const uint8_t *)p.x + (long long)n * p.size_y * p.h * p.w;
+  int x = rest % p.ow * p.step_x - p.left, c = 0, taps = 0;
+  for (int unit = 0; unit < p.pitch / 16; unit++) {
+    Unit<uint8_t> u;
+#pragma unroll
+    for (int i = 0; i < 16; i++) {
+      const bool inside = y >= 0 && y < p.h && x >= 0 && x < p.w;
+      u.v[i] = taps == p.size_x ? 0 : inside ? image[(c * p.h + y) * p.w + x] : (uint8_t)p.values[c];
+      if (++c == p.size_y && taps < p.size_x) { c = 0; x += p.step_y; taps++; }
+    }
+    ((Unit<uint8_t> *)p.out)[(long long)m * (p.pitch / 16) + unit] = u;
+  }
 }
 
 struct CopyArgs {

@@ -198,6 +198,23 @@ template <bool SIGNED> AQD_DEVICE int aqd_pack(int a, int b, int c, int d) {
   for (int i = 0; i < 4; i++) r |= (uint32_t)(uint8_t)std::min(std::max(v[i], lo), hi) << 8 * i;
   return (int)r;
 }
+template <bool SIGNED> AQD_DEVICE int aqd_add_bytes(int word, int sum) {
+  for (int i = 0; i < 4; i++) sum += SIGNED ? (int)(int8_t)(word >> 8 * i) : word >> 8 * i & 255;
+  return sum;
+}
+AQD_DEVICE int aqd_add_lanes(int v) {
+  const unsigned char *all = aqd::exchange(&v, sizeof v);
+  int sum = 0, first = aqd::self->index % 32 / 4 * 4;
+  for (int i = 0; i < 4; i++) sum += *(const int *)(all + (first + i) * 32);
+  return sum;
+}
+template <bool SIGNED> AQD_DEVICE int aqd_largest_bytes(int a, int b) {
+  for (int i = 0; i < 4; i++) {
+    const unsigned char x = ((unsigned char *)&a)[i], y = ((unsigned char *)&b)[i];
+    ((unsigned char *)&a)[i] = (SIGNED ? (int8_t)x > (int8_t)y : x > y) ? x : y;
+  }
+  return a;
+}
 template <int THREADS> AQD_DEVICE void aqd_meet_first() {
   static aqd::Meeting first;
   first.size = THREADS;
