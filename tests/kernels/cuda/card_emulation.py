@@ -15,14 +15,18 @@ from typing import Any
 
 import numpy as np
 
+from aqd_deploy.compiler.launch_section import functions_of, launch_section
+from aqd_deploy.compiler.launches import BuiltLaunches, build_launches
+from aqd_deploy.compiler.plan import Plan
 from aqd_deploy.kernels.contract.launches import Function
 from aqd_deploy.kernels.cuda.backend import CudaBackend
+from aqd_deploy.runtime.card_program import CardProgram
+from aqd_deploy.runtime.container import Container
 from aqd_deploy.runtime.launches import Call
 
 EMULATION = Path(__file__).parent / "native"
 # (order of threads, copies late)
 SETTINGS = ((0, False), (1, True))
-POISON = 0xCD
 
 
 def build(functions: Sequence[Function], folder: Path, *flags: str) -> ctypes.CDLL:
@@ -97,3 +101,27 @@ class EmulatedDriver:
 
     def close(self) -> None:
         self.memory = np.zeros(0, np.uint8)
+
+
+def container_of(plan: Plan, built: BuiltLaunches, images: int = 1) -> Container:
+    """What a program's file would hold, but for the code."""
+    ports = [
+        [
+            {"name": name, "shape": [images, *info.nchw[1:]], "dtype": info.dtype}
+            for name, info in ((name, plan.tensors[name]) for name in names)
+        ]
+        for names in (plan.inputs, plan.outputs)
+    ]
+    section = launch_section(built, 0, plan.inputs, plan.outputs)
+    program = {"target": {"card": "sm_90a"}, "launches": section, "inputs": ports[0], "outputs": ports[1]}
+    stored = built.data.content()
+    return Container(Path("program.so"), {"program": program}, stored, len(stored))
+
+
+def emulated(
+    plan: Plan, folder: Path, images: int = 1, setting: tuple[int, bool] = SETTINGS[0], card: str = "sm_90a"
+) -> CardProgram:
+    """The program of `plan` for `card`, loaded into the emulation; `folder` for its source."""
+    built = build_launches(plan, CudaBackend(card), images)
+    library = build(functions_of(built), folder)
+    return CardProgram(container_of(plan, built, images), EmulatedDriver(library, *setting))
