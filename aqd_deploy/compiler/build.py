@@ -65,6 +65,9 @@ class Maker(Protocol):
     def complete(self, stages: Stages) -> Target:
         """The target with all that is known of it."""
 
+    def told(self) -> dict[str, str]:
+        """What the manifest says of the target beside its profile."""
+
     def build(self, plan: Plan, stages: Stages) -> dict[str, Any]:
         """Make the code; returns what the manifest says of it in its section `program`."""
 
@@ -115,7 +118,7 @@ def compile_model(
         plan = maker.plan(int_model)
     device = maker.complete(stages)
     on_target(device)
-    program = _program_section(plan, int_model, device, threads, source, images)
+    program = _program_section(plan, int_model, device, threads, source, images, maker.told())
     manifest = {**read_manifest(int_model), "program": program}
     check_interface(manifest, *(_shapes(plan, names) for names in (plan.inputs, plan.outputs)))
     program |= maker.build(plan, stages)
@@ -139,7 +142,13 @@ def default_threads(device: Target) -> int:
 
 
 def _program_section(
-    plan: Plan, model: onnx.ModelProto, device: Target, threads: int, source: Path | None, images: int
+    plan: Plan,
+    model: onnx.ModelProto,
+    device: Target,
+    threads: int,
+    source: Path | None,
+    images: int,
+    more: dict[str, str],
 ) -> dict[str, Any]:
     return {
         "format": FORMAT_VERSION,
@@ -155,10 +164,9 @@ def _program_section(
             "features": list(device.features),
             "kernels": device.kernels,
             **({} if device.backend == DEFAULT_BACKEND else {"backend": device.backend}),
-            **({"card": device.card} if device.card else {}),
+            **more,
         },
         "threads": threads,
-        "images": images,
         "inputs": [_describe(plan, name, images) for name in plan.inputs],
         "outputs": [_describe(plan, name, images) for name in plan.outputs],
         "sha256": {

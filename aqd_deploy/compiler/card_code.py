@@ -47,6 +47,9 @@ class CardMaker:
     def complete(self, stages: Stages) -> Target:
         return self.device
 
+    def told(self) -> dict[str, str]:
+        return {"card": self.device.card, "toolkit": self.compiler.version()}
+
     def build(self, plan: Plan, stages: Stages) -> dict[str, Any]:
         with stages.timed("kernels"):
             built = build_launches(plan, self.backend, self.images)
@@ -61,7 +64,6 @@ class CardMaker:
         section["assembler"] = _assembler(told)
         return {
             "launches": section,
-            "toolkit": self.compiler.version(),
             "weights": {**weights_by_bits(built.weights), "expanded_bytes": built.kept_bytes},
             "layers": [asdict(layer) for layer in built.layers],
             "memory": _memory(built),

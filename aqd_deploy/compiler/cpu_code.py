@@ -51,6 +51,9 @@ class CpuMaker:
         self.of_other_cpus = self.choices.of_other_cpus
         return self.device
 
+    def told(self) -> dict[str, str]:
+        return {}
+
     def build(self, plan: Plan, stages: Stages) -> dict[str, Any]:
         from aqd_deploy.compiler import lower, relax_module
 

@@ -45,6 +45,7 @@ def launch_section(
         }
 
     return {
+        "images": built.images,
         "code_bytes": code_bytes,
         "stored_bytes": built.data.bytes,
         "memory_bytes": sum(sizes.values()),

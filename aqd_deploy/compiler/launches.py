@@ -105,6 +105,8 @@ def build_launches(plan: Plan, backend: CardBackend, images: int) -> BuiltLaunch
 class _Builder:
     def __init__(self, plan: Plan, backend: CardBackend, images: int) -> None:
         self.backend, self.images = backend, images
+        for op in plan.operations:
+            _check(op)
         plan = store_borders(plan, lambda _: True)
         plan = add_in_place(plan, lambda _: True)
         self.types = plan.tensors
@@ -173,12 +175,6 @@ class _Builder:
         return self.expanded[key]
 
     def _movement(self, op: Operation) -> list[Launch]:
-        if type(op) not in _MOVEMENTS:
-            raise UnsupportedModelError(
-                f"{op.name}: there is no kernel for this operation on a card",
-                received=type(op).__name__,
-                valid=", ".join(each.__name__ for each in _MOVEMENTS),
-            )
         label, make = _MOVEMENTS[type(op)]
         shape = self.types[op.writes[0]].shape
         self._add_layer(op, Layer(op.name, label, label, "no multiply-accumulates", shape))
@@ -256,6 +252,16 @@ _MOVEMENTS: dict[type[Operation], tuple[str, Callable[..., list[Launch]]]] = {
     ToChannelsLast: ("to_nhwc", _Builder.channels_last),
     ToChannelsFirst: ("to_nchw", _Builder.channels_first),
 }
+
+
+def _check(op: Operation) -> None:
+    """Raise UnsupportedModelError where an operation has no kernel."""
+    if not isinstance(op, Conv) and type(op) not in _MOVEMENTS:
+        raise UnsupportedModelError(
+            f"{op.name}: there is no kernel for this operation on a card",
+            received=type(op).__name__,
+            valid=", ".join(each.__name__ for each in _MOVEMENTS),
+        )
 
 
 def _physical(info: TensorType, images: int) -> TensorType:

@@ -25,8 +25,9 @@ MOST = 64
 
 @dataclass(frozen=True)
 class Patches(OneInput, OneOutput, Movement):
-    """The network input `input` [1, C, H, W] → [H + top + bottom, columns, kernel width · C]: what each row of
-    patches reads, in the order [x of the kernel][C]. `pads` (top, left, bottom, right) have `values` a channel.
+    """The network input `input` [1, C, H, W] → [H + top + bottom, columns, kernel width · C]: what each row
+    of patches reads, in the order [x of the kernel][C]. `pads` (top, left, bottom, right) have `values` a
+    channel.
     """
 
     name: str

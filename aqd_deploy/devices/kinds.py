@@ -57,7 +57,9 @@ def _qemu(rest: str | None) -> Device | None:
 def _qemu_needs(target: Target) -> Needs:
     from aqd_deploy.devices import qemu
 
-    return {} if target.architecture == read_cpu().architecture else qemu.needs(target.architecture)
+    if target.card or target.architecture == read_cpu().architecture:
+        return {}
+    return qemu.needs(target.architecture)
 
 
 def _ssh(rest: str | None) -> Device | None:
@@ -74,7 +76,7 @@ def _ssh_needs(target: Target) -> Needs:
     from aqd_deploy.devices.ssh_client import client
 
     wanted = target.missing_on(read_cpu()) or target.device.startswith("ssh:")
-    return {"OpenSSH client": client} if wanted else {}
+    return {"OpenSSH client": client} if wanted and not target.card else {}
 
 
 def _rpc(rest: str | None) -> Device | None:

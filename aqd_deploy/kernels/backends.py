@@ -49,9 +49,9 @@ def is_card(name: str) -> bool:
     return name in CARD_BACKENDS
 
 
-def backend_named(name: str, isa: Isa, core: Core) -> Backend:
-    """The backend `name` for an instruction set and cores like `core`. Raises TargetError where there is none
-    of this name, it makes no TIR, or it has no kernels for `isa`.
+def check_cpu(name: str) -> None:
+    """Raise TargetError where no backend is called `name`, or it makes no TIR, which tuning and estimates ask
+    for.
     """
     if is_card(name):
         raise TargetError(
@@ -60,13 +60,19 @@ def backend_named(name: str, isa: Isa, core: Core) -> Backend:
             valid=f"a profile of a CPU, with the backend {' or '.join(BACKENDS)}",
             next_command="aqd-deploy targets list",
         )
+
+
+def backend_named(name: str, isa: Isa, core: Core) -> Backend:
+    """The backend `name` for an instruction set and cores like `core`. Raises TargetError as `check_cpu`, and
+    where it has no kernels for `isa`.
+    """
+    check_cpu(name)
     return BACKENDS[name](isa, core)
 
 
 def backend_of(device: Target) -> Backend:
     """The backend for `device`, a CPU. Raises TargetError as `backend_named`."""
-    if is_card(device.backend):
-        return backend_named(device.backend, Isa.PORTABLE, Core())
+    check_cpu(device.backend)
     return backend_named(device.backend, isa_named(device.kernels), Core.of(device))
 
 

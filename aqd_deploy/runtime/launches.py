@@ -39,7 +39,7 @@ class Call:
 
 @dataclass(frozen=True)
 class LaunchList:
-    """`code` is the cubin, `stored` the first bytes of memory; `inputs` and `outputs` are where they begin."""
+    """`code` is the cubin, `stored` the first bytes of memory, `inputs` and `outputs` where they begin."""
 
     code: memoryview
     stored: memoryview

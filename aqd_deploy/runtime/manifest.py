@@ -55,7 +55,8 @@ _CALL = table(
 )  # fmt: skip
 _LAUNCHES = table(
     {
-        "code_bytes": _BYTES, "stored_bytes": _BYTES, "memory_bytes": _BYTES, "functions": list_of(text),
+        "images": whole(1, 4096), "code_bytes": _BYTES, "stored_bytes": _BYTES, "memory_bytes": _BYTES,
+        "functions": list_of(text),
         "prepare": list_of(_CALL), "run": list_of(_CALL), "inputs": list_of(whole()),
         "outputs": list_of(whole()),
     },
@@ -79,7 +80,7 @@ _PROGRAM = table(
     {
         "format": whole(), "aqd_deploy_version": text, "threads": nothing_or(whole(1, 4096)),
         "sha256": table({"integer_model": text}, {"source": nothing_or(text)}), "weights": _WEIGHTS,
-        "launches": _LAUNCHES, "images": whole(1, 4096),
+        "launches": _LAUNCHES,
         "layers": list_of(_LAYER), "memory": table_of(_BYTES), "tuning": table_of(anything),
         "compile_seconds": table_of(number(0)),
     },

@@ -17,7 +17,7 @@ from aqd_deploy.compiler.relax_module import BuiltModule, build_relax, kernel_th
 from aqd_deploy.compiler.toolchain import Toolchain
 from aqd_deploy.errors import TargetError, UnsupportedModelError
 from aqd_deploy.integer.types import TensorType
-from aqd_deploy.kernels.backends import BACKENDS, CARD_BACKENDS, backend_named, card_backend_of, backend_of
+from aqd_deploy.kernels.backends import BACKENDS, CARD_BACKENDS, backend_named, backend_of, card_backend_of
 from aqd_deploy.kernels.contract.caches import CORE
 from aqd_deploy.kernels.contract.choice import Choice
 from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue

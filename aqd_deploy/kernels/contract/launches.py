@@ -241,9 +241,9 @@ class CardBackend(Protocol):
         values: Sequence[int],
         room: Room,
     ) -> Launch:
-        """From `image` [image][channel][y][x] rows of patches, [y + pads][x of `out`][x of the patch][channel];
-        `steps` are the width of a patch, its stride and dilation; `values` of the pads (top, left, bottom,
-        right) one a channel.
+        """From `image` [image][channel][y][x] rows of patches, [y + pads][x of `out`][x of the
+        patch][channel]; `steps` are the width of a patch, its stride and dilation; `values` of the pads (top,
+        left, bottom, right) one a channel.
         """
 
     def to_channels_first(self, source: Address, out: Buffer) -> Launch:

@@ -1,7 +1,7 @@
 """Every tile and family of convolutions on a card, emulated: zero differing integers against numpy.
 
-What breaks a kernel, a barrier left out or a wrong fragment, has to be seen: the emulation would prove nothing
-otherwise.
+What breaks a kernel, a barrier left out or a wrong fragment, has to be seen: the emulation would prove
+nothing otherwise.
 """
 
 from dataclasses import dataclass, replace
@@ -126,9 +126,7 @@ def plan_of(case: Case, weights: np.ndarray, params: list[np.ndarray]) -> Plan:
     last = [ToChannelsLast(name, border(name), name) for name in inputs]
     first = [ToChannelsFirst(name, name, (0,), (border(name),)) for name in outputs]
     borders = {border(name): plan.tensors[name] for name in (*inputs, *outputs)}
-    return replace(
-        plan, operations=[*last, *plan.operations, *first], tensors={**plan.tensors, **borders}
-    )
+    return replace(plan, operations=[*last, *plan.operations, *first], tensors={**plan.tensors, **borders})
 
 
 def prepared(case: Case, images: int):

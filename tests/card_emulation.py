@@ -1,4 +1,4 @@
-"""Programs for cards on a CPU: the same source and the same launches, by g++ and `native/emulation.h`.
+"""Programs for cards on a CPU: the same source and the same launches, by g++ and `card_native/emulation.h`.
 
 What it takes of a card: blocks run one after the other, threads as fibers that meet at barriers. Two settings
 make races show: the order of threads between barriers, and asynchronous copies that happen as late as they
@@ -24,7 +24,7 @@ from aqd_deploy.runtime.card_program import CardProgram
 from aqd_deploy.runtime.container import Container
 from aqd_deploy.runtime.launches import Call
 
-EMULATION = Path(__file__).parent / "native"
+EMULATION = Path(__file__).parent / "card_native"
 # (order of threads, copies late)
 SETTINGS = ((0, False), (1, True))
 
