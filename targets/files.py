@@ -86,6 +86,10 @@ KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "int8_macs_per_cycle": _NUMBER,
     "toolchain": _TEXT,
     "backend": _TEXT,
+    "card": (
+        lambda value: isinstance(value, str) and re.fullmatch(r"sm_\d{2,3}a?", value) is not None,
+        'an architecture of CUDA, for example "sm_87"',
+    ),
     "device": _TEXT,
     "sources": (_is_sources, "a table of texts: where the number of a key is from"),
 }

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from aqd_deploy.errors import TargetError
+from aqd_deploy.targets import cards
 from aqd_deploy.targets.cores import is_group, runs_in_order
 from aqd_deploy.targets.cpu import Cpu, read_cpu
 from aqd_deploy.targets.files import read_tables, user_folders
@@ -24,6 +25,8 @@ from aqd_deploy.targets.target_strings import fields_of, is_target_string
 
 # The name of the target that stands for this machine.
 HOST = "host"
+# The name of the target that stands for this machine's first card.
+CARD = "cuda"
 # Whose kernels a target is compiled with that names no backend.
 DEFAULT_BACKEND = "cpu"
 _CORE_FIGURES = ("l1d_kib", "int8_macs_per_cycle")
@@ -42,7 +45,7 @@ class Target:
     `l2_kib` of `l2_cores` cores or of one, `l3_kib` of all), `bandwidth_gb_s` of main memory in 10⁹ bytes/s,
     `int8_macs_per_cycle` of a core, and `in_order` of one whose name does not tell it (`runs_in_order`).
     `sources` says where each number is from. `toolchain` is a C++ compiler command, `device` how the board is
-    reached.
+    reached. `card` is the architecture of a graphics card that programs run on, "" where they run on the CPU.
     """
 
     name: str
@@ -68,6 +71,7 @@ class Target:
     toolchain: str = ""
     device: str = ""
     backend: str = DEFAULT_BACKEND
+    card: str = ""
     sources: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
@@ -77,8 +81,10 @@ class Target:
 
     @property
     def kernels(self) -> str:
-        """The instruction set of the kernels that the features allow, a value of `isa.Isa`."""
-        return best_isa(self.features).value
+        """What the kernels are written for: the card, else the instruction set that the features allow, a
+        value of `isa.Isa`.
+        """
+        return self.card or best_isa(self.features).value
 
     def tvm(self) -> dict[str, Any]:
         """The TVM target as the dictionary that `tvm.target.Target` takes."""
@@ -143,13 +149,15 @@ def get(name: str | Target) -> Target:
     """The target called `name`, or the one a TVM target string describes.
 
     Raises TargetError for an unknown name (with the nearest ones), for a profile whose file cannot be used,
-    and for a string that is not an LLVM target or of an unknown architecture.
+    and for a string that is not an LLVM target or of an unknown architecture; what `detect_card` raises.
     """
     if isinstance(name, Target):
         return name
     text = name.strip()
     if text == HOST:
         return detect_host()
+    if text == CARD:
+        return detect_card()
     if is_target_string(text):
         return Target(**fields_of(text, {key: each.features for key, each in _profiles().items()}))
     known = text.lower()
@@ -178,7 +186,7 @@ def detect_host(cpu: Cpu | None = None) -> Target:
     Raises TargetError where no profile fits.
     """
     cpu = cpu or read_cpu()
-    shipped = _load(())
+    shipped = {name: profile for name, profile in _load(()).items() if not profile.card}
     same_core = sorted(name for name, profile in shipped.items() if cpu.core and profile.cpu == cpu.core)
     groups = sorted(
         (name for name, profile in shipped.items() if is_group(profile.cpu)),
@@ -193,6 +201,23 @@ def detect_host(cpu: Cpu | None = None) -> Target:
         valid=", ".join(groups),
         next_command="aqd-deploy targets list",
     )
+
+
+def detect_card() -> Target:
+    """The shipped profile whose code this machine's first card runs: that of its own architecture, else of
+    the newest older one.
+
+    Raises DeviceError where there is no driver or card, TargetError where no profile fits.
+    """
+    here = cards.architecture(0)
+    shipped = {profile.card: profile for profile in _load(()).values() if profile.card and not profile.soc}
+    fitting = sorted(card for card in shipped if cards.runs(card, here))
+    if not fitting:
+        raise TargetError(
+            "no profile fits this machine's card", received=here, valid=", ".join(sorted(shipped)),
+            next_command="aqd-deploy targets list",
+        )  # fmt: skip
+    return shipped[fitting[-1]]
 
 
 def _as_host(profile: Target, cpu: Cpu) -> Target:

@@ -15,7 +15,8 @@ from typing import NoReturn
 
 import pytest
 
-from aqd_deploy.errors import AqdError
+from aqd_deploy.compiler.nvcc import find_cuda_compiler
+from aqd_deploy.errors import AqdError, MissingExtraError
 
 # By marker: names of the tool, any of which will do, and what installs it.
 TOOLS = {
@@ -25,6 +26,7 @@ TOOLS = {
 }
 # By marker: a package of an extra that the tests do not install, also in CI, and what installs it.
 PACKAGES = {"needs_zig": ("ziglang", "pip install 'aqd-deploy[cross]'")}
+NVCC = "needs_nvcc"
 
 
 def find_tool(marker: str) -> str | None:
@@ -42,6 +44,11 @@ def check_tools(item: pytest.Item) -> None:
     for marker, (package, install) in PACKAGES.items():
         if item.get_closest_marker(marker) is not None and find_spec(package) is None:
             pytest.skip(f"needs {package}: {install}")
+    if item.get_closest_marker(NVCC) is not None:
+        try:
+            find_cuda_compiler()
+        except MissingExtraError as error:
+            pytest.skip(f"needs nvcc: {error.next_command}")
 
 
 def need(*tools: str) -> None:

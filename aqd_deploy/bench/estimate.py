@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from aqd_deploy.errors import ProgramError
-from aqd_deploy.kernels.backends import check_backend
+from aqd_deploy.kernels.backends import check_cpu
 from aqd_deploy.schema import SchemaError, list_of, table, whole
 from aqd_deploy.targets import Target
 
@@ -56,9 +56,9 @@ def estimate(
     pipelines inner loops were simulated, and in `note` why some or all were not.
 
     Raises ModelFileError, UnsupportedModelError or ProgramError for a file that cannot be used, TargetError
-    for an unknown backend.
+    for an unknown backend, and for a card.
     """
-    check_backend(target.backend)
+    check_cpu(target.backend)
     counts = list(threads or [target.cores or 1])
     table = (
         _program_table(path)

@@ -25,6 +25,7 @@ from aqd_deploy.inputs import MIB, FileKind
 from aqd_deploy.integer.tail import tail_path
 from aqd_deploy.runtime.bundle_files import PROGRAM, RUNNER
 from aqd_deploy.runtime.container import read_container
+from aqd_deploy.runtime.launches import refuse_card
 from aqd_deploy.runtime.manifest import check_packaged
 from aqd_deploy.schema import SchemaError, list_of, table, text, whole
 from aqd_deploy.targets import Target, get
@@ -85,6 +86,7 @@ def create_bundle(
     is no C++ compiler for the target.
     """
     container = read_container(program)
+    refuse_card(container)
     check_packaged(container.manifest, str(program))
     _check_output(out)
     target = _target(container.manifest["program"]["target"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,11 +34,13 @@ _STAGES = {
 @threads_option
 @numerics_option
 @click.option("--shape", type=ShapeType(), help="Static shape for a dynamic input, for example 1x3x320x320.")
+@click.option("--images", type=click.IntRange(1, 256), default=1, show_default=True,
+              help="Images that one run takes; more than one on a card only.")  # fmt: skip
 @click.option("--tuned", metavar="DIR|none", help="Tuning records.  [default: those that ship for this CPU]")
 @json_option
 def command(
     model: Path, output: Path, target: str, threads: int | None, numerics: str, shape: tuple[int, ...] | None,
-    tuned: str | None, as_json: bool,
+    images: int, tuned: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Compile a QDQ or integer ONNX file into one self-describing program.
 
@@ -46,7 +49,7 @@ def command(
     from aqd_deploy import targets
     from aqd_deploy.cli.models import integer_model_of
     from aqd_deploy.compiler import compile_model
-    from aqd_deploy.compiler.toolchain import find_toolchain
+    from aqd_deploy.compiler.build import find_compiler
     from aqd_deploy.integer.files import onnx_bytes
     from aqd_deploy.integer.manifest import read_manifest
     from aqd_deploy.integer.tail import read_tail, tail_path, with_tail
@@ -57,16 +60,18 @@ def command(
     check_program_output(output, model)
     device = targets.get(target)
     check_backend(device.backend)
-    toolchain = find_toolchain(device)
+    toolchain = find_compiler(device)
     proto, tail = integer_model_of(model, numerics, shape)
     behind = read_tail(model, read_manifest(proto)) if tail is None else onnx_bytes(tail, tail_path(output))
     with with_tail(output, behind, model), StatusLine() as line:
         report = compile_model(
             proto, output, target=device, threads=threads, source=model, tuned=tuned, toolchain=toolchain,
+            images=images,
             on_stage=lambda stage: line.show(_STAGES[stage]), on_target=lambda told: _tell_target(told, line),
         )  # fmt: skip
     program = report.manifest["program"]
-    _tell_tuning(program["tuning"], report.of_other_cpus, tuned)
+    if "tuning" in program:
+        _tell_tuning(program["tuning"], report.of_other_cpus, tuned)
     if as_json:
         print_json({
             "file": str(output), "bytes": report.file_bytes, "seconds": report.seconds,
@@ -85,11 +90,11 @@ def _tell_target(target: Target, line: StatusLine) -> None:
 
     line.clear()
     progress(f"compiling for {target.name} ({target.kernels} kernels)")
-    if isa_named(target.kernels).is_portable:
+    if not target.card and isa_named(target.kernels).is_portable:
         progress("the kernels know no instructions of this target: portable arithmetic, exact but slower")
 
 
-def _tell_tuning(tuning: dict[str, Any], of_other_cpus: list[str], tuned: str | None) -> None:
+def _tell_tuning(tuning: dict[str, Any], of_other_cpus: Sequence[str], tuned: str | None) -> None:
     """Where the kernels come from, on stderr. That the shipped records are of another CPU is normal."""
     found = tuning["task"] + tuning["shape"]
     of_others = of_other_cpus if tuned is None else []

@@ -103,7 +103,7 @@ def _lines(target: Target, toolchain: dict[str, Any], path: str) -> dict[str, ob
         "demands of the CPU": " ".join(target.features) or "nothing beside the architecture",
         "kernels": target.kernels,
         **_backend(target),
-        "TVM target": json.dumps(target.tvm()),
+        **({} if target.card else {"TVM target": json.dumps(target.tvm())}),
         "toolchain": found,
         "device": target.device or "not named: say --device",
         "file": path or "a TVM target string",

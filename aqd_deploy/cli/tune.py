@@ -71,9 +71,9 @@ def command(
     chosen = targets.get(target)
     from aqd_deploy.devices import LOCAL
     from aqd_deploy.devices.kinds import names_tracker
-    from aqd_deploy.kernels.backends import check_backend
+    from aqd_deploy.kernels.backends import check_cpu
 
-    check_backend(chosen.backend)
+    check_cpu(chosen.backend)
     # It measures nothing: of a device it asks at most how many threads the boards of a tracker have.
     if dry_run and device is None and not names_tracker(chosen.device):
         device = LOCAL

@@ -8,24 +8,23 @@ of a hash table. So whoever has the model can compile it again and compare.
 from __future__ import annotations
 
 import hashlib
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import onnx
 
+from aqd_deploy.compiler.card_code import CardMaker
+from aqd_deploy.compiler.cpu_code import CpuMaker
+from aqd_deploy.compiler.nvcc import CudaCompiler, find_cuda_compiler
 from aqd_deploy.compiler.plan import Plan
-from aqd_deploy.compiler.planning import plan_model
-from aqd_deploy.compiler.toolchain import Toolchain, find_toolchain, native_toolchain
+from aqd_deploy.compiler.stages import Stages
+from aqd_deploy.compiler.toolchain import Toolchain, find_toolchain
 from aqd_deploy.detection.interface import check_interface
-from aqd_deploy.errors import StorageError, line_of
-from aqd_deploy.files import TemporaryFolder, told_failure
 from aqd_deploy.integer.manifest import read_manifest
-from aqd_deploy.kernels.backends import backend_of, check_backend
+from aqd_deploy.kernels.backends import check_backend, is_card
 from aqd_deploy.runtime.container import (
     FORMAT_VERSION,
     append_manifest,
@@ -34,11 +33,6 @@ from aqd_deploy.runtime.container import (
 )
 from aqd_deploy.targets import DEFAULT_BACKEND, Target, get
 from aqd_deploy.targets.cpu import usual_threads
-
-if TYPE_CHECKING:
-    from aqd_deploy.compiler.program_data import ProgramData
-    from aqd_deploy.compiler.relax_module import BuiltModule
-    from aqd_deploy.records.lookup import Tuned
 
 
 @dataclass
@@ -52,7 +46,7 @@ class CompileReport:
     file_bytes: int
     manifest: dict[str, Any]
     seconds: dict[str, float]
-    of_other_cpus: list[str] = field(default_factory=list)
+    of_other_cpus: Sequence[str] = field(default_factory=list)
 
     @property
     def total_seconds(self) -> float:
@@ -60,17 +54,25 @@ class CompileReport:
         return sum(self.seconds.values())
 
 
-@dataclass
-class _Stages:
-    on_stage: Callable[[str], None]
-    seconds: dict[str, float] = field(default_factory=dict)
+class Maker(Protocol):
+    """What makes the code of a program. `of_other_cpus` as in `CompileReport`."""
 
-    @contextmanager
-    def timed(self, name: str) -> Iterator[None]:
-        self.on_stage(name)
-        started = time.perf_counter()
-        yield
-        self.seconds[name] = round(time.perf_counter() - started, 3)
+    of_other_cpus: Sequence[str]
+
+    def plan(self, model: onnx.ModelProto) -> Plan:
+        """The plan of integer ONNX."""
+
+    def complete(self, stages: Stages) -> Target:
+        """The target with all that is known of it."""
+
+    def told(self) -> dict[str, str]:
+        """What the manifest says of the target beside its profile."""
+
+    def build(self, plan: Plan, stages: Stages) -> dict[str, Any]:
+        """Make the code; returns what the manifest says of it in its section `program`."""
+
+    def write(self, path: Path, stages: Stages) -> None:
+        """Write what was made to `path`, an ELF file."""
 
 
 def compile_model(
@@ -81,7 +83,8 @@ def compile_model(
     threads: int | None = None,
     source: Path | None = None,
     tuned: str | Path | None = None,
-    toolchain: Toolchain | None = None,
+    toolchain: Toolchain | CudaCompiler | None = None,
+    images: int = 1,
     on_stage: Callable[[str], None] = lambda _: None,
     on_target: Callable[[Target], None] = lambda _: None,
 ) -> CompileReport:
@@ -89,9 +92,10 @@ def compile_model(
 
     `target` is a profile's name or a TVM target string; `threads` how many threads the program will run with
     (default: all of the device); `source` the file that the model came from, recorded by its SHA-256; `tuned`
-    a folder of tuning records, "none", or None for those that ship; `toolchain` what `find_toolchain` gave;
-    `on_stage` is told each stage of `CompileReport.seconds` as it begins, `on_target` for what kernels are
-    written, with all that LLVM knows of its CPU, before they are. `out` is written whole or not.
+    a folder of tuning records, "none", or None for those that ship; `toolchain` what `find_compiler` gave;
+    `images` how many a run takes, more than one on a card only; `on_stage` is told each stage of
+    `CompileReport.seconds` as it begins, `on_target` for what kernels are written, with all that LLVM knows
+    of its CPU, before they are. `out` is written whole or not.
 
     Raises UnsupportedModelError, ShapeError and RangeError for a model outside the dialect, ModelFileError
     for a manifest that tells of another input or other outputs than the graph has, TargetError for an unknown
@@ -102,37 +106,34 @@ def compile_model(
     device = get(target)
     check_program_output(out)
     check_backend(device.backend)
-    toolchain = toolchain or find_toolchain(device)
+    toolchain = toolchain or find_compiler(device)
+    stages = Stages(on_stage)
     threads = threads or default_threads(device)
-    stages = _Stages(on_stage)
+    maker: Maker
+    if isinstance(toolchain, CudaCompiler):
+        maker = CardMaker(device, toolchain, images)
+    else:
+        maker = CpuMaker(device, toolchain, threads, tuned, images)
     with stages.timed("plan"):
-        plan = plan_model(int_model)
-    with stages.timed("import_compiler"):
-        from aqd_deploy.compiler import lower, relax_module
-        from aqd_deploy.records.lookup import load_tuned
-    device = lower.complete_target(device)
-    backend = backend_of(device)
+        plan = maker.plan(int_model)
+    device = maker.complete(stages)
     on_target(device)
-    choices = load_tuned(tuned, device)
-    program = _program_section(plan, int_model, device, threads, source)
+    program = _program_section(plan, int_model, device, threads, source, images, maker.told())
     manifest = {**read_manifest(int_model), "program": program}
-    check_interface(manifest, *(_shapes(program[ports]) for ports in ("inputs", "outputs")))
-    with stages.timed("kernels"):
-        built = relax_module.build_relax(plan, backend, threads, choices)
-    program |= _built_section(built, choices)
-    tvm_target = lower.codegen_target(device)
-    with stages.timed("relax"):
-        lowered = lower.lower_relax(built.module, tvm_target)
-    with stages.timed("codegen"):
-        executable = lower.generate(lowered, tvm_target)
+    check_interface(manifest, *(_shapes(plan, names) for names in (plan.inputs, plan.outputs)))
+    program |= maker.build(plan, stages)
 
     def write(path: Path) -> None:
-        with stages.timed("link"):
-            _export(executable, built.data, path, toolchain)
+        maker.write(path, stages)
         append_manifest(path, manifest)
 
     write_atomically(out, write)
-    return CompileReport(out, out.stat().st_size, manifest, stages.seconds, choices.of_other_cpus)
+    return CompileReport(out, out.stat().st_size, manifest, stages.seconds, maker.of_other_cpus)
+
+
+def find_compiler(device: Target) -> Toolchain | CudaCompiler:
+    """What compiles or links programs for `device`. Raises TargetError and MissingExtraError."""
+    return find_cuda_compiler() if is_card(device.backend) else find_toolchain(device)
 
 
 def default_threads(device: Target) -> int:
@@ -140,50 +141,14 @@ def default_threads(device: Target) -> int:
     return device.cores if device.cores and not device.is_host else usual_threads()
 
 
-def memory_summary(built: BuiltModule) -> dict[str, int]:
-    """Bytes of tensors in one run: all, those in the arena, outputs, and the least that the order needs. What
-    kernels need beside them, for all threads of the one that needs most, is `scratch_bytes`.
-    """
-    memory = built.memory
-    return {
-        "bytes": memory.bytes,
-        "arena_bytes": memory.arena_bytes,
-        "output_bytes": memory.output_bytes,
-        "lower_bound_bytes": memory.lower_bound_bytes,
-        "scratch_bytes": built.scratch_bytes,
-    }
-
-
-def weight_summary(built: BuiltModule) -> dict[str, Any]:
-    """Weights and the bytes they take in the file, by bit width, and their bytes when expanded."""
-    by_bits: dict[str, dict[str, int]] = {}
-    for weight in built.weights.values():
-        entry = by_bits.setdefault(str(weight.bits), {"tensors": 0, "weights": 0, "bytes": 0})
-        entry["tensors"] += 1
-        entry["weights"] += int(weight.shape[0] * weight.shape[1] * weight.shape[2] * weight.shape[3])
-        entry["bytes"] += weight.nbytes
-    return {"by_bits": dict(sorted(by_bits.items())), "expanded_bytes": built.expanded_bytes}
-
-
-def tuning_summary(built: BuiltModule, tuned: Tuned) -> dict[str, Any]:
-    """How many convolutions were built with a choice of their own record, with one of the same shape, and
-    with the cost model's; and which records were ignored.
-    """
-    origins = [layer.tuned for layer in built.layers if layer.choice is not None]
-    notes = list(tuned.notes)
-    if built.stale_choices:
-        notes.append(f"{built.stale_choices} recorded choices are ignored: their kernels no longer have them")
-    return {
-        "records": tuned.source,
-        "task": origins.count("task"),
-        "shape": origins.count("shape"),
-        "default": origins.count(""),
-        "notes": notes,
-    }
-
-
 def _program_section(
-    plan: Plan, model: onnx.ModelProto, device: Target, threads: int, source: Path | None
+    plan: Plan,
+    model: onnx.ModelProto,
+    device: Target,
+    threads: int,
+    source: Path | None,
+    images: int,
+    more: dict[str, str],
 ) -> dict[str, Any]:
     return {
         "format": FORMAT_VERSION,
@@ -199,10 +164,11 @@ def _program_section(
             "features": list(device.features),
             "kernels": device.kernels,
             **({} if device.backend == DEFAULT_BACKEND else {"backend": device.backend}),
+            **more,
         },
         "threads": threads,
-        "inputs": [_describe(plan, name) for name in plan.inputs],
-        "outputs": [_describe(plan, name) for name in plan.outputs],
+        "inputs": [_describe(plan, name, images) for name in plan.inputs],
+        "outputs": [_describe(plan, name, images) for name in plan.outputs],
         "sha256": {
             "integer_model": hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest(),
             "source": _file_hash(source) if source is not None else None,
@@ -210,49 +176,16 @@ def _program_section(
     }
 
 
-def _built_section(built: BuiltModule, choices: Tuned) -> dict[str, Any]:
-    return {
-        "weights": weight_summary(built),
-        "layers": [asdict(layer) for layer in built.layers],
-        "memory": memory_summary(built),
-        "tuning": tuning_summary(built, choices),
-    }
-
-
-def _describe(plan: Plan, name: str) -> dict[str, Any]:
+def _describe(plan: Plan, name: str, images: int) -> dict[str, Any]:
     info = plan.tensors[name]
-    return {"name": name, "shape": list(info.nchw), "dtype": info.dtype}
+    return {"name": name, "shape": [images, *info.nchw[1:]], "dtype": info.dtype}
 
 
-def _shapes(ports: list[dict[str, Any]]) -> dict[str, list[int]]:
-    return {port["name"]: port["shape"] for port in ports}
+def _shapes(plan: Plan, names: list[str]) -> dict[str, list[int]]:
+    """Those of one image."""
+    return {name: list(plan.tensors[name].nchw) for name in names}
 
 
 def _file_hash(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _export(executable: Any, data: ProgramData, path: Path, toolchain: Toolchain) -> None:
-    """Write the shared library. Raises StorageError where its objects cannot be written, which TVM reports as
-    its own kind of RuntimeError, and what a toolchain raises.
-    """
-    temporary = TemporaryFolder()
-    with temporary as folder, temporary.writing():
-        source = data.write_source(folder)
-
-        def link(output: str, objects: list[str], options: list[str] | None = None, **_: Any) -> None:
-            toolchain.link(output, [*objects, source], options)
-
-        try:
-            executable.export_library(str(path), fcompile=link, workspace_dir=str(folder))
-        except RuntimeError as error:
-            told = line_of(error, -1)
-            raise told_failure(str(error), folder) or StorageError(
-                "TVM cannot write its objects", received=told
-            ) from error
-
-
-def link(output: str, objects: list[str], options: list[str] | None = None, **_: Any) -> None:
-    """Link `objects` into the shared library `output` with this machine's own compiler."""
-    native_toolchain().link(output, objects, options)

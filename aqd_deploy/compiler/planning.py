@@ -10,6 +10,8 @@ import onnx
 from aqd_deploy.compiler.arithmetic import specialise
 from aqd_deploy.compiler.fusion import fuse
 from aqd_deploy.compiler.levels import stack_levels
+from aqd_deploy.compiler.padding import pad_apart
+from aqd_deploy.compiler.patches import image_patches
 from aqd_deploy.compiler.plan import (
     Operation,
     Plan,
@@ -29,8 +31,20 @@ def plan_model(int_model: onnx.ModelProto) -> Plan:
     Raises UnsupportedModelError, ShapeError, RangeError or ModelFileError for a model outside the dialect.
     """
     graph = read_graph(int_model)
-    plan = add_borders(stack_levels(pool_in_convolutions(fuse(graph))), graph)
-    return specialise(replace(plan, operations=in_order(plan.operations)))
+    return specialise(_finished(pool_in_convolutions(fuse(graph)), graph))
+
+
+def plan_for_card(int_model: onnx.ModelProto) -> Plan:
+    """The plan of integer ONNX for a card: pools and paddings are operations of their own, arithmetic is as
+    the dialect has it, and images come as patches. Raises as `plan_model`.
+    """
+    graph = read_graph(int_model)
+    return image_patches(_finished(pad_apart(fuse(graph)), graph))
+
+
+def _finished(plan: Plan, graph: Graph) -> Plan:
+    plan = add_borders(stack_levels(plan), graph)
+    return replace(plan, operations=in_order(plan.operations))
 
 
 def add_borders(plan: Plan, graph: Graph) -> Plan:

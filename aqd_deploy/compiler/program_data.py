@@ -72,10 +72,14 @@ class ProgramData:
             self.bytes += padded.size
         return self._places[content]
 
+    def content(self) -> bytes:
+        """All bytes, in order."""
+        return b"".join(array.tobytes() for array in self._arrays)
+
     def write_source(self, folder: Path) -> Path:
         """The C source, written to `folder`, of the section and of the functions that give access to it."""
         binary, source = folder / "program_data.bin", folder / "program_data.c"
-        binary.write_bytes(b"".join(array.tobytes() for array in self._arrays))
+        binary.write_bytes(self.content())
         path = str(binary.resolve()).replace("\\", "\\\\\\\\").replace('"', '\\\\\\"')
         names = {"data": DATA_SYMBOL, "huge_pages": HUGE_PAGES_SYMBOL}
         source.write_text(_SOURCE.format(alignment=_ALIGNMENT, path=path, **names), encoding="utf-8")

@@ -11,7 +11,9 @@ program holds them instead of the stream.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -56,6 +58,17 @@ def encode(weight: np.ndarray) -> EncodedWeight:
     return EncodedWeight(
         stream, bits, step, offset, (out_channels, in_channels, kh, kw), _rice(codes, stream.nbytes)
     )
+
+
+def weights_by_bits(weights: Mapping[str, EncodedWeight]) -> dict[str, Any]:
+    """Weights and the bytes they take in the file, by bit width, as the manifest has them."""
+    by_bits: dict[str, dict[str, int]] = {}
+    for weight in weights.values():
+        entry = by_bits.setdefault(str(weight.bits), {"tensors": 0, "weights": 0, "bytes": 0})
+        entry["tensors"] += 1
+        entry["weights"] += int(weight.shape[0] * weight.shape[1] * weight.shape[2] * weight.shape[3])
+        entry["bytes"] += weight.nbytes
+    return {"by_bits": dict(sorted(by_bits.items()))}
 
 
 def _rice(codes: np.ndarray, stream_bytes: int) -> RiceCodes | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aqd_deploy.errors import DeviceError
-from aqd_deploy.targets import Target, read_cpu
+from aqd_deploy.targets import Target, cards, read_cpu
 
 if TYPE_CHECKING:
     from aqd_deploy.devices.device import Device
@@ -57,7 +57,9 @@ def _qemu(rest: str | None) -> Device | None:
 def _qemu_needs(target: Target) -> Needs:
     from aqd_deploy.devices import qemu
 
-    return {} if target.architecture == read_cpu().architecture else qemu.needs(target.architecture)
+    if target.card or target.architecture == read_cpu().architecture:
+        return {}
+    return qemu.needs(target.architecture)
 
 
 def _ssh(rest: str | None) -> Device | None:
@@ -74,7 +76,7 @@ def _ssh_needs(target: Target) -> Needs:
     from aqd_deploy.devices.ssh_client import client
 
     wanted = target.missing_on(read_cpu()) or target.device.startswith("ssh:")
-    return {"OpenSSH client": client} if wanted else {}
+    return {"OpenSSH client": client} if wanted and not target.card else {}
 
 
 def _rpc(rest: str | None) -> Device | None:
@@ -86,6 +88,18 @@ def _rpc(rest: str | None) -> Device | None:
     return RpcDevice(match["v6"] or match["host"], int(match["port"]), match["key"])
 
 
+def _cuda(rest: str | None) -> Device | None:
+    from aqd_deploy.devices.cuda import CudaDevice
+
+    if rest is not None and not re.fullmatch(r"\d{1,3}", rest):
+        return None
+    return CudaDevice(int(rest or 0))
+
+
+def _cuda_needs(target: Target) -> Needs:
+    return {"NVIDIA's driver": lambda: cards.architecture(0)} if target.card else {}
+
+
 def _nothing(_: Target) -> Needs:
     return {}
 
@@ -94,6 +108,7 @@ KINDS = (
     DeviceKind("local", "local", _local, _nothing),
     DeviceKind("qemu", "qemu[:CPU]", _qemu, _qemu_needs),
     DeviceKind("ssh", "ssh:USER@HOST[:PORT]", _ssh, _ssh_needs),
+    DeviceKind("cuda", "cuda[:N]", _cuda, _cuda_needs),
     DeviceKind("rpc", "rpc:HOST:PORT/KEY", _rpc, _nothing),
 )
 LOCAL = KINDS[0].syntax

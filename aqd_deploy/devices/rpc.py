@@ -20,6 +20,7 @@ from aqd_deploy.errors import DeviceError, ProgramError, line_of
 from aqd_deploy.runtime import backend
 from aqd_deploy.runtime.bundle_files import program_file
 from aqd_deploy.runtime.container import read_container
+from aqd_deploy.runtime.launches import refuse_card
 from aqd_deploy.runtime.tensors import TensorInfo, checked_inputs, random_inputs
 from aqd_deploy.targets import architectures
 
@@ -92,6 +93,7 @@ class RpcDevice(Device):
 
     def _load(self, path: Path) -> _Loaded:
         container = read_container(path)
+        refuse_card(container)
         described = container.manifest["program"]
         name = f"{container.sha256[:16]}.so"
         if name not in self._programs:

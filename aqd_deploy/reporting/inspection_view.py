@@ -73,20 +73,38 @@ def _program(manifest: Mapping[str, Any]) -> dict[str, object]:
     target = program["target"]
     profile = f" ({target['profile']})" if target.get("profile", target["name"]) != target["name"] else ""
     kernels = f", {target['kernels']} kernels" if "kernels" in target else ""
-    facts: dict[str, object] = {
-        "target": f"{target['name']}{profile}: {target['architecture']} {target.get('cpu', '')}{kernels}",
-        "needs of a CPU": " ".join(target["features"]) or "nothing beside the architecture",
-        "threads": program.get("threads"),
-    }
+    facts: dict[str, object]
+    if "launches" in program:
+        facts = _launches(program)
+    else:
+        facts = {
+            "target": f"{target['name']}{profile}: {target['architecture']} {target.get('cpu', '')}{kernels}",
+            "needs of a CPU": " ".join(target["features"]) or "nothing beside the architecture",
+            "threads": program.get("threads"),
+        }
     memory, tuning = program.get("memory", {}), program.get("tuning", {})
     if "bytes" in memory:
-        scratch = memory.get("scratch_bytes", 0)
-        facts["memory of a run"] = f"{_megabytes(memory['bytes'])}, and {_megabytes(scratch)} for kernels"
+        scratch = memory.get("scratch_bytes")
+        more = "" if scratch is None else f", and {_megabytes(scratch)} for kernels"
+        facts["memory of a run"] = f"{_megabytes(memory['bytes'])}{more}"
     if {"task", "shape", "default"} <= set(tuning):
         tuned = tuning["task"] + tuning["shape"]
         facts["tuned"] = f"{tuned} of {tuned + tuning['default']} convolutions ({tuning.get('records')})"
     facts["made by"] = f"aqd-deploy {program.get('aqd_deploy_version', '?')}, TVM {program['tvm_version']}"
     return facts
+
+
+def _launches(program: Mapping[str, Any]) -> dict[str, object]:
+    """What a program for a card has in their place."""
+    section, target = program["launches"], program["target"]
+    code = f"{len(section['functions'])} kernels, {_megabytes(section['code_bytes'])}"
+    spilled = sum(each["spilled_bytes"] > 0 for each in section.get("assembler", []))
+    return {
+        "target": f"{target['name']}: a card, {target['card']}",
+        "images of a run": section["images"],
+        "cubin": f"{code} by CUDA {target['toolkit']}, of which {spilled} spill registers",
+        "launches": f"{len(section['prepare'])} when it is loaded, {len(section['run'])} a run",
+    }
 
 
 def _weights(weights: dict[str, Any], manifest: Mapping[str, Any]) -> str:

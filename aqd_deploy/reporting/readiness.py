@@ -21,6 +21,7 @@ from typing import Any
 from aqd_deploy.bundle.cache import cache_folder
 from aqd_deploy.bundle.runner import RUNNER_FLAGS
 from aqd_deploy.bundle.runtime_libraries import kept_folder
+from aqd_deploy.compiler.nvcc import find_cuda_compiler, told_version
 from aqd_deploy.compiler.toolchain import (
     Toolchain,
     find_portable_toolchain,
@@ -31,7 +32,7 @@ from aqd_deploy.compiler.toolchain import (
 from aqd_deploy.devices.kinds import KINDS
 from aqd_deploy.errors import AqdError
 from aqd_deploy.files import TemporaryFolder, failure
-from aqd_deploy.kernels.backends import check_backend
+from aqd_deploy.kernels.backends import card_backend_of, is_card
 from aqd_deploy.targets import Target, architectures, read_cpu
 from aqd_deploy.targets.architectures import Wheels
 
@@ -65,6 +66,8 @@ def toolchain_state(target: Target, *, try_toolchain: bool = False) -> dict[str,
     """The toolchain that would be used, or what is missing and the command that installs it. `try_toolchain`
     also asks one that the profile names what it compiles for; without it nothing is run.
     """
+    if target.card:
+        return _state(lambda: told_version(find_cuda_compiler()))
     return _state(lambda: _told_toolchain((find_toolchain if try_toolchain else locate_toolchain)(target)))
 
 
@@ -78,6 +81,10 @@ def _checks(target: Target, try_toolchain: bool) -> Iterator[dict[str, Any]]:
     state = toolchain_state(target, try_toolchain=try_toolchain)
     yield {"what": "compiler", "needed_for": "compile", **state}
     yield {"what": "temporary files", "needed_for": "compile", **_state(_temporary_files)}
+    if target.card:
+        # Nothing of its programs is for a CPU, or goes into a bundle.
+        yield from _devices(target)
+        return
     if state["state"] == "ok":
         linking = _tried(locate_toolchain(target), try_toolchain, _link)
         yield {"what": "linking", "needed_for": "compile", **linking}
@@ -95,6 +102,10 @@ def _checks(target: Target, try_toolchain: bool) -> Iterator[dict[str, Any]]:
             "state": "other",
             "detail": f"cannot run its programs by itself: lacks {cpu.told(missing)}",
         }
+    yield from _devices(target)
+
+
+def _devices(target: Target) -> Iterator[dict[str, Any]]:
     for kind in KINDS:
         for what, look in kind.needs(target).items():
             yield {"what": what, "needed_for": f"run --device {kind.prefix}", **_state(look)}
@@ -110,7 +121,8 @@ def _state(look: Callable[[], str]) -> dict[str, Any]:
 
 
 def _told_kernels(target: Target) -> str:
-    check_backend(target.backend)
+    if is_card(target.backend):
+        card_backend_of(target)
     return f"{target.backend}, {target.kernels}"
 
 

@@ -46,6 +46,22 @@ _WEIGHTS = table(
     {"by_bits": table_of(table({"tensors": whole(), "weights": whole(), "bytes": _BYTES}))},
     {"expanded_bytes": _BYTES},
 )
+_CALL = table(
+    {
+        "function": whole(), "grid": whole(1), "threads": whole(1, 1024), "shared": whole(),
+        "pointers": list_of(whole(-1)), "numbers": list_of(whole(-(1 << 31), (1 << 31) - 1)),
+    },
+    {"layer": whole()},
+)  # fmt: skip
+_LAUNCHES = table(
+    {
+        "images": whole(1, 4096), "code_bytes": _BYTES, "stored_bytes": _BYTES, "memory_bytes": _BYTES,
+        "functions": list_of(text),
+        "prepare": list_of(_CALL), "run": list_of(_CALL), "inputs": list_of(whole()),
+        "outputs": list_of(whole()),
+    },
+    {"code": list_of(text), "assembler": list_of(table_of(anything))},
+)  # fmt: skip
 _TARGET = table(
     {"name": text, "architecture": text, "features": list_of(text)},
     {
@@ -55,6 +71,8 @@ _TARGET = table(
         "attributes": list_of(text),
         "kernels": text,
         "backend": text,
+        "card": text,
+        "toolkit": text,
     },
 )
 _PROGRAM = table(
@@ -62,6 +80,7 @@ _PROGRAM = table(
     {
         "format": whole(), "aqd_deploy_version": text, "threads": nothing_or(whole(1, 4096)),
         "sha256": table({"integer_model": text}, {"source": nothing_or(text)}), "weights": _WEIGHTS,
+        "launches": _LAUNCHES,
         "layers": list_of(_LAYER), "memory": table_of(_BYTES), "tuning": table_of(anything),
         "compile_seconds": table_of(number(0)),
     },

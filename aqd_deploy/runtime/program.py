@@ -13,6 +13,7 @@ import numpy as np
 from aqd_deploy.errors import ProgramError, line_of
 from aqd_deploy.runtime import backend, lanes
 from aqd_deploy.runtime.container import Container, read_container
+from aqd_deploy.runtime.launches import refuse_card
 from aqd_deploy.runtime.library import load_library
 from aqd_deploy.runtime.tensors import TensorInfo, checked_inputs, random_inputs
 from aqd_deploy.targets import amx, architectures
@@ -189,6 +190,7 @@ class _CallClock:
 
 def check_runnable(container: Container, cpu: Cpu | None = None) -> None:
     """Raise ProgramError unless the program is for the installed TVM and for `cpu` (default: this one)."""
+    refuse_card(container)
     cpu = cpu or read_cpu()
     program = container.manifest["program"]
     recompile = "aqd-deploy compile MODEL.onnx --target host -o PROGRAM.so"

@@ -17,7 +17,7 @@ from aqd_deploy.compiler.relax_module import BuiltModule, build_relax, kernel_th
 from aqd_deploy.compiler.toolchain import Toolchain
 from aqd_deploy.errors import TargetError, UnsupportedModelError
 from aqd_deploy.integer.types import TensorType
-from aqd_deploy.kernels.backends import BACKENDS, backend_named, backend_of
+from aqd_deploy.kernels.backends import BACKENDS, CARD_BACKENDS, backend_named, backend_of, card_backend_of
 from aqd_deploy.kernels.contract.caches import CORE
 from aqd_deploy.kernels.contract.choice import Choice
 from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue
@@ -38,7 +38,7 @@ TASK = Task(ConvSpec(8, 8, 16, 16, (1, 1)), Epilogue(), Isa.PORTABLE, 1)
 
 def test_a_target_names_its_backend():
     assert backend_of(DEVICE) == CpuBackend(Isa(DEVICE.kernels), backend_of(DEVICE).core)
-    assert {targets.get(name).backend for name in targets.names()} <= set(BACKENDS)
+    assert {targets.get(name).backend for name in targets.names()} <= {*BACKENDS, *CARD_BACKENDS}
 
 
 def built(name, folder):
@@ -61,6 +61,29 @@ def test_an_unknown_backend_is_an_error(place, tmp_path, monkeypatch):
     monkeypatch.setattr("aqd_deploy.bench.inner_loops.obstacle", lambda target: "")
     with pytest.raises(TargetError, match=r"unknown backend.*tpu.*valid: cpu"):
         ASKED[place](tmp_path)
+
+
+CARD = targets.get("cuda-sm80")
+ASKED_OF_A_CARD = {
+    "backend": lambda: backend_of(CARD),
+    "tuning": lambda: task_states(EMPTY, CARD, 1),
+    "estimate": lambda: inner_loops(BuiltModule(None, None), CARD),
+}
+
+
+@pytest.mark.parametrize("place", ASKED_OF_A_CARD)
+def test_who_needs_tir_is_told_that_a_card_has_none(place, monkeypatch):
+    monkeypatch.setattr("aqd_deploy.bench.inner_loops.obstacle", lambda target: "")
+    with pytest.raises(TargetError, match=r"not TIR.*'cuda'.*valid: a profile of a CPU"):
+        ASKED_OF_A_CARD[place]()
+
+
+def test_a_cpu_is_no_card():
+    assert card_backend_of(CARD).card == "sm_80"
+    with pytest.raises(TargetError, match=r"raspberrypi-5 is no card.*'cpu'.*valid: the backend cuda"):
+        card_backend_of(DEVICE)
+    with pytest.raises(TargetError, match=r"no kernels for this card; got 'sm_70'; valid: sm_80, "):
+        card_backend_of(replace(CARD, card="sm_70"))
 
 
 def test_an_unknown_backend_is_not_ready():
@@ -93,7 +116,7 @@ def test_a_profile_with_an_unknown_backend_is_told(nobody_s, tmp_path, capsys):
 def test_an_unknown_backend_is_told_before_the_work(verb, nobody_s, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert invoke([*verb, "no-such-model.onnx", "--target", nobody_s]) == 1
-    assert capsys.readouterr().err == "error: unknown backend; got 'tpu'; valid: cpu\n"
+    assert capsys.readouterr().err == "error: unknown backend; got 'tpu'; valid: cpu, cuda\n"
 
 
 def test_small_work_stays_on_one_thread():

@@ -1,0 +1,155 @@
+"""The backend of NVIDIA's cards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+
+import numpy as np
+
+from aqd_deploy.kernels.contract.launches import Address, Buffer, CardConv, Function, Launch, Room
+from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue
+from aqd_deploy.kernels.cuda import conv, wgmma
+from aqd_deploy.kernels.cuda.cards import card_named
+from aqd_deploy.kernels.cuda.chain import chain_of
+from aqd_deploy.kernels.cuda.layout import THREADS, blocks_of
+from aqd_deploy.kernels.storage.rice_codes import CHUNK, RiceCodes
+
+_TYPES = {"uint8": "uint8_t", "int8": "int8_t", "int32": "int"}
+_HEADERS = ("conv_mma.cuh", "conv_wg.cuh", "conv_direct.cuh", "unpack.cuh")
+_UNIT = 16
+
+
+@dataclass(frozen=True)
+class CudaBackend:
+    """Kernels for `card`. Raises TargetError where there are none for it."""
+
+    card: str
+
+    def __post_init__(self) -> None:
+        card_named(self.card)
+
+    def convolution(
+        self, spec: ConvSpec, epilogue: Epilogue, constants: Sequence[np.ndarray], images: int
+    ) -> CardConv:
+        return conv.convolution(spec, epilogue, constants, images, card_named(self.card))
+
+    def source(self, functions: Sequence[Function]) -> str:
+        lines = [f'#include "{name}"' for name in _HEADERS]
+        for index, each in enumerate(functions):
+            bounds = f"__launch_bounds__({each.threads}, {each.blocks})"
+            lines.append(
+                f"AQD_GLOBAL void {bounds} k{index}(AQD_PARAM {each.parameter} p) {{ {each.code}(p); }}"
+            )
+        return "\n".join(lines) + "\n"
+
+    def sources(self) -> dict[str, str]:
+        folder = resources.files("aqd_deploy.kernels.cuda") / "native"
+        files = sorted(folder.iterdir(), key=lambda file: file.name)
+        return {file.name: file.read_text("utf-8") for file in files} | {"wgmma.cuh": wgmma.source()}
+
+    def pointwise(
+        self,
+        source: Buffer,
+        epilogue: Epilogue,
+        constants: Sequence[np.ndarray],
+        others: Sequence[Buffer],
+        outputs: Sequence[Buffer],
+        room: Room,
+    ) -> Launch:
+        chain = chain_of(epilogue, constants, 1, 1)
+        code = f"pointwise<{_TYPES[source.dtype]}, {chain.code}>"
+        rows = source.images * source.height * source.width
+        size = (source.height, source.width)
+        pointers = (source.address, room.store(chain.words), *(each.address for each in (*others, *outputs)))
+        numbers = (source.channels, source.pitch, *size, *size, 0, 0, rows, 0)
+        return _launch(code, f"PointwiseArgs<{chain.tensors}>", rows * source.pitch // 4, pointers, numbers)
+
+    def max_pool(
+        self,
+        source: Buffer,
+        out: Buffer,
+        kernel: tuple[int, int],
+        strides: tuple[int, int],
+        pads: tuple[int, int, int, int],
+    ) -> Launch:
+        return _map("max_pool", source, out, None, (*kernel, *strides, *pads[:2]))
+
+    def upsample(self, source: Buffer, out: Buffer, factors: tuple[int, int]) -> Launch:
+        return _map("resize", source, out, None, (1, 1, *factors, 0, 0))
+
+    def pad(
+        self,
+        source: Buffer,
+        out: Buffer,
+        pads: tuple[int, int, int, int],
+        values: Sequence[int],
+        room: Room,
+    ) -> Launch:
+        padded = np.zeros(out.pitch, np.int32)
+        padded[: len(values)] = values
+        return _map("pad", source, out, room.store(padded), (1, 1, 1, 1, *pads[:2]))
+
+    def concat(self, sources: Sequence[Buffer], out: Buffer) -> list[Launch]:
+        made, first, pixels = [], 0, out.images * out.height * out.width
+        for part in sources:
+            numbers = (pixels, out.images, part.channels, 0, part.pitch, out.pitch, first)
+            code = f"concat<{_TYPES[out.dtype]}>"
+            made.append(_copy(code, part.address, out.address, pixels * part.channels, numbers))
+            first += part.channels
+        return made
+
+    def copy(self, source: Address, out: Address, size: int) -> Launch:
+        count = size // _UNIT
+        return _copy("copy", source, out, count, (count, 0, 0, 0, 0, 0, 0))
+
+    def to_channels_last(self, source: Address, out: Buffer) -> Launch:
+        pixels = out.height * out.width
+        numbers = (0, out.images, out.channels, pixels, 0, out.pitch, 0)
+        code = f"to_channels_last<{_TYPES[out.dtype]}>"
+        return _copy(code, source, out.address, out.images * pixels * out.pitch // 4, numbers)
+
+    def patches(
+        self,
+        image: Buffer,
+        out: Buffer,
+        steps: tuple[int, int, int],
+        pads: tuple[int, int, int, int],
+        values: Sequence[int],
+        room: Room,
+    ) -> Launch:
+        sizes = (out.images, image.height, image.width, out.height, out.width, out.pitch)
+        width, stride, dilation = steps
+        numbers = (*sizes, image.channels, width, dilation, stride, *pads[:2])
+        pointers = (image.address, out.address, room.store(np.array(values, np.int32)))
+        count = out.images * out.height * out.width
+        return _launch("patches", "MapArgs", count, pointers, numbers)
+
+    def to_channels_first(self, source: Address, out: Buffer) -> Launch:
+        pixels = out.height * out.width
+        numbers = (0, out.images, out.channels, pixels, out.pitch, 0, 0)
+        code = f"to_channels_first<{_TYPES[out.dtype]}>"
+        return _copy(code, source, out.address, out.images * pixels * -(-out.channels // 4), numbers)
+
+    def expand_rice_codes(self, stored: RiceCodes, out: Address, room: Room) -> Launch:
+        pointers = (room.store(stored.words), room.store(stored.starts), out)
+        numbers = (stored.count, stored.centre, stored.shift, 0)
+        return _launch("expand_rice", "RiceArgs", -(-stored.count // CHUNK), pointers, numbers)
+
+
+def _map(name: str, source: Buffer, out: Buffer, values: Address | None, numbers: tuple[int, ...]) -> Launch:
+    sizes = (source.images, source.height, source.width, out.height, out.width, source.pitch)
+    count = out.images * out.height * out.width * out.pitch * out.itemsize // _UNIT
+    pointers = (source.address, out.address, values)
+    return _launch(f"{name}<{_TYPES[source.dtype]}>", "MapArgs", count, pointers, (*sizes, *numbers))
+
+
+def _copy(code: str, source: Address, out: Address, threads: int, numbers: tuple[int, ...]) -> Launch:
+    return _launch(code, "CopyArgs", threads, (source, out), (*numbers, 0))
+
+
+def _launch(
+    code: str, parameter: str, threads: int, pointers: tuple[Address | None, ...], numbers: tuple[int, ...]
+) -> Launch:
+    return Launch(Function(code, parameter, THREADS), blocks_of(threads), pointers, numbers)

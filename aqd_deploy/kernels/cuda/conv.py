@@ -1,0 +1,194 @@
+"""Convolutions: the family and tile of each, and the arguments of its launches (`native/conv.cuh`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import numpy as np
+
+from aqd_deploy.errors import ShapeError
+from aqd_deploy.kernels.contract.choice import Choice
+from aqd_deploy.kernels.contract.launches import Address, Buffer, CardLayout, Function, Launch, Room, whole
+from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue, Map
+from aqd_deploy.kernels.cuda.cards import Card
+from aqd_deploy.kernels.cuda.chain import Chain, chain_of
+from aqd_deploy.kernels.cuda.layout import THREADS, DirectLayout, MatrixLayout, blocks_of
+from aqd_deploy.kernels.cuda.tiles import TILES, Chosen, Walk, Work, choices
+
+# Maps in one launch, as many as the kernels' argument has room for.
+LEVELS = 8
+# Taps that a mask of 32 bits tells apart.
+_MASKED_TAPS = 32
+_INT8 = np.iinfo(np.int8)
+
+
+@dataclass(frozen=True, eq=False)
+class CudaConv:
+    """See `contract.launches.CardConv`. A block has `rows` rows and `columns` columns, and `splits` blocks
+    share a tile; `steps` of the depth in all. `resident`: blocks at most, which go on with other tiles.
+    """
+
+    spec: ConvSpec
+    chain: Chain
+    images: int
+    name: str
+    why: str
+    choice: Choice
+    executed_macs: int
+    layout: CardLayout
+    function: Function
+    rows: int
+    columns: int
+    steps: int = 0
+    splits: int = 1
+    shared: int = 0
+    resident: int = 0
+
+    def launches(
+        self,
+        source: Buffer,
+        weights: Address,
+        others: Sequence[Buffer],
+        outputs: Sequence[Buffer],
+        room: Room,
+    ) -> list[Launch]:
+        words = room.store(self.chain.words)
+        row_bytes = self.chain.words[0].nbytes if self.chain.words.size else 0
+        made = []
+        for first in range(0, len(self.spec.maps), LEVELS):
+            maps = self.spec.maps[first : first + LEVELS]
+            written = outputs[first : first + LEVELS] if self.chain.borders else outputs
+            tensors: list[Address | None] = [each.address for each in (*others, *written)]
+            tensors += [None] * (self.chain.tensors - len(tensors))
+            grid, numbers = self._numbers(maps, source)
+            sums = self._sums(grid, room)
+            pointers = (source.address, weights, words + first * row_bytes, *sums, *tensors)
+            blocks = min(grid, self.resident or grid) * self.splits
+            made.append(Launch(self.function, blocks, pointers, numbers, self.shared))
+        return made
+
+    def _sums(self, grid: int, room: Room) -> tuple[Address | None, Address | None]:
+        """Where blocks that share a tile add, and where they are counted."""
+        if self.splits == 1:
+            return None, None
+        counters = -(-grid // 16) * 64
+        arrived = room.sums(counters + grid * self.rows * self.columns * 4)
+        return arrived + counters, arrived
+
+    def _numbers(self, maps: Sequence[Map], source: Buffer) -> tuple[int, tuple[int, ...]]:
+        """Blocks but for splits, and what `ConvArgs` takes beside addresses."""
+        spec, pitch = self.spec, whole(self.spec.out_channels)
+        rows = [self.images * m.out_height * m.out_width for m in maps]
+        tiles = list(accumulate(-(-count // self.rows) for count in rows))
+        columns = -(-pitch // self.columns)
+        geometry = (*spec.kernel, *spec.strides, *spec.pads[:2], *spec.dilations)
+        groups = (spec.in_channels // spec.group, spec.out_channels // spec.group)
+        sizes = (source.pitch, spec.out_channels, pitch)
+        levels: list[int] = []
+        for m, count, end in zip(maps, rows, tiles, strict=True):
+            starts = (m.in_start * self.images, m.out_start * self.images)
+            levels += (m.height, m.width, m.out_height, m.out_width, *starts, count, end)
+        levels += [0] * 8 * (LEVELS - len(maps))
+        threads = isinstance(self.layout, DirectLayout)
+        grid = blocks_of(tiles[-1] * pitch // 4) if threads else tiles[-1] * columns
+        return grid, (*sizes, *geometry, self.steps, columns, self.splits, *groups, *levels)
+
+
+def convolution(
+    spec: ConvSpec, epilogue: Epilogue, constants: Sequence[np.ndarray], images: int, card: Card
+) -> CudaConv:
+    """See `contract.launches.CardBackend.convolution`."""
+    if any(m.out_height < 1 or m.out_width < 1 for m in spec.maps):
+        raise ShapeError("a convolution has no output", received=f"{spec.height}x{spec.width}")
+    chain = chain_of(epilogue, constants, len(spec.levels) or 1, len(spec.maps))
+    lowest, highest = spec.weight_range or (int(_INT8.min), int(_INT8.max))
+    doubled = spec.odd and 2 * lowest + 1 >= _INT8.min and 2 * highest + 1 <= _INT8.max
+    if spec.group > 1:
+        return _direct(spec, chain, images, doubled)
+    return matrix_conv(spec, chain, images, doubled, ways(spec, chain, images, card)[0], card)
+
+
+def _flags(spec: ConvSpec, doubled: bool) -> str:
+    return f"{_told(spec.input_signed)}, {_told(spec.odd and not doubled)}"
+
+
+def _told(value: bool) -> str:
+    return "true" if value else "false"
+
+
+def _direct(spec: ConvSpec, chain: Chain, images: int, doubled: bool) -> CudaConv:
+    code = f"conv_direct<{_flags(spec, doubled)}, {chain.code}>"
+    inputs, taps = spec.in_channels // spec.group, spec.kernel[0] * spec.kernel[1]
+    macs = sum(m.out_height * m.out_width for m in spec.maps) * whole(spec.out_channels) * inputs * taps
+    layout = DirectLayout(taps, inputs, whole(spec.out_channels), doubled)
+    function = Function(code, f"ConvArgs<{chain.tensors}>", THREADS)
+    why = "channel groups: a thread has four channels of a pixel"
+    choice, columns = Choice.of("direct"), whole(spec.out_channels)
+    return CudaConv(spec, chain, images, "direct", why, choice, macs, layout, function, 1, columns)
+
+
+def walks_of(spec: ConvSpec, step: int) -> tuple[Walk, ...]:
+    """How steps of `step` bytes may find their input."""
+    taps = spec.kernel[0] * spec.kernel[1]
+    if spec.in_channels % step or taps > _MASKED_TAPS:
+        return (Walk.MIXED,)
+    same = (spec.kernel, spec.strides, spec.pads, spec.dilations) == ((3, 3), (1, 1), (1, 1, 1, 1), (1, 1))
+    return (Walk.HALO, Walk.CHUNK) if same else (Walk.CHUNK,)
+
+
+_WHY = {
+    Walk.CHUNK: "a step is one tap of a chunk of channels",
+    Walk.MIXED: "few or odd channels: each 16 bytes of a step have their own tap",
+    Walk.HALO: "3x3: three taps read one run of pixels",
+}
+
+
+def ways(spec: ConvSpec, chain: Chain, images: int, card: Card) -> list[Chosen]:
+    """Every tile for a convolution in one channel group, by estimated time."""
+    pixels = tuple(images * m.out_height * m.out_width for m in spec.maps)
+    depth = spec.kernel[0] * spec.kernel[1] * whole(spec.in_channels)
+    read = sum(images * m.height * m.width for m in spec.maps) * whole(spec.in_channels)
+    work = Work(
+        pixels,
+        whole(spec.out_channels),
+        depth,
+        {step: walks_of(spec, step) for step in {tile.step for tile in TILES}},
+        read + sum(pixels) * whole(spec.out_channels) * chain.moved,
+        chain.adds,
+    )
+    return choices(work, card)
+
+
+def matrix_conv(
+    spec: ConvSpec, chain: Chain, images: int, doubled: bool, chosen: Chosen, card: Card
+) -> CudaConv:
+    """The convolution by matrix products with a choice of `ways`."""
+    tile, walk = chosen.tile, chosen.walk
+    ch = tile.neighbours(chain.codes_only)
+    pitch, taps = whole(spec.in_channels), spec.kernel[0] * spec.kernel[1]
+    chunk = pitch if walk is Walk.MIXED else tile.step
+    depth = -(-taps * pitch // tile.step) * tile.step
+    columns = -(-whole(spec.out_channels) // tile.columns) * tile.columns
+    kernel = "conv_wg" if tile.warpgroups else "conv_mma"
+    code = f"{kernel}<{tile.code(ch)}, {walk.value}, {_flags(spec, doubled)}, {chain.code}>"
+    tiles = sum(-(-m.out_height * m.out_width // tile.rows) for m in spec.maps)
+    packed = (tile.columns, tile.step) if tile.warpgroups else None
+    return CudaConv(
+        spec,
+        chain,
+        images,
+        f"{tile.family}_{walk.value.lower()}",
+        _WHY[walk],
+        tile.choice(walk, chosen.splits),
+        tiles * tile.rows * columns * depth,
+        MatrixLayout(columns, depth, chunk, ch, tile.group, doubled, packed),
+        Function(code, f"ConvArgs<{chain.tensors}>", tile.threads, tile.blocks),
+        tile.rows,
+        tile.columns,
+        depth // tile.step,
+        chosen.splits,
+        tile.shared(),
+        card.multiprocessors * tile.blocks if tile.warpgroups else 0,
+    )

@@ -1,0 +1,209 @@
+// What follows the accumulators: a chain of stages and stores, each a type, on four neighbouring channels at a time.
+//
+// The constants of a chain lie [level][64 channels][word][64], int32: `WORDS` words an operation, in the chain's order.
+// An operation of the chain takes `TENSORS` addresses: the other side of a skip-add, or where a store writes.
+// Tensors are [image][y][x][pitch]; the pitch is that of the outputs, the channels in whole sixteens.
+#pragma once
+#include "device.cuh"
+
+// A map of a convolution: sizes, its first pixels in the input and the output, its output pixels, and the tiles of rows
+// up to its end.
+struct Level { int h, w, oh, ow, in_start, out_start, rows, tiles; };
+
+// Where four values belong: row `m` of the map `level`, which is number `which`; channels from `channel` on.
+struct Spot { const Level &level; int which, m, channel, channels, pitch; };
+
+// The place in the constants of the four channels of a spot.
+AQD_DEVICE const int4 *aqd_words(const void *words, int size, int which, int channel, int pitch) {
+  const int blocks = (pitch + 63) / 64;
+  return (const int4 *)words + ((long long)(which * blocks + channel / 64) * size * 64 + channel % 64) / 4;
+}
+struct Scale {  // c, d, B of (v·c + B) >> d
+  int4 c, d, low, high;
+  AQD_MEMBER void load(const int4 *at) { c = at[0]; d = at[16]; low = at[32]; high = at[48]; }
+};
+
+// How (v·c + B) >> d is taken, for all channels of one operation: WIDE where d < 32 and the result is an int32, HIGH
+// where d is 32 more than is stored, CLAMPED where 2 <= d < 32 and results beyond ±2^30 may be any beyond, GENERAL for
+// any d, which is at most 62.
+enum Form { GENERAL, WIDE, HIGH, CLAMPED };
+template <Form FORM> AQD_DEVICE int aqd_scaled(int v, int c, int d, int low, int high) {
+  const long long r = aqd_multiply_add(v, c, low, high);
+  if (FORM == CLAMPED) {
+    const int most = (1 << (d - 1)) - 1, top = aqd_least(aqd_largest((int)(r >> 32), -most - 1), most);
+    return aqd_shift_wide((long long)((uint64_t)(uint32_t)top << 32 | (uint32_t)r), d);
+  }
+  return FORM == WIDE ? aqd_shift_wide(r, d) : FORM == HIGH ? (int)(r >> 32) >> d : (int)(r >> d);
+}
+template <Form FORM> AQD_DEVICE void aqd_scale(int (&v)[4], const Scale &s) {
+  v[0] = aqd_scaled<FORM>(v[0], s.c.x, s.d.x, s.low.x, s.high.x);
+  v[1] = aqd_scaled<FORM>(v[1], s.c.y, s.d.y, s.low.y, s.high.y);
+  v[2] = aqd_scaled<FORM>(v[2], s.c.z, s.d.z, s.low.z, s.high.z);
+  v[3] = aqd_scaled<FORM>(v[3], s.c.w, s.d.w, s.low.w, s.high.w);
+}
+
+struct Nothing { AQD_MEMBER void load(const int4 *) {} };
+// A stage changes the values. It asks for nothing before it runs, and holds nothing back for `flush`.
+struct Stage {
+  typedef Nothing Words;
+  struct Asked {};
+  template <int RUN> struct Held {};
+  enum { WORDS = 0, TENSORS = 0, ASKS = 0 };
+  static AQD_MEMBER void ask(Asked &, void *const *, const Spot &) {}
+  template <int RUN> static AQD_MEMBER void flush(const Held<RUN> &, void *const *, const Spot &) {}
+};
+struct AddBias : Stage {
+  enum { WORDS = 1 };
+  struct Words { int4 b; AQD_MEMBER void load(const int4 *at) { b = at[0]; } };
+  template <int RUN> static AQD_MEMBER void run(const Words &w, const Asked &, Held<RUN> &, int, void *const *, const Spot &, int (&v)[4]) {
+    v[0] += w.b.x; v[1] += w.b.y; v[2] += w.b.z; v[3] += w.b.w;
+  }
+};
+struct Relu : Stage {
+  template <int RUN> static AQD_MEMBER void run(const Words &, const Asked &, Held<RUN> &, int, void *const *, const Spot &, int (&v)[4]) {
+    for (int i = 0; i < 4; i++) v[i] = aqd_largest(v[i], 0);
+  }
+};
+template <Form FORM> struct MultiplyShift : Stage {
+  enum { WORDS = 4 };
+  typedef Scale Words;
+  template <int RUN> static AQD_MEMBER void run(const Words &w, const Asked &, Held<RUN> &, int, void *const *, const Spot &, int (&v)[4]) {
+    aqd_scale<FORM>(v, w);
+  }
+};
+// The other stream, which is `UP` times smaller each way: asked for early, for memory is far.
+template <int UP> struct Other : Stage {
+  enum { TENSORS = 1, ASKS = 1 };
+  typedef int4 Asked;
+  static AQD_MEMBER void ask(Asked &o, void *const *tensors, const Spot &s) {
+    long long pixel = s.level.out_start + s.m;
+    if (UP > 1) {
+      const int n = s.m / (s.level.oh * s.level.ow), rest = s.m - n * s.level.oh * s.level.ow, y = rest / s.level.ow;
+      pixel = (n * (s.level.oh / UP) + y / UP) * (s.level.ow / UP) + (rest - y * s.level.ow) / UP;
+    }
+    o = *(const int4 *)((const int *)tensors[0] + pixel * s.pitch + s.channel);
+  }
+};
+// v plus the other stream.
+template <int UP> struct Add : Other<UP> {
+  template <int RUN>
+  static AQD_MEMBER void run(const Nothing &, const int4 &o, Stage::Held<RUN> &, int, void *const *, const Spot &, int (&v)[4]) {
+    v[0] += o.x; v[1] += o.y; v[2] += o.z; v[3] += o.w;
+  }
+};
+// v plus the other stream multiply-shifted.
+template <int UP, Form FORM> struct AddScaled : Other<UP> {
+  enum { WORDS = 4 };
+  typedef Scale Words;
+  template <int RUN>
+  static AQD_MEMBER void run(const Words &w, const int4 &o, Stage::Held<RUN> &, int, void *const *, const Spot &, int (&v)[4]) {
+    int u[4] = {o.x, o.y, o.z, o.w};
+    aqd_scale<FORM>(u, w);
+    for (int i = 0; i < 4; i++) v[i] += u[i];
+  }
+};
+
+// Stores. Those of bytes hold `RUN` runs of four channels back and write them at once.
+struct StoreStream : Stage {
+  enum { TENSORS = 1 };
+  template <int RUN> static AQD_MEMBER void run(const Nothing &, const Asked &, Held<RUN> &, int, void *const *t, const Spot &s, int (&v)[4]) {
+    int *to = (int *)t[0] + (long long)(s.level.out_start + s.m) * s.pitch + s.channel;
+    *(int4 *)to = int4{v[0], v[1], v[2], v[3]};
+  }
+};
+struct Bytes : Stage {
+  enum { TENSORS = 1 };
+  template <int RUN> struct Held { int packed[RUN]; };
+  template <int RUN> static AQD_MEMBER void flush(const Held<RUN> &h, void *const *t, const Spot &s) {
+    uint8_t *to = (uint8_t *)t[0] + (long long)(s.level.out_start + s.m) * s.pitch + s.channel;
+    if (RUN == 4) *(int4 *)to = int4{h.packed[0], h.packed[RUN > 1], h.packed[RUN > 2 ? 2 : 0], h.packed[RUN - 1]};
+    else if (RUN == 2) *(int2 *)to = int2{h.packed[0], h.packed[RUN - 1]};
+    else *(int *)to = h.packed[0];
+  }
+};
+template <bool SIGNED, int LO, int HI, Form FORM> struct StoreRequantize : Bytes {
+  enum { WORDS = 4 };
+  typedef Scale Words;
+  static AQD_MEMBER int one(int v, int c, int d, int low, int high) {
+    if (FORM == GENERAL) {  // the shifted value may leave int32
+      const long long r = aqd_multiply_add(v, c, low, high) >> d;
+      return r < LO ? LO : r > HI ? HI : (int)r;
+    }
+    const int r = aqd_scaled<FORM>(v, c, d, low, high);
+    const int above = (SIGNED ? LO > -128 : LO > 0) ? aqd_largest(r, LO) : r;  // packing clips at the type's ends
+    return (SIGNED ? HI < 127 : HI < 255) ? aqd_least(above, HI) : above;
+  }
+  template <int RUN> static AQD_MEMBER void run(const Words &w, const Asked &, Held<RUN> &h, int q, void *const *, const Spot &, const int (&v)[4]) {
+    h.packed[q] = aqd_pack<SIGNED>(one(v[0], w.c.x, w.d.x, w.low.x, w.high.x), one(v[1], w.c.y, w.d.y, w.low.y, w.high.y),
+                                   one(v[2], w.c.z, w.d.z, w.low.z, w.high.z), one(v[3], w.c.w, w.d.w, w.low.w, w.high.w));
+  }
+};
+// LO + the number of thresholds that sign·v reaches.
+template <bool SIGNED, int LO, int STEPS> struct StoreThreshold : Bytes {
+  enum { WORDS = 1 + STEPS };
+  struct Words { const int4 *at; AQD_MEMBER void load(const int4 *from) { at = from; } };
+  template <int RUN> static AQD_MEMBER void run(const Words &w, const Asked &, Held<RUN> &h, int q, void *const *, const Spot &, const int (&v)[4]) {
+    const int4 sign = w.at[0];
+    const int x = v[0] * sign.x, y = v[1] * sign.y, z = v[2] * sign.z, u = v[3] * sign.w;
+    int r[4] = {LO, LO, LO, LO};
+    for (int k = 0; k < STEPS; k++) {
+      const int4 t = w.at[(1 + k) * 16];
+      r[0] += x >= t.x; r[1] += y >= t.y; r[2] += z >= t.z; r[3] += u >= t.w;
+    }
+    h.packed[q] = aqd_pack<SIGNED>(r[0], r[1], r[2], r[3]);
+  }
+};
+// int32 [image][channel][y][x], one address a map: the only operation that writes channels one by one.
+template <int LEVELS> struct StoreBorder : Stage {
+  enum { TENSORS = LEVELS };
+  template <int RUN> static AQD_MEMBER void run(const Nothing &, const Asked &, Held<RUN> &, int, void *const *t, const Spot &s, int (&v)[4]) {
+    const int pixels = s.level.oh * s.level.ow, n = s.m / pixels, pixel = s.m - n * pixels;
+    int *to = (int *)t[LEVELS == 1 ? 0 : s.which] + ((long long)n * s.channels + s.channel) * pixels + pixel;
+    for (int i = 0; i < 4; i++)
+      if (s.channel + i < s.channels) to[(long long)i * pixels] = v[i];
+  }
+};
+
+// The operations in order: how many words and tensors come before each is known to the compiler.
+template <class... Ops> struct Chain {
+  enum { WORDS = 0, TENSORS = 0, ASKS = 0 };
+  struct Asked {};
+  template <int RUN> struct Held {};
+  AQD_MEMBER void load(const int4 *) {}
+  static AQD_MEMBER void ask(Asked &, void *const *, const Spot &) {}
+  template <int RUN> AQD_MEMBER void run(const Asked &, Held<RUN> &, int, void *const *, const Spot &, int (&)[4]) const {}
+  template <int RUN> static AQD_MEMBER void flush(const Held<RUN> &, void *const *, const Spot &) {}
+};
+template <class Op, class... Rest> struct Chain<Op, Rest...> {
+  typedef Chain<Rest...> After;
+  enum { WORDS = (int)Op::WORDS + (int)After::WORDS, TENSORS = (int)Op::TENSORS + (int)After::TENSORS };
+  enum { ASKS = (int)Op::ASKS + (int)After::ASKS };
+  struct Asked { typename Op::Asked own; typename After::Asked rest; };
+  template <int RUN> struct Held { typename Op::template Held<RUN> own; typename After::template Held<RUN> rest; };
+  typename Op::Words words;
+  After after;
+  AQD_MEMBER void load(const int4 *at) { words.load(at); after.load(at + Op::WORDS * 16); }
+  static AQD_MEMBER void ask(Asked &a, void *const *t, const Spot &s) {
+    Op::ask(a.own, t, s);
+    After::ask(a.rest, t + Op::TENSORS, s);
+  }
+  template <int RUN>
+  AQD_MEMBER void run(const Asked &a, Held<RUN> &h, int q, void *const *t, const Spot &s, int (&v)[4]) const {
+    Op::template run<RUN>(words, a.own, h.own, q, t, s, v);
+    after.template run<RUN>(a.rest, h.rest, q, t + Op::TENSORS, s, v);
+  }
+  template <int RUN> static AQD_MEMBER void flush(const Held<RUN> &h, void *const *t, const Spot &s) {
+    Op::template flush<RUN>(h.own, t, s);
+    After::template flush<RUN>(h.rest, t + Op::TENSORS, s);
+  }
+};
+// All of it for four values.
+template <class E> AQD_DEVICE void aqd_finish(const void *words, void *const *tensors, const Spot &s, int (&v)[4]) {
+  E e;
+  typename E::Asked asked;
+  typename E::template Held<1> held;
+  E::ask(asked, tensors, s);
+  e.load(aqd_words(words, E::WORDS, s.which, s.channel, s.pitch));
+  e.template run<1>(asked, held, 0, tensors, s, v);
+  E::template flush<1>(held, tensors, s);
+}

@@ -1,0 +1,127 @@
+"""Programs for cards on a CPU: the same source and the same launches, by g++ and `card_native/emulation.h`.
+
+What it takes of a card: blocks run one after the other, threads as fibers that meet at barriers. Two settings
+make races show: the order of threads between barriers, and asynchronous copies that happen as late as they
+may.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aqd_deploy.compiler.launch_section import functions_of, launch_section
+from aqd_deploy.compiler.launches import BuiltLaunches, build_launches
+from aqd_deploy.compiler.plan import Plan
+from aqd_deploy.kernels.contract.launches import Function
+from aqd_deploy.kernels.cuda.backend import CudaBackend
+from aqd_deploy.runtime.card_program import CardProgram
+from aqd_deploy.runtime.container import Container
+from aqd_deploy.runtime.launches import Call
+
+EMULATION = Path(__file__).parent / "card_native"
+# (order of threads, copies late)
+SETTINGS = ((0, False), (1, True))
+
+
+def build(functions: Sequence[Function], folder: Path, *flags: str) -> ctypes.CDLL:
+    """The library of `functions`, with `aqd_emulate`."""
+    backend = CudaBackend("sm_90a")
+    for name, text in backend.sources().items():
+        (folder / name).write_text(text)
+    cases = "\n".join(
+        f"    case {index}: {{ const {each.parameter} p = *(const {each.parameter} *)parameter; "
+        f"return aqd::emulate(grid, threads, shared, [&] {{ k{index}(p); }}); }}"
+        for index, each in enumerate(functions)
+    )
+    source = (
+        backend.source(functions)
+        + f"""
+extern "C" bool aqd_emulate(int function, int blocks, int threads, int shared, const void *parameter,
+                            int order, bool late) {{
+  aqd::settings.order = order;
+  aqd::settings.late = late;
+  dim3 grid;
+  grid.x = blocks;
+  switch (function) {{
+{cases}
+  }}
+  return false;
+}}
+"""
+    )
+    (folder / "kernels.cpp").write_text(source)
+    library = folder / "kernels.so"
+    command = ["g++", "-std=c++17", "-O1", "-w", "-shared", "-fPIC", f"-I{EMULATION}", *flags]
+    result = subprocess.run(
+        [*command, "kernels.cpp", "-o", library], cwd=folder, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr[:3000]
+    loaded = ctypes.CDLL(str(library))
+    loaded.aqd_emulate.restype = ctypes.c_bool
+    return loaded
+
+
+class EmulatedDriver:
+    """A `card_program.Driver`; memory is an array of this process."""
+
+    def __init__(self, library: ctypes.CDLL, order: int = 0, late: bool = False) -> None:
+        self.library, self.order, self.late = library, order, late
+        self.memory = np.zeros(0, np.uint8)
+
+    def load(self, code: memoryview, functions: Sequence[str], target: Mapping[str, Any]) -> None:
+        """The code is the library's."""
+
+    def allocate(self, size: int) -> int:
+        self.memory = np.zeros(size + 256, np.uint8)
+        return -(-self.memory.ctypes.data // 256) * 256
+
+    def upload(self, address: int, data: np.ndarray | memoryview) -> None:
+        flat = np.frombuffer(data, np.uint8) if isinstance(data, memoryview) else data
+        ctypes.memmove(address, flat.ctypes.data, flat.nbytes)
+
+    def download(self, address: int, data: np.ndarray) -> None:
+        ctypes.memmove(data.ctypes.data, address, data.nbytes)
+
+    def record(self, calls: Sequence[Call], base: int) -> Callable[[], float]:
+        def replay() -> float:
+            for call in calls:
+                parameter = ctypes.create_string_buffer(call.parameter(base))
+                numbers = (call.function, call.grid, call.threads, call.shared)
+                done = self.library.aqd_emulate(*numbers, parameter, self.order, self.late)
+                assert done, f"function {call.function} is stuck"
+            return 0.0
+
+        return replay
+
+    def close(self) -> None:
+        self.memory = np.zeros(0, np.uint8)
+
+
+def container_of(plan: Plan, built: BuiltLaunches, images: int = 1) -> Container:
+    """What a program's file would hold, but for the code."""
+    ports = [
+        [
+            {"name": name, "shape": [images, *info.nchw[1:]], "dtype": info.dtype}
+            for name, info in ((name, plan.tensors[name]) for name in names)
+        ]
+        for names in (plan.inputs, plan.outputs)
+    ]
+    section = launch_section(built, 0, plan.inputs, plan.outputs)
+    program = {"target": {"card": "sm_90a"}, "launches": section, "inputs": ports[0], "outputs": ports[1]}
+    stored = built.data.content()
+    return Container(Path("program.so"), {"program": program}, stored, len(stored))
+
+
+def emulated(
+    plan: Plan, folder: Path, images: int = 1, setting: tuple[int, bool] = SETTINGS[0], card: str = "sm_90a"
+) -> CardProgram:
+    """The program of `plan` for `card`, loaded into the emulation; `folder` for its source."""
+    built = build_launches(plan, CudaBackend(card), images)
+    library = build(functions_of(built), folder)
+    return CardProgram(container_of(plan, built, images), EmulatedDriver(library, *setting))
