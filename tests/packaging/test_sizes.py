@@ -38,3 +38,13 @@ def test_functions_are_short():
 def test_every_module_says_what_it_is_for():
     product = {path: text for path, text in SOURCES.items() if not path.startswith("tests/")}
     assert [path for path, text in product.items() if not ast.get_docstring(ast.parse(text))] == []
+
+
+def test_no_two_test_files_have_one_name():
+    """pytest imports them by their names alone."""
+    places = {}
+    for path in SOURCES:
+        folder, _, name = path.rpartition("/")
+        if folder.startswith("tests") and name.startswith("test_"):
+            places.setdefault(name, []).append(folder)
+    assert {name: folders for name, folders in places.items() if len(folders) > 1} == {}
