@@ -9,19 +9,13 @@ import numpy as np
 from onnx import NodeProto, TensorProto
 
 from aqd_deploy.errors import ScaleError, UnsupportedModelError
-from aqd_deploy.passes.canonical.draft import Draft, attribute, is_standard
+from aqd_deploy.passes.canonical.draft import STANDARD, Draft, attribute, is_standard
 from aqd_deploy.passes.canonical.microsoft import MICROSOFT
 from aqd_deploy.passes.operators import label_of
 
 _DYNAMIC = {
-    *(
-        "DynamicQuantizeLinear",
-        "ConvInteger",
-        "MatMulInteger",
-        "DynamicQuantizeMatMul",
-        "DynamicQuantizeLSTM",
-    ),
-    *("MatMulIntegerToFloat",),
+    *("DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"),
+    *("DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "MatMulIntegerToFloat"),
 }
 _QUANTIZE_AGAIN = (
     "onnxruntime.quantization.quantize_static(..., activation_type=QuantType.QUInt8), which writes static "
@@ -71,7 +65,7 @@ def refuse_quantizers(draft: Draft) -> None:
 def _refuse_dynamic(draft: Draft) -> None:
     """Case 1."""
     dynamic = [
-        node for node in draft.nodes if node.op_type in _DYNAMIC and node.domain in ("", "ai.onnx", MICROSOFT)
+        node for node in draft.nodes if node.op_type in _DYNAMIC and node.domain in (*STANDARD, MICROSOFT)
     ]
     made = {name for node in draft.nodes for name in node.output}
     dynamic += [

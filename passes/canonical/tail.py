@@ -10,14 +10,14 @@ from aqd_deploy.errors import ShapeError
 from aqd_deploy.passes.canonical.draft import STANDARD, Draft, attribute, is_standard
 from aqd_deploy.passes.operators import OPERATORS
 
-_KEPT = {*("Add", "BatchNormalization", "Clip", "Concat", "DequantizeLinear", "MaxPool", "Mul", "Relu")}
+_KEPT = ("Add", "BatchNormalization", "Clip", "Concat", "DequantizeLinear", "MaxPool", "Mul", "Relu")
 """Of integers, these are integers again, without a quantizer behind them."""
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Integers where both operands are."""
 _LAYOUT = ("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose")
 _IN_FRONT = (*_LAYOUT, "Concat", "Gather", "Slice")
 """What picks and joins elements for decoding."""
-_MOVES = {*_LAYOUT, "MaxPool", "Concat", "Slice", "Gather", "Split", "Resize", "DepthToSpace", "Pad", "Clip"}
+_MOVES = (*_IN_FRONT, "MaxPool", "Split", "Resize", "DepthToSpace", "Pad", "Clip")
 """What these make of dequantized codes can be quantized again without a loss."""
 
 
@@ -55,11 +55,8 @@ class _Cut:
         for node in draft.nodes:
             outputs = set(filter(None, node.output))
             unknown = outputs <= behind_products and not _is_known(node)
-            if (
-                self.moved.intersection(node.input)
-                or unknown
-                or (outputs <= behind and not self._is_kept(node))
-            ):
+            real = outputs <= behind and not self._is_kept(node)
+            if unknown or real or self.moved.intersection(node.input):
                 self.moved |= outputs
         self._take_layout_along(behind)
         self.wanted = [name for name in draft.outputs if name in self.moved or name in self.constant]
