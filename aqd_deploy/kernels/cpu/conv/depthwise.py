@@ -23,14 +23,17 @@ from aqd_deploy.kernels.cpu.conv.maps import conv_maps
 from aqd_deploy.kernels.cpu.conv.padded_rows import PaddedRows, padded_rows
 from aqd_deploy.kernels.cpu.emit import Buffer, Emitter, Expr, const, convert, load
 from aqd_deploy.kernels.cpu.epilogue.epilogue import BoundEpilogue, Place
+from aqd_deploy.kernels.cpu.isa.dot_product import DotProduct
 from aqd_deploy.kernels.cpu.isa.exactness import sample_range
-from aqd_deploy.kernels.cpu.isa.select import instruction_set, portable_entry
+from aqd_deploy.kernels.cpu.isa.select import instruction_set, portable_entry, vector_dots
 from aqd_deploy.kernels.storage.layout import WeightLayout
 from aqd_deploy.targets.isa import Isa
 
 # Rows of output that one task computes from one padded copy, and pixels of a register tile.
 ROWS = 8
 PIXELS = 4
+# By products of four taps, of which each tile interleaves the weights.
+QUAD_PIXELS = 8
 
 
 def is_depthwise(spec: ConvSpec) -> bool:
@@ -45,6 +48,15 @@ def sums_fit_16_bits(spec: ConvSpec) -> bool:
     weights = [2 * w + 1 if spec.odd else w for w in spec.weight_range]
     largest = max(abs(x * w) for x in sample_range(spec) for w in weights)
     return prod(spec.kernel) * largest < 2**15
+
+
+def quad_product(spec: ConvSpec, isa: Isa) -> DotProduct | None:
+    """The product of four bytes a lane for four taps of a column; None where there is none for a whole vector
+    of channels, or weights do not fit bytes.
+    """
+    dots = vector_dots(spec, isa)
+    fits = dots is not None and dots.dot == 4 and dots.lanes == instruction_set(isa).depthwise_lanes
+    return dots if fits and not spec.odd else None
 
 
 def depthwise_layout(spec: ConvSpec, isa: Isa) -> WeightLayout:
@@ -83,8 +95,11 @@ class _MapConv:
         self.narrow = instruction_set(isa).depthwise_lanes
         self.dtype = "int16" if layout.lanes > self.narrow else "int32"
         self.pairs = instruction_set(isa).word_pairs if self.dtype == "int32" else None
+        self.quads = quad_product(spec, isa) if self.dtype == "int32" else None
         self.rows = min(ROWS, self.spec.out_height)
-        self.pixels = min(PIXELS, self.spec.out_width)
+        # Tiles of equal width: where the last one is shifted back, it computes values again.
+        most = QUAD_PIXELS if self.quads else PIXELS
+        self.pixels = -(-self.spec.out_width // -(-self.spec.out_width // most))
         self.tasks = -(-self.spec.out_height // self.rows)
 
     def emit(self, task: Expr, data: Buffer, level: Expr | None) -> None:
@@ -112,27 +127,77 @@ class _MapConv:
     def _reduce(self, strip: PaddedRows, y: Expr, x: Expr, block: Expr, values: Buffer) -> None:
         """The sums of one tile, left in `values` [pixel, lane]."""
         em, spec, lanes, dtype = self.em, self.spec, self.layout.lanes, self.dtype
-        kh, kw = spec.kernel
         accs = [em.alloc("acc", dtype, lanes, "local") for _ in range(self.pixels)]
         for acc in accs:
             em.store(acc, 0, const(0, dtype, lanes), lanes)
-        taps: dict[int, list[tuple[Buffer, int]]] = {}
-        for i, acc in enumerate(accs):
-            for kx in range(kw):
-                taps.setdefault(i * spec.strides[1] + kx * spec.dilations[1], []).append((acc, kx))
-        with em.loop("ky", kh) as ky:
-            row = y * spec.strides[0] + ky * spec.dilations[0]
-            column = x * spec.strides[1] * spec.in_channels
-            at = em.bind("at", strip.origin + row * strip.row_stride + column + block * lanes)
-            place = em.bind("place", (block * kh + ky) * (kw * lanes))
-            weights = [self._weight(load(self.weights, place + kx * lanes, lanes)) for kx in range(kw)]
-            for offset, users in sorted(taps.items()):
-                sample = load(strip.samples, at + offset * spec.in_channels, lanes)
-                sample = em.bind("s", convert(sample, dtype, lanes))
-                for acc, kx in users:
-                    em.store(acc, 0, self._added(load(acc, const(0), lanes), sample, weights[kx]), lanes)
+        column = x * spec.strides[1] * spec.in_channels
+        at = em.bind("at", strip.origin + y * spec.strides[0] * strip.row_stride + column + block * lanes)
+        if self.quads is not None:
+            self._add_quads(self.quads, accs, strip, at, block)
+        else:
+            self._add_rows(accs, strip, at, block)
         for i, acc in enumerate(accs):
             em.store(values, i * lanes, convert(load(acc, const(0), lanes), "int32", lanes), lanes)
+
+    def _add_rows(self, accs: list[Buffer], strip: PaddedRows, at: Expr, block: Expr) -> None:
+        """Row by row of taps; `at` is the first sample."""
+        em, spec, lanes = self.em, self.spec, self.layout.lanes
+        kh, kw = spec.kernel
+        with em.loop("ky", kh) as ky:
+            row = em.bind("row", at + ky * spec.dilations[0] * strip.row_stride)
+            place = em.bind("place", (block * kh + ky) * (kw * lanes))
+            weights = [self._weight(load(self.weights, place + kx * lanes, lanes)) for kx in range(kw)]
+            for offset, users in self._taps(accs):
+                sample = load(strip.samples, row + offset * spec.in_channels, lanes)
+                sample = em.bind("s", convert(sample, self.dtype, lanes))
+                for acc, kx in users:
+                    em.store(acc, 0, self._added(load(acc, const(0), lanes), sample, weights[kx]), lanes)
+
+    def _add_quads(
+        self, dots: DotProduct, accs: list[Buffer], strip: PaddedRows, at: Expr, block: Expr
+    ) -> None:
+        """Four rows of taps at a time: each lane has four bytes of a column, samples as weights."""
+        em, spec, lanes = self.em, self.spec, self.layout.lanes
+        kh, kw = spec.kernel
+        for first in range(0, kh, 4):
+            rows = range(first, min(first + 4, kh))
+            weights = []
+            for kx in range(kw):
+                places = [(block * kh + ky) * (kw * lanes) + kx * lanes for ky in rows]
+                taps = [load(self.weights, place, lanes) for place in places]
+                none = const(0, "int8", lanes)
+                weights.append(em.bind("w", _interleaved([*taps, *[none] * (4 - len(taps))], lanes)))
+            if dots.offset:
+                self._start(dots, accs, weights)
+            for offset, users in self._taps(accs):
+                starts = [at + ky * spec.dilations[0] * strip.row_stride for ky in rows]
+                bytes_ = [load(strip.samples, s + offset * spec.in_channels, lanes) for s in starts]
+                # What stands in for a missing row meets weights of 0.
+                sample = _interleaved([*bytes_, *bytes_[:1] * (4 - len(bytes_))], lanes)
+                sample = tirx.reinterpret(f"{dots.sample_dtype}x{4 * lanes}", sample)
+                if dots.offset:
+                    sample = tirx.bitwise_xor(sample, _sign_bits(dots, lanes))
+                sample = em.bind("s", sample)
+                for acc, kx in users:
+                    em.store(acc, 0, dots.accumulate(load(acc, const(0), lanes), sample, weights[kx]), lanes)
+
+    def _start(self, dots: DotProduct, accs: list[Buffer], weights: list[Expr]) -> None:
+        """Takes off what the offset of the samples adds."""
+        em, lanes = self.em, self.layout.lanes
+        added = const(0, "int32", lanes)
+        for weight in weights:
+            added = em.bind("added", dots.accumulate(added, _sign_bits(dots, lanes), weight))
+        for acc in accs:
+            em.store(acc, 0, load(acc, const(0), lanes) - added, lanes)
+
+    def _taps(self, accs: list[Buffer]) -> list[tuple[int, list[tuple[Buffer, int]]]]:
+        """(column of samples, (sum, column of weights) that read it) of a tile."""
+        spec = self.spec
+        taps: dict[int, list[tuple[Buffer, int]]] = {}
+        for i, acc in enumerate(accs):
+            for kx in range(spec.kernel[1]):
+                taps.setdefault(i * spec.strides[1] + kx * spec.dilations[1], []).append((acc, kx))
+        return sorted(taps.items())
 
     def _weight(self, stored: Expr) -> Expr:
         """What a vector of stored weights stands for, as `_added` takes it."""
@@ -176,6 +241,18 @@ class _MapConv:
                 if rest % narrow:
                     with em.loop("lane", rest % narrow) as lane:
                         emit(block * lanes + (lane + whole * narrow), lane + whole * narrow, 1)
+
+
+def _interleaved(rows: list[Expr], lanes: int) -> Expr:
+    """The bytes of four vectors, alternating."""
+    order = [const(lane + part * lanes) for lane in range(lanes) for part in range(4)]
+    return tirx.Shuffle(rows, order)
+
+
+def _sign_bits(dots: DotProduct, lanes: int) -> Expr:
+    """What changes a byte by the offset of a product, and the offset itself."""
+    bit = 128 if dots.sample_dtype == "uint8" else -128
+    return const(bit, dots.sample_dtype, 4 * lanes)
 
 
 class Depthwise(Family):
