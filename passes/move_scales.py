@@ -108,7 +108,9 @@ def _finish(values: Values, name: str) -> str:
         return name
     value = values.value(name, node)
     zero = value.zero_point()
-    if values.holds_codes(value) and zero is not None and all(form.a > 0 for form in value.forms):
+    # An output is computed, so an input becomes an int32 stream.
+    plain = values.holds_codes(value) and value.tensor not in values.graph.inputs
+    if plain and zero is not None and all(form.a > 0 for form in value.forms):
         values.graph.heads[name] = Head(value.forms, 0.0, values.dtypes[value.tensor], zero)
         return value.tensor
     with arithmetic_of(node):
@@ -118,14 +120,12 @@ def _finish(values: Values, name: str) -> str:
 
 
 def _name_outputs(graph: Graph, tensors: list[str]) -> None:
-    """Outputs keep the QDQ file's names; an integer tensor that is an output twice, or an input, gets an
-    Identity.
-    """
+    """Outputs keep the QDQ file's names; an integer tensor that is an output twice gets an Identity."""
     renamed: dict[str, str] = {}
     copies: list[Node] = []
     for name, tensor in zip(graph.outputs, tensors, strict=True):
-        if tensor in graph.inputs or tensor in renamed:
-            copies.append(Node(Identity(), [renamed.get(tensor, tensor)], name, name))
+        if tensor in renamed:
+            copies.append(Node(Identity(), [renamed[tensor]], name, name))
         else:
             renamed[tensor] = name
         graph.ranges[name] = graph.ranges[tensor]
