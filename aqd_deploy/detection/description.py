@@ -15,7 +15,7 @@ from typing import Any
 from aqd_deploy.detection.detectors import detector_named
 from aqd_deploy.detection.images import PREPROCESSING_KEYS, Preprocess
 from aqd_deploy.detection.settings import DetectorSettings, detector_keys
-from aqd_deploy.errors import ModelFileError
+from aqd_deploy.errors import ModelFileError, line_of
 from aqd_deploy.inputs import MIB, FileKind
 
 DESCRIPTION_FILE = FileKind(
@@ -59,9 +59,9 @@ def about(path: Path) -> Iterator[None]:
 def _tables(path: Path) -> dict[str, dict[str, Any]]:
     try:
         document = tomllib.loads(DESCRIPTION_FILE.read(path).decode("utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelFileError(
-            f"{path} is not a TOML file: {error}", valid=DESCRIPTION_FILE.valid, next_command=_NEXT
+            f"{path} is not a TOML file: {line_of(error)}", valid=DESCRIPTION_FILE.valid, next_command=_NEXT
         ) from error
     for name in _TABLES:
         if not isinstance(document.get(name), dict):
@@ -85,7 +85,7 @@ def _preprocessing(
 ) -> dict[str, Any]:
     _check_known("preprocessing.", entry, [key for keys in PREPROCESSING_KEYS for key in keys])
     name = entry.get("input", next(iter(inputs)) if len(inputs) == 1 else None)
-    if name not in inputs:
+    if not isinstance(name, str) or name not in inputs:
         raise ModelFileError(
             f"{_OWNER} names another input than the network has at preprocessing.input",
             received=name, valid=", ".join(inputs),

@@ -7,8 +7,8 @@ from onnx import ModelProto, TensorProto
 from aqd_deploy.integer.domain import DOMAIN
 
 QONNX_DOMAINS = ("qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general")
-# What onnxruntime calls its operators on codes.
-_ON_CODES = ("QLinear", "QGemm", "QAttention", "ConvInteger", "MatMulInteger")
+# How the names of operators on codes begin, or end.
+_BEGIN, _END = ("QLinear", "QGemm", "QAttention"), "Integer"
 _HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 
@@ -22,7 +22,7 @@ def kind_of(model: ModelProto) -> str:
     nodes = model.graph.node
     if any(node.domain in QONNX_DOMAINS for node in nodes):
         return "qonnx"
-    if any(node.op_type.startswith(_ON_CODES) for node in nodes):
+    if any(node.op_type.startswith(_BEGIN) or node.op_type.endswith(_END) for node in nodes):
         return "qoperator"
     if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in nodes):
         return "qdq"

@@ -14,13 +14,12 @@ from typing import Any
 
 from aqd_deploy.errors import ModelFileError
 from aqd_deploy.files import check_output, failure, replacing
-from aqd_deploy.inputs import FileKind
-from aqd_deploy.integer.files import MAX_BYTES
+from aqd_deploy.inputs import GIB, FileKind
 
 SUFFIX = ".tail.onnx"
 _NEXT = "aqd-deploy lower QDQ.onnx -o M.int.onnx, then compile M.int.onnx: both write the tail beside"
 _TAIL_FILE = FileKind(
-    "tail", "the file that lower or compile wrote beside it", MAX_BYTES, ModelFileError, _NEXT
+    "tail", "the file that lower or compile wrote beside it", 2 * GIB - 1, ModelFileError, _NEXT
 )
 
 

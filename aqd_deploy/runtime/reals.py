@@ -15,6 +15,8 @@ import numpy as np
 from aqd_deploy.errors import AqdError, ScaleError
 
 FLOATS = ("float16", "float32", "float64")
+INTEGERS = ("uint8", "int8", "int32")
+"""The dtypes of integer networks' tensors."""
 Entry = Mapping[str, Any]
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from aqd_deploy.errors import MissingExtraError, ModelFileError
-from aqd_deploy.integer.files import parse_onnx
 from aqd_deploy.integer.tail import read_tail, tail_path
 
 
@@ -21,6 +20,7 @@ class Tail:
         MissingExtraError where there is no onnxruntime.
         """
         try:
+            from aqd_deploy.integer.files import parse_onnx
             from aqd_deploy.integer.reference import ReferenceRunner
         except ImportError as error:
             raise MissingExtraError(

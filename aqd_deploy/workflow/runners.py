@@ -17,9 +17,8 @@ from aqd_deploy.detection.interface import check_interface
 from aqd_deploy.detection.settings import DetectorSettings
 from aqd_deploy.devices import LOCAL, open_device
 from aqd_deploy.errors import DeviceError, ModelFileError
-from aqd_deploy.integer.types import ELEMENT_TYPES
 from aqd_deploy.runtime.bundle_files import program_file
-from aqd_deploy.runtime.reals import FLOATS, dequantized, quantized
+from aqd_deploy.runtime.reals import FLOATS, INTEGERS, dequantized, quantized
 from aqd_deploy.runtime.tail import Tail
 from aqd_deploy.runtime.tensors import TensorInfo
 
@@ -79,7 +78,7 @@ class Runner:
         Raises ScaleError for integers that the manifest says nothing of, and what `tail` raises.
         """
         values = {
-            name: self._reals(name, array) if str(array.dtype) in ELEMENT_TYPES.values() else array
+            name: self._reals(name, array) if str(array.dtype) in INTEGERS else array
             for name, array in outputs.items()
         }
         return values if self.tail is None else {**self.tail.run(values), **values}

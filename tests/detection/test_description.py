@@ -94,6 +94,8 @@ def _without(text, line):
         (MAPS.replace("58.395", "0"), r"no valid std\[0\]; got 0; valid: a finite number greater than 0"),
         (MAPS.replace('"RGB"', '"GRAY"'), "unknown colour order; got GRAY; valid: RGB, BGR"),
         (MAPS.replace("color", 'input = "x"\ncolor'), "preprocessing.input; got x; valid: images"),
+        (MAPS.replace("color", "input = [1]\ncolor"), r"preprocessing.input; got \[1\]; valid: images"),
+        ("[detector]\nx = " + "[" * 5000, "d.toml is not a TOML file"),
         (BOXES.replace("labels", "classes_"), "d.toml's detector has no outputs.labels"),
     ],
 )  # fmt: skip

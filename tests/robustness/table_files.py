@@ -28,6 +28,7 @@ cores = "data sheet"
 DESCRIPTION = """[preprocessing]
 color = "RGB"
 pad_value = [1, 2, 3]
+input = "image"
 height = 8
 [detector]
 kind = "fcos"
