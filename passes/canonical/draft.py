@@ -87,6 +87,14 @@ class Draft:
         self.set_constant(name, values)
         return name
 
+    def constants(self) -> set[str]:
+        """Initializers and what nodes make of them."""
+        constant = set(self.initializers)
+        for node in self.nodes:
+            if all(name in constant for name in node.input if name):
+                constant.update(filter(None, node.output))
+        return constant
+
     def scalar(self, base: str, value: float) -> str:
         """A new float32 initializer of no dimensions."""
         return self.constant(base, np.array(value, dtype=np.float32))

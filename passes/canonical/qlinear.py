@@ -8,7 +8,7 @@ import numpy as np
 from onnx import NodeProto
 
 from aqd_deploy.errors import UnsupportedModelError
-from aqd_deploy.passes.canonical.draft import Draft, attribute
+from aqd_deploy.passes.canonical.draft import STANDARD, Draft, attribute
 from aqd_deploy.passes.canonical.microsoft import MICROSOFT
 from aqd_deploy.passes.operators import label_of
 
@@ -49,7 +49,7 @@ def take_qlinear_apart(draft: Draft) -> None:
     }
 
     def rule(node: NodeProto) -> list[NodeProto] | None:
-        if node.op_type not in makers or node.domain not in ("", "ai.onnx", MICROSOFT):
+        if node.op_type not in makers or node.domain not in (*STANDARD, MICROSOFT):
             return None
         if attribute(node, "channels_last", 0):
             raise UnsupportedModelError(

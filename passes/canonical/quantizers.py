@@ -9,19 +9,13 @@ import numpy as np
 from onnx import NodeProto, TensorProto
 
 from aqd_deploy.errors import ScaleError, UnsupportedModelError
-from aqd_deploy.passes.canonical.draft import Draft, attribute, is_standard
+from aqd_deploy.passes.canonical.draft import STANDARD, Draft, attribute, is_standard
 from aqd_deploy.passes.canonical.microsoft import MICROSOFT
 from aqd_deploy.passes.operators import label_of
 
 _DYNAMIC = {
-    *(
-        "DynamicQuantizeLinear",
-        "ConvInteger",
-        "MatMulInteger",
-        "DynamicQuantizeMatMul",
-        "DynamicQuantizeLSTM",
-    ),
-    *("MatMulIntegerToFloat",),
+    *("DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"),
+    *("DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "MatMulIntegerToFloat"),
 }
 _QUANTIZE_AGAIN = (
     "onnxruntime.quantization.quantize_static(..., activation_type=QuantType.QUInt8), which writes static "
@@ -38,8 +32,10 @@ def refuse_quantizers(draft: Draft) -> None:
     2. Activations of 16 bits.
     3. A scale of infinity: calibration saw infinite numbers.
     4. No quantizer at all: a float network.
+    5. Codes that are interpolated without being dequantized: each runtime rounds the result in its own way.
     """
     _refuse_dynamic(draft)
+    _refuse_interpolated(draft)
     constant = set(draft.initializers)
     wide, infinite = [], []
     for node in draft.nodes:
@@ -71,7 +67,7 @@ def refuse_quantizers(draft: Draft) -> None:
 def _refuse_dynamic(draft: Draft) -> None:
     """Case 1."""
     dynamic = [
-        node for node in draft.nodes if node.op_type in _DYNAMIC and node.domain in ("", "ai.onnx", MICROSOFT)
+        node for node in draft.nodes if node.op_type in _DYNAMIC and node.domain in (*STANDARD, MICROSOFT)
     ]
     made = {name for node in draft.nodes for name in node.output}
     dynamic += [
@@ -83,6 +79,23 @@ def _refuse_dynamic(draft: Draft) -> None:
         raise UnsupportedModelError(
             f"scales are computed from each image (dynamic quantization): {counted(dynamic)}",
             valid="scales that are constants", next_command=_QUANTIZE_AGAIN,
+        )  # fmt: skip
+
+
+def _refuse_interpolated(draft: Draft) -> None:
+    """Case 5."""
+    types = draft.types
+    found = [
+        node
+        for node in draft.nodes
+        if is_standard(node, "Resize")
+        and attribute(node, "mode", "nearest") != "nearest"
+        and types.get(node.input[0]) in (TensorProto.UINT8, TensorProto.INT8)
+    ]
+    if found:
+        raise UnsupportedModelError(
+            f"codes are interpolated, and ONNX doesn't say how the result is rounded: {_labels(found)}",
+            valid="linear Resize between DequantizeLinear and QuantizeLinear", next_command=_QUANTIZE_AGAIN,
         )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from aqd_deploy.passes.canonical.averages import pool_whole_maps
 from aqd_deploy.passes.canonical.constant_layout import lay_constants_out
+from aqd_deploy.passes.canonical.constant_outputs import leave_constant_outputs_out
 from aqd_deploy.passes.canonical.constants import fold_constants
 from aqd_deploy.passes.canonical.draft import Draft
 from aqd_deploy.passes.canonical.float_input import take_input_quantizers_off
@@ -32,6 +33,7 @@ REWRITES: tuple[Callable[[Draft], None], ...] = (
     take_qlinear_apart,  # for the same reason; codes and reals are told apart from here on
     take_qonnx_apart,  # for the same reasons
     fold_constants,  # before scales, shapes and axes are read
+    leave_constant_outputs_out,  # when what is constant is known
     use_float32,  # when constants are initializers
     drop_identities,  # before anything looks for what stands right in front of a node
     lay_constants_out,  # before products look for weights

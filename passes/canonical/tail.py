@@ -10,14 +10,14 @@ from aqd_deploy.errors import ShapeError
 from aqd_deploy.passes.canonical.draft import STANDARD, Draft, attribute, is_standard
 from aqd_deploy.passes.operators import OPERATORS
 
-_KEPT = {*("Add", "BatchNormalization", "Clip", "Concat", "DequantizeLinear", "MaxPool", "Mul", "Relu")}
+_KEPT = ("Add", "BatchNormalization", "Clip", "Concat", "DequantizeLinear", "MaxPool", "Mul", "Relu")
 """Of integers, these are integers again, without a quantizer behind them."""
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Integers where both operands are."""
 _LAYOUT = ("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose")
 _IN_FRONT = (*_LAYOUT, "Concat", "Gather", "Slice")
 """What picks and joins elements for decoding."""
-_MOVES = {*_LAYOUT, "MaxPool", "Concat", "Slice", "Gather", "Split", "Resize", "DepthToSpace", "Pad", "Clip"}
+_MOVES = (*_IN_FRONT, "MaxPool", "Split", "Resize", "DepthToSpace", "Pad", "Clip")
 """What these make of dequantized codes can be quantized again without a loss."""
 
 
@@ -36,7 +36,6 @@ def cut_tail(draft: Draft) -> None:
     3. Layout in front of the tail belongs to it, and so do Slice, Gather and Concat there.
     4. A tensor that the tail reads becomes an output of the integer part, under its name.
     5. An output that needs no tail stays an output. Where all do without, there is no tail.
-    6. An output that is a constant (Brevitas tells scales so) comes from the tail.
     """
     cut = _Cut(draft)
     if cut.wanted:
@@ -48,7 +47,7 @@ class _Cut:
 
     def __init__(self, draft: Draft) -> None:
         self.draft = draft
-        self.constant = _constants(draft)
+        self.constant = draft.constants()
         self.codes = _dequantized(draft, self.constant)
         behind = self._made_without("QuantizeLinear")
         behind_products = self._made_without(*_PRODUCTS)
@@ -56,14 +55,11 @@ class _Cut:
         for node in draft.nodes:
             outputs = set(filter(None, node.output))
             unknown = outputs <= behind_products and not _is_known(node)
-            if (
-                self.moved.intersection(node.input)
-                or unknown
-                or (outputs <= behind and not self._is_kept(node))
-            ):
+            real = outputs <= behind and not self._is_kept(node)
+            if unknown or real or self.moved.intersection(node.input):
                 self.moved |= outputs
         self._take_layout_along(behind)
-        self.wanted = [name for name in draft.outputs if name in self.moved or name in self.constant]
+        self.wanted = [name for name in draft.outputs if name in self.moved]
 
     def _made_without(self, *op_types: str) -> set[str]:
         """Tensors, not constants, that no such node of activations is made of."""
@@ -112,7 +108,7 @@ class _Cut:
         draft, graph = self.draft, self.draft.model.graph
         own = self._needed()
         made = {name for node in own for name in node.output}
-        read = {name for node in own for name in node.input if name}.union(self.wanted)
+        read = {name for node in own for name in node.input if name}
         boundary = [name for node in draft.nodes for name in node.output if name in read - made]
         values = [self._value(name) for name in boundary]
         outputs = [value for value in graph.output if value.name in self.wanted]
@@ -150,15 +146,6 @@ class _Cut:
 
 def _is_known(node: NodeProto) -> bool:
     return node.domain in STANDARD and (node.op_type in OPERATORS or node.op_type in (*_PRODUCTS, *_LAYOUT))
-
-
-def _constants(draft: Draft) -> set[str]:
-    """Initializers and what nodes make of them."""
-    constant = set(draft.initializers)
-    for node in draft.nodes:
-        if all(name in constant for name in node.input if name):
-            constant.update(filter(None, node.output))
-    return constant
 
 
 def _dequantized(draft: Draft, constant: set[str]) -> set[str]:

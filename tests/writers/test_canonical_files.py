@@ -4,7 +4,9 @@ left of it.
 
 import networks
 import pytest
-from canonical_meaning import assert_same_meaning, manifest_entry
+from canonical_meaning import assert_same_meaning, canonical, manifest_entry
+
+from aqd_deploy.errors import UnsupportedModelError
 
 GONE = {
     *(
@@ -23,14 +25,16 @@ GONE = {
 
 
 @pytest.mark.parametrize("name", sorted(networks.NETWORKS))
-def test_a_file_means_the_same_in_canonical_form(written, name):
+def test_a_file_means_the_same_in_canonical_form(written, writer, name):
     model = written(name)
+    if (writer, name) == ("ort-qoperator", "nanodet"):
+        with pytest.raises(UnsupportedModelError, match="codes are interpolated"):
+            canonical(model)
+        return
     source = model.graph.input[0].name
     state = assert_same_meaning(model, {source: networks.images(1, seed=9)[0]})
     left = {node.op_type for node in state.model.graph.node}
     assert not left & GONE and not any(op.startswith("QLinear") for op in left)
     assert not any(node.domain for node in state.model.graph.node)
     assert manifest_entry(state.model)["inputs"].keys() == {source}
-    # Brevitas tells the scales of outputs, which are constants.
-    computed = state.tail is not None and len(state.tail.graph.node) > 0
-    assert computed == (name == "classifier")
+    assert (state.tail is not None) == (name == "classifier")

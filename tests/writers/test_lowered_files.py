@@ -21,7 +21,7 @@ REFUSED = {
     "pt2e-x86 nanodet": _FLOAT_WINDOW,
     "pt2e-xnnpack nanodet": _FLOAT_WINDOW,
     # Resize of codes, which rounds as each runtime likes.
-    "ort-qoperator nanodet": "which isn't quantized",
+    "ort-qoperator nanodet": "codes are interpolated",
     # An average of what no quantizer stands behind.
     "nncf-transformer classifier": _FLOAT_WINDOW,
     "ort-products classifier": _FLOAT_WINDOW,

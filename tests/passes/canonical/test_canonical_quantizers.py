@@ -52,3 +52,11 @@ def test_case_4_a_float_network():
     y = b.node("Relu", [b.node("Conv", ["image", b.constant("w", np.ones((4, 4, 1, 1), np.float32))])])
     text = refused(b, y)
     assert "no quantizers" in text and "quantize_static" in text
+
+
+def test_case_5_codes_between_codes():
+    b = FileBuilder()
+    names = b.scale(0.1, np.uint8(3))
+    by = b.constant("by", np.array([1, 1, 2, 2], np.float32))
+    q = b.node("Resize", [b.node("QuantizeLinear", ["image", *names]), "", by], mode="linear")
+    assert "codes are interpolated" in refused(b, b.conv(b.node("DequantizeLinear", [q, *names])))

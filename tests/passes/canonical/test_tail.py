@@ -84,12 +84,3 @@ def test_case_5_an_output_that_needs_no_tail(shared):
     state = b.rewritten(other, b.node("Sigmoid", [x]))
     assert {value.name for value in state.model.graph.output} == {other, x}
     assert len(state.tail.graph.output) == 1
-
-
-def test_case_6_an_output_that_is_a_constant():
-    b = FileBuilder()
-    x = head(b)
-    b.node("Add", [b.constant("a", np.float32(1)), "a"], "two")
-    state = b.rewritten(x, "a", "two")
-    assert [value.name for value in state.model.graph.output] == [x]
-    assert [value.name for value in state.tail.graph.output] == ["a", "two"]
