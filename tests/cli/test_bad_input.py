@@ -128,7 +128,7 @@ class TestQdqFiles:
     @pytest.mark.parametrize(
         ("output", "folder", "words"),
         [
-            ("d/08-write_integer.onnx", "d", "also a file of the dump"),
+            ("d/10-write_integer.onnx", "d", "also a file of the dump"),
             ("d", "d", "the folder of the dump"),
             ("m.int.onnx", "", "--dump-passes has no name"),
         ],
