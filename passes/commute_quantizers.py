@@ -35,8 +35,9 @@ class CommuteQuantizers(Pass):
     1. Q(Relu(x)) = clip(Q(x), Q(0), ·): ReLU becomes the lower end of the clip. Likewise Clip (ReLU6): both
        ends.
     2. Q(MaxPool(x)) = MaxPool(Q(x)): pooling runs on 8 bits.
-    3. Q(Resize(x)) = Resize(Q(x)) for nearest neighbour.
-    4. Q(Concat(x, y)) = Concat(Q(x), Q(y)).
+    3. Q(Resize(x)) = Resize(Q(x)) for nearest neighbour, and likewise for all that places elements; what a
+       Pad fills with becomes its code.
+    4. Q(Concat(x, y)) = Concat(Q(x), Q(y)); of a quantizer with a step a channel each part has its own.
     5. Two quantizers of one tensor with the same step and range are one.
 
     A tensor that also goes on as an integer stream (skip-add, head) is left alone: its stream is computed

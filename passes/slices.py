@@ -31,7 +31,7 @@ from aqd_deploy.passes.operations import (
 
 
 class NoSliceError(Exception):
-    """Why there are no such functions."""
+    """Why there are no such functions; empty where nothing looked like one."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Slices:
                 best = name, len(taken)
             node = self.producers.get(name)
             if node is None or type(node.op) not in _EXACT:
-                reason = f"{name} isn't made of functions of each element"
+                reason = f"{name} isn't made of functions of each element" if taken else ""
                 break
             told = not_uniform(self.graph, node)
             if told is not None:

@@ -74,7 +74,7 @@ class Tabulate(Pass):
                         renamed[node.output] = found.source
                         continue
                 except NoSliceError as reason:
-                    result.left_alone.append(f"{node.label}: {reason}")
+                    result.left_alone += [f"{node.label}: {reason}"] if str(reason) else []
             kept.append(node)
         graph.nodes = kept
         graph.remove_dead()

@@ -14,12 +14,12 @@ from aqd_deploy.integer.fixedpoint import float_above
 from aqd_deploy.integer.ranges import Interval
 from aqd_deploy.integer.rational import SQRT_BITS, total
 from aqd_deploy.passes.constants import clip_bounds, finite_reals
-from aqd_deploy.passes.foreign_operations import Floor, Top
+from aqd_deploy.passes.foreign_operations import Floor, Lookup, Top
 from aqd_deploy.passes.graph import Node
 from aqd_deploy.passes.integer_operations import Max
 from aqd_deploy.passes.numerics import PAPER
 from aqd_deploy.passes.operations import BatchNormalization, Clip, Function, Identity, PRelu, Relu, Scale
-from aqd_deploy.passes.values import Scaled, Values
+from aqd_deploy.passes.values import CODE_BOUNDS, Scaled, Values
 
 
 def scale(values: Values, node: Node, op: Scale) -> None:
@@ -67,8 +67,29 @@ def _first_sigma(values: Values, value: Scaled) -> np.ndarray:
     )
 
 
+def _clipped_codes(values: Values, node: Node) -> bool:
+    """Codes that have a code for each bound stay codes: a table that clips them. False for other values."""
+    value = values.value(node.inputs[0], node)
+    if not values.holds_codes(value) or len(set(value.forms)) > 1 or value.forms[0].a <= 0:
+        return False
+    form, dtype = value.forms[0].rationalised(), values.dtypes[value.tensor]
+    ends = []
+    for bound, end in zip(clip_bounds(values.graph, node), CODE_BOUNDS[dtype], strict=True):
+        code = Fraction(end) if bound is None else (bound - form.b0) / form.a
+        ends.append(min(max(code, Fraction(CODE_BOUNDS[dtype][0])), Fraction(CODE_BOUNDS[dtype][1])))
+    if any(end.denominator > 1 for end in ends):
+        return False
+    low, high = map(int, ends)
+    table = np.clip(np.arange(CODE_BOUNDS[dtype][0], CODE_BOUNDS[dtype][1] + 1), low, high).tolist()
+    interval = values.graph.ranges[value.tensor].clipped(low, high)
+    values.place(node, Lookup.by_code(table, dtype, dtype), value, interval)
+    return True
+
+
 def relu(values: Values, node: Node, _: Relu | Clip) -> None:
     """The value is settled on integers, s = round(β/α) (Eq. 6), then max(η, 0)."""
+    if _clipped_codes(values, node):
+        return
     value = values.settle(node.inputs[0], node)
     interval = values.graph.ranges[value.tensor]
     tensor = value.tensor
@@ -83,6 +104,8 @@ def relu(values: Values, node: Node, _: Relu | Clip) -> None:
 
 def clip(values: Values, node: Node, op: Clip) -> None:
     """A Clip that no quantizer took: as a ReLU where it is one, else between the nearest integers."""
+    if _clipped_codes(values, node):
+        return
     low, high = clip_bounds(values.graph, node)
     value = values.settle(node.inputs[0], node)
     interval = values.graph.ranges[value.tensor]

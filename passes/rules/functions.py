@@ -76,14 +76,13 @@ def quantized_function(values: Values, node: Node, op: QuantizedFunction) -> Non
     largest = _largest(forms, inside)
     changes = _search(node, op, function, largest)
     if len(set(forms)) == 1 and forms[0].a > 0:
-        tensor, reached, axis = values.int32(value.tensor), inside, forms[0]
-        wrong = [0] * len(forms)
+        tensor, reached = values.int32(value.tensor), inside
+        thresholds, wrong = _thresholds(function, changes, forms[0], *reached.bounds), [0] * len(forms)
     else:
         axis = ChannelForm(largest / STREAM_LIMIT)
         solutions, reached = _shared_axis(forms, inside, axis)
         tensor = _brought(values, node, value, solutions, reached)
-    thresholds = _thresholds(function, changes, axis, *reached.bounds)
-    if axis is not forms[0]:
+        thresholds = _thresholds(function, changes, axis, *reached.bounds)
         wrong = [
             _deviations(function, changes, thresholds, (form, solution.constants, low, high))
             for form, solution, low, high in zip(
@@ -120,7 +119,8 @@ def _largest(forms: list[ChannelForm], inside: Interval) -> Fraction:
 
 def _search(node: Node, op: QuantizedFunction, function: _Function, largest: Fraction) -> _Changes:
     """All changes within ±largest: pieces whose code the bounds of f don't tell are halved."""
-    reach = float(largest) * (1 + 2.0**-40)
+    # A little further, so that no value lies in the outermost pieces.
+    reach = float(largest) * (1 + 2.0**-8)
     edges = np.linspace(-reach, reach, _FIRST_PIECES + 1)
     first, last = edges[:-1], edges[1:]
     told: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
@@ -151,7 +151,8 @@ def _search(node: Node, op: QuantizedFunction, function: _Function, largest: Fra
 def _thresholds(function: _Function, changes: _Changes, form: ChannelForm, low: int, high: int) -> np.ndarray:
     """The smallest integer η of [low, high + 1] from which on α·η + β has the code behind each change, α > 0.
 
-    Where a bracket holds an integer, the exact code at it decides.
+    Where a bracket holds an integer, the exact code at it decides; ArithmeticError where that is neither the
+    code in front of the bracket nor the one behind it.
     """
     a, b = float(form.a), float(form.b0)
     slack = _ROUNDING * (max(abs(low), abs(high)) * a + abs(b))
@@ -161,7 +162,10 @@ def _thresholds(function: _Function, changes: _Changes, form: ChannelForm, low: 
     start = np.clip(before, low, high + 1).astype(np.int64)
     for k in np.flatnonzero(start < found).tolist():
         for eta in range(int(start[k]), int(found[k])):
-            if function.code(form.a * eta + form.b0) == changes.codes[k + 1]:
+            code = function.code(form.a * eta + form.b0)
+            if code not in changes.codes[k : k + 2]:
+                raise ArithmeticError(f"its code touches {code} at a single integer")
+            if code == changes.codes[k + 1]:
                 found[k] = eta
                 break
     return np.maximum.accumulate(found)

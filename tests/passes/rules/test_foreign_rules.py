@@ -157,6 +157,18 @@ def test_a_step_and_zero_point_a_channel_in_front_of_a_depthwise_convolution(zer
     assert_islands_agree(chain(body), exact=not clip)
 
 
+@pytest.mark.parametrize("bounds", [(0.0, None), (None, 1.25), (-0.5, 2.0), (-99, 99)])
+def test_a_clip_of_codes_stays_codes_where_they_have_its_bounds(bounds):
+    """A convolution reads it, so nothing else would do."""
+
+    def body(b, x):
+        names = ["" if v is None else b.constant("bound", np.float32(v)) for v in bounds]
+        y = b.node("Clip", [quantize(b, x, 1 / 64, 100), *names])
+        return q8(b, b.conv(y, 4, 7, odd=False), 0.2, 128)
+
+    assert "Lookup" in operators(assert_islands_agree(chain(body)).model)
+
+
 @pytest.mark.parametrize("bounds", [(0.0, 0.7), (-0.31, 0.4), (None, 0.5), (-0.2, None)])
 def test_a_clip_of_a_stream(bounds):
     def body(b, x):
