@@ -246,11 +246,12 @@ class MaxPool(Plain):
     window: Window
 
     def write(self, node: Node, writer: Writer) -> NodeProto:
-        """With explicit pads."""
+        """With explicit pads. Dilations are written where there are any, which the dialect refuses."""
         w = self.window
-        return dialect.standard_node(
-            "MaxPool", node.inputs, node.output, kernel_shape=w.kernel, strides=w.strides, pads=w.pads
-        )
+        attributes = {"kernel_shape": w.kernel, "strides": w.strides, "pads": w.pads}
+        if w.dilations != (1, 1):
+            attributes["dilations"] = w.dilations
+        return dialect.standard_node("MaxPool", node.inputs, node.output, **attributes)
 
 
 @dataclass(frozen=True)

@@ -179,6 +179,12 @@ def _code(
             return lo + reached.sum(0)
 
 
+def any_codes(rng: np.random.Generator, dtype: str, size: tuple[int, ...]) -> np.ndarray:
+    """Over the whole range of `dtype`."""
+    limits = np.iinfo(dtype)
+    return rng.integers(limits.min, limits.max + 1, size).astype(dtype)
+
+
 def epilogue_params(
     rng: np.random.Generator, epilogue: Epilogue, shape: tuple[int, int, int], largest: int
 ) -> list[np.ndarray]:
@@ -209,10 +215,6 @@ def epilogue_params(
                 table = rng.integers(-largest, largest + 1, (steps, channels)).astype(np.int32)
                 return [rng.choice(np.array([-1, 1], np.int32), channels), np.sort(table, axis=0)]
 
-    def codes(dtype: str, size: tuple[int, ...]) -> np.ndarray:
-        limits = np.iinfo(dtype)
-        return rng.integers(limits.min, limits.max + 1, size).astype(dtype)
-
     params: list[np.ndarray] = []
     for step in epilogue.stages:
         match step:
@@ -225,13 +227,13 @@ def epilogue_params(
             case Requantize() | Threshold():
                 params += quantizer(step)
             case Lookup():
-                params.append(codes("uint8", (256,)).view(np.int32))
+                params.append(any_codes(rng, "uint8", (256,)).view(np.int32))
             case Multiply(dtype=dtype, one_pixel=one_pixel):
-                params.append(codes(dtype, (*((1, 1) if one_pixel else (height, width)), channels)))
+                params.append(any_codes(rng, dtype, (*((1, 1) if one_pixel else (height, width)), channels)))
             case SkipAdd(upsample=up, self_identity=self_identity, other_identity=other_identity):
                 size = height // up, width // up, channels
                 if isinstance(step, SkipAddCodes):
-                    params.append(codes(step.dtype, size))
+                    params.append(any_codes(rng, step.dtype, size))
                 else:
                     params.append(rng.integers(-(2**27), 2**27, size, dtype=np.int32))
                 params += identity() if self_identity else scaled(largest)

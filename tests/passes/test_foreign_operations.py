@@ -5,6 +5,7 @@ import pytest
 from graph_meaning import evaluate
 from onnx import TensorProto, helper, numpy_helper
 
+from aqd_deploy.errors import UnsupportedModelError
 from aqd_deploy.integer import dialect
 from aqd_deploy.integer.reader import read_graph
 from aqd_deploy.passes.foreign_operations import (
@@ -21,7 +22,7 @@ from aqd_deploy.passes.foreign_operations import (
 )
 from aqd_deploy.passes.graph import Graph, Node
 from aqd_deploy.passes.integer_operations import Cast, PadImage, SharedThreshold
-from aqd_deploy.passes.operations import Window
+from aqd_deploy.passes.operations import MaxPool, Window
 from aqd_deploy.passes.writer import Writer
 
 
@@ -58,6 +59,13 @@ def test_a_table_is_given_by_the_codes_in_order(source):
     values = (np.arange(256) * 37 + 5) % 256 - 128
     x, y = written(Lookup.by_code(values, source, "int8"), source)
     np.testing.assert_array_equal(y, values[x.astype(int) - least])
+
+
+def test_a_dilated_pool_is_refused_by_what_it_is():
+    with pytest.raises(UnsupportedModelError, match="attribute dilations of MaxPool"):
+        written(MaxPool(Window((2, 2), (1, 1), (0, 0, 0, 0), (2, 2))), "uint8")
+    x, y = written(MaxPool(Window((2, 2), (1, 1), (0, 0, 0, 0))), "uint8")
+    np.testing.assert_array_equal(y[..., 0, 0], x[..., :2, :2].max(axis=(2, 3)))
 
 
 def test_steps():
