@@ -214,7 +214,7 @@ class TileConv:
                 number = group * self.unrolled + step
                 self._step(start + step * ROW_BYTES, [base + number * TILE_BYTES for base in weights.bases])
                 self.finish.some(group, step, self.unrolled)
-                weights.nearer(number)
+                weights.nearer(group, step, self.unrolled)
 
     def _step(self, at: Expr, weights: list[Expr]) -> None:
         """One step of 64 inputs: each operand is loaded once, each of its products follows its load."""

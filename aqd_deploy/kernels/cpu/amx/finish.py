@@ -17,7 +17,7 @@ from aqd_deploy.kernels.cpu.epilogue.epilogue import BoundEpilogue, Place
 
 LANES = 16
 # What is remembered of a block in memory: code that looks at variables makes the simplifier think for long.
-_BLOCK, _LEVEL, _AT, _WIDTH, _FIRST, _COUNT, _PASSED = range(7)
+_CHANNEL, _LEVEL, _AT, _WIDTH, _FIRST, _COUNT, _PASSED = range(7)
 _FIELDS = 7
 
 
@@ -25,11 +25,13 @@ class Sums(ABC):
     """Where the sums of blocks go, and what is done about those of the block before while the next one is
     multiplied: nothing here.
 
-    `sums`: int32; `windows`: what `WindowSums` wrote, if weights need it.
+    `sums`: int32, `pitch` of them from a pixel of a tile to the next; `windows`: what `WindowSums` wrote, if
+    weights need it.
     """
 
     plan: Plan
     sums: Buffer
+    pitch: int = LANES
     windows: Buffer | None = None
 
     def begin(self) -> None:
@@ -57,7 +59,7 @@ class Sums(ABC):
     def store(self, unit: TileUnit) -> None:
         """Stores the block's sums."""
         for number in range(self.plan.sums):
-            unit.store(number, self.sums, self.place_of(number))
+            unit.store(number, self.sums, self.place_of(number), self.pitch)
 
     def rest(self) -> None:
         """After the last block of a task."""
@@ -81,6 +83,7 @@ class Finish(Sums):
         groups: int,
     ) -> None:
         self.em, self.bound, self.borders, self.frame, self.plan = em, bound, borders, frame, plan
+        self.pitch = plan.wide * LANES
         self.share = -(-frame.pixels // groups)
         self.numbers = self.share * groups
         self.split = any(isinstance(stage, SkipAdd) and stage.upsample > 1 for stage in bound.epilogue.stages)
@@ -110,7 +113,7 @@ class Finish(Sums):
         self.now, self.old = now, em.bind("old", const(1) - now)
         self.to = em.bind("to", now * (self.plan.sums * SUMS))
         fields = em.bind("fields", now * _FIELDS)
-        em.store(self.state, fields + _BLOCK, block)
+        em.store(self.state, fields + _CHANNEL, block * LANES)
         em.store(self.state, fields + _PASSED, passed)
         level = const(0)
         for framed in self.frame.maps[1:]:
@@ -124,7 +127,8 @@ class Finish(Sums):
         return at, width
 
     def place_of(self, sums: int) -> Expr:
-        return self.to + sums * SUMS
+        i, j = divmod(sums, self.plan.wide)
+        return self.to + i * ROWS * self.pitch + j * LANES
 
     def _note(self, framed: FramedMap, tile: Expr, origin: Expr, fields: Expr) -> None:
         """The place of each of the tile's pixels in the output, −1 for what is none."""
@@ -167,11 +171,6 @@ class Finish(Sums):
         if self.borders is not None:
             self._flush(self.old)
 
-    def store(self, unit: TileUnit) -> None:
-        for number in range(self.plan.sums):
-            unit.prefetch_sums(self.sums, self.place_of(number))
-        super().store(unit)
-
     def rest(self) -> None:
         """Finishes the last block of a task."""
         now = self.em.bind("last", load(self.turn, const(0)))
@@ -180,11 +179,11 @@ class Finish(Sums):
             self._flush(now)
 
     def _flush(self, half: Expr) -> None:
-        level, first, count, block = (
-            load(self.state, half * _FIELDS + field) for field in (_LEVEL, _FIRST, _COUNT, _BLOCK)
+        level, first, count, channel = (
+            load(self.state, half * _FIELDS + field) for field in (_LEVEL, _FIRST, _COUNT, _CHANNEL)
         )
         assert self.borders is not None
-        self.borders.flush(level, first, count, block)
+        self.borders.flush(level, first, count, channel)
 
     def _prefetch(self, first: Expr, count: int) -> None:
         """Asks for the streams of the block that is multiplied, which is finished next."""
@@ -193,10 +192,10 @@ class Finish(Sums):
             at = em.bind("noted", self.now * self.numbers + first + p)
             with em.when(load(self.places, at) >= const(0)):
                 place = self._place(at, None)
-                block = load(self.state, self.now * _FIELDS + _BLOCK)
+                channel = load(self.state, self.now * _FIELDS + _CHANNEL)
                 for j in range(self.plan.wide):
                     # Strides of a KiB and more fall on few sets of the first level.
-                    self.bound.prefetch(em, place, (block + j) * LANES, level=2)
+                    self.bound.prefetch(em, place, channel + j * LANES, level=2)
 
     def _pixels(self, first: Expr, count: int, half: Expr) -> None:
         """`count` pixels from `first` on, one block of channels after the other: what is the same for all of
@@ -207,12 +206,12 @@ class Finish(Sums):
         full, rest = divmod(self.frame.spec.out_channels, LANES)
         whole = not rest and full % wide == 0
         for j in range(wide):
-            number = load(self.state, half * _FIELDS + _BLOCK) + j
+            channel = load(self.state, half * _FIELDS + _CHANNEL) + j * LANES
             if full:
-                with em.always() if whole else em.when(number < full):
+                with em.always() if whole else em.when(channel < full * LANES):
                     self._vectors(first, count, j, 0, LANES)
             if rest:
-                with em.when(tirx.EQ(number, const(full))):
+                with em.when(tirx.EQ(channel, const(full * LANES))):
                     self._tail(first, count, j, rest)
 
     def _tail(self, first: Expr, count: int, j: int, rest: int) -> None:
@@ -229,7 +228,7 @@ class Finish(Sums):
     def _vectors(self, first: Expr, count: int, j: int, lane: Expr | int, lanes: int) -> None:
         """`lanes` channels of each pixel, from `lane` on of block j."""
         em, half = self.em, self.half
-        channel = em.bind("channel", (load(self.state, half * _FIELDS + _BLOCK) + j) * LANES + lane)
+        channel = em.bind("channel", load(self.state, half * _FIELDS + _CHANNEL) + j * LANES + lane)
         level: Any = None
         if self.frame.spec.levels:
             level = em.bind("level", load(self.state, half * _FIELDS + _LEVEL))
@@ -237,8 +236,8 @@ class Finish(Sums):
             pixel = em.bind("pixel", first + p)
             at = em.bind("noted", half * self.numbers + pixel)
             with em.when(load(self.places, at) >= const(0)):
-                row = (pixel // ROWS) * (self.plan.wide * SUMS) + pixel % ROWS * LANES
-                base = em.bind("base", half * (self.plan.sums * SUMS) + row + j * SUMS)
+                row = half * self.frame.pixels + pixel
+                base = em.bind("base", row * self.pitch + j * LANES)
                 value = load(self.sums, base + lane, lanes)
                 window = self._window(pixel, half)
                 if window is not None:

@@ -141,10 +141,19 @@ def _cycles(frame: Frame, layout: WeightLayout, plan: Plan, threads: int, core: 
         passes = -(-frame.tiles // plan.pixel_parts)
         if items * item_bytes > near:
             task += items * item_bytes * (passes - 1) / FAR_BYTES_PER_CYCLE
+    task += _crossing(spec, plan, pixels) / FAR_BYTES_PER_CYCLE
     first = task + _products(frame, layout, plan, items, fetch)
     kept = items * item_bytes / plan.codes <= near / 4
     rounds = -(-plan.tasks // threads)
     return first + (rounds - 1) * (task + _products(frame, layout, plan, items, 0.0 if kept else fetch))
+
+
+def _crossing(spec: ConvSpec, plan: Plan, pixels: int) -> float:
+    """Bytes of `pixels` that come from another core's cache, or go there: layers mostly share out pixels, so
+    a task of some of the channels reads what other cores wrote, and the other way round.
+    """
+    others = 1 - 1 / plan.channel_parts
+    return others * pixels * (spec.in_channels + spec.out_channels / plan.channel_parts)
 
 
 def _products(frame: Frame, layout: WeightLayout, plan: Plan, items: int, fetch: float) -> float:

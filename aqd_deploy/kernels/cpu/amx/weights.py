@@ -64,13 +64,19 @@ class NearWeights:
         """Block j of an item; the last one again where there is none."""
         return tirx.Min(item * self.plan.wide + j, const(self.layout.blocks - 1))
 
-    def nearer(self, step: Expr) -> None:
-        """After the products of step `step`: a share of the next item."""
+    def nearer(self, group: Expr, step: int, steps: int) -> None:
+        """After the products of step `step` of `steps` of a group: a share of the next item. Lines are asked
+        for once a group, which takes the fewest instructions; to expand them takes more of them, evenly.
+        """
         em = self.em
-        index = em.bind("ahead", (self.passed * self.steps + step) * self.share)
-        with em.when(index < self.more), em.loop("i", self.share) as i:
+        together = 1 if self.layout.codes > 1 else steps
+        if (step + 1) % together:
+            return
+        first, share = group * steps + (step + 1 - together), self.share * together
+        index = em.bind("ahead", (self.passed * self.steps + first) * self.share)
+        with em.when(index < self.more), em.loop("i", share) as i:
             line = index + i
-            if self.lines % self.share:
+            if self.lines % share:
                 line = tirx.Min(line, const(self.lines - 1))
             if self.layout.codes > 1:
                 self._expand(self.now + 1, em.bind("line", line))

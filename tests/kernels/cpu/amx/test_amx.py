@@ -173,6 +173,15 @@ def test_a_single_block_is_computed_by_four_tiles_of_pixels():
     assert (best.high, best.wide) == (4, 1)
 
 
+def test_threads_share_out_pixels_where_maps_are_large_and_channels_where_weights_are():
+    wide = ConvSpec(80, 80, 256, 64, (1, 1))
+    best = plans(wide, amx_layout(wide), (1,), 2, CORE)[0][1]
+    assert (best.pixel_parts % 2, best.channel_parts) == (0, 1)
+    deep = ConvSpec(10, 10, 512, 512, (3, 3), pads=(1, 1, 1, 1))
+    best = plans(deep, amx_layout(deep), (1,), 2, CORE)[0][1]
+    assert (best.pixel_parts, best.channel_parts) == (1, 2)
+
+
 def test_parts_cover_every_tile_once_and_copy_what_they_read():
     frame = Frame(HEAD, 32)
     for parts in (1, 2, 3, 7, frame.tiles):
