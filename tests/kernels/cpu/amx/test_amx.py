@@ -131,6 +131,22 @@ def test_no_integer_differs(kind):
     sweep()
 
 
+@needs_amx
+@pytest.mark.parametrize(("bits", "codes"), [(4, 2), (2, 4)])
+@pytest.mark.parametrize("weights_first", [False, True])
+def test_weights_that_are_multiplied_once_are_expanded_a_few_steps_ahead(bits, codes, weights_first):
+    largest = 2**bits - 1
+    spec = ConvSpec(6, 11, 64, 80, (3, 3), pads=(1, 1, 1, 1), weight_range=(-largest, largest), weight_step=2)
+    # Five blocks of channels, so the last item lacks one; a tile of pixels a task.
+    plan = Plan(Frame.of(spec, 32).tiles, 2, 2, 2, weights_first, codes)
+    function = conv_amx(spec, Epilogue((), (StoreStream(),)), Isa.AMX, 2, plan)
+    module = compile_functions({"conv": function}, MCPU[Isa.AMX])
+    data, weights = operands(spec, bits)
+    out = np.full((6, 11, 80), 99, np.int32)
+    (got,) = call(module["conv"], [data, amx_layout(spec, codes).pack(weights)], [out])
+    assert np.array_equal(got, convolve(spec, data, weights))
+
+
 HEAD = ConvSpec(
     2134, 1, 256, 80, (3, 3), pads=(1, 1, 1, 1), levels=((40, 40), (20, 20), (10, 10), (5, 5), (3, 3))
 )
