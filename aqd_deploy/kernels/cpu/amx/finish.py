@@ -163,9 +163,7 @@ class Finish(Sums):
         """Finishes pixels of the block before: what falls to step `step` of `steps` of a group."""
         begin, end = (self.share * n // steps for n in (step, step + 1))
         if begin < end:
-            self._pixels(group * self.share + begin, end - begin, self.old)
-            if self.bound.streams:
-                self._prefetch(group * self.share + begin, end - begin)
+            self._pixels(group * self.share + begin, end - begin, self.old, bool(self.bound.streams))
 
     def done(self) -> None:
         if self.borders is not None:
@@ -174,7 +172,7 @@ class Finish(Sums):
     def rest(self) -> None:
         """Finishes the last block of a task."""
         now = self.em.bind("last", load(self.turn, const(0)))
-        self._pixels(const(0), self.frame.pixels, now)
+        self._pixels(const(0), self.frame.pixels, now, False)
         if self.borders is not None:
             self._flush(now)
 
@@ -185,24 +183,21 @@ class Finish(Sums):
         assert self.borders is not None
         self.borders.flush(level, first, count, channel)
 
-    def _prefetch(self, first: Expr, count: int) -> None:
-        """Asks for the streams of the block that is multiplied, which is finished next."""
+    def _prefetch(self, pixel: Expr, channel: Expr) -> None:
+        """Asks for the streams of a pixel of the block that is multiplied, which is finished next. One at a
+        time between vectors: many at once wait for each other, and loads for them.
+        """
         em = self.em
-        with em.loop("p", count) as p:
-            at = em.bind("noted", self.now * self.numbers + first + p)
-            with em.when(load(self.places, at) >= const(0)):
-                place = self._place(at, None)
-                channel = load(self.state, self.now * _FIELDS + _CHANNEL)
-                for j in range(self.plan.wide):
-                    # Strides of a KiB and more fall on few sets of the first level.
-                    self.bound.prefetch(em, place, channel + j * LANES, level=2)
+        place = em.bind("there", tirx.Max(load(self.places, self.now * self.numbers + pixel), const(0)))
+        # Strides of a KiB and more fall on few sets of the first level.
+        self.bound.prefetch(em, Place(place, const(0), const(0)), channel, level=2)
 
-    def _pixels(self, first: Expr, count: int, half: Expr) -> None:
+    def _pixels(self, first: Expr, count: int, half: Expr, ahead: bool) -> None:
         """`count` pixels from `first` on, one block of channels after the other: what is the same for all of
         the pixels stays in registers.
         """
         em, wide = self.em, self.plan.wide
-        self.half = half
+        self.half, self.ahead = half, ahead
         full, rest = divmod(self.frame.spec.out_channels, LANES)
         whole = not rest and full % wide == 0
         for j in range(wide):
@@ -232,8 +227,12 @@ class Finish(Sums):
         level: Any = None
         if self.frame.spec.levels:
             level = em.bind("level", load(self.state, half * _FIELDS + _LEVEL))
+        if self.ahead:
+            later = em.bind("later", load(self.state, self.now * _FIELDS + _CHANNEL) + j * LANES + lane)
         with em.holding(), em.loop("p", count) as p:
             pixel = em.bind("pixel", first + p)
+            if self.ahead:
+                self._prefetch(pixel, later)
             at = em.bind("noted", half * self.numbers + pixel)
             with em.when(load(self.places, at) >= const(0)):
                 row = half * self.frame.pixels + pixel
