@@ -114,9 +114,9 @@ def expanded_bytes(frame: Frame, layout: WeightLayout, plan: Plan) -> int:
 
 def passing_steps(frame: Frame, layout: WeightLayout, plan: Plan) -> int:
     """How many steps' weights are expanded in advance where a task has one tile of pixels, each after the
-    products of the step whose place it takes; 0 where weights meet more tiles.
+    products of the step whose place it takes; 0 where weights meet more tiles, or are no codes.
     """
-    if frame.tiles > plan.pixel_parts:
+    if plan.codes == 1 or frame.tiles > plan.pixel_parts:
         return 0
     steps = weight_steps(layout)
     return max(n for n in range(1, PASSING + 1) if steps % n == 0)

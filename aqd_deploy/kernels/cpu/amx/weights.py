@@ -36,7 +36,7 @@ class NearWeights:
         self.lines = self.block_bytes // layout.codes // ROW_BYTES
         # Lines of a block that follow each step.
         self.share = -(-self.lines // (turns * self.steps))
-        self.passing = passing_steps(frame, layout, plan) if layout.codes > 1 else 0
+        self.passing = passing_steps(frame, layout, plan)
         self.tiles = stored
 
     def begin(self, first: Expr, end: Expr) -> None:
