@@ -89,8 +89,7 @@ class TileConv:
             "data", (whole.height, whole.width, whole.in_channels), "int8" if spec.input_signed else "uint8"
         )
         stored = self.em.parameter("weights", self.layout.shape, "int8")
-        turns = self.frame.tiles // plan.pixel_parts if plan.weights_first else 1
-        self.weights = NearWeights(self.em, stored, self.layout, plan, turns)
+        self.weights = NearWeights(self.em, stored, self.layout, plan, self.frame)
         self.tile_steps = self.layout.steps // ROWS
         self.unrolled = max(n for n in range(1, UNROLLED + 1) if self.tile_steps % n == 0)
         self.groups = self.layout.rows * self.layout.segments * (self.tile_steps // self.unrolled)
@@ -211,10 +210,9 @@ class TileConv:
             start = em.bind("sample_base", start)
             group = em.bind("group", (ky * layout.segments + segment) * rounds + turn)
             for step in range(self.unrolled):
-                number = group * self.unrolled + step
-                self._step(start + step * ROW_BYTES, [base + number * TILE_BYTES for base in weights.bases])
+                self._step(start + step * ROW_BYTES, weights.of_step(group * self.unrolled + step))
                 self.finish.some(group, step, self.unrolled)
-                weights.nearer(number)
+                weights.nearer(group, step, self.unrolled)
 
     def _step(self, at: Expr, weights: list[Expr]) -> None:
         """One step of 64 inputs: each operand is loaded once, each of its products follows its load."""

@@ -17,7 +17,7 @@ from aqd_deploy.kernels.cpu.epilogue.epilogue import BoundEpilogue, Place
 
 LANES = 16
 # What is remembered of a block in memory: code that looks at variables makes the simplifier think for long.
-_BLOCK, _LEVEL, _AT, _WIDTH, _FIRST, _COUNT, _PASSED = range(7)
+_CHANNEL, _LEVEL, _AT, _WIDTH, _FIRST, _COUNT, _PASSED = range(7)
 _FIELDS = 7
 
 
@@ -25,11 +25,13 @@ class Sums(ABC):
     """Where the sums of blocks go, and what is done about those of the block before while the next one is
     multiplied: nothing here.
 
-    `sums`: int32; `windows`: what `WindowSums` wrote, if weights need it.
+    `sums`: int32, `pitch` of them from a pixel of a tile to the next; `windows`: what `WindowSums` wrote, if
+    weights need it.
     """
 
     plan: Plan
     sums: Buffer
+    pitch: int = LANES
     windows: Buffer | None = None
 
     def begin(self) -> None:
@@ -57,7 +59,7 @@ class Sums(ABC):
     def store(self, unit: TileUnit) -> None:
         """Stores the block's sums."""
         for number in range(self.plan.sums):
-            unit.store(number, self.sums, self.place_of(number))
+            unit.store(number, self.sums, self.place_of(number), self.pitch)
 
     def rest(self) -> None:
         """After the last block of a task."""
@@ -81,6 +83,7 @@ class Finish(Sums):
         groups: int,
     ) -> None:
         self.em, self.bound, self.borders, self.frame, self.plan = em, bound, borders, frame, plan
+        self.pitch = plan.wide * LANES
         self.share = -(-frame.pixels // groups)
         self.numbers = self.share * groups
         self.split = any(isinstance(stage, SkipAdd) and stage.upsample > 1 for stage in bound.epilogue.stages)
@@ -110,7 +113,7 @@ class Finish(Sums):
         self.now, self.old = now, em.bind("old", const(1) - now)
         self.to = em.bind("to", now * (self.plan.sums * SUMS))
         fields = em.bind("fields", now * _FIELDS)
-        em.store(self.state, fields + _BLOCK, block)
+        em.store(self.state, fields + _CHANNEL, block * LANES)
         em.store(self.state, fields + _PASSED, passed)
         level = const(0)
         for framed in self.frame.maps[1:]:
@@ -124,7 +127,8 @@ class Finish(Sums):
         return at, width
 
     def place_of(self, sums: int) -> Expr:
-        return self.to + sums * SUMS
+        i, j = divmod(sums, self.plan.wide)
+        return self.to + i * ROWS * self.pitch + j * LANES
 
     def _note(self, framed: FramedMap, tile: Expr, origin: Expr, fields: Expr) -> None:
         """The place of each of the tile's pixels in the output, −1 for what is none."""
@@ -159,60 +163,50 @@ class Finish(Sums):
         """Finishes pixels of the block before: what falls to step `step` of `steps` of a group."""
         begin, end = (self.share * n // steps for n in (step, step + 1))
         if begin < end:
-            self._pixels(group * self.share + begin, end - begin, self.old)
-            if self.bound.streams:
-                self._prefetch(group * self.share + begin, end - begin)
+            self._pixels(group * self.share + begin, end - begin, self.old, bool(self.bound.streams))
 
     def done(self) -> None:
         if self.borders is not None:
             self._flush(self.old)
 
-    def store(self, unit: TileUnit) -> None:
-        for number in range(self.plan.sums):
-            unit.prefetch_sums(self.sums, self.place_of(number))
-        super().store(unit)
-
     def rest(self) -> None:
         """Finishes the last block of a task."""
         now = self.em.bind("last", load(self.turn, const(0)))
-        self._pixels(const(0), self.frame.pixels, now)
+        self._pixels(const(0), self.frame.pixels, now, False)
         if self.borders is not None:
             self._flush(now)
 
     def _flush(self, half: Expr) -> None:
-        level, first, count, block = (
-            load(self.state, half * _FIELDS + field) for field in (_LEVEL, _FIRST, _COUNT, _BLOCK)
+        level, first, count, channel = (
+            load(self.state, half * _FIELDS + field) for field in (_LEVEL, _FIRST, _COUNT, _CHANNEL)
         )
         assert self.borders is not None
-        self.borders.flush(level, first, count, block)
+        self.borders.flush(level, first, count, channel)
 
-    def _prefetch(self, first: Expr, count: int) -> None:
-        """Asks for the streams of the block that is multiplied, which is finished next."""
+    def _prefetch(self, pixel: Expr, channel: Expr) -> None:
+        """Asks for the streams of a pixel of the block that is multiplied, which is finished next. One at a
+        time between vectors: many at once wait for each other, and loads for them.
+        """
         em = self.em
-        with em.loop("p", count) as p:
-            at = em.bind("noted", self.now * self.numbers + first + p)
-            with em.when(load(self.places, at) >= const(0)):
-                place = self._place(at, None)
-                block = load(self.state, self.now * _FIELDS + _BLOCK)
-                for j in range(self.plan.wide):
-                    # Strides of a KiB and more fall on few sets of the first level.
-                    self.bound.prefetch(em, place, (block + j) * LANES, level=2)
+        place = em.bind("there", tirx.Max(load(self.places, self.now * self.numbers + pixel), const(0)))
+        # Strides of a KiB and more fall on few sets of the first level.
+        self.bound.prefetch(em, Place(place, const(0), const(0)), channel, level=2)
 
-    def _pixels(self, first: Expr, count: int, half: Expr) -> None:
+    def _pixels(self, first: Expr, count: int, half: Expr, ahead: bool) -> None:
         """`count` pixels from `first` on, one block of channels after the other: what is the same for all of
         the pixels stays in registers.
         """
         em, wide = self.em, self.plan.wide
-        self.half = half
+        self.half, self.ahead = half, ahead
         full, rest = divmod(self.frame.spec.out_channels, LANES)
         whole = not rest and full % wide == 0
         for j in range(wide):
-            number = load(self.state, half * _FIELDS + _BLOCK) + j
+            channel = load(self.state, half * _FIELDS + _CHANNEL) + j * LANES
             if full:
-                with em.always() if whole else em.when(number < full):
+                with em.always() if whole else em.when(channel < full * LANES):
                     self._vectors(first, count, j, 0, LANES)
             if rest:
-                with em.when(tirx.EQ(number, const(full))):
+                with em.when(tirx.EQ(channel, const(full * LANES))):
                     self._tail(first, count, j, rest)
 
     def _tail(self, first: Expr, count: int, j: int, rest: int) -> None:
@@ -229,16 +223,20 @@ class Finish(Sums):
     def _vectors(self, first: Expr, count: int, j: int, lane: Expr | int, lanes: int) -> None:
         """`lanes` channels of each pixel, from `lane` on of block j."""
         em, half = self.em, self.half
-        channel = em.bind("channel", (load(self.state, half * _FIELDS + _BLOCK) + j) * LANES + lane)
+        channel = em.bind("channel", load(self.state, half * _FIELDS + _CHANNEL) + j * LANES + lane)
         level: Any = None
         if self.frame.spec.levels:
             level = em.bind("level", load(self.state, half * _FIELDS + _LEVEL))
+        if self.ahead:
+            later = em.bind("later", load(self.state, self.now * _FIELDS + _CHANNEL) + j * LANES + lane)
         with em.holding(), em.loop("p", count) as p:
             pixel = em.bind("pixel", first + p)
+            if self.ahead:
+                self._prefetch(pixel, later)
             at = em.bind("noted", half * self.numbers + pixel)
             with em.when(load(self.places, at) >= const(0)):
-                row = (pixel // ROWS) * (self.plan.wide * SUMS) + pixel % ROWS * LANES
-                base = em.bind("base", half * (self.plan.sums * SUMS) + row + j * SUMS)
+                row = half * self.frame.pixels + pixel
+                base = em.bind("base", row * self.pitch + j * LANES)
                 value = load(self.sums, base + lane, lanes)
                 window = self._window(pixel, half)
                 if window is not None:

@@ -29,9 +29,10 @@ class BorderBlock:
         """Values of the block's output pixel `pixel`, from its channel `channel` on."""
         self.em.store(self.staged, pixel * self.width + channel, value, lanes)
 
-    def flush(self, level: Expr, first: Expr, count: Expr, block: Expr) -> None:
-        """Write `count` output pixels from `first` on, which are of map `level`, in all channels that exist.
-        The arguments are loads: the simplifier takes long for what it knows about variables.
+    def flush(self, level: Expr, first: Expr, count: Expr, channel: Expr) -> None:
+        """Write `count` output pixels from `first` on, which are of map `level`, in the channels of the block
+        from `channel` on. The arguments are loads: the simplifier takes long for what it knows about
+        variables.
         """
         em, channels = self.em, self.frame.spec.out_channels
         full, rest = divmod(channels, LANES)
@@ -40,14 +41,14 @@ class BorderBlock:
             mine = tirx.EQ(level, const(m.level))
             with em.when(mine) if len(self.borders) > 1 else em.always(), em.loop("j", self.plan.wide) as j:
                 if full:
-                    with em.when(block + j < const(full)):
-                        to = em.bind("to", (block + j) * (LANES * plane) + first - start)
+                    with em.when(channel + j * LANES < const(full * LANES)):
+                        to = em.bind("to", (channel + j * LANES) * plane + first - start)
                         with em.when(count >= const(LANES)):
                             self._squares(out, to, j * LANES, count, plane)
                         with em.when(count < const(LANES)):
                             self._singly(out, to, j * LANES, LANES, count, plane)
                 if rest:
-                    with em.when(tirx.EQ(block + j, const(full))):
+                    with em.when(tirx.EQ(channel + j * LANES, const(full * LANES))):
                         to = em.bind("to", first + (full * LANES * plane - start))
                         self._singly(out, to, j * LANES, rest, count, plane)
 

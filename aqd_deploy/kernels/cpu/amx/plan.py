@@ -32,6 +32,8 @@ STEP_CYCLES = 14.0
 BLOCK_CYCLES = 200.0
 TASK_CYCLES = 1500.0
 VECTOR_CYCLES = 12.0
+# Steps whose weights lie expanded at a time where each is multiplied once: in the first-level cache.
+PASSING = 4
 # The part of the epilogue that does not hide behind the products.
 EXPOSED = 0.25
 # Part of a core's second-level cache that operands may take which are read again and again.
@@ -85,7 +87,7 @@ def plans(
         for pixel_parts, channel_parts, weights_first, packed in cuts:
             plan = Plan(pixel_parts, channel_parts, high, wide, weights_first, packed)
             # What is expanded must stay near until it is multiplied.
-            if packed == 1 or expanded_bytes(layout, plan) <= NEAR * core.l2 / 4:
+            if packed == 1 or expanded_bytes(frame, layout, plan) <= NEAR * core.l2 / 4:
                 found.append((_cycles(frame, layout, plan, threads, core), plan))
     found.sort(key=lambda entry: entry[0])
     return found
@@ -100,12 +102,24 @@ def _shapes(blocks: int) -> tuple[tuple[int, int], ...]:
     return ((4, 1),) if blocks <= 5 else ((2, 2), (4, 1))
 
 
-def expanded_bytes(layout: WeightLayout, plan: Plan) -> int:
-    """The buffer of a task whose weights are codes: of the item at hand and the next one, or of all items
-    where each tile of pixels meets them all.
+def expanded_bytes(frame: Frame, layout: WeightLayout, plan: Plan) -> int:
+    """The buffer of a task whose weights are codes: of the item at hand and the next one, of all items where
+    each tile of pixels meets them all, or of the next steps where weights are multiplied once.
     """
+    if steps := passing_steps(frame, layout, plan):
+        return steps * plan.wide * TILE_BYTES
     items = 2 if plan.weights_first else -(-plan.items(layout.blocks) // plan.channel_parts)
     return items * plan.wide * weight_steps(layout) * TILE_BYTES
+
+
+def passing_steps(frame: Frame, layout: WeightLayout, plan: Plan) -> int:
+    """How many steps' weights are expanded in advance where a task has one tile of pixels, each after the
+    products of the step whose place it takes; 0 where weights meet more tiles, or are no codes.
+    """
+    if plan.codes == 1 or frame.tiles > plan.pixel_parts:
+        return 0
+    steps = weight_steps(layout)
+    return max(n for n in range(1, PASSING + 1) if steps % n == 0)
 
 
 def weight_steps(layout: WeightLayout) -> int:
@@ -141,10 +155,19 @@ def _cycles(frame: Frame, layout: WeightLayout, plan: Plan, threads: int, core: 
         passes = -(-frame.tiles // plan.pixel_parts)
         if items * item_bytes > near:
             task += items * item_bytes * (passes - 1) / FAR_BYTES_PER_CYCLE
+    task += _crossing(spec, plan, pixels) / FAR_BYTES_PER_CYCLE
     first = task + _products(frame, layout, plan, items, fetch)
     kept = items * item_bytes / plan.codes <= near / 4
     rounds = -(-plan.tasks // threads)
     return first + (rounds - 1) * (task + _products(frame, layout, plan, items, 0.0 if kept else fetch))
+
+
+def _crossing(spec: ConvSpec, plan: Plan, pixels: int) -> float:
+    """Bytes of `pixels` that come from another core's cache, or go there: layers mostly share out pixels, so
+    a task of some of the channels reads what other cores wrote, and the other way round.
+    """
+    others = 1 - 1 / plan.channel_parts
+    return others * pixels * (spec.in_channels + spec.out_channels / plan.channel_parts)
 
 
 def _products(frame: Frame, layout: WeightLayout, plan: Plan, items: int, fetch: float) -> float:
@@ -157,7 +180,7 @@ def _products(frame: Frame, layout: WeightLayout, plan: Plan, items: int, fetch:
     vectors = frame.pixels * plan.wide * VECTOR_CYCLES
     block = BLOCK_CYCLES + max(products, vectors) + EXPOSED * min(products, vectors)
     expand = plan.wide * steps * TILE_BYTES / EXPAND_BYTES_PER_CYCLE if plan.codes > 1 else 0.0
-    first = max(fetch, expand)
+    first = max(fetch, expand) * (passing_steps(frame, layout, plan) / steps or 1.0)
     if plan.weights_first:
         return first + items * max(tiles * block + expand, fetch)
     return first + items * (max(block + expand, fetch) + (tiles - 1) * block)

@@ -82,16 +82,11 @@ class TileUnit:
         name = "tdpbssd" if self.signed else "tdpbusd"
         self._do(name, *(tirx.IntImm("int8", tile) for tile in (sums, samples, weights)))
 
-    def store(self, tile: int, buffer: Buffer, at: int | Expr) -> None:
-        """The sums of a tile to int32 `buffer`, row by row."""
+    def store(self, tile: int, buffer: Buffer, at: int | Expr, pitch: int = ROW_BYTES // 4) -> None:
+        """The sums of a tile to int32 `buffer`, row by row, `pitch` values from one to the next."""
         index = const(at) if isinstance(at, int) else at
-        stride = tirx.IntImm("int64", ROW_BYTES)
+        stride = tirx.IntImm("int64", 4 * pitch)
         self._do("tilestored64", tirx.IntImm("int8", tile), _address(buffer, index), stride)
-
-    def prefetch_sums(self, buffer: Buffer, at: Expr) -> None:
-        """Fetch the lines that a tile will be stored to: a store that misses stalls the following tiles."""
-        for row in range(ROWS):
-            self.em.prefetch(buffer, at + row * 16, level=1, write=True)
 
     def _do(self, name: str, *operands: Expr) -> None:
         self.em.evaluate(tirx.call_llvm_intrin("void", f"llvm.x86.{name}", *operands))

@@ -4,13 +4,15 @@ Weights are read once a network, so they come from memory that is far away, and 
 tiles this takes as long as the products. Codes of 2 or 4 bits are a quarter or half of the bytes. While one
 item of output channels is multiplied, the next one is brought nearer: fetched to the second-level cache, or
 expanded into a buffer that stays there. Its vectors are taken in the order of memory, a few after each step.
+Where a task has one tile of pixels, each weight is multiplied once: those of the next steps lie expanded.
 """
 
 from __future__ import annotations
 
 from tvm import tirx
 
-from aqd_deploy.kernels.cpu.amx.plan import Plan, expanded_bytes, weight_steps
+from aqd_deploy.kernels.cpu.amx.frame import Frame
+from aqd_deploy.kernels.cpu.amx.plan import Plan, expanded_bytes, passing_steps, weight_steps
 from aqd_deploy.kernels.cpu.amx.tiles import ROW_BYTES, TILE_BYTES
 from aqd_deploy.kernels.cpu.emit import Buffer, Emitter, Expr, const, load
 from aqd_deploy.kernels.storage.layout import WeightLayout
@@ -20,41 +22,51 @@ AHEAD = 24
 
 
 class NearWeights:
-    """Writes how a task comes by its weights. `turns`: how many tiles of pixels an item meets before the
-    next item is wanted for the first time.
+    """Writes how a task comes by its weights, `stored` as `layout` says, for tiles of pixels of `frame`.
 
-    `tiles` is what tiles are loaded from, `at(j)` the byte there at which block j of the item begins.
+    `tiles` is what tiles are loaded from.
     """
 
-    def __init__(self, em: Emitter, stored: Buffer, layout: WeightLayout, plan: Plan, turns: int) -> None:
-        self.em, self.stored, self.layout, self.plan, self.turns = em, stored, layout, plan, max(1, turns)
+    def __init__(self, em: Emitter, stored: Buffer, layout: WeightLayout, plan: Plan, frame: Frame) -> None:
+        self.em, self.stored, self.layout, self.plan, self.frame = em, stored, layout, plan, frame
+        # How many tiles of pixels an item meets before the next item is wanted for the first time.
+        turns = max(1, frame.tiles // plan.pixel_parts) if plan.weights_first else 1
         self.steps = weight_steps(layout)
         self.block_bytes = self.steps * TILE_BYTES
         self.lines = self.block_bytes // layout.codes // ROW_BYTES
         # Lines of a block that follow each step.
-        self.share = -(-self.lines // (self.turns * self.steps))
+        self.share = -(-self.lines // (turns * self.steps))
+        self.passing = passing_steps(frame, layout, plan)
         self.tiles = stored
 
     def begin(self, first: Expr, end: Expr) -> None:
         """Before the products of a task, of items `first` … `end` − 1."""
         self.first, self.end = first, end
         if self.layout.codes > 1:
-            self.tiles = self.em.alloc("expanded", "int8", expanded_bytes(self.layout, self.plan))
-            with self.em.loop("line", self.lines) as line:
+            size = expanded_bytes(self.frame, self.layout, self.plan)
+            self.tiles = self.em.alloc("expanded", "int8", size)
+            with self.em.loop("line", self.passing * self.share or self.lines) as line:
                 self._expand(first, line)
 
     def item(self, item: Expr, passed: Expr) -> None:
         """The products that follow are those of an item; it has met `passed` tiles of pixels."""
         self.now, self.passed = item, passed
-        self.bases = [self.em.bind("weight_base", self.at(item, j)) for j in range(self.plan.wide)]
+        self.bases = [self.em.bind("weight_base", self._at(item, j)) for j in range(self.plan.wide)]
         # None where there is no next item.
         more = self.em.bind("more", tirx.Select(item + 1 < self.end, const(self.lines), const(0)))
         self.more = more
 
-    def at(self, item: Expr, j: int) -> Expr:
+    def of_step(self, step: Expr) -> list[Expr]:
+        """The bytes of `tiles` at which each block of the item has its weights of a step."""
+        place = step % self.passing if self.passing else step
+        return [base + place * TILE_BYTES for base in self.bases]
+
+    def _at(self, item: Expr, j: int) -> Expr:
         """The byte of `tiles` at which block j of an item begins."""
         if self.layout.codes == 1:
             return self._block(item, j) * self.block_bytes
+        if self.passing:
+            return const(j * self.passing * TILE_BYTES)
         place = item - self.first
         if self.plan.weights_first:
             place = place % 2
@@ -64,20 +76,37 @@ class NearWeights:
         """Block j of an item; the last one again where there is none."""
         return tirx.Min(item * self.plan.wide + j, const(self.layout.blocks - 1))
 
-    def nearer(self, step: Expr) -> None:
-        """After the products of step `step`: a share of the next item."""
+    def nearer(self, group: Expr, step: int, steps: int) -> None:
+        """After the products of step `step` of `steps` of a group: a share of what comes next. Lines are
+        asked for once a group, which takes the fewest instructions; to expand them takes more, evenly.
+        """
         em = self.em
-        index = em.bind("ahead", (self.passed * self.steps + step) * self.share)
-        with em.when(index < self.more), em.loop("i", self.share) as i:
+        if self.passing:
+            self._next_step(group * steps + step)
+            return
+        together = 1 if self.layout.codes > 1 else steps
+        if (step + 1) % together:
+            return
+        first, share = group * steps + (step + 1 - together), self.share * together
+        index = em.bind("ahead", (self.passed * self.steps + first) * self.share)
+        with em.when(index < self.more), em.loop("i", share) as i:
             line = index + i
-            if self.lines % self.share:
+            if self.lines % share:
                 line = tirx.Min(line, const(self.lines - 1))
             if self.layout.codes > 1:
                 self._expand(self.now + 1, em.bind("line", line))
             else:
                 for j in range(self.plan.wide):
-                    place = self.at(self.now + 1, j) + line * ROW_BYTES
+                    place = self._at(self.now + 1, j) + line * ROW_BYTES
                     em.prefetch(self.stored, place, level=2)
+
+    def _next_step(self, step: Expr) -> None:
+        """Expands what takes the place of step `step`, of this item or the next one."""
+        em = self.em
+        ahead = em.bind("ahead", step + self.passing)
+        over = em.bind("over", tirx.Select(ahead < self.steps, const(0), const(1)))
+        with em.when(self.now + over < self.end), em.loop("i", self.share) as i:
+            self._expand(self.now + over, em.bind("line", (ahead - over * self.steps) * self.share + i))
 
     def _expand(self, item: Expr, line: Expr) -> None:
         """Line `line` of the codes of each block of an item, as `codes` lines of weights."""
@@ -87,7 +116,8 @@ class NearWeights:
             source = em.bind("source", source)
             em.prefetch(self.stored, source + AHEAD * ROW_BYTES, level=1)
             codes = em.bind("codes", load(self.stored, source, ROW_BYTES))
-            to = em.bind("to", self.at(item, j) + line * (layout.codes * ROW_BYTES))
+            place = line % (self.passing * self.share) if self.passing else line
+            to = em.bind("to", self._at(item, j) + place * (layout.codes * ROW_BYTES))
             for at in range(layout.codes):
                 em.store(self.tiles, to + at * ROW_BYTES, self._weights(codes, at), ROW_BYTES)
 

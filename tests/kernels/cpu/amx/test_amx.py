@@ -131,6 +131,22 @@ def test_no_integer_differs(kind):
     sweep()
 
 
+@needs_amx
+@pytest.mark.parametrize(("bits", "codes"), [(4, 2), (2, 4)])
+@pytest.mark.parametrize("weights_first", [False, True])
+def test_weights_that_are_multiplied_once_are_expanded_a_few_steps_ahead(bits, codes, weights_first):
+    largest = 2**bits - 1
+    spec = ConvSpec(6, 11, 64, 80, (3, 3), pads=(1, 1, 1, 1), weight_range=(-largest, largest), weight_step=2)
+    # Five blocks of channels, so the last item lacks one; a tile of pixels a task.
+    plan = Plan(Frame.of(spec, 32).tiles, 2, 2, 2, weights_first, codes)
+    function = conv_amx(spec, Epilogue((), (StoreStream(),)), Isa.AMX, 2, plan)
+    module = compile_functions({"conv": function}, MCPU[Isa.AMX])
+    data, weights = operands(spec, bits)
+    out = np.full((6, 11, 80), 99, np.int32)
+    (got,) = call(module["conv"], [data, amx_layout(spec, codes).pack(weights)], [out])
+    assert np.array_equal(got, convolve(spec, data, weights))
+
+
 HEAD = ConvSpec(
     2134, 1, 256, 80, (3, 3), pads=(1, 1, 1, 1), levels=((40, 40), (20, 20), (10, 10), (5, 5), (3, 3))
 )
@@ -171,6 +187,15 @@ def test_a_single_block_is_computed_by_four_tiles_of_pixels():
     few = replace(HEAD, out_channels=16)
     best = plans(few, amx_layout(few), (1,), 1, CORE)[0][1]
     assert (best.high, best.wide) == (4, 1)
+
+
+def test_threads_share_out_pixels_where_maps_are_large_and_channels_where_weights_are():
+    wide = ConvSpec(80, 80, 256, 64, (1, 1))
+    best = plans(wide, amx_layout(wide), (1,), 2, CORE)[0][1]
+    assert (best.pixel_parts % 2, best.channel_parts) == (0, 1)
+    deep = ConvSpec(10, 10, 512, 512, (3, 3), pads=(1, 1, 1, 1))
+    best = plans(deep, amx_layout(deep), (1,), 2, CORE)[0][1]
+    assert (best.pixel_parts, best.channel_parts) == (1, 2)
 
 
 def test_parts_cover_every_tile_once_and_copy_what_they_read():
