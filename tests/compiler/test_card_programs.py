@@ -114,7 +114,7 @@ def test_the_same_model_gives_the_same_file(tmp_path):
     manifest = read_container(tmp_path / "a/p.so").manifest["program"]
     assert manifest["inputs"][0]["shape"][0] == manifest["launches"]["images"] == 2
     with pytest.raises(
-        Exception, match=r"is for a graphics card; got a program for cuda-sm80.*--device cuda"
+        ProgramError, match=r"for a graphics card; got a program for cuda-sm80.*--device cuda"
     ):
         Program.load(tmp_path / "a/p.so")
 
