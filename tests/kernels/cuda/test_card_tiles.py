@@ -1,9 +1,13 @@
 """The estimate by which convolutions get their tiles."""
 
+import tomllib
+
 import pytest
+from reach import ROOT
 
 from aqd_deploy.errors import TargetError
 from aqd_deploy.kernels.contract.spec import ConvSpec
+from aqd_deploy.kernels.cuda.backend import CudaBackend
 from aqd_deploy.kernels.cuda.cards import CARDS, card_named
 from aqd_deploy.kernels.cuda.conv import walks_of
 from aqd_deploy.kernels.cuda.tiles import TILES, Walk, Work, choices
@@ -53,3 +57,12 @@ def test_how_steps_find_their_input(spec, walks):
 def test_a_card_without_kernels():
     with pytest.raises(TargetError, match=r"no kernels for this card; got 'sm_52'; valid: sm_80"):
         card_named("sm_52")
+
+
+def test_every_source_of_a_kernel_ships():
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    package = ROOT / "aqd_deploy" / "kernels" / "cuda"
+    globs = config["package-data"]["aqd_deploy.kernels.cuda"]
+    shipped = {path for glob in globs for path in package.glob(glob)}
+    assert shipped == {path for path in (package / "native").rglob("*") if path.is_file()}
+    assert {path.name for path in shipped} < set(CudaBackend("sm_80").sources())
