@@ -19,7 +19,7 @@ from aqd_deploy.compiler.nvcc import CudaCompiler, find_cuda_compiler
 from aqd_deploy.compiler.patches import Patches
 from aqd_deploy.compiler.plan import OneInput, OneOutput, Plan, Rearrangement
 from aqd_deploy.compiler.planning import plan_for_card
-from aqd_deploy.errors import MissingExtraError, ShapeError, TargetError, UnsupportedModelError
+from aqd_deploy.errors import MissingExtraError, ProgramError, ShapeError, TargetError, UnsupportedModelError
 from aqd_deploy.integer.ranges import Interval
 from aqd_deploy.integer.types import TensorType
 from aqd_deploy.kernels.cuda.backend import CudaBackend
