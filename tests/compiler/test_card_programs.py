@@ -1,6 +1,7 @@
 """Programs for cards, run by the emulation: zero differing integers against onnxruntime; and their files."""
 
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -18,10 +19,12 @@ from aqd_deploy.compiler.nvcc import CudaCompiler, find_cuda_compiler
 from aqd_deploy.compiler.patches import Patches
 from aqd_deploy.compiler.plan import OneInput, OneOutput, Plan, Rearrangement
 from aqd_deploy.compiler.planning import plan_for_card
-from aqd_deploy.errors import MissingExtraError, ShapeError, TargetError, UnsupportedModelError
+from aqd_deploy.errors import MissingExtraError, ProgramError, ShapeError, TargetError, UnsupportedModelError
 from aqd_deploy.integer.ranges import Interval
 from aqd_deploy.integer.types import TensorType
 from aqd_deploy.kernels.cuda.backend import CudaBackend
+from aqd_deploy.reporting.inspection import inspect_file
+from aqd_deploy.reporting.inspection_view import inspection_view
 from aqd_deploy.runtime import Program, read_container
 from aqd_deploy.runtime.launches import read_launches
 
@@ -113,8 +116,10 @@ def test_the_same_model_gives_the_same_file(tmp_path):
     assert (tmp_path / "a/p.so").read_bytes() == (tmp_path / "b/p.so").read_bytes()
     manifest = read_container(tmp_path / "a/p.so").manifest["program"]
     assert manifest["inputs"][0]["shape"][0] == manifest["launches"]["images"] == 2
+    text = inspection_view(inspect_file(tmp_path / "a/p.so"))
+    assert "a card, sm_80" in text and re.search(r"\d+ kernels, .* by CUDA\s\d+", text)
     with pytest.raises(
-        Exception, match=r"is for a graphics card; got a program for cuda-sm80.*--device cuda"
+        ProgramError, match=r"for a graphics card; got a program for cuda-sm80.*--device cuda"
     ):
         Program.load(tmp_path / "a/p.so")
 

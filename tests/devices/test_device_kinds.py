@@ -14,6 +14,7 @@ from aqd_deploy.errors import DeviceError
 
 EXAMPLES = {
     "local": "local", "qemu": "qemu:cortex-a72", "ssh": "ssh:pi@board:22", "rpc": "rpc:board:9190/pi",
+    "cuda": "cuda:1",
 }  # fmt: skip
 
 

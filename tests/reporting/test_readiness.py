@@ -12,7 +12,7 @@ from aqd_deploy.bundle.runtime_libraries import kept_folder
 from aqd_deploy.cli.main import invoke
 from aqd_deploy.compiler.toolchain import native_toolchain
 from aqd_deploy.reporting.readiness import readiness
-from aqd_deploy.targets import architectures
+from aqd_deploy.targets import architectures, cards
 
 COMPILER, PATH = native_toolchain(), os.environ["PATH"]
 
@@ -209,3 +209,19 @@ def test_show_tells_what_will_be_emitted(bare, capsys):
     assert invoke(["targets", "show", "pi5", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["tvm_target"]["mcpu"] == "cortex-a76" and document["sources"]["clock_ghz"]
+
+
+def test_a_card_asks_for_its_own_compiler_and_driver(tmp_path, monkeypatch):
+    monkeypatch.setattr("aqd_deploy.targets.cards.LIBRARY", "libno-such-driver.so.1")
+    cards.driver.cache_clear()
+    monkeypatch.setenv("CUDA_PATH", str(tmp_path))
+    nvcc = tmp_path / "bin" / "nvcc"
+    nvcc.parent.mkdir()
+    nvcc.write_text("#!/bin/sh\necho Cuda compilation tools, release 13.0, V13.0.88\n")
+    nvcc.chmod(0o755)
+    document = readiness(targets.get("jetson-orin-nano-gpu"))
+    told = {check["what"]: (check["state"], check["detail"]) for check in document["checks"]}
+    assert document["ready"] and list(told) == ["kernels", "compiler", "temporary files", "NVIDIA's driver"]
+    assert told["kernels"] == ("ok", "cuda, sm_87")
+    assert told["compiler"] == ("ok", f"{nvcc} (CUDA 13.0, CUDA_PATH)")
+    assert told["NVIDIA's driver"][0] == "missing"

@@ -68,7 +68,9 @@ def tile_cases():
     for index, tile in enumerate(TILES):
         walks = (Walk.HALO,) if tile.halo else (Walk.CHUNK, Walk.MIXED)
         for walk in walks:
-            epilogue = (CODES, STREAM, SKIP)[index % 3] if not tile.warpgroups else (CODES, STREAM)[index % 2]
+            epilogue = (CODES, STREAM, SKIP)[index % 3]
+            if tile.warpgroups:
+                epilogue = SKIP if tile.columns == 64 else (CODES, STREAM)[index % 2]
             splits = 3 if not tile.warpgroups and tile.split == 1 and index % 2 else 1
             spec = spec_for(walk, tile.step, tile.columns, index % 2 == 1)
             name = f"{tile.family}-{tile.rows}x{tile.columns}x{tile.step}-{walk.value}"

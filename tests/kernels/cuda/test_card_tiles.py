@@ -1,0 +1,68 @@
+"""The estimate by which convolutions get their tiles."""
+
+import tomllib
+
+import pytest
+from reach import ROOT
+
+from aqd_deploy.errors import TargetError
+from aqd_deploy.kernels.contract.spec import ConvSpec
+from aqd_deploy.kernels.cuda.backend import CudaBackend
+from aqd_deploy.kernels.cuda.cards import CARDS, card_named
+from aqd_deploy.kernels.cuda.conv import walks_of
+from aqd_deploy.kernels.cuda.tiles import TILES, Walk, Work, choices
+
+ALL_WALKS = {64: (Walk.HALO, Walk.CHUNK), 128: (Walk.CHUNK,)}
+
+
+def work(pixels: int, columns: int = 256, depth: int = 2304, adds: bool = False) -> Work:
+    return Work((pixels,), columns, depth, ALL_WALKS, pixels * (256 + columns), adds)
+
+
+@pytest.mark.parametrize("card", CARDS)
+@pytest.mark.parametrize("adds", [False, True])
+def test_every_choice_fits_its_card(card, adds):
+    found = choices(work(4200, adds=adds), card_named(card))
+    assert found == sorted(found, key=lambda each: each.microseconds)
+    for each in found:
+        assert each.tile.shared() <= card_named(card).shared
+        assert each.tile.threads <= 1024 and each.tile.halo == (each.walk is Walk.HALO)
+        assert not each.tile.warpgroups or card_named(card).warpgroups
+
+
+def test_much_work_goes_to_warpgroups_and_little_is_split():
+    card = card_named("sm_90a")
+    assert choices(work(268_800), card)[0].tile.warpgroups
+    assert choices(work(100, 512, 4608), card)[0].splits > 1
+
+
+def test_warpgroups_are_the_choice_of_cards_that_have_them():
+    assert any(tile.warpgroups for tile in TILES)
+    assert not any(each.tile.warpgroups for each in choices(work(268_800), card_named("sm_90")))
+
+
+@pytest.mark.parametrize(
+    ("spec", "walks"),
+    [
+        (ConvSpec(8, 8, 64, 8, (3, 3), pads=(1, 1, 1, 1)), (Walk.HALO, Walk.CHUNK)),
+        (ConvSpec(8, 8, 64, 8, (3, 3), (2, 2), (1, 1, 1, 1)), (Walk.CHUNK,)),
+        (ConvSpec(8, 8, 64, 8, (7, 7)), (Walk.MIXED,)),
+        (ConvSpec(8, 8, 48, 8, (1, 1)), (Walk.MIXED,)),
+    ],
+)
+def test_how_steps_find_their_input(spec, walks):
+    assert walks_of(spec, 64) == walks
+
+
+def test_a_card_without_kernels():
+    with pytest.raises(TargetError, match=r"no kernels for this card; got 'sm_52'; valid: sm_80"):
+        card_named("sm_52")
+
+
+def test_every_source_of_a_kernel_ships():
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    package = ROOT / "aqd_deploy" / "kernels" / "cuda"
+    globs = config["package-data"]["aqd_deploy.kernels.cuda"]
+    shipped = {path for glob in globs for path in package.glob(glob)}
+    assert shipped == {path for path in (package / "native").rglob("*") if path.is_file()}
+    assert {path.name for path in shipped} < set(CudaBackend("sm_80").sources())
