@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from needs import need
 
 from aqd_deploy.compiler.launch_section import functions_of, launch_section
 from aqd_deploy.compiler.launches import BuiltLaunches, build_launches
@@ -31,6 +32,7 @@ SETTINGS = ((0, False), (1, True))
 
 def build(functions: Sequence[Function], folder: Path, *flags: str) -> ctypes.CDLL:
     """The library of `functions`, with `aqd_emulate`."""
+    need("g++")
     backend = CudaBackend("sm_90a")
     for name, text in backend.sources().items():
         (folder / name).write_text(text)

@@ -34,8 +34,8 @@ from aqd_deploy.compiler.plan import (
 )
 from aqd_deploy.compiler.program_data import ProgramData
 from aqd_deploy.compiler.weights import EncodedWeight, encode
-from aqd_deploy.errors import UnsupportedModelError
-from aqd_deploy.integer.types import TensorType
+from aqd_deploy.errors import ShapeError, UnsupportedModelError
+from aqd_deploy.integer.types import MAX_ELEMENTS, TensorType
 from aqd_deploy.kernels.contract.launches import (
     Address,
     Buffer,
@@ -97,7 +97,7 @@ def build_launches(plan: Plan, backend: CardBackend, images: int) -> BuiltLaunch
     """The launches of `plan` with the kernels of `backend`, for `images` images at once.
 
     Raises UnsupportedModelError for an operation without a kernel, ShapeError for a convolution without
-    output.
+    output, and for a tensor with more elements than kernels count.
     """
     return _Builder(plan, backend, images).build()
 
@@ -110,6 +110,8 @@ class _Builder:
         plan = store_borders(plan, lambda _: True)
         plan = add_in_place(plan, lambda _: True)
         self.types = plan.tensors
+        for name, each in plan.tensors.items():
+            _check_size(name, each, images)
         physical = {name: _physical(each, images) for name, each in plan.tensors.items()}
         self.plan, memory = plan_memory(replace(plan, tensors=physical))
         self.built = BuiltLaunches(images, memory)
@@ -261,6 +263,17 @@ def _check(op: Operation) -> None:
             f"{op.name}: there is no kernel for this operation on a card",
             received=type(op).__name__,
             valid=", ".join(each.__name__ for each in _MOVEMENTS),
+        )
+
+
+def _check_size(name: str, info: TensorType, images: int) -> None:
+    """Raise ShapeError where a kernel could not count the elements of a tensor."""
+    elements = images * info.height * info.width * whole(info.channels)
+    if elements > MAX_ELEMENTS:
+        raise ShapeError(
+            f"{name} has too many elements for a card's kernels",
+            received=f"{elements} with {images} images",
+            valid=f"at most {MAX_ELEMENTS}: fewer images",
         )
 
 

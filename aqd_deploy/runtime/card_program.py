@@ -42,15 +42,26 @@ class Driver(Protocol):
 
 
 class CardProgram:
-    """A loaded program; `driver` is its own. Calls from several threads run one after the other."""
+    """A loaded program. Calls from several threads run one after the other.
+
+    `driver` is its own: where loading fails, it is closed. Raises ProgramError for a program that the card
+    cannot run, DeviceError where the card has too little memory, or fails.
+    """
 
     def __init__(self, container: Container, driver: Driver) -> None:
         self.manifest: dict[str, Any] = container.manifest
         program = self.manifest["program"]
         self.inputs = TensorInfo.from_manifest(program["inputs"])
         self.outputs = TensorInfo.from_manifest(program["outputs"])
-        launches = read_launches(container)
         self._driver, self._turn = driver, threading.Lock()
+        try:
+            self._load(container)
+        except BaseException:
+            driver.close()
+            raise
+
+    def _load(self, container: Container) -> None:
+        launches, driver, program = read_launches(container), self._driver, self.manifest["program"]
         driver.load(launches.code, launches.functions, program["target"])
         base = driver.allocate(launches.memory_bytes)
         driver.upload(base, launches.stored)

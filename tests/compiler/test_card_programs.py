@@ -81,6 +81,11 @@ def test_an_operation_without_a_kernel_is_an_error():
         build_launches(plan, CudaBackend("sm_80"), 1)
 
 
+def test_more_elements_than_a_kernel_counts_are_refused():
+    with pytest.raises(ShapeError, match=r"too many elements.*with 30000000 images; valid: .*fewer images"):
+        build_launches(plan_for_card(tiny_network()), CudaBackend("sm_80"), 30_000_000)
+
+
 @pytest.mark.needs_nvcc
 @pytest.mark.parametrize("name", CARDS)
 def test_every_card_gets_a_cubin_with_its_instructions(name, tmp_path):

@@ -187,6 +187,13 @@ def test_a_program_is_loaded_and_run(library):
     assert program.time(2, 1) == [0.0025, 0.0025]
 
 
+def test_a_program_that_cannot_be_loaded_gives_back_what_it_took(library):
+    made = library(answers={"cuMemAlloc_v2": 2})
+    with pytest.raises(DeviceError, match="not enough free memory"):
+        CardProgram(container(), CudaDriver(0))
+    assert made.named("cuModuleUnload") and made.named("cuStreamDestroy_v2")
+
+
 RUN = {"function": 0, "grid": 1, "threads": 32, "shared": 0, "pointers": [], "numbers": []}
 
 

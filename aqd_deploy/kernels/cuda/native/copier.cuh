@@ -83,16 +83,17 @@ template <class T, Walk WALK, class Args> struct Copier {
       } else bytes = y[i] >> bit & 1 ? 16 : 0;
       aqd_copy_async(s + aqd_place<T::BK>(r, chunk), p.x + (bytes ? at[i] + offset : 0), bytes);
     }
-    if (!T::COLUMNS_APART)
+    if (!T::COLUMNS_APART) {
 #pragma unroll
-    for (int k = 0; k < S::KX; k++)
+      for (int k = 0; k < S::KX; k++)
 #pragma unroll
-      for (int i = 0; i < ROWS_B; i++) {
-        const int r = first + i * STEP;
-        if (T::BN % STEP && i == ROWS_B - 1 && r >= T::BN) break;
-        aqd_copy_async(s + S::SIZE_A + k * T::BN * T::BK + aqd_place<T::BK>(r, chunk),
-                       w + (long long)i * STEP * depth + (step * S::KX + k) * T::BK, 16);
-      }
+        for (int i = 0; i < ROWS_B; i++) {
+          const int r = first + i * STEP;
+          if (T::BN % STEP && i == ROWS_B - 1 && r >= T::BN) break;
+          aqd_copy_async(s + S::SIZE_A + k * T::BN * T::BK + aqd_place<T::BK>(r, chunk),
+                         w + (long long)i * STEP * depth + (step * S::KX + k) * T::BK, 16);
+        }
+    }
     if (WALK == MIXED) settle(p, T::BK);
     else if (WALK == HALO) { if (++tap_y == 3) { tap_y = 0; inside += T::BK; } }
     else if (++tap_x == p.kernel_w) { tap_x = 0; if (++tap_y == p.kernel_h) { tap_y = 0; inside += T::BK; } }
