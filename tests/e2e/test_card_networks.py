@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from card_emulation import SETTINGS, emulated
+from reach import ROOT
 
 from aqd_deploy.compiler.planning import plan_for_card
 from aqd_deploy.evaluation.compare import compare_integers, total_difference
@@ -10,6 +11,7 @@ from aqd_deploy.frontends.random_network import random_detector, textures
 from aqd_deploy.frontends.torch_qdq import export_qdq
 from aqd_deploy.integer.reference import ReferenceRunner
 from aqd_deploy.passes.pipeline import lower
+from aqd_deploy.qat.checkpoint import load_checkpoint
 from aqd_deploy.qat.config import parse_architecture
 
 SIZE = 64
@@ -31,3 +33,17 @@ def test_a_network_on_a_card_equals_the_reference(name, bits, card, tmp_path):
     difference = total_difference(compare_integers(expected, program.run({"image": image})))
     assert difference.count > 0 and difference.differing == 0
     assert min(np.ptp(value) for key, value in expected.items() if key.endswith("p3")) > 0
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("name", ["fcos_r18_digits_4bit", "retinanet_r18_digits_4bit"])
+def test_a_shipped_detector_on_a_card_equals_the_reference(name, tmp_path):
+    checkpoint = load_checkpoint(ROOT / "examples" / "digits" / "checkpoints" / f"{name}.pt")
+    model = lower(export_qdq(checkpoint)).model
+    reference = ReferenceRunner(model)
+    pixels = next(iter(reference.inputs.values()))[0]
+    image = textures(1, pixels[2], pixels[3], seed=7)
+    program = emulated(plan_for_card(model), tmp_path, 1, SETTINGS[1], "sm_87")
+    expected = reference.run({"image": image})
+    difference = total_difference(compare_integers(expected, program.run({"image": image})))
+    assert difference.count > 0 and difference.differing == 0
