@@ -49,6 +49,12 @@ def bullets(lines: Iterable[str], width: int = WIDTH) -> str:
     return "\n".join(part for parts in wrapped for part in parts)
 
 
+def lines_of(texts: Iterable[str], width: int = WIDTH) -> str:
+    """A text a line, wrapped under itself; commands are not broken at hyphens."""
+    wrapped = (textwrap.wrap(each, width, subsequent_indent="  ", break_on_hyphens=False) for each in texts)
+    return "\n".join(part for parts in wrapped for part in parts)
+
+
 def markdown_table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """The same content as a Markdown table."""
     lines = ["| " + " | ".join(headers) + " |", "|" + "---|" * len(headers)]

@@ -217,6 +217,19 @@ class ModelWriter:
 def every_operation() -> onnx.ModelProto:
     """A small model with each operation of the dialect in it."""
     w = ModelWriter(seed=5)
+    _foreign_operations(w, *_detector_operations(w))
+    return w.model({"name": "all", "ranges": {}, "outputs": {}, "lowering": {}})
+
+
+def detector_operations() -> onnx.ModelProto:
+    """A small model with each operation that AQD's detectors need."""
+    w = ModelWriter(seed=5)
+    _detector_operations(w)
+    return w.model()
+
+
+def _detector_operations(w: ModelWriter) -> tuple[str, str, str, str]:
+    """An image, and tensors of one size: a stream, codes without a sign and with one."""
     image = w.image("image", 3, 9, 8)
     padded = w.pad_image(image, [104, 116, 124], 1)
     stem = w.relu(w.bias(w.conv_odd(padded, w.weight(4, 3, 3, 8), 3, 3, strides=[2, 2]), 4))
@@ -239,8 +252,7 @@ def every_operation() -> onnx.ModelProto:
     w.output(w._standard("Identity", [stream]), [1, 4, 4, 3])
     none = w._standard("Constant", [], value=numpy_helper.from_array(np.array(0, np.int32)))
     w.output(w._standard("Max", [stream, none]), [1, 4, 4, 3])
-    _foreign_operations(w, image, stream, codes, signed)
-    return w.model({"name": "all", "ranges": {}, "outputs": {}, "lowering": {}})
+    return image, stream, codes, signed
 
 
 def _foreign_operations(w: ModelWriter, image: str, stream: str, codes: str, signed: str) -> None:

@@ -69,7 +69,7 @@ def _target_text(document: dict[str, Any]) -> str:
 
 
 def _text(document: dict[str, Any]) -> str:
-    from aqd_deploy.tables import key_values, table
+    from aqd_deploy.tables import key_values, lines_of, table
 
     environment = dict(document["environment"])
     limits = environment.pop("thread_limits")
@@ -93,4 +93,4 @@ def _text(document: dict[str, Any]) -> str:
         table(["needed for", "what", "state", "detail"], checks),
     ]
     notes = [f"{p['extra']}: {p['what']}: {p['next_command']}" for p in document["problems"]]
-    return "\n\n".join([*parts, *(["\n".join(notes)] if notes else [])])
+    return "\n\n".join([*parts, *([lines_of(notes)] if notes else [])])

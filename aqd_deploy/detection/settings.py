@@ -63,10 +63,13 @@ class DetectorSettings:
 
 def detector_keys(kind: type[Detector]) -> tuple[dict[str, Check], dict[str, Check]]:
     """What the entry of a detector of this kind must have beside `kind`, and what it may have."""
-    probability, count = number(0, 1), whole(1, 1 << 31)
+    probability, count, names = number(0, 1), whole(1, 1 << 31), list_of(text, 1)
     return {
         "classes": list_of(anything, 1),
-        "outputs": table(dict.fromkeys(kind.kinds, list_of(text, 1))),
+        "outputs": table(
+            {each: names for each in kind.kinds if each not in kind.may_lack},
+            dict.fromkeys(kind.may_lack, names),
+        ),
         "score_threshold": probability,
         "nms_iou": probability,
         "max_detections": count,
@@ -87,7 +90,7 @@ def _category_ids(entry: dict[str, Any]) -> tuple[int, ...]:
 
 
 def _levels(entry: dict[str, Any], kinds: tuple[str, ...]) -> tuple[Level, ...]:
-    names = {kind: entry["outputs"][kind] for kind in kinds}
+    names = {kind: entry["outputs"][kind] for kind in kinds if kind in entry["outputs"]}
     counts = {kind: len(of_kind) for kind, of_kind in names.items()}
     # Kinds without strides give boxes in pixels.
     strides = entry.get("strides", [1] * counts[kinds[0]])

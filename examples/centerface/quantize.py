@@ -38,7 +38,7 @@ std = [1, 1, 1]
 [detector]
 kind = "boxes"
 classes = ["face"]
-outputs = {{ boxes = ["boxes"], scores = ["scores"], labels = ["labels"] }}
+outputs = {{ boxes = ["boxes"], scores = ["scores"] }}
 score_threshold = 0.5
 nms_iou = 0.3
 """
@@ -73,7 +73,6 @@ def decoding() -> list[NodeProto]:
         "xyxy": np.array([1, 0, 3, 2]),
         "flat": np.array([-1]),
         "four": np.array([4, -1]),
-        "labels": np.zeros(rows * columns, np.int64),
     }
     steps = [
         ("Add", [OFFSET, "cells"], "moved", {}),
@@ -99,14 +98,12 @@ def decoding() -> list[NodeProto]:
 
 
 def with_decoding(model: ModelProto) -> ModelProto:
-    """Its outputs are `boxes` [N, 4] (pixels), `scores` [N] and `labels` [N]."""
+    """Its outputs are `boxes` [N, 4] (pixels) and `scores` [N]."""
     model.graph.node.extend(decoding())
     del model.graph.output[:]
     count = SIZE[0] * SIZE[1] // STRIDE**2
-    outputs = (("boxes", [count, 4]), ("scores", [count]), ("labels", [count]))
-    for name, shape in outputs:
-        kind = onnx.TensorProto.INT64 if name == "labels" else onnx.TensorProto.FLOAT
-        model.graph.output.append(helper.make_tensor_value_info(name, kind, shape))
+    for name, shape in (("boxes", [count, 4]), ("scores", [count])):
+        model.graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape))
     onnx.checker.check_model(model)
     return model
 

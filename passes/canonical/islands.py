@@ -6,7 +6,7 @@ from onnx import NodeProto, TensorProto
 
 from aqd_deploy.errors import UnsupportedModelError
 from aqd_deploy.passes.canonical.draft import STANDARD, Draft, is_standard
-from aqd_deploy.passes.canonical.quantizers import counted
+from aqd_deploy.passes.canonical.unusable_quantizers import counted
 from aqd_deploy.passes.operators import OPERATORS, label_of
 
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")

@@ -19,10 +19,10 @@ from aqd_deploy.passes.canonical.microsoft import use_onnx_domain
 from aqd_deploy.passes.canonical.opsets import raise_opset
 from aqd_deploy.passes.canonical.qlinear import take_qlinear_apart
 from aqd_deploy.passes.canonical.qonnx import take_qonnx_apart
-from aqd_deploy.passes.canonical.quantizers import refuse_quantizers
 from aqd_deploy.passes.canonical.real_types import use_float32
 from aqd_deploy.passes.canonical.split import split_by_slices
 from aqd_deploy.passes.canonical.tail import cut_tail
+from aqd_deploy.passes.canonical.unusable_quantizers import refuse_quantizers
 
 REWRITES: tuple[Callable[[Draft], None], ...] = (
     inline_functions,  # first: what is in a function is seen by nobody else

@@ -7,7 +7,7 @@ import pytest
 
 from aqd_deploy.detection.decode import decode
 from aqd_deploy.detection.images import Placement
-from aqd_deploy.errors import ShapeError
+from aqd_deploy.errors import ModelFileError, ShapeError
 
 PLACEMENT = Placement(64, 64, 0, 0, 64, 64)
 BOXES = np.array([[1, 2, 11, 12], [20, 20, 40, 50], [1, 2, 11, 12], [5, 5, 5, 9]], np.float32)
@@ -33,6 +33,14 @@ def test_what_is_above_the_threshold_comes_by_score():
     found = read()
     assert found.boxes.tolist() == [[20, 20, 40, 50], [1, 2, 11, 12]]
     assert found.scores.tolist() == pytest.approx([0.9, 0.5]) and found.labels.tolist() == [0, 1]
+
+
+def test_one_class_needs_no_labels():
+    without = {"boxes": ["b"], "scores": ["s"]}
+    found = read(outputs=without, classes=["cat"])
+    assert found.scores.tolist() == pytest.approx([0.9, 0.5]) and found.labels.tolist() == [0, 0]
+    with pytest.raises(ModelFileError, match="several classes and no labels; got 2 classes"):
+        read(outputs=without)
 
 
 def test_a_batch_of_one_may_stand_in_front():

@@ -96,7 +96,7 @@ def _without(text, line):
         (MAPS.replace("color", 'input = "x"\ncolor'), "preprocessing.input; got x; valid: images"),
         (MAPS.replace("color", "input = [1]\ncolor"), r"preprocessing.input; got \[1\]; valid: images"),
         ("[detector]\nx = " + "[" * 5000, "d.toml is not a TOML file"),
-        (BOXES.replace("labels", "classes_"), "d.toml's detector has no outputs.labels"),
+        (BOXES.replace("labels", "classes_"), "d.toml's detector has several classes and no labels"),
     ],
 )  # fmt: skip
 def test_mistakes(describe, text, words):

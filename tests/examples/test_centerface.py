@@ -45,10 +45,10 @@ def _float_faces(folder: Path) -> np.ndarray:
     session = onnxruntime.InferenceSession(str(folder / "float.onnx"), providers=["CPUExecutionProvider"])
     photograph = load_image(folder / "images" / "astronaut.png")
     _, placement = letterbox(photograph, *quantize.SIZE, (0, 0, 0))
-    boxes, scores, labels = session.run(None, {session.get_inputs()[0].name: _photograph(folder)})
+    boxes, scores = session.run(None, {session.get_inputs()[0].name: _photograph(folder)})
     found = scores > 0.5
-    boxes, scores, labels = (np.asarray(each[found], np.float64) for each in (boxes, scores, labels))
-    return placement.to_image(boxes)[class_wise_nms(boxes, scores, labels.astype(np.int64), 0.3, 100)]
+    boxes, scores = (np.asarray(each[found], np.float64) for each in (boxes, scores))
+    return placement.to_image(boxes)[class_wise_nms(boxes, scores, np.zeros(len(boxes), int), 0.3, 100)]
 
 
 def _overlap(a: np.ndarray, b: np.ndarray) -> float:

@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from aqd_deploy.detection.detectors.contract import Detector, Level, LevelBoxes
-from aqd_deploy.errors import ShapeError
+from aqd_deploy.errors import ModelFileError, ShapeError
 
 
 class Boxes(Detector):
     """`boxes` [N, 4] (x1, y1, x2, y2 in pixels of the network's input), `scores` [N] in 0..1 and `labels`
-    [N], numbers of classes from 0; a batch of 1 may stand in front of each.
+    [N], numbers of classes from 0; a batch of 1 may stand in front of each. Where there is one class, there
+    may be no labels.
 
     They are taken as suppressed already: no IoU is above 1.
     """
 
     name = "boxes"
     kinds = ("boxes", "scores", "labels")
+    may_lack = ("labels",)
     nms_iou = 1.0
+
+    @classmethod
+    def of(cls, entry: Mapping[str, Any]) -> Self:
+        if "labels" not in entry["outputs"] and len(entry["classes"]) > 1:
+            raise ModelFileError(
+                "the manifest's detector has several classes and no labels",
+                received=f"{len(entry['classes'])} classes",
+                valid="outputs.labels, or one class",
+            )
+        return super().of(entry)
 
     def least_probability(self, score: float) -> float:
         return score
@@ -29,10 +41,12 @@ class Boxes(Detector):
         self, outputs: Mapping[str, np.ndarray], described: Mapping[str, Any], level: Level, least: float,
         most: int,
     ) -> LevelBoxes:  # fmt: skip
-        boxes, scores, labels = (
-            _rows(outputs, level.outputs[kind], tail)
-            for kind, tail in (("boxes", (4,)), ("scores", ()), ("labels", ()))
+        boxes, scores = (
+            _rows(outputs, level.outputs["boxes"], (4,)),
+            _rows(outputs, level.outputs["scores"], ()),
         )
+        named = level.outputs.get("labels")
+        labels = np.zeros(len(scores)) if named is None else _rows(outputs, named, ())
         if not len(boxes) == len(scores) == len(labels):
             raise ShapeError(
                 "the outputs of decoded boxes have different lengths",
@@ -44,7 +58,7 @@ class Boxes(Detector):
         strange = [each for each in np.unique(labels[found]).tolist() if each not in range(self.classes)]
         if strange:
             raise ShapeError(
-                f"the output {level.outputs['labels']} has a label that no class has", received=strange[0],
+                f"the output {named} has a label that no class has", received=strange[0],
                 valid=f"0 to {self.classes - 1}: list every class in `classes`, a background as well",
             )  # fmt: skip
         return boxes[found] * level.stride, scores[found], labels[found].astype(np.int64)

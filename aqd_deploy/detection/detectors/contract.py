@@ -33,12 +33,14 @@ class Detector(ABC):
     """A kind of detector, for a number of classes.
 
     `name` is its `kind` in a manifest; `kinds` are those of its outputs, of which every level has one each,
-    in the graph's order; `keys` are what its entry in a manifest has besides what all have; `nms_iou` is the
-    threshold of class-wise NMS that its networks get unless they say another.
+    in the graph's order, but for those of `may_lack` that an entry leaves out; `keys` are what its entry in a
+    manifest has besides what all have; `nms_iou` is the threshold of class-wise NMS that its networks get
+    unless they say another.
     """
 
     name: ClassVar[str]
     kinds: ClassVar[tuple[str, ...]]
+    may_lack: ClassVar[tuple[str, ...]] = ()
     keys: ClassVar[Mapping[str, Check]] = {}
     nms_iou: ClassVar[float] = 0.5
 
