@@ -338,7 +338,7 @@ def test_a_bundle_that_may_not_be_replaced(tmp_path, monkeypatch):
     output = tmp_path / "isdir"
     output.mkdir()
     monkeypatch.setattr(create, "_fill", lambda folder, *_: (folder / "x").touch())
-    container = SimpleNamespace(manifest={"program": {"target": None}})
+    container = SimpleNamespace(manifest={"program": {"target": None}}, data=b"")
     monkeypatch.setattr(create, "read_container", lambda _: container)
     monkeypatch.setattr(create, "check_packaged", lambda *_: None)
     monkeypatch.setattr(create, "_target", lambda _: None)

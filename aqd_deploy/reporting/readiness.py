@@ -12,6 +12,7 @@ run only where the caller asks for that. The compilers of the system are tried.
 
 from __future__ import annotations
 
+import importlib.machinery
 import importlib.util
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -219,7 +220,9 @@ def _runtime(target: Target) -> dict[str, Any]:
 
 
 def _download() -> dict[str, Any]:
-    if importlib.util.find_spec("pip") is None:
+    # importlib.util.find_spec asks setuptools' finder, too, which takes the question for pip itself and keeps
+    # setuptools out of this process from then on.
+    if importlib.machinery.PathFinder.find_spec("pip") is None:
         told = "the first bundle downloads it, by pip, which is not installed"
         return {"state": "missing", "detail": told, "next_command": "python -m ensurepip"}
     return {"state": "later", "detail": "the first bundle downloads it (100 MB, once)"}

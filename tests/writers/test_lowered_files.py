@@ -24,7 +24,6 @@ REFUSED = {
     "ort-qoperator nanodet": "codes are interpolated",
     # An average of what no quantizer stands behind.
     "nncf-transformer classifier": _FLOAT_WINDOW,
-    "ort-products classifier": _FLOAT_WINDOW,
     # A function whose result goes on without a quantizer, to a product or a concat.
     "brevitas-qcdq squeeze": _FUNCTION_OF_A_STREAM,
     "brevitas-qonnx squeeze": _FUNCTION_OF_A_STREAM,
