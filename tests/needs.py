@@ -15,7 +15,7 @@ from typing import NoReturn
 
 import pytest
 
-from aqd_deploy.compiler.nvcc import find_cuda_compiler
+from aqd_deploy.compiler.nvcc import find_cuda_compiler, find_cuda_tool
 from aqd_deploy.errors import AqdError, MissingExtraError
 
 # By marker: names of the tool, any of which will do, and what installs it.
@@ -48,7 +48,7 @@ def check_tools(item: pytest.Item) -> None:
         try:
             find_cuda_compiler()
         except MissingExtraError as error:
-            pytest.skip(f"needs nvcc: {error.next_command}")
+            _refuse(f"needs nvcc: {error.next_command}")
 
 
 def need(*tools: str) -> None:
@@ -56,6 +56,14 @@ def need(*tools: str) -> None:
     missing = [tool for tool in tools if shutil.which(tool) is None]
     if missing:
         _refuse(f"not installed: {', '.join(missing)}")
+
+
+def need_cuda_tool(name: str) -> str:
+    """The path of a tool of CUDA's toolkit; skip the test where there is none; with CI set, fail it."""
+    found = find_cuda_tool(name)
+    if found is None:
+        _refuse(f"needs {name}: pip install 'aqd-deploy[cuda]'")
+    return found[0]
 
 
 def need_packages(*packages: str) -> None:

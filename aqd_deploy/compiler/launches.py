@@ -6,7 +6,6 @@ planner sees them with all images and whole pitches, so that stacks and views wo
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 
@@ -14,7 +13,7 @@ import numpy as np
 
 from aqd_deploy.compiler.borders import store_borders
 from aqd_deploy.compiler.in_place import add_in_place
-from aqd_deploy.compiler.layer import Layer
+from aqd_deploy.compiler.layer import Layer, conv_layer
 from aqd_deploy.compiler.memory import MemoryPlan, plan_memory
 from aqd_deploy.compiler.patches import Patches
 from aqd_deploy.compiler.plan import (
@@ -142,28 +141,15 @@ class _Builder:
         kernel = self.backend.convolution(op.spec, op.epilogue, op.parameters, self.images)
         if op.weight not in self.built.weights:
             self.built.weights[op.weight] = encode(self.plan.weights[op.weight])
-        weight, spec = self.built.weights[op.weight], op.spec
-        layer = Layer(
-            op.name,
-            "conv",
-            kernel.name,
-            kernel.why,
-            (spec.out_height, spec.out_width, spec.out_channels),
-            spec.out_height * spec.out_width * int(np.prod(weight.shape)),
-            kernel.executed_macs,
-            weight.bits,
-            kernel.choice.to_json(),
-            weight_bytes=kernel.layout.bytes,
-        )
-        self._add_layer(op, layer)
+        weight = self.built.weights[op.weight]
+        self._add_layer(op, conv_layer(op.name, op.spec, weight, kernel, kernel.layout.bytes))
         others, outputs = ([self._buffer(name) for name in names] for names in (op.added, op.outputs))
         weights = self._weights(weight, kernel.layout)
         return kernel.launches(self._buffer(op.input), weights, others, outputs, self.built)
 
     def _weights(self, weight: EncodedWeight, layout: CardLayout) -> Address:
         """The weights in `layout`: equal ones are there once."""
-        content = hashlib.sha256(weight.stream.tobytes()).hexdigest()
-        key = (content, weight.shape, weight.bits, weight.step, weight.offset, layout)
+        key = (weight.identity, layout)
         if key not in self.expanded:
             out = self.built.keep(layout.bytes)
             if weight.rice is None:

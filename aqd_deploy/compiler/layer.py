@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from aqd_deploy.compiler.weights import EncodedWeight
+from aqd_deploy.kernels.contract.choice import Choice
+from aqd_deploy.kernels.contract.spec import ConvSpec
 
 
 @dataclass(frozen=True)
@@ -29,3 +36,38 @@ class Layer:
     weight_bytes: int = 0
     input_bytes: int = 0
     output_bytes: int = 0
+
+
+class ConvKernel(Protocol):
+    """What a layer tells of the kernel of a convolution, whatever device it is for."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def why(self) -> str: ...
+
+    @property
+    def choice(self) -> Choice: ...
+
+    @property
+    def executed_macs(self) -> int: ...
+
+
+def conv_layer(
+    name: str, spec: ConvSpec, weight: EncodedWeight, kernel: ConvKernel, weight_bytes: int, tuned: str = ""
+) -> Layer:
+    """The layer of a convolution, but for the bytes of its tensors."""
+    return Layer(
+        name,
+        "conv",
+        kernel.name,
+        kernel.why,
+        (spec.out_height, spec.out_width, spec.out_channels),
+        spec.out_height * spec.out_width * int(np.prod(weight.shape)),
+        kernel.executed_macs,
+        weight.bits,
+        kernel.choice.to_json(),
+        tuned,
+        weight_bytes=weight_bytes,
+    )

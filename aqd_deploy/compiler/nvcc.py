@@ -64,15 +64,23 @@ class CudaCompiler:
 
 def find_cuda_compiler() -> CudaCompiler:
     """CUDA's compiler. Raises MissingExtraError where none is installed."""
-    for path, origin in _places():
-        found = shutil.which("nvcc", path=path)
-        if found is not None:
-            return CudaCompiler(found, origin)
+    found = find_cuda_tool("nvcc")
+    if found is not None:
+        return CudaCompiler(*found)
     raise MissingExtraError(
         "no CUDA compiler is installed, which programs for cards need",
         valid=f"nvcc in the folder that {_VARIABLE} names, on the path, or of the extra cuda",
         next_command="pip install 'aqd-deploy[cuda]'",
     )
+
+
+def find_cuda_tool(name: str) -> tuple[str, str] | None:
+    """The path of a tool of CUDA's toolkit, and what led to it; None where there is none."""
+    for path, origin in _places():
+        found = shutil.which(name, path=path)
+        if found is not None:
+            return found, origin
+    return None
 
 
 def _places() -> Iterator[tuple[str, str]]:

@@ -8,7 +8,6 @@ tensor.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,7 +18,7 @@ from tvm import relax
 from aqd_deploy.compiler.borders import store_borders
 from aqd_deploy.compiler.constants import ConstantPool
 from aqd_deploy.compiler.in_place import add_in_place
-from aqd_deploy.compiler.layer import Layer
+from aqd_deploy.compiler.layer import Layer, conv_layer
 from aqd_deploy.compiler.memory import MemoryPlan, plan_memory
 from aqd_deploy.compiler.movement import kernel_of
 from aqd_deploy.compiler.plan import Computation, Conv, Operand, Operation, Plan, border
@@ -130,30 +129,15 @@ class _Builder:
     def _prepare_conv(self, op: Conv) -> _Call:
         kernel, tuned = self._kernel(op)
         weight = self._weight(op.weight)
-        content = hashlib.sha256(weight.stream.tobytes()).hexdigest()
-        weights = (content, weight.shape, weight.bits, weight.step, weight.offset, kernel.layout)
+        weights = (weight.identity, kernel.layout)
         shape = tuple(kernel.layout.shape)
         expanded_bytes = int(np.prod(shape))
         if weights not in self.prepared:
             variable = relax.Var(f"weight{len(self.prepared)}", relax.TensorType(shape, "int8"))
             self.prepared[weights] = (variable, weight, kernel.layout)
             self.result.expanded_bytes += expanded_bytes
-        spec = op.spec
-        layer = Layer(
-            op.name,
-            "conv",
-            kernel.name,
-            kernel.why,
-            (spec.out_height, spec.out_width, spec.out_channels),
-            spec.out_height * spec.out_width * int(np.prod(weight.shape)),
-            kernel.executed_macs,
-            weight.bits,
-            kernel.choice.to_json(),
-            tuned,
-            weight_bytes=expanded_bytes,
-        )
-        self._add_layer(op, layer)
-        return _Call(("conv", spec, op.epilogue), "conv2d", lambda: kernel.prim_func, weights)
+        self._add_layer(op, conv_layer(op.name, op.spec, weight, kernel, expanded_bytes, tuned))
+        return _Call(("conv", op.spec, op.epilogue), "conv2d", lambda: kernel.prim_func, weights)
 
     def _add_layer(self, op: Operation, layer: Layer) -> None:
         """`layer` with the bytes of its tensors."""

@@ -11,8 +11,10 @@ program holds them instead of the stream.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -37,6 +39,12 @@ class EncodedWeight:
     offset: int
     shape: tuple[int, int, int, int]
     rice: RiceCodes | None = None
+
+    @cached_property
+    def identity(self) -> Hashable:
+        """Equal for equal weights."""
+        content = hashlib.sha256(self.stream.tobytes()).hexdigest()
+        return content, self.shape, self.bits, self.step, self.offset
 
     @property
     def nbytes(self) -> int:

@@ -63,6 +63,14 @@ class TensorType:
         return self.height * self.width * self.channels * np.dtype(self.dtype).itemsize
 
 
+_SIGNED = {"uint8": False, "int8": True}
+
+
+def is_signed(dtype: str) -> bool:
+    """Whether codes of this type may be negative. Raises KeyError for a type that is not of codes."""
+    return _SIGNED[dtype]
+
+
 def element_name(number: int) -> str:
     """ONNX's name of an element type, also of a number that ONNX does not have."""
     try:

@@ -1,15 +1,13 @@
 """Programs for cards, run by the emulation: zero differing integers against onnxruntime; and their files."""
 
-import os
 import re
-import shutil
 import subprocess
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
 from card_emulation import SETTINGS, emulated
+from needs import need_cuda_tool
 from small_models import (
     detector_operations,
     every_operation,
@@ -22,7 +20,7 @@ from small_models import (
 from aqd_deploy import targets
 from aqd_deploy.compiler import compile_model
 from aqd_deploy.compiler.launches import build_launches
-from aqd_deploy.compiler.nvcc import CudaCompiler, find_cuda_compiler
+from aqd_deploy.compiler.nvcc import CudaCompiler
 from aqd_deploy.compiler.patches import Patches
 from aqd_deploy.compiler.plan import OneInput, OneOutput, Plan, Rearrangement
 from aqd_deploy.compiler.planning import plan_for_card
@@ -116,11 +114,8 @@ def test_every_card_gets_a_cubin_with_its_instructions(name, tmp_path):
 
 
 def disassembled(code: bytes, folder) -> str:
-    """The machine code of a cubin as text; skips where nvcc came without nvdisasm."""
-    folders = [os.environ["PATH"], str(Path(find_cuda_compiler().command).parent)]
-    tool = shutil.which("nvdisasm", path=os.pathsep.join(folders))
-    if tool is None:
-        pytest.skip("needs nvdisasm: pip install 'aqd-deploy[cuda]'")
+    """The machine code of a cubin as text."""
+    tool = need_cuda_tool("nvdisasm")
     (folder / "k.cubin").write_bytes(code)
     command = [tool, "-c", "k.cubin"]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout

@@ -9,6 +9,7 @@ from typing import assert_never
 import numpy as np
 
 from aqd_deploy.errors import UnsupportedModelError
+from aqd_deploy.integer.types import is_signed
 from aqd_deploy.kernels.contract.scaling import Constants
 from aqd_deploy.kernels.contract.spec import (
     AddBias,
@@ -157,7 +158,7 @@ def _not_on_cards(step: Stage | Store) -> UnsupportedModelError:
 
 
 def _signed(dtype: str) -> str:
-    return "true" if dtype == "int8" else "false"
+    return "true" if is_signed(dtype) else "false"
 
 
 def _packed(words: Sequence[np.ndarray], levels: int) -> np.ndarray:

@@ -14,6 +14,7 @@ from typing import Any
 
 from tvm import tirx
 
+from aqd_deploy.integer.types import is_signed
 from aqd_deploy.kernels.contract.caches import Core
 from aqd_deploy.kernels.contract.choice import Choice
 from aqd_deploy.kernels.contract.kernel import Layout
@@ -251,7 +252,7 @@ def _interleaved(rows: list[Expr], lanes: int) -> Expr:
 
 def _sign_bits(dots: DotProduct, lanes: int) -> Expr:
     """What changes a byte by the offset of a product, and the offset itself."""
-    bit = 128 if dots.sample_dtype == "uint8" else -128
+    bit = -128 if is_signed(dots.sample_dtype) else 128
     return const(bit, dots.sample_dtype, 4 * lanes)
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from tvm import tirx
 
+from aqd_deploy.integer.types import is_signed
 from aqd_deploy.kernels.contract.cells import FIRST, HIGH, LOW, SHIFT
 from aqd_deploy.kernels.contract.spec import Lookup, Steps
 from aqd_deploy.kernels.cpu.emit import Buffer, Emitter, Expr, broadcast, const, convert, load
@@ -32,7 +33,7 @@ def looked_up(
         # What the upper bytes of a lane find is cut off.
         found = permute.looked_up(registers, value)
         by = const(24, "int32", lanes)
-        if stage.dtype == "int8":
+        if is_signed(stage.dtype):
             return tirx.shift_right(tirx.shift_left(found, by), by)
         return tirx.bitwise_and(found, const(CODES - 1, "int32", lanes))
     index = tirx.bitwise_and(value, const(CODES - 1, "int32", lanes))
