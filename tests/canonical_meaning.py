@@ -68,5 +68,6 @@ def assert_same_meaning(model: onnx.ModelProto, inputs: Mapping[str, np.ndarray]
     expected, got = Float64Network(model).outputs(inputs), outputs_of(state, inputs)
     assert got.keys() >= expected.keys() - constant_outputs(model)
     for name in expected.keys() & got.keys():
+        # Rewrites sum in another order: float64 loses some last digits.
         np.testing.assert_allclose(got[name], expected[name], rtol=1e-9, atol=1e-9, err_msg=name)
     return state
