@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 
-from aqd_deploy.passes.codes import codes_of
+from aqd_deploy.passes.codes import STRUCTURAL, codes_of
 from aqd_deploy.passes.constants import clip_bounds
 from aqd_deploy.passes.contract import Lowering, Pass, PassError, PassResult, none_left
 from aqd_deploy.passes.graph import Graph, Node, Operation, topological
@@ -22,6 +22,7 @@ from aqd_deploy.passes.operations import (
     Resize,
 )
 from aqd_deploy.passes.rules import RULES
+from aqd_deploy.passes.slices import NoSliceError, Slices
 
 COMMUTING = tuple(kind for kind, rule in RULES.items() if rule.commutes)
 """What a non-decreasing function of each element alone can be exchanged with."""
@@ -40,8 +41,11 @@ class CommuteQuantizers(Pass):
     4. Q(Concat(x, y)) = Concat(Q(x), Q(y)); of a quantizer with a step a channel each part has its own.
     5. Two quantizers of one tensor with the same step and range are one.
 
-    A tensor that also goes on as an integer stream (skip-add, head) is left alone: its stream is computed
-    anyway, and requantizing that costs less than a second way from the accumulators.
+    6. Behind a function that is no sum and no product with a constant (SiLU in front of a Split) a quantizer
+       moves also where others read the tensor as it is: right behind the function its codes are exact.
+
+    Any other tensor that also goes on as an integer stream (skip-add, head) is left alone: its stream is
+    computed anyway, and requantizing that costs less than a second way from the accumulators.
     """
 
     name = "commute_quantizers"
@@ -52,9 +56,9 @@ class CommuteQuantizers(Pass):
 
     def ensures(self, state: Lowering) -> None:
         """No operation of a real tensor that only quantizers read, and no quantizer twice."""
-        node = _candidate(state.graph)
-        if node is not None:
-            raise PassError(f"only quantizers read {node.label} ({node.op.name})")
+        found = _candidate(state.graph)
+        if found is not None:
+            raise PassError(f"quantizers read {found[0].label} ({found[0].op.name})")
         seen = set()
         for node in state.graph.nodes:
             if isinstance(node.op, Quantize):
@@ -65,22 +69,39 @@ class CommuteQuantizers(Pass):
     def run(self, state: Lowering) -> PassResult:
         """Repeats the cases until none applies."""
         graph, result = state.graph, PassResult(self.name)
-        while (node := _candidate(graph)) is not None:
-            _exchange(graph, node, result)
+        while (found := _candidate(graph)) is not None:
+            _exchange(graph, *found, result)
         _merge(graph, result)
         result.left_alone += _reasons(graph)
         return result
 
 
-def _candidate(graph: Graph) -> Node | None:
-    """The first operation on a real tensor that quantizers and nothing else read."""
+def _candidate(graph: Graph) -> tuple[Node, list[Node]] | None:
+    """The first operation on a real tensor that quantizers and nothing else read, or case 6, and these."""
     consumers, codes = graph.consumers(), codes_of(graph)
+    slices = Slices(graph)
     for node in graph.nodes:
-        if isinstance(node.op, COMMUTING) and node.output not in codes and node.output not in graph.outputs:
-            readers = consumers.get(node.output, [])
-            if readers and all(_exchangeable(graph, node, reader) for reader in readers):
-                return node
+        if not isinstance(node.op, COMMUTING) or node.output in codes:
+            continue
+        readers = consumers.get(node.output, [])
+        moving = [reader for reader in readers if _exchangeable(graph, node, reader)]
+        alone = len(moving) == len(readers) and node.output not in graph.outputs
+        if moving and (alone or _places_a_function(graph, slices, node)):
+            return node, moving
     return None
+
+
+def _places_a_function(graph: Graph, slices: Slices, node: Node) -> bool:
+    """Whether the node selects or places values of a function."""
+    while isinstance(node.op, STRUCTURAL) and not isinstance(node.op, Concat):
+        source = slices.producers.get(node.inputs[0])
+        if source is None:
+            return False
+        node = source
+    try:
+        return slices.of(node.output).needs_a_table(graph)
+    except NoSliceError:
+        return False
 
 
 def _exchangeable(graph: Graph, node: Node, reader: Node) -> bool:
@@ -98,9 +119,8 @@ def _exchangeable(graph: Graph, node: Node, reader: Node) -> bool:
     return not reader.op.channels or isinstance(node.op, (MaxPool, Resize, Concat, Pad))
 
 
-def _exchange(graph: Graph, node: Node, result: PassResult) -> None:
+def _exchange(graph: Graph, node: Node, readers: list[Node], result: PassResult) -> None:
     """Cases 1 to 4."""
-    readers = graph.consumers()[node.output]
     if isinstance(node.op, (Relu, Clip)):
         for reader in readers:
             _absorb(graph, node, reader)

@@ -57,9 +57,22 @@ class SumPool(IntegerOperation):
 
 
 @dataclass(frozen=True)
+class StreamSumPool(IntegerOperation):
+    """int32 sums of a stream over windows; the padding is 0."""
+
+    window: Window
+
+    def write(self, node: Node, writer: Writer) -> NodeProto:
+        """The dialect's."""
+        w = self.window
+        places = {"kernel_shape": w.kernel, "strides": w.strides, "pads": w.pads}
+        return dialect.node("StreamSumPool", node.inputs, node.output, **places)
+
+
+@dataclass(frozen=True)
 class ResizeLinear(IntegerOperation):
-    """Linear upsampling of codes by whole factors (rows, columns), half_pixel or asymmetric: an int32 stream
-    `gain` times as large.
+    """Linear upsampling by whole factors (rows, columns), half_pixel or asymmetric: an int32 stream `gain`
+    times as large.
     """
 
     factors: tuple[int, int]
@@ -88,6 +101,20 @@ class Multiply(IntegerOperation):
         return dialect.node("Multiply", [*node.inputs, *zeros], node.output)
 
 
+@dataclass(frozen=True)
+class StreamMultiply(IntegerOperation):
+    """(a·b + B) >> d of streams, half of 2^d in B: one shift a channel; b may have one pixel."""
+
+    shifts: tuple[int, ...]
+
+    def write(self, node: Node, writer: Writer) -> NodeProto:
+        """The dialect's."""
+        halves = dialect.per_channel([1 << d >> 1 for d in self.shifts], np.int64)
+        b = writer.constant(f"{node.output}_B", halves)
+        d = writer.constant(f"{node.output}_d", dialect.per_channel(list(self.shifts), np.uint64))
+        return dialect.node("StreamMultiply", [*node.inputs, b, d], node.output)
+
+
 @dataclass(frozen=True, eq=False)
 class Lookup(IntegerOperation):
     """A function of codes: `table` [256] by the byte of the code, so those of negative codes come last."""
@@ -104,6 +131,29 @@ class Lookup(IntegerOperation):
         """The dialect's."""
         table = writer.constant(f"{node.output}_table", self.table)
         return dialect.node("Lookup", [node.inputs[0], table], node.output, to=TYPES[str(self.table.dtype)])
+
+
+@dataclass(frozen=True, eq=False)
+class Pieces(IntegerOperation):
+    """A function of a stream in straight pieces: (x·c + B) >> d, each [K + 1], between `thresholds` [K]."""
+
+    thresholds: np.ndarray
+    c: np.ndarray
+    b: np.ndarray
+    d: np.ndarray
+
+    def write(self, node: Node, writer: Writer) -> NodeProto:
+        """The dialect's."""
+        constants = [
+            writer.constant(f"{node.output}_{name}", values)
+            for name, values in (
+                ("T", self.thresholds.astype(np.int32)),
+                ("c", self.c.astype(np.int64)),
+                ("B", self.b.astype(np.int64)),
+                ("d", self.d.astype(np.uint64)),
+            )
+        ]
+        return dialect.node("Pieces", [node.inputs[0], *constants], node.output)
 
 
 @dataclass(frozen=True)

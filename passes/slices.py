@@ -48,6 +48,14 @@ class Slice:
         names = [node.op.name for node in self.nodes if not isinstance(node.op, (Scale, Identity))]
         return ", ".join(names) or "the same values"
 
+    def needs_a_table(self, graph: Graph) -> bool:
+        """Whether no rule makes a stream of it: it has other functions than those of ReLU's kind."""
+        return any(
+            (isinstance(node.op, Function) and node.op.function != "LeakyRelu")
+            or (isinstance(node.op, Div) and not graph.is_constant(node.inputs[1]))
+            for node in self.nodes
+        )
+
     def is_affine(self, graph: Graph) -> bool:
         """Whether every node is a sum of or a product with a constant, or a clip."""
         return not any(
@@ -65,6 +73,13 @@ class QuantizedFunction(Operation):
     found: Slice
     quantizer: Quantizer
     dtype: str
+
+
+@dataclass(frozen=True)
+class RealFunction(Operation):
+    """The functions of a slice, whose values go on without a quantizer."""
+
+    found: Slice
 
 
 class Slices:

@@ -119,6 +119,7 @@ def _weights(graph: Graph, node: Node, op: ConvTranspose, weights: Quantized, ax
         raise UnsupportedModelError(
             f"node {node.label}: {len(weights.scales)} scales along axis {weights.axis} of its weights",
             valid="one, or one an output channel (axis 1)",
+            next_command="quantize the weights of transposed convolutions along axis 1, or with one scale",
         )
     rows, columns = (axis.taps for axis in axes)
     stride, per_group = len(rows), weights.values.shape[1]

@@ -138,8 +138,9 @@ class _Channels:
         )
 
 
-def settle(forms: list[ChannelForm], interval: Interval, numerics: str) -> StreamConstants:
-    """Eq. 6 for each channel: η + s with s = round(β/α), at the scale α.
+def settle(forms: list[ChannelForm], interval: Interval, numerics: str, room: int = 1) -> StreamConstants:
+    """Eq. 6 for each channel: η + s with s = round(β/α), at the scale α; so small that `room` of them added
+    up are as large as one else may be.
 
     1. α > 0: c = 1, d = 0, B = s.
     2. α < 0 (γ < 0): c = −1, at the scale |α|.
@@ -157,7 +158,7 @@ def settle(forms: list[ChannelForm], interval: Interval, numerics: str) -> Strea
             scale = _constant_scale(real.b0)
             channels.add(Fraction(0), real.b0 / scale.a, operand)
         else:
-            doublings = _settled_doublings(operand, numerics)
+            doublings = _settled_doublings(operand, numerics, room)
             scale = _upright(operand.form, doublings)
             sign = 1 if real.a > 0 else -1
             channels.add(_power(-doublings) * sign, real.b0 / (abs(real.a) * _power(doublings)), operand)
@@ -192,9 +193,9 @@ def settle_blocks(
     return channels.finish([scale_of[index] for index in range(len(operands))])
 
 
-def _settled_doublings(operand: _Operand, numerics: str) -> int:
+def _settled_doublings(operand: _Operand, numerics: str, room: int = 1) -> int:
     """Cases 4 and 5 of settle, as the power of two on the scale."""
-    span = operand.reach() / abs(operand.real.a)
+    span = operand.reach() / abs(operand.real.a) * room
     if span > OVERFLOW_ABOVE:
         return _doublings(span, STREAM_LIMIT)
     offset = operand.real.b0 / operand.real.a if operand.real.b0 else Fraction(0)

@@ -15,7 +15,15 @@ from aqd_deploy.passes.operations import (
     QuantizeLinear,
     Scale,
 )
-from aqd_deploy.passes.slices import NoSliceError, QuantizedFunction, Slice, Slices, exactly, not_uniform
+from aqd_deploy.passes.slices import (
+    NoSliceError,
+    QuantizedFunction,
+    RealFunction,
+    Slice,
+    Slices,
+    exactly,
+    not_uniform,
+)
 from aqd_deploy.passes.values import CODE_BOUNDS
 
 
@@ -35,6 +43,9 @@ class Tabulate(Pass):
     3. A table that changes nothing is left out.
     4. Functions of a tensor of another kind, such as the accumulators of a convolution, become one quantizer
        whose code may fall as well as rise; those that are only sums, products and clips stay.
+
+    5. Functions that go on without a quantizer, to a sum, an average or an output, are one function, which
+       becomes a stream. Leaky ReLU is left alone, and so is what its rule makes a sum of.
 
     A function without a finite value at a code that can occur (√ of a negative number) is left alone, as is
     one with a constant a channel.
@@ -78,7 +89,32 @@ class Tabulate(Pass):
             kept.append(node)
         graph.nodes = kept
         graph.remove_dead()
+        _take_reals(graph, result)
         return result
+
+
+def _take_reals(graph: Graph, result: PassResult) -> None:
+    """Case 5."""
+    slices = Slices(graph)
+    found: dict[str, Slice] = {}
+    for node in graph.nodes:
+        try:
+            each = slices.of(node.output)
+        except NoSliceError:
+            continue
+        if each.needs_a_table(graph):
+            found[node.output] = each
+    consumers = graph.consumers()
+    for index, node in enumerate(graph.nodes):
+        if node.output not in found:
+            continue
+        each, readers = found[node.output], consumers.get(node.output, [])
+        inside = [found[reader.output].nodes if reader.output in found else () for reader in readers]
+        if node.output in graph.outputs or not all(node in nodes for nodes in inside):
+            # A new node: the slices behind it still ask the old one.
+            graph.nodes[index] = Node(RealFunction(each), [each.source], node.output, node.source)
+            result.changed.append(f"{node.label}: {each.told} of {each.source}, as a stream")
+    graph.remove_dead()
 
 
 def _lookup(table: list[int], low: int, source: str, dtype: str) -> Lookup:

@@ -80,7 +80,7 @@ class Values:
         self.stored: dict[str, np.ndarray] = {}
         self.shared: dict[str, str] = {}
         self.read = {name for node in graph.nodes for name in node.inputs}
-        self._settled: dict[tuple[str, str], Scaled] = {}
+        self._settled: dict[tuple[str, str, int], Scaled] = {}
         self._casts: dict[str, str] = {}
 
     def emit(self, node: Node, interval: Interval, dtype: str) -> None:
@@ -135,21 +135,21 @@ class Values:
         self.emit(Node(op, [value.tensor], tensor, node.source), interval, self.dtypes[value.tensor])
         self.scaled[node.output] = replace(value, tensor=tensor)
 
-    def settle(self, name: str, node: Node, blocks: list[list[int]] | None = None) -> Scaled:
+    def settle(self, name: str, node: Node, blocks: list[list[int]] | None = None, room: int = 1) -> Scaled:
         """The real tensor `name` with β = 0 and α > 0 in every channel, on int32 integers (Eq. 6); with one
-        scale for all channels of each of `blocks`.
+        scale for all channels of each of `blocks`, or with `room` for the sum of so many.
         """
         value = self.value(name, node)
         if blocks is not None:
             constants = settle_blocks(value.forms, self.graph.ranges[value.tensor], self.numerics, blocks)
             tensor = self._emit_settled(name, self.int32(value.tensor), constants, node)
             return Scaled(tensor, constants.forms, value.error * constants.gain + constants.error)
-        if all(form.a > 0 and not form.b0 and not form.b1 for form in value.forms):
+        if room == 1 and all(form.a > 0 and not form.b0 and not form.b1 for form in value.forms):
             self.result.left_alone.append(f"{node.label}: {name} is settled already, α > 0 and β = 0")
             return value
-        key = (name, value.tensor)
+        key = (name, value.tensor, room)
         if key not in self._settled:
-            constants = settle(value.forms, self.graph.ranges[value.tensor], self.numerics)
+            constants = settle(value.forms, self.graph.ranges[value.tensor], self.numerics, room)
             tensor = value.tensor
             if constants.is_identity:
                 self.result.left_alone.append(f"{node.label}: {name} is settled already, β rounds to 0")

@@ -134,9 +134,22 @@ class ModelWriter:
         thresholds = np.sort(self.generator.integers(-limit, limit, count)).astype(np.int32)
         return self._dialect("Steps", [x, self.constant(thresholds), self.table(count + 1, to)], to=to)
 
+    def pieces(self, x: str, count: int = 40, limit: int = 20000) -> str:
+        """Slopes up to ±2, of shifts that differ."""
+        thresholds = np.sort(self.generator.choice(np.arange(-limit, limit), count, replace=False))
+        shift = self.generator.integers(0, 30, count + 1)
+        c, b = (self.generator.integers(-(2 << shift), (2 << shift) + 1) << up for up in (0, 10))
+        arrays = (thresholds, np.int32), (c, np.int64), (b, np.int64), (shift, np.uint64)
+        return self._dialect("Pieces", [x, *(self.constant(v.astype(t)) for v, t in arrays)])
+
     def multiply(self, a: str, b: str, a_zero: int = 0, b_zero: int = 0) -> str:
         zeros = [self.constant(np.array(zero, np.int32)) for zero in (a_zero, b_zero)]
         return self._dialect("Multiply", [a, b, *zeros])
+
+    def stream_multiply(self, a: str, b: str, channels: int, shift: int = 24) -> str:
+        values = self.generator.integers(-(1 << shift + 8), 1 << shift + 8, channels)
+        d = self.per_channel(self.generator.integers(shift, shift + 4, channels), np.uint64)
+        return self._dialect("StreamMultiply", [a, b, self.per_channel(values, np.int64), d])
 
     def sum_pool(
         self,
@@ -148,6 +161,15 @@ class ModelWriter:
     ) -> str:
         geometry = {"kernel_shape": kernel, "strides": strides, "pads": pads}
         return self._dialect("SumPool", [x], **geometry, pad_value=pad_value)
+
+    def stream_sums(
+        self,
+        x: str,
+        kernel: tuple[int, int],
+        strides: tuple[int, int] = (1, 1),
+        pads: tuple[int, int, int, int] = (0, 0, 0, 0),
+    ) -> str:
+        return self._dialect("StreamSumPool", [x], kernel_shape=kernel, strides=strides, pads=pads)
 
     def resize_linear(self, x: str, factors: tuple[int, int], half_pixel: int) -> str:
         return self._dialect("ResizeLinear", [x], factors=factors, half_pixel=half_pixel)
@@ -265,7 +287,11 @@ def _foreign_operations(w: ModelWriter, image: str, stream: str, codes: str, sig
     gate = w.lookup(w.requantize(w.sum_pool(looked, (4, 3)), 4, 44, hi=255))
     w.output(w.multiply(looked, gate, 120, 7), [1, 4, 4, 3])
     w.output(w.sum_pool(again, (3, 2), (2, 1), (1, 0, 1, 1), -9), [1, 4, 2, 3])
+    w.output(w.stream_sums(stream, (3, 2), (2, 1), (1, 0, 1, 1)), [1, 4, 2, 3])
     w.output(w.steps(stream, INT8), [1, 4, 4, 3], INT8)
+    w.output(w.pieces(stream), [1, 4, 4, 3])
+    w.output(w.stream_multiply(stream, w.stream_sums(stream, (4, 3)), 4), [1, 4, 4, 3])
+    w.output(w.resize_linear(stream, (2, 1), 1), [1, 4, 8, 3])
     w.output(w.resize_linear(again, (3, 2), 1), [1, 4, 12, 6])
     w.output(w.resize_linear(looked, (1, 2), 0), [1, 4, 4, 6])
     w.output(w.slice(stream, [1, -3, 0], [3, 9, 3], [1, 2, 3], [1, 2, 2]), [1, 2, 2, 2])

@@ -26,7 +26,7 @@ _SHOWN = 5
 @click.option(
     "--detector",
     "description",
-    type=existing("F.toml"),
+    type=existing("F.toml|F.json"),
     help="What the images and boxes of a network from elsewhere are (docs/how-to/foreign-models.md).",
 )
 @click.option(

@@ -69,6 +69,8 @@ def command(
     if explain:
         print_text(explanation(result.report, behind))
     print_text(_summary(output, result.report, behind))
+    if behind is None and tail_path(output).exists():
+        print_text(f"{tail_path(output)} is not this network's, which has no tail: nothing reads it")
 
 
 class _Passes:

@@ -15,6 +15,7 @@ import numpy as np
 
 from aqd_deploy.compiler.plan import Conv, Movement, Operand, Operation, Plan, Pointwise
 from aqd_deploy.errors import UnsupportedModelError
+from aqd_deploy.integer.operations.pieces import pieces_image
 from aqd_deploy.integer.ranges import Interval, convolution
 from aqd_deploy.kernels.contract.scaling import Constants, Scaled, scale_requantize, scale_stream
 from aqd_deploy.kernels.contract.spec import (
@@ -24,6 +25,7 @@ from aqd_deploy.kernels.contract.spec import (
     Lookup,
     Multiply,
     MultiplyShift,
+    Pieces,
     Relu,
     Requantize,
     SkipAdd,
@@ -34,6 +36,7 @@ from aqd_deploy.kernels.contract.spec import (
     StoreRequantize,
     StoreStream,
     StoreThreshold,
+    StreamMultiply,
     Threshold,
 )
 
@@ -144,9 +147,15 @@ class _Writer:
             case Threshold():
                 self.value = self._result(stage, self._keep(_parameters(stage)))
             case Multiply():
-                self._multiply(stage)
+                self.value = _int32(self._product(stage.zero, stage.other_zero))
+            case StreamMultiply():
+                found = self._product()
+                b, d = (array.astype(np.int64) for array in self._keep(2))
+                self.value = _int32(Interval((found.lo + b) >> d, (found.hi + b) >> d))
             case Lookup():
                 self._any_of(self._keep(1)[0].view(stage.dtype))
+            case Pieces():
+                self._pieces(stage)
             case Steps():
                 self._any_of(self._keep(3)[-1])
             case _:
@@ -162,16 +171,23 @@ class _Writer:
     def _any_of(self, table: np.ndarray) -> None:
         self.value = Interval.uniform(len(self.value.lo), int(table.min()), int(table.max()))
 
-    def _multiply(self, stage: Multiply) -> None:
+    def _pieces(self, stage: Pieces) -> None:
+        _, reached, _, c, b, d = self._keep(6)
+        # Cells are filled up with the largest int32.
+        thresholds = np.unique(reached)[: stage.pieces - 1]
+        found = pieces_image(thresholds, c, b, d.astype(np.int64), self.value)
+        rows = len(self.value.lo)
+        self.value = found or Interval.uniform(rows, int(_INT32.min), int(_INT32.max))
+
+    def _product(self, zero: int = 0, other_zero: int = 0) -> Interval:
+        """Of the value and the next operand, a tensor."""
         name = next(self.given)
         self.operands.append(name)
         mine, other = self.value, self.others[str(name)]
         ends = [
-            (one - stage.zero) * (two - stage.other_zero)
-            for one in (mine.lo, mine.hi)
-            for two in (other.lo, other.hi)
+            (one - zero) * (two - other_zero) for one in (mine.lo, mine.hi) for two in (other.lo, other.hi)
         ]
-        self.value = _int32(Interval(np.min(ends, axis=0), np.max(ends, axis=0)))
+        return Interval(np.min(ends, axis=0), np.max(ends, axis=0))
 
     def _skip_add(self, stage: SkipAdd) -> SkipAdd:
         other = next(self.given)

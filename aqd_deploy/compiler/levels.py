@@ -29,7 +29,7 @@ from aqd_deploy.compiler.plan import (
 )
 from aqd_deploy.compiler.schedule import topological
 from aqd_deploy.integer.types import TensorType
-from aqd_deploy.kernels.contract.spec import AddBias, ConvSpec, Epilogue, Lookup, Steps
+from aqd_deploy.kernels.contract.spec import AddBias, ConvSpec, Epilogue, Lookup, Pieces, Steps
 
 
 def stack_levels(plan: Plan) -> Plan:
@@ -67,7 +67,7 @@ def _as_unit(units: list[list[Operation]], members: list[Operation]) -> list[lis
 
 def _may_stack(op: Conv) -> bool:
     plain = op.spec.strides == (1, 1) and op.spec.group == 1 and op.epilogue.pool is None
-    tables = any(isinstance(stage, Lookup | Steps) for stage in op.epilogue.stages)
+    tables = any(isinstance(stage, Lookup | Steps | Pieces) for stage in op.epilogue.stages)
     return plain and not op.added and not tables
 
 

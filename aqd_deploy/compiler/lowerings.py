@@ -36,6 +36,7 @@ from aqd_deploy.kernels.contract.spec import (
     Lookup,
     Multiply,
     MultiplyShift,
+    Pieces,
     Relu,
     Requantize,
     SkipAdd,
@@ -43,6 +44,7 @@ from aqd_deploy.kernels.contract.spec import (
     Stage,
     StoreRequantize,
     StoreThreshold,
+    StreamMultiply,
     Threshold,
 )
 
@@ -161,12 +163,22 @@ def codes_behind(name: str, graph: Graph) -> str:
 
 def _multiply(node: Node, value: str, graph: Graph) -> tuple[Stage, list[Operand]]:
     zeros = [int(graph.operand(node, f"{name}_zero_point")) for name in ("a", "b")]
-    other = node.slots[1]
     if node.slots[0] != value:
-        zeros, other = zeros[::-1], node.slots[0]
-    kind = graph.types[other]
-    one_pixel = kind.shape != graph.types[node.output].shape
-    return Multiply(zeros[0], zeros[1], kind.dtype, one_pixel), [other]
+        zeros = zeros[::-1]
+    other, one_pixel = _factor(node, value, graph)
+    return Multiply(zeros[0], zeros[1], graph.types[other].dtype, one_pixel), [other]
+
+
+def _stream_multiply(node: Node, value: str, graph: Graph) -> tuple[Stage, list[Operand]]:
+    other, one_pixel = _factor(node, value, graph)
+    b, d = (_per_channel(node, graph, name, kind) for name, kind in (("B", np.int64), ("d", np.int32)))
+    return StreamMultiply(one_pixel), [other, b, d]
+
+
+def _factor(node: Node, value: str, graph: Graph) -> tuple[str, bool]:
+    """The other factor, and whether it is one pixel for all."""
+    other = node.slots[1] if node.slots[0] == value else node.slots[0]
+    return other, graph.types[other].shape != graph.types[node.output].shape
 
 
 def _lookup(node: Node, value: str, graph: Graph) -> tuple[Stage, list[Operand]]:
@@ -177,6 +189,17 @@ def _lookup(node: Node, value: str, graph: Graph) -> tuple[Stage, list[Operand]]
 def _steps(node: Node, value: str, graph: Graph) -> tuple[Stage, list[Operand]]:
     stage, arrays = cell_table(graph.operand(node, "T"), graph.operand(node, "codes"))
     return stage, [*arrays]
+
+
+def _pieces(node: Node, value: str, graph: Graph) -> tuple[Stage, list[Operand]]:
+    c, b, d = (graph.operand(node, name) for name in ("c", "B", "d"))
+    cells, arrays = cell_table(graph.operand(node, "T"), np.arange(len(c)))
+    return Pieces(cells.cells, cells.most, len(c)), [
+        *arrays,
+        c.astype(np.int32),
+        np.ascontiguousarray(b, np.int64),
+        d.astype(np.int32),
+    ]
 
 
 def _cast(node: Node, value: str, graph: Graph) -> tuple[None, list[Operand]]:
@@ -226,7 +249,7 @@ def _depth_to_space(node: Node, graph: Graph) -> DepthToSpace:
 
 
 def _sum_pool(node: Node, graph: Graph) -> SumPool:
-    pad_value = node.attributes["pad_value"]
+    pad_value = node.attributes.get("pad_value", 0)
     return SumPool(node.name, node.slots[0], node.output, *pool_geometry(node), pad_value)
 
 
@@ -251,13 +274,16 @@ LOWERINGS: dict[str, Lowering] = {
     "SkipAdd": Stages(_skip_add),
     "Cast": Stages(_cast, alone=False),
     "Multiply": Stages(_multiply),
+    "StreamMultiply": Stages(_stream_multiply),
     "Lookup": Stages(_lookup),
     "Steps": Stages(_steps),
+    "Pieces": Stages(_pieces),
     "Requantize": Stores(_requantize, Requantize),
     "Threshold": Stores(_threshold, Threshold),
     "MaxPool": Moves(_max_pool),
     "MaxPool_k{K}s{S}p{P}": Moves(_max_pool),
     "SumPool": Moves(_sum_pool),
+    "StreamSumPool": Moves(_sum_pool),
     "Resize": Moves(_resize),
     "ResizeLinear": Moves(_resize_linear),
     "Concat": Moves(_concat),

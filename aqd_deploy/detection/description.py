@@ -1,13 +1,13 @@
 """A detector that a person describes, for a network whose file says nothing of images and boxes.
 
-The TOML file has the tables `preprocessing` and `detector` of a manifest (docs/qdq-form.md), with defaults
-for what a network's file or a kind of detector tells.
+The TOML or JSON file has the tables `preprocessing` and `detector` of a manifest (docs/qdq-form.md), with
+defaults for what a network's file or a kind of detector tells.
 """
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,19 @@ from aqd_deploy.detection.detectors import detector_named
 from aqd_deploy.detection.images import PREPROCESSING_KEYS, Preprocess
 from aqd_deploy.detection.settings import DetectorSettings, detector_keys
 from aqd_deploy.errors import ModelFileError, line_of
-from aqd_deploy.inputs import MIB, FileKind
+from aqd_deploy.inputs import MIB, FileKind, parse_json
 
 DESCRIPTION_FILE = FileKind(
-    "description of a detector", "a TOML file (docs/how-to/foreign-models.md)", MIB, ModelFileError
+    "description of a detector", "a TOML or JSON file (docs/how-to/foreign-models.md)", MIB, ModelFileError
 )
 _OWNER = "the manifest"
 _NEXT = "the same command, once the file is as docs/how-to/foreign-models.md shows it"
 _TABLES = ("detector", "preprocessing")
+_FORMATS: dict[str, tuple[str, Callable[[str], Any]]] = {
+    ".toml": ("TOML", tomllib.loads),
+    ".json": ("JSON", parse_json),
+}
+"""By the name's end; a file of another name is read as TOML."""
 _DEFAULTS = {"score_threshold": 0.05, "max_detections": 100, "pre_nms": 1000}
 
 
@@ -57,12 +62,15 @@ def about(path: Path) -> Iterator[None]:
 
 
 def _tables(path: Path) -> dict[str, dict[str, Any]]:
+    kind, parse = _FORMATS.get(path.suffix.lower(), _FORMATS[".toml"])
     try:
-        document = tomllib.loads(DESCRIPTION_FILE.read(path).decode("utf-8"))
+        document = parse(DESCRIPTION_FILE.read(path).decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise ModelFileError(
-            f"{path} is not a TOML file: {line_of(error)}", valid=DESCRIPTION_FILE.valid, next_command=_NEXT
+            f"{path} is not a {kind} file: {line_of(error)}", valid=DESCRIPTION_FILE.valid, next_command=_NEXT
         ) from error
+    if not isinstance(document, dict):
+        raise ModelFileError(f"{path} is no object", valid=DESCRIPTION_FILE.valid, next_command=_NEXT)
     for name in _TABLES:
         if not isinstance(document.get(name), dict):
             raise ModelFileError(

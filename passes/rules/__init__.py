@@ -11,8 +11,17 @@ from typing import Any
 from aqd_deploy.passes import operations as ops
 from aqd_deploy.passes.foreign_operations import DepthToSpace, Gather, Lookup, Slice
 from aqd_deploy.passes.graph import Node, Operation
-from aqd_deploy.passes.rules import binary, convolution, elementwise, functions, pooling, quantizer, structure
-from aqd_deploy.passes.slices import QuantizedFunction
+from aqd_deploy.passes.rules import (
+    binary,
+    convolution,
+    curves,
+    elementwise,
+    functions,
+    pooling,
+    quantizer,
+    structure,
+)
+from aqd_deploy.passes.slices import QuantizedFunction, RealFunction
 from aqd_deploy.passes.values import Values
 
 
@@ -33,9 +42,10 @@ RULES: Mapping[type[Operation], Rule] = {
     ops.Relu: Rule(elementwise.relu, commutes=True),
     ops.Clip: Rule(elementwise.clip, commutes=True),
     ops.Identity: Rule(elementwise.identity),
-    ops.Function: Rule(elementwise.function),
-    ops.PRelu: Rule(elementwise.function),
+    ops.Function: Rule(elementwise.leaky_relu),
+    ops.PRelu: Rule(elementwise.leaky_relu),
     QuantizedFunction: Rule(functions.quantized_function),
+    RealFunction: Rule(curves.real_function),
     ops.Conv: Rule(convolution.convolution),
     ops.Add: Rule(binary.add),
     ops.Sub: Rule(binary.subtract),

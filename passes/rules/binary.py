@@ -8,11 +8,13 @@ import numpy as np
 
 from aqd_deploy.errors import UnsupportedModelError
 from aqd_deploy.integer.ranges import Interval
+from aqd_deploy.integer.rational import ChannelForm
 from aqd_deploy.passes.constants import finite_reals
-from aqd_deploy.passes.foreign_operations import Multiply
+from aqd_deploy.passes.foreign_operations import Multiply, StreamMultiply
 from aqd_deploy.passes.graph import Graph, Node
 from aqd_deploy.passes.numerics import EXACT
 from aqd_deploy.passes.operations import Add, Div, Mul, Resize, Sub
+from aqd_deploy.passes.streams import FINE_TARGET
 from aqd_deploy.passes.values import Scaled, Sum, Values
 
 
@@ -40,7 +42,7 @@ def subtract(values: Values, node: Node, _: Sub) -> None:
 
 
 def multiply(values: Values, node: Node, _: Mul) -> None:
-    """A constant scales α and β; of two tensors of codes the product is an int32 stream."""
+    """A constant scales α and β; of two tensors of codes the product is exact, of streams it is rounded."""
     if any(values.graph.is_constant(name) for name in node.inputs):
         name, factors = _with_constant(values.graph, node)
         _scale(values, node, name, factors)
@@ -50,18 +52,53 @@ def multiply(values: Values, node: Node, _: Mul) -> None:
     shape, small = values.graph.shapes[first], values.graph.shapes[second]
     if shape != values.graph.shapes[node.output] or small not in (shape, (shape[0], shape[1], 1, 1)):
         raise _broadcast(node, shape, small)
-    (left, zero_a), (right, zero_b) = (_factor(values, node, name) for name in (first, second))
-    interval = _product_range(values, left.tensor, zero_a, right.tensor, zero_b)
+    sides = [values.value(name, node) for name in (first, second)]
+    zeros = [side.zero_point() for side in sides if values.holds_codes(side)]
+    if len(zeros) == 2 and zeros[0] is not None and zeros[1] is not None:
+        _product_of_codes(values, node, sides, (zeros[0], zeros[1]))
+    else:
+        _product_of_streams(values, node, [values.settle(name, node) for name in (first, second)])
+
+
+def _product_of_codes(values: Values, node: Node, factors: list[Scaled], zeros: tuple[int, int]) -> None:
+    tensors = [value.tensor for value in factors]
+    sides = [values.graph.ranges[name].shifted(-zero) for name, zero in zip(tensors, zeros, strict=True)]
     output = values.graph.fresh(f"{node.output}_int")
-    values.graph.shapes[output] = shape
-    new = Node(Multiply((zero_a, zero_b)), [left.tensor, right.tensor], output, node.source)
-    values.emit(new, interval.require_int32(node.label), "int32")
+    values.graph.shapes[output] = values.graph.shapes[node.output]
+    new = Node(Multiply(zeros), tensors, output, node.source)
+    values.emit(new, _product_range(*sides).require_int32(node.label), "int32")
     forms = [
         a.rationalised().without_offset().scaled(b.alpha())
-        for a, b in zip(left.forms, right.forms, strict=True)
+        for a, b in zip(factors[0].forms, factors[1].forms, strict=True)
     ]
     values.scaled[node.output] = Scaled(output, forms, np.zeros(len(forms)))
     values.result.changed.append(f"{node.label}: the product of two tensors of codes, exact")
+
+
+def _product_of_streams(values: Values, node: Node, factors: list[Scaled]) -> None:
+    """On settled integers; one shift a channel leaves a stream within 2^26."""
+    tensors = [values.int32(value.tensor) for value in factors]
+    ranges = [values.graph.ranges[name] for name in tensors]
+    product = _product_range(*ranges)
+    largest = np.maximum(np.abs(product.lo), np.abs(product.hi)).tolist()
+    shifts = [(each // FINE_TARGET).bit_length() for each in largest]
+    d, halves = np.array(shifts), np.array([1 << shift >> 1 for shift in shifts])
+    output = values.graph.fresh(f"{node.output}_int")
+    values.graph.shapes[output] = values.graph.shapes[node.output]
+    interval = Interval((product.lo + halves) >> d, (product.hi + halves) >> d)
+    new = Node(StreamMultiply(tuple(shifts)), tensors, output, node.source)
+    values.emit(new, interval.require_int32(node.label), "int32")
+    forms = [
+        ChannelForm(a.alpha() * b.alpha() * (1 << shift))
+        for a, b, shift in zip(factors[0].forms, factors[1].forms, shifts, strict=True)
+    ]
+    one, other = (value.error for value in factors)
+    a, b = (np.maximum(np.abs(each.lo), np.abs(each.hi)) for each in ranges)
+    error = (a * other + b * one + one * other) / 2.0**d + np.where(d > 0, 0.5, 0.0)
+    values.scaled[node.output] = Scaled(output, forms, error * (1 + 2.0**-40))
+    values.result.changed.append(
+        f"{node.label}: the product of two streams, error at most {error.max():.3g} output units"
+    )
 
 
 def divide(values: Values, node: Node, op: Div) -> None:
@@ -123,22 +160,8 @@ def _sum(values: Values, node: Node, first: Scaled, second: Scaled) -> None:
         values.scaled[node.output] = values.added(node, node.output, first, second)
 
 
-def _factor(values: Values, node: Node, name: str) -> tuple[Scaled, int]:
-    """A factor of a product and its zero point."""
-    value = values.value(name, node)
-    zero = value.zero_point()
-    if zero is None or not values.holds_codes(value):
-        raise UnsupportedModelError(
-            f"node {node.label}: {name} isn't quantized to 8 bits, so the product has no integer form",
-            valid="products of two tensors of codes with one zero point each",
-            next_command="quantize this operand, or leave the product behind the last quantizer",
-        )
-    return value, zero
-
-
-def _product_range(values: Values, first: str, zero_a: int, second: str, zero_b: int) -> Interval:
-    a, b = values.graph.ranges[first], values.graph.ranges[second]
-    ends = [x * y for x in (a.lo - zero_a, a.hi - zero_a) for y in (b.lo - zero_b, b.hi - zero_b)]
+def _product_range(a: Interval, b: Interval) -> Interval:
+    ends = [x * y for x in (a.lo, a.hi) for y in (b.lo, b.hi)]
     return Interval(np.min(ends, axis=0), np.max(ends, axis=0))
 
 
@@ -157,6 +180,8 @@ def _with_constant(graph: Graph, node: Node) -> tuple[str, list[Fraction]]:
         f"node {node.label}: {node.op.name} with an odd constant",
         received=" and ".join(str(list(graph.shapes.get(name, ()))) for name in node.inputs),
         valid=f"{node.op.name} with a finite constant, one or one per channel",
+        next_command="fold the constant into the weights in front of this node, or write the file without it "
+        "(NNCF: smooth_quant_alphas=AdvancedSmoothQuantParameters(matmul=-1))",
     )
 
 

@@ -80,6 +80,7 @@ def _operands(values: Values, node: Node) -> tuple[Quantized, Scaled]:
         raise UnsupportedModelError(
             f"convolution {node.label}: {len(weights.scales)} weight scales along axis {weights.axis}",
             valid="one, or one per output channel (axis 0)",
+            next_command="quantize the weights along axis 0, or with one scale",
         )
     return weights, value
 

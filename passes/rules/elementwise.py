@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 from fractions import Fraction
 
@@ -135,35 +134,29 @@ def _within_int32(value: int) -> int:
     return min(max(value, -INT32_MAX), INT32_MAX)
 
 
-def leaky_relu(values: Values, node: Node, slope: Fraction) -> None:
-    """slope·x + (1 − slope)·max(x, 0), as a sum of two streams."""
-    relu(values, node, Relu())
-    count = len(values.scaled[node.output].forms)
-    positive = values.scaled[node.output].scaled([1 - slope] * count)
-    value = values.settle(node.inputs[0], node).scaled([slope] * count)
+def leaky_relu(values: Values, node: Node, op: Function | PRelu) -> None:
+    """slope·x + (1 − slope)·max(x, 0), as a sum of two streams. Other functions are streams already, or
+    codes: UnsupportedModelError.
+    """
+    channels = values.graph.shapes[node.output][1]
+    slopes = _slopes(values, node, op, channels)
+    relu(values, Node(Relu(), node.inputs[:1], node.output, node.source), Relu())
+    positive = values.scaled[node.output].scaled([1 - slope for slope in slopes])
+    value = values.settle(node.inputs[0], node).scaled(slopes)
     values.scaled[node.output] = values.added(node, node.output, value, positive)
 
 
-def function(values: Values, node: Node, op: Function | PRelu) -> None:
-    """A leaky ReLU goes on as a stream; what else neither a table nor thresholds took has no integers."""
-    if isinstance(op, PRelu) and values.graph.is_constant(node.inputs[1]):
-        count = int(np.prod(values.graph.shapes[node.inputs[1]], dtype=int))
-        slopes = finite_reals(values.graph, node, node.inputs[1], "slope", count)
-        if count == 1:
-            leaky_relu(values, node, slopes[0])
-            return
+def _slopes(values: Values, node: Node, op: Function | PRelu, channels: int) -> list[Fraction]:
+    """Of each channel."""
     if isinstance(op, Function) and op.function == "LeakyRelu":
-        leaky_relu(values, node, op.parameters[0])
-        return
-    kinds = Counter(
-        each.op.name
-        for each in values.graph.nodes
-        if isinstance(each.op, Function) and each.op.function != "LeakyRelu"
-    )
-    told = ", ".join(f"{kind} ×{count}" if count > 1 else kind for kind, count in kinds.most_common())
+        return [op.parameters[0]] * channels
+    if isinstance(op, PRelu) and values.graph.is_constant(node.inputs[1]):
+        shape = values.graph.shapes[node.inputs[1]]
+        count = int(np.prod(shape, dtype=int))
+        if count == 1 or (len(shape) in (3, 4) and shape[-3:] == (channels, 1, 1)):
+            return finite_reals(values.graph, node, node.inputs[1], "slope", count) * (channels // count)
     raise UnsupportedModelError(
-        f"node {node.label}: {op.name} isn't right in front of a quantizer, so it has no integer form",
-        received=told,
-        valid="functions of one tensor that nothing but QuantizeLinear reads",
-        next_command="quantize what these nodes make",
+        f"node {node.label}: {op.name} whose slopes aren't one number, or one a channel",
+        valid="constant slopes [1] or [C, 1, 1]",
+        next_command="export PReLU with one slope, or one a channel",
     )

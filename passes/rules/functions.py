@@ -73,15 +73,15 @@ def quantized_function(values: Values, node: Node, op: QuantizedFunction) -> Non
     value = values.value(node.inputs[0], node)
     inside = values.graph.ranges[value.tensor]
     forms = [form.rationalised() for form in value.forms]
-    largest = _largest(forms, inside)
+    largest = largest_of(forms, inside)
     changes = _search(node, op, function, largest)
     if len(set(forms)) == 1 and forms[0].a > 0:
         tensor, reached = values.int32(value.tensor), inside
         thresholds, wrong = _thresholds(function, changes, forms[0], *reached.bounds), [0] * len(forms)
     else:
         axis = ChannelForm(largest / STREAM_LIMIT)
-        solutions, reached = _shared_axis(forms, inside, axis)
-        tensor = _brought(values, node, value, solutions, reached)
+        solutions, reached = shared_axis(forms, inside, axis)
+        tensor = brought(values, node, value, solutions, reached)
         thresholds = _thresholds(function, changes, axis, *reached.bounds)
         wrong = [
             _deviations(function, changes, thresholds, (form, solution.constants, low, high))
@@ -109,7 +109,7 @@ def _tell(values: Values, node: Node, op: QuantizedFunction, new: SharedThreshol
         values.result.changed.append(f"{told}, proven in all {len(new.deviations)} channels")
 
 
-def _largest(forms: list[ChannelForm], inside: Interval) -> Fraction:
+def largest_of(forms: list[ChannelForm], inside: Interval) -> Fraction:
     """The largest absolute value of a channel, 1 where all are 0."""
     found = Fraction(0)
     for form, low, high in zip(forms, inside.lo.tolist(), inside.hi.tolist(), strict=True):
@@ -171,7 +171,7 @@ def _thresholds(function: _Function, changes: _Changes, form: ChannelForm, low: 
     return np.maximum.accumulate(found)
 
 
-def _shared_axis(
+def shared_axis(
     forms: list[ChannelForm], inside: Interval, axis: ChannelForm
 ) -> tuple[list[ScaleSolution], Interval]:
     """Multiply-shifts of every channel to the scale of `axis`, and what they make of the interval."""
@@ -182,7 +182,7 @@ def _shared_axis(
     return solutions, Interval(ends[:, 0].copy(), ends[:, 1].copy())
 
 
-def _brought(
+def brought(
     values: Values, node: Node, value: Scaled, solutions: list[ScaleSolution], reached: Interval
 ) -> str:
     """The stream at the shared scale."""

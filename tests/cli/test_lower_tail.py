@@ -11,7 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from aqd_deploy.bundle import create_bundle, read_bundle
 from aqd_deploy.cli.main import invoke
-from aqd_deploy.integer.tail import tail_path
+from aqd_deploy.integer import manifest as manifests
+from aqd_deploy.integer.tail import read_tail, tail_path
 from aqd_deploy.runtime.container import read_manifest
 
 SHAPE, SCALE, ZERO = [1, 3, 8, 8], 0.0625, 120
@@ -72,6 +73,18 @@ def test_lower_writes_the_tail_and_says_so(qdq_file, capsys):
     assert told == {
         "file": str(tail), "inputs": ["logits"], "outputs": ["probabilities"], "operators": {"Softmax": 1},
     }  # fmt: skip
+
+
+def test_a_tail_of_an_earlier_file_is_told_and_not_read(qdq_file, integer_file, capsys):
+    without = onnx.load(qdq_file)
+    (softmax,) = [node for node in without.graph.node if node.op_type == "Softmax"]
+    without.graph.node.remove(softmax)
+    without.graph.output[0].name = softmax.input[0]
+    onnx.save(without, qdq_file)
+    assert invoke(["lower", str(qdq_file), "-o", str(integer_file)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "is not this network's, which has no tail: nothing reads it" in said
+    assert read_tail(integer_file, manifests.read_manifest(onnx.load(integer_file))) is None
 
 
 def test_lower_does_not_replace_its_input_by_the_tail(qdq_file, fails):

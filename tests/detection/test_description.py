@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import tomllib
+
 import pytest
 
 from aqd_deploy.detection.description import read_description
@@ -68,6 +71,28 @@ def test_what_is_said_goes_before(describe):
 def test_a_network_of_floats_gets_normalised_pixels(describe):
     steps = Preprocess.from_manifest({**MANIFEST, **describe(BOXES)})
     assert steps.mean == (0, 0, 0) and steps.std == (255, 255, 255)
+
+
+def test_json_says_the_same(describe, tmp_path):
+    path = tmp_path / "d.json"
+    path.write_text(json.dumps(tomllib.loads(MAPS)))
+    assert read_description(path, MANIFEST, INPUTS) == describe(MAPS)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (MAPS, "d.json is not a JSON file"),
+        ("[1]", "d.json is no object"),
+        ('{"detector": {}}', r"d.json has no table \[preprocessing\]"),
+        ('{"detector": {"x": NaN}}', "NaN is not a JSON number"),
+    ],
+)
+def test_mistakes_in_json(tmp_path, text, words):
+    path = tmp_path / "d.json"
+    path.write_text(text)
+    with pytest.raises(ModelFileError, match=words):
+        read_description(path, MANIFEST, INPUTS)
 
 
 def _without(text, line):

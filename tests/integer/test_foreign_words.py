@@ -43,6 +43,11 @@ def test_sums_of_windows(pool, dtype, value):
     compare(lambda w, x, c: w.sum_pool(x, *pool, value), dtype, (5, 6, 7))
 
 
+@pytest.mark.parametrize("pool", POOLS, ids=str)
+def test_sums_of_windows_of_a_stream(pool):
+    compare(lambda w, x, c: w.stream_sums(stream(w, x, c), *pool), UINT8, (5, 6, 7))
+
+
 @pytest.mark.parametrize("mode", ["CRD", "DCR"])
 @pytest.mark.parametrize("blocksize", [1, 2, 3])
 def test_squares_of_channels(mode, blocksize):
@@ -89,6 +94,12 @@ def test_a_signed_code_counts_from_the_end_of_a_table(lo, hi):
     np.testing.assert_array_equal(got, image.view(np.uint8))
 
 
+def pieces(w, s, thresholds, c, b=0):
+    """Without shifts."""
+    arrays = (thresholds, np.int32), (c, np.int64), ([b] * len(c), np.int64), ([0] * len(c), np.uint64)
+    return w._dialect("Pieces", [s, *(w.constant(np.array(v, t)) for v, t in arrays)])
+
+
 REFUSED = {
     "no code of its input": lambda w, x, s: w.sum_pool(x, (1, 1), pad_value=-1),
     "does not cut channels": lambda w, x, s: w.slice(x, [0], [1], [0], [1]),
@@ -106,6 +117,11 @@ REFUSED = {
     "another number of codes": lambda w, x, s: w._dialect(
         "Steps", [s, w.constant(np.array([2, 3], np.int32)), w.table(2, UINT8)], to=UINT8
     ),
+    "of Pieces|thresholds of t\\d+ do not": lambda w, x, s: pieces(w, s, [3, 3], [0, 0, 0]),
+    "another number of pieces": lambda w, x, s: pieces(w, s, [3, 5], [0, 0]),
+    "multiplier or shift": lambda w, x, s: pieces(w, s, [3], [1 << 31, 0]),
+    "leaves 62 bits in one": lambda w, x, s: pieces(w, s, [3], [1, 0], 1 << 62),
+    "can reach": lambda w, x, s: pieces(w, s, [3], [1 << 30, 0]),
     "up to 1023": lambda w, x, s: w.steps(s, UINT8, 1024),
     "constant table": lambda w, x, s: w._dialect("Lookup", [x, w.table(256, INT8)], to=UINT8),
     "another type": lambda w, x, s: w.lookup(s),

@@ -25,6 +25,7 @@ from aqd_deploy.kernels.contract.spec import (
     StoreRequantize,
     StoreStream,
     StoreThreshold,
+    StreamMultiply,
     Threshold,
 )
 from aqd_deploy.targets.cpu import read_cpu
@@ -153,6 +154,9 @@ def finish(epilogue: Epilogue, value: np.ndarray, params: list[np.ndarray]) -> l
                 value = _code(step, value, take)
             case Multiply(zero=zero, other_zero=other_zero):
                 value = (value - zero) * (take(1)[0].astype(np.int64) - other_zero)
+            case StreamMultiply():
+                other, b, d = take(3)
+                value = multiply_shift(value, other, b, d)
             case Lookup():
                 value = take(1)[0].view(step.dtype).astype(np.int64)[value & 255]
     outputs = []
@@ -230,6 +234,11 @@ def epilogue_params(
                 params.append(any_codes(rng, "uint8", (256,)).view(np.int32))
             case Multiply(dtype=dtype, one_pixel=one_pixel):
                 params.append(any_codes(rng, dtype, (*((1, 1) if one_pixel else (height, width)), channels)))
+            case StreamMultiply(one_pixel=one_pixel):
+                size = (*((1, 1) if one_pixel else (height, width)), channels)
+                params.append(rng.integers(-(2**26), 2**26, size, dtype=np.int32))
+                params.append(rng.integers(-(2**50), 2**50, channels))
+                params.append(rng.integers(24, 30, channels).astype(np.int32))
             case SkipAdd(upsample=up, self_identity=self_identity, other_identity=other_identity):
                 size = height // up, width // up, channels
                 if isinstance(step, SkipAddCodes):

@@ -14,12 +14,14 @@ from aqd_deploy.kernels.contract.spec import (
     Epilogue,
     Lookup,
     Multiply,
+    Pieces,
     Relu,
     Requantize,
     SkipAddCodes,
     StoreCodes,
     StoreRequantize,
     StoreStream,
+    StreamMultiply,
     Threshold,
 )
 from aqd_deploy.kernels.cpu.movement import pointwise, sampling, selection
@@ -38,6 +40,10 @@ EPILOGUES = {
     "a table of signed codes": Epilogue((Requantize(-128, 127, "int8"), Lookup()), (StoreCodes("uint8"),)),
     "a product": Epilogue((Threshold(3, 9), Multiply(7, -5, "int8")), (StoreStream(), StoreRequantize(0, 9))),
     "a gate": Epilogue((Requantize(0, 255), Multiply(0, 128, "uint8", one_pixel=True)), (StoreStream(),)),
+    "a product of streams": Epilogue((AddBias(), StreamMultiply(), Relu()), (StoreStream(),)),
+    "a gate that is a stream": Epilogue(
+        (StreamMultiply(one_pixel=True),), (StoreStream(), StoreRequantize(0, 9))
+    ),
     "a clip": Epilogue((Bound(upper=False), Bound(upper=True), AddBias(), Relu()), (StoreStream(),)),
     "a table among products": Epilogue(
         (Requantize(0, 255), Lookup("int8"), Multiply(1, 2), Requantize(-9, 90, "int8"), Lookup()),
@@ -87,14 +93,34 @@ def steps_cases(isa: Isa, threads: int) -> Iterator[Case]:
         yield label, function, [data, *params], [expected]
 
 
+def pieces_cases(isa: Isa, threads: int) -> Iterator[Case]:
+    """Straight pieces, of slopes and shifts that differ, on streams of 24 bits."""
+    generator = np.random.default_rng(5)
+    for count in (1, 6, 300):
+        table = np.sort(generator.choice(1 << 24, count, replace=False)) - (1 << 23)
+        cells, params = cell_table(table.astype(np.int32), np.arange(count + 1))
+        shift = generator.integers(0, 35, count + 1)
+        c = generator.integers(-(4 << shift), 4 << shift) >> np.maximum(shift - 28, 0)
+        b = generator.integers(-(1 << 60), 1 << 60, count + 1) >> (34 - shift)
+        data = sample("int32", (3, 5, 37), count) >> 8
+        data[0, 0, :2] = np.clip([table[0] - 1, table[0]], -(1 << 23), 1 << 23)
+        piece = np.searchsorted(table, data, side="right")
+        expected = (data * c[piece] + b[piece]) >> shift[piece]
+        assert abs(expected).max() < 1 << 31
+        stage = Pieces(cells.cells, cells.most, count + 1)
+        function = pointwise.epilogue_func(*data.shape, Epilogue((stage,)), isa, threads)
+        params += [c.astype(np.int32), b, shift.astype(np.int32)]
+        yield f"{count} thresholds", function, [data, *params], [expected.astype(np.int32)]
+
+
 def movement_cases(threads: int) -> Iterator[Case]:
     """Selections and sums of windows, of every type that they take."""
     for dtype in RANGES:
         for channels in CHANNELS:
             data = sample(dtype, (5, 6, channels), channels)
             yield from _selections(data, dtype, threads)
-            if dtype != "int32":
-                yield from _sums(data, dtype, threads)
+            # Sums of a stream stay within int32.
+            yield from _sums(data >> 8 if dtype == "int32" else data, dtype, threads)
 
 
 def _selections(data: np.ndarray, dtype: str, threads: int) -> Iterator[Case]:

@@ -15,8 +15,11 @@ from aqd_deploy.passes.foreign_operations import (
     Gather,
     Lookup,
     Multiply,
+    Pieces,
     ResizeLinear,
     Slice,
+    StreamMultiply,
+    StreamSumPool,
     SumPool,
     Top,
 )
@@ -75,14 +78,34 @@ def test_steps():
     np.testing.assert_array_equal(y, np.array([9, 1, 2, 3, 200])[(x[..., None] >= [-5, 0, 0, 90]).sum(-1)])
 
 
+def test_pieces_meet_at_their_thresholds():
+    op = Pieces(np.array([0, 40]), np.array([0, 3, -1]), np.array([-7, 1, 250]), np.array([0, 1, 2]))
+    x, y = written(op, "int8", stream=True)
+    wide = x.astype(int)
+    wanted = np.where(wide < 0, -7, np.where(wide < 40, (3 * wide + 1) >> 1, (250 - wide) >> 2))
+    np.testing.assert_array_equal(y, wanted)
+
+
 def test_a_product_of_centred_codes():
     x, y = written(Multiply((120, -3)), "uint8", ("x", "x"))
     np.testing.assert_array_equal(y, (x.astype(int) - 120) * (x.astype(int) + 3))
 
 
+def test_a_product_of_streams_is_rounded_by_its_shifts():
+    x, y = written(StreamMultiply((0, 1, 5, 9)), "int8", ("x", "x"), stream=True)
+    scale = 2.0 ** np.array([0, 1, 5, 9]).reshape(1, 4, 1, 1)
+    np.testing.assert_array_equal(y, np.floor(x.astype(float) ** 2 / scale + np.where(scale > 1, 0.5, 0)))
+
+
 def test_sums_of_windows():
     x, y = written(SumPool(Window((5, 6), (1, 1), (0, 0, 0, 0)), 0), "int8")
     np.testing.assert_array_equal(y, x.astype(int).sum(axis=(2, 3), keepdims=True))
+
+
+def test_sums_of_a_stream_in_its_padding_too():
+    x, y = written(StreamSumPool(Window((2, 2), (1, 1), (1, 0, 0, 0))), "int8", stream=True)
+    x = np.pad(x.astype(int), ((0, 0), (0, 0), (1, 0), (0, 0)))
+    np.testing.assert_array_equal(y, x[..., 1:, 1:] + x[..., :-1, 1:] + x[..., 1:, :-1] + x[..., :-1, :-1])
 
 
 @pytest.mark.parametrize("half_pixel", [False, True])

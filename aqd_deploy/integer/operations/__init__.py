@@ -15,8 +15,9 @@ from aqd_deploy.integer.domain import DOMAIN, canonical_domain
 from aqd_deploy.integer.operations.convolution import ConvInteger, ConvOdd, ConvOffset
 from aqd_deploy.integer.operations.entry import Function, Operation
 from aqd_deploy.integer.operations.movement import Concat, Identity, PadImage, PadSignedImage, Resize
-from aqd_deploy.integer.operations.pools import MaxPool, StreamMaxPool, SumPool
-from aqd_deploy.integer.operations.products import Multiply
+from aqd_deploy.integer.operations.pieces import Pieces
+from aqd_deploy.integer.operations.pools import MaxPool, StreamMaxPool, StreamSumPool, SumPool
+from aqd_deploy.integer.operations.products import Multiply, StreamMultiply
 from aqd_deploy.integer.operations.quantizers import Requantize, Threshold
 from aqd_deploy.integer.operations.resizing import ResizeLinear
 from aqd_deploy.integer.operations.scaling import MultiplyShift, SkipAdd
@@ -36,12 +37,15 @@ OPERATIONS: tuple[Operation, ...] = (
     Requantize(),
     Threshold(),
     Steps(),
+    Pieces(),
     Lookup(),
     Multiply(),
+    StreamMultiply(),
     Cast(),
     MaxPool(),
     StreamMaxPool(),
     SumPool(),
+    StreamSumPool(),
     Resize(),
     ResizeLinear(),
     Concat(),

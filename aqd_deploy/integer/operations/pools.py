@@ -1,4 +1,6 @@
-"""Pools: ONNX's MaxPool on codes, on streams one function a configuration, MaxPool_k{K}s{S}p{P}; SumPool."""
+"""Pools: ONNX's MaxPool on codes, on streams one function a configuration, MaxPool_k{K}s{S}p{P}; sums of
+windows, SumPool and StreamSumPool.
+"""
 
 from __future__ import annotations
 
@@ -141,24 +143,41 @@ class StreamMaxPool(_MaxPool, Function):
         return nodes
 
 
-class SumPool(_Pool, Function):
-    """The sum of each window of codes, as a stream; what is padded is the code `pad_value`. The sum of a
-    whole map is that of one window.
-    """
+class _SumPool(_Pool, Function):
+    """The sum of each window, as a stream. The sum of a whole map is that of one window."""
+
+    windows: ClassVar = {"kernel_shape": a.pair(None), "strides": a.pair(), "pads": a.PADS}
+
+    def padding(self, node: Node) -> int:
+        """What the padding counts as."""
+        return 0
+
+    def interval(self, node: Node, graph: Graph) -> Interval:
+        source, (kernel, _, pads) = source_interval(node, graph), pool_geometry(node)
+        if any(pads):
+            value = self.padding(node)
+            source = Interval(np.minimum(source.lo, value), np.maximum(source.hi, value))
+        count = kernel[0] * kernel[1]
+        return Interval(source.lo * count, source.hi * count).require_int32(node.name)
+
+    def meaning(self, node: Node, graph: Graph, values: Sequence[np.ndarray]) -> np.ndarray:
+        return windows(values[0], *pool_geometry(node), self.padding(node)).sum(axis=(3, 4))[None]
+
+
+class SumPool(_SumPool):
+    """Of codes; what is padded is the code `pad_value`."""
 
     name = "SumPool"
     accepts = CODES
     attributes: ClassVar = {
-        "kernel_shape": a.pair(None),
-        "strides": a.pair(),
-        "pads": a.PADS,
+        **_SumPool.windows,
         "pad_value": Attribute(AttributeProto.INT, 0, low=-128, high=255),
     }
 
     def check(self, node: Node, graph: Graph) -> None:
         """The padding is a code of the input's type."""
         super().check(node, graph)
-        limits, value = np.iinfo(source_type(node, graph).dtype), node.attributes["pad_value"]
+        limits, value = np.iinfo(source_type(node, graph).dtype), self.padding(node)
         if not limits.min <= value <= limits.max:
             raise UnsupportedModelError(
                 f"the pad_value of {node.label} is no code of its input",
@@ -166,17 +185,8 @@ class SumPool(_Pool, Function):
                 valid=f"{limits.min} to {limits.max}",
             )
 
-    def interval(self, node: Node, graph: Graph) -> Interval:
-        source, (kernel, _, pads) = source_interval(node, graph), pool_geometry(node)
-        if any(pads):
-            value = node.attributes["pad_value"]
-            source = Interval(np.minimum(source.lo, value), np.maximum(source.hi, value))
-        count = kernel[0] * kernel[1]
-        return Interval(source.lo * count, source.hi * count).require_int32(node.name)
-
-    def meaning(self, node: Node, graph: Graph, values: Sequence[np.ndarray]) -> np.ndarray:
-        found = windows(values[0], *pool_geometry(node), node.attributes["pad_value"])
-        return found.sum(axis=(3, 4))[None]
+    def padding(self, node: Node) -> int:
+        return int(node.attributes["pad_value"])
 
     def body(self, op_type: str) -> list[NodeProto]:
         """A ConvInteger with weights of 1 and one channel a sample, whose zero point is the padding:
@@ -200,6 +210,52 @@ class SumPool(_Pool, Function):
             helper.make_node("Add", ["centred", "missing"], ["total"]),
             helper.make_node("Transpose", ["total"], ["y"], perm=[1, 0, 2, 3]),
         ]
+
+
+class StreamSumPool(_SumPool):
+    """Of int32, which ConvInteger doesn't take; the padding is 0."""
+
+    name = "StreamSumPool"
+    attributes: ClassVar = _SumPool.windows
+
+    def body(self, op_type: str) -> list[NodeProto]:
+        """Differences of running sums in int64, over rows, then columns. One more row and column of zeros is
+        where the last window's sum ends.
+        """
+        nodes = [
+            *(
+                body.constant_from(name, reference, AttributeProto.INTS)
+                for name, reference in (("kernel", "kernel_shape"), ("stride", "strides"), ("around", "pads"))
+            ),
+            body.constant("none", np.array([0, 0], dtype=np.int64)),
+            body.constant("one", np.array([0, 0, 1, 1], dtype=np.int64)),
+            body.constant("zero", np.array([0], dtype=np.int64)),
+            body.constant("last", np.array([np.iinfo(np.int64).max], dtype=np.int64)),
+            helper.make_node("Add", ["around", "one"], ["completed"]),
+            helper.make_node("Split", ["completed"], ["before", "after"], axis=0, num_outputs=2),
+            helper.make_node("Concat", ["none", "before", "none", "after"], ["amount"], axis=0),
+            helper.make_node("Cast", ["x"], ["wide"], to=TensorProto.INT64),
+            helper.make_node("Pad", ["wide", "amount"], ["padded"]),
+            helper.make_node("Split", ["kernel"], ["row_size", "column_size"], axis=0, num_outputs=2),
+            helper.make_node("Split", ["stride"], ["row_step", "column_step"], axis=0, num_outputs=2),
+        ]
+        for label, axis, source, output in (("row", 2, "padded", "rows"), ("column", 3, "rows", "total")):
+            nodes += [
+                body.constant(f"{label}_axis", np.array([axis], dtype=np.int64)),
+                helper.make_node("Neg", [f"{label}_size"], [f"{label}_end"]),
+                helper.make_node("CumSum", [source, f"{label}_axis"], [f"{label}_sums"], exclusive=1),
+                *(
+                    helper.make_node(
+                        "Slice", [f"{label}_sums", first, last, f"{label}_axis", f"{label}_step"], [found]
+                    )
+                    for first, last, found in (
+                        (f"{label}_size", "last", f"{label}_behind"),
+                        ("zero", f"{label}_end", f"{label}_before"),
+                    )
+                ),
+                helper.make_node("Sub", [f"{label}_behind", f"{label}_before"], [output]),
+            ]
+        return [*nodes, helper.make_node("Cast", ["total"], ["y"], to=TensorProto.INT32)]
 
 
 def _configuration(op_type: str) -> tuple[int, int, int]:

@@ -13,9 +13,9 @@ from aqd_deploy.integer import attributes as a
 from aqd_deploy.integer.attributes import Attribute
 from aqd_deploy.integer.graph import Graph, Node
 from aqd_deploy.integer.operations import body
-from aqd_deploy.integer.operations.entry import Function, source_interval, source_type
+from aqd_deploy.integer.operations.entry import ANY, Function, source_interval, source_type
 from aqd_deploy.integer.ranges import Interval
-from aqd_deploy.integer.types import CODES, MAX_RESIZED
+from aqd_deploy.integer.types import MAX_RESIZED
 
 _AXES = ((2, 0, "row"), (3, 1, "column"))
 
@@ -28,7 +28,7 @@ class ResizeLinear(Function):
     """
 
     name = "ResizeLinear"
-    accepts = CODES
+    accepts = ANY
     attributes: ClassVar = {
         "factors": a.pair(None),
         "half_pixel": Attribute(AttributeProto.INT, required=True, choices=(0, 1)),

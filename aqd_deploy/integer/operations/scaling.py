@@ -85,21 +85,25 @@ def scaled_interval(node: Node, graph: Graph, source: Interval, suffix: str = ""
     c has at most 31 bits and a sign, d is from 0 to 62, and |x·c + B| < 2^62 over the range of x: RangeError
     where it is not so.
     """
-    c, b = per_channel(node, graph, f"c{suffix}"), per_channel(node, graph, f"B{suffix}")
-    d = graph.operand(node, f"d{suffix}").reshape(-1)
+    c = per_channel(node, graph, f"c{suffix}")
     limit = (1 << C_BITS) - 1
     _require(node, "multiplier c", c, (c >= -limit) & (c <= limit), f"{-limit} to {limit}")
-    _require(node, "shift d", d, d <= MAX_SHIFT, f"0 to {MAX_SHIFT}")
     ends = source.lo * c, source.hi * c
-    low, high = np.minimum(*ends), np.maximum(*ends)
-    # |x·c| < 2^62, so neither difference leaves int64, which the sum with an arbitrary B could.
+    return shifted_interval(node, graph, Interval(np.minimum(*ends), np.maximum(*ends)), suffix)
+
+
+def shifted_interval(node: Node, graph: Graph, product: Interval, suffix: str = "") -> Interval:
+    """(p + B) >> d for p within `product`, which lies within ±2^62: RangeError where p + B doesn't."""
+    b, d = per_channel(node, graph, f"B{suffix}"), graph.operand(node, f"d{suffix}").reshape(-1)
+    _require(node, "shift d", d, d <= MAX_SHIFT, f"0 to {MAX_SHIFT}")
+    low, high = product.lo, product.hi
+    # Neither difference leaves int64, which the sum with an arbitrary B could.
     fits = (b > -PRODUCT_LIMIT - low) & (b < PRODUCT_LIMIT - high)
     if not fits.all():
         channel = int(np.argmin(fits))
-        x = f"[{source.lo[channel]}, {source.hi[channel]}]"
         raise RangeError(
             f"x·c + B of {node.label} leaves 62 bits in channel {channel}",
-            received=f"x in {x}, c = {c[channel]}, B = {b[channel]}",
+            received=f"x·c in [{low[channel]}, {high[channel]}], B = {b[channel]}",
             valid="|x·c + B| < 2^62",
             next_command="aqd-deploy lower QDQ.onnx -o M.int.onnx, which writes constants that fit",
         )

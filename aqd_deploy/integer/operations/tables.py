@@ -91,32 +91,39 @@ class Steps(Function):
         return codes[np.searchsorted(thresholds, x, side="right")]
 
     def body(self, op_type: str) -> list[NodeProto]:
-        """A binary search: comparisons with every threshold would take memory for each."""
-        nodes = [
-            body.constant("most", np.array([MAX_STEPS], dtype=np.int64)),
-            body.constant("none", np.array([0], dtype=np.int64)),
-            body.constant("beyond", np.array(_BEYOND, dtype=np.int64)),
-            helper.make_node("Cast", ["x"], ["wide"], to=TensorProto.INT64),
-            helper.make_node("Cast", ["T"], ["thresholds"], to=TensorProto.INT64),
-            helper.make_node("Shape", ["T"], ["count"]),
-            helper.make_node("Sub", ["most", "count"], ["missing"]),
-            helper.make_node("Concat", ["none", "missing"], ["amount"], axis=0),
-            helper.make_node("Pad", ["thresholds", "amount", "beyond"], ["padded"]),
-            helper.make_node("Sub", ["wide", "wide"], [f"reached_{_SEARCH_BITS}"]),
-        ]
-        for bit in reversed(range(_SEARCH_BITS)):
-            before = f"reached_{bit + 1}"
-            nodes += [
-                body.constant(f"last_{bit}", np.array((1 << bit) - 1, dtype=np.int64)),
-                body.constant(f"size_{bit}", np.array(1 << bit, dtype=np.int64)),
-                helper.make_node("Add", [before, f"last_{bit}"], [f"at_{bit}"]),
-                helper.make_node("Gather", ["padded", f"at_{bit}"], [f"threshold_{bit}"]),
-                helper.make_node("GreaterOrEqual", ["wide", f"threshold_{bit}"], [f"beyond_{bit}"]),
-                helper.make_node("Add", [before, f"size_{bit}"], [f"further_{bit}"]),
-                helper.make_node("Where", [f"beyond_{bit}", f"further_{bit}", before], [f"reached_{bit}"]),
-            ]
         return [
-            *nodes,
-            helper.make_node("Gather", ["codes", "reached_0"], ["found"]),
+            *search_body("reached"),
+            helper.make_node("Gather", ["codes", "reached"], ["found"]),
             body.cast_from("found", "y", "to"),
         ]
+
+
+def search_body(output: str) -> list[NodeProto]:
+    """#{k: T_k ≤ x}, int64, of up to MAX_STEPS ascending T.
+
+    A binary search: comparisons with every threshold would take memory for each.
+    """
+    nodes = [
+        body.constant("most", np.array([MAX_STEPS], dtype=np.int64)),
+        body.constant("none", np.array([0], dtype=np.int64)),
+        body.constant("beyond", np.array(_BEYOND, dtype=np.int64)),
+        helper.make_node("Cast", ["x"], ["wide"], to=TensorProto.INT64),
+        helper.make_node("Cast", ["T"], ["thresholds"], to=TensorProto.INT64),
+        helper.make_node("Shape", ["T"], ["count"]),
+        helper.make_node("Sub", ["most", "count"], ["missing"]),
+        helper.make_node("Concat", ["none", "missing"], ["amount"], axis=0),
+        helper.make_node("Pad", ["thresholds", "amount", "beyond"], ["padded"]),
+        helper.make_node("Sub", ["wide", "wide"], [f"reached_{_SEARCH_BITS}"]),
+    ]
+    for bit in reversed(range(_SEARCH_BITS)):
+        before, after = f"reached_{bit + 1}", f"reached_{bit}" if bit else output
+        nodes += [
+            body.constant(f"last_{bit}", np.array((1 << bit) - 1, dtype=np.int64)),
+            body.constant(f"size_{bit}", np.array(1 << bit, dtype=np.int64)),
+            helper.make_node("Add", [before, f"last_{bit}"], [f"at_{bit}"]),
+            helper.make_node("Gather", ["padded", f"at_{bit}"], [f"threshold_{bit}"]),
+            helper.make_node("GreaterOrEqual", ["wide", f"threshold_{bit}"], [f"beyond_{bit}"]),
+            helper.make_node("Add", [before, f"size_{bit}"], [f"further_{bit}"]),
+            helper.make_node("Where", [f"beyond_{bit}", f"further_{bit}", before], [after]),
+        ]
+    return nodes

@@ -161,6 +161,15 @@ class Multiply:
 
 
 @dataclass(frozen=True)
+class StreamMultiply:
+    """v = (v·other + B) >> d; parameters: other int32 [H, W, C], or [1, 1, C] where it is `one_pixel`, then
+    B int64 [C], d int32 [C].
+    """
+
+    one_pixel: bool = False
+
+
+@dataclass(frozen=True)
 class Bound:
     """v = max(v, bound), or with `upper` min(v, bound); parameters: bound int32 [C]."""
 
@@ -184,6 +193,17 @@ class Steps:
 
     cells: int
     most: int
+
+
+@dataclass(frozen=True)
+class Pieces(Steps):
+    """v = (v·c_k + B_k) >> d_k with k = #{k: T_k ≤ v}.
+
+    Parameters: those of a `Steps` whose codes are 0 … `pieces` − 1, then c int32, B int64 and d int32, each
+    [`pieces`].
+    """
+
+    pieces: int
 
 
 @dataclass(frozen=True)
@@ -254,10 +274,12 @@ Stage = (
     | SkipAdd
     | SkipAddCodes
     | Multiply
+    | StreamMultiply
     | Requantize
     | Threshold
     | Lookup
     | Steps
+    | Pieces
 )
 
 

@@ -18,6 +18,7 @@ from aqd_deploy.kernels.contract.spec import (
     Lookup,
     Multiply,
     MultiplyShift,
+    Pieces,
     Relu,
     Requantize,
     SkipAdd,
@@ -30,6 +31,7 @@ from aqd_deploy.kernels.contract.spec import (
     StoreRequantize,
     StoreStream,
     StoreThreshold,
+    StreamMultiply,
     Threshold,
 )
 
@@ -91,7 +93,9 @@ class _Writer:
                 self.types.append("Relu")
             case MultiplyShift():
                 self.types.append(f"MultiplyShift<{self._scale(self._constants())}>")
-            case Bound() | SkipAddCodes() | Multiply() | Requantize() | Threshold() | Lookup() | Steps():
+            case Bound() | SkipAddCodes() | Multiply() | Requantize() | Threshold():
+                raise _not_on_cards(stage)
+            case Lookup() | Steps() | Pieces() | StreamMultiply():
                 raise _not_on_cards(stage)
             case SkipAdd():
                 self._skip_add(stage)

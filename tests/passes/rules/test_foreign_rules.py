@@ -188,6 +188,47 @@ def test_a_leaky_relu_that_goes_on_as_a_stream():
     assert_islands_agree(chain(body), exact=False)
 
 
+STREAMS = {
+    "average": ALONE["average"],
+    "average with pads": ALONE["average of 3 x 3 with counted pads"],
+    "average of the map": ALONE["average of the map"],
+    "linear, half_pixel": ALONE["linear, half_pixel"],
+    "linear, asymmetric, by 3": ALONE["linear, asymmetric, by 3"],
+}
+
+
+@pytest.mark.parametrize("name", STREAMS)
+@pytest.mark.parametrize("activation", ["Relu", "LeakyRelu", ""])
+def test_sums_of_what_no_quantizer_stands_behind(name, activation):
+    """Accumulators as they are, and streams that the ReLU left within 2^26."""
+
+    def body(b, x):
+        y = b.conv(q8(b, x), 4, 7, odd=False, bias=True, per_channel=True)
+        y = b.node(activation, [y]) if activation else y
+        return q8(b, b.conv(q8(b, STREAMS[name](b, y), 0.051, 88), 4, 7, odd=False), 0.2, 128)
+
+    assert_islands_agree(chain(body), exact=not activation and name != "average with pads")
+
+
+def test_a_large_map_of_a_stream_takes_a_coarser_scale():
+    """256 numbers within 2^26 would leave int32."""
+
+    b = QdqBuilder(3, 16, 16)
+    x = b.relu(b.conv(b.image(), 4, 8, bias=True, odd=False))
+    b.output(b.conv(q8(b, shaped(b, "GlobalAveragePool", x, (4, 1, 1))), 4, 7, kernel=1, odd=False), "out")
+    result = assert_islands_agree(b.build(), exact=False)
+    assert "StreamSumPool" in operators(result.model)
+
+
+@pytest.mark.parametrize("zero", [0, 17])
+def test_a_leaky_relu_of_codes_that_goes_on_as_a_stream(zero):
+    def body(b, x):
+        y = b.node("LeakyRelu", [q8(b, x, zero=zero)], alpha=0.1)
+        return b.node("Add", [b.conv(q8(b, y), 4, 7, odd=False), y])
+
+    assert_islands_agree(chain(body), exact=False)
+
+
 @pytest.mark.parametrize(
     ("change", "match"),
     [
@@ -195,8 +236,6 @@ def test_a_leaky_relu_that_goes_on_as_a_stream():
         (lambda b, x: b.conv(b.node("Pad", [x, b.constant("p", np.array([0, 0, 1, 1, 0, 0, 1, 1])),
                                             b.constant("v", np.float32(0.0712))], (4, 10, 10)), 4, 7,
                              odd=False), "it pads with 0.07"),
-        (lambda b, x: b.node("Add", [b.node("Sigmoid", [b.conv(x, 4, 7, odd=False)]), x]),
-         "Sigmoid isn't right in front of a quantizer"),
         (sliced([7], [-9], [2], [-1], (4, 8, 8)), "step of -1"),
     ],
 )  # fmt: skip

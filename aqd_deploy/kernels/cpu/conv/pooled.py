@@ -21,12 +21,14 @@ from aqd_deploy.kernels.contract.spec import (
     Lookup,
     Multiply,
     MultiplyShift,
+    Pieces,
     Pool,
     Relu,
     Requantize,
     SkipAdd,
     Stage,
     Steps,
+    StreamMultiply,
     Threshold,
 )
 from aqd_deploy.kernels.cpu.conv.blocked import ConvFunction, MapConv, blocked_layout, emit_tiles
@@ -102,7 +104,9 @@ def _keeps_order(stage: Stage) -> bool:
         case MultiplyShift(scaling):
             # The other forms multiply, and a factor may be negative.
             return scaling.form == "shift"
-        case SkipAdd() | Multiply() | Requantize() | Threshold() | Lookup() | Steps():
+        case SkipAdd() | Multiply() | StreamMultiply():
+            return False
+        case Requantize() | Threshold() | Lookup() | Steps() | Pieces():
             return False
 
 

@@ -16,6 +16,7 @@ from aqd_deploy.kernels.contract.spec import (
     Lookup,
     Multiply,
     MultiplyShift,
+    Pieces,
     Relu,
     Requantize,
     Scaling,
@@ -29,6 +30,7 @@ from aqd_deploy.kernels.contract.spec import (
     StoreRequantize,
     StoreStream,
     StoreThreshold,
+    StreamMultiply,
     Threshold,
 )
 from aqd_deploy.kernels.cpu.emit import Buffer, Emitter, Expr, const, convert, load
@@ -144,6 +146,8 @@ class BoundEpilogue:
                 return convert(self._code(em, stage, params, value, at), "int32", at.count)
             case Lookup():
                 return tables.looked_up(em, instruction_set(self.isa), stage, params, value, at.count)
+            case Pieces():
+                return tables.of_its_piece(em, instruction_set(self.isa), stage, params, value, at.count)
             case Steps():
                 return tables.stepped(em, instruction_set(self.isa), stage, params, value, at.count)
             case Multiply():
@@ -151,6 +155,15 @@ class BoundEpilogue:
                 other = load(params[0], pixel * self.channels + channel, at.count)
                 other = _centred(convert(other, "int32", at.count), stage.other_zero, at.count)
                 return _centred(value, stage.zero, at.count) * other
+            case StreamMultiply():
+                pixel = const(0) if stage.one_pixel else place.pixel
+                other = load(params[0], pixel * self.channels + channel, at.count)
+                factor, (b, d) = (
+                    convert(other, "int64", at.count),
+                    (load(buffer, at.row, at.count) for buffer in params[1:]),
+                )
+                total = fixed_point.product_shift(value, factor, b, d, at.count)
+                return convert(total, "int32", at.count)
             case SkipAdd():
                 pixel, up = place.pixel, stage.upsample
                 if up != 1:
@@ -239,11 +252,20 @@ def _stage_parameters(em: Emitter, stage: Stage, height: int, width: int, rows: 
             return _store_parameters(em, stage, rows)
         case Lookup():
             return tables.declare_lookup(em, stage)
+        case Pieces():
+            return tables.declare_pieces(em, stage)
         case Steps():
             return tables.declare_steps(em, stage)
         case Multiply():
             size = (1, 1) if stage.one_pixel else (height, width)
             return [em.parameter("other", (*size, rows.channels), stage.dtype)]
+        case StreamMultiply():
+            size = (1, 1) if stage.one_pixel else (height, width)
+            return [
+                em.parameter("other", (*size, rows.channels), "int32"),
+                em.parameter("B", (rows.count,), "int64"),
+                em.parameter("d", (rows.count,), "int32"),
+            ]
         case SkipAdd(upsample=up):
             dtype = stage.dtype if isinstance(stage, SkipAddCodes) else "int32"
             other = em.parameter("other", (height // up, width // up, rows.channels), dtype)

@@ -113,10 +113,11 @@ def requantized(
 
 def _general(value: Expr, params: list[Buffer], lanes: Lanes) -> Expr:
     factor, addend, shift = (load(p, lanes.row, lanes.count) for p in params)
-    return _product_shift(value, convert(factor, "int64", lanes.count), addend, shift, lanes.count)
+    return product_shift(value, convert(factor, "int64", lanes.count), addend, shift, lanes.count)
 
 
-def _product_shift(value: Expr, factor: Expr, addend: Expr, shift: Expr, count: int) -> Expr:
+def product_shift(value: Expr, factor: Expr, addend: Expr, shift: Expr, count: int) -> Expr:
+    """(value·factor + addend) >> shift in int64; factor and addend are int64."""
     product = convert(value, "int64", count) * factor
     return tirx.shift_right(product + addend, convert(shift, "int64", count))
 
@@ -209,7 +210,7 @@ class _Specialised:
             shift = self._single(2)
             shift = tirx.Select(tirx.EQ(self.lanes.pair % 2, const(1)), const(32, "int64") - shift, shift)
             return convert(
-                _product_shift(value, self._single(0), self._single(1), shift, count), "int32", count
+                product_shift(value, self._single(0), self._single(1), shift, count), "int32", count
             )
         even, odd = self._halves(value)
         unsigned = f"uint64x{count // 2}"

@@ -8,8 +8,9 @@ from tvm import tirx
 
 from aqd_deploy.integer.types import is_signed
 from aqd_deploy.kernels.contract.cells import FIRST, HIGH, LOW, SHIFT
-from aqd_deploy.kernels.contract.spec import Lookup, Steps
+from aqd_deploy.kernels.contract.spec import Lookup, Pieces, Steps
 from aqd_deploy.kernels.cpu.emit import Buffer, Emitter, Expr, broadcast, const, convert, load
+from aqd_deploy.kernels.cpu.epilogue import fixed_point
 from aqd_deploy.kernels.cpu.isa.instruction_set import InstructionSet
 
 CODES = 256
@@ -71,6 +72,23 @@ def stepped(
         one, none = (const(count, "int32", lanes) for count in (1, 0))
         reached = em.bind("reached", reached + tirx.Select(further, one, none))
     return each(codes, reached)
+
+
+def declare_pieces(em: Emitter, stage: Pieces) -> list[Buffer]:
+    """The parameters of a `Pieces`."""
+    constants = {"c": "int32", "B": "int64", "d": "int32"}
+    of_each = [em.parameter(name, (stage.pieces,), dtype) for name, dtype in constants.items()]
+    return [*declare_steps(em, stage), *of_each]
+
+
+def of_its_piece(
+    em: Emitter, entry: InstructionSet, stage: Pieces, params: list[Buffer], value: Expr, lanes: int
+) -> Expr:
+    """The multiply-shift of each lane's piece."""
+    piece = em.bind("piece", stepped(em, entry, stage, params[:3], value, lanes))
+    factor, addend, shift = (_each(buffer, piece) for buffer in params[3:])
+    total = fixed_point.product_shift(value, convert(factor, "int64", lanes), addend, shift, lanes)
+    return convert(total, "int32", lanes)
 
 
 def _each(buffer: Buffer, index: Expr) -> Expr:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from kernel_reference import MCPU, call, compile_functions, host_runs
-from word_cases import epilogue_cases, steps_cases
+from word_cases import epilogue_cases, pieces_cases, steps_cases
 
 from aqd_deploy.kernels.contract.cells import MOST_CELLS, cell_table
 
@@ -11,7 +11,7 @@ ISAS = [isa for isa in MCPU if host_runs(isa)]
 
 
 @pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.value)
-@pytest.mark.parametrize("cases", [epilogue_cases, steps_cases])
+@pytest.mark.parametrize("cases", [epilogue_cases, steps_cases, pieces_cases])
 def test_stages(cases, isa):
     found = list(cases(isa, 2))
     module = compile_functions({f"f{i}": case[1] for i, case in enumerate(found)}, MCPU[isa])
