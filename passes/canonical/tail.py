@@ -17,7 +17,7 @@ _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _LAYOUT = ("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose")
 _IN_FRONT = (*_LAYOUT, "Concat", "Gather", "Slice")
 """What picks and joins elements for decoding."""
-_MOVES = (*_IN_FRONT, "MaxPool", "Split", "Resize", "DepthToSpace", "Pad", "Clip")
+_MOVES = (*_IN_FRONT, "MaxPool", "Split", "Resize", "DepthToSpace", "Pad", "Clip", "Relu")
 """What these make of dequantized codes can be quantized again without a loss."""
 
 

@@ -86,6 +86,22 @@ def test_case_2_pooling_of_quantized_values_runs_on_8_bits():
     assert_agrees(qdq, result)
 
 
+def test_case_6_a_function_in_front_of_a_split_is_quantized_exactly():
+    """Half of it goes on as a stream as well."""
+
+    def body(b, x):
+        y = b.node("Mul", [x, b.node("Sigmoid", [x])])
+        bounds = [b.constant("bound", np.array([v])) for v in (1, 3, 1)]
+        half = b.node("Slice", [y, *bounds], (2, *b.shape[y][1:]))
+        return b.quantize(b.add(b.conv(b.quantize(half, 4), 2, 4), half), 4)
+
+    qdq = chain(body)
+    state = state_after("commute_quantizers", qdq)
+    first = nodes_of(state, Quantize)[0]
+    assert producer(state, first).source.startswith("Mul")
+    assert "Steps" in operators(lower(qdq).model)
+
+
 def test_case_5_equal_quantizers_of_one_tensor_are_one():
     def body(b, x):
         x = b.relu(x)

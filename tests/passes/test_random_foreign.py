@@ -15,7 +15,11 @@ from aqd_deploy.passes.pipeline import lower
 
 FUNCTIONS = ("Sigmoid", "HardSwish", "LeakyRelu", "Tanh", "Relu", "Mish", "Abs", "Neg", "Softplus")
 KINDS = ("function", "silu", "add", "sub", "mul", "concat", "pool", "average", "slice", "pad", "resize",
-         "linear", "conv", "depthwise", "transposed", "clip", "scale", "shift", "order")  # fmt: skip
+         "linear", "conv", "depthwise", "transposed", "clip", "scale", "shift", "order",
+         "gate", "split", "prelu")  # fmt: skip
+
+BARE = ("function", "silu", "gate", "split", "mul")
+"""Writers leave these without a quantizer as often as not."""
 
 
 class Graphs:
@@ -45,11 +49,13 @@ class Graphs:
     def build(self):
         for _ in range(self.draw(st.integers(2, 7))):
             x = self.draw(st.sampled_from(self.maps))
-            y = getattr(self, f"_{self.draw(st.sampled_from(KINDS))}")(x)
-            if self.draw(st.integers(0, 5)):
+            kind = self.draw(st.sampled_from(KINDS))
+            y = getattr(self, f"_{kind}")(x)
+            if self.draw(st.integers(0, 1 if kind in BARE else 4)):
                 y = self.quantized(y)
             self.maps.append(y)
-        last = self.maps[-1]
+        # Without a quantizer behind it, much of the end is a tail.
+        last = self.quantized(self.maps[-1]) if self.draw(st.integers(0, 3)) else self.maps[-1]
         self.b.output(self.b.node("Identity", [last]), "out")
         return self.b.build()
 
@@ -144,6 +150,29 @@ class Graphs:
 
     def _order(self, x):
         return self.b.node("Gather", [x, self.b.constant("order", np.array([3, 1, 0, 2]))], axis=1)
+
+    def _gate(self, x):
+        """Squeeze and excite, with or without quantizers."""
+        y = self.b.node("GlobalAveragePool", [x], (4, 1, 1))
+        if self.draw(st.booleans()):
+            y = self.quantized(y)
+        y = self.b.node(self.draw(st.sampled_from(("Sigmoid", "HardSigmoid", "Relu"))), [y])
+        return self.b.node("Mul", [x, self.quantized(y) if self.draw(st.booleans()) else y])
+
+    def _split(self, x):
+        """One half goes on as it is, beside a function of the other."""
+        halves = [
+            self.b.node(
+                "Slice", [x, *(self.b.constant("b", np.array([v])) for v in (i, i + 2, 1))], (2, 8, 8)
+            )
+            for i in (0, 2)
+        ]
+        y = self._function(self.quantized(halves[1]) if self.draw(st.booleans()) else halves[1])
+        return self.b.concat(halves[0], y)
+
+    def _prelu(self, x):
+        slopes = self.b.rng.normal(0, 0.3, (4, 1, 1)).astype(np.float32)
+        return self.b.node("PRelu", [x, self.b.constant("slope", slopes)])
 
 
 @st.composite

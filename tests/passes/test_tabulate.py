@@ -10,9 +10,9 @@ from small_lowerings import chain, nodes_of, operators, producer, state_after
 
 from aqd_deploy.integer.reference import ReferenceRunner
 from aqd_deploy.passes.foreign_operations import Lookup
-from aqd_deploy.passes.operations import BatchNormalization, Quantize
+from aqd_deploy.passes.operations import BatchNormalization, Function, Quantize
 from aqd_deploy.passes.pipeline import lower
-from aqd_deploy.passes.slices import QuantizedFunction
+from aqd_deploy.passes.slices import QuantizedFunction, RealFunction
 
 EVERY_CODE = np.arange(256).reshape(1, 1, 16, 16)
 
@@ -147,6 +147,28 @@ def test_case_4_functions_of_accumulators_become_one_quantizer(function):
     state = state_after("tabulate", chain(lambda b, x: b.quantize(function(b, x), 8, 0.05)))
     (node,) = nodes_of(state, QuantizedFunction)
     assert nodes_of(state, Quantize) == [] and isinstance(producer(state, node).op, BatchNormalization)
+
+
+@pytest.mark.parametrize("quantized", [False, True])
+def test_case_5_functions_that_go_on_without_a_quantizer_are_one(quantized):
+    """Of codes or accumulators. A bias a channel is none of its functions."""
+
+    def body(b, x):
+        x = b.quantize(x, 8, 0.05) if quantized else x
+        y = b.node("Mul", [x, b.node("Sigmoid", [b.scale(x, 1.7)])])
+        return b.quantize(b.batch_norm(y, "positive"), 8, 0.05)
+
+    state = state_after("tabulate", chain(body))
+    (node,) = nodes_of(state, RealFunction)
+    assert len(node.op.found.nodes) == 3 + quantized and nodes_of(state, Function) == []
+
+
+def test_case_5_a_leaky_relu_stays():
+    def body(b, x):
+        return b.quantize(b.batch_norm(b.node("LeakyRelu", [x]), "positive"), 8, 0.05)
+
+    state = state_after("tabulate", chain(body))
+    assert nodes_of(state, RealFunction) == [] and len(nodes_of(state, Function)) == 1
 
 
 def test_case_4_sums_and_products_with_constants_stay():

@@ -50,6 +50,12 @@ def test_case_2_constants_behind_quantizers_go_along():
     assert [node.op_type for node in state.tail.graph.node] == ["Tanh", "DequantizeLinear", "Conv"]
 
 
+def test_case_2_a_convolution_of_codes_that_a_relu_has_clipped_is_kept():
+    b = FileBuilder()
+    x = b.quantize(b.node("Relu", [head(b)]))
+    assert b.rewritten(b.conv(b.node("Relu", [x]))).tail is None
+
+
 def test_case_2_resize_that_copies_is_kept():
     for mode, cut in (("nearest", False), ("linear", True)):
         b = FileBuilder()
