@@ -189,6 +189,12 @@ def any_codes(rng: np.random.Generator, dtype: str, size: tuple[int, ...]) -> np
     return rng.integers(limits.min, limits.max + 1, size).astype(dtype)
 
 
+def stream_product(rng: np.random.Generator, size: tuple[int, ...]) -> list[np.ndarray]:
+    """Another stream of 26 bits, B and d."""
+    other, b = rng.integers(-(2**26), 2**26, size, dtype=np.int32), rng.integers(-(2**50), 2**50, size[-1])
+    return [other, b, rng.integers(24, 30, size[-1]).astype(np.int32)]
+
+
 def epilogue_params(
     rng: np.random.Generator, epilogue: Epilogue, shape: tuple[int, int, int], largest: int
 ) -> list[np.ndarray]:
@@ -235,10 +241,7 @@ def epilogue_params(
             case Multiply(dtype=dtype, one_pixel=one_pixel):
                 params.append(any_codes(rng, dtype, (*((1, 1) if one_pixel else (height, width)), channels)))
             case StreamMultiply(one_pixel=one_pixel):
-                size = (*((1, 1) if one_pixel else (height, width)), channels)
-                params.append(rng.integers(-(2**26), 2**26, size, dtype=np.int32))
-                params.append(rng.integers(-(2**50), 2**50, channels))
-                params.append(rng.integers(24, 30, channels).astype(np.int32))
+                params += stream_product(rng, (*((1, 1) if one_pixel else (height, width)), channels))
             case SkipAdd(upsample=up, self_identity=self_identity, other_identity=other_identity):
                 size = height // up, width // up, channels
                 if isinstance(step, SkipAddCodes):

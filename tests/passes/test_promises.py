@@ -149,7 +149,7 @@ ENSURED = [
     ("fold_quantizers", float_weights, "isn't whole"),
     ("split_transposed", left(ConvTranspose(WINDOW, 1, (8, 8))), "ConvTranspose left_1 is left"),
     ("tabulate", codes_quantized_again, "is a function of "),
-    ("commute_quantizers", relu_before_a_quantizer, r"only quantizers read left_1 \(Relu\)"),
+    ("commute_quantizers", relu_before_a_quantizer, r"quantizers read left_1 \(Relu\)"),
     ("commute_quantizers", quantizer_twice, "as another node does"),
     ("move_scales", left(Add()), "Add left_1 is left"),
     ("move_scales", beyond_int32, "has no interval within int32"),

@@ -78,7 +78,17 @@ def test_what_reads_it_takes_it_as_a_stream(use, argument):
         return b.conv(quantize(b, y, 0.031, 30), channels, 7, odd=False)
 
     result = assert_islands_agree(chain(body), exact=False)
-    assert "Pieces" in operators(result.model)
+    assert result.report["largest_input_error_steps"] < 0.5
+
+
+def test_a_concat_leaves_the_function_its_exact_codes():
+    def body(b, x):
+        y = b.concat(silu(b, convolved(b, x)), b.max_pool(silu(b, convolved(b, x)), 3, 1, 1))
+        return b.conv(quantize(b, y, 0.031, 30), 8, 7, odd=False)
+
+    result = assert_islands_agree(chain(body), exact=False)
+    assert operators(result.model).count("Steps") == 2 and "Pieces" not in operators(result.model)
+    assert result.report["largest_input_error_steps"] == 0
 
 
 def test_a_function_that_is_quantized_and_read_as_it_is():

@@ -76,9 +76,10 @@ def stepped(
 
 def declare_pieces(em: Emitter, stage: Pieces) -> list[Buffer]:
     """The parameters of a `Pieces`."""
-    constants = {"c": "int32", "B": "int64", "d": "int32"}
-    of_each = [em.parameter(name, (stage.pieces,), dtype) for name, dtype in constants.items()]
-    return [*declare_steps(em, stage), *of_each]
+    params = declare_steps(em, stage)
+    for name, dtype in (("c", "int32"), ("B", "int64"), ("d", "int32")):
+        params.append(em.parameter(name, (stage.pieces,), dtype))
+    return params
 
 
 def of_its_piece(
