@@ -65,12 +65,14 @@ def real_function(values: Values, node: Node, op: RealFunction) -> None:
     if name in values.dtypes:
         inside = values.graph.ranges[name]
         source = _Source(values.int32(name), inside, np.zeros(len(inside.lo)))
-        curve = _at_each_code(exactly(values.graph, op.found), *inside.bounds)
+        try:
+            curve = _at_each_code(exactly(values.graph, op.found), *inside.bounds)
+        except ArithmeticError as error:
+            raise _not_finite(node, op) from error
     else:
         source, axis = _on_one_axis(values, node, values.value(name, node))
-        curve = _straightened(
-            node, op, _evaluation(enclosing(values.graph, op.found), axis, source.inside), source.inside
-        )
+        bounds = enclosing(values.graph, op.found)
+        curve = _straightened(node, op, _evaluation(bounds, axis, source.inside), source.inside)
     new, tensor = curve.pieces, values.graph.fresh(f"{node.output}_int")
     image = pieces_image(new.thresholds, new.c, new.b, new.d, source.inside)
     assert image is not None, "values within FINE_TARGET, shifted by _MOST_SHIFT"
@@ -121,25 +123,28 @@ def _evaluation(bounds: Callable[[Enclosure], Enclosure], form: ChannelForm, ins
 
     def evaluate(eta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         x = np.clip(eta, low, high) * a + b
-        y = bounds(Enclosure(x, x))
-        return (y.lo + y.hi) / 2, (y.hi - y.lo) / 2
+        with np.errstate(invalid="ignore", over="ignore"):
+            y = bounds(Enclosure(x, x))
+            return (y.lo + y.hi) / 2, (y.hi - y.lo) / 2
 
     return evaluate
 
 
+def _not_finite(node: Node, op: RealFunction) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"node {node.label}: {op.found.told} isn't finite for every number that {op.found.source} can be",
+        valid="functions that are finite everywhere within the range of what they read",
+        next_command="put a QuantizeLinear right behind this function, or a Clip in front of it",
+    )
+
+
 def _straightened(node: Node, op: RealFunction, evaluate: _Evaluation, inside: Interval) -> _Curve:
-    """Pieces between integers; UnsupportedModelError where the function isn't finite everywhere."""
+    """Pieces between integers; UnsupportedModelError where the function isn't finite, or bends too often."""
     low, high = inside.bounds
     first = np.unique(np.linspace(low, max(high, low + 1), _FIRST_PIECES + 1).astype(np.int64))
-    with np.errstate(invalid="ignore"):
-        values = evaluate(_places(first))[0]
-    if not np.isfinite(values).all():
-        raise UnsupportedModelError(
-            f"node {node.label}: {op.found.told} isn't finite for every number that {op.found.source} can be",
-            valid="functions that are finite everywhere, or of codes",
-            next_command="quantize what this node reads, so that it becomes a table",
-        )
-    most = float(np.abs(values).max()) or 1.0
+    most = float(np.abs(evaluate(_places(first))[0]).max()) or 1.0
+    if not np.isfinite(most):
+        raise _not_finite(node, op)
     tolerance = most * _FINEST
     while (knots := _knots(evaluate, first, tolerance)) is None:
         tolerance *= 2
@@ -150,7 +155,10 @@ def _straightened(node: Node, op: RealFunction, evaluate: _Evaluation, inside: I
                 next_command="quantize what this node reads, so that it becomes a table",
             )
     scale = Fraction(most) / FINE_TARGET
-    return _measured(_pieces(knots, evaluate(knots)[0] / float(scale)), knots, evaluate, scale)
+    heights = evaluate(knots)[0] / float(scale)
+    if not np.isfinite(heights).all():
+        raise _not_finite(node, op)
+    return _measured(_pieces(knots, heights), knots, evaluate, scale)
 
 
 def _places(knots: np.ndarray) -> np.ndarray:
@@ -167,7 +175,9 @@ def _knots(evaluate: _Evaluation, knots: np.ndarray, tolerance: float) -> np.nda
         at = _places(knots)
         values, width = evaluate(at)[0], np.diff(knots)[:, None]
         straight = values[:, :1] + (values[:, -1:] - values[:, :1]) * ((at - at[:, :1]) / width)
-        far = (np.abs(values - straight).max(axis=1) > tolerance) & (width[:, 0] > 1)
+        # Where a value isn't finite the comparison is false.
+        near = np.abs(values - straight).max(axis=1) <= tolerance
+        far = ~near & (width[:, 0] > 1)
         if not far.any():
             return knots
         knots = np.unique(np.concatenate([knots, (at[far, 0] + at[far, -1]) // 2]))

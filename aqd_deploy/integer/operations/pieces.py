@@ -55,7 +55,9 @@ class Pieces(Function):
         found = pieces_image(thresholds, c, b, d.astype(np.int64), source_interval(node, graph))
         if found is None:
             raise RangeError(
-                f"x·c + B of {node.label} leaves 62 bits in one of its pieces", valid="|x·c + B| < 2^62"
+                f"x·c + B of {node.label} leaves 62 bits in one of its pieces",
+                valid="|x·c + B| < 2^62",
+                next_command="aqd-deploy lower QDQ.onnx -o M.int.onnx, which writes constants that fit",
             )
         return found.require_int32(node.name)
 

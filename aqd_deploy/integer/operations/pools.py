@@ -146,7 +146,7 @@ class StreamMaxPool(_MaxPool, Function):
 class _SumPool(_Pool, Function):
     """The sum of each window, as a stream. The sum of a whole map is that of one window."""
 
-    windows: ClassVar = {"kernel_shape": a.pair(None), "strides": a.pair(), "pads": a.PADS}
+    geometry: ClassVar = {"kernel_shape": a.pair(None), "strides": a.pair(), "pads": a.PADS}
 
     def padding(self, node: Node) -> int:
         """What the padding counts as."""
@@ -170,7 +170,7 @@ class SumPool(_SumPool):
     name = "SumPool"
     accepts = CODES
     attributes: ClassVar = {
-        **_SumPool.windows,
+        **_SumPool.geometry,
         "pad_value": Attribute(AttributeProto.INT, 0, low=-128, high=255),
     }
 
@@ -216,7 +216,7 @@ class StreamSumPool(_SumPool):
     """Of int32, which ConvInteger doesn't take; the padding is 0."""
 
     name = "StreamSumPool"
-    attributes: ClassVar = _SumPool.windows
+    attributes: ClassVar = _SumPool.geometry
 
     def body(self, op_type: str) -> list[NodeProto]:
         """Differences of running sums in int64, over rows, then columns. One more row and column of zeros is

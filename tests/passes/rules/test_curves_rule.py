@@ -112,6 +112,13 @@ def test_a_function_of_a_constant_channel():
     assert "Pieces" in operators(assert_islands_agree(b.build(), exact=False).model)
 
 
+def test_of_a_code_that_has_no_logarithm():
+    model = chain(lambda b, x: q8(b, ALONE["a number from all"](b, b.node("Log", [q8(b, x)]))))
+    with pytest.raises(UnsupportedModelError, match="Log isn't finite for every number") as caught:
+        lower(model)
+    assert caught.value.next_command
+
+
 @pytest.mark.parametrize("slopes", [[0.25], [0.1, 0.3, -0.2, 1.5]])
 @pytest.mark.parametrize("argument", ["codes", "accumulators"])
 def test_a_prelu_with_a_slope_a_channel(slopes, argument):
