@@ -53,7 +53,7 @@ class CommuteQuantizers(Pass):
         none_left(state.graph, FileOperation, QuantizeLinear, DequantizeLinear)
 
     def ensures(self, state: Lowering) -> None:
-        """No operation of a real tensor that only quantizers read, no quantizer twice, and nothing that moved behind one."""
+        """No operation of a real tensor that only quantizers read, and none of case 5."""
         node = _candidate(state.graph)
         if node is not None:
             raise PassError(f"only quantizers read {node.label} ({node.op.name})")
