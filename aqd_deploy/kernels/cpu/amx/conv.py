@@ -15,7 +15,7 @@ from typing import Any
 from tvm import tirx
 
 from aqd_deploy.errors import ShapeError
-from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue
+from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue, StoreBorder
 from aqd_deploy.kernels.cpu.amx.copy import FrameCopy
 from aqd_deploy.kernels.cpu.amx.finish import Finish, Sums
 from aqd_deploy.kernels.cpu.amx.fold import folded_rows
@@ -27,7 +27,6 @@ from aqd_deploy.kernels.cpu.amx.weights import NearWeights
 from aqd_deploy.kernels.cpu.amx.windows import WindowSums
 from aqd_deploy.kernels.cpu.emit import Emitter, Expr, const
 from aqd_deploy.kernels.cpu.epilogue.epilogue import bind_epilogue
-from aqd_deploy.kernels.cpu.epilogue.nchw_store import stores_borders
 from aqd_deploy.kernels.storage.layout import WeightLayout
 from aqd_deploy.targets.isa import Isa
 
@@ -93,17 +92,17 @@ class TileConv:
         self.tile_steps = self.layout.steps // ROWS
         self.unrolled = max(n for n in range(1, UNROLLED + 1) if self.tile_steps % n == 0)
         self.groups = self.layout.rows * self.layout.segments * (self.tile_steps // self.unrolled)
-        to_borders = stores_borders(epilogue)
+        border = next((store for store in epilogue.stores if isinstance(store, StoreBorder)), None)
         bound = bind_epilogue(
             self.em,
-            replace(epilogue, stores=()) if to_borders else epilogue,
+            epilogue if border is None else replace(epilogue, stores=()),
             isa,
             whole.out_height,
             whole.out_width,
             whole.out_channels,
             max(1, len(whole.levels)),
         )
-        borders = BorderBlock(self.em, self.frame, plan) if to_borders else None
+        borders = None if border is None else BorderBlock(self.em, self.frame, plan, border.parts)
         self.bound = bound
         self.finish: Sums = Finish(self.em, bound, borders, self.frame, plan, self.groups)
         self.samples = self.data
