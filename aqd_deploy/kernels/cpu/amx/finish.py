@@ -16,8 +16,9 @@ from aqd_deploy.kernels.cpu.emit import Buffer, Emitter, Expr, broadcast, const,
 from aqd_deploy.kernels.cpu.epilogue.epilogue import BoundEpilogue, Place
 
 LANES = 16
-# Groups of steps of a block from which on it stores the sums of the block before, between its own products.
-LATE_GROUPS = 4
+# Groups of steps of a block from which on it stores the sums of the block before, between its own products:
+# the rest of the products must still be enough to hide the epilogue.
+LATE_GROUPS = 5
 # What is remembered of a block in memory: code that looks at variables makes the simplifier think for long.
 _CHANNEL, _LEVEL, _AT, _WIDTH, _FIRST, _COUNT, _PASSED = range(7)
 _FIELDS = 7
