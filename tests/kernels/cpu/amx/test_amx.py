@@ -277,7 +277,7 @@ def test_kernel_rows_are_folded_as_far_as_that_saves_steps(kernel, strides, chan
 
 @pytest.mark.parametrize("strides", [(1, 1), (2, 2)])
 def test_a_kernel_row_is_summed_once_for_all_rows_that_meet_it(strides):
-    """Odd weights of 8 bits take products with ones: of one row in each plane, however many rows there are."""
+    """Odd weights of 8 bits take products with ones: of one row in each plane, however many there are."""
 
     def products(rows: int, odd: bool) -> int:
         spec = ConvSpec(16, 16, 64, 32, (rows, 3), strides, odd=odd, weight_range=(-128, 127))
