@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import replace
 from fractions import Fraction
 
@@ -39,7 +40,8 @@ class CommuteQuantizers(Pass):
     3. Q(Resize(x)) = Resize(Q(x)) for nearest neighbour, and likewise for all that places elements; what a
        Pad fills with becomes its code.
     4. Q(Concat(x, y)) = Concat(Q(x), Q(y)); of a quantizer with a step a channel each part has its own.
-    5. Two quantizers of one tensor with the same step and range are one.
+    5. Two quantizers of one tensor with the same step and range are one, and so is all that does the same
+       behind them, as pools do that stood in front of them.
 
     6. Behind a function that is no sum and no product with a constant (SiLU in front of a Split) a quantizer
        moves also where others read the tensor as it is: right behind the function its codes are exact.
@@ -55,16 +57,16 @@ class CommuteQuantizers(Pass):
         none_left(state.graph, FileOperation, QuantizeLinear, DequantizeLinear)
 
     def ensures(self, state: Lowering) -> None:
-        """No operation of a real tensor that only quantizers read, and no quantizer twice."""
+        """No operation of a real tensor that only quantizers read, and none of cases 5 and 6."""
         found = _candidate(state.graph)
         if found is not None:
             raise PassError(f"quantizers read {found[0].label} ({found[0].op.name})")
         seen = set()
         for node in state.graph.nodes:
-            if isinstance(node.op, Quantize):
-                if (node.inputs[0], node.op) in seen:
-                    raise PassError(f"{node.label} quantizes {node.inputs[0]} as another node does")
-                seen.add((node.inputs[0], node.op))
+            if _may_merge(state.graph, node):
+                if (key := _key(node)) in seen:
+                    raise PassError(f"{node.label} does with {node.inputs[0]} what another node does")
+                seen.add(key)
 
     def run(self, state: Lowering) -> PassResult:
         """Repeats the cases until none applies."""
@@ -171,20 +173,30 @@ def _on_codes(op: Operation, quantizer: Operation) -> Operation:
     return replace(op, values=tuple(Fraction(quantizer.code(value, variant)) for value, variant in pairs))
 
 
+def _key(node: Node) -> Hashable:
+    """Equal for nodes that compute the same."""
+    return node.op, tuple(node.inputs)
+
+
+def _may_merge(graph: Graph, node: Node) -> bool:
+    """Quantizers, and what is there once a quantizer after moving. Outputs keep their names."""
+    return isinstance(node.op, (Quantize, *COMMUTING)) and node.output not in graph.outputs
+
+
 def _merge(graph: Graph, result: PassResult) -> None:
-    """Case 5, to a fixed point: merging can make the operations behind equal as well."""
-    first: dict[tuple[str, Quantize], str] = {}
+    """Case 5, from the inputs on: merging makes what stands behind equal as well."""
+    first: dict[Hashable, str] = {}
     renamed: dict[str, str] = {}
     kept = []
     for node in graph.nodes:
         node.inputs = [renamed.get(name, name) for name in node.inputs]
-        if isinstance(node.op, Quantize):
-            key = (node.inputs[0], node.op)
-            if key in first:
-                renamed[node.output] = first[key]
-                result.changed.append(f"{node.label}: same quantizer as {first[key]}")
+        if _may_merge(graph, node):
+            known = first.setdefault(_key(node), node.output)
+            if known != node.output:
+                renamed[node.output] = known
+                told = "quantizer" if isinstance(node.op, Quantize) else node.op.name
+                result.changed.append(f"{node.label}: same {told} as {known}")
                 continue
-            first[key] = node.output
         kept.append(node)
     graph.nodes = kept
 

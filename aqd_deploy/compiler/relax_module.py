@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from tvm import relax
 from aqd_deploy.compiler.borders import store_borders
 from aqd_deploy.compiler.constants import ConstantPool
 from aqd_deploy.compiler.in_place import add_in_place
+from aqd_deploy.compiler.joint_outputs import join_outputs
 from aqd_deploy.compiler.layer import Layer, conv_layer
 from aqd_deploy.compiler.memory import MemoryPlan, plan_memory
 from aqd_deploy.compiler.movement import kernel_of
@@ -64,7 +66,9 @@ def build_relax(plan: Plan, backend: Backend, threads: int, tuned: Tuned) -> Bui
 def kernel_threads(plan: Plan, op: Operation, backend: Backend, threads: int) -> int:
     """Threads of a kernel: fewer where waking the others takes as long as the work."""
     if isinstance(op, Conv):
-        macs = op.spec.out_height * op.spec.out_width * plan.weights[op.weight].size
+        spec = op.spec
+        weights = spec.out_channels * spec.in_channels // spec.group * prod(spec.kernel)
+        macs = spec.out_height * spec.out_width * weights
         return backend.threads_of(threads, macs=macs)
     moved = sum(plan.tensors[name].bytes for name in (*op.reads, *op.writes))
     return backend.threads_of(threads, moved=moved)
@@ -97,6 +101,7 @@ class _Builder:
         self.stale_choices = 0
         # Only a chosen kernel says whether it can store network outputs, or write over what it reads.
         self.plan = store_borders(plan, lambda op: self._kernel(op)[0].stores_borders)
+        self.plan = join_outputs(self.plan, self._splits_borders)
         self.plan = add_in_place(self.plan, lambda op: self._kernel(op)[0].writes_once)
         self.plan, self.memory = plan_memory(self.plan)
         self.result = BuiltModule(None, self.memory)
@@ -174,6 +179,10 @@ class _Builder:
         except ShapeError:
             self.stale_choices += 1
             return None
+
+    def _splits_borders(self, op: Conv) -> bool:
+        """Whether the kernel that `op` would have could store several outputs."""
+        return self._kernel(replace(op, epilogue=_plain_streams(op.epilogue)))[0].splits_borders
 
     def _weight(self, name: str) -> EncodedWeight:
         if name not in self.result.weights:

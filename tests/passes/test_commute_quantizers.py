@@ -111,3 +111,14 @@ def test_case_5_equal_quantizers_of_one_tensor_are_one():
     result = lower(qdq)
     assert operators(result.model).count("Requantize") == 1
     assert_agrees(qdq, result)
+
+
+def test_case_5_pools_behind_equal_quantizers_are_one():
+    def body(b, x):
+        x = b.max_pool(b.relu(x))
+        return b.concat(b.conv(b.quantize(x, 4, 0.25), 4, 4), b.conv(b.quantize(x, 4, 0.25), 2, 4))
+
+    qdq = chain(body)
+    result = lower(qdq)
+    assert operators(result.model).count("MaxPool") == 1
+    assert_agrees(qdq, result)

@@ -30,7 +30,8 @@ class Kernel:
     must not alias inputs. `name` is the family with its instruction set, `why` the reason for it.
     `executed_macs`: multiply-accumulates that it executes, those of whole tiles where it has such, without
     those on channels that pad a vector. `writes_once`: no output value is computed twice, so the same choice
-    can be built with a `spec.StoreInPlace`; `stores_borders`: it can be built with a `spec.StoreBorder`.
+    can be built with a `spec.StoreInPlace`; `stores_borders`: it can be built with a `spec.StoreBorder`, and
+    `splits_borders`: with one that has parts.
     """
 
     prim_func: Any
@@ -41,6 +42,7 @@ class Kernel:
     executed_macs: int
     writes_once: bool
     stores_borders: bool
+    splits_borders: bool
 
 
 @dataclass(frozen=True)

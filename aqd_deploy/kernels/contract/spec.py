@@ -221,8 +221,11 @@ class StoreInPlace(StoreStream):
 @dataclass(frozen=True)
 class StoreBorder(StoreStream):
     """Store v as int32 [1, C, H, W], one output a map; no parameters. The only store of its epilogue, of
-    kernels with `Kernel.stores_borders`.
+    kernels with `Kernel.stores_borders`. `parts`: channels of several outputs one after the other, each for
+    all maps; of kernels with `Kernel.splits_borders`.
     """
+
+    parts: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -115,8 +115,10 @@ class _Writer:
     def store(self, store: Store, maps: int) -> None:
         self.tensors += maps if isinstance(store, StoreBorder) else 1
         match store:
-            case StoreBorder():
+            case StoreBorder(parts=()):
                 self.types.append(f"StoreBorder<{maps}>")
+            case StoreBorder() | StoreCodes():
+                raise _not_on_cards(store)
             case StoreStream():
                 self.types.append("StoreStream")
             case StoreRequantize():
@@ -126,8 +128,6 @@ class _Writer:
                 sign, thresholds = next(self.given), next(self.given)
                 self.words += [sign, *thresholds]
                 self.types.append(f"StoreThreshold<{_signed(store.dtype)}, {store.lo}, {store.steps}>")
-            case StoreCodes():
-                raise _not_on_cards(store)
             case _:
                 assert_never(store)
 

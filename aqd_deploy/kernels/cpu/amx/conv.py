@@ -15,7 +15,7 @@ from typing import Any
 from tvm import tirx
 
 from aqd_deploy.errors import ShapeError
-from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue
+from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue, StoreBorder
 from aqd_deploy.kernels.cpu.amx.copy import FrameCopy
 from aqd_deploy.kernels.cpu.amx.finish import Finish, Sums
 from aqd_deploy.kernels.cpu.amx.fold import folded_rows
@@ -27,7 +27,6 @@ from aqd_deploy.kernels.cpu.amx.weights import NearWeights
 from aqd_deploy.kernels.cpu.amx.windows import WindowSums
 from aqd_deploy.kernels.cpu.emit import Emitter, Expr, const
 from aqd_deploy.kernels.cpu.epilogue.epilogue import bind_epilogue
-from aqd_deploy.kernels.cpu.epilogue.nchw_store import stores_borders
 from aqd_deploy.kernels.storage.layout import WeightLayout
 from aqd_deploy.targets.isa import Isa
 
@@ -93,17 +92,17 @@ class TileConv:
         self.tile_steps = self.layout.steps // ROWS
         self.unrolled = max(n for n in range(1, UNROLLED + 1) if self.tile_steps % n == 0)
         self.groups = self.layout.rows * self.layout.segments * (self.tile_steps // self.unrolled)
-        to_borders = stores_borders(epilogue)
+        border = next((store for store in epilogue.stores if isinstance(store, StoreBorder)), None)
         bound = bind_epilogue(
             self.em,
-            replace(epilogue, stores=()) if to_borders else epilogue,
+            epilogue if border is None else replace(epilogue, stores=()),
             isa,
             whole.out_height,
             whole.out_width,
             whole.out_channels,
             max(1, len(whole.levels)),
         )
-        borders = BorderBlock(self.em, self.frame, plan) if to_borders else None
+        borders = None if border is None else BorderBlock(self.em, self.frame, plan, border.parts)
         self.bound = bound
         self.finish: Sums = Finish(self.em, bound, borders, self.frame, plan, self.groups)
         self.samples = self.data
@@ -141,7 +140,7 @@ class TileConv:
             self.finish.windows = sums.fill(lo, hi, plan.pixel_parts, origin)
         with self._loops((lo, hi - lo), (first, end - first)) as (tile, item):
             self._block(tile, tile - lo, item, origin)
-        self.finish.rest()
+        self.finish.rest(self.unit)
         self.unit.release()
 
     @contextmanager
@@ -188,35 +187,48 @@ class TileConv:
         block = self.em.bind("block", item * plan.wide)
         at, width = finish.next(tile, block, origin, passed)
         self.weights.item(item, passed)
-        for sums in range(plan.sums):
-            unit.clear(sums)
-        self._reduce(at, width)
+        if finish.late:
+            self._group(const(0), at, width, first=True)
+        else:
+            for sums in range(plan.sums):
+                unit.clear(sums)
+        with self.em.loop("group", self.groups - finish.late) as group:
+            self._group(group + int(finish.late), at, width)
         finish.done()
-        finish.store(unit)
+        if not finish.late:
+            finish.store(unit)
 
-    def _reduce(self, at: Expr, width: Expr) -> None:
-        """All products of a block, from pixel `at` of the frame on; `width` pixels are one row of it."""
-        em, spec, layout, weights = self.em, self.spec, self.layout, self.weights
+    def _group(self, group: Expr, at: Expr, width: Expr, first: bool = False) -> None:
+        """The products of some steps of a block, from pixel `at` of the frame on; `width` pixels are one row
+        of it. In a `first` group apart each tile of sums is stored and cleared before its first product.
+        """
+        em, spec, layout = self.em, self.spec, self.layout
         rounds = self.tile_steps // self.unrolled
-        with (
-            em.loop("ky", layout.rows) as ky,
-            em.loop("segment", layout.segments) as segment,
-            em.loop("round", rounds) as turn,
-        ):
-            down = ky * spec.dilations[0]
-            row, plane = down // spec.strides[0], down % spec.strides[0]
-            pixel = at + row * width + segment * spec.dilations[1]
-            start = pixel * spec.in_channels + plane * self.plane + turn * (self.unrolled * ROW_BYTES)
-            start = em.bind("sample_base", start)
-            group = em.bind("group", (ky * layout.segments + segment) * rounds + turn)
-            for step in range(self.unrolled):
-                self._step(start + step * ROW_BYTES, weights.of_step(group * self.unrolled + step))
+        row_groups = layout.segments * rounds
+        ky = em.bind("ky", group // row_groups)
+        segment, turn = group % row_groups // rounds, group % rounds
+        down = ky * spec.dilations[0]
+        row, plane = down // spec.strides[0], down % spec.strides[0]
+        pixel = at + row * width + segment * spec.dilations[1]
+        start = pixel * spec.in_channels + plane * self.plane + turn * (self.unrolled * ROW_BYTES)
+        start = em.bind("sample_base", start)
+        for step in range(self.unrolled):
+            places = self.weights.of_step(group * self.unrolled + step)
+            self._step(start + step * ROW_BYTES, places, first and step == 0)
+            if not first:
                 self.finish.some(group, step, self.unrolled)
-                weights.nearer(group, step, self.unrolled)
+            self.weights.nearer(group, step, self.unrolled)
 
-    def _step(self, at: Expr, weights: list[Expr]) -> None:
+    def _step(self, at: Expr, weights: list[Expr], first: bool) -> None:
         """One step of 64 inputs: each operand is loaded once, each of its products follows its load."""
         unit, plan = self.unit, self.plan
+
+        def multiply(sums: int, samples: int, weights: int) -> None:
+            if first:
+                self.finish.store_one(unit, sums)
+                unit.clear(sums)
+            unit.multiply(sums, samples, weights)
+
         pixel = self.spec.strides[1] * self.spec.in_channels
         w = plan.sums
         s = w + plan.wide
@@ -225,9 +237,9 @@ class TileConv:
             unit.load_weights(w + j, self.weights.tiles, place)
             if j == 0:
                 unit.load(s, self.samples, at, pixel)
-            unit.multiply(j, s, w + j)
+            multiply(j, s, w + j)
         for i in range(1, plan.high):
             register = s + i % spare
             unit.load(register, self.samples, at + i * (ROWS * pixel), pixel)
             for j in range(plan.wide):
-                unit.multiply(i * plan.wide + j, register, w + j)
+                multiply(i * plan.wide + j, register, w + j)

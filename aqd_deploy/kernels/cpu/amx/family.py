@@ -47,6 +47,9 @@ class Amx(Family):
     def stores_borders(self, spec: ConvSpec, isa: Isa, choice: Choice) -> bool:
         return True
 
+    def splits_borders(self, spec: ConvSpec, isa: Isa, choice: Choice) -> bool:
+        return True
+
     def executed_macs(self, spec: ConvSpec, choice: Choice) -> int:
         """Of whole tiles, also where a row, a map or the channels end inside one."""
         plan, layout = Plan.from_parameters(dict(choice.parameters)), amx_layout(spec)

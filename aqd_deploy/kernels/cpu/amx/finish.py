@@ -16,6 +16,9 @@ from aqd_deploy.kernels.cpu.emit import Buffer, Emitter, Expr, broadcast, const,
 from aqd_deploy.kernels.cpu.epilogue.epilogue import BoundEpilogue, Place
 
 LANES = 16
+# Groups of steps of a block from which on it stores the sums of the block before, between its own products:
+# the rest of the products must still be enough to hide the epilogue.
+LATE_GROUPS = 5
 # What is remembered of a block in memory: code that looks at variables makes the simplifier think for long.
 _CHANNEL, _LEVEL, _AT, _WIDTH, _FIRST, _COUNT, _PASSED = range(7)
 _FIELDS = 7
@@ -26,13 +29,15 @@ class Sums(ABC):
     multiplied: nothing here.
 
     `sums`: int32, `pitch` of them from a pixel of a tile to the next; `windows`: what `WindowSums` wrote, if
-    weights need it.
+    weights need it. `late`: a block's sums are stored in the first group of the next block, and nothing is
+    finished there.
     """
 
     plan: Plan
     sums: Buffer
     pitch: int = LANES
     windows: Buffer | None = None
+    late: bool = False
 
     def begin(self) -> None:
         """What a task does before its first block."""
@@ -57,20 +62,25 @@ class Sums(ABC):
         return
 
     def store(self, unit: TileUnit) -> None:
-        """Stores the block's sums."""
+        """Stores what the registers hold: the sums of this block, or of the one before where `late`."""
         for number in range(self.plan.sums):
-            unit.store(number, self.sums, self.place_of(number), self.pitch)
+            self.store_one(unit, number)
 
-    def rest(self) -> None:
+    def store_one(self, unit: TileUnit, number: int) -> None:
+        """Stores one tile of those."""
+        unit.store(number, self.sums, self.place_of(number), self.pitch)
+
+    def rest(self, unit: TileUnit) -> None:
         """After the last block of a task."""
         return
 
 
 class Finish(Sums):
-    """Writes the epilogue's code of one function. Blocks take turns in two halves of every buffer here: `to`
-    is where the sums of the block that is multiplied go, the other half holds those to finish.
+    """Writes the epilogue's code of one function. Blocks take turns in two halves of every buffer here: one
+    is of the block that is multiplied, the other half of the one to finish.
 
-    `groups`: how often `some` finishes a share of a block's pixels.
+    `groups` of steps have a block's products; in each `some` finishes a share of the pixels. Stores of tiles
+    wait for their last product, so long blocks do something else meanwhile (`late`).
     """
 
     def __init__(
@@ -84,8 +94,9 @@ class Finish(Sums):
     ) -> None:
         self.em, self.bound, self.borders, self.frame, self.plan = em, bound, borders, frame, plan
         self.pitch = plan.wide * LANES
-        self.share = -(-frame.pixels // groups)
-        self.numbers = self.share * groups
+        self.late = groups >= LATE_GROUPS
+        self.share = -(-frame.pixels // (groups - self.late))
+        self.numbers = self.share * (groups - self.late)
         self.split = any(isinstance(stage, SkipAdd) and stage.upsample > 1 for stage in bound.epilogue.stages)
 
     def begin(self) -> None:
@@ -101,6 +112,9 @@ class Finish(Sums):
         if self.borders is not None:
             self.borders.begin()
         em.store(self.turn, 0, const(0))
+        # Also tells TVM, which would keep only what it sees being used, that all of it is.
+        with em.loop("i", 2 * self.plan.sums * SUMS // LANES) as i:
+            em.store(self.sums, i * LANES, const(0, "int32", LANES), LANES)
         with em.loop("i", 2 * self.numbers) as i:
             em.store(self.places, i, const(-1))
         with em.loop("i", 2 * _FIELDS) as i:
@@ -111,7 +125,7 @@ class Finish(Sums):
         now = em.bind("now", const(1) - load(self.turn, const(0)))
         em.store(self.turn, 0, now)
         self.now, self.old = now, em.bind("old", const(1) - now)
-        self.to = em.bind("to", now * (self.plan.sums * SUMS))
+        self.to = em.bind("to", (self.old if self.late else now) * (self.plan.sums * SUMS))
         fields = em.bind("fields", now * _FIELDS)
         em.store(self.state, fields + _CHANNEL, block * LANES)
         em.store(self.state, fields + _PASSED, passed)
@@ -163,18 +177,22 @@ class Finish(Sums):
         """Finishes pixels of the block before: what falls to step `step` of `steps` of a group."""
         begin, end = (self.share * n // steps for n in (step, step + 1))
         if begin < end:
-            self._pixels(group * self.share + begin, end - begin, self.old, bool(self.bound.streams))
+            self._pixels(
+                (group - int(self.late)) * self.share + begin, end - begin, self.old, bool(self.bound.streams)
+            )
 
     def done(self) -> None:
         if self.borders is not None:
             self._flush(self.old)
 
-    def rest(self) -> None:
+    def rest(self, unit: TileUnit) -> None:
         """Finishes the last block of a task."""
-        now = self.em.bind("last", load(self.turn, const(0)))
-        self._pixels(const(0), self.frame.pixels, now, False)
-        if self.borders is not None:
-            self._flush(now)
+        self.old = self.em.bind("last", load(self.turn, const(0)))
+        self.to = self.em.bind("to", self.old * (self.plan.sums * SUMS))
+        if self.late:
+            self.store(unit)
+        self._pixels(const(0), self.frame.pixels, self.old, False)
+        self.done()
 
     def _flush(self, half: Expr) -> None:
         level, first, count, channel = (

@@ -145,6 +145,12 @@ class Frame:
         """Rows of a plane from that of an output row's first samples to that of its last."""
         return (self.spec.kernel[0] - 1) * self.spec.dilations[0] // self.spec.strides[0]
 
+    @property
+    def behind(self) -> int:
+        """Pixels that a tile reads from its last one on, that one among them."""
+        spec = self.spec
+        return (spec.kernel[1] - 1) * spec.dilations[1] + 1 + ROW_BYTES // spec.in_channels
+
     def part(self, index: int, parts: int) -> tuple[int, int]:
         """Tiles of one of `parts` parts: the first, and the one behind the last."""
         return index * self.tiles // parts, (index + 1) * self.tiles // parts
@@ -168,7 +174,6 @@ class Frame:
         """Pixels of a plane that the largest of `parts` parts fills or reads, with what tiles read behind."""
         spec = self.spec
         most = 0
-        behind = (spec.kernel[1] - 1) * spec.dilations[1] + 1 + ROW_BYTES // spec.in_channels
         for index in range(parts):
             lo, hi = self.part(index, parts)
             if lo == hi:
@@ -178,7 +183,7 @@ class Frame:
             last, row = self.last_row(hi - 1)
             written = last.base + (row + 1) * last.width + last.left + last.right
             end = (hi - last.first_tile) * self.pixels
-            read = last.base + end * spec.strides[1] + self.reach * last.width + behind
+            read = last.base + end * spec.strides[1] + self.reach * last.width + self.behind
             most = max(most, written - origin, read - origin)
         return most
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from tvm import tirx
 
+from aqd_deploy.kernels.contract.spec import Map
 from aqd_deploy.kernels.cpu.amx.frame import Frame
 from aqd_deploy.kernels.cpu.amx.plan import Plan
 from aqd_deploy.kernels.cpu.emit import Buffer, Emitter, Expr, const, load
@@ -16,9 +20,14 @@ LANES = 16
 class BorderBlock:
     """Stages the values of one block, [pixel, channel], and writes them channel by channel."""
 
-    def __init__(self, em: Emitter, frame: Frame, plan: Plan) -> None:
+    def __init__(self, em: Emitter, frame: Frame, plan: Plan, parts: Sequence[int]) -> None:
         self.em, self.frame, self.plan = em, frame, plan
-        self.borders = declare_borders(em, frame.spec)
+        # Of each part its first channel, the number of its channels and an output a map.
+        self.parts: list[tuple[int, int, list[Buffer]]] = []
+        begin = 0
+        for count in parts or (frame.spec.out_channels,):
+            self.parts.append((begin, count, declare_borders(em, replace(frame.spec, out_channels=count))))
+            begin += count
         self.width = plan.wide * LANES
 
     def begin(self) -> None:
@@ -34,23 +43,32 @@ class BorderBlock:
         from `channel` on. The arguments are loads: the simplifier takes long for what it knows about
         variables.
         """
-        em, channels = self.em, self.frame.spec.out_channels
-        full, rest = divmod(channels, LANES)
-        for m, out in zip(self.frame.maps, self.borders, strict=True):
-            plane, start = m.map.out_height * m.map.out_width, m.map.out_start
+        em, maps = self.em, self.frame.maps
+        for m in maps:
             mine = tirx.EQ(level, const(m.level))
-            with em.when(mine) if len(self.borders) > 1 else em.always(), em.loop("j", self.plan.wide) as j:
-                if full:
-                    with em.when(channel + j * LANES < const(full * LANES)):
-                        to = em.bind("to", (channel + j * LANES) * plane + first - start)
-                        with em.when(count >= const(LANES)):
-                            self._squares(out, to, j * LANES, count, plane)
-                        with em.when(count < const(LANES)):
-                            self._singly(out, to, j * LANES, LANES, count, plane)
-                if rest:
-                    with em.when(tirx.EQ(channel + j * LANES, const(full * LANES))):
-                        to = em.bind("to", first + (full * LANES * plane - start))
-                        self._singly(out, to, j * LANES, rest, count, plane)
+            with em.when(mine) if len(maps) > 1 else em.always():
+                for begin, channels, outputs in self.parts:
+                    self._flush_part(begin, channels, outputs[m.level], m.map, (first, count, channel))
+
+    def _flush_part(
+        self, begin: int, channels: int, out: Buffer, m: Map, at: tuple[Expr, Expr, Expr]
+    ) -> None:
+        """The same of one map and one output. Several outputs lie in one vector, where `begin` is not 0."""
+        em, (first, count, channel) = self.em, at
+        full, rest = divmod(channels, LANES)
+        plane, start = m.out_height * m.out_width, m.out_start
+        with em.loop("j", self.plan.wide) as j:
+            if full:
+                with em.when(channel + j * LANES < const(full * LANES)):
+                    to = em.bind("to", (channel + j * LANES) * plane + first - start)
+                    with em.when(count >= const(LANES)):
+                        self._squares(out, to, j * LANES, count, plane)
+                    with em.when(count < const(LANES)):
+                        self._singly(out, to, j * LANES, LANES, count, plane)
+            if rest:
+                with em.when(tirx.EQ(channel + j * LANES, const(full * LANES))):
+                    to = em.bind("to", first + (full * LANES * plane - start))
+                    self._singly(out, to, j * LANES + begin, rest, count, plane)
 
     def _squares(self, out: Buffer, to: Expr, channel: Expr, count: Expr, plane: int) -> None:
         """Sixteen pixels of sixteen channels at a time; the last ones are shifted back."""

@@ -10,7 +10,7 @@ from aqd_deploy.errors import ShapeError
 from aqd_deploy.kernels.contract.caches import CORE, Core
 from aqd_deploy.kernels.contract.choice import Choice
 from aqd_deploy.kernels.contract.kernel import Kernel
-from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue
+from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue, StoreBorder
 from aqd_deploy.kernels.cpu.amx import family as amx
 from aqd_deploy.kernels.cpu.conv import depthwise, few_channels, grouped, loops, register_tiles
 from aqd_deploy.kernels.cpu.conv.family import Family
@@ -44,8 +44,9 @@ def conv2d(
     """The kernel for `spec` on `isa`; `threads` is the size of the pool it will run in, on cores like `core`.
 
     `choice` is one of `conv_choices`, by default the first; of a family that pools where the epilogue has a
-    pool. Raises ShapeError where the geometry has no output, channels do not divide into groups, or `choice`
-    is none of this convolution's; TargetError where no kernels are written for `isa`.
+    pool. Raises ShapeError where the geometry has no output, channels do not divide into groups, `choice` is
+    none of this convolution's, or outputs have parts that its family does not split; TargetError where no
+    kernels are written for `isa`.
     """
     _check(spec)
     choices = conv_choices(spec, isa, threads, core)
@@ -56,6 +57,11 @@ def conv2d(
         valid = "; ".join(str(c) for c in choices[:3])
         raise ShapeError("no kernel is built this way", received=str(chosen), valid=valid)
     family = FAMILIES[chosen.family]
+    splits = family.splits_borders(spec, isa, chosen)
+    parts = [store.parts for store in epilogue.stores if isinstance(store, StoreBorder) and store.parts]
+    if parts and not splits:
+        valid = "an output that has all channels"
+        raise ShapeError(f"kernels of {family.name} do not split outputs", received=parts[0], valid=valid)
     func, layout = family.build(spec, epilogue, isa, threads, chosen, core)
     return Kernel(
         func,
@@ -66,6 +72,7 @@ def conv2d(
         family.executed_macs(spec, chosen),
         family.writes_once(spec, isa, chosen),
         family.stores_borders(spec, isa, chosen),
+        splits,
     )
 
 

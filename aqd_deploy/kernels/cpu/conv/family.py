@@ -54,6 +54,10 @@ class Family(ABC):
         """As `Kernel.stores_borders`."""
         return False
 
+    def splits_borders(self, spec: ConvSpec, isa: Isa, choice: Choice) -> bool:
+        """As `Kernel.splits_borders`."""
+        return False
+
     def executed_macs(self, spec: ConvSpec, choice: Choice) -> int:
         """As `Kernel.executed_macs`: those of the convolution, where none is saved or added."""
         inputs = spec.in_channels // spec.group

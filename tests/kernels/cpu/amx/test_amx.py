@@ -273,3 +273,15 @@ def test_kernel_rows_are_folded_as_far_as_that_saves_steps(kernel, strides, chan
     frame = Frame.of(spec, 32)
     assert (frame.spec.out_height, frame.spec.out_width) == (spec.out_height, spec.out_width)
     assert frame.spec.kernel[0] == rows
+
+
+@pytest.mark.parametrize("strides", [(1, 1), (2, 2)])
+def test_a_kernel_row_is_summed_once_for_all_rows_that_meet_it(strides):
+    """Odd weights of 8 bits take products with ones: of one row in each plane, however many there are."""
+
+    def products(rows: int, odd: bool) -> int:
+        spec = ConvSpec(16, 16, 64, 32, (rows, 3), strides, odd=odd, weight_range=(-128, 127))
+        return str(conv_amx(spec, Epilogue(), Isa.AMX, 1, Plan(1, 1))).count("tdpbusd")
+
+    more = [products(rows, True) - products(rows, False) for rows in (strides[0], 3, 5)]
+    assert more[0] > 0 and len(set(more)) == 1
