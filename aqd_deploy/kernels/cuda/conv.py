@@ -13,7 +13,7 @@ from aqd_deploy.kernels.contract.choice import Choice
 from aqd_deploy.kernels.contract.launches import Address, Buffer, CardLayout, Function, Launch, Room, whole
 from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue, Map
 from aqd_deploy.kernels.cuda.cards import Card
-from aqd_deploy.kernels.cuda.chain import Chain, chain_of
+from aqd_deploy.kernels.cuda.chain import Chain, chain_of, told
 from aqd_deploy.kernels.cuda.layout import THREADS, DirectLayout, MatrixLayout, blocks_of
 from aqd_deploy.kernels.cuda.tiles import TILES, Chosen, Walk, Work, choices
 
@@ -60,7 +60,7 @@ class CudaConv:
         for first in range(0, len(self.spec.maps), LEVELS):
             maps = self.spec.maps[first : first + LEVELS]
             written = outputs[first : first + LEVELS] if self.chain.borders else outputs
-            tensors: list[Address | None] = [each.address for each in (*others, *written)]
+            tensors: list[Address | None] = [*self.chain.addresses(others, written, room)]
             tensors += [None] * (self.chain.tensors - len(tensors))
             grid, numbers = self._numbers(maps, source)
             sums = self._sums(grid, room)
@@ -111,11 +111,7 @@ def convolution(
 
 
 def _flags(spec: ConvSpec, doubled: bool) -> str:
-    return f"{_told(spec.input_signed)}, {_told(spec.odd and not doubled)}"
-
-
-def _told(value: bool) -> str:
-    return "true" if value else "false"
+    return f"{told(spec.input_signed)}, {told(spec.odd and not doubled)}"
 
 
 def _direct(spec: ConvSpec, chain: Chain, images: int, doubled: bool) -> CudaConv:
