@@ -115,7 +115,8 @@ def _flags(spec: ConvSpec, doubled: bool) -> str:
 
 
 def _direct(spec: ConvSpec, chain: Chain, images: int, doubled: bool) -> CudaConv:
-    code = f"conv_direct<{_flags(spec, doubled)}, {chain.code}>"
+    depthwise = spec.group == spec.in_channels == spec.out_channels
+    code = f"conv_direct<{told(depthwise)}, {_flags(spec, doubled)}, {chain.code}>"
     inputs, taps = spec.in_channels // spec.group, spec.kernel[0] * spec.kernel[1]
     macs = sum(m.out_height * m.out_width for m in spec.maps) * whole(spec.out_channels) * inputs * taps
     layout = DirectLayout(taps, inputs, whole(spec.out_channels), doubled)

@@ -19,14 +19,21 @@ from aqd_deploy.compiler.plan import Conv, Plan, ToChannelsFirst, ToChannelsLast
 from aqd_deploy.integer.types import TensorType
 from aqd_deploy.kernels.contract.spec import (
     AddBias,
+    Bound,
     ConvSpec,
     Epilogue,
+    Lookup,
+    Multiply,
     MultiplyShift,
     Relu,
+    Requantize,
     SkipAdd,
+    SkipAddCodes,
+    StoreCodes,
     StoreRequantize,
     StoreStream,
     StoreThreshold,
+    Threshold,
 )
 from aqd_deploy.kernels.cuda.backend import CudaBackend
 from aqd_deploy.kernels.cuda.cards import card_named
@@ -42,6 +49,23 @@ SKIP = Epilogue(
 )
 WIDE_SKIP = Epilogue((MultiplyShift(), SkipAdd(upsample=2)), (StoreRequantize(2, 250), StoreThreshold(0, 3)))
 STREAM = Epilogue((AddBias(),), (StoreStream(),))
+BOUNDS = Epilogue(
+    (Bound(upper=False), Bound(upper=True)), (StoreStream(), StoreRequantize(-128, 127, "int8"))
+)
+CODED_SKIP = Epilogue(
+    (Requantize(-128, 127, "int8"), SkipAddCodes(2, other_identity=True, dtype="int8")), (StoreStream(),)
+)
+TABLE = Epilogue((Threshold(3, 5), SkipAddCodes(), Requantize(0, 255), Lookup("int8")), (StoreCodes("int8"),))
+GATED = Epilogue(
+    (
+        Requantize(0, 200),
+        Multiply(7, -3, "int8", one_pixel=True),
+        Requantize(0, 255),
+        Lookup(),
+        Multiply(0, 9),
+    ),
+    (StoreStream(), StoreRequantize(0, 255)),
+)
 
 
 @dataclass(frozen=True)
@@ -83,6 +107,11 @@ CASES = {
     **{f"network {name}": Case(spec, STREAM) for name, spec in NETWORK.items()},
     "network codes": Case(NETWORK["3x3"], CODES),
     "skip with an upsampled stream": Case(ConvSpec(12, 8, 64, 32, (1, 1)), WIDE_SKIP),
+    "bounds": Case(NETWORK["3x3"], BOUNDS),
+    "skip of codes with a sign, upsampled": Case(ConvSpec(12, 8, 64, 32, (1, 1)), CODED_SKIP),
+    "codes through a table": Case(NETWORK["grouped"], TABLE),
+    "products with a map and with a pixel": Case(NETWORK["3x3"], GATED),
+    "products behind a depthwise convolution": Case(NETWORK["depthwise odd"], GATED),
     "pyramid": Case(PYRAMID, CODES),
     "pyramid of ten levels": Case(
         replace(PYRAMID, height=40, levels=((2, 2),) * 10), Epilogue((), (StoreStream(),))
@@ -115,7 +144,7 @@ def plan_of(case: Case, weights: np.ndarray, params: list[np.ndarray]) -> Plan:
     for param in params:
         if param.ndim == 3:
             inputs.append(f"other{len(inputs)}")
-            tensors[inputs[-1]] = TensorType(*param.shape, "int32")
+            tensors[inputs[-1]] = TensorType(*param.shape, str(param.dtype))
             given.append(inputs[-1])
         else:
             given.append(param)
