@@ -88,6 +88,14 @@ def spec_for(walk: Walk, step: int, columns: int, odd: bool) -> ConvSpec:
             return ConvSpec(18, 16, 20, columns + 20, (5, 3), pads=(2, 2, 2, 0), dilations=(1, 2), odd=odd)
 
 
+# Operands of 4 bits: AQD's grids of 4 and 3 bits, and codes with a sign.
+HALVES = (
+    {"input_range": (0, 15), "weight_range": (-15, 15), "weight_step": 2},
+    {"input_range": (0, 15), "weight_range": (-7, 7), "weight_step": 2},
+    {"input_range": (-8, 7), "weight_range": (-7, 7), "input_signed": True},
+)
+
+
 def tile_cases():
     for index, tile in enumerate(TILES):
         walks = (Walk.HALO,) if tile.halo else (Walk.CHUNK, Walk.MIXED)
@@ -96,7 +104,9 @@ def tile_cases():
             if tile.warpgroups:
                 epilogue = SKIP if tile.columns == 64 else (CODES, STREAM)[index % 2]
             splits = 3 if not tile.warpgroups and tile.split == 1 and index % 2 else 1
-            spec = spec_for(walk, tile.step, tile.columns, index % 2 == 1)
+            spec = spec_for(walk, tile.step, tile.columns, index % 2 == 1 and not tile.packed)
+            if tile.packed:
+                spec = replace(spec, **HALVES[index % 3])
             name = f"{tile.family}-{tile.rows}x{tile.columns}x{tile.step}-{walk.value}"
             yield name, Case(spec, epilogue, Chosen(tile, walk, splits, 0.0))
 
@@ -131,7 +141,7 @@ class AsChosen(CudaBackend):
             return super().convolution(spec, epilogue, constants, images)
         assert self.chosen.walk in walks_of(spec, self.chosen.tile.step)
         chain = chain_of(epilogue, constants, len(spec.levels) or 1, len(spec.maps))
-        return matrix_conv(spec, chain, images, False, self.chosen, card_named(CARD))
+        return matrix_conv(spec, chain, images, self.chosen, card_named(CARD))
 
 
 def plan_of(case: Case, weights: np.ndarray, params: list[np.ndarray]) -> Plan:
@@ -225,6 +235,7 @@ FAULTS = {
     4: ("wgmma", "no wait for an empty stage"),
     5: ("wgmma", "a wrong part of the columns"),
     6: ("wgmma", "no wait for a full stage"),
+    7: ("mma4", "a wrong half of a byte"),
 }
 
 
@@ -233,6 +244,7 @@ def test_a_broken_kernel_is_seen(fault, tmp_path):
     family = FAULTS[fault][0]
     tile = next(tile for tile in TILES if tile.family == family and tile.halo and tile.columns == 64)
     spec = ConvSpec(18, 16, 128, 64, (3, 3), pads=(1, 1, 1, 1))
+    spec = replace(spec, **HALVES[0]) if tile.packed else spec
     case = Case(spec, CODES, Chosen(tile, Walk.HALO, 1, 0.0))
     plan, runs = prepared(case, images=1)
     launches = build_launches(plan, AsChosen(case.chosen), 1)
