@@ -27,7 +27,8 @@ _INT8 = np.iinfo(np.int8)
 @dataclass(frozen=True, eq=False)
 class CudaConv:
     """See `contract.launches.CardConv`. A block has `rows` rows and `columns` columns, and `splits` blocks
-    share a tile; `steps` of the depth in all. `resident`: blocks at most, which go on with other tiles.
+    share a tile; `steps` of the depth in all. `resident`: blocks at most, which go on with other tiles. Two
+    products of 4 bits count as one of `executed_macs`, whose time they take.
     """
 
     spec: ConvSpec
@@ -215,7 +216,7 @@ def matrix_conv(spec: ConvSpec, chain: Chain, images: int, chosen: Chosen, card:
         f"{tile.family}_{walk.value.lower()}",
         _WHY[walk],
         tile.choice(walk, chosen.splits),
-        tiles * tile.rows * columns * depth,
+        tiles * tile.rows * columns * depth // (2 if tile.packed else 1),
         MatrixLayout(columns, depth, chunk, ch, tile.group, factors.form, tile.packed, tiled),
         Function(code, f"ConvArgs<{chain.tensors}>", tile.threads, tile.blocks),
         tile.rows,
