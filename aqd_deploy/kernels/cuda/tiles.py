@@ -140,10 +140,8 @@ TILES = (
     _mma(128, 128, (64, 64), 64, 3, 2, (4.7, 8.0), halo=True),
     _mma(128, 64, (64, 32), 64, 3, 2, (2.3, 6.3), halo=True),
     _mma(64, 64, (32, 32), 64, 4, 3, (1.8, 5.0), halo=True),
-    _halves(128, 128, (64, 64), 3, 2, (5.6, 9.5)),
     _halves(128, 64, (64, 32), 3, 2, (3.5, 8.1)),
     _halves(64, 64, (32, 32), 4, 3, (2.9, 5.0)),
-    _halves(128, 128, (64, 64), 2, 1, (4.7, 8.0), halo=True),
     _halves(128, 64, (64, 32), 2, 2, (2.3, 6.3), halo=True),
     _halves(64, 64, (32, 32), 3, 2, (1.8, 5.0), halo=True),
     _wgmma(128, 256, 2, 128, 4, (2.9, 5.2)),
@@ -195,7 +193,8 @@ def _fits(tile: Tile, work: Work, card: Card) -> bool:
     if tile.packed and not (card.halves and work.halves):
         return False
     # The other operand of an addition waits in registers from the beginning, in many small blocks.
-    small = tile.columns == 64 if tile.warpgroups else tile.warp[0] * tile.warp[1] <= 2048
+    most = 1024 if tile.packed else 2048
+    small = tile.columns == 64 if tile.warpgroups else tile.warp[0] * tile.warp[1] <= most
     return small or not work.adds
 
 
