@@ -32,7 +32,14 @@ SETTINGS = ((0, False), (1, True))
 
 def build(functions: Sequence[Function], folder: Path, *flags: str) -> ctypes.CDLL:
     """The library of `functions`, with `aqd_emulate`."""
-    need("g++")
+    loaded = ctypes.CDLL(str(write_library(functions, folder, "g++", *flags)))
+    loaded.aqd_emulate.restype = ctypes.c_bool
+    return loaded
+
+
+def write_library(functions: Sequence[Function], folder: Path, compiler: str, *flags: str) -> Path:
+    """The file of the library, by a C++ compiler."""
+    need(compiler)
     backend = CudaBackend("sm_90a")
     for name, text in backend.sources().items():
         (folder / name).write_text(text)
@@ -59,14 +66,12 @@ extern "C" bool aqd_emulate(int function, int blocks, int threads, int shared, c
     )
     (folder / "kernels.cpp").write_text(source)
     library = folder / "kernels.so"
-    command = ["g++", "-std=c++17", "-O1", "-w", "-shared", "-fPIC", f"-I{EMULATION}", *flags]
+    command = [compiler, "-std=c++17", "-O1", "-w", "-shared", "-fPIC", f"-I{EMULATION}", *flags]
     result = subprocess.run(
         [*command, "kernels.cpp", "-o", library], cwd=folder, capture_output=True, text=True
     )
     assert result.returncode == 0, result.stderr[:3000]
-    loaded = ctypes.CDLL(str(library))
-    loaded.aqd_emulate.restype = ctypes.c_bool
-    return loaded
+    return library
 
 
 class EmulatedDriver:

@@ -243,13 +243,6 @@ def every_operation() -> onnx.ModelProto:
     return w.model({"name": "all", "ranges": {}, "outputs": {}, "lowering": {}})
 
 
-def detector_operations() -> onnx.ModelProto:
-    """A small model with each operation that AQD's detectors need."""
-    w = ModelWriter(seed=5)
-    _detector_operations(w)
-    return w.model()
-
-
 def _detector_operations(w: ModelWriter) -> tuple[str, str, str, str]:
     """An image, and tensors of one size: a stream, codes without a sign and with one."""
     image = w.image("image", 3, 9, 8)

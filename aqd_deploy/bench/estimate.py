@@ -4,7 +4,8 @@ measurement.
 Every layer takes the longer of two times: its executed multiplications at the cores' peak rate, and its bytes
 (weights as expanded, input, output) at the peak bandwidth of main memory, each moved once. So it is a bound
 that no program beats by much where tensors don't fit the caches, and that real programs miss by their
-overheads. Beside it stands what a simulator of the CPU's pipelines says of the inner loops (`inner_loops`).
+overheads. The cores of a card are its multiprocessors. Beside it stands what a simulator of a CPU's pipelines
+says of the inner loops (`inner_loops`).
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aqd_deploy.errors import ProgramError
-from aqd_deploy.kernels.backends import check_cpu
+from aqd_deploy.kernels.backends import check_backend, is_card
 from aqd_deploy.schema import SchemaError, list_of, table, whole
 from aqd_deploy.targets import Target
+
+if TYPE_CHECKING:
+    import onnx
 
 WHAT = "estimate from a profile's figures, not measured"
 _COMPUTE_KEYS = ("clock_ghz", "int8_macs_per_cycle")
@@ -56,9 +60,9 @@ def estimate(
     pipelines inner loops were simulated, and in `note` why some or all were not.
 
     Raises ModelFileError, UnsupportedModelError or ProgramError for a file that cannot be used, TargetError
-    for an unknown backend, and for a card.
+    for an unknown backend.
     """
-    check_cpu(target.backend)
+    check_backend(target.backend)
     counts = list(threads or [target.cores or 1])
     table = (
         _program_table(path)
@@ -179,18 +183,36 @@ def _model_table(
     progress: Callable[[str], None],
 ) -> _Table:
     """The table that compiling the model for `target` would write."""
-    from aqd_deploy.bench.inner_loops import inner_loops
-    from aqd_deploy.compiler import relax_module
-    from aqd_deploy.compiler.planning import plan_model
     from aqd_deploy.integer.files import load_onnx
-    from aqd_deploy.kernels.backends import backend_of
     from aqd_deploy.passes.integer_model import integer_model
-    from aqd_deploy.records.lookup import load_tuned
 
     model, _ = integer_model(
         load_onnx(path), numerics=numerics, shape=shape, on_lowering=lambda: progress("lowering")
     )
     progress(f"choosing the kernels for {target.name} ({target.kernels})")
+    if is_card(target.backend):
+        return _card_table(model, target)
+    return _cpu_table(model, target, threads, progress)
+
+
+def _card_table(model: onnx.ModelProto, target: Target) -> _Table:
+    from aqd_deploy.compiler.launches import build_launches
+    from aqd_deploy.compiler.planning import plan_for_card
+    from aqd_deploy.kernels.backends import card_backend_of
+
+    built = build_launches(plan_for_card(model), card_backend_of(target), images=1)
+    return _Table([asdict(layer) for layer in built.layers], target.name)
+
+
+def _cpu_table(
+    model: onnx.ModelProto, target: Target, threads: int, progress: Callable[[str], None]
+) -> _Table:
+    from aqd_deploy.bench.inner_loops import inner_loops
+    from aqd_deploy.compiler import relax_module
+    from aqd_deploy.compiler.planning import plan_model
+    from aqd_deploy.kernels.backends import backend_of
+    from aqd_deploy.records.lookup import load_tuned
+
     built = relax_module.build_relax(
         plan_model(model), backend_of(target), threads, load_tuned("none", target)
     )

@@ -1,6 +1,6 @@
 """A program file → a bundle: a folder that runs on a bare device.
 
-`program.so` (beside it its tail, if it has one), the runner `aqd-run`, TVM's runtime in `lib/`,
+`program.so` (beside it its tail, if it has one), the runner `aqd-run`, for a CPU TVM's runtime in `lib/`,
 `manifest.json` (what it is, what it needs, size and SHA-256 of every file), `manifest.sha256` and
 `README.txt`.
 """
@@ -25,7 +25,7 @@ from aqd_deploy.inputs import MIB, FileKind
 from aqd_deploy.integer.tail import tail_path
 from aqd_deploy.runtime.bundle_files import PROGRAM, RUNNER
 from aqd_deploy.runtime.container import read_container
-from aqd_deploy.runtime.launches import refuse_card
+from aqd_deploy.runtime.launches import SECTION, is_launched
 from aqd_deploy.runtime.manifest import check_packaged
 from aqd_deploy.schema import SchemaError, list_of, table, text, whole
 from aqd_deploy.targets import Target, get
@@ -86,11 +86,10 @@ def create_bundle(
     is no C++ compiler for the target.
     """
     container = read_container(program)
-    refuse_card(container)
     check_packaged(container.manifest, str(program))
     _check_output(out)
     target = _target(container.manifest["program"]["target"])
-    libraries = runtime_libraries(target, runtime, progress)
+    libraries = [] if is_launched(container.manifest) else runtime_libraries(target, runtime, progress)
     copies = {RUNNER: build_runner(target, progress)} | {f"lib/{path.name}": path for path in libraries}
     try:
         with replacing_folder(out) as folder:
@@ -230,6 +229,7 @@ def _manifest(model: dict[str, Any], needs: dict[str, str], libraries: list[str]
         "integer_model_sha256": program["sha256"]["integer_model"],
         "weight_bytes": sum(entry["bytes"] for entry in program["weights"]["by_bits"].values()),
         "libraries": libraries,
+        **({SECTION: program[SECTION]} if is_launched(model) else {}),
     }
 
 

@@ -13,17 +13,20 @@ def readme_text(manifest: dict[str, Any]) -> str:
     inputs = "; ".join(_tensor(entry, reals.get("inputs", {})) for entry in manifest["inputs"])
     outputs = "; ".join(_tensor(entry, {}) for entry in manifest["outputs"])
     first = manifest["inputs"][0]["name"]
+    card = target.get("card")
+    driver = f"an NVIDIA card of {card} and its driver (libcuda.so.1); " if card else ""
+    licensed = [] if card else ["Contains Apache TVM's runtime, Apache License 2.0."]
     return "\n".join([
         f"{manifest['name'] or 'An integer-only network'}, compiled by aqd-deploy for {target['name']}.",
         "",
-        f"Needs Linux on {target['architecture']} with {features}; no Python;",
+        f"Needs Linux on {target['architecture']} with {features}; {driver}no Python;",
         f"glibc {needs.get('GLIBC', '2')} or newer, libstdc++ with GLIBCXX_{needs.get('GLIBCXX', '3.4')}.",
         f"Run:    ./aqd-run --input {first}=x.npy --output out --repeat 10    (prints JSON, seconds)",
         f"In:     {inputs} (.npy or raw bytes)",
         f"Out:    {outputs}, as out/0.npy, out/1.npy, ... in this order",
         "Check:  ./aqd-run --verify    (so does every run; the hashes are in manifest.json)",
         "Help:   ./aqd-run --help    (keep the files of this folder together and unchanged)",
-        "Contains Apache TVM's runtime, Apache License 2.0.",
+        *licensed,
         "",
     ])  # fmt: skip
 

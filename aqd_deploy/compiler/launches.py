@@ -19,13 +19,18 @@ from aqd_deploy.compiler.patches import Patches
 from aqd_deploy.compiler.plan import (
     Concat,
     Conv,
+    DepthToSpace,
+    Gather,
     MaxPool,
     Operation,
     Pad,
     Plan,
     Pointwise,
     Resize,
+    ResizeLinear,
+    Slice,
     Stack,
+    SumPool,
     ToChannelsFirst,
     ToChannelsLast,
     Unstack,
@@ -191,6 +196,37 @@ class _Builder:
         source, out = self._buffer(op.input), self._buffer(op.output)
         return [self.backend.pad(source, out, op.pads, op.values, self.built)]
 
+    def sum_pool(self, op: SumPool) -> list[Launch]:
+        source, out = self._buffer(op.input), self._buffer(op.output)
+        window = op.kernel, op.strides, op.pads
+        return [self.backend.sum_pool(source, out, *window, op.pad_value, self.built)]
+
+    def resize_linear(self, op: ResizeLinear) -> list[Launch]:
+        source, out = self._buffer(op.input), self._buffer(op.output)
+        return [self.backend.resize_linear(source, out, op.factors, op.half_pixel)]
+
+    def slice(self, op: Slice) -> list[Launch]:
+        (top, down, _), (left, across, _), (first, step, count) = op.rows, op.columns, op.channels
+        return self._pick(op, first + step * np.arange(count), (top, left), (down, across))
+
+    def gather(self, op: Gather) -> list[Launch]:
+        return self._pick(op, op.indices)
+
+    def depth_to_space(self, op: DepthToSpace) -> list[Launch]:
+        count = self.types[op.output].channels
+        return self._pick(op, np.array(op.first)[:, None] + op.step * np.arange(count))
+
+    def _pick(
+        self,
+        op: Slice | Gather | DepthToSpace,
+        channels: np.ndarray,
+        first: tuple[int, int] = (0, 0),
+        steps: tuple[int, int] = (1, 1),
+    ) -> list[Launch]:
+        source, out = self._buffer(op.input), self._buffer(op.output)
+        named = channels.reshape(-1, out.channels)
+        return [self.backend.pick(source, out, first, steps, named, self.built)]
+
     def concat(self, op: Concat) -> list[Launch]:
         return self.backend.concat([self._buffer(name) for name in op.inputs], self._buffer(op.output))
 
@@ -234,6 +270,11 @@ _MOVEMENTS: dict[type[Operation], tuple[str, Callable[..., list[Launch]]]] = {
     Resize: ("resize", _Builder.resize),
     Pad: ("pad", _Builder.pad),
     Concat: ("concat", _Builder.concat),
+    SumPool: ("sumpool", _Builder.sum_pool),
+    ResizeLinear: ("resize_linear", _Builder.resize_linear),
+    Slice: ("slice", _Builder.slice),
+    Gather: ("gather", _Builder.gather),
+    DepthToSpace: ("depth_to_space", _Builder.depth_to_space),
     Stack: ("stack", _Builder.stack),
     Unstack: ("unstack", _Builder.unstack),
     Patches: ("patches", _Builder.patches),

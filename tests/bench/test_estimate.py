@@ -4,6 +4,8 @@ import json
 from dataclasses import replace
 
 import pytest
+from onnx import save
+from small_models import every_operation
 
 from aqd_deploy import targets
 from aqd_deploy.bench.estimate import WHAT, estimate, layer_estimate, layer_work
@@ -128,7 +130,7 @@ def test_a_program_without_the_bytes_of_its_layers(tmp_path, layers):
 
 def test_a_model_gets_the_table_that_compiling_it_would_write(tmp_path, monkeypatch):
     import numpy as np
-    from onnx import TensorProto, helper, numpy_helper, save
+    from onnx import TensorProto, helper, numpy_helper
 
     from aqd_deploy.bench import inner_loops
     from aqd_deploy.compiler import compile_model
@@ -150,3 +152,22 @@ def test_a_model_gets_the_table_that_compiling_it_would_write(tmp_path, monkeypa
     layer = next(entry for entry in report.manifest["program"]["layers"] if entry["operation"] == "conv")
     assert layer["input_bytes"] == 8 * 12 * 12 and layer["output_bytes"] == 16 * 12 * 12 * 4
     assert layer["weight_bytes"] >= 16 * 8 * 3 * 3
+
+
+def test_an_estimate_for_a_card(tmp_path):
+    save(every_operation(), tmp_path / "m.onnx")
+    found = estimate(tmp_path / "m.onnx", targets.get("jetson-orin-nano-gpu"))
+    (entry,) = found["estimates"]
+    # 8 multiprocessors at 0.625 GHz, 2048 a cycle each.
+    first = next(layer for layer in entry["layers"] if layer["multiplications"])
+    assert first["compute_ms"] == pytest.approx(first["multiplications"] / (8 * 0.625e6 * 2048))
+    assert found["missing_keys"] == [] and entry["total_ms"] > 0
+    assert {"patches", "gather", "sumpool"} <= {layer["kernel"] for layer in entry["layers"]}
+    assert found["inner_loops"]["note"] == ""
+
+
+@pytest.mark.parametrize("name", [name for name in targets.names()[1:] if targets.get(name).card])
+def test_every_card_has_the_figures_of_an_estimate_and_their_sources(name):
+    target = targets.get(name)
+    for key in ("cores", "clock_ghz", "bandwidth_gb_s", "int8_macs_per_cycle"):
+        assert getattr(target, key) and "data sheet" in target.sources[key]

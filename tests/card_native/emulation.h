@@ -188,6 +188,18 @@ template <bool SIGNED> AQD_DEVICE void aqd_multiply_matrices(int *c, const int *
         c[i] += SIGNED ? aqd_dot((const int8_t *)x, w) : aqd_dot(x, w);
       }
 }
+template <bool SIGNED> AQD_DEVICE void aqd_multiply_halves(int *c, const int *a, const int *b) {
+  int mine[6] = {a[0], a[1], a[2], a[3], b[0], b[1]};
+  const unsigned char *all = aqd::exchange(mine, sizeof mine);
+  int lane = aqd::self->index % 32, g = lane / 4, t = lane % 4;
+  for (int i = 0; i < 4; i++)
+    for (int half = 0; half < 2; half++)
+      for (int k = 0; k < 32; k++) {
+        const unsigned char x = all[(g * 4 + k / 8) * 32 + (half * 2 + i / 2) * 4 + k % 8 / 2] >> k % 2 * 4 & 15;
+        const int w = (all[((2 * t + i % 2) * 4 + k / 8) * 32 + (4 + half) * 4 + k % 8 / 2] >> k % 2 * 4 & 15) ^ 8;
+        c[i] += (SIGNED ? (x ^ 8) - 8 : x) * (w - 8);
+      }
+}
 AQD_DEVICE int aqd_shift_wide(long long v, int d) { return (int)(v >> d); }
 AQD_DEVICE long long aqd_multiply_add(int v, int c, int low, int high) {
   return (long long)v * c + (long long)((uint64_t)(uint32_t)high << 32 | (uint32_t)low);

@@ -9,7 +9,6 @@ import pytest
 from card_emulation import SETTINGS, emulated
 from needs import need_cuda_tool
 from small_models import (
-    detector_operations,
     every_operation,
     parallel_network,
     random_image,
@@ -33,7 +32,7 @@ from aqd_deploy.reporting.inspection_view import inspection_view
 from aqd_deploy.runtime import Program, read_container
 from aqd_deploy.runtime.launches import read_launches
 
-MODELS = {"tiny": tiny_network, "every operation": detector_operations, "parallel": parallel_network}
+MODELS = {"tiny": tiny_network, "every operation": every_operation, "parallel": parallel_network}
 # Registers that lie in memory between main loops.
 SPILLED = 16
 CARDS = sorted(name for name in targets.names()[1:] if targets.get(name).card)
@@ -49,12 +48,6 @@ def test_a_program_gives_the_integers_of_onnxruntime(name, images, tmp_path):
     for index, run in enumerate(runs):
         for key, want in reference(model, run).items():
             np.testing.assert_array_equal(got[key][index : index + 1], want, err_msg=f"{key}, {index}")
-
-
-def test_what_cards_cannot_run_is_named(tmp_path):
-    with pytest.raises(UnsupportedModelError) as caught:
-        emulated(plan_for_card(every_operation()), tmp_path, 1, SETTINGS[1])
-    assert "card" in str(caught.value) and caught.value.received
 
 
 @dataclass(frozen=True)

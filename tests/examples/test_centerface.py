@@ -9,13 +9,19 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
+from card_emulation import SETTINGS, emulated
 from needs import need_packages
 
 from aqd_deploy.cli.main import invoke
+from aqd_deploy.compiler.planning import plan_for_card
 from aqd_deploy.detection.images import letterbox, load_image
 from aqd_deploy.detection.nms import class_wise_nms
+from aqd_deploy.evaluation.compare import compare_integers, total_difference
+from aqd_deploy.integer.reference import ReferenceRunner
+from aqd_deploy.passes.pipeline import lower
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "centerface"
 
@@ -75,3 +81,18 @@ def test_the_program_finds_the_face_that_the_float_network_finds(faces):
     # Half a stride on each side of a face of 90 by 120 pixels would be 0.91.
     assert _overlap(np.array([x, y, x + width, y + height]), expected) > 0.9
     assert face["category_name"] == "face"
+
+
+@pytest.mark.e2e
+def test_a_card_gives_its_integers(faces, tmp_path, monkeypatch):
+    import quantize
+
+    monkeypatch.setattr(quantize, "SIZE", (64, 96))
+    quantize.write(tmp_path)
+    model = lower(onnx.load(tmp_path / "m.qdq.onnx")).model
+    reference = ReferenceRunner(model)
+    ((name, (shape, dtype)),) = reference.inputs.items()
+    image = {name: np.random.default_rng(0).integers(0, 256, shape).astype(dtype)}
+    program = emulated(plan_for_card(model), tmp_path, 1, SETTINGS[1], "sm_87")
+    difference = total_difference(compare_integers(reference.run(image), program.run(image)))
+    assert difference.count > 0 and difference.differing == 0

@@ -32,15 +32,18 @@ NETWORK = {
 
 
 def operands(spec: ConvSpec, rng: np.random.Generator, extreme: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Data and weights over their whole range, or only its two ends."""
+    """Data and weights over the ranges of the specification, or only their two ends."""
     dtype, lo, hi = (np.int8, -128, 127) if spec.input_signed else (np.uint8, 0, 255)
+    lo, hi = spec.input_range or (lo, hi)
+    first, last = spec.weight_range or (-128, 127)
     shape = (spec.height, spec.width, spec.in_channels)
     weight_shape = (spec.out_channels, spec.in_channels // spec.group, *spec.kernel)
     if extreme:
         return rng.choice(np.array([lo, hi], dtype), shape), rng.choice(
-            np.array([-128, 127], np.int8), weight_shape
+            np.array([first, last], np.int8), weight_shape
         )
+    weights = np.arange(first, last + 1, spec.weight_step)
     return (
         rng.integers(lo, hi + 1, shape).astype(dtype),
-        rng.integers(-128, 128, weight_shape).astype(np.int8),
+        rng.choice(weights, weight_shape).astype(np.int8),
     )

@@ -203,13 +203,13 @@ std::string execute(const Options& options, Clock::time_point start) {
   const double verified = since(start);
   if (!options.output.empty()) make_folder(options.output);
   const int threads = used_threads(options, bundle, limits);
-  Engine engine(bundle, threads);
-  engine.set_inputs(bundle.inputs, data);
+  const std::unique_ptr<Engine> engine = bundle.card.empty() ? cpu_engine(bundle, threads) : card_engine(bundle);
+  engine->set_inputs(bundle.inputs, data);
   const double loaded = since(start);
-  const std::string seconds = seconds_json(engine, options);
+  const std::string seconds = seconds_json(*engine, options);
   return "{\"threads\": " + std::to_string(threads) + ", \"thread_limits\": " + limits.json() + ", \"verify_seconds\": " + number(verified) +
          ", \"load_seconds\": " + number(loaded) + ", \"seconds\": " + seconds +
-         ", \"outputs\": " + outputs_json(engine.outputs(bundle.outputs), options.output) + "}\n";
+         ", \"outputs\": " + outputs_json(engine->outputs(bundle.outputs), options.output) + "}\n";
 }
 
 int fail(const std::string& sentence) {

@@ -82,6 +82,38 @@ std::vector<TensorInfo> read_tensors(const Json& list) {
   return tensors;
 }
 
+template <typename Number>
+std::vector<Number> read_numbers(const Json& list) {
+  std::vector<Number> numbers;
+  for (const Json& number : list.list()) numbers.push_back(static_cast<Number>(number.integer()));
+  return numbers;
+}
+
+std::vector<Launch> read_calls(const Json& list) {
+  std::vector<Launch> calls;
+  for (const Json& entry : list.list()) {
+    const auto count = [&](const char* key) { return static_cast<unsigned>(entry.at(key).integer()); };
+    calls.push_back({count("function"), count("grid"), count("threads"), count("shared"),
+                     read_numbers<std::int64_t>(entry.at("pointers")),
+                     read_numbers<std::int32_t>(entry.at("numbers"))});
+  }
+  return calls;
+}
+
+Launches read_launches(const Json& section) {
+  Launches launches;
+  const auto size = [&](const char* key) { return static_cast<std::uint64_t>(section.at(key).integer()); };
+  launches.code_bytes = size("code_bytes");
+  launches.stored_bytes = size("stored_bytes");
+  launches.memory_bytes = size("memory_bytes");
+  launches.functions = read_names(section.at("functions"));
+  launches.prepare = read_calls(section.at("prepare"));
+  launches.run = read_calls(section.at("run"));
+  launches.inputs = read_numbers<std::uint64_t>(section.at("inputs"));
+  launches.outputs = read_numbers<std::uint64_t>(section.at("outputs"));
+  return launches;
+}
+
 // A file of the bundle in memory, and the digests of its chunks.
 struct Checked {
   Checked(const std::string& folder, const BundleFile& recorded)
@@ -153,6 +185,10 @@ Bundle read_bundle(const std::string& folder) {
   bundle.inputs = read_tensors(manifest.at("inputs"));
   bundle.outputs = read_tensors(manifest.at("outputs"));
   bundle.threads = static_cast<int>(manifest.at("threads").integer());
+  if (manifest.has("launches")) {
+    bundle.card = target.at("card").text();
+    bundle.launches = read_launches(manifest.at("launches"));
+  }
   for (const Json& file : manifest.at("files").list()) {
     bundle.files.push_back({file.at("path").text(), file.at("sha256").text(), file.at("tree").text(),
                             static_cast<std::uint64_t>(file.at("bytes").integer()), -1});

@@ -16,8 +16,27 @@ struct BundleFile {
   int descriptor;  // of the open file, once it was checked
 };
 
+// One launch of a function of a card. Pointers are bytes of the program's memory, -1 for none.
+struct Launch {
+  std::size_t function;
+  unsigned grid, threads, shared;
+  std::vector<std::int64_t> pointers;
+  std::vector<std::int32_t> numbers;
+};
+
+// What a program for a card does: its memory begins with what it stores, behind its code in program.so;
+// `prepare` runs once.
+struct Launches {
+  std::uint64_t code_bytes = 0, stored_bytes = 0, memory_bytes = 0;
+  std::vector<std::string> functions;
+  std::vector<Launch> prepare, run;
+  std::vector<std::uint64_t> inputs, outputs;  // where they begin
+};
+
 struct Bundle {
   std::string folder;
+  std::string card;  // the architecture of a card, empty where the CPU runs the program
+  Launches launches;
   std::string target, architecture;
   std::vector<std::string> features;
   std::vector<std::string> libraries;  // in the order in which they are loaded

@@ -1,3 +1,4 @@
+// The program in TVM's Relax virtual machine, through TVM-FFI's stable C interface.
 #include "engine.h"
 
 #include <dlfcn.h>
@@ -172,56 +173,52 @@ Owned view_of(const Api& api, const TensorInfo& info, void* data) {
   return own(api, made, kTVMFFITensor);
 }
 
-}  // namespace
+class CpuEngine : public Engine {
+ public:
+  CpuEngine(const Bundle& bundle, int threads) : api(load_api(bundle)) { load(bundle, threads); }
+  void set_inputs(const std::vector<TensorInfo>& inputs, const std::vector<Storage>& data) override;
+  void run() override { results = call(api, main, arguments, "the program"); }
+  std::vector<Output> outputs(const std::vector<TensorInfo>& expected) override;
 
-struct Engine::State {
-  explicit State(const Bundle& bundle) : api(load_api(bundle)) {}
+ private:
+  void load(const Bundle& bundle, int threads);
 
   Api api;
   Owned module{api}, machine{api}, main{api}, prepared_list{api}, results{api};
-  std::vector<Owned> prepared, inputs;
+  std::vector<Owned> prepared, given;
   std::vector<TVMFFIAny> arguments;
 };
 
-Engine::Engine(const Bundle& bundle, int threads) {
+void CpuEngine::load(const Bundle& bundle, int threads) {
   // Read by the runtime when its first parallel loop starts.
   setenv("TVM_NUM_THREADS", std::to_string(threads).c_str(), 1);
   setenv("TVM_BIND_THREADS", "0", 1);
-  state_ = std::make_unique<State>(bundle);
-  State& s = *state_;
-  const Api& api = s.api;
   call(api, global(api, "runtime.config_threadpool"), {integer(kModeBig), integer(threads)}, "config_threadpool");
   // The loader of .so files by its name: the general one looks for a suffix.
   const std::string path = checked_path(bundle, "program.so");
-  s.module = call(api, global(api, "ffi.Module.load_from_file.so"), {text(path.c_str()), text("so")},
+  module = call(api, global(api, "ffi.Module.load_from_file.so"), {text(path.c_str()), text("so")},
                   "loading program.so");
-  s.machine = call(api, member(api, s.module, "vm_load_executable"), {}, "vm_load_executable");
-  call(api, member(api, s.machine, "vm_initialization"),
+  machine = call(api, member(api, module, "vm_load_executable"), {}, "vm_load_executable");
+  call(api, member(api, machine, "vm_initialization"),
        {integer(kDLCPU), integer(0), integer(kPooledAllocator)}, "vm_initialization");
-  s.main = member(api, s.machine, "main");
-  s.prepared_list = call(api, member(api, s.machine, "prepare"), {}, "prepare");
-  s.prepared = items(api, s.prepared_list);
+  main = member(api, machine, "main");
+  prepared_list = call(api, member(api, machine, "prepare"), {}, "prepare");
+  prepared = items(api, prepared_list);
 }
 
-Engine::~Engine() = default;
-
-void Engine::set_inputs(const std::vector<TensorInfo>& inputs, const std::vector<Storage>& data) {
-  State& s = *state_;
-  s.inputs.clear();
+void CpuEngine::set_inputs(const std::vector<TensorInfo>& inputs, const std::vector<Storage>& data) {
+  given.clear();
   for (std::size_t i = 0; i < inputs.size(); ++i) {
-    s.inputs.push_back(view_of(s.api, inputs[i], data[i].get()));
+    given.push_back(view_of(api, inputs[i], data[i].get()));
   }
-  s.arguments.clear();
-  for (const Owned& value : s.inputs) s.arguments.push_back(value.view());
-  for (const Owned& value : s.prepared) s.arguments.push_back(value.view());
+  arguments.clear();
+  for (const Owned& value : given) arguments.push_back(value.view());
+  for (const Owned& value : prepared) arguments.push_back(value.view());
 }
 
-void Engine::run() { state_->results = call(state_->api, state_->main, state_->arguments, "the program"); }
-
-std::vector<Output> Engine::outputs(const std::vector<TensorInfo>& expected) const {
-  const State& s = *state_;
-  s.results.object(kTVMFFIArray, "outputs");
-  const std::vector<Owned> values = items(s.api, s.results);
+std::vector<Output> CpuEngine::outputs(const std::vector<TensorInfo>& expected) {
+  results.object(kTVMFFIArray, "outputs");
+  const std::vector<Owned> values = items(api, results);
   if (values.size() != expected.size()) {
     throw Failure("the program returns " + std::to_string(values.size()) + " outputs; valid: " +
                   std::to_string(expected.size()));
@@ -239,6 +236,12 @@ std::vector<Output> Engine::outputs(const std::vector<TensorInfo>& expected) con
                        static_cast<const char*>(tensor.data) + tensor.byte_offset});
   }
   return outputs;
+}
+
+}  // namespace
+
+std::unique_ptr<Engine> cpu_engine(const Bundle& bundle, int threads) {
+  return std::make_unique<CpuEngine>(bundle, threads);
 }
 
 }  // namespace aqd

@@ -1,9 +1,10 @@
-// The program in TVM's Relax virtual machine, through TVM-FFI's stable C interface.
+// What runs the program of a bundle: TVM's Relax virtual machine (engine.cc), or a graphics card (card.cc).
 //
-// Everything of the bundle is loaded by name after it was verified, so the runner itself is linked against
-// nothing but the system's libraries.
+// Everything is loaded by name after the bundle was verified, so the runner itself is linked against nothing
+// but the system's libraries.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -11,7 +12,7 @@
 
 namespace aqd {
 
-// An output of the last run; `data` is C order and lives until the next run.
+// An output of the last run; `data` is C order and lives until the next run or call of `outputs`.
 struct Output {
   std::string name, dtype;
   std::vector<std::int64_t> shape;
@@ -20,24 +21,22 @@ struct Output {
 
 class Engine {
  public:
-  // Loads the bundle's libraries and its program, and expands its weights. Throws Failure.
-  Engine(const Bundle& bundle, int threads);
-  ~Engine();
-  Engine(const Engine&) = delete;
-  Engine& operator=(const Engine&) = delete;
+  virtual ~Engine() = default;
 
   // `data` holds every input in the manifest's order, aligned to `kAlignment`; it must outlive the engine.
-  void set_inputs(const std::vector<TensorInfo>& inputs, const std::vector<Storage>& data);
+  virtual void set_inputs(const std::vector<TensorInfo>& inputs, const std::vector<Storage>& data) = 0;
 
   // Runs once. Throws Failure.
-  void run();
+  virtual void run() = 0;
 
   // Throws Failure where the program returns something else than `expected`.
-  std::vector<Output> outputs(const std::vector<TensorInfo>& expected) const;
-
- private:
-  struct State;
-  std::unique_ptr<State> state_;
+  virtual std::vector<Output> outputs(const std::vector<TensorInfo>& expected) = 0;
 };
+
+// Loads the bundle's libraries and its program, and expands its weights. Throws Failure.
+std::unique_ptr<Engine> cpu_engine(const Bundle& bundle, int threads);
+
+// The same on the first card that the driver shows. Throws Failure.
+std::unique_ptr<Engine> card_engine(const Bundle& bundle);
 
 }  // namespace aqd

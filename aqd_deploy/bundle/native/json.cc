@@ -1,5 +1,6 @@
 #include "json.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
@@ -181,6 +182,10 @@ const Json& Json::at(const std::string& key) const {
     if (keys_[i] == key) return items_[i];
   }
   throw Failure(where_ + " has no " + key);
+}
+
+bool Json::has(const std::string& key) const {
+  return std::find(keys_.begin(), keys_.end(), key) != keys_.end();
 }
 
 const std::vector<Json>& Json::list() const {

@@ -15,6 +15,7 @@ class Json {
   static Json parse(const std::string& text, const std::string& where);
 
   const Json& at(const std::string& key) const;
+  bool has(const std::string& key) const;
   const std::vector<Json>& list() const;
   const std::string& text() const;
   std::int64_t integer() const;

@@ -223,6 +223,34 @@ class CardBackend(Protocol):
     ) -> Launch:
         """Padding (top, left, bottom, right) with one value a channel."""
 
+    def sum_pool(
+        self,
+        source: Buffer,
+        out: Buffer,
+        kernel: tuple[int, int],
+        strides: tuple[int, int],
+        pads: tuple[int, int, int, int],
+        pad_value: int,
+        room: Room,
+    ) -> Launch:
+        """int32 sums of windows of codes; the padding (top, left, bottom, right) is `pad_value`."""
+
+    def resize_linear(self, source: Buffer, out: Buffer, factors: tuple[int, int], half_pixel: int) -> Launch:
+        """The dialect's ResizeLinear of codes, int32."""
+
+    def pick(
+        self,
+        source: Buffer,
+        out: Buffer,
+        first: tuple[int, int],
+        steps: tuple[int, int],
+        channels: np.ndarray,
+        room: Room,
+    ) -> Launch:
+        """Every `steps`-th row and column from `first` on, each pixel as a square of r x r pixels, of which
+        pixel i has the input's channels `channels` int32 [r·r, channels of `out`][i].
+        """
+
     def concat(self, sources: Sequence[Buffer], out: Buffer) -> list[Launch]:
         """Along channels."""
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 
 import numpy as np
 
-from aqd_deploy.kernels.contract.launches import Address, Buffer, CardConv, Function, Launch, Room
+from aqd_deploy.kernels.contract.launches import Address, Buffer, CardConv, Function, Launch, Room, whole
 from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue
 from aqd_deploy.kernels.cuda import conv, wgmma
 from aqd_deploy.kernels.cuda.cards import card_named
-from aqd_deploy.kernels.cuda.chain import chain_of
+from aqd_deploy.kernels.cuda.chain import C_TYPES, chain_of
 from aqd_deploy.kernels.cuda.layout import THREADS, blocks_of
 from aqd_deploy.kernels.storage.rice_codes import CHUNK, RiceCodes
 
-_TYPES = {"uint8": "uint8_t", "int8": "int8_t", "int32": "int"}
 _HEADERS = ("conv_mma.cuh", "conv_wg.cuh", "conv_direct.cuh", "unpack.cuh")
 _UNIT = 16
 
@@ -59,10 +59,10 @@ class CudaBackend:
         room: Room,
     ) -> Launch:
         chain = chain_of(epilogue, constants, 1, 1)
-        code = f"pointwise<{_TYPES[source.dtype]}, {chain.code}>"
+        code = f"pointwise<{C_TYPES[source.dtype]}, {chain.code}>"
         rows = source.images * source.height * source.width
         size = (source.height, source.width)
-        pointers = (source.address, room.store(chain.words), *(each.address for each in (*others, *outputs)))
+        pointers = (source.address, room.store(chain.words), *chain.addresses(others, outputs, room))
         numbers = (source.channels, source.pitch, *size, *size, 0, 0, rows, 0)
         return _launch(code, f"PointwiseArgs<{chain.tensors}>", rows * source.pitch // 4, pointers, numbers)
 
@@ -87,15 +87,46 @@ class CudaBackend:
         values: Sequence[int],
         room: Room,
     ) -> Launch:
-        padded = np.zeros(out.pitch, np.int32)
-        padded[: len(values)] = values
-        return _map("pad", source, out, room.store(padded), (1, 1, 1, 1, *pads[:2]))
+        return _map("pad", source, out, room.store(_padded(values)), (1, 1, 1, 1, *pads[:2]))
+
+    def sum_pool(
+        self,
+        source: Buffer,
+        out: Buffer,
+        kernel: tuple[int, int],
+        strides: tuple[int, int],
+        pads: tuple[int, int, int, int],
+        pad_value: int,
+        room: Room,
+    ) -> Launch:
+        values = room.store(_padded([pad_value] * out.channels))
+        return _map("sum_pool", source, out, values, (*kernel, *strides, *pads[:2]))
+
+    def resize_linear(self, source: Buffer, out: Buffer, factors: tuple[int, int], half_pixel: int) -> Launch:
+        top, left = (half_pixel * (1 - factor) for factor in factors)
+        return _map("resize_linear", source, out, None, (1, 1, *factors, top, left))
+
+    def pick(
+        self,
+        source: Buffer,
+        out: Buffer,
+        first: tuple[int, int],
+        steps: tuple[int, int],
+        channels: np.ndarray,
+        room: Room,
+    ) -> Launch:
+        block = math.isqrt(len(channels))
+        named = room.store(_padded(channels))
+        sizes = (source.images, source.height, source.width, out.height, out.width, source.pitch, out.pitch)
+        count = out.images * out.height * out.width * out.pitch * out.itemsize // _UNIT
+        pointers, numbers = (source.address, out.address, named), (*sizes, block, *steps, *first)
+        return _launch(f"pick<{C_TYPES[out.dtype]}>", "PickArgs", count, pointers, numbers)
 
     def concat(self, sources: Sequence[Buffer], out: Buffer) -> list[Launch]:
         made, first, pixels = [], 0, out.images * out.height * out.width
         for part in sources:
             numbers = (pixels, out.images, part.channels, 0, part.pitch, out.pitch, first)
-            code = f"concat<{_TYPES[out.dtype]}>"
+            code = f"concat<{C_TYPES[out.dtype]}>"
             made.append(_copy(code, part.address, out.address, pixels * part.channels, numbers))
             first += part.channels
         return made
@@ -107,7 +138,7 @@ class CudaBackend:
     def to_channels_last(self, source: Address, out: Buffer) -> Launch:
         pixels = out.height * out.width
         numbers = (0, out.images, out.channels, pixels, 0, out.pitch, 0)
-        code = f"to_channels_last<{_TYPES[out.dtype]}>"
+        code = f"to_channels_last<{C_TYPES[out.dtype]}>"
         return _copy(code, source, out.address, out.images * pixels * out.pitch // 4, numbers)
 
     def patches(
@@ -129,7 +160,7 @@ class CudaBackend:
     def to_channels_first(self, source: Address, out: Buffer) -> Launch:
         pixels = out.height * out.width
         numbers = (0, out.images, out.channels, pixels, out.pitch, 0, 0)
-        code = f"to_channels_first<{_TYPES[out.dtype]}>"
+        code = f"to_channels_first<{C_TYPES[out.dtype]}>"
         return _copy(code, source, out.address, out.images * pixels * -(-out.channels // 4), numbers)
 
     def expand_rice_codes(self, stored: RiceCodes, out: Address, room: Room) -> Launch:
@@ -138,11 +169,18 @@ class CudaBackend:
         return _launch("expand_rice", "RiceArgs", -(-stored.count // CHUNK), pointers, numbers)
 
 
+def _padded(values: Sequence[int] | np.ndarray) -> np.ndarray:
+    """int32 [..., channels] with zeros up to the pitch."""
+    array = np.asarray(values, np.int32)
+    more = whole(array.shape[-1]) - array.shape[-1]
+    return np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, more)])
+
+
 def _map(name: str, source: Buffer, out: Buffer, values: Address | None, numbers: tuple[int, ...]) -> Launch:
     sizes = (source.images, source.height, source.width, out.height, out.width, source.pitch)
     count = out.images * out.height * out.width * out.pitch * out.itemsize // _UNIT
     pointers = (source.address, out.address, values)
-    return _launch(f"{name}<{_TYPES[source.dtype]}>", "MapArgs", count, pointers, (*sizes, *numbers))
+    return _launch(f"{name}<{C_TYPES[source.dtype]}>", "MapArgs", count, pointers, (*sizes, *numbers))
 
 
 def _copy(code: str, source: Address, out: Address, threads: int, numbers: tuple[int, ...]) -> Launch:

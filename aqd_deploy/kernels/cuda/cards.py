@@ -15,21 +15,23 @@ from aqd_deploy.errors import TargetError
 @dataclass(frozen=True)
 class Card:
     """`shared`: bytes of shared memory of a block; `bandwidth` of memory in bytes a microsecond;
-    `warpgroups`: whether it has products of warpgroups (wgmma).
+    `warpgroups`: whether it has products of warpgroups (wgmma); `halves`: whether those of 4 bits are
+    instructions of its own, at twice the rate.
     """
 
     multiprocessors: int
     shared: int
     bandwidth: float
     warpgroups: bool = False
+    halves: bool = False
 
 
 _KIB = 1024
 CARDS = {
-    "sm_80": Card(108, 163 * _KIB, 1.4e6),  # A100 40 GB
-    "sm_86": Card(84, 99 * _KIB, 0.65e6),  # A40
-    "sm_87": Card(8, 163 * _KIB, 0.06e6),  # Jetson Orin Nano
-    "sm_89": Card(58, 99 * _KIB, 0.27e6),  # L4
+    "sm_80": Card(108, 163 * _KIB, 1.4e6, halves=True),  # A100 40 GB
+    "sm_86": Card(84, 99 * _KIB, 0.65e6, halves=True),  # A40
+    "sm_87": Card(8, 163 * _KIB, 0.06e6, halves=True),  # Jetson Orin Nano
+    "sm_89": Card(58, 99 * _KIB, 0.27e6, halves=True),  # L4
     "sm_90": Card(132, 227 * _KIB, 2.9e6),  # H100
     "sm_90a": Card(132, 227 * _KIB, 2.9e6, warpgroups=True),  # H100
 }

@@ -10,6 +10,7 @@ import numpy as np
 
 from aqd_deploy.errors import UnsupportedModelError
 from aqd_deploy.integer.types import is_signed
+from aqd_deploy.kernels.contract.launches import Address, Buffer, Room
 from aqd_deploy.kernels.contract.scaling import Constants
 from aqd_deploy.kernels.contract.spec import (
     AddBias,
@@ -35,24 +36,37 @@ from aqd_deploy.kernels.contract.spec import (
     Threshold,
 )
 
+C_TYPES = {"uint8": "uint8_t", "int8": "int8_t", "int32": "int"}
 _INT32 = np.iinfo(np.int32)
 _BLOCK = 64
 
 
 @dataclass(frozen=True)
 class Chain:
-    """`code`: the C++ type; `tensors`: addresses that it takes; `words`: its constants, int32
-    [levels, blocks of 64 channels, words, 64]; `codes_only`: it reads and writes nothing but bytes;
-    `borders`: it writes one tensor a map; `adds`: it reads other tensors; `moved`: bytes of memory a value.
+    """`code`: the C++ type; `tensors`: addresses that it takes; `reads`: the first of them, tables that the
+    program stores, None for each tensor of the network; `words`: its constants, int32 [levels, blocks of 64
+    channels, words, 64]; `codes_only`: it reads and writes nothing but bytes; `borders`: it writes one tensor
+    a map; `moved`: bytes of memory a value.
     """
 
     code: str
     tensors: int
+    reads: tuple[np.ndarray | None, ...]
     words: np.ndarray
     codes_only: bool
     borders: bool
-    adds: bool
     moved: float
+
+    @property
+    def adds(self) -> bool:
+        """Whether it reads other tensors of the network."""
+        return any(table is None for table in self.reads)
+
+    def addresses(self, others: Sequence[Buffer], outputs: Sequence[Buffer], room: Room) -> list[Address]:
+        """What it takes: `others` are the tensors of the network that it reads."""
+        given = iter(others)
+        read = [next(given).address if table is None else room.store(table) for table in self.reads]
+        return [*read, *(each.address for each in outputs)]
 
 
 def chain_of(epilogue: Epilogue, constants: Sequence[np.ndarray], levels: int, maps: int) -> Chain:
@@ -64,15 +78,11 @@ def chain_of(epilogue: Epilogue, constants: Sequence[np.ndarray], levels: int, m
         writer.stage(stage)
     for store in epilogue.stores:
         writer.store(store, maps)
-    streams = any(isinstance(store, StoreStream) for store in epilogue.stores)
-    adds = any(isinstance(stage, SkipAdd) for stage in epilogue.stages)
     borders = any(isinstance(store, StoreBorder) for store in epilogue.stores)
+    tensors = len(writer.reads) + sum(maps if isinstance(s, StoreBorder) else 1 for s in epilogue.stores)
     code = f"Chain<{', '.join(writer.types)}>"
-    added = sum(4 / stage.upsample**2 for stage in epilogue.stages if isinstance(stage, SkipAdd))
-    stored = sum(4 if isinstance(store, StoreStream) else 1 for store in epilogue.stores)
-    codes_only = not streams and not adds
     words = _packed(writer.words, levels)
-    return Chain(code, writer.tensors, words, codes_only, borders, adds, added + stored)
+    return Chain(code, tensors, tuple(writer.reads), words, not writer.streams, borders, writer.moved)
 
 
 class _Writer:
@@ -82,7 +92,9 @@ class _Writer:
         self.given = given
         self.types: list[str] = []
         self.words: list[np.ndarray] = []
-        self.tensors = 0
+        self.reads: list[np.ndarray | None] = []
+        self.streams = False
+        self.moved = 0.0
 
     def stage(self, stage: Stage) -> None:
         match stage:
@@ -91,33 +103,60 @@ class _Writer:
                 self.words.append(next(self.given))
             case Relu():
                 self.types.append("Relu")
+            case Bound(upper):
+                self.types.append(f"Bound<{told(upper)}>")
+                self.words.append(next(self.given))
             case MultiplyShift():
                 self.types.append(f"MultiplyShift<{self._scale(self._constants())}>")
-            case Bound() | SkipAddCodes() | Multiply() | Requantize() | Threshold():
-                raise _not_on_cards(stage)
-            case Lookup() | Steps() | Pieces() | StreamMultiply():
-                raise _not_on_cards(stage)
+            case SkipAddCodes():
+                self._skip_add(stage, stage.dtype)
             case SkipAdd():
-                self._skip_add(stage)
+                self._skip_add(stage, "int32")
+            case Multiply(zero, other_zero, dtype, one_pixel):
+                size = 0 if one_pixel else 1
+                self.types.append(f"Multiply<{self._other(dtype, size)}, {zero}, {other_zero}>")
+            case Requantize(lo, hi):
+                self.types.append(f"Requantize<{lo}, {hi}, {self._scale(self._constants(), clipped=True)}>")
+            case Threshold(lo, steps):
+                self._thresholds()
+                self.types.append(f"Threshold<{lo}, {steps}>")
+            case Lookup(dtype):
+                self.types.append(f"Lookup<{C_TYPES[dtype]}>")
+                self.reads.append(next(self.given))
+            case Steps(cells, most):
+                self.types.append(f"Steps<{cells}, {most}>")
+                self.reads.append(np.concatenate([next(self.given) for _ in range(3)]))
+            case Pieces() | StreamMultiply():
+                raise _not_on_cards(stage)
             case _:
                 assert_never(stage)
 
-    def _skip_add(self, stage: SkipAdd) -> None:
+    def _skip_add(self, stage: SkipAdd, dtype: str) -> None:
         mine, theirs = self._constants(), self._constants()
         if not stage.self_identity:
             self.types.append(f"MultiplyShift<{self._scale(mine)}>")
+        other = self._other(dtype, stage.upsample)
         if stage.other_identity:
-            self.types.append(f"Add<{stage.upsample}>")
+            self.types.append(f"Add<{other}>")
         else:
-            self.types.append(f"AddScaled<{stage.upsample}, {self._scale(theirs)}>")
-        self.tensors += 1
+            self.types.append(f"AddScaled<{other}, {self._scale(theirs)}>")
+
+    def _other(self, dtype: str, smaller: int) -> str:
+        """Arguments of the type that reads the next tensor: how many times `smaller` each way, 0 where it is
+        a pixel an image.
+        """
+        self.reads.append(None)
+        self.streams |= dtype == "int32"
+        self.moved += np.dtype(dtype).itemsize / smaller**2 if smaller else 0
+        return f"{C_TYPES[dtype]}, {smaller}"
 
     def store(self, store: Store, maps: int) -> None:
-        self.tensors += maps if isinstance(store, StoreBorder) else 1
+        self.streams |= isinstance(store, StoreStream)
+        self.moved += 4 if isinstance(store, StoreStream) else 1
         match store:
             case StoreBorder(parts=()):
                 self.types.append(f"StoreBorder<{maps}>")
-            case StoreBorder() | StoreCodes():
+            case StoreBorder():
                 raise _not_on_cards(store)
             case StoreStream():
                 self.types.append("StoreStream")
@@ -125,11 +164,16 @@ class _Writer:
                 form = self._scale(self._constants(), clipped=True)
                 self.types.append(f"StoreRequantize<{_signed(store.dtype)}, {store.lo}, {store.hi}, {form}>")
             case StoreThreshold():
-                sign, thresholds = next(self.given), next(self.given)
-                self.words += [sign, *thresholds]
+                self._thresholds()
                 self.types.append(f"StoreThreshold<{_signed(store.dtype)}, {store.lo}, {store.steps}>")
+            case StoreCodes(dtype):
+                self.types.append(f"StoreCodes<{_signed(dtype)}>")
             case _:
                 assert_never(store)
+
+    def _thresholds(self) -> None:
+        sign, thresholds = next(self.given), next(self.given)
+        self.words += [sign, *thresholds]
 
     def _constants(self) -> Constants:
         return Constants.of(next(self.given), next(self.given), next(self.given))
@@ -156,13 +200,17 @@ def _not_on_cards(step: Stage | Store) -> UnsupportedModelError:
     return UnsupportedModelError(
         "a program for cards cannot run this step of an epilogue",
         received=type(step).__name__,
-        valid="networks of convolutions, pools, skip-adds and requantizations",
+        valid="networks whose functions and products are quantized",
         next_command="aqd-deploy compile FILE -o PROGRAM.so --target host",
     )
 
 
 def _signed(dtype: str) -> str:
-    return "true" if is_signed(dtype) else "false"
+    return told(is_signed(dtype))
+
+
+def told(value: bool) -> str:
+    return "true" if value else "false"
 
 
 def _packed(words: Sequence[np.ndarray], levels: int) -> np.ndarray:

@@ -13,8 +13,8 @@ from aqd_deploy.kernels.contract.choice import Choice
 from aqd_deploy.kernels.contract.launches import Address, Buffer, CardLayout, Function, Launch, Room, whole
 from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue, Map
 from aqd_deploy.kernels.cuda.cards import Card
-from aqd_deploy.kernels.cuda.chain import Chain, chain_of
-from aqd_deploy.kernels.cuda.layout import THREADS, DirectLayout, MatrixLayout, blocks_of
+from aqd_deploy.kernels.cuda.chain import Chain, chain_of, told
+from aqd_deploy.kernels.cuda.layout import THREADS, DirectLayout, MatrixLayout, WeightForm, blocks_of
 from aqd_deploy.kernels.cuda.tiles import TILES, Chosen, Walk, Work, choices
 
 # Maps in one launch, as many as the kernels' argument has room for.
@@ -27,7 +27,8 @@ _INT8 = np.iinfo(np.int8)
 @dataclass(frozen=True, eq=False)
 class CudaConv:
     """See `contract.launches.CardConv`. A block has `rows` rows and `columns` columns, and `splits` blocks
-    share a tile; `steps` of the depth in all. `resident`: blocks at most, which go on with other tiles.
+    share a tile; `steps` of the depth in all. `resident`: blocks at most, which go on with other tiles. Two
+    products of 4 bits count as one of `executed_macs`, whose time they take.
     """
 
     spec: ConvSpec
@@ -60,7 +61,7 @@ class CudaConv:
         for first in range(0, len(self.spec.maps), LEVELS):
             maps = self.spec.maps[first : first + LEVELS]
             written = outputs[first : first + LEVELS] if self.chain.borders else outputs
-            tensors: list[Address | None] = [each.address for each in (*others, *written)]
+            tensors: list[Address | None] = [*self.chain.addresses(others, written, room)]
             tensors += [None] * (self.chain.tensors - len(tensors))
             grid, numbers = self._numbers(maps, source)
             sums = self._sums(grid, room)
@@ -103,26 +104,55 @@ def convolution(
     if any(m.out_height < 1 or m.out_width < 1 for m in spec.maps):
         raise ShapeError("a convolution has no output", received=f"{spec.height}x{spec.width}")
     chain = chain_of(epilogue, constants, len(spec.levels) or 1, len(spec.maps))
-    lowest, highest = spec.weight_range or (int(_INT8.min), int(_INT8.max))
-    doubled = spec.odd and 2 * lowest + 1 >= _INT8.min and 2 * highest + 1 <= _INT8.max
     if spec.group > 1:
-        return _direct(spec, chain, images, doubled)
-    return matrix_conv(spec, chain, images, doubled, ways(spec, chain, images, card)[0], card)
+        return _direct(spec, chain, images)
+    return matrix_conv(spec, chain, images, ways(spec, chain, images, card)[0], card)
 
 
-def _flags(spec: ConvSpec, doubled: bool) -> str:
-    return f"{_told(spec.input_signed)}, {_told(spec.odd and not doubled)}"
+@dataclass(frozen=True)
+class Factors:
+    """How weights w are multiplied: as they are written, or with `odd` as 2·w + 1 of what is written."""
+
+    form: WeightForm
+    odd: bool
 
 
-def _told(value: bool) -> str:
-    return "true" if value else "false"
+def factors_of(spec: ConvSpec) -> Factors:
+    """As int8."""
+    lowest, highest = spec.weight_range or (int(_INT8.min), int(_INT8.max))
+    if spec.odd and 2 * lowest + 1 >= _INT8.min and 2 * highest + 1 <= _INT8.max:
+        return Factors(WeightForm.DOUBLED, odd=False)
+    return Factors(WeightForm.AS_STORED, spec.odd)
 
 
-def _direct(spec: ConvSpec, chain: Chain, images: int, doubled: bool) -> CudaConv:
-    code = f"conv_direct<{_flags(spec, doubled)}, {chain.code}>"
+def half_factors_of(spec: ConvSpec) -> Factors | None:
+    """As numbers of 4 bits; None where activations or weights have more. Odd weights up to ±15 are 2·w + 1 of
+    such a number, which takes the sum of the window, of activations without a sign.
+    """
+    lowest, highest = (-8, 7) if spec.input_signed else (0, 15)
+    if spec.input_range is None or spec.weight_range is None or spec.odd:
+        return None
+    if spec.input_range[0] < lowest or spec.input_range[1] > highest:
+        return None
+    first, last = spec.weight_range
+    if first >= -8 and last <= 7:
+        return Factors(WeightForm.AS_STORED, odd=False)
+    if first >= -15 and last <= 15 and spec.weight_step % 2 == 0 and first % 2 and not spec.input_signed:
+        return Factors(WeightForm.HALVED, odd=True)
+    return None
+
+
+def _flags(spec: ConvSpec, factors: Factors) -> str:
+    return f"{told(spec.input_signed)}, {told(factors.odd)}"
+
+
+def _direct(spec: ConvSpec, chain: Chain, images: int) -> CudaConv:
+    factors = factors_of(spec)
+    depthwise = spec.group == spec.in_channels == spec.out_channels
+    code = f"conv_direct<{told(depthwise)}, {_flags(spec, factors)}, {chain.code}>"
     inputs, taps = spec.in_channels // spec.group, spec.kernel[0] * spec.kernel[1]
     macs = sum(m.out_height * m.out_width for m in spec.maps) * whole(spec.out_channels) * inputs * taps
-    layout = DirectLayout(taps, inputs, whole(spec.out_channels), doubled)
+    layout = DirectLayout(taps, inputs, whole(spec.out_channels), factors.form)
     function = Function(code, f"ConvArgs<{chain.tensors}>", THREADS)
     why = "channel groups: a thread has four channels of a pixel"
     choice, columns = Choice.of("direct"), whole(spec.out_channels)
@@ -157,24 +187,28 @@ def ways(spec: ConvSpec, chain: Chain, images: int, card: Card) -> list[Chosen]:
         {step: walks_of(spec, step) for step in {tile.step for tile in TILES}},
         read + sum(pixels) * whole(spec.out_channels) * chain.moved,
         chain.adds,
+        half_factors_of(spec) is not None,
     )
     return choices(work, card)
 
 
-def matrix_conv(
-    spec: ConvSpec, chain: Chain, images: int, doubled: bool, chosen: Chosen, card: Card
-) -> CudaConv:
+def matrix_conv(spec: ConvSpec, chain: Chain, images: int, chosen: Chosen, card: Card) -> CudaConv:
     """The convolution by matrix products with a choice of `ways`."""
     tile, walk = chosen.tile, chosen.walk
+    factors = half_factors_of(spec) if tile.packed else factors_of(spec)
+    if factors is None:
+        raise ShapeError(
+            "a tile of 4 bits needs such operands", received=f"{spec.weight_range}", valid="-8 … 7"
+        )
     ch = tile.neighbours(chain.codes_only)
     pitch, taps = whole(spec.in_channels), spec.kernel[0] * spec.kernel[1]
     chunk = pitch if walk is Walk.MIXED else tile.step
     depth = -(-taps * pitch // tile.step) * tile.step
     columns = -(-whole(spec.out_channels) // tile.columns) * tile.columns
     kernel = "conv_wg" if tile.warpgroups else "conv_mma"
-    code = f"{kernel}<{tile.code(ch)}, {walk.value}, {_flags(spec, doubled)}, {chain.code}>"
+    code = f"{kernel}<{tile.code(ch)}, {walk.value}, {_flags(spec, factors)}, {chain.code}>"
     tiles = sum(-(-m.out_height * m.out_width // tile.rows) for m in spec.maps)
-    packed = (tile.columns, tile.step) if tile.warpgroups else None
+    tiled = (tile.columns, tile.step) if tile.warpgroups else None
     return CudaConv(
         spec,
         chain,
@@ -182,8 +216,8 @@ def matrix_conv(
         f"{tile.family}_{walk.value.lower()}",
         _WHY[walk],
         tile.choice(walk, chosen.splits),
-        tiles * tile.rows * columns * depth,
-        MatrixLayout(columns, depth, chunk, ch, tile.group, doubled, packed),
+        tiles * tile.rows * columns * depth // (2 if tile.packed else 1),
+        MatrixLayout(columns, depth, chunk, ch, tile.group, factors.form, tile.packed, tiled),
         Function(code, f"ConvArgs<{chain.tensors}>", tile.threads, tile.blocks),
         tile.rows,
         tile.columns,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
 from aqd_deploy.kernels.contract.launches import Address, Function, Launch, StoredCodes
 
@@ -14,11 +15,19 @@ def blocks_of(count: int) -> int:
     return -(-count // THREADS)
 
 
+class WeightForm(Enum):
+    """What is written of a stored weight w: itself, 2·w + 1, (w − 1) / 2."""
+
+    AS_STORED = 0
+    DOUBLED = 1
+    HALVED = 2
+
+
 @dataclass(frozen=True)
 class MatrixLayout:
     """[columns][depth]: depth in chunks of `chunk` channels, columns permuted in groups of `group` so that a
-    thread has `ch` neighbours. `doubled`: weights w are written as 2·w + 1. `tiled`: columns of a tile and
-    bytes of a step where each step of a tile lies in one piece.
+    thread has `ch` neighbours. `packed`: two weights of 4 bits a byte. `tiled`: columns of a tile and bytes
+    of a step where each step of a tile lies in one piece.
     """
 
     columns: int
@@ -26,16 +35,18 @@ class MatrixLayout:
     chunk: int
     ch: int
     group: int
-    doubled: bool
+    form: WeightForm
+    packed: bool = False
     tiled: tuple[int, int] | None = None
 
     @property
     def bytes(self) -> int:
-        return self.columns * self.depth
+        return self.columns * self.depth // (2 if self.packed else 1)
 
     def unpack(self, codes: StoredCodes, out: Address) -> Launch:
-        order = (self.depth, self.chunk, self.ch, self.group, int(self.doubled), *(self.tiled or (0, 0)))
-        return _unpack("TILES" if self.tiled else "MATRIX", codes, out, self.bytes, order)
+        numbers = (self.depth, self.chunk, self.ch, self.group, self.form.value, *(self.tiled or (0, 0)))
+        order = "HALVES" if self.packed else "TILES" if self.tiled else "MATRIX"
+        return _unpack(order, codes, out, self.bytes, numbers)
 
 
 @dataclass(frozen=True)
@@ -45,14 +56,14 @@ class DirectLayout:
     taps: int
     inputs: int
     pitch: int
-    doubled: bool
+    form: WeightForm
 
     @property
     def bytes(self) -> int:
         return self.taps * self.inputs * self.pitch
 
     def unpack(self, codes: StoredCodes, out: Address) -> Launch:
-        return _unpack("DIRECT", codes, out, self.bytes, (self.pitch, 1, 1, 1, int(self.doubled), 0, 0))
+        return _unpack("DIRECT", codes, out, self.bytes, (self.pitch, 1, 1, 1, self.form.value, 0, 0))
 
 
 def _unpack(order: str, codes: StoredCodes, out: Address, size: int, numbers: tuple[int, ...]) -> Launch:

@@ -28,6 +28,8 @@ _JOIN, _JOIN_RATE = 0.9, 1.5e6
 # Blocks that share a tile must be few enough to run at once, and have some steps each.
 _SPLITS, _SPLIT_BLOCKS, _SPLIT_STEPS = (2, 4, 8, 16), 5, 3
 _MIXED = 1.2
+# Products of 4 bits, of the time of those of 8: half of it, and what does not get faster. Not measured.
+_HALVES = 0.6
 
 
 class Walk(Enum):
@@ -41,9 +43,9 @@ class Walk(Enum):
 @dataclass(frozen=True)
 class Tile:
     """`rows` x `columns` outputs a block, `step` bytes of depth a step, `stages` steps in flight, `blocks` on
-    a multiprocessor. Of mma.sync: `warp`, outputs of a warp, and `split` groups of warps that share the depth
-    of a step. Of wgmma: `warpgroups` that multiply. `fixed` and `slope` (a thousand bytes of depth):
-    microseconds of a block, with a halo `halo`.
+    a multiprocessor. Of mma.sync: `warp`, outputs of a warp, `split` groups of warps that share the depth of
+    a step, `packed` where products are of 4 bits, two weights a byte. Of wgmma: `warpgroups` that multiply.
+    `fixed` and `slope` (a thousand bytes of depth): microseconds of a block, with a halo `halo`.
     """
 
     rows: int
@@ -57,6 +59,7 @@ class Tile:
     split: int = 1
     warpgroups: int = 0
     halo: bool = False
+    packed: bool = False
 
     @property
     def threads(self) -> int:
@@ -71,7 +74,7 @@ class Tile:
 
     @property
     def family(self) -> str:
-        return "wgmma" if self.warpgroups else "mma"
+        return "wgmma" if self.warpgroups else "mma4" if self.packed else "mma"
 
     def neighbours(self, codes_only: bool) -> int:
         """Neighbouring channels of a thread, so that it stores 16 bytes at once where it can."""
@@ -84,12 +87,13 @@ class Tile:
             groups = (self.warpgroups, high, self.columns, self.step, self.stages, ch)
             return f"WarpgroupTile<{', '.join(map(str, groups))}>"
         sizes = (self.rows, self.columns, *self.warp, self.step, self.stages, self.split, ch)
-        return f"Tile<{', '.join(map(str, sizes))}>"
+        return f"Tile<{', '.join(map(str, sizes))}{', 2' * self.packed}>"
 
     def shared(self) -> int:
         """Bytes of shared memory."""
         patch = -(-(self.rows + 2 * self.halo) * self.step // 1024) * 1024
-        stage = patch + (3 if self.halo else 1) * self.columns * self.step
+        weights = (3 if self.halo else 1) * self.columns * self.step
+        stage = patch + (weights // 2 if self.packed else weights)
         return self.stages * stage + _ZEROS + self.stages * _BARRIERS * bool(self.warpgroups)
 
     def choice(self, walk: Walk, splits: int) -> Choice:
@@ -105,6 +109,17 @@ def _mma(
     times: tuple[float, float], split: int = 1, halo: bool = False,
 ) -> Tile:  # fmt: skip
     return Tile(rows, columns, step, stages, blocks, *times, warp=warp, split=split, halo=halo)
+
+
+def _halves(
+    rows: int, columns: int, warp: tuple[int, int], stages: int, blocks: int, times: tuple[float, float],
+    halo: bool = False,
+) -> Tile:  # fmt: skip
+    """`times` are those of the same tile of 8 bits."""
+    fixed, slope = times
+    return Tile(
+        rows, columns, 128, stages, blocks, fixed, slope * _HALVES, warp=warp, halo=halo, packed=True
+    )  # fmt: skip
 
 
 def _wgmma(
@@ -125,6 +140,10 @@ TILES = (
     _mma(128, 128, (64, 64), 64, 3, 2, (4.7, 8.0), halo=True),
     _mma(128, 64, (64, 32), 64, 3, 2, (2.3, 6.3), halo=True),
     _mma(64, 64, (32, 32), 64, 4, 3, (1.8, 5.0), halo=True),
+    _halves(128, 64, (64, 32), 3, 2, (3.5, 8.1)),
+    _halves(64, 64, (32, 32), 4, 3, (2.9, 5.0)),
+    _halves(128, 64, (64, 32), 2, 2, (2.3, 6.3), halo=True),
+    _halves(64, 64, (32, 32), 3, 2, (1.8, 5.0), halo=True),
     _wgmma(128, 256, 2, 128, 4, (2.9, 5.2)),
     _wgmma(256, 128, 2, 64, 6, (5.7, 4.5)),
     _wgmma(128, 128, 1, 128, 3, (3.4, 6.5)),
@@ -139,8 +158,8 @@ TILES = (
 @dataclass(frozen=True)
 class Work:
     """What a convolution asks: output `pixels` of each map over all images, `columns`, bytes of `depth`, the
-    `walk` that a step of so many bytes allows (`walks`), bytes that move in all, and whether it adds a
-    stream.
+    `walk` that a step of so many bytes allows (`walks`), bytes that move in all, whether it adds a tensor,
+    and whether its operands have 4 bits (`halves`).
     """
 
     pixels: tuple[int, ...]
@@ -149,6 +168,7 @@ class Work:
     walks: dict[int, tuple[Walk, ...]]
     moved: float
     adds: bool
+    halves: bool = False
 
 
 @dataclass(frozen=True)
@@ -170,8 +190,11 @@ def choices(work: Work, card: Card) -> list[Chosen]:
 def _fits(tile: Tile, work: Work, card: Card) -> bool:
     if tile.shared() > card.shared or (tile.warpgroups and not card.warpgroups):
         return False
+    if tile.packed and not (card.halves and work.halves):
+        return False
     # The other operand of an addition waits in registers from the beginning, in many small blocks.
-    small = tile.columns == 64 if tile.warpgroups else tile.warp[0] * tile.warp[1] <= 2048
+    most = 1024 if tile.packed else 2048
+    small = tile.columns == 64 if tile.warpgroups else tile.warp[0] * tile.warp[1] <= most
     return small or not work.adds
 
 

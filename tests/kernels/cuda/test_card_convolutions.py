@@ -19,14 +19,21 @@ from aqd_deploy.compiler.plan import Conv, Plan, ToChannelsFirst, ToChannelsLast
 from aqd_deploy.integer.types import TensorType
 from aqd_deploy.kernels.contract.spec import (
     AddBias,
+    Bound,
     ConvSpec,
     Epilogue,
+    Lookup,
+    Multiply,
     MultiplyShift,
     Relu,
+    Requantize,
     SkipAdd,
+    SkipAddCodes,
+    StoreCodes,
     StoreRequantize,
     StoreStream,
     StoreThreshold,
+    Threshold,
 )
 from aqd_deploy.kernels.cuda.backend import CudaBackend
 from aqd_deploy.kernels.cuda.cards import card_named
@@ -42,6 +49,23 @@ SKIP = Epilogue(
 )
 WIDE_SKIP = Epilogue((MultiplyShift(), SkipAdd(upsample=2)), (StoreRequantize(2, 250), StoreThreshold(0, 3)))
 STREAM = Epilogue((AddBias(),), (StoreStream(),))
+BOUNDS = Epilogue(
+    (Bound(upper=False), Bound(upper=True)), (StoreStream(), StoreRequantize(-128, 127, "int8"))
+)
+CODED_SKIP = Epilogue(
+    (Requantize(-128, 127, "int8"), SkipAddCodes(2, other_identity=True, dtype="int8")), (StoreStream(),)
+)
+TABLE = Epilogue((Threshold(3, 5), SkipAddCodes(), Requantize(0, 255), Lookup("int8")), (StoreCodes("int8"),))
+GATED = Epilogue(
+    (
+        Requantize(0, 200),
+        Multiply(7, -3, "int8", one_pixel=True),
+        Requantize(0, 255),
+        Lookup(),
+        Multiply(0, 9),
+    ),
+    (StoreStream(), StoreRequantize(0, 255)),
+)
 
 
 @dataclass(frozen=True)
@@ -64,6 +88,14 @@ def spec_for(walk: Walk, step: int, columns: int, odd: bool) -> ConvSpec:
             return ConvSpec(18, 16, 20, columns + 20, (5, 3), pads=(2, 2, 2, 0), dilations=(1, 2), odd=odd)
 
 
+# Operands of 4 bits: AQD's grids of 4 and 3 bits, and codes with a sign.
+HALVES = (
+    {"input_range": (0, 15), "weight_range": (-15, 15), "weight_step": 2},
+    {"input_range": (0, 15), "weight_range": (-7, 7), "weight_step": 2},
+    {"input_range": (-8, 7), "weight_range": (-7, 7), "input_signed": True},
+)
+
+
 def tile_cases():
     for index, tile in enumerate(TILES):
         walks = (Walk.HALO,) if tile.halo else (Walk.CHUNK, Walk.MIXED)
@@ -72,7 +104,9 @@ def tile_cases():
             if tile.warpgroups:
                 epilogue = SKIP if tile.columns == 64 else (CODES, STREAM)[index % 2]
             splits = 3 if not tile.warpgroups and tile.split == 1 and index % 2 else 1
-            spec = spec_for(walk, tile.step, tile.columns, index % 2 == 1)
+            spec = spec_for(walk, tile.step, tile.columns, index % 2 == 1 and not tile.packed)
+            if tile.packed:
+                spec = replace(spec, **HALVES[index % 3])
             name = f"{tile.family}-{tile.rows}x{tile.columns}x{tile.step}-{walk.value}"
             yield name, Case(spec, epilogue, Chosen(tile, walk, splits, 0.0))
 
@@ -83,6 +117,11 @@ CASES = {
     **{f"network {name}": Case(spec, STREAM) for name, spec in NETWORK.items()},
     "network codes": Case(NETWORK["3x3"], CODES),
     "skip with an upsampled stream": Case(ConvSpec(12, 8, 64, 32, (1, 1)), WIDE_SKIP),
+    "bounds": Case(NETWORK["3x3"], BOUNDS),
+    "skip of codes with a sign, upsampled": Case(ConvSpec(12, 8, 64, 32, (1, 1)), CODED_SKIP),
+    "codes through a table": Case(NETWORK["grouped"], TABLE),
+    "products with a map and with a pixel": Case(NETWORK["3x3"], GATED),
+    "products behind a depthwise convolution": Case(NETWORK["depthwise odd"], GATED),
     "pyramid": Case(PYRAMID, CODES),
     "pyramid of ten levels": Case(
         replace(PYRAMID, height=40, levels=((2, 2),) * 10), Epilogue((), (StoreStream(),))
@@ -102,7 +141,7 @@ class AsChosen(CudaBackend):
             return super().convolution(spec, epilogue, constants, images)
         assert self.chosen.walk in walks_of(spec, self.chosen.tile.step)
         chain = chain_of(epilogue, constants, len(spec.levels) or 1, len(spec.maps))
-        return matrix_conv(spec, chain, images, False, self.chosen, card_named(CARD))
+        return matrix_conv(spec, chain, images, self.chosen, card_named(CARD))
 
 
 def plan_of(case: Case, weights: np.ndarray, params: list[np.ndarray]) -> Plan:
@@ -115,7 +154,7 @@ def plan_of(case: Case, weights: np.ndarray, params: list[np.ndarray]) -> Plan:
     for param in params:
         if param.ndim == 3:
             inputs.append(f"other{len(inputs)}")
-            tensors[inputs[-1]] = TensorType(*param.shape, "int32")
+            tensors[inputs[-1]] = TensorType(*param.shape, str(param.dtype))
             given.append(inputs[-1])
         else:
             given.append(param)
@@ -196,6 +235,7 @@ FAULTS = {
     4: ("wgmma", "no wait for an empty stage"),
     5: ("wgmma", "a wrong part of the columns"),
     6: ("wgmma", "no wait for a full stage"),
+    7: ("mma4", "a wrong half of a byte"),
 }
 
 
@@ -204,6 +244,7 @@ def test_a_broken_kernel_is_seen(fault, tmp_path):
     family = FAULTS[fault][0]
     tile = next(tile for tile in TILES if tile.family == family and tile.halo and tile.columns == 64)
     spec = ConvSpec(18, 16, 128, 64, (3, 3), pads=(1, 1, 1, 1))
+    spec = replace(spec, **HALVES[0]) if tile.packed else spec
     case = Case(spec, CODES, Chosen(tile, Walk.HALO, 1, 0.0))
     plan, runs = prepared(case, images=1)
     launches = build_launches(plan, AsChosen(case.chosen), 1)

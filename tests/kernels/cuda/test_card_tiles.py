@@ -9,14 +9,17 @@ from aqd_deploy.errors import TargetError
 from aqd_deploy.kernels.contract.spec import ConvSpec
 from aqd_deploy.kernels.cuda.backend import CudaBackend
 from aqd_deploy.kernels.cuda.cards import CARDS, card_named
-from aqd_deploy.kernels.cuda.conv import walks_of
+from aqd_deploy.kernels.cuda.conv import Factors, half_factors_of, walks_of
+from aqd_deploy.kernels.cuda.layout import WeightForm
 from aqd_deploy.kernels.cuda.tiles import TILES, Walk, Work, choices
 
-ALL_WALKS = {64: (Walk.HALO, Walk.CHUNK), 128: (Walk.CHUNK,)}
+ALL_WALKS = dict.fromkeys((64, 128), (Walk.HALO, Walk.CHUNK))
 
 
-def work(pixels: int, columns: int = 256, depth: int = 2304, adds: bool = False) -> Work:
-    return Work((pixels,), columns, depth, ALL_WALKS, pixels * (256 + columns), adds)
+def work(
+    pixels: int, columns: int = 256, depth: int = 2304, adds: bool = False, halves: bool = False
+) -> Work:
+    return Work((pixels,), columns, depth, ALL_WALKS, pixels * (256 + columns), adds, halves)
 
 
 @pytest.mark.parametrize("card", CARDS)
@@ -34,6 +37,39 @@ def test_much_work_goes_to_warpgroups_and_little_is_split():
     card = card_named("sm_90a")
     assert choices(work(268_800), card)[0].tile.warpgroups
     assert choices(work(100, 512, 4608), card)[0].splits > 1
+
+
+@pytest.mark.parametrize("card", CARDS)
+def test_products_of_4_bits_are_the_choice_of_cards_that_have_them(card):
+    few, many = (choices(work(16_800, halves=halves), card_named(card)) for halves in (False, True))
+    assert not any(each.tile.packed for each in few)
+    assert many[0].tile.packed == card_named(card).halves == any(each.tile.packed for each in many)
+    assert many[0].microseconds <= few[0].microseconds
+
+
+AQD = {"input_range": (0, 15), "weight_range": (-15, 15), "weight_step": 2}
+
+
+@pytest.mark.parametrize(
+    ("more", "factors"),
+    [
+        (AQD, Factors(WeightForm.HALVED, odd=True)),
+        ({**AQD, "weight_range": (-7, 7)}, Factors(WeightForm.AS_STORED, odd=False)),
+        ({**AQD, "weight_range": (-7, 7), "weight_step": 1}, Factors(WeightForm.AS_STORED, odd=False)),
+        ({**AQD, "weight_step": 1}, None),
+        ({**AQD, "input_range": (0, 16)}, None),
+        ({**AQD, "input_range": None}, None),
+        ({**AQD, "weight_range": (-31, 31)}, None),
+        ({**AQD, "input_range": (-8, 7), "input_signed": True}, None),
+        (
+            {"input_range": (-8, 7), "weight_range": (-7, 7), "input_signed": True},
+            Factors(WeightForm.AS_STORED, odd=False),
+        ),
+        ({"odd": True, "input_range": (0, 15), "weight_range": (-7, 7)}, None),
+    ],
+)
+def test_which_operands_have_4_bits(more, factors):
+    assert half_factors_of(ConvSpec(8, 8, 64, 8, (1, 1), **more)) == factors
 
 
 def test_warpgroups_are_the_choice_of_cards_that_have_them():

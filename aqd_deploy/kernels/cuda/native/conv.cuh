@@ -22,31 +22,42 @@ template <int TENSORS> struct ConvArgs {
 };
 
 // BM x BN outputs a block, WM x WN a warp, BK bytes of depth a step, STAGES steps in flight; SPLIT groups of warps share
-// the depth of a step. CH as above.
-template <int BM_, int BN_, int WM_, int WN_, int BK_, int STAGES_, int SPLIT_, int CH_> struct Tile {
-  enum { BM = BM_, BN = BN_, WM = WM_, WN = WN_, BK = BK_, STAGES = STAGES_, SPLIT = SPLIT_, CH = CH_ };
+// the depth of a step. CH as above. PACK: weights a byte; two are multiplied as numbers of 4 bits, and lie in each 32 bytes
+// so that byte i holds weight i and, in its upper half, weight 32 + i of 64.
+template <int BM_, int BN_, int WM_, int WN_, int BK_, int STAGES_, int SPLIT_, int CH_, int PACK_ = 1> struct Tile {
+  enum { BM = BM_, BN = BN_, WM = WM_, WN = WN_, BK = BK_, STAGES = STAGES_, SPLIT = SPLIT_, CH = CH_, PACK = PACK_, BKB = BK / PACK };
   enum { MT = WM / 16, NT = WN / 8, GROUP = BM / WM * (BN / WN) * 32, THREADS = GROUP * SPLIT, CHUNKS = BK / 16 };
   enum { COPIERS = THREADS, COLUMNS_APART = 0 };
 };
 // Where the 16 bytes `chunk` of a row lie: rows that a matrix load reads together meet no bank twice.
 template <int BK> AQD_DEVICE int aqd_place(int row, int chunk) {
+  static_assert(BK == 128 || BK == 64, "rows of other lengths meet banks otherwise");
   return row * BK + (BK == 128 ? chunk ^ (row & 7) : chunk ^ (row >> 1 & 3)) * 16;
 }
 template <int CH> AQD_DEVICE int aqd_channel(int piece, int t) { return piece * 4 / CH * 4 * CH + t * CH + piece * 4 % CH; }
 
 // For weights 2·w + 1: the sums of what a thread's two rows read, and twice the products with them added. A thread sees the
-// bytes that it holds of a fragment; its four neighbours together see all.
-template <bool SIGNED, bool ODD> struct Window {
-  int sum[2];
-  AQD_MEMBER Window() { sum[0] = sum[1] = 0; }
+// bytes that it holds of a fragment; its four neighbours together see all. PACK = 2: bytes are l + 16·h, without a sign; of
+// both the bytes and every l are summed.
+template <bool SIGNED, bool ODD, int PACK = 1> struct Window {
+  static_assert(!ODD || PACK == 1 || !SIGNED, "halves of bytes are summed without a sign");
+  int sum[2], low[2];
+  AQD_MEMBER Window() { sum[0] = sum[1] = low[0] = low[1] = 0; }
   AQD_MEMBER void add(const int (&a)[4]) {
     if (ODD)
 #pragma unroll
-      for (int i = 0; i < 4; i++) sum[i % 2] = aqd_add_bytes<SIGNED>(a[i], sum[i % 2]);
+      for (int i = 0; i < 4; i++) {
+        sum[i % 2] = aqd_add_bytes<SIGNED>(a[i], sum[i % 2]);
+        if (PACK == 2) low[i % 2] = aqd_add_bytes<SIGNED>(a[i] & 0x0f0f0f0f, low[i % 2]);
+      }
+  }
+  AQD_MEMBER int whole(int i) const {
+    const int all = aqd_add_lanes(sum[i]), l = PACK == 2 ? aqd_add_lanes(low[i]) : 0;
+    return PACK == 2 ? l + (all - l) / 16 : all;
   }
   template <int NT> AQD_MEMBER void finish(int (&acc)[NT][4]) {
     if (!ODD) return;
-    const int first = aqd_add_lanes(sum[0]), second = aqd_add_lanes(sum[1]);
+    const int first = whole(0), second = whole(1);
 #pragma unroll
     for (int j = 0; j < NT; j++)
 #pragma unroll

@@ -1,17 +1,18 @@
 // Convolution by matrix products: mma.sync m16n8k32 and a pipeline of asynchronous copies, for sm_80 and later.
 //
+// With PACK = 2 products are of 4 bits, m16n8k64: activations of 4 bits lie as bytes, and two fragments of them become one.
 // ODD: weights are 2·w + 1 with w the int8 that are stored: twice the product and the sum of the window (`Window`).
 #pragma once
 #include "copier.cuh"
 #ifndef AQD_BREAK
-#define AQD_BREAK 0  // tests break the kernel: 1 no barrier in the pipeline, 2 a wrong fragment, 3 a group too few waited for
+#define AQD_BREAK 0  // tests break the kernel: 1 no barrier in the pipeline, 2 a wrong fragment, 3 a group too few waited for, 7 a wrong half of a byte
 #endif
 // The accumulators and fragments of one thread.
 template <class T, Walk WALK, bool SIGNED, bool ODD> struct Products {
   typedef Sizes<T, WALK> S;
-  enum { PER = T::BK / 32 / T::SPLIT, KK = S::KX * PER };
+  enum { PER = T::BKB / 32 / T::SPLIT, KK = S::KX * PER };
   int acc[T::MT][T::NT][4], a[2][T::MT][4], b[2][T::NT / 2][4];
-  Window<SIGNED, ODD> window[T::MT];
+  Window<SIGNED, ODD, T::PACK> window[T::MT];
   int la, ka, lb, kb, part, left, right;  // the row and half that this lane names: of A (rows 0-15), of B (columns 0-7 twice)
 
   AQD_MEMBER void begin(const Level &l, int row_tile, int row0, int col0, int lane, int part_) {
@@ -39,19 +40,30 @@ template <class T, Walk WALK, bool SIGNED, bool ODD> struct Products {
 #pragma unroll
     for (int i = 0; i < T::MT; i++) {
       const bool edge = WALK == HALO && (x == 0 ? left >> i & 1 : x == 2 ? right >> i & 1 : 0);
-      aqd_load_matrices(a[to][i], edge ? zeros : stage + aqd_place<T::BK>(moved, 2 * k + ka) + i * 16 * T::BK);
-    }
-    const unsigned char *columns = stage + S::SIZE_A + x * T::BN * T::BK + aqd_place<T::BK>(lb, 2 * k + kb);
+      auto rows = [&](int chunk) { return edge ? zeros : stage + aqd_place<T::BK>(moved, chunk) + i * 16 * T::BK; };
+      if (T::PACK == 1) aqd_load_matrices(a[to][i], rows(2 * k + ka));
+      else {
+        int low[4], high[4];
+        aqd_load_matrices(low, rows(4 * k + ka));
+        aqd_load_matrices(high, rows(4 * k + 2 * (AQD_BREAK != 7) + ka));
 #pragma unroll
-    for (int j = 0; j < T::NT / 2; j++) aqd_load_matrices(b[to][j], columns + j * 16 * T::BK);
+        for (int q = 0; q < 4; q++) a[to][i][q] = aqd_join_halves<SIGNED>(low[q], high[q]);
+      }
+    }
+    const unsigned char *columns = stage + S::SIZE_A + x * T::BN * T::BKB + aqd_place<T::BKB>(lb, 2 * k + kb);
+#pragma unroll
+    for (int j = 0; j < T::NT / 2; j++) aqd_load_matrices(b[to][j], columns + j * 16 * T::BKB);
   }
   AQD_MEMBER void multiply(int from) {
 #pragma unroll
     for (int i = 0; i < T::MT; i++) {
       window[i].add(a[from][i]);
 #pragma unroll
-      for (int j = 0; j < T::NT; j++)
-        aqd_multiply_matrices<SIGNED>(acc[i][j], a[from][i], b[from][(j / 2 + (AQD_BREAK == 2)) % (T::NT / 2)] + j % 2 * 2);
+      for (int j = 0; j < T::NT; j++) {
+        const int *columns = b[from][(j / 2 + (AQD_BREAK == 2)) % (T::NT / 2)] + j % 2 * 2;
+        if (T::PACK == 1) aqd_multiply_matrices<SIGNED>(acc[i][j], a[from][i], columns);
+        else aqd_multiply_halves<SIGNED>(acc[i][j], a[from][i], columns);
+      }
     }
   }
   AQD_MEMBER void end() {

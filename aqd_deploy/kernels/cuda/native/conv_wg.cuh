@@ -12,7 +12,7 @@
 #endif
 
 template <int WG_, int MW_, int BN_, int BK_, int STAGES_, int CH_> struct WarpgroupTile {
-  enum { WG = WG_, MW = MW_, BM = 64 * MW * WG, BN = BN_, BK = BK_, STAGES = STAGES_, CH = CH_, NT = BN / 8, CHUNKS = BK / 16 };
+  enum { WG = WG_, MW = MW_, BM = 64 * MW * WG, BN = BN_, BK = BK_, STAGES = STAGES_, CH = CH_, NT = BN / 8, CHUNKS = BK / 16, BKB = BK };
   enum { THREADS = (WG + 1) * 128, COPIERS = 128, COLUMNS_APART = 1 };
 };
 struct TilePlace { int col_tile, row_tile, which; };

@@ -11,20 +11,23 @@ enum Walk { CHUNK, MIXED, HALO };
 
 template <class T, Walk WALK> struct Sizes {
   enum { KX = WALK == HALO ? 3 : 1, PATCH = WALK == HALO ? T::BM + 2 : (int)T::BM };
-  enum { SIZE_A = (PATCH * T::BK + 1023) / 1024 * 1024, STAGE = SIZE_A + KX * T::BN * T::BK };
+  enum { SIZE_A = (PATCH * T::BK + 1023) / 1024 * 1024, STAGE = SIZE_A + KX * T::BN * T::BKB };
 };
 
-// The copies of one thread: the same 16 bytes of every STEP-th row, and of the columns.
+// The copies of one thread: the same 16 bytes of every STEP-th row, and of every STEP_B-th column.
 template <class T, Walk WALK, class Args> struct Copier {
   typedef Sizes<T, WALK> S;
-  enum { STEP = T::COPIERS / T::CHUNKS, ROWS_A = (S::PATCH + STEP - 1) / STEP, ROWS_B = (T::BN + STEP - 1) / STEP };
+  enum { STEP = T::COPIERS / T::CHUNKS, ROWS_A = (S::PATCH + STEP - 1) / STEP };
+  enum { CHUNKS_B = T::BKB / 16, STEP_B = T::COPIERS / CHUNKS_B, ROWS_B = (T::BN + STEP_B - 1) / STEP_B };
   int at[ROWS_A], y[ROWS_A], x[ROWS_A];  // MIXED: of the first tap; otherwise y has a bit a tap
-  int chunk, first, tap_y, tap_x, inside, depth;
+  int chunk, first, chunk_b, first_b, tap_y, tap_x, inside, depth;
   const int8_t *w;
 
   AQD_MEMBER void begin(const Args &p, const Level &l, int row_tile, int col_tile, int step, int tid) {
     chunk = tid % T::CHUNKS;
     first = tid / T::CHUNKS;
+    chunk_b = tid % CHUNKS_B;
+    first_b = tid / CHUNKS_B;
 #pragma unroll
     for (int i = 0; i < ROWS_A; i++) {
       const int r = first + i * STEP, m = row_tile * T::BM + r - (WALK == HALO);
@@ -37,8 +40,8 @@ template <class T, Walk WALK, class Args> struct Copier {
       else y[i] = there ? mask(p, l, y[i], x[i]) : 0;
       if (WALK != MIXED) at[i] += chunk * 16;
     }
-    depth = p.steps * T::BK;
-    w = p.w + (long long)(col_tile * T::BN + first) * depth + chunk * 16 + step * S::KX * T::BK;
+    depth = p.steps * T::BKB;
+    w = p.w + (long long)(col_tile * T::BN + first_b) * depth + chunk_b * 16 + step * S::KX * T::BKB;
     tap_y = tap_x = 0;
     inside = WALK == MIXED ? chunk * 16 : 0;
     if (WALK == MIXED) settle(p, step * T::BK);
@@ -88,10 +91,10 @@ template <class T, Walk WALK, class Args> struct Copier {
       for (int k = 0; k < S::KX; k++)
 #pragma unroll
         for (int i = 0; i < ROWS_B; i++) {
-          const int r = first + i * STEP;
-          if (T::BN % STEP && i == ROWS_B - 1 && r >= T::BN) break;
-          aqd_copy_async(s + S::SIZE_A + k * T::BN * T::BK + aqd_place<T::BK>(r, chunk),
-                         w + (long long)i * STEP * depth + (step * S::KX + k) * T::BK, 16);
+          const int r = first_b + i * STEP_B;
+          if (T::BN % STEP_B && i == ROWS_B - 1 && r >= T::BN) break;
+          aqd_copy_async(s + S::SIZE_A + k * T::BN * T::BKB + aqd_place<T::BKB>(r, chunk_b),
+                         w + (long long)i * STEP_B * depth + (step * S::KX + k) * T::BKB, 16);
         }
     }
     if (WALK == MIXED) settle(p, T::BK);

@@ -35,6 +35,17 @@ template <bool SIGNED> AQD_DEVICE void aqd_multiply_matrices(int *c, const int *
         : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
+// The same of 64 numbers of 4 bits, of a with a sign or without, two in each byte.
+template <bool SIGNED> AQD_DEVICE void aqd_multiply_halves(int *c, const int *a, const int *b) {
+  if (SIGNED)
+    asm("mma.sync.aligned.m16n8k64.row.col.s32.s4.s4.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  else
+    asm("mma.sync.aligned.m16n8k64.row.col.s32.u4.s4.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
 // 16 bytes to shared memory, `bytes` of them from memory and zeros behind, some time before a wait for their group.
 AQD_DEVICE void aqd_copy_async(void *s, const void *g, int bytes) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(aqd_shared_address(s)), "l"(g), "r"(bytes));
@@ -80,6 +91,10 @@ AQD_DEVICE int aqd_load_fresh(const int *p) { return __ldcg(p); }
 #include "emulation.h"
 #endif
 
+// Four bytes of two numbers of 4 bits each, from four bytes that hold one.
+template <bool SIGNED> AQD_DEVICE int aqd_join_halves(int low, int high) {
+  return SIGNED ? (low & 0x0f0f0f0f) | (high << 4 & 0xf0f0f0f0) : low + (high << 4);
+}
 AQD_DEVICE int aqd_up(int value, int multiple) { return (value + multiple - 1) / multiple * multiple; }
 AQD_DEVICE int aqd_least(int a, int b) { return a < b ? a : b; }
 AQD_DEVICE int aqd_largest(int a, int b) { return a > b ? a : b; }

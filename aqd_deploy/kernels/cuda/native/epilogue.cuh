@@ -1,7 +1,7 @@
 // What follows the accumulators: a chain of stages and stores, each a type, on four neighbouring channels at a time.
 //
 // The constants of a chain lie [level][64 channels][word][64], int32: `WORDS` words an operation, in the chain's order.
-// An operation of the chain takes `TENSORS` addresses: the other side of a skip-add, or where a store writes.
+// An operation of the chain takes `TENSORS` addresses: another tensor, a table, or where a store writes.
 // Tensors are [image][y][x][pitch]; the pitch is that of the outputs, the channels in whole sixteens.
 #pragma once
 #include "device.cuh"
@@ -52,11 +52,20 @@ struct Stage {
   static AQD_MEMBER void ask(Asked &, void *const *, const Spot &) {}
   template <int RUN> static AQD_MEMBER void flush(const Held<RUN> &, void *const *, const Spot &) {}
 };
+struct Word { int4 v; AQD_MEMBER void load(const int4 *at) { v = at[0]; } };
 struct AddBias : Stage {
   enum { WORDS = 1 };
-  struct Words { int4 b; AQD_MEMBER void load(const int4 *at) { b = at[0]; } };
+  typedef Word Words;
   template <int RUN> static AQD_MEMBER void run(const Words &w, const Asked &, Held<RUN> &, int, void *const *, const Spot &, int (&v)[4]) {
-    v[0] += w.b.x; v[1] += w.b.y; v[2] += w.b.z; v[3] += w.b.w;
+    v[0] += w.v.x; v[1] += w.v.y; v[2] += w.v.z; v[3] += w.v.w;
+  }
+};
+template <bool UPPER> struct Bound : Stage {
+  enum { WORDS = 1 };
+  typedef Word Words;
+  template <int RUN> static AQD_MEMBER void run(const Words &w, const Asked &, Held<RUN> &, int, void *const *, const Spot &, int (&v)[4]) {
+    const int b[4] = {w.v.x, w.v.y, w.v.z, w.v.w};
+    for (int i = 0; i < 4; i++) v[i] = UPPER ? aqd_least(v[i], b[i]) : aqd_largest(v[i], b[i]);
   }
 };
 struct Relu : Stage {
@@ -71,35 +80,122 @@ template <Form FORM> struct MultiplyShift : Stage {
     aqd_scale<FORM>(v, w);
   }
 };
-// The other stream, which is `UP` times smaller each way: asked for early, for memory is far.
-template <int UP> struct Other : Stage {
+// Four neighbouring values of a tensor of T, as they come from memory.
+template <class T> struct Packed {
+  typedef int Raw;
+  static AQD_MEMBER void open(int raw, int (&v)[4]) {
+    for (int i = 0; i < 4; i++) v[i] = (T)(raw >> 8 * i);
+  }
+};
+template <> struct Packed<int> {
+  typedef int4 Raw;
+  static AQD_MEMBER void open(const int4 &raw, int (&v)[4]) { v[0] = raw.x; v[1] = raw.y; v[2] = raw.z; v[3] = raw.w; }
+};
+// Another tensor, which is `UP` times smaller each way, or with UP = 0 a pixel an image: asked for early, for memory is
+// far.
+template <class T, int UP> struct Other : Stage {
   enum { TENSORS = 1, ASKS = 1 };
-  typedef int4 Asked;
+  typedef typename Packed<T>::Raw Asked;
   static AQD_MEMBER void ask(Asked &o, void *const *tensors, const Spot &s) {
     long long pixel = s.level.out_start + s.m;
-    if (UP > 1) {
+    if (UP != 1) {
       const int n = s.m / (s.level.oh * s.level.ow), rest = s.m - n * s.level.oh * s.level.ow, y = rest / s.level.ow;
-      pixel = (n * (s.level.oh / UP) + y / UP) * (s.level.ow / UP) + (rest - y * s.level.ow) / UP;
+      constexpr int BY = UP ? UP : 1;
+      pixel = UP ? (n * (s.level.oh / BY) + y / BY) * (s.level.ow / BY) + (rest - y * s.level.ow) / BY : n;
     }
-    o = *(const int4 *)((const int *)tensors[0] + pixel * s.pitch + s.channel);
+    o = *(const Asked *)((const T *)tensors[0] + pixel * s.pitch + s.channel);
   }
 };
-// v plus the other stream.
-template <int UP> struct Add : Other<UP> {
+// v plus the other tensor.
+template <class T, int UP> struct Add : Other<T, UP> {
   template <int RUN>
-  static AQD_MEMBER void run(const Nothing &, const int4 &o, Stage::Held<RUN> &, int, void *const *, const Spot &, int (&v)[4]) {
-    v[0] += o.x; v[1] += o.y; v[2] += o.z; v[3] += o.w;
+  static AQD_MEMBER void run(const Nothing &, const typename Packed<T>::Raw &o, Stage::Held<RUN> &, int, void *const *, const Spot &, int (&v)[4]) {
+    int u[4];
+    Packed<T>::open(o, u);
+    for (int i = 0; i < 4; i++) v[i] += u[i];
   }
 };
-// v plus the other stream multiply-shifted.
-template <int UP, Form FORM> struct AddScaled : Other<UP> {
+// v plus the other tensor multiply-shifted.
+template <class T, int UP, Form FORM> struct AddScaled : Other<T, UP> {
   enum { WORDS = 4 };
   typedef Scale Words;
   template <int RUN>
-  static AQD_MEMBER void run(const Words &w, const int4 &o, Stage::Held<RUN> &, int, void *const *, const Spot &, int (&v)[4]) {
-    int u[4] = {o.x, o.y, o.z, o.w};
+  static AQD_MEMBER void run(const Words &w, const typename Packed<T>::Raw &o, Stage::Held<RUN> &, int, void *const *, const Spot &, int (&v)[4]) {
+    int u[4];
+    Packed<T>::open(o, u);
     aqd_scale<FORM>(u, w);
     for (int i = 0; i < 4; i++) v[i] += u[i];
+  }
+};
+// (v - ZERO) times (the other tensor - OTHER_ZERO).
+template <class T, int UP, int ZERO, int OTHER_ZERO> struct Multiply : Other<T, UP> {
+  template <int RUN>
+  static AQD_MEMBER void run(const Nothing &, const typename Packed<T>::Raw &o, Stage::Held<RUN> &, int, void *const *, const Spot &, int (&v)[4]) {
+    int u[4];
+    Packed<T>::open(o, u);
+    for (int i = 0; i < 4; i++) v[i] = (v[i] - ZERO) * (u[i] - OTHER_ZERO);
+  }
+};
+// The codes of quantizers: clip((v·c + B) >> d, LO, HI), where what follows clips by itself without AT_LO or AT_HI; and
+// LO + the number of thresholds that sign·v reaches.
+template <int LO, int HI, bool AT_LO, bool AT_HI, Form FORM> AQD_DEVICE void aqd_requantize(int (&v)[4], const Scale &s) {
+  if (FORM == GENERAL) {  // the shifted value may leave int32
+    const int c[4] = {s.c.x, s.c.y, s.c.z, s.c.w}, d[4] = {s.d.x, s.d.y, s.d.z, s.d.w};
+    const int low[4] = {s.low.x, s.low.y, s.low.z, s.low.w}, high[4] = {s.high.x, s.high.y, s.high.z, s.high.w};
+    for (int i = 0; i < 4; i++) {
+      const long long r = aqd_multiply_add(v[i], c[i], low[i], high[i]) >> d[i];
+      v[i] = r < LO ? LO : r > HI ? HI : (int)r;
+    }
+    return;
+  }
+  aqd_scale<FORM>(v, s);
+  for (int i = 0; i < 4; i++) {
+    if (AT_LO) v[i] = aqd_largest(v[i], LO);
+    if (AT_HI) v[i] = aqd_least(v[i], HI);
+  }
+}
+struct Row { const int4 *at; AQD_MEMBER void load(const int4 *from) { at = from; } };
+template <int LO, int STEPS> AQD_DEVICE void aqd_threshold(int (&v)[4], const Row &w) {
+  const int4 sign = w.at[0];
+  const int x = v[0] * sign.x, y = v[1] * sign.y, z = v[2] * sign.z, u = v[3] * sign.w;
+  v[0] = v[1] = v[2] = v[3] = LO;
+  for (int k = 0; k < STEPS; k++) {
+    const int4 t = w.at[(1 + k) * 16];
+    v[0] += x >= t.x; v[1] += y >= t.y; v[2] += z >= t.z; v[3] += u >= t.w;
+  }
+}
+template <int LO, int HI, Form FORM> struct Requantize : Stage {
+  enum { WORDS = 4 };
+  typedef Scale Words;
+  template <int RUN> static AQD_MEMBER void run(const Words &w, const Asked &, Held<RUN> &, int, void *const *, const Spot &, int (&v)[4]) {
+    aqd_requantize<LO, HI, true, true, FORM>(v, w);
+  }
+};
+template <int LO, int STEPS> struct Threshold : Stage {
+  enum { WORDS = 1 + STEPS };
+  typedef Row Words;
+  template <int RUN> static AQD_MEMBER void run(const Words &w, const Asked &, Held<RUN> &, int, void *const *, const Spot &, int (&v)[4]) {
+    aqd_threshold<LO, STEPS>(v, w);
+  }
+};
+// Tables are tensors that the program stores: 256 codes, and the cells of `contract.cells`.
+template <class T> struct Lookup : Stage {
+  enum { TENSORS = 1 };
+  template <int RUN> static AQD_MEMBER void run(const Nothing &, const Asked &, Held<RUN> &, int, void *const *t, const Spot &, int (&v)[4]) {
+    for (int i = 0; i < 4; i++) v[i] = ((const T *)t[0])[v[i] & 255];
+  }
+};
+template <int CELLS, int MOST> struct Steps : Stage {
+  enum { TENSORS = 1 };
+  template <int RUN> static AQD_MEMBER void run(const Nothing &, const Asked &, Held<RUN> &, int, void *const *t, const Spot &, int (&v)[4]) {
+    const int *thresholds = (const int *)t[0] + 4, *codes = thresholds + CELLS * MOST;
+    const int4 head = *(const int4 *)t[0];  // the clip, the shift, the first cell
+    for (int i = 0; i < 4; i++) {
+      const int x = aqd_least(aqd_largest(v[i], head.x), head.y), cell = (x >> head.z) - head.w;
+      int reached = 0;
+      for (int k = 0; k < MOST; k++) reached += x >= thresholds[cell * MOST + k];
+      v[i] = codes[cell * (MOST + 1) + reached];
+    }
   }
 };
 
@@ -121,35 +217,27 @@ struct Bytes : Stage {
     else *(int *)to = h.packed[0];
   }
 };
+// What stores codes keeps the values for what stores after it; packing clips at the type's ends.
+template <bool SIGNED> struct StoreCodes : Bytes {
+  template <int RUN> static AQD_MEMBER void run(const Nothing &, const Asked &, Held<RUN> &h, int q, void *const *, const Spot &, const int (&v)[4]) {
+    h.packed[q] = aqd_pack<SIGNED>(v[0], v[1], v[2], v[3]);
+  }
+};
 template <bool SIGNED, int LO, int HI, Form FORM> struct StoreRequantize : Bytes {
   enum { WORDS = 4 };
   typedef Scale Words;
-  static AQD_MEMBER int one(int v, int c, int d, int low, int high) {
-    if (FORM == GENERAL) {  // the shifted value may leave int32
-      const long long r = aqd_multiply_add(v, c, low, high) >> d;
-      return r < LO ? LO : r > HI ? HI : (int)r;
-    }
-    const int r = aqd_scaled<FORM>(v, c, d, low, high);
-    const int above = (SIGNED ? LO > -128 : LO > 0) ? aqd_largest(r, LO) : r;  // packing clips at the type's ends
-    return (SIGNED ? HI < 127 : HI < 255) ? aqd_least(above, HI) : above;
-  }
   template <int RUN> static AQD_MEMBER void run(const Words &w, const Asked &, Held<RUN> &h, int q, void *const *, const Spot &, const int (&v)[4]) {
-    h.packed[q] = aqd_pack<SIGNED>(one(v[0], w.c.x, w.d.x, w.low.x, w.high.x), one(v[1], w.c.y, w.d.y, w.low.y, w.high.y),
-                                   one(v[2], w.c.z, w.d.z, w.low.z, w.high.z), one(v[3], w.c.w, w.d.w, w.low.w, w.high.w));
+    int r[4] = {v[0], v[1], v[2], v[3]};
+    aqd_requantize<LO, HI, (SIGNED ? LO > -128 : LO > 0), (SIGNED ? HI < 127 : HI < 255), FORM>(r, w);
+    h.packed[q] = aqd_pack<SIGNED>(r[0], r[1], r[2], r[3]);
   }
 };
-// LO + the number of thresholds that sign·v reaches.
 template <bool SIGNED, int LO, int STEPS> struct StoreThreshold : Bytes {
   enum { WORDS = 1 + STEPS };
-  struct Words { const int4 *at; AQD_MEMBER void load(const int4 *from) { at = from; } };
+  typedef Row Words;
   template <int RUN> static AQD_MEMBER void run(const Words &w, const Asked &, Held<RUN> &h, int q, void *const *, const Spot &, const int (&v)[4]) {
-    const int4 sign = w.at[0];
-    const int x = v[0] * sign.x, y = v[1] * sign.y, z = v[2] * sign.z, u = v[3] * sign.w;
-    int r[4] = {LO, LO, LO, LO};
-    for (int k = 0; k < STEPS; k++) {
-      const int4 t = w.at[(1 + k) * 16];
-      r[0] += x >= t.x; r[1] += y >= t.y; r[2] += z >= t.z; r[3] += u >= t.w;
-    }
+    int r[4] = {v[0], v[1], v[2], v[3]};
+    aqd_threshold<LO, STEPS>(r, w);
     h.packed[q] = aqd_pack<SIGNED>(r[0], r[1], r[2], r[3]);
   }
 };

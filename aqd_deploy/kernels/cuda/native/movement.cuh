@@ -74,6 +74,64 @@ template <class T> AQD_DEVICE void pad(const MapArgs &p) {
   else for (int i = 0; i < 16 / (int)sizeof(T); i++) u.v[i] = (T)p.values[s.channel + i];
   aqd_put_unit(p, u);
 }
+// Sums of windows of T, int32; what is padded is `values` a channel. A thread has four channels.
+template <class T> AQD_DEVICE void sum_pool(const MapArgs &p) {
+  const MapSpot s = aqd_map_spot<int>(p);
+  if (!s.inside) return;
+  const int y0 = s.y * p.step_y - p.top, x0 = s.x * p.step_x - p.left;
+  const int first_y = aqd_largest(y0, 0), last_y = aqd_least(y0 + p.size_y, p.h);
+  const int first_x = aqd_largest(x0, 0), last_x = aqd_least(x0 + p.size_x, p.w);
+  const int inside = aqd_largest(last_y - first_y, 0) * aqd_largest(last_x - first_x, 0);
+  Unit<int> sum;
+  for (int i = 0; i < 4; i++) sum.v[i] = (p.size_y * p.size_x - inside) * p.values[s.channel + i];
+  for (int y = first_y; y < last_y; y++)
+    for (int x = first_x; x < last_x; x++) {
+      const Four<T> f = aqd_four<T>(p.x, ((long long)(s.n * p.h + y) * p.w + x) * p.pitch + s.channel);
+      for (int i = 0; i < 4; i++) sum.v[i] += f.v[i];
+    }
+  aqd_put_unit(p, sum);
+}
+// Linear upsampling of T by `step`, times four times that, int32. `top` and `left` are twice the places by which the
+// first pixel of the result lies behind the first of the map.
+struct Between { int before, after, weight; };
+AQD_DEVICE Between aqd_between(int place, int factor, int shift, int size) {
+  const int t = 2 * place + shift + 2 * factor, after = t / (2 * factor);  // one pixel further, so that t >= 0
+  return {aqd_largest(after - 1, 0), aqd_least(after, size - 1), t - after * 2 * factor};
+}
+template <class T> AQD_DEVICE void resize_linear(const MapArgs &p) {
+  const MapSpot s = aqd_map_spot<int>(p);
+  if (!s.inside) return;
+  const Between y = aqd_between(s.y, p.step_y, p.top, p.h), x = aqd_between(s.x, p.step_x, p.left, p.w);
+  Unit<int> sum = {{0, 0, 0, 0}};
+  for (int corner = 0; corner < 4; corner++) {
+    const int row = corner / 2 ? y.after : y.before, column = corner % 2 ? x.after : x.before;
+    const int weight = (corner / 2 ? y.weight : 2 * p.step_y - y.weight) * (corner % 2 ? x.weight : 2 * p.step_x - x.weight);
+    const Four<T> f = aqd_four<T>(p.x, ((long long)(s.n * p.h + row) * p.w + column) * p.pitch + s.channel);
+    for (int i = 0; i < 4; i++) sum.v[i] += f.v[i] * weight;
+  }
+  aqd_put_unit(p, sum);
+}
+
+// Values of a map at other places: rows and columns from `top` and `left` on, `step` apart; each becomes a square of
+// `block`·`block` pixels, whose channels are those of the input that `channels` [place in the square][out_pitch] names.
+struct PickArgs {
+  const void *x;
+  void *out;
+  const int *channels;
+  int images, h, w, oh, ow, pitch, out_pitch, block, step_y, step_x, top, left;
+};
+template <class T> AQD_DEVICE void pick(const PickArgs &p) {
+  constexpr int LANES = 16 / (int)sizeof(T);
+  const int units = p.out_pitch / LANES, m = aqd_index() / units, channel = aqd_index() % units * LANES;
+  const int n = m / (p.oh * p.ow), rest = m - n * p.oh * p.ow, y = rest / p.ow, x = rest % p.ow;
+  if (n >= p.images) return;
+  const int row = y / p.block * p.step_y + p.top, column = x / p.block * p.step_x + p.left;
+  const T *pixel = (const T *)p.x + ((long long)(n * p.h + row) * p.w + column) * p.pitch;
+  const int *from = p.channels + (y % p.block * p.block + x % p.block) * p.out_pitch + channel;
+  Unit<T> u;
+  for (int i = 0; i < LANES; i++) u.v[i] = pixel[from[i]];
+  ((Unit<T> *)p.out)[aqd_index()] = u;
+}
 // [image][channel][y][x] → [image][oh][ow][pitch] of bytes: what a row of `size_x` pixels, `step_y` apart, reads from
 // column ow·step_x − left on, in the order [pixel][channel]; `size_y` channels. A thread has a pixel of the result.
 AQD_DEVICE void patches(const MapArgs &p) {
