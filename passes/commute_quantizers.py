@@ -42,7 +42,6 @@ class CommuteQuantizers(Pass):
     4. Q(Concat(x, y)) = Concat(Q(x), Q(y)); of a quantizer with a step a channel each part has its own.
     5. Two quantizers of one tensor with the same step and range are one, and so is all that does the same
        behind them, as pools do that stood in front of them.
-
     6. Behind a function that is no sum and no product with a constant (SiLU in front of a Split) a quantizer
        moves also where others read the tensor as it is: right behind the function its codes are exact.
 
@@ -57,10 +56,12 @@ class CommuteQuantizers(Pass):
         none_left(state.graph, FileOperation, QuantizeLinear, DequantizeLinear)
 
     def ensures(self, state: Lowering) -> None:
-        """No operation of a real tensor that only quantizers read, and none of cases 5 and 6."""
+        """No quantizer that could stand in front of what it reads, and none of case 5."""
         found = _candidate(state.graph)
         if found is not None:
-            raise PassError(f"quantizers read {found[0].label} ({found[0].op.name})")
+            raise PassError(
+                f"quantizers read {found[0].label} ({found[0].op.name}), and could stand in front"
+            )
         seen = set()
         for node in state.graph.nodes:
             if _may_merge(state.graph, node):
@@ -79,7 +80,9 @@ class CommuteQuantizers(Pass):
 
 
 def _candidate(graph: Graph) -> tuple[Node, list[Node]] | None:
-    """The first operation on a real tensor that quantizers and nothing else read, or case 6, and these."""
+    """The first operation that quantizers can stand in front of, and these: nothing else reads it, or case 6
+    holds.
+    """
     consumers, codes = graph.consumers(), codes_of(graph)
     slices = Slices(graph)
     for node in graph.nodes:

@@ -47,15 +47,8 @@ CASES = {
     "steps": lambda w, x, c: w.steps(stream(w, x, c)),
     "steps to int8, one threshold": lambda w, x, c: w.steps(stream(w, x, c), INT8, 1),
     "steps, as many as there are": lambda w, x, c: w.steps(stream(w, x, c), UINT8, 1023),
-    "pieces": lambda w, x, c: w.pieces(stream(w, x, c)),
-    "two pieces": lambda w, x, c: w.pieces(stream(w, x, c), 1),
-    "pieces, as many as there are": lambda w, x, c: w.pieces(stream(w, x, c), 1023),
     "multiply": lambda w, x, c: w.multiply(x, w.lookup(x, INT8), 12, -34),
     "multiply by itself": lambda w, x, c: w.multiply(x, x, 5, 5),
-    "multiply streams": lambda w, x, c: w.stream_multiply(stream(w, x, c), w.pieces(stream(w, x, c)), c),
-    "multiply a stream by one pixel": lambda w, x, c: w.stream_multiply(
-        stream(w, x, c), w.stream_sums(stream(w, x, c), _sizes(w)), c
-    ),
     "max and min": lambda w, x, c: w.clip(stream(w, x, c), c),
     "top everywhere the same": lambda w, x, c: w._standard(
         "Min", [stream(w, x, c), w.constant(np.array(-77, np.int32))]
@@ -67,9 +60,6 @@ CASES = {
     "half pixel": lambda w, x, c: w.resize_linear(x, (2, 2), 1),
     "half pixel by odd factors": lambda w, x, c: w.resize_linear(x, (3, 1), 1),
     "asymmetric": lambda w, x, c: w.resize_linear(x, (4, 3), 0),
-    "half pixel of a stream": lambda w, x, c: w.resize_linear(stream(w, x, c), (2, 3), 1),
-    "sums of a stream": lambda w, x, c: w.stream_sums(stream(w, x, c), (3, 2), (1, 2), (1, 1, 2, 0)),
-    "whole map of a stream": lambda w, x, c: w.stream_sums(stream(w, x, c), _sizes(w)),
     "whole map": lambda w, x, c: w.sum_pool(x, _sizes(w)),
     "group 1 of 9 bits": lambda w, x, c: w.conv_offset(x, 5, c, 1, 1, _zero(w)),
     "padded depthwise of 9 bits": lambda w, x, c: w.conv_offset(
@@ -79,6 +69,20 @@ CASES = {
         x, 2 * c, 1, 3, c, _zero(w), pads=[2, 2, 2, 2], dilations=[2, 2]
     ),
 }
+
+STREAM_CASES = {
+    "pieces": lambda w, x, c: w.pieces(stream(w, x, c)),
+    "two pieces": lambda w, x, c: w.pieces(stream(w, x, c), 1),
+    "pieces, as many as there are": lambda w, x, c: w.pieces(stream(w, x, c), 1023),
+    "multiply streams": lambda w, x, c: w.stream_multiply(stream(w, x, c), w.pieces(stream(w, x, c)), c),
+    "multiply a stream by one pixel": lambda w, x, c: w.stream_multiply(
+        stream(w, x, c), w.stream_sums(stream(w, x, c), _sizes(w)), c
+    ),
+    "half pixel of a stream": lambda w, x, c: w.resize_linear(stream(w, x, c), (2, 3), 1),
+    "sums of a stream": lambda w, x, c: w.stream_sums(stream(w, x, c), (3, 2), (1, 2), (1, 1, 2, 0)),
+    "whole map of a stream": lambda w, x, c: w.stream_sums(stream(w, x, c), _sizes(w)),
+}
+"""Of accumulators alone, whatever the codes in front are."""
 
 
 def _sizes(w):

@@ -172,10 +172,8 @@ class _Writer:
         self.value = Interval.uniform(len(self.value.lo), int(table.min()), int(table.max()))
 
     def _pieces(self, stage: Pieces) -> None:
-        _, reached, _, c, b, d = self._keep(6)
-        # Cells are filled up with the largest int32.
-        thresholds = np.unique(reached)[: stage.pieces - 1]
-        found = pieces_image(thresholds, c, b, d.astype(np.int64), self.value)
+        thresholds, c, b, d = self._keep(4)
+        found = pieces_image(thresholds[: stage.count - 1], c, b, d.astype(np.int64), self.value)
         rows = len(self.value.lo)
         self.value = found or Interval.uniform(rows, int(_INT32.min), int(_INT32.max))
 

@@ -192,14 +192,15 @@ def _steps(node: Node, value: str, graph: Graph) -> tuple[Stage, list[Operand]]:
 
 
 def _pieces(node: Node, value: str, graph: Graph) -> tuple[Stage, list[Operand]]:
-    c, b, d = (graph.operand(node, name) for name in ("c", "B", "d"))
-    cells, arrays = cell_table(graph.operand(node, "T"), np.arange(len(c)))
-    return Pieces(cells.cells, cells.most, len(c)), [
-        *arrays,
-        c.astype(np.int32),
-        np.ascontiguousarray(b, np.int64),
-        d.astype(np.int32),
-    ]
+    thresholds, *constants = (graph.operand(node, name) for name in ("T", "c", "B", "d"))
+    stage = Pieces(len(constants[0]))
+    padded = np.full((1 << stage.bits) - 1, np.iinfo(np.int32).max, np.int32)
+    padded[: len(thresholds)] = thresholds
+    c, b, d = (
+        np.ascontiguousarray(values, kind)
+        for values, kind in zip(constants, (np.int32, np.int64, np.int32), strict=True)
+    )
+    return stage, [padded, c, b, d]
 
 
 def _cast(node: Node, value: str, graph: Graph) -> tuple[None, list[Operand]]:

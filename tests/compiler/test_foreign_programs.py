@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from foreign_graphs import foreign_model
-from foreign_words import CASES, SIZES, word_model
+from foreign_words import CASES, SIZES, STREAM_CASES, word_model
 from random_graphs import merge
 from small_models import INT8, UINT8, random_image, reference, runnable_targets
 
@@ -29,6 +29,7 @@ def words():
     models = [
         word_model(build, dtype, sizes) for build in cases for dtype in (UINT8, INT8) for sizes in SIZES[2:]
     ]
+    models += [word_model(build, UINT8, SIZES[2]) for build in STREAM_CASES.values()]
     squares = [("CRD", 2), ("DCR", 2), ("CRD", 3), ("DCR", 1)]
     models += [
         word_model(lambda w, x, c, m=mode, b=block: w.depth_to_space(x, b, m), INT8, (36, 3, 2))

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from foreign_words import CASES, SIZES, stream, word_model
+from foreign_words import CASES, SIZES, STREAM_CASES, stream, word_model
 from graph_meaning import evaluate
 from small_models import INT8, UINT8, ModelWriter, random_image
 
@@ -27,6 +27,12 @@ def compare(build, dtype, sizes, seed=0):
 @pytest.mark.parametrize("case", CASES)
 def test_numpy_and_onnxruntime_agree(case, dtype, sizes):
     compare(CASES[case], dtype, sizes, seed=len(case))
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+@pytest.mark.parametrize("case", STREAM_CASES)
+def test_they_agree_on_streams(case, sizes):
+    compare(STREAM_CASES[case], INT8, sizes, seed=len(case))
 
 
 POOLS = [

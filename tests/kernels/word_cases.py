@@ -98,7 +98,9 @@ def pieces_cases(isa: Isa, threads: int) -> Iterator[Case]:
     generator = np.random.default_rng(5)
     for count in (1, 6, 300):
         table = np.sort(generator.choice(1 << 24, count, replace=False)) - (1 << 23)
-        cells, params = cell_table(table.astype(np.int32), np.arange(count + 1))
+        stage = Pieces(count + 1)
+        thresholds = np.full((1 << stage.bits) - 1, np.iinfo(np.int32).max, np.int32)
+        thresholds[:count] = table
         shift = generator.integers(0, 35, count + 1)
         c = generator.integers(-(4 << shift), 4 << shift) >> np.maximum(shift - 28, 0)
         b = generator.integers(-(1 << 60), 1 << 60, count + 1) >> (34 - shift)
@@ -107,9 +109,8 @@ def pieces_cases(isa: Isa, threads: int) -> Iterator[Case]:
         piece = np.searchsorted(table, data, side="right")
         expected = (data * c[piece] + b[piece]) >> shift[piece]
         assert abs(expected).max() < 1 << 31
-        stage = Pieces(cells.cells, cells.most, count + 1)
         function = pointwise.epilogue_func(*data.shape, Epilogue((stage,)), isa, threads)
-        params += [c.astype(np.int32), b, shift.astype(np.int32)]
+        params = [thresholds, c.astype(np.int32), b, shift.astype(np.int32)]
         yield f"{count} thresholds", function, [data, *params], [expected.astype(np.int32)]
 
 

@@ -196,14 +196,19 @@ class Steps:
 
 
 @dataclass(frozen=True)
-class Pieces(Steps):
-    """v = (v·c_k + B_k) >> d_k with k = #{k: T_k ≤ v}.
+class Pieces:
+    """v = (v·c_k + B_k) >> d_k with k = #{k: T_k ≤ v}, of `count` pieces.
 
-    Parameters: those of a `Steps` whose codes are 0 … `pieces` − 1, then c int32, B int64 and d int32, each
-    [`pieces`].
+    Parameters: T int32 [2^`bits` − 1], those behind the last one the largest int32; c int32, B int64 and d
+    int32, each [`count`].
     """
 
-    pieces: int
+    count: int
+
+    @property
+    def bits(self) -> int:
+        """Comparisons that find a piece."""
+        return (self.count - 1).bit_length()
 
 
 @dataclass(frozen=True)

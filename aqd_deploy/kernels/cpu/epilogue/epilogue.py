@@ -147,7 +147,7 @@ class BoundEpilogue:
             case Lookup():
                 return tables.looked_up(em, instruction_set(self.isa), stage, params, value, at.count)
             case Pieces():
-                return tables.of_its_piece(em, instruction_set(self.isa), stage, params, value, at.count)
+                return tables.of_its_piece(em, stage, params, value, at.count)
             case Steps():
                 return tables.stepped(em, instruction_set(self.isa), stage, params, value, at.count)
             case Multiply():

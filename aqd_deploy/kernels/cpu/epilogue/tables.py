@@ -76,18 +76,25 @@ def stepped(
 
 def declare_pieces(em: Emitter, stage: Pieces) -> list[Buffer]:
     """The parameters of a `Pieces`."""
-    params = declare_steps(em, stage)
-    for name, dtype in (("c", "int32"), ("B", "int64"), ("d", "int32")):
-        params.append(em.parameter(name, (stage.pieces,), dtype))
-    return params
+    thresholds = em.parameter("T", ((1 << stage.bits) - 1,), "int32")
+    constants = (("c", "int32"), ("B", "int64"), ("d", "int32"))
+    return [thresholds, *(em.parameter(name, (stage.count,), dtype) for name, dtype in constants)]
 
 
-def of_its_piece(
-    em: Emitter, entry: InstructionSet, stage: Pieces, params: list[Buffer], value: Expr, lanes: int
-) -> Expr:
-    """The multiply-shift of each lane's piece."""
-    piece = em.bind("piece", stepped(em, entry, stage, params[:3], value, lanes))
-    factor, addend, shift = (_each(buffer, piece) for buffer in params[3:])
+def of_its_piece(em: Emitter, stage: Pieces, params: list[Buffer], value: Expr, lanes: int) -> Expr:
+    """The multiply-shift of each lane's piece, which a binary search finds."""
+
+    def number(value: int) -> Expr:
+        return const(value, "int32", lanes)
+
+    piece = number(0)
+    for bit in reversed(range(stage.bits)):
+        at = em.bind("index", piece + number((1 << bit) - 1))
+        further = value >= _each(params[0], at)
+        piece = em.bind("piece", piece + tirx.Select(further, number(1 << bit), number(0)))
+    # The largest int32 reaches those behind the last one.
+    piece = em.bind("piece", tirx.Min(piece, number(stage.count - 1)))
+    factor, addend, shift = (_each(buffer, piece) for buffer in params[1:])
     total = fixed_point.product_shift(value, convert(factor, "int64", lanes), addend, shift, lanes)
     return convert(total, "int32", lanes)
 
