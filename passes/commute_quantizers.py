@@ -66,7 +66,7 @@ class CommuteQuantizers(Pass):
         for node in state.graph.nodes:
             if _may_merge(state.graph, node):
                 if (key := _key(node)) in seen:
-                    raise PassError(f"{node.label} does with {node.inputs[0]} what another node does")
+                    raise PassError(f"{node.label} treats {node.inputs[0]} as another node does")
                 seen.add(key)
 
     def run(self, state: Lowering) -> PassResult:

@@ -66,12 +66,12 @@ class WindowSums:
                 tile = em.bind("tile", begin + index)
                 at = em.bind("at", self._first_number(framed, tile) - lowest)
                 for run in range(0, frame.pixels, ROWS):
-                    parts_of = [
+                    terms = [
                         load(each.values, at + (run + down * framed.pitch), ROWS)
                         for each in rows
                         for down in each.down
                     ]
-                    total = sum(parts_of[1:], parts_of[0])
+                    total = sum(terms[1:], terms[0])
                     em.store(values, (tile - first) * frame.pixels + run, total, ROWS)
         return values
 
