@@ -36,7 +36,7 @@ def program_contender(program: Program, network: Network | None, threads: int) -
     inputs = program.random_inputs()
     (info, *others) = program.inputs
     if network is not None and not others:
-        image = np.ascontiguousarray(network.pixels[:1])
+        image = np.ascontiguousarray(network.codes)
         if (image.shape, str(image.dtype)) == (info.shape, info.dtype):
             inputs = {info.name: image}
 
@@ -50,8 +50,13 @@ def program_contender(program: Program, network: Network | None, threads: int) -
 def add_peer(
     into: Field, peer: Peer, network: Network, threads: list[int], progress: Callable[[str], None]
 ) -> None:
-    """Convert, open and try every variant of `peer`; what fails is listed, never raised."""
-    for variant in peer.variants:
+    """Convert, open and try every variant of `peer` for `network`; what fails is listed, never raised."""
+    variants: tuple[Variant, ...] = peer.variants
+    if network.is_quantized:
+        variants = () if peer.quantized is None else (peer.quantized,)
+    if not variants:
+        into.failed.append({"contender": peer.name, "reason": "it reads no quantized ONNX file"})
+    for variant in variants:
         label = f"{peer.name} {variant.name}"
         if not variant.installed():
             into.missing.append({"peer": label, "next_command": peer.install})
@@ -69,7 +74,7 @@ def add_peer(
 
 def _open(variant: Variant, network: Network, threads: int) -> Opened:
     """The variant after one run. PeerError for whatever the runtime raises."""
-    path = network.float_model if variant.conversion is None else converted(variant.conversion, network)
+    path = network.model if variant.conversion is None else converted(variant.conversion, network)
     with native_output_hidden() as written:
         try:
             opened = variant.open(path, network, threads)

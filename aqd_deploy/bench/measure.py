@@ -67,6 +67,7 @@ def bench(
         network = None
         if peers or memory:
             network = _network(stack, program, loaded, model, images, keep, progress)
+        input_is = _input_is(network, images)
         _fill(taking_part, loaded, network, peers, counts, progress)
         beside = _layer_turns(loaded, counts) if layers else _Beside()
         seconds = _interleave(loaded, taking_part, beside, rounds, runs, progress)
@@ -81,7 +82,7 @@ def bench(
         program,
         loaded.manifest,
         environment=_environment(peers),
-        input_is="random" if network is None else "textures" if images is None else "image",
+        input_is=input_is,
         rounds=rounds,
         runs=runs,
         variants=describe(taking_part),
@@ -91,6 +92,12 @@ def bench(
         measured=[_measured(count, loaded, seconds, taking_part, beside) for count in counts],
         memory=resident,
     )
+
+
+def _input_is(network: Network | None, images: np.ndarray | None) -> str:
+    if network is None or network.is_quantized:
+        return "random"
+    return "textures" if images is None else "image"
 
 
 def _network(

@@ -30,9 +30,9 @@ def compare_memory(program: Path, network: Network, threads: list[int]) -> list[
     found = []
     with TemporaryFolder() as folder:
         pixels, value = folder / "pixels.npy", folder / "value.npy"
-        np.save(pixels, network.pixels[:1])
+        np.save(pixels, network.codes)
         np.save(value, network.value)
-        int8 = converted(QDQ, network) / QDQ_FILE
+        int8 = network.model if network.is_quantized else converted(QDQ, network) / QDQ_FILE
         for count in threads:
             for label, kind, model, array in (
                 ("aqd-deploy", "program", program, pixels),

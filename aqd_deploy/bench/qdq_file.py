@@ -17,12 +17,13 @@ def find_qdq(program: Path, manifest: dict[str, Any], explicit: Path | None = No
     """The QDQ file a program was made from.
 
     `explicit` if given; else the QDQ file beside the program whose SHA-256 the manifest records; else the
-    one beside it of the same stem whose manifest has the same name. Raises AqdError where there is none.
+    one beside it of the same stem whose manifest, or graph, has the same name. Raises AqdError where there
+    is none.
     """
     if explicit is not None:
         if kind_of(load_onnx(explicit)) != "qdq":
             raise ModelFileError(
-                "this is not a QDQ file", received=str(explicit), valid="what `export` writes"
+                "this is not a QDQ file", received=str(explicit), valid="what `export` or a quantizer writes"
             )
         return explicit
     recorded = manifest.get("program", {}).get("sha256", {}).get("source")
@@ -33,7 +34,8 @@ def find_qdq(program: Path, manifest: dict[str, Any], explicit: Path | None = No
     for path in beside:
         if path.name.split(".")[0] == program.name.split(".")[0]:
             model = load_onnx(path)
-            if kind_of(model) == "qdq" and read_manifest(model).get("name") == manifest.get("name"):
+            named = read_manifest(model).get("name") or model.graph.name or "model"
+            if kind_of(model) == "qdq" and named == manifest.get("name"):
                 return path
     raise AqdError(
         "the QDQ file that the program was made from is not beside it, so there is nothing to give to a peer",

@@ -61,7 +61,8 @@ def command(
     """Measure a program, interleaved with other runtimes on the same network, image and number of threads.
 
     A peer runs the float network and its INT8 variants: the QDQ file that onnxruntime's quantize_static makes
-    of it, and what its own tools make. See docs/how-to/benchmark.md.
+    of it, and what its own tools make. A QDQ file of another writer it runs as it is. See
+    docs/how-to/benchmark.md.
     """
     if profile is not None:
         _refuse_measuring()

@@ -49,7 +49,7 @@ def bench(monkeypatch, programs, threads_as_compiled):
             return Opened(lambda: None)
 
         peer = Peer("peer", (), (), "", (Variant("int8", "a peer", None, open_peer),))
-        network = SimpleNamespace(float_model=None, pixels=np.zeros((1, 3, 1, 1), np.uint8))
+        network = SimpleNamespace(model=None, codes=np.zeros((1, 3, 1, 1), np.uint8), is_quantized=False)
         monkeypatch.setattr(measure, "choose_peers", lambda _: ([peer], []))
         monkeypatch.setattr(measure, "network_folder", lambda *_: nullcontext(network))
         monkeypatch.setattr("aqd_deploy.bench.qdq_file.find_qdq", lambda *_: Path("m.qdq.onnx"))

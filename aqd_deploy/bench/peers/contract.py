@@ -41,8 +41,8 @@ class Opened:
 class Variant:
     """One way a peer can run the network.
 
-    `name` is "float" or begins with "int8"; `conversion` makes its model (None: the float ONNX file);
-    `open(path, network, threads)` makes it ready, where `path` is the float ONNX file or the folder the
+    `name` is "float" or begins with "int8"; `conversion` makes its model (None: `Network.model`);
+    `open(path, network, threads)` makes it ready, where `path` is that ONNX file or the folder the
     conversion filled; it may raise whatever the runtime raises. `modules` are needed in addition to the
     peer's.
     """
@@ -68,6 +68,7 @@ class Peer:
     """A runtime: the modules that must be importable, the command that installs them, and its variants.
 
     `packages` are the distributions whose versions a result depends on; `note` says what it does not offer.
+    `quantized` runs a quantized ONNX file as it is, None where the runtime takes none.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Peer:
     install: str
     variants: tuple[Variant, ...]
     note: str = ""
+    quantized: Variant | None = None
 
     def installed(self) -> bool:
         """Whether its modules can be imported."""

@@ -66,7 +66,7 @@ def open_session(path: Path, value: np.ndarray, threads: int) -> Contender:
     return lambda: session.run(None, feed)
 
 
-def _open_float(path: Path, network: Network, threads: int) -> Opened:
+def _open_file(path: Path, network: Network, threads: int) -> Opened:
     return Opened(open_session(path, network.value, threads))
 
 
@@ -80,7 +80,8 @@ PEER = Peer(
     ("onnxruntime",),
     "pip install aqd-deploy",
     (
-        Variant("float", "float32", None, _open_float),
+        Variant("float", "float32", None, _open_file),
         Variant("int8", "INT8 QDQ by quantize_static", QDQ, _open_int8),
     ),
+    quantized=Variant("int8 file", "the quantized file as it is", None, _open_file),
 )

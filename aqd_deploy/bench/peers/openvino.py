@@ -75,4 +75,5 @@ PEER = Peer(
             modules=("nncf",),
         ),
     ),
+    quantized=Variant("int8 file", "the quantized file as it is", None, _open),
 )

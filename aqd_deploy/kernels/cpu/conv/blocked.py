@@ -399,6 +399,7 @@ class MapConv:
         em, plan, spec, lanes = self.em, self.plan, self.spec, self.dots.lanes
         full_blocks = spec.out_channels // lanes
         rest = spec.out_channels % lanes
+        together = 1 if rest or self.stage is not None else self.bound.vectors_together(lanes, plan.blocks)
 
         def pixels(b: Expr, channel: Expr, lane: Expr, count: int) -> None:
             with em.loop("py", plan.tile[0]) as py, em.loop("px", plan.tile[1]) as px:
@@ -416,11 +417,12 @@ class MapConv:
                     value = self.bound.after_stages(em, value, place, channel, count)
                     self.stage.put(py * spec.out_width + (x + px), b * lanes + lane, value, count)
 
-        with em.loop("b", plan.blocks) as b:
+        with em.loop("b", plan.blocks // together) as turn:
+            b = turn * together
             channel = em.bind("channel", (block + b) * lanes)
             if full_blocks:
                 with em.when(block + b < full_blocks) if rest else em.always():
-                    pixels(b, channel, const(0), lanes)
+                    pixels(b, channel, const(0), lanes * together)
             if rest:
                 with em.when(block + b >= full_blocks), em.loop("lane", rest) as lane:
                     pixels(b, channel + lane, lane, 1)

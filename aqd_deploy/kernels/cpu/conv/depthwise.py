@@ -21,7 +21,7 @@ from aqd_deploy.kernels.contract.kernel import Layout
 from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue, Map
 from aqd_deploy.kernels.cpu.conv.family import Family
 from aqd_deploy.kernels.cpu.conv.maps import conv_maps
-from aqd_deploy.kernels.cpu.conv.padded_rows import PaddedRows, padded_rows
+from aqd_deploy.kernels.cpu.conv.padded_rows import PaddedRows, Window, padded_tile
 from aqd_deploy.kernels.cpu.emit import Buffer, Emitter, Expr, const, convert, load
 from aqd_deploy.kernels.cpu.epilogue.epilogue import BoundEpilogue, Place
 from aqd_deploy.kernels.cpu.isa.dot_product import DotProduct
@@ -52,11 +52,11 @@ def sums_fit_16_bits(spec: ConvSpec) -> bool:
 
 
 def quad_product(spec: ConvSpec, isa: Isa) -> DotProduct | None:
-    """The product of four bytes a lane for four taps of a column; None where there is none for a whole vector
-    of channels, or weights do not fit bytes.
+    """The product of four bytes a lane for four taps of a column; None where there is none, or weights do not
+    fit bytes.
     """
     dots = vector_dots(spec, isa)
-    fits = dots is not None and dots.dot == 4 and dots.lanes == instruction_set(isa).depthwise_lanes
+    fits = dots is not None and dots.dot == 4 and instruction_set(isa).depthwise_lanes % dots.lanes == 0
     return dots if fits and not spec.odd else None
 
 
@@ -102,37 +102,64 @@ class _MapConv:
         most = QUAD_PIXELS if self.quads else PIXELS
         self.pixels = -(-self.spec.out_width // -(-self.spec.out_width // most))
         self.tasks = -(-self.spec.out_height // self.rows)
+        counts = (self.rows, self.pixels)
+        # Rows and columns of the input that a tile's columns need in all rows of a task.
+        self.window = [
+            (count - 1) * stride + (taps - 1) * step + 1
+            for count, stride, taps, step in zip(
+                counts, spec.strides, spec.kernel, spec.dilations, strict=True
+            )
+        ]
+        # The last vector of channels reads behind its pixel; behind the last pixel a copy has room for it.
+        self.slack = -self.spec.out_channels % layout.lanes
 
     def emit(self, task: Expr, data: Buffer, level: Expr | None) -> None:
         """One task: `rows` rows of all channels."""
-        em, spec, lanes = self.em, self.spec, self.layout.lanes
-        top = em.bind("top", tirx.Min(task * self.rows, const(spec.out_height - self.rows)))
-        rest = spec.out_channels % lanes
-        # The last vector of channels reads behind its pixel; behind the last pixel the copy has room for it.
-        slack = lanes - rest if rest else 0
-        copies = any(spec.pads) or bool(slack)
-        # Native samples: the portable product takes them as they are.
-        strip = padded_rows(
-            em, spec, portable_entry().products[-1], data, top, self.rows, copies, slack, self.map.in_start
-        )
-        values = em.alloc("tile", "int32", self.pixels * lanes)
-        with em.loop("y", self.rows) as y, em.loop("tx", -(-spec.out_width // self.pixels)) as tx:
+        em, spec = self.em, self.spec
+        self.top = em.bind("top", tirx.Min(task * self.rows, const(spec.out_height - self.rows)))
+        self.level = level
+        self.values = em.alloc("tile", "int32", self.pixels * self.layout.lanes)
+        copies, size = any(spec.pads) or self.slack > 0, prod(self.window) * spec.in_channels + self.slack
+        copy = em.alloc("padded", data.dtype, size) if copies else data
+        with em.loop("tx", -(-spec.out_width // self.pixels)) as tx:
             x = em.bind("x", tirx.Min(tx * self.pixels, const(spec.out_width - self.pixels)))
-            with em.loop("block", self.layout.blocks) as block:
-                self._reduce(strip, y, x, block, values)
-                with em.loop("px", self.pixels) as px:
-                    row, column = em.bind("row", top + y), em.bind("column", x + px)
-                    pixel = row * spec.out_width + (column + self.map.out_start)
-                    self._finish(Place(pixel, row, column, level), px, block, values)
+            row, column = self.top * spec.strides[0] - spec.pads[0], x * spec.strides[1] - spec.pads[1]
+            window = Window(em.bind("first_row", row), em.bind("first_column", column), *self.window)
+            line = spec.width * spec.in_channels
+            first = window.top * line + (window.left + self.map.in_start) * spec.in_channels
+            inside = self._inside(window)
+            with em.when(inside) if copies else em.always():
+                self._tile(x, PaddedRows(data, em.bind("origin", first), line))
+            if copies:
+                # Native samples: the portable product takes them as they are.
+                native = portable_entry().products[-1]
+                with em.when(tirx.Not(inside)):
+                    self._tile(x, padded_tile(em, spec, native, data, copy, window, self.map.in_start))
 
-    def _reduce(self, strip: PaddedRows, y: Expr, x: Expr, block: Expr, values: Buffer) -> None:
+    def _inside(self, window: Window) -> Expr:
+        """Whether a window, with what is read behind it, lies inside the map."""
+        bottom = self.spec.height - window.rows - (1 if self.slack else 0)
+        right = self.spec.width - window.columns
+        limits = (window.top >= 0, window.top <= bottom, window.left >= 0, window.left <= right)
+        return self.em.bind("inside", tirx.all(*limits))
+
+    def _tile(self, x: Expr, strip: PaddedRows) -> None:
+        """All channels of the columns from `x` on, in every row of the task."""
+        em, spec = self.em, self.spec
+        with em.loop("y", self.rows) as y, em.loop("block", self.layout.blocks) as block:
+            self._reduce(strip, y, block, self.values)
+            with em.loop("px", self.pixels) as px:
+                row, column = em.bind("row", self.top + y), em.bind("column", x + px)
+                pixel = row * spec.out_width + (column + self.map.out_start)
+                self._finish(Place(pixel, row, column, self.level), px, block, self.values)
+
+    def _reduce(self, strip: PaddedRows, y: Expr, block: Expr, values: Buffer) -> None:
         """The sums of one tile, left in `values` [pixel, lane]."""
         em, spec, lanes, dtype = self.em, self.spec, self.layout.lanes, self.dtype
         accs = [em.alloc("acc", dtype, lanes, "local") for _ in range(self.pixels)]
         for acc in accs:
             em.store(acc, 0, const(0, dtype, lanes), lanes)
-        column = x * spec.strides[1] * spec.in_channels
-        at = em.bind("at", strip.origin + y * spec.strides[0] * strip.row_stride + column + block * lanes)
+        at = em.bind("at", strip.origin + y * spec.strides[0] * strip.row_stride + block * lanes)
         if self.quads is not None:
             self._add_quads(self.quads, accs, strip, at, block)
         else:
@@ -180,16 +207,25 @@ class _MapConv:
                     sample = tirx.bitwise_xor(sample, _sign_bits(dots, lanes))
                 sample = em.bind("s", sample)
                 for acc, kx in users:
-                    em.store(acc, 0, dots.accumulate(load(acc, const(0), lanes), sample, weights[kx]), lanes)
+                    self._accumulate(dots, acc, sample, weights[kx])
+
+    def _accumulate(self, dots: DotProduct, acc: Buffer, sample: Expr, weight: Expr) -> None:
+        """acc + sample·weight, a product for every `dots.lanes` of a vector of channels."""
+        for first in range(0, self.layout.lanes, dots.lanes):
+            parts = (_part(each, dots, first) for each in (sample, weight))
+            total = dots.accumulate(load(acc, const(first), dots.lanes), *parts)
+            self.em.store(acc, first, total, dots.lanes)
 
     def _start(self, dots: DotProduct, accs: list[Buffer], weights: list[Expr]) -> None:
         """Takes off what the offset of the samples adds."""
-        em, lanes = self.em, self.layout.lanes
-        added = const(0, "int32", lanes)
-        for weight in weights:
-            added = em.bind("added", dots.accumulate(added, _sign_bits(dots, lanes), weight))
-        for acc in accs:
-            em.store(acc, 0, load(acc, const(0), lanes) - added, lanes)
+        em = self.em
+        for first in range(0, self.layout.lanes, dots.lanes):
+            added = const(0, "int32", dots.lanes)
+            for weight in weights:
+                part = _part(weight, dots, first)
+                added = em.bind("added", dots.accumulate(added, _sign_bits(dots, dots.lanes), part))
+            for acc in accs:
+                em.store(acc, first, load(acc, const(first), dots.lanes) - added, dots.lanes)
 
     def _taps(self, accs: list[Buffer]) -> list[tuple[int, list[tuple[Buffer, int]]]]:
         """(column of samples, (sum, column of weights) that read it) of a tile."""
@@ -248,6 +284,14 @@ def _interleaved(rows: list[Expr], lanes: int) -> Expr:
     """The bytes of four vectors, alternating."""
     order = [const(lane + part * lanes) for lane in range(lanes) for part in range(4)]
     return tirx.Shuffle(rows, order)
+
+
+def _part(words: Expr, dots: DotProduct, first: int) -> Expr:
+    """The operand of one product: the bytes of its lanes from `first` on."""
+    every, taken = words.ty.dtype.lanes, dots.lanes * dots.dot
+    if taken == every:
+        return words
+    return tirx.Shuffle([words], [const(dots.dot * first + byte) for byte in range(taken)])
 
 
 def _sign_bits(dots: DotProduct, lanes: int) -> Expr:

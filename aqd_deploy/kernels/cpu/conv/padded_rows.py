@@ -1,4 +1,4 @@
-"""The padded copy of the input rows that one task of a convolution needs."""
+"""The padded copies of the input that a task of a convolution needs: whole rows, or those of one tile."""
 
 from __future__ import annotations
 
@@ -82,6 +82,38 @@ def padded_rows(
     return PaddedRows(samples, const(0), row_stride)
 
 
+@dataclass(frozen=True)
+class Window:
+    """Rows and columns of the input, padding included: `rows` x `columns` pixels from (`top`, `left`) on."""
+
+    top: Expr
+    left: Expr
+    rows: int
+    columns: int
+
+
+def padded_tile(
+    em: Emitter, spec: ConvSpec, dots: DotProduct, data: Buffer, copy: Buffer, window: Window, start: int
+) -> PaddedRows:
+    """The samples of a window of the map that begins at pixel `start` of `data`, written to `copy`, which has
+    the type of the input and holds the window and what may be read behind it.
+    """
+    channels, line = spec.in_channels, spec.width * spec.in_channels
+    stride = window.columns * channels
+    writer = _Writer(em, spec, dots, copy.dtype, copy, data)
+    with em.loop("row", window.rows) as r, em.loop("column", window.columns) as x:
+        row, column = em.bind("row", window.top + r), em.bind("column", window.left + x)
+        to = em.bind("to", r * stride + x * channels)
+        known = tirx.all(row >= 0, row < spec.height, column >= 0, column < spec.width)
+        with em.when(known):
+            writer.copy(to, row * line + (column + start) * channels, channels)
+        with em.when(tirx.Not(known)):
+            writer.pad(to, 1)
+    with em.loop("slack", int(copy.shape[0]) - window.rows * stride) as i:
+        em.store(copy, i + window.rows * stride, const(0, copy.dtype))
+    return PaddedRows(copy, const(0), stride)
+
+
 class _Writer:
     """Writes samples into padded rows, in the type they are multiplied in."""
 
@@ -96,7 +128,7 @@ class _Writer:
         sample.
         """
         em = self.em
-        lanes = COPY_LANES if count >= COPY_LANES else 1
+        lanes = min(COPY_LANES, 1 << (count.bit_length() - 1))
         with em.loop("i", -(-count // lanes)) as i:
             at = em.bind("at", tirx.Min(i * lanes, const(count - lanes)))
             value = self._shifted(load(self.data, source + at, lanes), lanes)
@@ -120,7 +152,7 @@ class _Writer:
         values = spec.pad_values or (0,) * spec.in_channels
         if len(set(values)) == 1:
             count = columns * spec.in_channels
-            lanes = COPY_LANES if count >= COPY_LANES else 1
+            lanes = min(COPY_LANES, 1 << (count.bit_length() - 1))
             value = broadcast(const(values[0] + self.offset, self.dtype), lanes)
             with em.loop("i", -(-count // lanes)) as i:
                 em.store(self.samples, to + tirx.Min(i * lanes, const(count - lanes)), value, lanes)

@@ -80,13 +80,22 @@ class BoundEpilogue:
     def emit(self, em: Emitter, value: Expr, place: Place, channel: Expr, lanes: int) -> None:
         """Applies everything to int32 `value`: `lanes` channels from `channel` on of the pixel at `place`.
 
-        `channel` is a multiple of `lanes`.
+        `channel` is a multiple of the lanes of a vector.
         """
         value = self.after_stages(em, value, place, channel, lanes)
         at = self._parameter_lanes(em, place, channel, lanes)
         position = em.bind("at", place.pixel * self.channels + channel)
         for store, params, output in zip(self.epilogue.stores, self.store_params, self.outputs, strict=True):
             em.store(output, position, self._stored(em, store, params, value, at), lanes)
+
+    def vectors_together(self, lanes: int, most: int) -> int:
+        """How many neighbouring vectors `emit` should get as one, a divisor of `most`: as many as a table
+        looks up at once.
+        """
+        table = instruction_set(self.isa).byte_table
+        if table is None or not any(isinstance(stage, Lookup) for stage in self.epilogue.stages):
+            return 1
+        return next((n // lanes for n in table.lanes if lanes * most % n == 0 and n % lanes == 0), 1)
 
     @property
     def added(self) -> list[Buffer]:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from tvm import tirx
 
-from aqd_deploy.integer.types import is_signed
 from aqd_deploy.kernels.contract.cells import FIRST, HIGH, LOW, SHIFT
 from aqd_deploy.kernels.contract.spec import Lookup, Pieces, Steps
 from aqd_deploy.kernels.cpu.emit import Buffer, Emitter, Expr, broadcast, const, convert, load
@@ -29,16 +28,19 @@ def looked_up(
     """table[value & 255] as int32."""
     words, codes = tables
     permute = entry.byte_table
-    if permute is not None and lanes == permute.words:
-        registers = [em.hold("table", load(words, const(i), lanes)) for i in range(0, WORDS, lanes)]
-        # What the upper bytes of a lane find is cut off.
-        found = permute.looked_up(registers, value)
-        by = const(24, "int32", lanes)
-        if is_signed(stage.dtype):
-            return tirx.shift_right(tirx.shift_left(found, by), by)
-        return tirx.bitwise_and(found, const(CODES - 1, "int32", lanes))
-    index = tirx.bitwise_and(value, const(CODES - 1, "int32", lanes))
-    return convert(_each(codes, em.bind("index", index)), "int32", lanes)
+    width = next((n for n in permute.lanes if lanes % n == 0), 0) if permute is not None else 0
+    if permute is None or not width:
+        index = tirx.bitwise_and(value, const(CODES - 1, "int32", lanes))
+        return convert(_each(codes, em.bind("index", index)), "int32", lanes)
+    held = range(0, WORDS, permute.words)
+    registers = [em.hold("table", load(words, const(i), permute.words)) for i in held]
+    if width == lanes:
+        return permute.looked_up(registers, value, stage.dtype)
+    parts = []
+    for first in range(0, lanes, width):
+        part = tirx.Shuffle([value], [const(first + lane) for lane in range(width)])
+        parts.append(permute.looked_up(registers, em.bind("part", part), stage.dtype))
+    return tirx.Shuffle(parts, [const(lane) for lane in range(lanes)])
 
 
 def declare_steps(em: Emitter, stage: Steps) -> list[Buffer]:

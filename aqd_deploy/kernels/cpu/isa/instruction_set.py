@@ -15,13 +15,18 @@ from aqd_deploy.targets.isa import Isa
 
 
 class ByteTable(ABC):
-    """Tables of 256 bytes in registers, vectors of `words` int32."""
+    """Tables of 256 bytes in vector registers of `words` int32. `lanes`: the vectors of indices that it
+    takes, the largest first; multiples of them are split, others looked up lane by lane.
+    """
 
     words: ClassVar[int]
+    lanes: ClassVar[tuple[int, ...]]
 
     @abstractmethod
-    def looked_up(self, table: Sequence[Expr], index: Expr) -> Expr:
-        """table[i] of each byte i of a vector; `table` has 256 bytes in order."""
+    def looked_up(self, table: Sequence[Expr], index: Expr, dtype: str) -> Expr:
+        """table[i & 255] of each int32 i of a vector, as int32; `table` is registers that hold 256 codes of
+        `dtype` in order.
+        """
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 
 from tvm import tirx
 
+from aqd_deploy.integer.types import is_signed
 from aqd_deploy.kernels.contract.caches import Core
 from aqd_deploy.kernels.contract.spec import ConvSpec
 from aqd_deploy.kernels.cpu.emit import Buffer, Expr, Wrapping, const, convert, vector
@@ -134,16 +136,95 @@ class Vpermi2b(ByteTable):
     """Each of two instructions looks up half a table in two registers of 512 bits (AVX512-VBMI)."""
 
     words = 16
+    lanes = (16,)
 
-    def looked_up(self, table: Sequence[Expr], index: Expr) -> Expr:
+    def looked_up(self, table: Sequence[Expr], index: Expr, dtype: str) -> Expr:
         registers = [tirx.reinterpret("int8x64", words) for words in table]
         low, high = (
             tirx.reinterpret("int32x16", _vpermi2b(*pair, tirx.reinterpret("int8x64", index)))
             for pair in zip(registers[::2], registers[1::2], strict=True)
         )
-        # The eighth bit of the one byte that matters.
-        bit = tirx.bitwise_and(index, const(128, "int32", 16))
-        return tirx.Select(tirx.EQ(bit, const(0, "int32", 16)), low, high)
+        # What the upper bytes of a lane find is cut off.
+        return _code(_chosen(index, 7, low, high, 16), dtype, 16)
+
+
+class WordTable(ByteTable):
+    """Tables looked up as words, of which the byte meant is shifted to the end. `words` is also the lanes of
+    a register of indices.
+    """
+
+    @abstractmethod
+    def found(self, table: Sequence[Expr], place: Expr, index: Expr) -> Expr:
+        """The words of `table` at `place`, which is index / 4; bits of it from the seventh on are any."""
+
+    def looked_up(self, table: Sequence[Expr], index: Expr, dtype: str) -> Expr:
+        lanes = self.words
+        place = tirx.shift_right(index, const(2, "int32", lanes))
+        bits = tirx.bitwise_and(tirx.shift_left(index, const(3, "int32", lanes)), const(24, "int32", lanes))
+        return _code(tirx.shift_right(self.found(table, place, index), bits), dtype, lanes)
+
+
+class Vpermi2d(WordTable):
+    """Each of two instructions finds words of half a table in two registers of 512 bits (AVX-512)."""
+
+    words = 16
+    lanes = (16,)
+
+    def found(self, table: Sequence[Expr], place: Expr, index: Expr) -> Expr:
+        name = "llvm.x86.avx512.vpermi2var.d.512"
+        low, high = (
+            tirx.call_llvm_pure_intrin("int32x16", name, first, place, second)
+            for first, second in zip(table[::2], table[1::2], strict=True)
+        )
+        return _chosen(index, 7, low, high, 16)
+
+
+class Vpshufb(ByteTable):
+    """Each of eight instructions looks up sixteen indices in two pieces of sixteen bytes (AVX2)."""
+
+    words = 8
+    lanes = (16,)
+
+    def looked_up(self, table: Sequence[Expr], index: Expr, dtype: str) -> Expr:
+        codes = convert(index, "int8", 16)
+        both = tirx.Shuffle([codes, codes], [const(lane) for lane in range(32)])
+        found = None
+        for number, piece in enumerate(table):
+            # Of an index that belongs to a piece the lower four bits are left; all others get the eighth, for
+            # which the instruction finds 0.
+            first = [
+                tirx.Broadcast(tirx.IntImm("int8", _signed(32 * number + 16 * half)), 16) for half in (0, 1)
+            ]
+            start = tirx.Shuffle(first, [const(lane) for lane in range(32)])
+            place = _call(
+                "int8x32", "llvm.uadd.sat.v32i8", tirx.bitwise_xor(both, start), const(0x70, "int8", 32)
+            )
+            part = _call("int8x32", "llvm.x86.avx2.pshuf.b", tirx.reinterpret("int8x32", piece), place)
+            found = part if found is None else tirx.bitwise_or(found, part)
+        halves = [tirx.Shuffle([found], [const(16 * half + lane) for lane in range(16)]) for half in (0, 1)]
+        return convert(tirx.reinterpret(f"{dtype}x16", tirx.bitwise_or(*halves)), "int32", 16)
+
+
+def _signed(byte):
+    return byte - 256 if byte > 127 else byte
+
+
+def _call(dtype, name, *arguments):
+    return tirx.call_llvm_pure_intrin(dtype, name, *arguments)
+
+
+def _chosen(index: Expr, bit: int, low: Expr, high: Expr, lanes: int) -> Expr:
+    """`high` where a bit of `index` is set, else `low`."""
+    found = tirx.bitwise_and(index, const(1 << bit, "int32", lanes))
+    return tirx.Select(tirx.EQ(found, const(0, "int32", lanes)), low, high)
+
+
+def _code(found: Expr, dtype: str, lanes: int) -> Expr:
+    """The code of `dtype` in the lowest byte of each lane."""
+    by = const(24, "int32", lanes)
+    if is_signed(dtype):
+        return tirx.shift_right(tirx.shift_left(found, by), by)
+    return tirx.bitwise_and(found, const(255, "int32", lanes))
 
 
 def vpgatherdd(address: Expr, index: Expr) -> Expr:
@@ -171,6 +252,10 @@ def products_of(line: str) -> int:
     return _REGISTER_BYTES[found[2]] // _PRODUCT_BYTES[found[1]] if found else 0
 
 
+# By lanes of a vector.
+_TABLES: dict[int, ByteTable] = {8: Vpshufb(), 16: Vpermi2d()}
+
+
 def with_vnni(isa: Isa, lanes: int, registers: int, source: str) -> InstructionSet:
     """An entry with VNNI on vectors of `lanes` int32."""
     bytes_ = Vpdpbusd(isa, lanes, 0.5, registers)
@@ -185,6 +270,7 @@ def with_vnni(isa: Isa, lanes: int, registers: int, source: str) -> InstructionS
         winograd_bytes=bytes_,
         winograd_words=words,
         word_pairs=words,
+        byte_table=_TABLES[lanes],
     )
 
 
@@ -202,6 +288,7 @@ def _without_vnni(isa: Isa, lanes: int, registers: int, cycles: float, source: s
         wide_products_by_shuffle=False,
         winograd_words=words,
         word_pairs=words,
+        byte_table=_TABLES[lanes],
     )
 
 
