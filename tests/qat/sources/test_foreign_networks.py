@@ -1,10 +1,14 @@
 """Checkpoints of other frameworks compute here what they compute there."""
 
+import re
+
+import numpy as np
 import pytest
 import torch
 from foreign_forward import Foreign, detectron2, torchvision
 
 from aqd_deploy.detection.textures import textures
+from aqd_deploy.errors import UnsupportedModelError
 from aqd_deploy.qat.layers import QuantConv2d
 from aqd_deploy.qat.sources import load_detector
 from tools.foreign_checkpoints import KINDS, Sizes, checkpoint
@@ -15,7 +19,8 @@ FLOATS = [kind for kind in KINDS if not kind.startswith("aqd_")]
 
 
 def small(backbone="r18"):
-    return Sizes(backbone, width=0.25, channels=32, depth=2, classes=3)
+    # Group norm has no statistics of one channel a group on a map of one pixel: 32 groups, P7.
+    return Sizes(backbone, width=0.25, channels=64, depth=2, classes=3)
 
 
 def loaded(tmp_path, tensors, **options):
@@ -118,3 +123,49 @@ def test_levels_are_what_the_file_says(tmp_path):
         assert (config.bits, config.first_last_bits, config.mode) == (4, ends, "aqd")
         assert config.layer_bits == ()
         assert config.p6_from == ("p5" if kind == "aqd_fcos" else "c5")
+
+
+def test_old_names_of_torchvision(tmp_path):
+    """Before 0.12 modules lay one level less deep; those weights run with an epsilon of 0."""
+    tensors = checkpoint("torchvision_retinanet", small())
+    pattern = r"(inner_blocks\.\d|layer_blocks\.\d)\.0|(_head\.conv\.)(\d+)\.0"
+    old = {
+        re.sub(pattern, lambda m: m[1] or f"{m[2]}{2 * int(m[3])}", name): value
+        for name, value in tensors.items()
+    }
+    assert len(old) == len(tensors) and old.keys() != tensors.keys()
+    detector, origin = loaded(tmp_path, old)
+    assert "the epsilon of batch norms is taken as 0" in origin.notes
+    assert_close(ours(detector)[0], expected("torchvision_retinanet", old, (), epsilon=0.0)[0])
+
+
+def test_divided_rgb_pixels(tmp_path):
+    """The order of colours and the deviation go into the first convolution."""
+    mean, std = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
+    (tmp_path / "f.yaml").write_text(
+        f"MODEL: {{PIXEL_MEAN: {mean}, PIXEL_STD: {std}}}\nINPUT: {{FORMAT: RGB}}\n"
+    )
+    tensors = checkpoint("detectron2_retinanet", small())
+    tensors["backbone.bottom_up.stem.conv1.weight"] *= 60
+    detector, _ = loaded(tmp_path, tensors, recipe=tmp_path / "f.yaml")
+    assert detector.config.mean == tuple(mean[::-1])
+    image = (pixels().flip(1) - torch.tensor(mean).reshape(1, 3, 1, 1)) / torch.tensor(std).reshape(
+        1, 3, 1, 1
+    )
+    with torch.no_grad():
+        assert_close(ours(detector)[0], detectron2(Foreign(tensors), image, False))
+    quantized = checkpoint("aqd_retinanet", small(), (16, 16))
+    (tmp_path / "f.yaml").write_text("MODEL: {PIXEL_STD: [2.0, 2.0, 2.0]}")
+    with pytest.raises(UnsupportedModelError, match=r"first layer is quantized.*PIXEL_STD"):
+        loaded(tmp_path, quantized, recipe=tmp_path / "f.yaml")
+
+
+def test_anchors_are_in_the_order_of_the_channels(tmp_path):
+    """Detectron2 has them by size, torchvision by shape, with sizes and halves of sides in whole pixels."""
+    sides = loaded(tmp_path, checkpoint("detectron2_retinanet", small())).detector.config.anchor_sides
+    root = 2**0.5
+    assert np.allclose(sides[0][:3], [(32 * root, 32 / root), (32, 32), (32 / root, 32 * root)])
+    assert np.allclose(sides[4][8], (512 * 2 ** (2 / 3) / root, 512 * 2 ** (2 / 3) * root))
+    sides = loaded(tmp_path, checkpoint("torchvision_retinanet", small())).detector.config.anchor_sides
+    assert sides[0][:4] == ((46, 22), (56, 28), (70, 36), (32, 32))
+    assert sides[4][8] == (574, 1148)
