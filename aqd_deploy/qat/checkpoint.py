@@ -61,7 +61,7 @@ def save_checkpoint(
     check_network(model, "the network")
     config = model.config
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    _check_shapes(state, _without_memory(config).state_dict(), "the network")
+    _check_shapes(state, without_memory(config).state_dict(), "the network")
     if compact:
         # The integers are what is left of a standardised weight: there is nothing more to standardise.
         config = config.replace(weight_standardization=False)
@@ -110,7 +110,7 @@ def restored_detector(content: dict[str, Any], path: Path) -> Detector:
         )
     config = ModelConfig.from_json(content["config"])
     # A description of a network that is larger than what the file holds must not be built.
-    plan = _without_memory(config)
+    plan = without_memory(config)
     wanted = plan.state_dict()
     state = plain_names(content[STATE], next(iter(wanted)), str(path))
     check_plain(state, path)
@@ -124,7 +124,7 @@ def restored_detector(content: dict[str, Any], path: Path) -> Detector:
     return model.eval()
 
 
-def _without_memory(config: ModelConfig) -> Detector:
+def without_memory(config: ModelConfig) -> Detector:
     """The network of `config` with names and shapes only."""
     with torch.device("meta"), _NoInitialValues():
         return build_model(config)

@@ -28,7 +28,7 @@ def test_what_became_of_every_tensor(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("kind", "change", "sentence"),
     [
-        ("aqd_fcos", "cls_tower.1.4.running_var", "a level of"),
+        ("aqd_fcos", "cls_tower.1.4.running_var", "no proposal_generator.fcos_head.cls_tower.1.4"),
         ("aqd_retinanet", "head.bbox_pred.weight", "weights without a description"),
         ("torchvision_fcos", "head.regression_head.bbox_reg.weight", "no head.regression_head.bbox_reg"),
         ("detectron2_retinanet", "backbone.fpn_output4.weight", "no backbone.fpn_output4.weight"),

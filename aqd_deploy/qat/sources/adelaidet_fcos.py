@@ -17,7 +17,7 @@ HEAD = "proposal_generator.fcos_head."
 
 
 def _fields(weights: Weights, _: Recipe | None) -> dict[str, Any]:
-    return {"classes": weights.shape(f"{HEAD}cls_logits.weight")[0]}
+    return {"classes": weights.channels(f"{HEAD}cls_logits")[0]}
 
 
 _HEAD = HeadNames(

@@ -54,8 +54,8 @@ def describe(weights: Weights, recipe: Recipe | None, head: HeadNames) -> Descri
         names |= conv_norm(ours, theirs, f"{theirs}.norm")
     predictions = {f"head.{ours}": theirs for ours, theirs in head.predictions.items()}
     names |= pyramid_names | head_names | predictions
-    channels = weights.shape("backbone.fpn_lateral3.weight")[0]
-    c5 = weights.shape("backbone.fpn_lateral5.weight")[1]
+    channels = weights.channels("backbone.fpn_lateral3")[0]
+    c5 = weights.channels("backbone.fpn_lateral5")[1]
     fields: dict[str, Any] = {
         "width": width_of(weights, STEM), "fpn_channels": channels, "head_depth": depth,
         "pyramid": pyramid, "head_norm": head_norm, **head.fields(weights, recipe),
@@ -122,7 +122,8 @@ def _towers(weights: Weights, head: HeadNames) -> tuple[str, int, dict[str, str]
             index for index in range(DEEPEST_TOWER)
             if f"{theirs}.{index}.weight" in weights and len(weights.shape(f"{theirs}.{index}.weight")) == 4
         ]  # fmt: skip
-        norm = _norm_behind(weights, f"{theirs}.{places[0]}", f"{theirs}.{places[0] + 1}")
+        weights.channels(f"{theirs}.0")
+        norm = _norm_behind(weights, f"{theirs}.1")
         found[theirs] = (norm, len(places))
         for index, place in enumerate(places):
             path, conv, behind = f"head.{ours}.{index}", f"{theirs}.{place}", f"{theirs}.{place + 1}"
@@ -138,8 +139,8 @@ def _towers(weights: Weights, head: HeadNames) -> tuple[str, int, dict[str, str]
     return norm, depth, names
 
 
-def _norm_behind(weights: Weights, conv: str, behind: str) -> str:
-    """The norm of a tower's convolution: one a level, group norm, or none."""
+def _norm_behind(weights: Weights, behind: str) -> str:
+    """The norm of a tower's convolution, that of the name `behind`: one a level, group norm, or none."""
     if f"{behind}.{LEVELS - 1}.running_mean" in weights:
         return "levels"
     if f"{behind}.running_mean" in weights:

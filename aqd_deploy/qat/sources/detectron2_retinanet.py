@@ -21,9 +21,9 @@ RATIOS = [[0.5, 1.0, 2.0]]
 
 
 def _fields(weights: Weights, recipe: Recipe | None) -> dict[str, Any]:
-    anchors, rest = divmod(weights.shape("head.bbox_pred.weight")[0], 4)
+    anchors, rest = divmod(weights.channels("head.bbox_pred")[0], 4)
     sides = _sides(recipe)
-    classes, none_left = divmod(weights.shape("head.cls_score.weight")[0], max(anchors, 1))
+    classes, none_left = divmod(weights.channels("head.cls_score")[0], max(anchors, 1))
     if rest or none_left or anchors != len(sides[0]):
         raise CheckpointError(
             f"the head of {weights.owner} does not have the anchors of its configuration",

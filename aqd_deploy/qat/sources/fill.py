@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from aqd_deploy.errors import CheckpointError, ScaleError, UnsupportedModelError
+from aqd_deploy.qat.checkpoint import without_memory
 from aqd_deploy.qat.heads import LevelScale
 from aqd_deploy.qat.layers import BatchNorm, QuantConv2d
 from aqd_deploy.qat.models import Detector, build_model
@@ -28,6 +29,7 @@ def filled(description: Description, weights: Weights) -> Detector:
     mean = tuple(pixels.mean[::-1] if pixels.rgb else pixels.mean)
     whole = all(each == int(each) for each in mean)
     config = description.config.replace(mean=tuple(map(int, mean)) if whole else mean)
+    _check_shapes(without_memory(config), description, weights)
     model = build_model(config)
     biases: dict[str, Tensor] = {}
     for path, module in model.named_modules():
@@ -39,6 +41,15 @@ def filled(description: Description, weights: Weights) -> Detector:
     _fold_pixels(stem, pixels)
     check_network(model, weights.owner)
     return model.eval()
+
+
+def _check_shapes(plan: Detector, description: Description, weights: Weights) -> None:
+    """Raise CheckpointError where convolutions are not those of the network that was understood, before it is
+    made: it may be larger than what the file holds.
+    """
+    for path, module in plan.named_modules():
+        if isinstance(module, QuantConv2d):
+            weights.check(f"{description.names[path]}.weight", module.weight.shape)
 
 
 def _state_of(

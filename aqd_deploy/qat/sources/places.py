@@ -46,7 +46,7 @@ def block_paths(weights: Weights, backbone: str, part: Callable[[int, int, str],
 
 def width_of(weights: Weights, stem: str) -> float:
     """The factor on a ResNet's channels: of 64 in the convolution `stem`."""
-    return weights.shape(f"{stem}.weight")[0] / 64
+    return weights.channels(stem)[0] / 64
 
 
 def p6_source(weights: Weights, p6: str, pyramid: int, c5: int) -> str:
@@ -54,7 +54,7 @@ def p6_source(weights: Weights, p6: str, pyramid: int, c5: int) -> str:
 
     Raises CheckpointError where they are neither the pyramid's nor C5's.
     """
-    taken = weights.shape(f"{p6}.weight")[1]
+    taken = weights.channels(p6)[1]
     if taken not in (pyramid, c5) or pyramid == c5:
         raise CheckpointError(
             f"the convolution {p6} of {weights.owner} takes neither P5 nor C5",

@@ -46,8 +46,8 @@ def describe(
         names |= conv_norm(f"fpn.lateral.{index}", _pyramid_name(weights, "inner", index), None)
         names |= conv_norm(f"fpn.output.{index}", _pyramid_name(weights, "layer", index), None)
     names |= conv_norm("fpn.p6", p6, None) | conv_norm("fpn.p7", p6.replace("p6", "p7"), None)
-    channels = weights.shape(f"{lateral}.weight")[0]
-    c5 = weights.shape(f"{_pyramid_name(weights, 'inner', 2)}.weight")[1]
+    channels = weights.channels(lateral)[0]
+    c5 = weights.channels(_pyramid_name(weights, "inner", 2))[1]
     config = parse_architecture(
         f"{detector}_r{backbone.removeprefix('resnet')}", width=width_of(weights, f"{BODY}conv1"),
         fpn_channels=channels, pyramid="bias", p6_from=p6_source(weights, p6, channels, c5),

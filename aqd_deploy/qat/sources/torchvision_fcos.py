@@ -26,7 +26,7 @@ def _describe(weights: Weights, recipe: Recipe | None) -> Description:
     # It has no scales: their names are nobody's, and they are 1.
     names |= {f"head.scales.{level}": f"head.scales.{level}" for level in range(len(STRIDES))}
     fields: dict[str, Any] = {
-        "classes": weights.shape(f"{CLS}.weight")[0], "head_depth": depth, "head_norm": "group",
+        "classes": weights.channels(CLS)[0], "head_depth": depth, "head_norm": "group",
         "score_threshold": 0.2,
     }  # fmt: skip
     return describe(weights, recipe, Fcos.name, names, fields)

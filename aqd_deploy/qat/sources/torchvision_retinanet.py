@@ -34,8 +34,8 @@ def anchor_sides() -> tuple[tuple[tuple[float, float], ...], ...]:
 
 def _describe(weights: Weights, recipe: Recipe | None) -> Description:
     sides = anchor_sides()
-    anchors = weights.shape(f"{BOX}.weight")[0] // 4
-    classes, rest = divmod(weights.shape(f"{CLS}.weight")[0], max(anchors, 1))
+    anchors = weights.channels(BOX)[0] // 4
+    classes, rest = divmod(weights.channels(CLS)[0], max(anchors, 1))
     if anchors != len(sides[0]) or rest:
         raise CheckpointError(
             f"the head of {weights.owner} does not have torchvision's anchors",

@@ -25,16 +25,31 @@ class Weights:
         """The shape of a tensor; CheckpointError where it is not there."""
         return tuple(self._found(name).shape)
 
+    def channels(self, convolution: str) -> tuple[int, int]:
+        """Output and input channels of a convolution; CheckpointError where there is none of that name."""
+        shape = self.shape(f"{convolution}.weight")
+        if len(shape) != 4:
+            raise CheckpointError(
+                f"the tensor {convolution}.weight of {self.owner} is no convolution's", received=list(shape),
+                valid="[out, in, height, width]",
+            )  # fmt: skip
+        return shape[0], shape[1]
+
     def take(self, name: str, shape: Iterable[int] | None = None) -> Tensor:
         """The tensor as float32; CheckpointError where it is not there, or has another shape than this."""
+        if shape is not None:
+            self.check(name, shape)
+        self.used.add(name)
+        return self._found(name).to(torch.float32)
+
+    def check(self, name: str, shape: Iterable[int]) -> None:
+        """Raise CheckpointError where a tensor is not there or has another shape than this."""
         tensor = self._found(name)
-        if shape is not None and tuple(tensor.shape) != tuple(shape):
+        if tuple(tensor.shape) != tuple(shape):
             raise CheckpointError(
                 f"the tensor {name} of {self.owner} has another shape than its network",
                 received=list(tensor.shape), valid=str(list(shape)),
             )  # fmt: skip
-        self.used.add(name)
-        return tensor.to(torch.float32)
 
     def number(self, name: str) -> float:
         """The only number of a tensor. Raises what `take` does."""
@@ -58,6 +73,6 @@ class Weights:
         if name not in self.tensors:
             raise CheckpointError(
                 f"a tensor of the network is missing in {self.owner}", received=f"no {name}",
-                valid=f"all of its {len(self.tensors)} tensors and this one",
+                valid="a complete checkpoint",
             )  # fmt: skip
         return self.tensors[name]

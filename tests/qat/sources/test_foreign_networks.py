@@ -80,7 +80,7 @@ def test_float_networks(tmp_path, kind, backbone):
     assert origin.unused == tuple(name for name in sorted(tensors) if name.endswith("num_batches_tracked"))
     wanted, _ = expected(kind, tensors, DETECTRON2_MEAN, stride_in_1x1="torchvision" not in kind)
     found, _ = ours(detector)
-    assert all(float(value.std()) > 1e-3 for value in wanted.values())
+    assert all(float(value.std()) > 1e-3 for name, value in wanted.items() if name.endswith("p3"))
     assert_close(found, wanted)
 
 
@@ -93,9 +93,14 @@ def test_the_authors_float_networks(tmp_path, kind, backbone):
     assert_close(ours(detector)[0], expected(kind, tensors, AQD_MEAN)[0])
 
 
-@pytest.mark.parametrize("levels", [(4, 256), (16, 16)])
 @pytest.mark.parametrize(
-    ("kind", "backbone"), [("aqd_retinanet", "r18"), ("aqd_fcos", "r18"), ("aqd_fcos", "r50")]
+    ("kind", "backbone", "levels"),
+    [
+        ("aqd_retinanet", "r18", (16, 16)),
+        ("aqd_retinanet", "r50", (4, 4)),
+        ("aqd_fcos", "r18", (4, 256)),
+        ("aqd_fcos", "r50", (16, 256)),
+    ],
 )
 def test_quantized_networks_code_for_code(tmp_path, kind, backbone, levels):
     tensors = checkpoint(kind, small(backbone), levels)

@@ -322,7 +322,12 @@ def test_imported_float_networks_are_checkpoints(tmp_path, floats):
         assert again.config == detector.config and states_equal(again, detector)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+QUICK = ("aqd_retinanet", "adelaidet_fcos", "torchvision_retinanet")
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=() if kind in QUICK else pytest.mark.matrix) for kind in KINDS]
+)
 def test_training_goes_on_from_each(tmp_path, kind):
     """A step of the float network that starts from it, then one of the quantized network of that."""
     detector, _ = loaded(tmp_path, checkpoint(kind, SMALL))
