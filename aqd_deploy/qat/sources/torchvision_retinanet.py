@@ -41,7 +41,7 @@ def _describe(weights: Weights, recipe: Recipe | None) -> Description:
             f"the head of {weights.owner} does not have torchvision's anchors",
             received=f"{anchors} anchors a cell", valid=f"{len(sides[0])}",
         )  # fmt: skip
-    # Weights that were published before 0.12 are the ones that torchvision runs with an epsilon of 0.
+    # Weights that were published before 0.13 are the ones that torchvision runs with an epsilon of 0.
     old = f"{TOWERS['cls_tower']}.0.weight" in weights
     group = f"{TOWERS['cls_tower']}.0.1.weight" in weights
     depth = weights.count(f"{TOWERS['cls_tower']}.{{}}.0.weight")
