@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -17,27 +18,54 @@ from aqd_deploy.files import check_output
 @click.option(
     "--bits", type=click.IntRange(2, 8), default=4, show_default=True, help="ARCH: bits of inner layers."
 )
-@click.option("--image-size", type=SizeType(), default="320", show_default=True, help="ARCH: 320 or HxW.")
+@click.option(
+    "--image-size", type=SizeType(), default="320", show_default=True,
+    help="ARCH, and checkpoints from elsewhere: 320 or HxW.",
+)  # fmt: skip
 @click.option("--classes", type=click.IntRange(1, 1000), default=80, show_default=True, help="ARCH: classes.")
 @click.option("--width", type=click.FloatRange(0.05, 1.0), default=1.0, show_default=True,
               help="ARCH: factor on the channels of the backbone.")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True, help="ARCH: seed of the random weights.")
+@click.option("--config", "recipe", type=click.Path(path_type=Path), metavar="F.yaml",
+              help="The training's configuration, of a checkpoint of Detectron2 or AdelaiDet.")  # fmt: skip
 @json_option
 def command(
     source: str, output: Path, bits: int, image_size: tuple[int, int], classes: int, width: float, seed: int,
-    as_json: bool,
+    recipe: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Write the QDQ ONNX of a trained checkpoint (.pt) or of a named architecture.
+    """Write the QDQ ONNX of a trained checkpoint or of a named architecture.
+
+    Checkpoints are our own (.pt), and those of AQD's authors, Detectron2, AdelaiDet and torchvision (.pth,
+    .pkl, .safetensors); of a float network the file has no quantizers.
 
     ARCH names a detector and the depth of its ResNet, for example retinanet_r18 or fcos_r50: a network with
     calibrated random weights, for latency work before training.
     """
-    check_output(output, Path(source))
+    check_output(output, Path(source), *([] if recipe is None else [recipe]))
     from aqd_deploy.frontends.export import ArchitectureOptions, export_source
 
     options = ArchitectureOptions(bits=bits, image_size=image_size, classes=classes, width=width, seed=seed)
-    summary = export_source(source, output, options, progress)
+    summary = export_source(source, output, options, progress, recipe)
     if as_json:
         print_json(summary)
     else:
         print_text(f"{output}: {summary['name']}, {summary['nodes']} nodes, {summary['bytes'] / 1e6:.2f} MB")
+        for line in _origin(summary.get("origin")):
+            print_text(line)
+
+
+def _origin(origin: dict[str, Any] | None) -> list[str]:
+    """What became of the tensors of a checkpoint from elsewhere, and what was taken as given."""
+    if origin is None:
+        return []
+    unused, missing = (_shown(origin[key]) for key in ("unused", "missing"))
+    return [
+        f"{origin['source']}: {len(origin['used'])} tensors used, {unused} unused, {missing} missing"
+        " (--json lists them)",
+        *origin["notes"],
+    ]
+
+
+def _shown(names: list[str]) -> str:
+    """How many, and the first that is not one of many counters."""
+    return f"{len(names)} (such as {names[0]})" if names else "none"

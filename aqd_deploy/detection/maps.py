@@ -16,6 +16,9 @@ import numpy as np
 from aqd_deploy.detection.thresholds import integer_threshold, logit
 from aqd_deploy.errors import ModelFileError, ScaleError, ShapeError
 
+CELL_OFFSET = 0.5
+"""Where the centre of a cell is in it, from its upper left corner, unless a manifest says another place."""
+
 
 @dataclass(frozen=True)
 class OutputMap:
@@ -125,9 +128,9 @@ class Candidates:
         """The same with other scores."""
         return replace(self, scores=scores)
 
-    def centres(self, stride: int) -> np.ndarray:
-        """Centres of the cells, float64 [n, 2] (x, y) in pixels of the network's input."""
-        return (np.stack([self.x, self.y], axis=1) + 0.5) * stride
+    def centres(self, stride: int, offset: float = CELL_OFFSET) -> np.ndarray:
+        """Centres of the cells, (i + offset) · stride: float64 [n, 2] (x, y) in pixels of the input."""
+        return (np.stack([self.x, self.y], axis=1) + offset) * stride
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:

@@ -75,7 +75,7 @@ def detector_keys(kind: type[Detector]) -> tuple[dict[str, Check], dict[str, Che
         "max_detections": count,
         "pre_nms": count,
         **kind.keys,
-    }, {"category_ids": list_of(whole())}  # fmt: skip
+    }, {"category_ids": list_of(whole()), **kind.optional_keys}  # fmt: skip
 
 
 def _category_ids(entry: dict[str, Any]) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 from torch import Tensor, nn
 
+from aqd_deploy.detection.maps import CELL_OFFSET
 from aqd_deploy.detection.settings import DetectorSettings
 from aqd_deploy.errors import UnsupportedModelError
 from aqd_deploy.frontends.graph import GraphBuilder
@@ -21,7 +22,14 @@ from aqd_deploy.qat.config import ModelConfig
 from aqd_deploy.qat.detectors import trained_detector
 from aqd_deploy.qat.fpn import FPN
 from aqd_deploy.qat.heads import Head, LevelScale
-from aqd_deploy.qat.layers import BatchNorm, ConvBatchNorm, MultiLevelConvBatchNorm, QuantConv2d
+from aqd_deploy.qat.layers import (
+    BatchNorm,
+    ConvBatchNorm,
+    ConvBias,
+    MultiLevelConvBatchNorm,
+    QuantConv2d,
+    SharedConv,
+)
 from aqd_deploy.qat.models import Detector, unwrapped
 from aqd_deploy.qat.resnet import BasicBlock, Bottleneck, ResNet
 from aqd_deploy.qat.soundness import check_network
@@ -51,9 +59,10 @@ def export_qdq(model: Detector, *, name: str | None = None) -> onnx.ModelProto:
 
 
 def refuse_group_norm(model: nn.Module) -> None:
-    """Raises UnsupportedModelError where `model` has a GroupNorm, naming the first."""
+    """Raises UnsupportedModelError where `model` has a GroupNorm that its configuration does not tell of."""
+    told = {each.norm for each in model.modules() if isinstance(each, SharedConv)}
     for path, module in model.named_modules():
-        if isinstance(module, nn.GroupNorm):
+        if isinstance(module, nn.GroupNorm) and module not in told:
             raise UnsupportedModelError(
                 "GroupNorm computes its statistics at inference and cannot be computed in integers",
                 received=f"the module {path}",
@@ -82,7 +91,7 @@ def make_manifest(config: ModelConfig, name: str | None = None) -> dict[str, Any
             "width": config.image_width,
             "color": "BGR",
             "resize": "letterbox",
-            "pad_value": list(config.mean),
+            "pad_value": [round(mean) for mean in config.mean],
             "mean": list(config.mean),
             "std": [1, 1, 1],
         },
@@ -91,6 +100,7 @@ def make_manifest(config: ModelConfig, name: str | None = None) -> dict[str, Any
             "classes": list(config.names_of_classes),
             **({"category_ids": list(config.category_ids)} if config.category_ids else {}),
             "strides": list(config.strides),
+            **({"cell_offset": config.cell_offset} if config.cell_offset != CELL_OFFSET else {}),
             "outputs": {kind: [f"{kind}_{level}" for level in config.levels] for kind in kinds},
             **entry.geometry(config),
             "score_threshold": config.score_threshold,
@@ -123,11 +133,22 @@ class _Emitter:
     def detector(self, model: Detector) -> dict[str, list[str]]:
         """The output maps by kind, a tensor a level."""
         config = model.config
-        image = self.graph.image(list(config.mean), [1.0, 1.0, 1.0], config.image_height, config.image_width)
+        image = self.image(config)
         features = self.fpn(model.fpn, *self.resnet(model.backbone, image))
         if not isinstance(model.head, Head):
             raise self._no_rule(model.head)
         return model.head.maps(self, features)
+
+    def image(self, config: ModelConfig) -> str:
+        """Pixels minus their mean: the whole part in the zero point, the rest as a sum."""
+        whole = [round(mean) for mean in config.mean]
+        value = self.graph.image(whole, [1.0, 1.0, 1.0], config.image_height, config.image_width)
+        rest = np.array([w - mean for w, mean in zip(whole, config.mean, strict=True)], np.float32)
+        if not rest.any():
+            return value
+        return self.graph.add(
+            "Add", [value, self.graph.constant("image_rest", rest.reshape(1, 3, 1, 1))], "image_centred"
+        )
 
     def resnet(self, module: ResNet, image: str) -> tuple[str, str, str]:
         x = self.conv_batch_norm(module.stem, image)
@@ -153,21 +174,40 @@ class _Emitter:
         return self.relu(self.graph.add("Add", [branch, identity], f"{path}.skip"), path)
 
     def fpn(self, module: FPN, c3: str, c4: str, c5: str) -> list[str]:
-        sums = [self.conv_batch_norm(module.lateral[2], c5)]
+        sums = [self.pyramid_conv(module.lateral[2], c5)]
         for index, features in ((1, c4), (0, c3)):
-            lateral = self.conv_batch_norm(module.lateral[index], features)
+            lateral = self.pyramid_conv(module.lateral[index], features)
             above = self.graph.upsample(sums[0], 2, f"fpn.upsample.{index}")
             sums.insert(0, self.graph.add("Add", [lateral, above], f"fpn.skip.{index}"))
-        outputs = [self.conv_batch_norm(conv, x) for conv, x in zip(module.output, sums, strict=True)]
-        p6 = self.conv_batch_norm(module.p6, c5)
-        return [*outputs, p6, self.conv_batch_norm(module.p7, p6)]
+        outputs = [self.pyramid_conv(conv, x) for conv, x in zip(module.output, sums, strict=True)]
+        p6 = self.pyramid_conv(module.p6, c5 if module.p6_from == "c5" else outputs[-1])
+        ahead = self.relu(p6, "fpn.p6") if isinstance(module.p6, ConvBias) else p6
+        return [*outputs, p6, self.pyramid_conv(module.p7, ahead)]
+
+    def pyramid_conv(self, module: nn.Module, x: str) -> str:
+        return self.conv(module.conv, x) if isinstance(module, ConvBias) else self.conv_batch_norm(module, x)
 
     def tower(self, layers: nn.ModuleList, maps: list[str]) -> list[str]:
         for layer in layers:
-            if not isinstance(layer, MultiLevelConvBatchNorm):
+            if isinstance(layer, MultiLevelConvBatchNorm):
+                maps = [self.shared_conv_batch_norm(layer, x, level) for level, x in enumerate(maps)]
+            elif isinstance(layer, SharedConv):
+                maps = [self.shared_conv(layer, x, f".level{level}") for level, x in enumerate(maps)]
+            else:
                 raise self._no_rule(layer)
-            maps = [self.shared_conv_batch_norm(layer, x, level) for level, x in enumerate(maps)]
         return maps
+
+    def shared_conv(self, module: SharedConv, x: str, tag: str) -> str:
+        x = self.conv(module.conv, x, tag)
+        if module.norm is not None:
+            path = self.paths[module.norm]
+            scale = self.graph.constant(f"{path}.gamma", _array(module.norm.weight))
+            bias = self.graph.constant(f"{path}.beta", _array(module.norm.bias))
+            x = self.graph.add(
+                "GroupNormalization", [x, scale, bias], f"{path}{tag}", epsilon=module.norm.eps,
+                num_groups=module.norm.num_groups,
+            )  # fmt: skip
+        return self.relu(x, f"{self.paths[module]}{tag}")
 
     def shared_conv_batch_norm(self, module: MultiLevelConvBatchNorm, x: str, level: int) -> str:
         tag = f".level{level}"

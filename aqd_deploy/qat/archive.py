@@ -1,4 +1,7 @@
-"""Torch files: written whole or not at all, and read without running any code from them."""
+"""Checkpoint files: written whole or not at all, and read without running any code from them.
+
+Read are torch files, pickles of numpy arrays and safetensors, told apart by how they begin.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,12 @@ import torch
 from aqd_deploy.errors import CheckpointError
 from aqd_deploy.files import replacing
 from aqd_deploy.inputs import GIB, MIB, FileKind, size_text
+from aqd_deploy.qat.numpy_pickle import read_numpy_pickle
+from aqd_deploy.qat.safetensors import is_safetensors, read_safetensors
 
 CHECKPOINT_FILE = FileKind("checkpoint", "a .pt file of tensors, numbers and texts", 8 * GIB, CheckpointError)
+TORCH_PICKLE = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+"""How torch files begin that are no zip files: a pickled number. Other pickles are not torch's."""
 SAVE = (
     "in Python: aqd_deploy.qat.checkpoint.save_checkpoint('NEW.pt', model), "
     "then aqd-deploy export NEW.pt -o m.qdq.onnx"
@@ -34,18 +41,29 @@ def write_archive(path: Path, content: dict[str, Any]) -> None:
 
 
 def read_archive(path: Path) -> dict[str, Any]:
-    """The dictionary of a torch file; CheckpointError where it is missing, damaged, none, or has code."""
+    """The dictionary of a checkpoint file; CheckpointError where it is missing, damaged or has code."""
     with CHECKPOINT_FILE.open(path) as file:
         _check_sizes(file, path)
         try:
-            with warnings.catch_warnings():  # about pickle protocols; what matters is said below
-                warnings.simplefilter("ignore", UserWarning)
-                content = torch.load(file, map_location="cpu", weights_only=True)
+            content = _content(file)
         except Exception as error:  # on arbitrary bytes the unpickler fails in any way there is
             raise _unreadable(path, file, error) from error
     if not isinstance(content, dict):
         raise CheckpointError("a checkpoint is a dictionary", received=f"{path}: {type(content).__name__}")
     return content
+
+
+def _content(file: IO[bytes]) -> Any:
+    """What the file holds, tensors on the CPU."""
+    start = file.read(len(TORCH_PICKLE))
+    file.seek(0)
+    if start[:1] == b"\x80" and start != TORCH_PICKLE:
+        return read_numpy_pickle(file)
+    if is_safetensors(start, os.fstat(file.fileno()).st_size):
+        return read_safetensors(file.read())
+    with warnings.catch_warnings():  # about pickle protocols; what matters is said where it fails
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def _check_sizes(file: IO[bytes], path: Path) -> None:
@@ -69,7 +87,7 @@ def _unreadable(path: Path, file: IO[bytes], error: Exception) -> CheckpointErro
     file.seek(0)
     archive = zipfile.is_zipfile(file)
     file.seek(0)
-    start = file.read(2)
+    start = file.read(len(TORCH_PICKLE))
     if archive and _is_script(file):
         return CheckpointError(
             f"{path} is a TorchScript program, which is not loaded because it could run anything",
@@ -77,14 +95,16 @@ def _unreadable(path: Path, file: IO[bytes], error: Exception) -> CheckpointErro
             valid="a file of tensors, numbers and strings only",
             next_command=SAVE,
         )
-    if isinstance(error, pickle.UnpicklingError) and (archive or start[:1] == b"\x80"):
+    if isinstance(error, pickle.UnpicklingError) and (
+        archive or start == TORCH_PICKLE or _named_object(error)
+    ):
         return CheckpointError(
             f"{path} holds pickled code or objects, which are not loaded because they could run anything",
             received=_named_object(error),
             valid="a file of tensors, numbers and strings only",
             next_command=SAVE,
         )
-    if archive or start in (b"PK", b""):
+    if archive or start[:2] in (b"PK", b"") or start[:1] == b"\x80" or start[8:9] == b"{":
         return CheckpointError(
             "the checkpoint is truncated or damaged", received=f"{path} ({path.stat().st_size} bytes)"
         )

@@ -30,14 +30,14 @@ class Targets(NamedTuple):
 
 
 def pyramid_cells(config: ModelConfig, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
-    """Cell centres float32 [P, 2] (x, y in pixels, (i + 0.5)·stride) and their strides, float32 [P]."""
+    """Cell centres float32 [P, 2] (x, y in pixels: (i + cell_offset)·stride) and strides, float32 [P]."""
     centres, strides = [], []
     for stride in config.strides:
         rows, columns = math.ceil(config.image_height / stride), math.ceil(config.image_width / stride)
         y, x = torch.meshgrid(
             torch.arange(rows, device=device), torch.arange(columns, device=device), indexing="ij"
         )
-        centres.append((torch.stack([x, y], dim=-1).reshape(-1, 2) + 0.5) * stride)
+        centres.append((torch.stack([x, y], dim=-1).reshape(-1, 2) + config.cell_offset) * stride)
         strides.append(torch.full((rows * columns,), float(stride), device=device))
     return torch.cat(centres), torch.cat(strides)
 

@@ -61,7 +61,7 @@ def save_checkpoint(
     check_network(model, "the network")
     config = model.config
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    _check_shapes(state, _without_memory(config).state_dict(), "the network")
+    _check_shapes(state, without_memory(config).state_dict(), "the network")
     if compact:
         # The integers are what is left of a standardised weight: there is nothing more to standardise.
         config = config.replace(weight_standardization=False)
@@ -75,7 +75,7 @@ def save_checkpoint(
         "state": state,
     }
     if compact:
-        _check_identical(model, _restore(content, Path(path)))
+        _check_identical(model, restored_detector(content, Path(path)))
     write_archive(Path(path), content)
 
 
@@ -86,7 +86,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Detector:
     CheckpointError says why a file is refused, ScaleError which step is not positive.
     """
     content = read_archive(Path(path))
-    return _restore(content, Path(path))
+    return restored_detector(content, Path(path))
 
 
 def checkpoint_record(path: str | os.PathLike[str]) -> str:
@@ -94,7 +94,8 @@ def checkpoint_record(path: str | os.PathLike[str]) -> str:
     return str(described(read_archive(Path(path)), str(path)).get("record", ""))
 
 
-def _restore(content: dict[str, Any], path: Path) -> Detector:
+def restored_detector(content: dict[str, Any], path: Path) -> Detector:
+    """See `load_checkpoint`, of what `read_archive` gives; `path` is for its messages."""
     _refuse_group_norm(content)
     content = described(content, str(path))
     if content.get("format", FORMAT) != FORMAT or not isinstance(content[STATE], dict):
@@ -109,17 +110,10 @@ def _restore(content: dict[str, Any], path: Path) -> Detector:
         )
     config = ModelConfig.from_json(content["config"])
     # A description of a network that is larger than what the file holds must not be built.
-    plan = _without_memory(config)
+    plan = without_memory(config)
     wanted = plan.state_dict()
     state = plain_names(content[STATE], next(iter(wanted)), str(path))
-    strange = [
-        str(name)
-        for name, value in state.items()
-        if not isinstance(name, str) or not isinstance(value, Tensor)
-    ]
-    if strange:
-        raise CheckpointError("a checkpoint's state holds tensors only", received=", ".join(strange[:4]))
-    _check_plain(state, path)
+    check_plain(state, path)
     if content.get("encoding") == "compact":
         state = _unpack(state, plan)
     _refuse_group_norm(state, plan)
@@ -130,7 +124,7 @@ def _restore(content: dict[str, Any], path: Path) -> Detector:
     return model.eval()
 
 
-def _without_memory(config: ModelConfig) -> Detector:
+def without_memory(config: ModelConfig) -> Detector:
     """The network of `config` with names and shapes only."""
     with torch.device("meta"), _NoInitialValues():
         return build_model(config)
@@ -147,8 +141,17 @@ class _NoInitialValues(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _check_plain(state: dict[str, Tensor], path: Path) -> None:
-    """Raise CheckpointError for tensors that are not dense, of real numbers and finite."""
+def check_plain(state: dict[Any, Any], path: Path) -> None:
+    """Raise CheckpointError for what is no tensor, and for tensors that are not dense, of real numbers and
+    finite.
+    """
+    strange = [
+        str(name)
+        for name, value in state.items()
+        if not isinstance(name, str) or not isinstance(value, Tensor)
+    ]
+    if strange:
+        raise CheckpointError("a checkpoint's state holds tensors only", received=", ".join(strange[:4]))
     floats = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
     for name, value in state.items():
         problem = ""

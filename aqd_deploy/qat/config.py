@@ -15,10 +15,24 @@ from aqd_deploy.detection.detectors.retinanet import RetinaNet
 from aqd_deploy.errors import CheckpointError, ShapeError, UnsupportedModelError
 from aqd_deploy.inputs import parse_json
 from aqd_deploy.qat.quantizers import MAX_BITS, MIN_BITS
-from aqd_deploy.schema import SchemaError, list_of, nothing_or, number, one_of, table, text, whole
+from aqd_deploy.schema import (
+    SchemaError,
+    anything,
+    list_of,
+    nothing_or,
+    number,
+    one_of,
+    table,
+    text,
+    whole,
+)
 
 BACKBONES = ("resnet18", "resnet34", "resnet50")
 MODES = ("aqd", "aqd*")
+P6_SOURCES = ("c5", "p5")
+PYRAMIDS = ("bn-relu", "bias")
+HEAD_NORMS = ("levels", "group", "none")
+GROUPS = 32
 SCHEMA = 1
 COARSEST_BACKBONE_STRIDE = 32
 STRIDES = (8, 16, 32, 64, 128)
@@ -27,6 +41,16 @@ STRIDES = (8, 16, 32, 64, 128)
 _BITS = whole(MIN_BITS, MAX_BITS)
 _SIDE = whole(1, 16384)
 _SHAPES = list_of(number(above=0, high=1000), 1, 100)
+_SIDES = list_of(list_of(number(above=0, high=1e6), 2, 2), 1, 100)
+
+
+def _layer_bits(value: Any, place: str) -> None:
+    """The path of a convolution, the bits of its weight and of its input."""
+    list_of(anything, 3, 3)(value, place)
+    for check, each in zip((text, nothing_or(_BITS), nothing_or(_BITS)), value, strict=True):
+        check(each, place)
+
+
 _SCHEMA = table({
     "detector": text, "backbone": text, "width": number(above=0, high=8), "fpn_channels": whole(1, 4096),
     "head_depth": whole(0, 64), "classes": whole(1, 100_000), "bits": nothing_or(_BITS),
@@ -34,7 +58,9 @@ _SCHEMA = table({
     "image_height": _SIDE,
     "image_width": _SIDE, "strides": list_of(whole(1, 1024), len(STRIDES), len(STRIDES)),
     "anchor_base": number(above=0, high=1000), "anchor_scales": _SHAPES, "anchor_ratios": _SHAPES,
-    "mean": list_of(whole(0, 255), 3, 3), "score_threshold": number(0, 1), "nms_iou": number(0, 1),
+    "mean": list_of(number(0, 255), 3, 3), "p6_from": text, "pyramid": text, "head_norm": text,
+    "stride_in_1x1": one_of(False, True), "cell_offset": number(0, 1), "anchor_sides": list_of(_SIDES),
+    "layer_bits": list_of(_layer_bits), "score_threshold": number(0, 1), "nms_iou": number(0, 1),
     "max_detections": whole(1, 1 << 20), "pre_nms": whole(1, 1 << 20), "name": text,
     "class_names": list_of(text), "category_ids": list_of(whole()),
 })  # fmt: skip
@@ -45,9 +71,17 @@ class ModelConfig:
     """Everything `build_model` needs, and what a deployed detector must know of it.
 
     `bits` is the width of weights and activations, None for the float network. First and last layers have
-    `first_last_bits` in mode `aqd` and stay float in mode `aqd*` (convolutions only). `mean` is BGR, in
-    pixels. RetinaNet's anchors at stride s are `anchor_base` · s · scale large. `category_ids` are what the
-    training set's annotations call the classes (COCO: 1 to 90 with gaps), where that is known.
+    `first_last_bits` in mode `aqd` and stay float in mode `aqd*` (convolutions only); `layer_bits` has the
+    convolutions with other bits: path, bits of the weight, bits of the input. `mean` is BGR, in pixels; whole
+    numbers where the network is quantized. RetinaNet's anchors at stride s are `anchor_base` · s · scale
+    large; or `anchor_sides` has them a level, (width, height) in pixels, in the order of the head's channels.
+    The centre of cell i is at (i + `cell_offset`) · stride. `category_ids` are what the training set's
+    annotations call the classes (COCO: 1 to 90 with gaps), where that is known.
+
+    How networks of other frameworks differ: P6 is made from C5 or P5 (`p6_from`); a ResNet-50's stride is in
+    a block's 3x3 convolution or in its first (`stride_in_1x1`); convolutions of the pyramid have batch norm
+    and ReLU, or a bias alone (`pyramid`); those of the head's towers have a batch norm a level, group norm,
+    or none (`head_norm`). The last two differ in float networks only.
     """
 
     detector: str = RetinaNet.name
@@ -66,7 +100,14 @@ class ModelConfig:
     anchor_base: float = 4.0
     anchor_scales: tuple[float, ...] = (1.0, 1.26, 1.587)
     anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
-    mean: tuple[int, int, int] = (104, 116, 124)
+    mean: tuple[float, float, float] = (104, 116, 124)
+    p6_from: str = "c5"
+    stride_in_1x1: bool = False
+    pyramid: str = "bn-relu"
+    head_norm: str = "levels"
+    cell_offset: float = 0.5
+    anchor_sides: tuple[tuple[tuple[float, float], ...], ...] = ()
+    layer_bits: tuple[tuple[str, int | None, int | None], ...] = ()
     score_threshold: float = 0.05
     nms_iou: float = 0.6
     max_detections: int = 100
@@ -84,9 +125,13 @@ class ModelConfig:
         for value, valid, what in (
             (self.backbone, BACKBONES, "backbone"),
             (self.mode, MODES, "mode"),
+            (self.p6_from, P6_SOURCES, "source of P6"),
+            (self.pyramid, PYRAMIDS, "form of the pyramid"),
+            (self.head_norm, HEAD_NORMS, "norm of the head"),
         ):
             if value not in valid:
                 raise UnsupportedModelError(f"unknown {what}", received=repr(value), valid=", ".join(valid))
+        self._check_form()
         for side in (self.image_height, self.image_width):
             if side % COARSEST_BACKBONE_STRIDE:
                 raise ShapeError(
@@ -102,6 +147,38 @@ class ModelConfig:
             raise UnsupportedModelError(
                 "category_ids must have another number for every class",
                 received=len(set(self.category_ids)), valid=str(self.classes),
+            )  # fmt: skip
+
+    def _check_form(self) -> None:
+        """What only float networks have, and what has to fit the pyramid."""
+        if self.bits is not None:
+            if self.head_norm == "group":
+                raise UnsupportedModelError(
+                    "GroupNorm recomputes its statistics on every image, so a head that has it cannot be "
+                    "quantized",
+                    received=f"head_norm 'group' at {self.bits} bits", valid="head_norm 'levels'",
+                )  # fmt: skip
+            if self.pyramid != "bn-relu" or self.head_norm != "levels":
+                raise UnsupportedModelError(
+                    "a quantized network has batch norm and ReLU behind every convolution",
+                    received=f"pyramid {self.pyramid!r}, head_norm {self.head_norm!r}",
+                    valid="pyramid 'bn-relu', head_norm 'levels'",
+                )  # fmt: skip
+            if any(mean != int(mean) for mean in self.mean):
+                raise UnsupportedModelError(
+                    "a quantized network subtracts whole numbers from the pixels",
+                    received=f"mean {list(self.mean)}", valid="for example [104, 116, 124]",
+                )  # fmt: skip
+        if self.head_norm == "group" and self.fpn_channels % GROUPS:
+            raise UnsupportedModelError(
+                "the head's group norm has 32 groups", received=f"{self.fpn_channels} channels",
+                valid="a multiple of 32",
+            )  # fmt: skip
+        counts = {len(sides) for sides in self.anchor_sides}
+        if self.anchor_sides and (len(self.anchor_sides) != len(self.strides) or len(counts) > 1):
+            raise UnsupportedModelError(
+                "anchor_sides must have as many anchors for every level",
+                received=[len(sides) for sides in self.anchor_sides], valid=f"{len(self.strides)} levels",
             )  # fmt: skip
 
     @property
@@ -143,7 +220,7 @@ class ModelConfig:
         unknown = sorted(set(values) - known)
         if unknown:
             raise CheckpointError("the model description has unknown fields", received=", ".join(unknown))
-        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        fields: dict[str, Any] = {key: _frozen(value) for key, value in values.items()}
         try:
             return cls(**fields)
         except UnsupportedModelError as error:
@@ -151,6 +228,11 @@ class ModelConfig:
                 f"the model description has impossible values: {error.what}",
                 received=error.received, valid=error.valid, next_command=error.next_command,
             ) from error  # fmt: skip
+
+
+def _frozen(value: Any) -> Any:
+    """Lists of JSON, also those within lists, as the tuples of a configuration."""
+    return tuple(_frozen(each) for each in value) if isinstance(value, list) else value
 
 
 def architectures() -> tuple[str, ...]:

@@ -10,13 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aqd_deploy.qat.layers import MultiLevelConvBatchNorm, QuantConv2d
+from aqd_deploy.qat.config import GROUPS, ModelConfig
+from aqd_deploy.qat.layers import MultiLevelConvBatchNorm, QuantConv2d, SharedConv
 from aqd_deploy.qat.resnet import ConvFactory
 
 Maps = TypeVar("Maps")
 """One map a pyramid level, P3 first."""
 
 PRIOR_PROBABILITY = 0.01
+NORM_GROUPS = {"group": GROUPS, "none": None}
 
 
 class LevelScale(nn.Module):
@@ -33,9 +35,16 @@ class LevelScale(nn.Module):
         return x * self.value()
 
 
-def tower(channels: int, depth: int, levels: int, make: ConvFactory) -> nn.ModuleList:
-    """`depth` convolutions, each with a batch norm a level."""
-    return nn.ModuleList(MultiLevelConvBatchNorm(make(channels, channels, 3), levels) for _ in range(depth))
+def tower(config: ModelConfig, make: ConvFactory) -> nn.ModuleList:
+    """`head_depth` convolutions, each with a batch norm a level; or what else `head_norm` says."""
+    channels, levels = config.fpn_channels, len(config.strides)
+
+    def layer() -> nn.Module:
+        if config.head_norm == "levels":
+            return MultiLevelConvBatchNorm(make(channels, channels, 3), levels)
+        return SharedConv(make(channels, channels, 3, bias=True), NORM_GROUPS[config.head_norm])
+
+    return nn.ModuleList(layer() for _ in range(config.head_depth))
 
 
 def initialize_predictions(cls_score: QuantConv2d, *others: QuantConv2d) -> None:
@@ -52,7 +61,7 @@ class HeadLayers(Protocol[Maps]):
     """
 
     def tower(self, layers: nn.ModuleList, maps: Maps) -> Maps:
-        """Through convolutions (`MultiLevelConvBatchNorm`), one after the other."""
+        """Through the layers of `tower`, one after the other."""
 
     def prediction(self, conv: QuantConv2d, maps: Maps) -> Maps:
         """Through the last convolution."""

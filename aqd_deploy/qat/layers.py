@@ -44,6 +44,11 @@ class _QuantizedLayer(nn.Module):
         self.weight_quantizer = None if weight_bits is None else WeightQuantizer(weight_bits, standardize)
         self.activation_quantizer = None if activation_bits is None else ActivationQuantizer(activation_bits)
 
+    def set_bits(self, weight_bits: int | None, activation_bits: int | None) -> None:
+        """Other bits than the layer was made with, None for float; its weight is standardised as before."""
+        standardize = self.weight_quantizer is not None and self.weight_quantizer.standardize
+        self._make_quantizers(weight_bits, activation_bits, standardize)
+
     def quantized_weight(self) -> Tensor:
         """The weight that enters the arithmetic, float32: q · step, or the weight itself in a float layer."""
         return self.weight if self.weight_quantizer is None else self.weight_quantizer(self.weight)
@@ -233,6 +238,34 @@ class ConvBatchNorm(nn.Module):
         if self.relu:
             value = F.relu(value, inplace=True)
         return Stream(value, None if alpha is None else self.bn.output_scale(alpha))
+
+
+class ConvBias(nn.Module):
+    """`conv` with its bias and nothing behind it: a pyramid's convolution in float networks of others."""
+
+    def __init__(self, conv: QuantConv2d) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, stream: Stream) -> Stream:
+        return Stream(self.conv(stream.value))
+
+
+class SharedConv(nn.Module):
+    """A `conv` with bias, group norm where `groups` are given, ReLU, the same for all levels: a tower's
+    convolution in float networks of others.
+    """
+
+    def __init__(self, conv: QuantConv2d, groups: int | None) -> None:
+        super().__init__()
+        self.conv = conv
+        self.norm = None if groups is None else nn.GroupNorm(groups, conv.out_channels)
+
+    def forward(self, values: list[Tensor]) -> list[Tensor]:
+        convolved = [self.conv(value) for value in values]
+        if self.norm is not None:
+            convolved = [self.norm(value) for value in convolved]
+        return [F.relu(value, inplace=True) for value in convolved]
 
 
 class MultiLevelConvBatchNorm(nn.Module):

@@ -31,9 +31,11 @@ class Detector(nn.Module):
         super().__init__()
         self.config = config
         make_first, make, make_last = _factories(config)
-        self.backbone = ResNet(config.backbone, config.width, make_first, make)
-        self.fpn = FPN(self.backbone.channels, config.fpn_channels, make)
+        self.backbone = ResNet(config, make_first, make)
+        self.fpn = FPN(self.backbone.channels, config, make)
         self.head = trained_detector(config).head(config, make, make_last)
+        for path, weight_bits, activation_bits in config.layer_bits:
+            _convolution(self, path).set_bits(weight_bits, activation_bits)
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         if image.dim() != 4 or image.shape[1] != 3 or image.shape[2] % 32 or image.shape[3] % 32:
@@ -51,6 +53,17 @@ class Detector(nn.Module):
         """uint8 BGR pixels [N, 3, H, W] to the network's input, float32."""
         mean = torch.tensor(self.config.mean, dtype=torch.float32, device=pixels.device)
         return pixels.to(torch.float32) - mean.reshape(1, 3, 1, 1)
+
+
+def _convolution(model: Detector, path: str) -> QuantConv2d:
+    """The convolution at `path`; UnsupportedModelError where there is none."""
+    found = dict(model.named_modules()).get(path)
+    if not isinstance(found, QuantConv2d):
+        raise UnsupportedModelError(
+            "layer_bits names a layer that is no convolution of the network", received=path,
+            valid="for example backbone.layer1.0.conv1.conv",
+        )  # fmt: skip
+    return found
 
 
 def _factories(config: ModelConfig) -> tuple[functools.partial, functools.partial, functools.partial]:

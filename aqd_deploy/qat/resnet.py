@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from aqd_deploy.qat.config import ModelConfig
 from aqd_deploy.qat.layers import ConvBatchNorm, QuantConv2d, SkipAdd, Stream
 
 ConvFactory = Callable[..., QuantConv2d]
@@ -15,11 +16,16 @@ BLOCKS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4,
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions (`conv1` with the stride) and a skip; `downsample` is None for the identity."""
+    """Two 3x3 convolutions (`conv1` with the stride) and a skip; `downsample` is None for the identity.
+
+    It has no 1x1 convolution that a stride could be in.
+    """
 
     expansion = 1
 
-    def __init__(self, make: ConvFactory, in_channels: int, channels: int, stride: int) -> None:
+    def __init__(
+        self, make: ConvFactory, in_channels: int, channels: int, stride: int, stride_in_1x1: bool
+    ) -> None:
         super().__init__()
         self.conv1 = ConvBatchNorm(make(in_channels, channels, 3, stride), relu=True)
         self.conv2 = ConvBatchNorm(make(channels, channels, 3), relu=False)
@@ -32,14 +38,19 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 (with the stride), 1x1 to four times the channels, and a skip."""
+    """1x1, 3x3, 1x1 to four times the channels, and a skip; the stride is in the 3x3 convolution, or in the
+    first (`stride_in_1x1`).
+    """
 
     expansion = 4
 
-    def __init__(self, make: ConvFactory, in_channels: int, channels: int, stride: int) -> None:
+    def __init__(
+        self, make: ConvFactory, in_channels: int, channels: int, stride: int, stride_in_1x1: bool
+    ) -> None:
         super().__init__()
-        self.conv1 = ConvBatchNorm(make(in_channels, channels, 1), relu=True)
-        self.conv2 = ConvBatchNorm(make(channels, channels, 3, stride), relu=True)
+        first, second = (stride, 1) if stride_in_1x1 else (1, stride)
+        self.conv1 = ConvBatchNorm(make(in_channels, channels, 1, first), relu=True)
+        self.conv2 = ConvBatchNorm(make(channels, channels, 3, second), relu=True)
         self.conv3 = ConvBatchNorm(make(channels, channels * self.expansion, 1), relu=False)
         self.downsample = _downsample(make, in_channels, channels * self.expansion, stride)
         self.skip = SkipAdd()
@@ -66,10 +77,11 @@ class ResNet(nn.Module):
     which need no quantizer.
     """
 
-    def __init__(self, depth: str, width: float, make_first: ConvFactory, make: ConvFactory) -> None:
+    def __init__(self, config: ModelConfig, make_first: ConvFactory, make: ConvFactory) -> None:
         super().__init__()
+        depth = config.backbone
         block: type[BasicBlock] | type[Bottleneck] = Bottleneck if depth == "resnet50" else BasicBlock
-        base = max(8, round(64 * width))
+        base = max(8, round(64 * config.width))
         self.stem = ConvBatchNorm(make_first(3, base, 7, 2), relu=True)
         self.pool = nn.MaxPool2d(3, 2, 1)
         in_channels = base
@@ -79,7 +91,7 @@ class ResNet(nn.Module):
             blocks = []
             for position in range(count):
                 stride = 2 if index > 0 and position == 0 else 1
-                blocks.append(block(make, in_channels, channels, stride))
+                blocks.append(block(make, in_channels, channels, stride, config.stride_in_1x1))
                 in_channels = channels * block.expansion
             stages.append(nn.Sequential(*blocks))
         self.layer1, self.layer2, self.layer3, self.layer4 = stages

@@ -29,19 +29,19 @@ def described(content: dict[str, Any], owner: str) -> dict[str, Any]:
 
     Raises CheckpointError, naming what wraps them, where weights have no description or there are several.
     """
-    wrapped = _found(content, _is_described)
+    wrapped = tables_in(content, _is_described)
     if len(wrapped) > 1:
-        raise _several(owner, list(wrapped))
+        raise several_networks(owner, list(wrapped))
     if not wrapped:
         raise _undescribed(content, owner)
     (content,) = wrapped.values()
     inner = {key: value for key, value in content.items() if key != "config"}
-    states = _found(inner, _is_network)
+    states = tables_in(inner, _is_network)
     if STATE in content and not any(key.split(".")[0] == STATE for key in states):
         states = {STATE: content[STATE], **states}
-    states = states or _found(inner, _is_state)
+    states = states or tables_in(inner, _is_state)
     if len(states) > 1:
-        raise _several(owner, list(states))
+        raise several_networks(owner, list(states))
     if not states:
         raise _undescribed(content, owner)
     (state,) = states.values()
@@ -60,7 +60,7 @@ def plain_names(state: dict[str, Any], anchor: str, owner: str) -> dict[str, Any
     if "" in prefixes or not prefixes:
         return state
     if len(prefixes) > 1:
-        raise _several(owner, prefixes)
+        raise several_networks(owner, prefixes)
     return {_without(prefixes[0], name): value for name, value in state.items()}
 
 
@@ -72,8 +72,10 @@ def _without(prefix: str, name: Any) -> Any:
     return packed + name.removeprefix(packed).removeprefix(prefix)
 
 
-def _found(content: dict[Any, Any], is_wanted: Callable[[dict[Any, Any]], bool]) -> dict[str, dict[Any, Any]]:
-    """The outermost dictionaries that `is_wanted`, `content` itself ("") or in it, by the keys that lead to
+def tables_in(
+    content: dict[Any, Any], is_wanted: Callable[[dict[Any, Any]], bool]
+) -> dict[str, dict[Any, Any]]:
+    """The outermost dictionaries that `is_wanted`: `content` itself ("") or in it, by the keys that lead to
     them (`ema.module`). What belongs to an optimizer has the names of weights and is passed over.
     """
     found: dict[str, dict[Any, Any]] = {}
@@ -107,7 +109,8 @@ def _is_state(value: dict[Any, Any]) -> bool:
     return any(isinstance(each, Tensor) for each in value.values())
 
 
-def _several(owner: str, keys: list[str]) -> CheckpointError:
+def several_networks(owner: str, keys: list[str]) -> CheckpointError:
+    """The error for a file with the weights of several networks, under `keys`."""
     return CheckpointError(
         f"{owner} holds the weights of several networks", received=", ".join(keys[:4]), valid="one network",
         next_command=SAVE,
@@ -116,13 +119,14 @@ def _several(owner: str, keys: list[str]) -> CheckpointError:
 
 def _undescribed(content: dict[str, Any], owner: str) -> CheckpointError:
     """Names the wrapper of the weights, or shows the first keys of a file."""
-    states = _found(content, _is_network) or _found(content, _is_state)
+    states = tables_in(content, _is_network) or tables_in(content, _is_state)
     wrappers = [key for key in states if key]
     where = f"weights under {', '.join(wrappers[:4])}" if wrappers else ", ".join(map(str, list(content)[:4]))
     bare = "weights without a description of their network" if states else "no weights"
     return CheckpointError(
         f"this torch file is not a checkpoint of aqd-deploy: it has {bare}",
         received=f"{owner} with {where}",
-        valid="a file written by aqd_deploy.qat.checkpoint.save_checkpoint",
+        valid="a file written by aqd_deploy.qat.checkpoint.save_checkpoint, or a RetinaNet or FCOS of "
+        "Detectron2, AdelaiDet, torchvision or AQD's authors",
         next_command=SAVE,
     )

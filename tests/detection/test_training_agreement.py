@@ -44,13 +44,28 @@ def perfect_outputs(config, boxes, labels):
     return outputs
 
 
-@pytest.mark.parametrize("detector", ["fcos", "retinanet"])
-def test_perfect_targets_have_perfect_precision(detector):
+LISTED = tuple(
+    tuple((4.0 * stride * side, 3.0 * stride * side) for side in (1.0, 1.3, 1.6))
+    for stride in ModelConfig().strides
+)
+
+
+@pytest.mark.parametrize(
+    ("detector", "changes"),
+    [
+        ("fcos", {}),
+        ("fcos", {"cell_offset": 0.0}),
+        ("retinanet", {}),
+        ("retinanet", {"cell_offset": 0.0, "anchor_sides": LISTED}),
+    ],
+)
+def test_perfect_targets_have_perfect_precision(detector, changes):
     document = json.loads(ANNOTATIONS.read_text())
     names = tuple(category["name"] for category in document["categories"])
     config = ModelConfig(
-        detector=detector, classes=len(names), class_names=names, image_height=160, image_width=160
-    )
+        detector=detector, classes=len(names), class_names=names, image_height=160, image_width=160,
+        **changes,
+    )  # fmt: skip
     manifest = make_manifest(config)
     ids = category_ids(names, document)
     results = []

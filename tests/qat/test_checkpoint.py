@@ -225,6 +225,13 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         ("anchor_scales", ["x"]),
         ("weight_standardization", 1),
         ("detector", []),
+        ("mean", [104, 116, 300]),
+        ("p6_from", 5),
+        ("stride_in_1x1", 1),
+        ("cell_offset", 1.5),
+        ("anchor_sides", [[32, 32]]),
+        ("layer_bits", [["fpn.p6.conv", 4]]),
+        ("layer_bits", [["fpn.p6.conv", 4, 9]]),
     ],
 )
 def test_descriptions_of_wrong_types(key, value):

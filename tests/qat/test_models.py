@@ -49,6 +49,37 @@ def test_every_architecture_gives_its_maps(name):
 
 
 @pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"p6_from": "c4"}, "source of P6.*c5, p5"),
+        ({"pyramid": "bn"}, "form of the pyramid.*bn-relu, bias"),
+        ({"head_norm": "batch"}, "norm of the head.*levels, group, none"),
+        ({"head_norm": "group"}, "GroupNorm recomputes.*cannot be quantized"),
+        ({"pyramid": "bias"}, "batch norm and ReLU behind every convolution"),
+        ({"mean": (103.53, 116.28, 123.675)}, "whole numbers"),
+        ({"head_norm": "group", "bits": None}, "32 groups.*8 channels"),
+        ({"anchor_sides": (((8.0, 8.0),),) * 4}, "anchors for every level.*5 levels"),
+        ({"layer_bits": (("fpn.p8.conv", 4, 4),)}, r"no convolution.*fpn\.p8"),
+    ],
+)
+def test_forms_that_no_network_has(changes, message):
+    with pytest.raises(UnsupportedModelError, match=message):
+        _tiny(**{"bits": 4, **changes})
+
+
+@pytest.mark.parametrize("p6_from", ["c5", "p5"])
+def test_p6_is_made_from(p6_from):
+    """P5 has gone through `output[2]` before P6 is made."""
+    model = _tiny(p6_from=p6_from)
+    heard = []
+    model.fpn.p6.register_forward_pre_hook(lambda _, inputs: heard.append(inputs[0].value))
+    model.fpn.output[2].register_forward_hook(lambda *outputs: heard.append(outputs[-1].value))
+    with torch.no_grad():
+        model(_images(1))
+    assert torch.equal(*heard) if p6_from == "p5" else heard[1].shape[1] == model.backbone.channels[-1]
+
+
+@pytest.mark.parametrize(
     "name, parameters",
     [("retinanet_r18", 20_000_000), ("retinanet_r34", 30_000_000), ("retinanet_r50", 36_000_000)],
 )

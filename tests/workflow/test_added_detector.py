@@ -64,7 +64,7 @@ class PlainHead(Head):
     def __init__(self, config, make, make_last):
         super().__init__()
         channels, levels = config.fpn_channels, len(config.strides)
-        self.tower = tower(channels, config.head_depth, levels, make)
+        self.tower = tower(config, make)
         self.cls_score = make_last(channels, config.classes, 3)
         self.sides = make_last(channels, 4, 3)
         self.scales = nn.ModuleList(LevelScale() for _ in range(levels))

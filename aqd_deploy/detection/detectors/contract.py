@@ -9,9 +9,9 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from aqd_deploy.detection.maps import OutputMap
+from aqd_deploy.detection.maps import CELL_OFFSET, OutputMap
 from aqd_deploy.errors import ShapeError
-from aqd_deploy.schema import Check, list_of, whole
+from aqd_deploy.schema import Check, list_of, number, whole
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,15 @@ class Detector(ABC):
 
     `name` is its `kind` in a manifest; `kinds` are those of its outputs, of which every level has one each,
     in the graph's order, but for those of `may_lack` that an entry leaves out; `keys` are what its entry in a
-    manifest has besides what all have; `nms_iou` is the threshold of class-wise NMS that its networks get
-    unless they say another.
+    manifest has besides what all have, `optional_keys` what it may have; `nms_iou` is the threshold of
+    class-wise NMS that its networks get unless they say another.
     """
 
     name: ClassVar[str]
     kinds: ClassVar[tuple[str, ...]]
     may_lack: ClassVar[tuple[str, ...]] = ()
     keys: ClassVar[Mapping[str, Check]] = {}
+    optional_keys: ClassVar[Mapping[str, Check]] = {}
     nms_iou: ClassVar[float] = 0.5
 
     classes: int
@@ -76,10 +77,21 @@ class Detector(ABC):
         """
 
 
+@dataclass(frozen=True)
 class MapDetector(Detector):
-    """A detector whose outputs are maps of a pyramid: every level has a stride, and a map of each kind."""
+    """A detector whose outputs are maps of a pyramid: every level has a stride, and a map of each kind.
+
+    The centre of cell i is at (i + `cell_offset`) · stride.
+    """
 
     keys: ClassVar[Mapping[str, Check]] = {"strides": list_of(whole(1, 1 << 20), 1)}
+    optional_keys: ClassVar[Mapping[str, Check]] = {"cell_offset": number(0, 1)}
+
+    cell_offset: float = CELL_OFFSET
+
+    @classmethod
+    def of(cls, entry: Mapping[str, Any]) -> Self:
+        return cls(len(entry["classes"]), entry.get("cell_offset", CELL_OFFSET))
 
     @abstractmethod
     def channels(self) -> Mapping[str, int]:

@@ -34,6 +34,6 @@ class Fcos(MapDetector):
         found = found.scored(np.sqrt(found.scores * centreness)).best(most)
         sides = [maps["box"].take(np.full_like(found.channel, k), found.y, found.x) for k in range(4)]
         distances = np.stack(sides, axis=1) * stride
-        centres = found.centres(stride)
+        centres = found.centres(stride, self.cell_offset)
         boxes = np.concatenate([centres - distances[:, :2], centres + distances[:, 2:]], axis=1)
         return boxes, found.scores, found.channel.astype(np.int64)

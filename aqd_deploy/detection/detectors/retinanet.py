@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from aqd_deploy.detection.detectors.contract import LevelBoxes, MapDetector
-from aqd_deploy.detection.maps import Candidates, OutputMap
+from aqd_deploy.detection.maps import CELL_OFFSET, Candidates, OutputMap
+from aqd_deploy.errors import ModelFileError
 from aqd_deploy.schema import Check, list_of, number, table
 
 # Larger box deltas give a side of 62.5 anchors; beyond it exp() would only overflow.
@@ -18,36 +19,37 @@ LARGEST_LOG_SIDE = float(np.log(1000 / 16))
 _POSITIVE = number(above=0, high=1e6)
 
 
+_FORMULA = table({"base": _POSITIVE, "scales": list_of(_POSITIVE, 1), "ratios": list_of(_POSITIVE, 1)})
+_LISTED = table({"sides": list_of(list_of(list_of(_POSITIVE, 2, 2), 1), 1)})
+
+
+def _anchors(value: Any, place: str) -> None:
+    """Base, scales and ratios, or the sides themselves."""
+    (_LISTED if isinstance(value, Mapping) and "sides" in value else _FORMULA)(value, place)
+
+
 @dataclass(frozen=True)
 class RetinaNet(MapDetector):
     """`cls` [anchors·classes] and `box` [anchors·4] (dx, dy in anchor sizes; dw, dh as logarithms).
 
-    `widths` and `heights` are the anchors' sides in units of the stride, ratio-major.
+    `sides` are the anchors' by the level's stride: float64 [anchors, 2] (width, height) in pixels.
     """
 
     name = "retinanet"
     kinds = ("cls", "box")
-    keys: ClassVar[Mapping[str, Check]] = {
-        **MapDetector.keys,
-        "anchors": table(
-            {"base": _POSITIVE, "scales": list_of(_POSITIVE, 1), "ratios": list_of(_POSITIVE, 1)}
-        ),
-    }
+    keys: ClassVar[Mapping[str, Check]] = {**MapDetector.keys, "anchors": _anchors}
     nms_iou = 0.5
 
-    widths: tuple[float, ...]
-    heights: tuple[float, ...]
+    sides: Mapping[int, np.ndarray] = field(kw_only=True)
 
     @classmethod
     def of(cls, entry: Mapping[str, Any]) -> Self:
-        anchors = entry["anchors"]
-        sides = anchor_sides(anchors["base"], anchors["scales"], anchors["ratios"])
-        widths, heights = zip(*sides, strict=True)
-        return cls(len(entry["classes"]), widths, heights)
+        sides = level_sides(entry["anchors"], entry["strides"])
+        return cls(len(entry["classes"]), entry.get("cell_offset", CELL_OFFSET), sides=sides)
 
     @property
     def anchors_per_cell(self) -> int:
-        return len(self.widths)
+        return len(next(iter(self.sides.values())))
 
     def channels(self) -> Mapping[str, int]:
         return {"cls": self.anchors_per_cell * self.classes, "box": self.anchors_per_cell * 4}
@@ -61,10 +63,28 @@ class RetinaNet(MapDetector):
         found = Candidates.above(maps["cls"], score_threshold).best(most)
         anchor, label = np.divmod(found.channel, self.classes)
         deltas = np.stack([maps["box"].take(anchor * 4 + k, found.y, found.x) for k in range(4)], axis=1)
-        sides = np.stack([np.array(self.widths)[anchor], np.array(self.heights)[anchor]], axis=1) * stride
-        middle = found.centres(stride) + deltas[:, :2] * sides
+        sides = self.sides[stride][anchor]
+        middle = found.centres(stride, self.cell_offset) + deltas[:, :2] * sides
         half = sides * np.exp(np.minimum(deltas[:, 2:], LARGEST_LOG_SIDE)) / 2
         return np.concatenate([middle - half, middle + half], axis=1), found.scores, label.astype(np.int64)
+
+
+def level_sides(anchors: Mapping[str, Any], strides: Sequence[int]) -> dict[int, np.ndarray]:
+    """The sides of a manifest's `anchors` by stride, float64 [anchors, 2] (width, height) in pixels.
+
+    Raises ModelFileError where listed ones are not as many for every stride, of which none is twice.
+    """
+    if "sides" not in anchors:
+        relative = anchor_sides(anchors["base"], anchors["scales"], anchors["ratios"])
+        return {stride: np.array(relative) * stride for stride in strides}
+    listed = anchors["sides"]
+    if len({len(level) for level in listed}) != 1 or not len(set(strides)) == len(strides) == len(listed):
+        raise ModelFileError(
+            "the manifest's anchors.sides are not as many for each stride",
+            received=f"{[len(level) for level in listed]} for strides {list(strides)}",
+            valid="a list a level, of one length",
+        )
+    return {stride: np.array(level, np.float64) for stride, level in zip(strides, listed, strict=True)}
 
 
 def anchor_sides(base: float, scales: Sequence[float], ratios: Sequence[float]) -> list[tuple[float, float]]:

@@ -29,8 +29,8 @@ class FCOSHead(Head):
     def __init__(self, config: ModelConfig, make: ConvFactory, make_last: ConvFactory) -> None:
         super().__init__()
         channels, levels = config.fpn_channels, len(config.strides)
-        self.cls_tower = tower(channels, config.head_depth, levels, make)
-        self.box_tower = tower(channels, config.head_depth, levels, make)
+        self.cls_tower = tower(config, make)
+        self.box_tower = tower(config, make)
         self.cls_score = make_last(channels, config.classes, 3)
         self.bbox_pred = make_last(channels, 4, 3)
         self.centerness = make_last(channels, 1, 3)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aqd_deploy.detection.detectors.retinanet import RetinaNet, anchor_sides
+from aqd_deploy.detection.detectors.retinanet import RetinaNet, level_sides
 from aqd_deploy.qat.assign import (
     BACKGROUND,
     IGNORED,
@@ -33,9 +34,9 @@ class RetinaNetHead(Head):
 
     def __init__(self, config: ModelConfig, make: ConvFactory, make_last: ConvFactory) -> None:
         super().__init__()
-        channels, levels, anchors = config.fpn_channels, len(config.strides), anchors_per_cell(config)
-        self.cls_tower = tower(channels, config.head_depth, levels, make)
-        self.box_tower = tower(channels, config.head_depth, levels, make)
+        channels, anchors = config.fpn_channels, anchors_per_cell(config)
+        self.cls_tower = tower(config, make)
+        self.box_tower = tower(config, make)
         self.cls_score = make_last(channels, anchors * config.classes, 3)
         self.bbox_pred = make_last(channels, anchors * 4, 3)
         initialize_predictions(self.cls_score, self.bbox_pred)
@@ -48,15 +49,20 @@ class RetinaNetHead(Head):
 
 
 def anchors_per_cell(config: ModelConfig) -> int:
-    """Scales x ratios."""
-    return len(config.anchor_scales) * len(config.anchor_ratios)
+    """The anchors of one cell."""
+    return len(_sides(config)[config.strides[0]])
+
+
+def _sides(config: ModelConfig) -> dict[int, np.ndarray]:
+    return level_sides(_anchors(config), config.strides)
 
 
 def pyramid_anchors(config: ModelConfig, device: torch.device | None = None) -> Tensor:
-    """All anchors, float32 [P, 4] (x1, y1, x2, y2): base·stride·scale large, h/w = ratio, ratio-major."""
+    """All anchors, float32 [P, 4] (x1, y1, x2, y2), those of a cell in the order of the head's channels."""
     centres, strides = pyramid_cells(config, device)
-    sides = anchor_sides(config.anchor_base, config.anchor_scales, config.anchor_ratios)
-    half = torch.tensor(sides, device=device)[None] * strides[:, None, None] / 2
+    sides = torch.stack([torch.from_numpy(each).float() for each in _sides(config).values()])
+    levels = torch.unique_consecutive(strides, return_inverse=True)[1]
+    half = sides.to(centres.device)[levels] / 2
     centre = centres[:, None]
     return torch.cat([centre - half, centre + half], dim=-1).reshape(-1, 4)
 
@@ -103,9 +109,14 @@ def retinanet_loss(
     return {"cls": classification_loss(logits, targets.label, normalizer), "box": box / normalizer}
 
 
-def _geometry(config: ModelConfig) -> dict[str, Any]:
+def _anchors(config: ModelConfig) -> dict[str, Any]:
+    """What the manifest says of the anchors."""
+    if config.anchor_sides:
+        return {"sides": [[list(sides) for sides in level] for level in config.anchor_sides]}
     scales, ratios = list(config.anchor_scales), list(config.anchor_ratios)
-    return {"anchors": {"base": config.anchor_base, "scales": scales, "ratios": ratios}}
+    return {"base": config.anchor_base, "scales": scales, "ratios": ratios}
 
 
-RETINANET = TrainedDetector(RetinaNet, RetinaNetHead, retinanet_loss, _geometry)
+RETINANET = TrainedDetector(
+    RetinaNet, RetinaNetHead, retinanet_loss, lambda config: {"anchors": _anchors(config)}
+)

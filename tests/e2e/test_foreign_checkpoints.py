@@ -1,0 +1,80 @@
+"""Checkpoints of other frameworks on the whole way: QDQ file, integer file, program, boxes."""
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+
+from aqd_deploy.compiler import compile_model
+from aqd_deploy.detection.textures import textures
+from aqd_deploy.evaluation.compare import compare_integers, total_difference
+from aqd_deploy.frontends.export import ArchitectureOptions, export_source
+from aqd_deploy.integer.manifest import read_manifest
+from aqd_deploy.integer.reference import ReferenceRunner
+from aqd_deploy.passes.pipeline import lower
+from aqd_deploy.qat.sources import load_detector
+from aqd_deploy.runtime import Program
+from aqd_deploy.workflow.detect import ImageFiles, detect_images
+from tools.foreign_checkpoints import KINDS, Sizes, checkpoint
+
+SIDE = 64
+FLOAT_SIDE = 256
+"""On maps of one pixel a group norm divides by next to nothing."""
+SMALL = Sizes("r18", width=0.25, channels=64, depth=2, classes=3)
+BITS = {"aqd_retinanet": (2, 2), "aqd_fcos": (4, 8)}
+
+
+def exported(tmp_path, kind, side, levels=None):
+    torch.save({"model": checkpoint(kind, SMALL, levels)}, tmp_path / "m.pth")
+    options = ArchitectureOptions(image_size=(side, side))
+    summary = export_source(str(tmp_path / "m.pth"), tmp_path / "m.qdq.onnx", options)
+    return tmp_path / "m.qdq.onnx", summary
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    ("kind", "bits"),
+    [
+        *BITS.items(),
+        pytest.param("aqd_retinanet", (4, 4), marks=pytest.mark.matrix),
+        pytest.param("aqd_fcos", (2, 8), marks=pytest.mark.matrix),
+    ],
+)
+def test_programs_of_the_authors_checkpoints(tmp_path, kind, bits):
+    """The integer file equals the QDQ file's codes, and not one integer of the program differs from it."""
+    path, summary = exported(tmp_path, kind, SIDE, tuple(2**each for each in bits))
+    assert summary["origin"]["source"].startswith(("RetinaNet", "FCOS"))
+    lowered = lower(onnx.load(path))
+    assert lowered.report["float_tensors"] == 0
+    manifest = read_manifest(lowered.model)
+    assert (manifest["bits"]["weights"], manifest["bits"]["first_last"]) == bits
+    compile_model(lowered.model, tmp_path / "m.so")
+    program, reference = Program.load(tmp_path / "m.so"), ReferenceRunner(lowered.model)
+    for seed in (7, 8):
+        image = {"image": textures(1, SIDE, SIDE, seed=seed)}
+        expected = reference.run(image)
+        difference = total_difference(compare_integers(expected, program.run(image)))
+        assert difference.count > 0 and difference.differing == 0
+    Image.fromarray(image["image"][0].transpose(1, 2, 0)[..., ::-1].copy()).save(tmp_path / "i.png")
+    found = detect_images(
+        program.run, manifest, ImageFiles([tmp_path / "i.png"]), tmp_path / "out", least_score=1e-3
+    )
+    assert len(found.images[0].detections) > 0
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if not kind.startswith("aqd_")])
+def test_float_files_are_the_imported_networks(tmp_path, kind):
+    """onnxruntime on the exported file of uint8 pixels, against the detector in torch."""
+    path, _ = exported(tmp_path, kind, FLOAT_SIDE)
+    detector, _ = load_detector(tmp_path / "m.pth", image_size=(FLOAT_SIDE, FLOAT_SIDE))
+    pixels = textures(1, FLOAT_SIDE, FLOAT_SIDE, seed=7)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    with torch.no_grad():
+        wanted = detector(detector.preprocess(torch.from_numpy(pixels)))
+    assert sorted(names) == sorted(wanted)
+    for name, value in zip(names, session.run(names, {"image": pixels}), strict=True):
+        scale = max(1.0, float(wanted[name].abs().max()))
+        np.testing.assert_allclose(value, wanted[name].numpy(), atol=1e-4 * scale)
