@@ -142,7 +142,8 @@ class _Function:
 
 def _not_finite(node: Node, op: RealFunction) -> UnsupportedModelError:
     return UnsupportedModelError(
-        f"node {node.label}: {op.found.told} isn't finite for every number that {op.found.source} can be",
+        f"node {node.label}: {op.found.told} isn't known to be finite for every number that "
+        f"{op.found.source} can be",
         valid="functions that are finite everywhere within the range of what they read",
         next_command="put a QuantizeLinear right behind this function, or a Clip in front of it",
     )

@@ -114,17 +114,17 @@ def test_a_function_of_a_constant_channel():
 
 def test_of_a_code_that_has_no_logarithm():
     model = chain(lambda b, x: q8(b, ALONE["a number from all"](b, b.node("Log", [q8(b, x)]))))
-    with pytest.raises(UnsupportedModelError, match="Log isn't finite for every number") as caught:
+    with pytest.raises(UnsupportedModelError, match="Log isn't known to be finite") as caught:
         lower(model)
     assert caught.value.next_command
 
 
 def test_a_narrow_peak_is_not_overlooked():
-    """1 / (x² + 1e-9), a peak of a few integers among millions."""
+    """1 / (|x| + 1e-6), a peak of a few integers among millions."""
 
     def body(b, x):
         x = convolved(b, x)
-        near = b.node("Add", [b.node("Mul", [x, x]), b.constant("e", np.float32(1e-9))])
+        near = b.node("Add", [b.node("Abs", [x]), b.constant("e", np.float32(1e-6))])
         return q8(b, ALONE["a number from all"](b, b.node("Reciprocal", [near])))
 
     with pytest.raises(UnsupportedModelError, match="bends too often"):
@@ -144,8 +144,8 @@ def test_a_prelu_with_a_slope_a_channel(slopes, argument):
 @pytest.mark.parametrize(
     ("function", "match"),
     [
-        (lambda b, x: b.node("Log", [x]), "isn't finite for every number"),
-        (lambda b, x: b.node("Reciprocal", [x]), "isn't finite for every number"),
+        (lambda b, x: b.node("Log", [x]), "isn't known to be finite"),
+        (lambda b, x: b.node("Reciprocal", [x]), "isn't known to be finite"),
         (
             lambda b, x: b.node("Floor", [b.node("Mul", [x, b.constant("k", np.float32(1000))])]),
             "bends too often",
