@@ -120,15 +120,13 @@ def test_of_a_code_that_has_no_logarithm():
 
 
 def test_a_narrow_peak_is_not_overlooked():
-    """1 / (|x| + 1e-6), a peak of a few integers among millions."""
+    """1 / (|x| + 0.001), a thousandth of the range wide at its half."""
 
     def body(b, x):
-        x = convolved(b, x)
-        near = b.node("Add", [b.node("Abs", [x]), b.constant("e", np.float32(1e-6))])
-        return q8(b, ALONE["a number from all"](b, b.node("Reciprocal", [near])))
+        near = b.node("Add", [b.node("Abs", [convolved(b, x)]), b.constant("e", np.float32(0.001))])
+        return q8(b, ALONE["a number from all"](b, b.node("Reciprocal", [near])), step=4.0)
 
-    with pytest.raises(UnsupportedModelError, match="bends too often"):
-        lower(chain(body))
+    assert "Pieces" in operators(assert_islands_agree(chain(body), exact=False).model)
 
 
 @pytest.mark.parametrize("slopes", [[0.25], [0.1, 0.3, -0.2, 1.5]])
