@@ -32,6 +32,9 @@ _FINEST, _COARSEST = 2.0**-28, 2.0**-16
 many pieces. An 8-bit quantizer of all values has steps of 2^-8 of them.
 """
 
+_SURE = 2.0**-8
+"""So much of the largest value is the furthest that a piece can be from its function between the places."""
+
 _SLOPE_BITS, _MOST_SHIFT = 30, 34
 """A slope has so many bits, and with the shift a value of FINE_TARGET stays below 2^61."""
 
@@ -72,7 +75,8 @@ def real_function(values: Values, node: Node, op: RealFunction) -> None:
     else:
         source, axis = _on_one_axis(values, node, values.value(name, node))
         bounds = enclosing(values.graph, op.found)
-        curve = _straightened(node, op, _evaluation(bounds, axis, source.inside), source.inside)
+        function = _Function(bounds, float(axis.a), float(axis.b0), *source.inside.bounds)
+        curve = _straightened(node, op, function)
     new, tensor = curve.pieces, values.graph.fresh(f"{node.output}_int")
     image = pieces_image(new.thresholds, new.c, new.b, new.d, source.inside)
     assert image is not None, "values within FINE_TARGET, shifted by _MOST_SHIFT"
@@ -113,40 +117,49 @@ def _at_each_code(function: Callable[[Fraction], Fraction], low: int, high: int)
     return _Curve(Pieces(thresholds, none, offsets, none), scale, error, 0.0)
 
 
-_Evaluation = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+@dataclass(frozen=True)
+class _Function:
+    """A function of integers within [`low`, `high`], which stand for `a`·η + `b`, in float64."""
 
+    bounds: Callable[[Enclosure], Enclosure]
+    a: float
+    b: float
+    low: int
+    high: int
 
-def _evaluation(bounds: Callable[[Enclosure], Enclosure], form: ChannelForm, inside: Interval) -> _Evaluation:
-    """The function of integers within `inside`, in float64, and by how much that may be wrong."""
-    a, b = float(form.a), float(form.b0)
-    low, high = inside.bounds
-
-    def evaluate(eta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        x = np.clip(eta, low, high) * a + b
+    def between(self, first: np.ndarray, last: np.ndarray) -> Enclosure:
+        """What holds every value from one integer to the next."""
+        ends = (np.clip(eta, self.low, self.high) * self.a + self.b for eta in (first, last))
         with np.errstate(invalid="ignore", over="ignore"):
-            y = bounds(Enclosure(x, x))
-            return (y.lo + y.hi) / 2, (y.hi - y.lo) / 2
+            return self.bounds(Enclosure(*ends))
 
-    return evaluate
+    def at(self, eta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The values, and by how much they may be wrong."""
+        y = self.between(eta, eta)
+        with np.errstate(invalid="ignore"):
+            return (y.lo + y.hi) / 2, (y.hi - y.lo) / 2
 
 
 def _not_finite(node: Node, op: RealFunction) -> UnsupportedModelError:
     return UnsupportedModelError(
-        f"node {node.label}: {op.found.told} isn't finite for every number that {op.found.source} can be",
+        f"node {node.label}: {op.found.told} isn't known to be finite for every number that "
+        f"{op.found.source} can be",
         valid="functions that are finite everywhere within the range of what they read",
         next_command="put a QuantizeLinear right behind this function, or a Clip in front of it",
     )
 
 
-def _straightened(node: Node, op: RealFunction, evaluate: _Evaluation, inside: Interval) -> _Curve:
+def _straightened(node: Node, op: RealFunction, function: _Function) -> _Curve:
     """Pieces between integers; UnsupportedModelError where the function isn't finite, or bends too often."""
-    low, high = inside.bounds
+    low, high = function.low, function.high
     first = np.unique(np.linspace(low, max(high, low + 1), _FIRST_PIECES + 1).astype(np.int64))
-    most = float(np.abs(evaluate(_places(first))[0]).max()) or 1.0
+    at = _places(first)
+    reach = function.between(at[:, :-1], at[:, 1:])
+    most = float(np.maximum(np.abs(reach.lo), np.abs(reach.hi)).max()) or 1.0
     if not np.isfinite(most):
         raise _not_finite(node, op)
     tolerance = most * _FINEST
-    while (knots := _knots(evaluate, first, tolerance)) is None:
+    while (knots := _knots(function, first, tolerance, most * _SURE)) is None:
         tolerance *= 2
         if tolerance > most * _COARSEST:
             raise UnsupportedModelError(
@@ -155,10 +168,7 @@ def _straightened(node: Node, op: RealFunction, evaluate: _Evaluation, inside: I
                 next_command="quantize what this node reads, so that it becomes a table",
             )
     scale = Fraction(most) / FINE_TARGET
-    heights = evaluate(knots)[0] / float(scale)
-    if not np.isfinite(heights).all():
-        raise _not_finite(node, op)
-    return _measured(_pieces(knots, heights), knots, evaluate, scale)
+    return _measured(_pieces(knots, function.at(knots)[0] / float(scale)), knots, function, scale)
 
 
 def _places(knots: np.ndarray) -> np.ndarray:
@@ -167,16 +177,19 @@ def _places(knots: np.ndarray) -> np.ndarray:
     return knots[:-1, None] + np.rint(np.diff(knots)[:, None] * share).astype(np.int64)
 
 
-def _knots(evaluate: _Evaluation, knots: np.ndarray, tolerance: float) -> np.ndarray | None:
-    """More knots, each in the middle of a piece that is further than `tolerance` from its function; None
-    where they are more than a file may have.
+def _knots(function: _Function, knots: np.ndarray, tolerance: float, sure: float) -> np.ndarray | None:
+    """More knots, each in the middle of a piece that is further than `tolerance` from its function at a
+    place, or may be further than `sure` anywhere; None where they are more than a file may have.
     """
     while len(knots) <= MAX_STEPS:
         at = _places(knots)
-        values, width = evaluate(at)[0], np.diff(knots)[:, None]
+        values, width = function.at(at)[0], np.diff(knots)[:, None]
         straight = values[:, :1] + (values[:, -1:] - values[:, :1]) * ((at - at[:, :1]) / width)
-        # Where a value isn't finite the comparison is false.
+        inside = function.between(at[:, :-1], at[:, 1:])
+        above = inside.hi - np.minimum(straight[:, :-1], straight[:, 1:])
+        below = np.maximum(straight[:, :-1], straight[:, 1:]) - inside.lo
         near = np.abs(values - straight).max(axis=1) <= tolerance
+        near &= np.maximum(above, below).max(axis=1) <= sure
         far = ~near & (width[:, 0] > 1)
         if not far.any():
             return knots
@@ -198,10 +211,10 @@ def _pieces(knots: np.ndarray, heights: np.ndarray) -> Pieces:
     return Pieces(thresholds, c, b, d)
 
 
-def _measured(pieces: Pieces, knots: np.ndarray, evaluate: _Evaluation, scale: Fraction) -> _Curve:
+def _measured(pieces: Pieces, knots: np.ndarray, function: _Function, scale: Fraction) -> _Curve:
     """The error is twice what it is at the places, for those between them, and a half for the rounding."""
     at = _places(knots)
-    values, unsure = evaluate(at)
+    values, unsure = function.at(at)
     piece = np.searchsorted(pieces.thresholds, at, side="right")
     got = (at * pieces.c[piece] + pieces.b[piece]) / 2.0 ** pieces.d[piece] - 0.5
     far = np.abs(got - values / float(scale)).max() + unsure.max() / float(scale)

@@ -77,6 +77,14 @@ CASES = {
         (lambda: Network(lambda x: x / 3 + 1), {"Lookup"}),
     ],
     "the same between": [(lambda: Network(lambda x, c: F.silu(c(x)), conv()), {"Steps"})],
+    "the same without": [
+        (lambda: Network(lambda x, c: F.silu(c(x)) + x, conv()), {"Pieces", "SkipAdd"}),
+        (
+            lambda: Network(lambda x, c: F.avg_pool2d(torch.tanh(c(x)), 2), conv()),
+            {"Pieces", "StreamSumPool"},
+        ),
+        (lambda: Network(lambda x, c, d: F.silu(c(x)) * d(x), conv(), conv()), {"StreamMultiply"}),
+    ],
     "Add of two": [(lambda: Network(lambda x, c: c(x) + x, conv()), {"SkipAdd", "Cast"})],
     "Mul of two": [
         (lambda: Network(lambda x, c: c(x) * x, conv()), {"Multiply"}),
@@ -113,6 +121,7 @@ CASES = {
     ],
 }  # fmt: skip
 ELSEWHERE = {
+    "Conv, Gemm, MatMul with an operand": "tests/passes/canonical",
     "QuantizeLinear of a float input": "every case here",
     "other quantizers": "tests/passes/canonical",
     "dynamic quantization": "tests/passes/canonical",
@@ -133,12 +142,11 @@ class _Images:
 
 
 # onnxruntime quantizes what every operator makes, unless it is told not to.
-SETTINGS = {
-    "the same between": {
-        "op_types_to_quantize": ["Conv"],
-        "extra_options": {"OpTypesToExcludeOutputQuantization": ["Conv"]},
-    }
+_INPUTS_ONLY = {
+    "op_types_to_quantize": ["Conv"],
+    "extra_options": {"OpTypesToExcludeOutputQuantization": ["Conv"]},
 }
+SETTINGS = {"the same between": _INPUTS_ONLY, "the same without": _INPUTS_ONLY}
 
 
 def lowered(make, folder, **settings) -> LoweringResult:
