@@ -70,16 +70,19 @@ def _joint(members: Sequence[Conv], weight: np.ndarray) -> Conv:
         weight_step=weight_step(weight),
         winograd=tuple(forms),
     )
+    levels = max(1, len(spec.levels))
     stages, operands = list[Stage](), list[np.ndarray]()
-    if any(AddBias() in op.epilogue.stages for op in members):
+    if any(op.parameters for op in members):
         stages.append(AddBias())
-        operands.append(_rows(members, [op.parameters[0] if op.parameters else 0 for op in members]))
+        operands.append(_joined([_bias(op, levels) for op in members], levels))
     rectified = [Relu() in op.epilogue.stages for op in members]
     if all(rectified):
         stages.append(Relu())
     elif any(rectified):
         stages.append(Bound(upper=False))
-        operands.append(_rows(members, [0 if is_so else _LOWEST for is_so in rectified]))
+        lowest = np.where(rectified, 0, _LOWEST).astype(np.int32)
+        channels = np.repeat(lowest, [op.spec.out_channels for op in members])
+        operands.append(np.tile(channels, levels))
     parts = tuple(op.spec.out_channels for op in members)
     return Conv(
         "+".join(op.name for op in members),
@@ -92,12 +95,12 @@ def _joint(members: Sequence[Conv], weight: np.ndarray) -> Conv:
     )
 
 
-def _rows(members: Sequence[Conv], values: Sequence[np.ndarray | int]) -> np.ndarray:
-    """int32 [levels · channels] of the joint convolution, from those of each member, or one number."""
-    levels = max(1, len(members[0].spec.levels))
-    sizes = [(levels, op.spec.out_channels) for op in members]
-    rows = [
-        np.broadcast_to(np.reshape(v, (levels, -1)) if np.ndim(v) else v, size)
-        for v, size in zip(values, sizes, strict=True)
-    ]
-    return np.concatenate(rows, axis=1).astype(np.int32).reshape(-1)
+def _bias(op: Conv, levels: int) -> np.ndarray:
+    """int32 [levels · channels], its only parameter; zeros where it has none."""
+    (bias,) = op.parameters or [np.zeros(levels * op.spec.out_channels, np.int32)]
+    return bias
+
+
+def _joined(arrays: Sequence[np.ndarray], levels: int) -> np.ndarray:
+    """[levels · channels] of all channels."""
+    return np.concatenate([array.reshape(levels, -1) for array in arrays], axis=1).reshape(-1)
