@@ -15,6 +15,7 @@ from aqd_deploy.compiler.borders import store_borders
 from aqd_deploy.compiler.in_place import add_in_place
 from aqd_deploy.compiler.layer import Layer, conv_layer
 from aqd_deploy.compiler.memory import MemoryPlan, plan_memory
+from aqd_deploy.compiler.padding import border_sums
 from aqd_deploy.compiler.patches import Patches
 from aqd_deploy.compiler.plan import (
     Concat,
@@ -143,7 +144,8 @@ class _Builder:
         return Buffer(address, self.images, *info.shape, info.dtype)
 
     def _conv(self, op: Conv) -> list[Launch]:
-        kernel = self.backend.convolution(op.spec, op.epilogue, op.parameters, self.images)
+        border = border_sums(op.spec, self.plan.weights[op.weight])
+        kernel = self.backend.convolution(op.spec, op.epilogue, op.parameters, self.images, border)
         if op.weight not in self.built.weights:
             self.built.weights[op.weight] = encode(self.plan.weights[op.weight])
         weight = self.built.weights[op.weight]

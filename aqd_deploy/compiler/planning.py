@@ -10,7 +10,7 @@ import onnx
 from aqd_deploy.compiler.arithmetic import specialise
 from aqd_deploy.compiler.fusion import fuse
 from aqd_deploy.compiler.levels import stack_levels
-from aqd_deploy.compiler.padding import pad_apart
+from aqd_deploy.compiler.padding import pad_inputs
 from aqd_deploy.compiler.patches import image_patches
 from aqd_deploy.compiler.plan import (
     Operation,
@@ -35,11 +35,11 @@ def plan_model(int_model: onnx.ModelProto) -> Plan:
 
 
 def plan_for_card(int_model: onnx.ModelProto) -> Plan:
-    """The plan of integer ONNX for a card: pools and paddings are operations of their own, arithmetic is as
-    the dialect has it, and images come as patches. Raises as `plan_model`.
+    """The plan of integer ONNX for a card: pools and paddings of images are operations of their own,
+    arithmetic is as the dialect has it, and images come as patches. Raises as `plan_model`.
     """
     graph = read_graph(int_model)
-    return image_patches(_finished(pad_apart(fuse(graph)), graph))
+    return image_patches(_finished(pad_inputs(fuse(graph)), graph))
 
 
 def _finished(plan: Plan, graph: Graph) -> Plan:

@@ -136,6 +136,17 @@ class CardLayout(Protocol):
         """The launch that writes the weights to `out`."""
 
 
+@dataclass(frozen=True)
+class Border:
+    """What is added to accumulators at the edges of maps: `edges` (top, left, bottom, right) are the rows and
+    columns that have sums of their own. `sums` int32 [kinds, levels·C], a kind a pair of kinds of rows and of
+    columns: the first ones, all between, the last ones.
+    """
+
+    edges: tuple[int, int, int, int]
+    sums: np.ndarray
+
+
 class CardConv(Protocol):
     """A convolution with its epilogue. `name`: its family, `why` the reason for it; `executed_macs` as in
     `kernel.Kernel`, of one image.
@@ -183,10 +194,16 @@ class CardBackend(Protocol):
         """Included files by name."""
 
     def convolution(
-        self, spec: ConvSpec, epilogue: Epilogue, constants: Sequence[np.ndarray], images: int
+        self,
+        spec: ConvSpec,
+        epilogue: Epilogue,
+        constants: Sequence[np.ndarray],
+        images: int,
+        border: Border | None = None,
     ) -> CardConv:
-        """The kernel of a convolution without `pad_values`, pool or more specialised scaling than GENERAL;
-        `constants` are the arrays among its operands. Raises ShapeError where it has no output.
+        """The kernel of a convolution without pool or more specialised scaling than GENERAL, whose padding is
+        zeros and what `border` adds; `constants` are the arrays among its operands. Raises ShapeError where
+        it has no output.
         """
 
     def pointwise(

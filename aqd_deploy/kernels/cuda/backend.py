@@ -9,7 +9,16 @@ from importlib import resources
 
 import numpy as np
 
-from aqd_deploy.kernels.contract.launches import Address, Buffer, CardConv, Function, Launch, Room, whole
+from aqd_deploy.kernels.contract.launches import (
+    Address,
+    Border,
+    Buffer,
+    CardConv,
+    Function,
+    Launch,
+    Room,
+    whole,
+)
 from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue
 from aqd_deploy.kernels.cuda import conv, wgmma
 from aqd_deploy.kernels.cuda.cards import card_named
@@ -31,9 +40,15 @@ class CudaBackend:
         card_named(self.card)
 
     def convolution(
-        self, spec: ConvSpec, epilogue: Epilogue, constants: Sequence[np.ndarray], images: int
+        self,
+        spec: ConvSpec,
+        epilogue: Epilogue,
+        constants: Sequence[np.ndarray],
+        images: int,
+        border: Border | None = None,
     ) -> CardConv:
-        return conv.convolution(spec, epilogue, constants, images, card_named(self.card))
+        chain = chain_of(epilogue, constants, len(spec.levels) or 1, len(spec.maps), border)
+        return conv.convolution(spec, chain, images, card_named(self.card))
 
     def source(self, functions: Sequence[Function]) -> str:
         lines = [f'#include "{name}"' for name in _HEADERS]

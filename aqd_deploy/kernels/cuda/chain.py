@@ -10,7 +10,7 @@ import numpy as np
 
 from aqd_deploy.errors import UnsupportedModelError
 from aqd_deploy.integer.types import is_signed
-from aqd_deploy.kernels.contract.launches import Address, Buffer, Room
+from aqd_deploy.kernels.contract.launches import Address, Border, Buffer, Room
 from aqd_deploy.kernels.contract.scaling import Constants
 from aqd_deploy.kernels.contract.spec import (
     AddBias,
@@ -69,11 +69,20 @@ class Chain:
         return [*read, *(each.address for each in outputs)]
 
 
-def chain_of(epilogue: Epilogue, constants: Sequence[np.ndarray], levels: int, maps: int) -> Chain:
-    """The chain of `epilogue`, whose arrays have a row a level, [levels·C]; a `StoreBorder` has `maps`
-    outputs.
+def chain_of(
+    epilogue: Epilogue,
+    constants: Sequence[np.ndarray],
+    levels: int,
+    maps: int,
+    border: Border | None = None,
+) -> Chain:
+    """The chain of `epilogue`, whose arrays have a row a level, [levels·C], behind what `border` adds; a
+    `StoreBorder` has `maps` outputs.
     """
     writer = _Writer(iter(constants))
+    if border is not None:
+        writer.types.append(f"AddBorder<{', '.join(map(str, border.edges))}>")
+        writer.words += [*border.sums]
     for stage in epilogue.stages:
         writer.stage(stage)
     for store in epilogue.stores:

@@ -11,9 +11,9 @@ import numpy as np
 from aqd_deploy.errors import ShapeError
 from aqd_deploy.kernels.contract.choice import Choice
 from aqd_deploy.kernels.contract.launches import Address, Buffer, CardLayout, Function, Launch, Room, whole
-from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue, Map
+from aqd_deploy.kernels.contract.spec import ConvSpec, Map
 from aqd_deploy.kernels.cuda.cards import Card
-from aqd_deploy.kernels.cuda.chain import Chain, chain_of, told
+from aqd_deploy.kernels.cuda.chain import Chain, told
 from aqd_deploy.kernels.cuda.layout import THREADS, DirectLayout, MatrixLayout, WeightForm, blocks_of
 from aqd_deploy.kernels.cuda.tiles import TILES, Chosen, Walk, Work, choices
 
@@ -97,13 +97,10 @@ class CudaConv:
         return grid, (*sizes, *geometry, self.steps, columns, self.splits, *groups, *levels)
 
 
-def convolution(
-    spec: ConvSpec, epilogue: Epilogue, constants: Sequence[np.ndarray], images: int, card: Card
-) -> CudaConv:
-    """See `contract.launches.CardBackend.convolution`."""
+def convolution(spec: ConvSpec, chain: Chain, images: int, card: Card) -> CudaConv:
+    """See `contract.launches.CardBackend.convolution`; `chain` is all that follows the accumulators."""
     if any(m.out_height < 1 or m.out_width < 1 for m in spec.maps):
         raise ShapeError("a convolution has no output", received=f"{spec.height}x{spec.width}")
-    chain = chain_of(epilogue, constants, len(spec.levels) or 1, len(spec.maps))
     if spec.group > 1:
         return _direct(spec, chain, images)
     return matrix_conv(spec, chain, images, ways(spec, chain, images, card)[0], card)

@@ -14,7 +14,6 @@ from kernel_reference import convolve, epilogue_params, finish
 
 from aqd_deploy.compiler.launch_section import functions_of
 from aqd_deploy.compiler.launches import build_launches
-from aqd_deploy.compiler.padding import pad_apart
 from aqd_deploy.compiler.plan import Conv, Plan, ToChannelsFirst, ToChannelsLast, border
 from aqd_deploy.integer.types import TensorType
 from aqd_deploy.kernels.contract.spec import (
@@ -136,11 +135,11 @@ class AsChosen(CudaBackend):
         super().__init__(CARD)
         object.__setattr__(self, "chosen", chosen)
 
-    def convolution(self, spec, epilogue, constants, images):
+    def convolution(self, spec, epilogue, constants, images, border=None):
         if self.chosen is None:
-            return super().convolution(spec, epilogue, constants, images)
+            return super().convolution(spec, epilogue, constants, images, border)
         assert self.chosen.walk in walks_of(spec, self.chosen.tile.step)
-        chain = chain_of(epilogue, constants, len(spec.levels) or 1, len(spec.maps))
+        chain = chain_of(epilogue, constants, len(spec.levels) or 1, len(spec.maps), border)
         return matrix_conv(spec, chain, images, self.chosen, card_named(CARD))
 
 
@@ -163,7 +162,7 @@ def plan_of(case: Case, weights: np.ndarray, params: list[np.ndarray]) -> Plan:
         outputs.append(f"out{index}")
         tensors[outputs[-1]] = TensorType(*out, "int32" if isinstance(store, StoreStream) else store.dtype)
     conv = Conv("conv", "x", "w", spec, epilogue, tuple(given), tuple(outputs))
-    plan = pad_apart(Plan(inputs, outputs, [conv], tensors, {"w": weights}))
+    plan = Plan(inputs, outputs, [conv], tensors, {"w": weights})
     last = [ToChannelsLast(name, border(name), name) for name in inputs]
     first = [ToChannelsFirst(name, name, (0,), (border(name),)) for name in outputs]
     borders = {border(name): plan.tensors[name] for name in (*inputs, *outputs)}

@@ -60,6 +60,22 @@ struct AddBias : Stage {
     v[0] += w.v.x; v[1] += w.v.y; v[2] += w.v.z; v[3] += w.v.w;
   }
 };
+struct Row { const int4 *at; AQD_MEMBER void load(const int4 *from) { at = from; } };
+// What padding with other values than zeros adds: the first TOP and last BOTTOM rows, LEFT and RIGHT columns have sums of
+// their own, all between one.
+AQD_DEVICE int aqd_edge(int place, int size, int first, int last) {
+  return place < first ? place : place < size - last ? first : first + 1 + place - (size - last);
+}
+template <int TOP, int LEFT, int BOTTOM, int RIGHT> struct AddBorder : Stage {
+  enum { WORDS = (TOP + 1 + BOTTOM) * (LEFT + 1 + RIGHT) };
+  typedef Row Words;
+  template <int RUN> static AQD_MEMBER void run(const Words &w, const Asked &, Held<RUN> &, int, void *const *, const Spot &s, int (&v)[4]) {
+    const int rest = s.m % (s.level.oh * s.level.ow), y = rest / s.level.ow, x = rest - y * s.level.ow;
+    const int kind = aqd_edge(y, s.level.oh, TOP, BOTTOM) * (LEFT + 1 + RIGHT) + aqd_edge(x, s.level.ow, LEFT, RIGHT);
+    const int4 b = w.at[kind * 16];
+    v[0] += b.x; v[1] += b.y; v[2] += b.z; v[3] += b.w;
+  }
+};
 template <bool UPPER> struct Bound : Stage {
   enum { WORDS = 1 };
   typedef Word Words;
@@ -154,7 +170,6 @@ template <int LO, int HI, bool AT_LO, bool AT_HI, Form FORM> AQD_DEVICE void aqd
     if (AT_HI) v[i] = aqd_least(v[i], HI);
   }
 }
-struct Row { const int4 *at; AQD_MEMBER void load(const int4 *from) { at = from; } };
 template <int LO, int STEPS> AQD_DEVICE void aqd_threshold(int (&v)[4], const Row &w) {
   const int4 sign = w.at[0];
   const int x = v[0] * sign.x, y = v[1] * sign.y, z = v[2] * sign.z, u = v[3] * sign.w;
