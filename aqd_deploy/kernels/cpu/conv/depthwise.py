@@ -9,6 +9,7 @@ the way.
 
 from __future__ import annotations
 
+from itertools import product
 from math import prod
 from typing import Any
 
@@ -21,7 +22,7 @@ from aqd_deploy.kernels.contract.kernel import Layout
 from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue, Map
 from aqd_deploy.kernels.cpu.conv.family import Family
 from aqd_deploy.kernels.cpu.conv.maps import conv_maps
-from aqd_deploy.kernels.cpu.conv.padded_rows import PaddedRows, Window, padded_tile
+from aqd_deploy.kernels.cpu.conv.padded_rows import PaddedRows, Window, padded_rows, padded_tile
 from aqd_deploy.kernels.cpu.emit import Buffer, Emitter, Expr, const, convert, load
 from aqd_deploy.kernels.cpu.epilogue.epilogue import BoundEpilogue, Place
 from aqd_deploy.kernels.cpu.isa.dot_product import DotProduct
@@ -33,6 +34,8 @@ from aqd_deploy.targets.isa import Isa
 # Rows of output that one task computes from one padded copy, and pixels of a register tile.
 ROWS = 8
 PIXELS = 4
+# Native samples: the portable product takes them as they are.
+_NATIVE = portable_entry().products[-1]
 # By products of four taps, of which each tile interleaves the weights.
 QUAD_PIXELS = 8
 
@@ -119,29 +122,53 @@ class _MapConv:
         self.top = em.bind("top", tirx.Min(task * self.rows, const(spec.out_height - self.rows)))
         self.level = level
         self.values = em.alloc("tile", "int32", self.pixels * self.layout.lanes)
-        copies, size = any(spec.pads) or self.slack > 0, prod(self.window) * spec.in_channels + self.slack
-        copy = em.alloc("padded", data.dtype, size) if copies else data
+        copies = any(spec.pads) or self.slack > 0
+        by_tile = copies and self._tiles_inside()
+        if by_tile:
+            copy = em.alloc("padded", data.dtype, prod(self.window) * spec.in_channels + self.slack)
+        else:
+            start = self.map.in_start
+            rows = padded_rows(em, spec, _NATIVE, data, self.top, self.rows, copies, self.slack, start)
         with em.loop("tx", -(-spec.out_width // self.pixels)) as tx:
             x = em.bind("x", tirx.Min(tx * self.pixels, const(spec.out_width - self.pixels)))
-            row, column = self.top * spec.strides[0] - spec.pads[0], x * spec.strides[1] - spec.pads[1]
-            window = Window(em.bind("first_row", row), em.bind("first_column", column), *self.window)
-            line = spec.width * spec.in_channels
-            first = window.top * line + (window.left + self.map.in_start) * spec.in_channels
-            inside = self._inside(window)
-            with em.when(inside) if copies else em.always():
-                self._tile(x, PaddedRows(data, em.bind("origin", first), line))
-            if copies:
-                # Native samples: the portable product takes them as they are.
-                native = portable_entry().products[-1]
-                with em.when(tirx.Not(inside)):
-                    self._tile(x, padded_tile(em, spec, native, data, copy, window, self.map.in_start))
+            if by_tile:
+                self._read_or_copied(x, data, copy)
+            else:
+                self._tile(x, rows.at_channel(x * (spec.strides[1] * spec.in_channels)))
 
-    def _inside(self, window: Window) -> Expr:
-        """Whether a window, with what is read behind it, lies inside the map."""
-        bottom = self.spec.height - window.rows - (1 if self.slack else 0)
-        right = self.spec.width - window.columns
-        limits = (window.top >= 0, window.top <= bottom, window.left >= 0, window.left <= right)
-        return self.em.bind("inside", tirx.all(*limits))
+    def _read_or_copied(self, x: Expr, data: Buffer, copy: Buffer) -> None:
+        """`_tile` on the input where its window lies inside the map, else on a copy of the window."""
+        em, spec, start = self.em, self.spec, self.map.in_start
+        row, column = self.top * spec.strides[0] - spec.pads[0], x * spec.strides[1] - spec.pads[1]
+        window = Window(em.bind("first_row", row), em.bind("first_column", column), *self.window)
+        line = spec.width * spec.in_channels
+        first = window.top * line + (window.left + start) * spec.in_channels
+        inside = em.bind("inside", tirx.all(*self._limits(window.top, window.left)))
+        with em.when(inside):
+            self._tile(x, PaddedRows(data, em.bind("origin", first), line))
+        with em.when(tirx.Not(inside)):
+            self._tile(x, padded_tile(em, spec, _NATIVE, data, copy, window, start))
+
+    def _limits(self, top: Any, left: Any) -> tuple[Any, ...]:
+        """What holds where a tile's window that begins there lies inside the map, with what is read behind
+        it.
+        """
+        bottom = self.spec.height - self.window[0] - (1 if self.slack else 0)
+        return top >= 0, top <= bottom, left >= 0, left <= self.spec.width - self.window[1]
+
+    def _tiles_inside(self) -> bool:
+        """Whether any tile's window lies inside the map."""
+        places = (
+            {min(i * count, size - count) * stride - pad for i in range(-(-size // count))}
+            for count, size, stride, pad in zip(
+                (self.rows, self.pixels),
+                (self.spec.out_height, self.spec.out_width),
+                self.spec.strides,
+                self.spec.pads,
+                strict=False,
+            )
+        )
+        return any(all(self._limits(*place)) for place in product(*places))
 
     def _tile(self, x: Expr, strip: PaddedRows) -> None:
         """All channels of the columns from `x` on, in every row of the task."""

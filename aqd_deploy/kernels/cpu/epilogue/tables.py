@@ -28,19 +28,12 @@ def looked_up(
     """table[value & 255] as int32."""
     words, codes = tables
     permute = entry.byte_table
-    width = next((n for n in permute.lanes if lanes % n == 0), 0) if permute is not None else 0
-    if permute is None or not width:
-        index = tirx.bitwise_and(value, const(CODES - 1, "int32", lanes))
-        return convert(_each(codes, em.bind("index", index)), "int32", lanes)
-    held = range(0, WORDS, permute.words)
-    registers = [em.hold("table", load(words, const(i), permute.words)) for i in held]
-    if width == lanes:
+    if permute is not None and lanes in permute.lanes:
+        held = range(0, WORDS, permute.words)
+        registers = [em.hold("table", load(words, const(i), permute.words)) for i in held]
         return permute.looked_up(registers, value, stage.dtype)
-    parts = []
-    for first in range(0, lanes, width):
-        part = tirx.Shuffle([value], [const(first + lane) for lane in range(width)])
-        parts.append(permute.looked_up(registers, em.bind("part", part), stage.dtype))
-    return tirx.Shuffle(parts, [const(lane) for lane in range(lanes)])
+    index = tirx.bitwise_and(value, const(CODES - 1, "int32", lanes))
+    return convert(_each(codes, em.bind("index", index)), "int32", lanes)
 
 
 def declare_steps(em: Emitter, stage: Steps) -> list[Buffer]:

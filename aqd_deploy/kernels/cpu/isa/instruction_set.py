@@ -16,7 +16,7 @@ from aqd_deploy.targets.isa import Isa
 
 class ByteTable(ABC):
     """Tables of 256 bytes in vector registers of `words` int32. `lanes`: the vectors of indices that it
-    takes, the largest first; multiples of them are split, others looked up lane by lane.
+    takes, the largest first; others are looked up lane by lane.
     """
 
     words: ClassVar[int]

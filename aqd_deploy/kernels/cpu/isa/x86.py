@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -145,38 +144,25 @@ class Vpermi2b(ByteTable):
             for pair in zip(registers[::2], registers[1::2], strict=True)
         )
         # What the upper bytes of a lane find is cut off.
-        return _code(_chosen(index, 7, low, high, 16), dtype, 16)
+        return _code(_half(index, low, high), dtype)
 
 
-class WordTable(ByteTable):
-    """Tables looked up as words, of which the byte meant is shifted to the end. `words` is also the lanes of
-    a register of indices.
+class Vpermi2d(ByteTable):
+    """Each of two instructions finds words of half a table in two registers of 512 bits, by five bits of the
+    index; its lowest two say by how much the byte meant is shifted to the end (AVX-512).
     """
-
-    @abstractmethod
-    def found(self, table: Sequence[Expr], place: Expr, index: Expr) -> Expr:
-        """The words of `table` at `place`, which is index / 4; bits of it from the seventh on are any."""
-
-    def looked_up(self, table: Sequence[Expr], index: Expr, dtype: str) -> Expr:
-        lanes = self.words
-        place = tirx.shift_right(index, const(2, "int32", lanes))
-        bits = tirx.bitwise_and(tirx.shift_left(index, const(3, "int32", lanes)), const(24, "int32", lanes))
-        return _code(tirx.shift_right(self.found(table, place, index), bits), dtype, lanes)
-
-
-class Vpermi2d(WordTable):
-    """Each of two instructions finds words of half a table in two registers of 512 bits (AVX-512)."""
 
     words = 16
     lanes = (16,)
 
-    def found(self, table: Sequence[Expr], place: Expr, index: Expr) -> Expr:
-        name = "llvm.x86.avx512.vpermi2var.d.512"
+    def looked_up(self, table: Sequence[Expr], index: Expr, dtype: str) -> Expr:
+        place = tirx.shift_right(index, const(2, "int32", 16))
+        bits = tirx.bitwise_and(tirx.shift_left(index, const(3, "int32", 16)), const(24, "int32", 16))
         low, high = (
-            tirx.call_llvm_pure_intrin("int32x16", name, first, place, second)
+            tirx.call_llvm_pure_intrin("int32x16", "llvm.x86.avx512.vpermi2var.d.512", first, place, second)
             for first, second in zip(table[::2], table[1::2], strict=True)
         )
-        return _chosen(index, 7, low, high, 16)
+        return _code(tirx.shift_right(_half(index, low, high), bits), dtype)
 
 
 class Vpshufb(ByteTable):
@@ -187,44 +173,33 @@ class Vpshufb(ByteTable):
 
     def looked_up(self, table: Sequence[Expr], index: Expr, dtype: str) -> Expr:
         codes = convert(index, "int8", 16)
-        both = tirx.Shuffle([codes, codes], [const(lane) for lane in range(32)])
-        found = None
-        for number, piece in enumerate(table):
+        twice = tirx.Shuffle([codes, codes], [const(lane) for lane in range(32)])
+        found: Expr = const(0, "int8", 32)
+        for first, piece in zip(range(-128, 128, 32), [*table[4:], *table[:4]], strict=True):
+            starts = [const(first + half, "int8", 16) for half in (0, 16)]
+            place = tirx.bitwise_xor(twice, tirx.Shuffle(starts, [const(lane) for lane in range(32)]))
             # Of an index that belongs to a piece the lower four bits are left; all others get the eighth, for
             # which the instruction finds 0.
-            first = [
-                tirx.Broadcast(tirx.IntImm("int8", _signed(32 * number + 16 * half)), 16) for half in (0, 1)
-            ]
-            start = tirx.Shuffle(first, [const(lane) for lane in range(32)])
-            place = _call(
-                "int8x32", "llvm.uadd.sat.v32i8", tirx.bitwise_xor(both, start), const(0x70, "int8", 32)
-            )
-            part = _call("int8x32", "llvm.x86.avx2.pshuf.b", tirx.reinterpret("int8x32", piece), place)
-            found = part if found is None else tirx.bitwise_or(found, part)
-        halves = [tirx.Shuffle([found], [const(16 * half + lane) for lane in range(16)]) for half in (0, 1)]
+            name, limit = "llvm.uadd.sat.v32i8", const(112, "int8", 32)
+            place = tirx.call_llvm_pure_intrin("int8x32", name, place, limit)
+            name, piece = "llvm.x86.avx2.pshuf.b", tirx.reinterpret("int8x32", piece)
+            found = tirx.bitwise_or(found, tirx.call_llvm_pure_intrin("int8x32", name, piece, place))
+        halves = [tirx.Shuffle([found], [const(half + lane) for lane in range(16)]) for half in (0, 16)]
         return convert(tirx.reinterpret(f"{dtype}x16", tirx.bitwise_or(*halves)), "int32", 16)
 
 
-def _signed(byte):
-    return byte - 256 if byte > 127 else byte
+def _half(index: Expr, low: Expr, high: Expr) -> Expr:
+    """`high` where the eighth bit of an index is set, the upper half of a table, else `low`."""
+    bit = tirx.bitwise_and(index, const(128, "int32", 16))
+    return tirx.Select(tirx.EQ(bit, const(0, "int32", 16)), low, high)
 
 
-def _call(dtype, name, *arguments):
-    return tirx.call_llvm_pure_intrin(dtype, name, *arguments)
-
-
-def _chosen(index: Expr, bit: int, low: Expr, high: Expr, lanes: int) -> Expr:
-    """`high` where a bit of `index` is set, else `low`."""
-    found = tirx.bitwise_and(index, const(1 << bit, "int32", lanes))
-    return tirx.Select(tirx.EQ(found, const(0, "int32", lanes)), low, high)
-
-
-def _code(found: Expr, dtype: str, lanes: int) -> Expr:
+def _code(found: Expr, dtype: str) -> Expr:
     """The code of `dtype` in the lowest byte of each lane."""
-    by = const(24, "int32", lanes)
+    by = const(24, "int32", 16)
     if is_signed(dtype):
         return tirx.shift_right(tirx.shift_left(found, by), by)
-    return tirx.bitwise_and(found, const(255, "int32", lanes))
+    return tirx.bitwise_and(found, const(255, "int32", 16))
 
 
 def vpgatherdd(address: Expr, index: Expr) -> Expr:
