@@ -22,7 +22,7 @@ from tools.foreign_checkpoints import KINDS, Sizes, checkpoint
 SIDE = 64
 FLOAT_SIDE = 256
 """On maps of one pixel a group norm divides by next to nothing."""
-SMALL = Sizes("r18", width=0.25, channels=64, depth=2, classes=3)
+SMALL = Sizes("r18", width=0.125, channels=64, depth=1, classes=3)
 BITS = {"aqd_retinanet": (2, 2), "aqd_fcos": (4, 8)}
 
 
