@@ -67,5 +67,5 @@ def _origin(origin: dict[str, Any] | None) -> list[str]:
 
 
 def _shown(names: list[str]) -> str:
-    """How many, and the first that is not one of many counters."""
+    """How many, and the first of them."""
     return f"{len(names)} (such as {names[0]})" if names else "none"

@@ -12,6 +12,7 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from aqd_deploy.errors import ModelFileError
+from aqd_deploy.frontends.export import CHECKPOINT_SUFFIXES
 from aqd_deploy.integer.domain import DOMAIN
 from aqd_deploy.integer.files import load_onnx, parse_onnx
 from aqd_deploy.integer.inspect import float_tensors
@@ -35,13 +36,13 @@ def inspect_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Describe a file by what it is: `kind` is one of `kind_of` (an ONNX file), program, bundle (a folder) or
     checkpoint.
 
-    Raises ModelFileError, ProgramError, BundleError or CheckpointError where the file cannot be read as what
-    its name says.
+    Raises ModelFileError, ProgramError, BundleError, CheckpointError, ScaleError or UnsupportedModelError
+    where the file cannot be read as what its name says.
     """
     path = Path(path)
     if path.is_dir():
         return {"file": str(path), **_bundle(path)}
-    readers = {".onnx": _onnx, ".so": _program, ".pt": _checkpoint, ".pth": _checkpoint}
+    readers = {".onnx": _onnx, ".so": _program, **dict.fromkeys(CHECKPOINT_SUFFIXES, _checkpoint)}
     if path.suffix not in readers:
         there = os.path.lexists(path)
         what = "this kind of file is not known" if there else "there is no such file or folder"
@@ -206,17 +207,18 @@ def _checkpoint(path: Path) -> dict[str, Any]:
     from aqd_deploy.errors import MissingExtraError
 
     try:
-        from aqd_deploy.qat.checkpoint import checkpoint_record, load_checkpoint
+        from aqd_deploy.qat.checkpoint import checkpoint_record
+        from aqd_deploy.qat.sources import load_detector
     except ImportError as error:
         raise MissingExtraError(
             "reading a checkpoint needs torch", next_command="pip install 'aqd-deploy[torch]'"
         ) from error
-    model = load_checkpoint(path)
+    model, origin = load_detector(path)
     return {
         "kind": "checkpoint",
         "bytes": path.stat().st_size,
         "config": dataclasses.asdict(model.config),
-        "record": checkpoint_record(path),
+        "record": checkpoint_record(path) if origin is None else origin.source,
         "weights": {
             "count": sum(p.numel() for name, p in model.named_parameters() if name.endswith("weight"))
         },

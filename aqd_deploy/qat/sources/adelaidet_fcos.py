@@ -29,6 +29,7 @@ _HEAD = HeadNames(
         "centerness": f"{HEAD}ctrness",
     },
     scales=f"{HEAD}scales",
+    p6_from="p5",
     fields=_fields,
 )
 

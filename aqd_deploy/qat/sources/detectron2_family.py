@@ -33,12 +33,15 @@ DEEPEST_TOWER = 64
 
 @dataclass(frozen=True)
 class HeadNames:
-    """A head's modules by the names of ours, and the fields of the configuration that follow from it."""
+    """A head's modules by the names of ours, and the fields of the configuration that follow from it;
+    `p6_from` is what P6 is made from under such heads.
+    """
 
     detector: str
     towers: Mapping[str, str]
     predictions: Mapping[str, str]
     scales: str | None
+    p6_from: str
     fields: Callable[[Weights, Recipe | None], dict[str, Any]]
 
 
@@ -59,7 +62,7 @@ def describe(weights: Weights, recipe: Recipe | None, head: HeadNames) -> Descri
     fields: dict[str, Any] = {
         "width": width_of(weights, STEM), "fpn_channels": channels, "head_depth": depth,
         "pyramid": pyramid, "head_norm": head_norm, **head.fields(weights, recipe),
-        "p6_from": p6_source(weights, "backbone.top_block.p6", channels, c5),
+        "p6_from": p6_source(weights, "backbone.top_block.p6", channels, c5, head.p6_from),
     }  # fmt: skip
     notes: list[str] = []
     authors = pyramid == "bn-relu"

@@ -63,6 +63,7 @@ _HEAD = HeadNames(
     towers={"cls_tower": "head.cls_subnet", "box_tower": "head.bbox_subnet"},
     predictions={"cls_score": "head.cls_score", "bbox_pred": "head.bbox_pred"},
     scales=None,
+    p6_from="c5",
     fields=_fields,
 )
 

@@ -49,18 +49,20 @@ def width_of(weights: Weights, stem: str) -> float:
     return weights.channels(stem)[0] / 64
 
 
-def p6_source(weights: Weights, p6: str, pyramid: int, c5: int) -> str:
-    """What P6 is made from, by the channels that its convolution takes.
+def p6_source(weights: Weights, p6: str, pyramid: int, c5: int, kind: str) -> str:
+    """What P6 is made from, by the channels that its convolution takes; `kind` is what it is made from in
+    this kind of checkpoint, which decides where P5 and C5 have as many.
 
     Raises CheckpointError where they are neither the pyramid's nor C5's.
     """
     taken = weights.channels(p6)[1]
-    if taken not in (pyramid, c5) or pyramid == c5:
+    fitting = [source for source, channels in (("p5", pyramid), ("c5", c5)) if channels == taken]
+    if not fitting:
         raise CheckpointError(
             f"the convolution {p6} of {weights.owner} takes neither P5 nor C5",
-            received=f"{taken} channels", valid=f"{pyramid} (P5) or {c5} (C5), which differ",
+            received=f"{taken} channels", valid=f"{pyramid} (P5) or {c5} (C5)",
         )  # fmt: skip
-    return "p5" if taken == pyramid else "c5"
+    return kind if kind in fitting else fitting[0]
 
 
 def conv_norm(ours: str, conv: str, norm: str | None, levels: bool = False) -> dict[str, str]:

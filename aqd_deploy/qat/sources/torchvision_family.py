@@ -23,10 +23,11 @@ PIXELS = Pixels(tuple(255 * each for each in MEAN), tuple(255 * each for each in
 
 def describe(
     weights: Weights, recipe: Recipe | None, detector: str, head: Mapping[str, str], fields: dict[str, Any],
-    *, epsilon: float = 1e-5, notes: tuple[str, ...] = (),
+    *, p6_from: str, epsilon: float = 1e-5, notes: tuple[str, ...] = (),
 ) -> Description:  # fmt: skip
     """The network of a checkpoint: `head` has its modules by the names of ours, `fields` what the
-    configuration says of it. Raises CheckpointError where it is none of ours.
+    configuration says of it; `p6_from` is what P6 is made from in this kind. Raises CheckpointError where it
+    is none of ours.
     """
     if recipe is not None:
         raise CheckpointError(
@@ -50,7 +51,7 @@ def describe(
     c5 = weights.channels(_pyramid_name(weights, "inner", 2))[1]
     config = parse_architecture(
         f"{detector}_r{backbone.removeprefix('resnet')}", width=width_of(weights, f"{BODY}conv1"),
-        fpn_channels=channels, pyramid="bias", p6_from=p6_source(weights, p6, channels, c5),
+        fpn_channels=channels, pyramid="bias", p6_from=p6_source(weights, p6, channels, c5, p6_from),
         cell_offset=0.0, **fields,
     )  # fmt: skip
     return Description(config, {**names, **head}, PIXELS, epsilon, notes)

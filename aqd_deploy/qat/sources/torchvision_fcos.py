@@ -29,7 +29,7 @@ def _describe(weights: Weights, recipe: Recipe | None) -> Description:
         "classes": weights.channels(CLS)[0], "head_depth": depth, "head_norm": "group",
         "score_threshold": 0.2,
     }  # fmt: skip
-    return describe(weights, recipe, Fcos.name, names, fields)
+    return describe(weights, recipe, Fcos.name, names, fields, p6_from="p5")
 
 
 TORCHVISION_FCOS = Source(

@@ -60,7 +60,10 @@ def _describe(weights: Weights, recipe: Recipe | None) -> Description:
     }  # fmt: skip
     epsilon = 0.0 if old else 1e-5
     notes = (f"the epsilon of batch norms is taken as {epsilon:g}",)
-    return describe(weights, recipe, RetinaNet.name, names, fields, epsilon=epsilon, notes=notes)
+    return describe(
+        weights, recipe, RetinaNet.name, names, fields, p6_from="c5" if group else "p5", epsilon=epsilon,
+        notes=notes,
+    )  # fmt: skip
 
 
 TORCHVISION_RETINANET = Source(

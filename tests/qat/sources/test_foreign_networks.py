@@ -131,7 +131,7 @@ def test_levels_are_what_the_file_says(tmp_path):
 
 
 def test_old_names_of_torchvision(tmp_path):
-    """Before 0.12 modules lay one level less deep; those weights run with an epsilon of 0."""
+    """Before 0.13 modules lay one level less deep; those weights run with an epsilon of 0."""
     tensors = checkpoint("torchvision_retinanet", small())
     pattern = r"(inner_blocks\.\d|layer_blocks\.\d)\.0|(_head\.conv\.)(\d+)\.0"
     old = {

@@ -375,6 +375,20 @@ def test_a_rounded_mean_changes_only_the_border(tmp_path, floats):
     assert not torch.allclose(*stems, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("kind", "p6_from"),
+    [
+        ("aqd_retinanet", "c5"),
+        ("aqd_fcos", "p5"),
+        ("torchvision_retinanet", "p5"),
+        ("torchvision_retinanet_v2", "c5"),
+    ],
+)
+def test_p6_where_p5_and_c5_have_as_many_channels(tmp_path, kind, p6_from):
+    sizes = Sizes("r18", width=0.125, channels=64, depth=1, classes=3)
+    assert loaded(tmp_path, checkpoint(kind, sizes)).detector.config.p6_from == p6_from
+
+
 def test_every_convolution_of_a_float_network_is_float(tmp_path, floats):
     detector, _ = loaded(tmp_path, floats)
     assert not any(
