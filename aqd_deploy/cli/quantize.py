@@ -12,7 +12,7 @@ import click
 
 from aqd_deploy.cli.options import DurationType, ShapeType, TripleType, clock, existing, json_option
 from aqd_deploy.cli.output import StatusLine, print_json, print_text, progress, verb
-from aqd_deploy.files import check_output, replacing
+from aqd_deploy.files import check_output, write_text
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -78,6 +78,8 @@ def command(
     beside the output, in OUT.state, until it is done.
     """
     check_output(output, model, calibration)
+    if save_recipe is not None:
+        check_output(save_recipe, model, calibration, output)
     from aqd_deploy.integer.files import load_onnx, save_onnx
     from aqd_deploy.quantization.calibration import calibration_of
     from aqd_deploy.quantization.pipeline import quantize
@@ -97,8 +99,7 @@ def command(
         result = quantize(network, images, recipe, run=run)
     save_onnx(result.model, output)
     if save_recipe is not None:
-        with replacing(save_recipe) as temporary:
-            temporary.write_text(recipe_text(recipe, save_recipe.suffix), encoding="utf-8")
+        write_text(save_recipe, recipe_text(recipe, save_recipe.suffix))
     if not run.time_is_up:
         state.remove()
     for sentence in result.report["warnings"]:
