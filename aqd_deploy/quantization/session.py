@@ -48,7 +48,9 @@ def _told() -> Iterator[None]:
     try:
         yield
     except (*failures, state.RuntimeException, RuntimeError) as error:
+        # Behind what kind of failure it is.
+        said = first_line(error).rpartition(" : ")[2].removeprefix("Fatal error: ")
         raise UnsupportedModelError(
-            f"onnxruntime cannot run the network: {first_line(error)}",
+            f"onnxruntime cannot run the network: {said}",
             valid="a network that runs there as it is",
         ) from error  # fmt: skip
