@@ -31,7 +31,7 @@ Codes = dict[Site, np.ndarray]
 @dataclass(frozen=True)
 class QuantizedModel:
     """A QDQ model, and a JSON-able report: `layers` with bits, scales and errors, `steps` with their effect,
-    `warnings`.
+    `stages` in seconds, `warnings`.
     """
 
     model: ModelProto
@@ -69,6 +69,7 @@ def quantize(
         "output_error": output_error(job.reference, written, calibration, run),
         "layers": _layers(job.plan, chosen, errors),
         "warnings": run.warnings,
+        "stages": {stage: round(seconds, 3) for stage, seconds in run.stages.items()},
         "seconds": round(run.elapsed, 3),
     }
     return QuantizedModel(written, report)
