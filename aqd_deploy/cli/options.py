@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,3 +97,44 @@ class ShapeType(click.ParamType):
         if len(parts) != 4 or not all(re.fullmatch(r"[0-9]{1,9}", part) for part in parts):
             self.fail(f"{value!r} is not a shape; valid: for example 1x3x320x320", param, ctx)
         return tuple(int(part) for part in parts)
+
+
+class TripleType(click.ParamType):
+    """`104,116,124`, or one number for all three: floats."""
+
+    name = "NUMBERS"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, float, float]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            numbers = [float(part) for part in str(value).split(",")]
+        except ValueError:
+            numbers = []
+        if len(numbers) not in (1, 3) or not all(map(math.isfinite, numbers)):
+            self.fail(f"{value!r} is not three numbers; valid: for example 104,116,124", param, ctx)
+        first, second, third = numbers * (3 // len(numbers))
+        return first, second, third
+
+
+class DurationType(click.ParamType):
+    """`90`, `90s`, `10m`, `1h` or `1h30m`: seconds as a float."""
+
+    name = "TIME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", str(value).strip())
+        if match is None or not any(match.groups()):
+            self.fail(f"{value!r} is not a duration; valid: 90s, 10m, 1h30m", param, ctx)
+        hours, minutes, seconds = (float(part or 0) for part in match.groups())
+        return 3600 * hours + 60 * minutes + seconds
+
+
+def clock(seconds: float) -> str:
+    """`1:05`: minutes and seconds."""
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes}:{rest:02}"
