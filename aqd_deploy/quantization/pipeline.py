@@ -9,6 +9,7 @@ import numpy as np
 from onnx import ModelProto
 
 from aqd_deploy.passes.contract import Shape
+from aqd_deploy.quantization.adaptive_rounding import round_adaptively
 from aqd_deploy.quantization.calibration import FEW_IMAGES, Calibration
 from aqd_deploy.quantization.methods import method_named
 from aqd_deploy.quantization.methods.contract import Chosen
@@ -52,7 +53,10 @@ def quantize(
     for sentence in plan.placement.left_float:
         run.warn(sentence)
     chosen = method.choose(plan, calibration, run)
-    written = write_qdq(plan.network, chosen, recipe=recipe)
+    codes = {}
+    if recipe.steps.adaptive_rounding:
+        codes = round_adaptively(plan, chosen, calibration, recipe.steps.adaptive_rounding, run)
+    written = write_qdq(plan.network, chosen, codes, recipe=recipe)
     report = {
         "recipe": recipe.document(),
         "images": len(calibration),

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 
 from aqd_deploy.errors import RecipeError
 from aqd_deploy.quantization.methods.contract import Lifted, NetworkMethod
+from aqd_deploy.quantization.methods.detptq import POWERS, DetPtq
 from aqd_deploy.quantization.methods.minmax import MinMax
+from aqd_deploy.quantization.methods.mse import Mse
+from aqd_deploy.quantization.methods.piecewise_gaussian import PiecewiseGaussian
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,9 @@ class Entry:
 
 METHODS: Mapping[str, Entry] = {
     "minmax": Entry(lambda: Lifted(MinMax())),
+    "mse": Entry(lambda power: Lifted(Mse(power)), {"power": Parameter(2.4, min(POWERS), max(POWERS))}),
+    "piecewise-gaussian": Entry(lambda: Lifted(PiecewiseGaussian())),
+    "detptq": Entry(DetPtq, {"images": Parameter(64, 1, 1024)}),
 }
 
 

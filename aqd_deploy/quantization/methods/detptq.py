@@ -13,10 +13,12 @@ has the smallest object detection output loss. We could read no more than that. 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
+from onnx import ModelProto
 
 from aqd_deploy.integer.manifest import read_manifest
 from aqd_deploy.quantization.calibration import Calibration
@@ -29,6 +31,7 @@ from aqd_deploy.quantization.placement import Site
 from aqd_deploy.quantization.plan import Plan
 from aqd_deploy.quantization.progress import Run
 from aqd_deploy.quantization.quantizer import QuantizerParameters
+from aqd_deploy.quantization.state import Arrays
 from aqd_deploy.quantization.write_qdq import write_qdq
 
 POWERS = (1.0, 1.5, 2.0, 2.4, 3.0, 4.0, 6.0)
@@ -47,9 +50,8 @@ class DetPtq:
             run.warn("the network is no detector of maps: detptq chose by the mean square of its outputs")
         search = _Search(plan, list(calibration.first(int(self.images)).feeds()), loss)
         for site in run.steps("choosing", plan.sites):
-            kept = run.state.once(
-                f"detptq {site.tensor} {site.role.name}", lambda site=site: search.find(site)
-            )
+            search.advance(site)
+            kept = run.state.once(f"detptq {site.tensor} {site.role.name}", partial(search.find, site))
             search.chosen[site] = QuantizerParameters(
                 kept["scale"], plan.bits[site], bool(kept["signed"]), int(kept["zero_point"])
             )
@@ -57,24 +59,29 @@ class DetPtq:
 
 
 class _Search:
-    """The network while it is quantized front to back. `there` are the tensors in front of the site that was
-    looked at last, for each image.
+    """The network while it is quantized front to back. `there` are the tensors in front of a site, for each
+    image.
     """
 
     def __init__(self, plan: Plan, feeds: Sequence[Outputs], loss: OutputLoss) -> None:
         self.plan, self.loss = plan, loss
         self.parts = Parts(plan.network.model)
         self.chosen: Chosen = {}
-        self.there = list(feeds)
+        self.there = feeds
         self.reference = self._run(self.parts.outputs, {})
 
-    def find(self, site: Site) -> Mapping[str, np.ndarray]:
-        """The quantizer of least loss: `scale`, `signed`, `zero_point`."""
+    def advance(self, site: Site) -> None:
+        """Goes on to this site, also where its quantizer is known: a resumed run sees the same numbers."""
         self.there = self._run(self.parts.live(site.readers), self.chosen)
+
+    def find(self, site: Site) -> Arrays:
+        """The quantizer of least loss: `scale`, `signed`, `zero_point`."""
         candidates = self._candidates(site)
+        model = write_qdq(self.plan.network, {**self.chosen, site: candidates[0]})
+        constants = [self._constants(model, site, each) for each in candidates]
         losses = [
-            self.loss(self.reference, self._run(self.parts.outputs, {**self.chosen, site: each}))
-            for each in candidates
+            self.loss(self.reference, found)
+            for found in self.parts.runs(model, self.parts.outputs, self.there, constants)
         ]
         best = candidates[int(np.argmin(losses))]
         return {
@@ -95,7 +102,18 @@ class _Search:
         signed = self.plan.recipe.symmetric and low < 0
         return quantizers(Points.of_histogram(counts, edges), bits, signed, POWERS)
 
-    def _run(self, wanted: Sequence[str], quantizers: Chosen) -> list[Outputs]:
+    def _constants(self, model: ModelProto, site: Site, quantizer: QuantizerParameters) -> Outputs:
+        """What stands for the quantizer in a model that has one there, by name."""
+        reader = site.readers[0]
+        read = next(node for node in model.graph.node if node.output[0] == reader.node).input[reader.index]
+        codes, scale, zero = next(node for node in model.graph.node if node.output[0] == read).input
+        if not site.is_weight:
+            kind = np.int8 if quantizer.signed else np.uint8
+            return {scale: quantizer.scale, zero: np.array(quantizer.zero_point, kind)}
+        weights = quantizer.codes(self.plan.network.array(site.tensor), self.plan.scale_axis(site))
+        return {codes: weights.astype(np.int8), scale: quantizer.scale}
+
+    def _run(self, wanted: Sequence[str], quantizers: Chosen) -> Sequence[Outputs]:
         """Tensors of the network with these quantizers, from what is there, for each image."""
         model = write_qdq(self.plan.network, quantizers)
         return self.parts.run(model, wanted, self.there)
