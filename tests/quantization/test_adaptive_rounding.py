@@ -14,7 +14,6 @@ from aqd_deploy.quantization.recipe import Recipe
 from aqd_deploy.quantization.session import Session
 from aqd_deploy.quantization.write_qdq import write_qdq
 
-pytest.importorskip("torch")
 RECIPE = Recipe(weight_bits=3, activation_bits=8, first_bits=3, last_bits=3)
 
 

@@ -34,7 +34,7 @@ METHODS: Mapping[str, Entry] = {
     "minmax": Entry(lambda: Lifted(MinMax())),
     "mse": Entry(lambda power: Lifted(Mse(power)), {"power": Parameter(2.4, min(POWERS), max(POWERS))}),
     "piecewise-gaussian": Entry(lambda: Lifted(PiecewiseGaussian())),
-    "detptq": Entry(DetPtq, {"images": Parameter(64, 1, 1024)}),
+    "detptq": Entry(DetPtq, {"images": Parameter(32, 1, 1024)}),
 }
 
 

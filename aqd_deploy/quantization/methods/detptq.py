@@ -8,7 +8,7 @@ has the smallest object detection output loss. We could read no more than that. 
 - the loss (`output_loss.py`);
 - the order: front to back, a tensor at a time and not a layer, its values being those that the quantizers in
   front have left, and what is behind it being float yet;
-- 64 images, the first of the calibration set.
+- 32 images, the first of the calibration set.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class _Search:
         codes, scale, zero = next(node for node in model.graph.node if node.output[0] == read).input
         if not site.is_weight:
             kind = np.int8 if quantizer.signed else np.uint8
-            return {scale: quantizer.scale, zero: np.array(quantizer.zero_point, kind)}
+            return {scale: np.asarray(quantizer.scale), zero: np.array(quantizer.zero_point, kind)}
         weights = quantizer.codes(self.plan.network.array(site.tensor), self.plan.scale_axis(site))
         return {codes: weights.astype(np.int8), scale: quantizer.scale}
 
