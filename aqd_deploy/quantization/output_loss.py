@@ -76,15 +76,19 @@ class DetectionLoss:
 
 @dataclass(frozen=True)
 class MeanSquare:
-    """The mean over all outputs of the mean square difference, in units of the reference's variance."""
+    """The mean over all outputs of Σ(found − expected)² / Σ expected²."""
 
     def __call__(self, reference: Sequence[Outputs], outputs: Sequence[Outputs]) -> float:
-        return float(np.mean([
-            ((expected[name].astype(np.float64) - found[name]) ** 2).mean()
-            / max(float(expected[name].astype(np.float64).var()), np.finfo(np.float32).tiny)
-            for expected, found in zip(reference, outputs, strict=True)
-            for name in expected
-        ]))  # fmt: skip
+        shares = []
+        for name in reference[0]:
+            expected, found = (
+                np.stack([each[name] for each in images]).astype(np.float64)
+                for images in (reference, outputs)
+            )
+            shares.append(
+                ((found - expected) ** 2).sum() / max((expected**2).sum(), np.finfo(np.float64).tiny)
+            )
+        return float(np.mean(shares))
 
 
 def _divergence(expected: np.ndarray, found: np.ndarray) -> np.ndarray:

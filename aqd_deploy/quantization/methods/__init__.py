@@ -8,9 +8,12 @@ from dataclasses import dataclass, field
 from aqd_deploy.errors import RecipeError
 from aqd_deploy.quantization.methods.contract import Lifted, NetworkMethod
 from aqd_deploy.quantization.methods.detptq import POWERS, DetPtq
+from aqd_deploy.quantization.methods.entropy import Entropy
 from aqd_deploy.quantization.methods.minmax import MinMax
 from aqd_deploy.quantization.methods.mse import Mse
+from aqd_deploy.quantization.methods.percentile import Percentile
 from aqd_deploy.quantization.methods.piecewise_gaussian import PiecewiseGaussian
+from aqd_deploy.quantization.methods.power_of_two import PowerOfTwo
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,9 @@ class Entry:
 
 METHODS: Mapping[str, Entry] = {
     "minmax": Entry(lambda: Lifted(MinMax())),
+    "percentile": Entry(lambda percent: Lifted(Percentile(percent)), {"percent": Parameter(99.99, 50, 100)}),
+    "entropy": Entry(lambda: Lifted(Entropy())),
+    "power-of-two": Entry(lambda: Lifted(PowerOfTwo())),
     "mse": Entry(lambda power: Lifted(Mse(power)), {"power": Parameter(2.4, min(POWERS), max(POWERS))}),
     "piecewise-gaussian": Entry(lambda: Lifted(PiecewiseGaussian())),
     "detptq": Entry(DetPtq, {"images": Parameter(32, 1, 1024)}),
