@@ -72,8 +72,8 @@ def learned_codes(
 def _learned(
     weights: np.ndarray, scale: np.ndarray, parameters: QuantizerParameters, inputs: Inputs, iterations: int
 ) -> np.ndarray:
-    """Codes by a rectified sigmoid of a number for each weight, which lies between the weight's neighbours and
-    is drawn to one of them; by Adam, with the gradient written out.
+    """Codes by a rectified sigmoid of a number for each weight: it lies between the two neighbours, and is
+    drawn to one of them; by Adam, with the gradient written out.
     """
     # In units in which an output channel has the mean square 1, whatever the network's.
     power = max(float(np.einsum("gok,gok->go", weights @ inputs.plain, weights).mean()), SMALLEST_SCALE)
