@@ -70,9 +70,9 @@ class DetectionLoss:
         loss = _divergence(*maps[scores]).sum()
         for kind in others:
             loss += (weight * _divergence(*maps[kind])).sum()
-        for kind in maps.keys() - set(self.detector.logits):
-            expected, found = maps[kind]
-            loss += (weight * np.abs(expected - found)).sum()
+        for kind, (expected, found) in maps.items():
+            if kind not in self.detector.logits:
+                loss += (weight * np.abs(expected - found)).sum()
         return loss, weight.sum()
 
 
