@@ -40,7 +40,7 @@ METHODS: Mapping[str, Entry] = {
     "power-of-two": Entry(lambda: Lifted(PowerOfTwo())),
     "mse": Entry(lambda power: Lifted(Mse(power)), {"power": Parameter(2.4, min(POWERS), max(POWERS))}),
     "piecewise-gaussian": Entry(lambda: Lifted(PiecewiseGaussian())),
-    "detptq": Entry(DetPtq, {"images": Parameter(32, 1, 1024)}),
+    "detptq": Entry(DetPtq, {"images": Parameter(64, 1, 1024)}),
 }
 
 

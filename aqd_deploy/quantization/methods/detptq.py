@@ -8,7 +8,7 @@ has the smallest object detection output loss. We could read no more than that. 
 - the loss (`output_loss.py`);
 - the order: front to back, a tensor at a time and not a layer, its values being those that the quantizers in
   front have left, and what is behind it being float yet;
-- 32 images, the first of the calibration set.
+- 64 images, the first of the calibration set.
 """
 
 from __future__ import annotations
