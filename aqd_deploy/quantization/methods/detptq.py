@@ -20,7 +20,9 @@ from functools import partial
 import numpy as np
 from onnx import ModelProto
 
+from aqd_deploy.detection.interface import check_interface
 from aqd_deploy.integer.manifest import read_manifest
+from aqd_deploy.passes.canonical.input_shapes import inputs_of, sizes_of
 from aqd_deploy.quantization.calibration import Calibration
 from aqd_deploy.quantization.lp_search import Points, quantizers
 from aqd_deploy.quantization.methods.contract import Chosen
@@ -35,6 +37,7 @@ from aqd_deploy.quantization.state import Arrays
 from aqd_deploy.quantization.write_qdq import write_qdq
 
 POWERS = (1.0, 1.5, 2.0, 2.4, 3.0, 4.0, 6.0)
+USUAL_POWER = 2.4
 
 
 @dataclass(frozen=True)
@@ -45,17 +48,34 @@ class DetPtq:
 
     def choose(self, plan: Plan, calibration: Calibration, run: Run) -> Chosen:
         """The quantizer of every site of the plan."""
-        loss = loss_for(read_manifest(plan.network.model))
+        loss = _loss_for(plan.network.model)
         if isinstance(loss, MeanSquare):
             run.warn("the network is no detector of maps: detptq chose by the mean square of its outputs")
         search = _Search(plan, list(calibration.first(int(self.images)).feeds()), loss)
         for site in run.steps("choosing", plan.sites):
             search.advance(site)
-            kept = run.state.once(f"detptq {site.tensor} {site.role.name}", partial(search.find, site))
+            name = f"detptq {site.tensor} {site.role.name}"
+            if run.time_is_up and run.state.get(name) is None:
+                run.warn(
+                    f"no time was left to choose from {site.tensor} on: the rest has p = {USUAL_POWER:g}"
+                )
+                search.chosen[site] = search.candidates(site, (USUAL_POWER,))[0]
+                continue
+            kept = run.state.once(name, partial(search.find, site))
             search.chosen[site] = QuantizerParameters(
                 kept["scale"], plan.bits[site], bool(kept["signed"]), int(kept["zero_point"])
             )
         return search.chosen
+
+
+def _loss_for(model: ModelProto) -> OutputLoss:
+    """By the model's manifest. Raises ModelFileError for one that tells of another network."""
+    manifest = read_manifest(model)
+    shapes = [
+        {value.name: sizes_of(value) for value in values} for values in (inputs_of(model), model.graph.output)
+    ]
+    check_interface(manifest, *shapes, more_outputs=True)
+    return loss_for(manifest)
 
 
 class _Search:
@@ -76,7 +96,7 @@ class _Search:
 
     def find(self, site: Site) -> Arrays:
         """The quantizer of least loss: `scale`, `signed`, `zero_point`."""
-        candidates = self._candidates(site)
+        candidates = self.candidates(site, POWERS)
         model = write_qdq(self.plan.network, {**self.chosen, site: candidates[0]})
         constants = [self._constants(model, site, each) for each in candidates]
         losses = [
@@ -88,19 +108,18 @@ class _Search:
             "scale": best.scale, "signed": np.array(best.signed), "zero_point": np.array(best.zero_point)
         }  # fmt: skip
 
-    def _candidates(self, site: Site) -> list[QuantizerParameters]:
+    def candidates(self, site: Site, powers: Sequence[float]) -> list[QuantizerParameters]:
         """The best quantizer by each power."""
         bits = self.plan.bits[site]
         if site.is_weight:
             axis = self.plan.scale_axis(site)
-            return quantizers(
-                Points.of_weights(self.plan.network.array(site.tensor), axis), bits, True, POWERS, axis
-            )
+            points = Points.of_weights(self.plan.network.array(site.tensor), axis)
+            return quantizers(points, bits, True, powers, axis)
         values = [each[site.tensor].reshape(-1) for each in self._run([site.tensor], self.chosen)]
         low, high = (float(end) for end in (min(v.min() for v in values), max(v.max() for v in values)))
         counts, edges = np.histogram(np.concatenate(values), BINS, (low, high if high > low else low + 1))
         signed = self.plan.recipe.symmetric and low < 0
-        return quantizers(Points.of_histogram(counts, edges), bits, signed, POWERS)
+        return quantizers(Points.of_histogram(counts, edges), bits, signed, powers)
 
     def _constants(self, model: ModelProto, site: Site, quantizer: QuantizerParameters) -> Outputs:
         """What stands for the quantizer in a model that has one there, by name."""

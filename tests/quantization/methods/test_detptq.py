@@ -1,9 +1,13 @@
 """`detptq` keeps for each tensor the power whose quantizer hurts the outputs the least."""
 
+import json
+
 import numpy as np
 import pytest
 from float_networks import images, residual_network
 
+from aqd_deploy.errors import ModelFileError
+from aqd_deploy.integer.manifest import MANIFEST_KEY, SCHEMA
 from aqd_deploy.quantization.calibration import Calibration
 from aqd_deploy.quantization.lp_search import Points, quantizers
 from aqd_deploy.quantization.methods import method_named
@@ -11,6 +15,7 @@ from aqd_deploy.quantization.methods.detptq import POWERS
 from aqd_deploy.quantization.network import Network
 from aqd_deploy.quantization.output_loss import MeanSquare
 from aqd_deploy.quantization.parts import Parts
+from aqd_deploy.quantization.pipeline import quantize
 from aqd_deploy.quantization.plan import Plan
 from aqd_deploy.quantization.progress import Run
 from aqd_deploy.quantization.recipe import Recipe
@@ -97,3 +102,25 @@ def test_it_says_that_it_did_not_choose_by_the_detection_loss(plan, calibration)
     run = Run()
     method_named("detptq", {"images": 1}).choose(plan, calibration, run)
     assert any("mean square of its outputs" in sentence for sentence in run.warnings)
+
+
+def test_a_budget_that_is_used_up_leaves_the_usual_power(plan, calibration):
+    run = Run(budget=0)
+    found = method_named("detptq", {}).choose(plan, calibration, run)
+    plain = method_named("mse", {}).choose(plan, calibration, Run())
+    for site in plan.sites:
+        if site.is_weight:
+            np.testing.assert_array_equal(found[site].scale, plain[site].scale)
+    assert any("no time was left" in sentence for sentence in run.warnings)
+
+
+def test_a_manifest_of_another_network_is_refused(calibration):
+    model = residual_network()
+    detector = {
+        "kind": "retinanet", "classes": ["a"], "strides": [1], "score_threshold": 0.1, "nms_iou": 0.5,
+        "max_detections": 9, "pre_nms": 9, "anchors": {"base": 4.0, "scales": [1.0], "ratios": [1.0]},
+        "outputs": {"cls": ["fine"], "box": ["nowhere"]},
+    }  # fmt: skip
+    model.metadata_props.add(key=MANIFEST_KEY, value=json.dumps({"schema": SCHEMA, "detector": detector}))
+    with pytest.raises(ModelFileError, match="nowhere"):
+        quantize(model, calibration, RECIPE)
