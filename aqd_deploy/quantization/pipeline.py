@@ -67,7 +67,7 @@ def quantize(
         "recipe": recipe.document(),
         "images": len(calibration),
         "steps": job.steps,
-        "output_error": output_error(network.model, written, calibration, run),
+        "output_error": output_error(job.reference, written, calibration, run),
         "layers": _layers(job.plan, chosen, errors),
         "warnings": run.warnings,
         "seconds": round(run.elapsed, 3),
@@ -80,7 +80,7 @@ class _Job:
 
     def __init__(self, plan: Plan, calibration: Calibration, run: Run) -> None:
         self.plan, self.calibration, self.run = plan, calibration, run
-        self.reference = plan.network.model
+        self.reference = plan
         self.steps: list[dict[str, Any]] = []
 
     def warn(self) -> None:

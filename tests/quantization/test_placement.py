@@ -148,7 +148,12 @@ def test_weights_that_layers_share_have_one_site():
 
 def test_first_and_last_layers():
     found = missing(Network.of(chain()).model)
-    assert (found.first, found.last) == ({"a"}, {"y"})
+    assert (found.first, found.last, found.ends) == ({"a"}, {"y"}, ("y",))
+
+
+def test_the_ends_are_those_of_all_layers():
+    found = missing(Network.of(chain()).model, lambda name: name == "y")
+    assert (found.last, found.ends) == (set(), ("y",))
 
 
 def test_bits_reach_the_quantizer_that_a_layer_reads_through_copies():
