@@ -164,8 +164,8 @@ def table(cells: list[dict[str, Any]], alone: list[dict[str, Any]]) -> str:
 
 
 def _mean(values: list[float]) -> str:
-    if not values:
-        return ""
+    if len(values) < 2:
+        return "".join(f"{value:.1f} (one seed)" for value in values)
     return f"{np.mean(values):.1f} ± {(max(values) - min(values)) / 2:.1f}"
 
 
