@@ -46,6 +46,10 @@ _WORST = 3
 @click.option("--first-last-bits", type=_BITS, help="Of the first and the last layers.  [default: 8]")
 @click.option("--exclude", metavar="PATTERN", multiple=True, help="Layers that stay float, say 'head.*'.")
 @click.option("--equalise", is_flag=True, help="Even the ranges of neighbouring layers' channels out.")
+@click.option(
+    "--adaptive-rounding", type=click.IntRange(1, 1_000_000), metavar="ITERATIONS",
+    help="Learn which neighbouring code each weight takes; 2000 iterations a layer are plenty.",
+)  # fmt: skip
 @click.option("--bias-correction", is_flag=True, help="Take what rounding does to the mean off the biases.")
 @click.option("--symmetric", is_flag=True, help="Signed codes without zero points for values of both signs.")
 @click.option("--per-tensor", is_flag=True, help="One scale for all weights of a layer, not one a channel.")
@@ -124,7 +128,8 @@ def with_options(recipe: Recipe, options: dict[str, Any]) -> Recipe:
         "symmetric": options["symmetric"] or None,
         "per_channel": False if options["per_tensor"] else None,
     }
-    steps = {key: True for key in ("equalise", "bias_correction") if options[key]}
+    names = ("equalise", "adaptive_rounding", "bias_correction")
+    steps = {key: options[key] for key in names if options[key]}
     changed = {key: value for key, value in given.items() if value is not None}
     return replace(recipe, **changed, steps=replace(recipe.steps, **steps))
 
