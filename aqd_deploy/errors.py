@@ -69,6 +69,14 @@ class RangeError(AqdError):
     """An integer tensor whose proven range does not fit its arithmetic: names node, channel and bound."""
 
 
+class RecipeError(AqdError):
+    """A recipe that cannot be followed: another version, an unknown key, a pattern that fits nothing."""
+
+
+class CalibrationError(AqdError):
+    """Calibration images that cannot be used, or that a network makes no numbers of."""
+
+
 class ShapeError(AqdError):
     """A dynamic or impossible tensor shape."""
 

@@ -73,8 +73,9 @@ def command(
     the end, with exit code 1. Without --annotations, an image's id is the number that it is named by, or one
     that no other image has.
     """
+    from aqd_deploy.detection.image_files import image_files
     from aqd_deploy.evaluation.coco import load_annotations
-    from aqd_deploy.workflow.detect import counted, detect_images, image_files
+    from aqd_deploy.workflow.detect import counted, detect_images
     from aqd_deploy.workflow.results_folder import RESULTS
     from aqd_deploy.workflow.runners import open_runner
 
@@ -100,7 +101,8 @@ def command(
 
 def _document(output: Path, found: Detected) -> dict[str, Any]:
     """What --json prints."""
-    from aqd_deploy.workflow.results_folder import RESULTS, printable
+    from aqd_deploy.detection.image_files import printable
+    from aqd_deploy.workflow.results_folder import RESULTS
 
     images = [
         {
@@ -116,8 +118,8 @@ def _document(output: Path, found: Detected) -> dict[str, Any]:
 
 def _failure(failed: dict[Path, ImageError], count: int) -> ImageError:
     """One image's own error where there is but one; else the first few of them."""
+    from aqd_deploy.detection.image_files import printable
     from aqd_deploy.errors import ImageError
-    from aqd_deploy.workflow.results_folder import printable
 
     if count == 1:
         return next(iter(failed.values()))

@@ -96,3 +96,24 @@ class ShapeType(click.ParamType):
         if len(parts) != 4 or not all(re.fullmatch(r"[0-9]{1,9}", part) for part in parts):
             self.fail(f"{value!r} is not a shape; valid: for example 1x3x320x320", param, ctx)
         return tuple(int(part) for part in parts)
+
+
+class DurationType(click.ParamType):
+    """`90`, `90s`, `10m`, `1h` or `1h30m`: seconds as a float."""
+
+    name = "TIME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", str(value).strip())
+        if match is None or not any(match.groups()):
+            self.fail(f"{value!r} is not a duration; valid: 90s, 10m, 1h30m", param, ctx)
+        hours, minutes, seconds = (float(part or 0) for part in match.groups())
+        return 3600 * hours + 60 * minutes + seconds
+
+
+def clock(seconds: float) -> str:
+    """`1:05`: minutes and seconds."""
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes}:{rest:02}"

@@ -36,7 +36,7 @@ def command(
     """
     if output is not None:
         check_output(output, program, source)
-    from aqd_deploy.cli.arrays import read_arrays, write_arrays
+    from aqd_deploy.arrays import read_arrays, write_arrays
     from aqd_deploy.workflow.runners import open_runner
 
     with open_runner(program, threads, device_for(program, device)) as runner:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aqd_deploy.cli.options import (
+    DurationType,
     ShapeType,
+    clock,
     device_of,
     existing,
     json_option,
@@ -24,21 +25,6 @@ if TYPE_CHECKING:
 
 # The least time between two lines where nobody looks at a terminal.
 _LINE_SECONDS = 10.0
-
-
-class DurationType(click.ParamType):
-    """`90`, `90s`, `10m`, `1h` or `1h30m`: seconds as a float."""
-
-    name = "TIME"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, float):
-            return value
-        match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", str(value).strip())
-        if match is None or not any(match.groups()):
-            self.fail(f"{value!r} is not a duration; valid: 90s, 10m, 1h30m", param, ctx)
-        hours, minutes, seconds = (float(part or 0) for part in match.groups())
-        return 3600 * hours + 60 * minutes + seconds
 
 
 @verb(name="tune")
@@ -95,7 +81,7 @@ def command(
         document = describe.replayed(proto, chosen, threads, records, task, tracker)
         text = describe.replayed_text
     else:
-        progress(f"tuning for {_clock(budget)}, with the records of {records}; it may be interrupted")
+        progress(f"tuning for {clock(budget)}, with the records of {records}; it may be interrupted")
         with StatusLine() as line:
             show = _Display(line)
             document = describe.tuned(proto, chosen, threads, records, budget, started, show, tracker)
@@ -134,7 +120,7 @@ class _Display:
         self.told: float | None = None
 
     def __call__(self, now: Progress) -> None:
-        text = f"{_clock(now.elapsed)} of {_clock(now.budget)}  {now.measured} measured"
+        text = f"{clock(now.elapsed)} of {clock(now.budget)}  {now.measured} measured"
         if now.seconds is None or now.default_seconds is None:
             text += f"  defaults of {now.started} of {now.tasks} tasks"
         else:
@@ -145,8 +131,3 @@ class _Display:
         if not self.line.shown and (self.told is None or now.elapsed - self.told >= _LINE_SECONDS):
             self.told = now.elapsed
             progress(text)
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes}:{rest:02}"

@@ -1,1 +1,1 @@
-"""From a float network to a quantized one, by calibration; and what quantization does to each layer."""
+"""From a float network to a quantized one, by calibration images: no training."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aqd_deploy
+from aqd_deploy.detection.image_files import ImageFiles, image_files
 from aqd_deploy.detection.images import describe_preprocessing
 from aqd_deploy.errors import AqdError, CheckpointError, MissingExtraError
 from aqd_deploy.evaluation.agreement import (
@@ -32,7 +33,7 @@ from aqd_deploy.own_files import OwnFiles
 from aqd_deploy.passes.proven import FIELDS
 from aqd_deploy.reporting.report import REPORTS, make_report, write_report
 from aqd_deploy.runtime.program import Program
-from aqd_deploy.workflow.detect import ImageFiles, detect_images, image_files
+from aqd_deploy.workflow.detect import detect_images
 from aqd_deploy.workflow.results_folder import ResultsFolder
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from typing import Any
 
 from PIL import Image
 
+from aqd_deploy.detection.image_files import printable
 from aqd_deploy.own_files import OwnFiles
 
 INDEX, RESULTS = "images.json", "results.json"
@@ -95,11 +96,6 @@ class ResultsFolder:
             # A rename may be on the disk before the content is.
             os.fsync(file.fileno())
         self._own.publish(staged, name)
-
-
-def printable(path: Path) -> str:
-    """The path as text that every reader of JSON takes: a byte that is not a character as `\\\\xff`."""
-    return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def drawing_names(files: Iterable[Path]) -> dict[Path, str]:

@@ -44,3 +44,10 @@ REWRITES: tuple[Callable[[Draft], None], ...] = (
     use_feature_maps,  # when the body has no node left that is not lowered
     take_input_quantizers_off,  # when every other quantizer of the input has gone
 )
+
+OF_FLOAT_FILES = tuple(
+    rewrite
+    for rewrite in REWRITES
+    if rewrite not in (refuse_quantizers, cut_tail, use_feature_maps, take_input_quantizers_off)
+)
+"""Those that do not ask where quantizers stand: what a float network goes through before it is quantized."""

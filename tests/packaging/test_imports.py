@@ -15,10 +15,12 @@ from reach import ROOT
 LAYERS = (
     ("aqd_deploy", "errors", "processes"),
     ("files", "inputs", "schema", "tables"),
+    ("arrays",),
     ("own_files",),
     ("integer", "targets", "detection"),
     ("qat",),
     ("environment", "passes", "kernels", "frontends", "runtime"),
+    ("quantization",),
     ("records",),
     ("compiler",),
     ("bundle",),

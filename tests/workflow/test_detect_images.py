@@ -9,10 +9,10 @@ import pytest
 from fake_detector import CAT, DOG, MANIFEST, detect_images, manifest_of, read, run, save_image
 from PIL import Image
 
+from aqd_deploy.detection.image_files import image_files
 from aqd_deploy.detection.settings import DetectorSettings
 from aqd_deploy.errors import AqdError, ImageError
 from aqd_deploy.workflow import detect as workflow
-from aqd_deploy.workflow.detect import image_files
 
 
 def test_folders_without_hidden_files_and_with_those_below(tmp_path):

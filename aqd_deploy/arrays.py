@@ -11,7 +11,9 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -73,16 +75,21 @@ def _is_single(file: IO[bytes]) -> bool:
 
 def _single(file: IO[bytes], path: Path, wanted: Wanted) -> dict[str, np.ndarray]:
     """The array of a .npy file, by the name of the only input."""
+    name = _only_name(path, wanted)
+    fits = wanted[name]
+    _check_header(file, os.fstat(file.fileno()).st_size, name, fits, path)
+    file.seek(0)
+    return {name: np.lib.format.read_array(file, allow_pickle=False)}
+
+
+def _only_name(path: Path, wanted: Wanted) -> str:
     if len(wanted) != 1:
         raise ShapeError(
             "the file holds one array without a name, and there are several inputs",
             received=str(path),
             valid=f"an .npz file with {', '.join(wanted)}",
         )
-    ((name, fits),) = wanted.items()
-    _check_header(file, os.fstat(file.fileno()).st_size, name, fits, path)
-    file.seek(0)
-    return {name: np.lib.format.read_array(file, allow_pickle=False)}
+    return next(iter(wanted))
 
 
 def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
@@ -103,7 +110,7 @@ def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]
 def _check_names(found: Mapping[str, object], wanted: Wanted) -> None:
     unknown = next((name for name in found if name not in wanted), None)
     if unknown is not None:
-        raise ShapeError(f"the program has no input {unknown!r}"[:200], valid=", ".join(wanted))
+        raise ShapeError(f"there is no input {unknown!r}"[:200], valid=", ".join(wanted))
     missing = next((name for name in wanted if name not in found), None)
     if missing is not None:
         raise ShapeError(f"input {missing} is missing", received=", ".join(found) or "no inputs")
@@ -111,16 +118,17 @@ def _check_names(found: Mapping[str, object], wanted: Wanted) -> None:
 
 def _check_header(
     stream: IO[bytes], size: int, name: str, wanted: tuple[tuple[Any, ...], tuple[str, ...]], path: Path
-) -> None:
+) -> _Header:
     """What the header in `stream`, of `size` bytes in all, says of the array."""
-    shape, dtype = _header(stream, path)
+    header = _header(stream, path)
+    shape, dtype = header.shape, header.dtype
     wanted_shape, dtypes = wanted
     fits = len(shape) == len(wanted_shape) and all(
         not isinstance(limit, int) or side == limit for side, limit in zip(shape, wanted_shape, strict=True)
     )
     if not fits or dtype not in map(np.dtype, dtypes):
         raise ShapeError(
-            f"input {name} does not fit the program",
+            f"the array does not fit the input {name}",
             received=f"{dtype} {list(shape)}",
             valid=f"{' or '.join(dtypes)} {list(wanted_shape)}",
         )
@@ -130,12 +138,20 @@ def _check_header(
             received=f"{path}: {size - stream.tell()} bytes",
             valid=f"{math.prod(shape) * dtype.itemsize} bytes",
         )
+    return header
 
 
-def _header(stream: IO[bytes], path: Path) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and dtype that the header of an array claims. Raises AqdError for objects, ValueError for
-    damage.
-    """
+@dataclass(frozen=True)
+class _Header:
+    """What an array says of itself; `by_columns`: its first index runs fastest."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    by_columns: bool
+
+
+def _header(stream: IO[bytes], path: Path) -> _Header:
+    """What the header of an array claims. Raises AqdError for objects, ValueError for damage."""
     version = np.lib.format.read_magic(stream)
     if version not in _LENGTHS:
         raise ValueError(f"an array of format {version[0]}.{version[1]}")
@@ -146,7 +162,7 @@ def _header(stream: IO[bytes], path: Path) -> tuple[tuple[int, ...], np.dtype]:
         raise ValueError(f"an array with a header of more than {LONGEST_HEADER} bytes")
     text = stream.read(length.unpack(start)[0])
     try:
-        shape, _, dtype = read(io.BytesIO(start + text))
+        shape, by_columns, dtype = read(io.BytesIO(start + text))
     except (TypeError, RecursionError, MemoryError, SyntaxError, tokenize.TokenError) as error:
         # What Python's literal parser says of a header that is not a dictionary of literals.
         raise ValueError(f"an array with a damaged header ({type(error).__name__})") from error
@@ -155,7 +171,7 @@ def _header(stream: IO[bytes], path: Path) -> tuple[tuple[int, ...], np.dtype]:
                        received=str(path), valid="arrays of numbers")  # fmt: skip
     if not all(type(size) is int and size >= 0 for size in shape):
         raise ValueError("an array with a negative size")
-    return shape, dtype
+    return _Header(shape, dtype, by_columns)
 
 
 def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> np.ndarray:
@@ -174,3 +190,66 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write named arrays as an .npz file."""
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
+
+
+class Rows:
+    """The arrays `wanted` of an .npz file, or of a .npy file where it is one, for reading a row at a time:
+    their first axis may have any length, `count`, the same for all. An .npz file that holds one array may
+    call it as it likes, where one is wanted.
+
+    Raises what `read_arrays` does.
+    """
+
+    def __init__(self, path: Path, wanted: Wanted) -> None:
+        self.path = path
+        self._wanted = {name: ((None, *shape), dtypes) for name, (shape, dtypes) in wanted.items()}
+        with self._streams() as streams:
+            counts = {name: header.shape[0] for name, (_, header) in streams.items()}
+        self.count = min(counts.values())
+        if len(set(counts.values())) > 1:
+            raise ShapeError(
+                "the arrays have different numbers of images",
+                received=", ".join(f"{name} {count}" for name, count in counts.items()),
+                valid="as many of each",
+            )
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        """Rows [1, …] of all arrays."""
+        with self._streams() as streams:
+            for _ in range(self.count):
+                yield {name: _row(stream, header) for name, (stream, header) in streams.items()}
+
+    @contextmanager
+    def _streams(self) -> Iterator[dict[str, tuple[IO[bytes], _Header]]]:
+        """Of each array its bytes behind the header."""
+        with NPZ_FILE.open(self.path) as file, ExitStack() as stack:
+            try:
+                if _is_single(file):
+                    sizes = {_only_name(self.path, self._wanted): os.fstat(file.fileno()).st_size}
+                    opened: dict[str, IO[bytes]] = dict.fromkeys(sizes, file)
+                else:
+                    archive = stack.enter_context(zipfile.ZipFile(file))
+                    members = _members(archive, self.path)
+                    if len(members) == len(self._wanted) == 1:
+                        members = dict(zip(self._wanted, members.values(), strict=True))
+                    _check_names(members, self._wanted)
+                    sizes = {name: member.file_size for name, member in members.items()}
+                    opened = {name: stack.enter_context(archive.open(m)) for name, m in members.items()}
+                headers = {
+                    name: _check_header(stream, sizes[name], name, self._wanted[name], self.path)
+                    for name, stream in opened.items()
+                }
+                yield {name: (stream, headers[name]) for name, stream in opened.items()}
+            except _DAMAGED as error:
+                raise _unreadable(self.path, error) from error
+
+
+def _row(stream: IO[bytes], header: _Header) -> np.ndarray:
+    if header.by_columns:
+        raise ValueError("an array that is stored column by column: numpy.ascontiguousarray makes another")
+    shape = header.shape[1:]
+    size = math.prod(shape) * header.dtype.itemsize
+    data = stream.read(size)
+    if len(data) != size:
+        raise ValueError("an array that ends early")
+    return np.frombuffer(data, header.dtype).reshape(1, *shape)

@@ -10,7 +10,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from aqd_deploy.cli.arrays import read_arrays, write_arrays
+from aqd_deploy.arrays import read_arrays, write_arrays
 from aqd_deploy.errors import AqdError, ShapeError
 
 WANTED = {"image": ((1, 3, 4, 4), ("uint8",))}

@@ -1,0 +1,174 @@
+"""`aqd-deploy quantize`: a float network to QDQ ONNX, by calibration images."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from aqd_deploy.cli.options import DurationType, ShapeType, clock, existing, json_option
+from aqd_deploy.cli.output import StatusLine, print_json, print_text, progress, verb
+from aqd_deploy.files import check_output, replacing
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+    from aqd_deploy.quantization.progress import Progress
+    from aqd_deploy.quantization.recipe import Recipe
+
+_BITS = click.IntRange(2, 8)
+
+
+@verb(name="quantize")
+@click.argument("model", type=existing("FLOAT.onnx"))
+@click.option(
+    "--calibration", type=existing("DIR|F.npz"), required=True,
+    help="Images: a folder, or an .npz file with an array [N, …] of the network's input.",
+)  # fmt: skip
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The QDQ file to write.")
+@click.option(
+    "--recipe", "recipe_file", type=existing("RECIPE"),
+    help="A .toml or .json file with all that is wanted; the options below change what it says.",
+)  # fmt: skip
+@click.option("--method", metavar="METHOD", help="How ranges are chosen.  [default: minmax]")
+@click.option(
+    "--bits", type=_BITS,
+    help="Of weights and activations, but for the first and the last layers.  [default: 8]",
+)  # fmt: skip
+@click.option("--weight-bits", type=_BITS, help="Of weights alone.")
+@click.option("--activation-bits", type=_BITS, help="Of activations alone.")
+@click.option("--first-last-bits", type=_BITS, help="Of the first and the last layers.  [default: 8]")
+@click.option("--exclude", metavar="PATTERN", multiple=True, help="Layers that stay float, say 'head.*'.")
+@click.option("--equalise", is_flag=True, help="Even the ranges of neighbouring layers' channels out.")
+@click.option("--bias-correction", is_flag=True, help="Take what rounding does to the mean off the biases.")
+@click.option("--symmetric", is_flag=True, help="Signed codes without zero points for values of both signs.")
+@click.option("--per-tensor", is_flag=True, help="One scale for all weights of a layer, not one a channel.")
+@click.option("--seed", type=click.IntRange(0, (1 << 32) - 1), help="Of all that is drawn.  [default: 0]")
+@click.option(
+    "--detector", type=existing("F.toml"),
+    help="How images become the input, for a file that is silent on it.",
+)  # fmt: skip
+@click.option("--shape", type=ShapeType(), help="Static shape for a dynamic input, for example 1x3x320x320.")
+@click.option(
+    "--time-budget", type=DurationType(), metavar="TIME",
+    help="What only makes the file better ends then, for example 90s, 10m.",
+)  # fmt: skip
+@click.option(
+    "--save-recipe", type=click.Path(path_type=Path), metavar="FILE",
+    help="Write the recipe that was followed as .toml or .json.",
+)  # fmt: skip
+@json_option
+def command(
+    model: Path, calibration: Path, output: Path, recipe_file: Path | None, detector: Path | None,
+    shape: tuple[int, ...] | None, time_budget: float | None, save_recipe: Path | None, as_json: bool,
+    **options: Any,
+) -> None:  # fmt: skip
+    """Quantize a float ONNX network by calibration images; the result is a QDQ file, which lower takes.
+
+    A run that is interrupted goes on where it was when the command is repeated; what it has finished lies
+    beside the output, in OUT.state, until it is done.
+    """
+    check_output(output, model, calibration)
+    from aqd_deploy.integer.files import load_onnx, save_onnx
+    from aqd_deploy.quantization.calibration import calibration_of
+    from aqd_deploy.quantization.pipeline import quantize
+    from aqd_deploy.quantization.progress import Run
+    from aqd_deploy.quantization.recipe import Recipe, read_recipe, recipe_text
+    from aqd_deploy.quantization.state import State
+
+    recipe = with_options(Recipe() if recipe_file is None else read_recipe(recipe_file), options)
+    network = sized(load_onnx(model), shape)
+    images = calibration_of(calibration, network, described(detector, network))
+    key = hashlib.sha256(network.SerializeToString(deterministic=True))
+    key.update(repr((recipe.document(), images.digest)).encode())
+    state = State(output.with_name(f"{output.name}.state"), key.hexdigest())
+    with StatusLine() as line:
+        run = Run(_Display(line), time_budget, state)
+        result = quantize(network, images, recipe, run=run)
+    save_onnx(result.model, output)
+    if save_recipe is not None:
+        with replacing(save_recipe) as temporary:
+            temporary.write_text(recipe_text(recipe, save_recipe.suffix), encoding="utf-8")
+    if not run.time_is_up:
+        state.remove()
+    for sentence in result.report["warnings"]:
+        progress(f"warning: {sentence}")
+    if as_json:
+        print_json({"file": str(output), **result.report})
+    else:
+        print_text(summary(output, result.report))
+
+
+def with_options(recipe: Recipe, options: dict[str, Any]) -> Recipe:
+    """The recipe with what the command line says."""
+    bits = options["bits"]
+    given = {
+        "method": options["method"],
+        "weight_bits": options["weight_bits"] or bits,
+        "activation_bits": options["activation_bits"] or bits,
+        "first_bits": options["first_last_bits"],
+        "last_bits": options["first_last_bits"],
+        "seed": options["seed"],
+        "excluded": (*recipe.excluded, *options["exclude"]),
+        "symmetric": options["symmetric"] or None,
+        "per_channel": False if options["per_tensor"] else None,
+    }
+    steps = {key: True for key in ("equalise", "bias_correction") if options[key]}
+    changed = {key: value for key, value in given.items() if value is not None}
+    return replace(recipe, **changed, steps=replace(recipe.steps, **steps))
+
+
+def sized(model: ModelProto, shape: tuple[int, ...] | None) -> ModelProto:
+    """The model, with the shape that --shape asks for."""
+    from aqd_deploy.passes.canonical.input_shapes import set_shapes
+    from aqd_deploy.passes.contract import PassResult
+
+    set_shapes(model, shape, PassResult("shapes"))
+    return model
+
+
+def described(detector: Path | None, model: ModelProto) -> dict[str, Any] | None:
+    """What the file of --detector says of images."""
+    if detector is None:
+        return None
+    from aqd_deploy.detection.description import read_description
+    from aqd_deploy.integer.manifest import read_manifest
+    from aqd_deploy.passes.canonical.input_shapes import inputs_of, sizes_of
+
+    inputs = {value.name: sizes_of(value) for value in inputs_of(model)}
+    # All of them count as inputs of floats, which mean and std are for.
+    manifest = {**read_manifest(model), "inputs": {name: {} for name in inputs}}
+    return {"preprocessing": read_description(detector, manifest, inputs)["preprocessing"]}
+
+
+class _Display:
+    """Progress on stderr: a line that is rewritten on a terminal, elsewhere one for each stage."""
+
+    def __init__(self, line: StatusLine) -> None:
+        self.line = line
+        self.stage = ""
+
+    def __call__(self, now: Progress) -> None:
+        left = "" if now.left is None else f", {clock(now.left)} left"
+        self.line.show(f"{now.stage}: {now.done} of {now.total}{left}")
+        if not self.line.shown and now.stage != self.stage:
+            progress(now.stage)
+        self.stage = now.stage
+
+
+def summary(output: Path, report: dict[str, Any]) -> str:
+    """What was done, for people."""
+    from collections import Counter
+
+    from aqd_deploy.tables import bullets
+
+    kinds = Counter((row.get("weight_bits"), row.get("input_bits")) for row in report["layers"])
+    lines = [
+        f"{count} layers with weights of {weights} bits and inputs of {inputs or 8}"
+        for (weights, inputs), count in kinds.most_common()
+    ]
+    told = f"{report['recipe']['method']}, {report['images']} images, {report['seconds']:.1f} s"
+    return f"{output} ({told})\n{bullets(lines)}"

@@ -1,0 +1,49 @@
+"""The methods of choosing quantizers, by name. Who adds one adds its line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from aqd_deploy.errors import RecipeError
+from aqd_deploy.quantization.methods.contract import Lifted, NetworkMethod
+from aqd_deploy.quantization.methods.minmax import MinMax
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A number that a recipe may give a method: its default, and its bounds, both allowed."""
+
+    default: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How a method is made, by its parameters as keywords."""
+
+    make: Callable[..., NetworkMethod]
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+
+
+METHODS: Mapping[str, Entry] = {
+    "minmax": Entry(lambda: Lifted(MinMax())),
+}
+
+
+def method_named(name: str, parameters: Mapping[str, float]) -> NetworkMethod:
+    """The method of a recipe. RecipeError for an unknown one, and for parameters that it does not have."""
+    entry = METHODS.get(name)
+    if entry is None:
+        raise RecipeError("there is no such method", received=repr(name), valid=", ".join(METHODS))
+    for key, value in parameters.items():
+        known = entry.parameters.get(key)
+        if known is None:
+            raise RecipeError(f"the method {name} has no parameter {key}",
+                              valid=", ".join(entry.parameters) or "none")  # fmt: skip
+        if not known.low <= value <= known.high:
+            raise RecipeError(f"the parameter {key} of the method {name} is out of its bounds",
+                              received=value, valid=f"{known.low:g} to {known.high:g}")  # fmt: skip
+    defaults = {key: each.default for key, each in entry.parameters.items()}
+    return entry.make(**{**defaults, **parameters})
