@@ -33,6 +33,10 @@ _BITS = click.IntRange(2, 8)
     "--recipe", "recipe_file", type=existing("RECIPE"),
     help="A .toml or .json file with all that is wanted; the options below change what it says.",
 )  # fmt: skip
+@click.option(
+    "--complete", "completes", is_flag=True,
+    help="The file is quantized in part: add the quantizers that lower needs, keep those that it has.",
+)  # fmt: skip
 @click.option("--method", metavar="METHOD", help="How ranges are chosen.  [default: minmax]")
 @click.option(
     "--bits", type=_BITS,
@@ -63,7 +67,8 @@ _BITS = click.IntRange(2, 8)
 @json_option
 def command(
     model: Path, calibration: Path, output: Path, recipe_file: Path | None, detector: Path | None,
-    shape: tuple[int, ...] | None, time_budget: float | None, save_recipe: Path | None, as_json: bool,
+    completes: bool, shape: tuple[int, ...] | None, time_budget: float | None, save_recipe: Path | None,
+    as_json: bool,
     **options: Any,
 ) -> None:  # fmt: skip
     """Quantize a float ONNX network by calibration images; the result is a QDQ file, which lower takes.
@@ -74,6 +79,7 @@ def command(
     check_output(output, model, calibration)
     from aqd_deploy.integer.files import load_onnx, save_onnx
     from aqd_deploy.quantization.calibration import calibration_of
+    from aqd_deploy.quantization.complete import complete
     from aqd_deploy.quantization.pipeline import quantize
     from aqd_deploy.quantization.progress import Run
     from aqd_deploy.quantization.recipe import Recipe, read_recipe, recipe_text
@@ -83,11 +89,11 @@ def command(
     network = sized(load_onnx(model), shape)
     images = calibration_of(calibration, network, described(detector, network))
     key = hashlib.sha256(network.SerializeToString(deterministic=True))
-    key.update(repr((recipe.document(), images.digest)).encode())
+    key.update(repr((recipe.document(), images.digest, completes)).encode())
     state = State(output.with_name(f"{output.name}.state"), key.hexdigest())
     with StatusLine() as line:
         run = Run(_Display(line), time_budget, state)
-        result = quantize(network, images, recipe, run=run)
+        result = (complete if completes else quantize)(network, images, recipe, run=run)
     save_onnx(result.model, output)
     if save_recipe is not None:
         with replacing(save_recipe) as temporary:
@@ -167,8 +173,13 @@ def summary(output: Path, report: dict[str, Any]) -> str:
 
     kinds = Counter((row.get("weight_bits"), row.get("input_bits")) for row in report["layers"])
     lines = [
-        f"{count} layers with weights of {weights} bits and inputs of {inputs or 8}"
+        f"{count} layers with weights {_bits(weights)} and inputs {_bits(inputs)}"
         for (weights, inputs), count in kinds.most_common()
     ]
     told = f"{report['recipe']['method']}, {report['images']} images, {report['seconds']:.1f} s"
     return f"{output} ({told})\n{bullets(lines)}"
+
+
+def _bits(bits: int | None) -> str:
+    """None: the codes were there."""
+    return "as they were" if bits is None else f"of {bits} bits"

@@ -21,7 +21,8 @@ from aqd_deploy.errors import AqdError, ShapeError, UnsupportedModelError
 from aqd_deploy.integer.reference import ReferenceRunner
 from aqd_deploy.passes.canonical.draft import Draft
 from aqd_deploy.quantization.against_integers import Integers
-from aqd_deploy.quantization.layers import Match, layers_of, matched, opened
+from aqd_deploy.quantization.layers import Match, layers_of, matched
+from aqd_deploy.quantization.network import canonical_file
 from aqd_deploy.quantization.noise import Noise, Usage
 from aqd_deploy.quantization.pieces import constants_of, layers_alone, port_of, value_of
 from aqd_deploy.quantization.remedies import remedies
@@ -123,8 +124,15 @@ def compare(
     `images` are feeds of both files, by the names of the quantized one's inputs. Raises UnsupportedModelError
     where no layer of one is a layer of the other, AqdError where there are no images.
     """
-    ours, theirs = opened(quantized), opened(network)
+    ours, theirs = Draft(canonical_file(quantized)), Draft(canonical_file(network))
     layers, floats = layers_of(ours), layers_of(theirs)
+    if all(layer.activation is None and layer.weight is None for layer in layers):
+        raise UnsupportedModelError(
+            "no layer of the file is quantized",
+            received=f"{len(layers)} float layers",
+            valid="a quantized file, and behind --compare the float one",
+            next_command="aqd-deploy quantize FLOAT.onnx --calibration DIR -o m.qdq.onnx",
+        )
     matches = matched(layers, floats)
     if not matches:
         raise UnsupportedModelError(
@@ -176,7 +184,7 @@ class _Run:
 
     def __init__(self, quantized: Draft, network: Draft, matches: list[Match]) -> None:
         self.matches, self.sums = matches, [_Sums(match) for match in matches]
-        self._alone = ReferenceRunner(layers_alone(quantized, matches))
+        self._alone = ReferenceRunner(layers_alone(quantized, matches), as_written=True)
         self._weights = [
             ReferenceRunner(constants_of(draft, sorted({layer.weight_tensor for layer in layers})))
             for draft, layers in (
@@ -189,7 +197,9 @@ class _Run:
         self.outputs = {name: Noise() for name in self._outputs}
         codes = {each.quantized.activation.codes for each in matches if each.quantized.activation}
         wanted = {match.outputs[0] for match in matches} | codes - {"", *quantized.inputs}
-        self._quantized = ReferenceRunner(quantized.write(), with_intermediates=sorted(wanted))
+        self._quantized = ReferenceRunner(
+            quantized.write(), with_intermediates=sorted(wanted), as_written=True
+        )
         wanted = {name for match in matches for name in (match.outputs[1], match.float.input)}
         wanted -= set(network.inputs)
         self._float = ReferenceRunner(network.write(), with_intermediates=sorted(wanted))

@@ -4,23 +4,20 @@ which of two files of one network belong together.
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 
 import numpy as np
-from onnx import ModelProto, NodeProto
+from onnx import NodeProto
 
 from aqd_deploy.errors import UnsupportedModelError
 from aqd_deploy.integer.types import element_name
 from aqd_deploy.passes.canonical.draft import Draft, attribute, is_standard
-from aqd_deploy.passes.canonical.rewrites import REWRITES
-from aqd_deploy.passes.canonical.unusable_quantizers import refuse_quantizers
 from aqd_deploy.passes.operators import label_of
+from aqd_deploy.quantization.network import PRODUCTS
 
-PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _MOVES = ("MaxPool", "Resize", "Concat", "Slice", "Gather", "DepthToSpace", "Pad", "Identity", "Reshape",
           "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Split")  # fmt: skip
 """What only selects or places elements: a quantizer in front of it may as well stand behind."""
@@ -90,20 +87,6 @@ class Match:
         if self.quantized.biased == self.float.biased:
             return self.quantized.output, self.float.output
         return self.quantized.product, self.float.product
-
-
-def opened(model: ModelProto) -> Draft:
-    """A copy of a file in ONNX's own operators, with its constants folded and its inputs as they are: what
-    `canonicalise` does before it asks what is quantized.
-    """
-    draft = Draft(copy.deepcopy(model))
-    for rewrite in REWRITES[: REWRITES.index(refuse_quantizers)]:
-        rewrite(draft)
-    draft.remove_dead()
-    for node in draft.nodes:
-        # A node that was taken apart leaves its name to all parts, which onnxruntime doesn't take.
-        node.name = node.name if is_standard(node, *PRODUCTS) else ""
-    return draft
 
 
 def layers_of(draft: Draft) -> list[Layer]:

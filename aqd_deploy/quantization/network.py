@@ -24,7 +24,10 @@ from aqd_deploy.quantization.batch_norm import fold_batch_norms
 
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _NEXT_SHAPE = "the same command with --shape 1x3x320x320"
-_QUANTIZED = "aqd-deploy lower FILE -o OUT, or aqd-deploy quantize --complete where layers of it are float"
+_QUANTIZED = (
+    "aqd-deploy lower FILE -o OUT, or where layers of it are float "
+    "aqd-deploy quantize FILE --complete --calibration DIR -o OUT"
+)
 
 
 @dataclass(frozen=True)

@@ -45,22 +45,26 @@ def quantize(
     method = method_named(recipe.method, recipe.parameters)
     network = Network.of(model, shape=shape, fold=recipe.steps.fold_batch_norms)
     plan = Plan.of(network, recipe)
+    chosen = method.choose(plan, calibration, run)
+    written = write_qdq(plan.network, chosen, recipe=recipe)
+    return QuantizedModel(written, report_of(plan, chosen, calibration, run))
+
+
+def report_of(plan: Plan, chosen: Chosen, calibration: Calibration, run: Run) -> dict[str, Any]:
+    """The report of `QuantizedModel`; what is worth a warning is told to `run`, too."""
     if len(calibration) < FEW_IMAGES:
         run.warn(
             f"{len(calibration)} calibration images are few: {FEW_IMAGES} or more show the ranges better"
         )
     for sentence in plan.placement.left_float:
         run.warn(sentence)
-    chosen = method.choose(plan, calibration, run)
-    written = write_qdq(plan.network, chosen, recipe=recipe)
-    report = {
-        "recipe": recipe.document(),
+    return {
+        "recipe": plan.recipe.document(),
         "images": len(calibration),
         "layers": _layers(plan, chosen),
         "warnings": run.warnings,
         "seconds": round(run.elapsed, 3),
     }
-    return QuantizedModel(written, report)
 
 
 def _layers(plan: Plan, chosen: Chosen) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from aqd_deploy.tables import bullets, lines_of, table
 ROWS = 20
 _HEADERS = ("layer", "bits", "alone", "whole", "cosine", "cut", "used", "dead", "try")
 _COLUMNS = (
-    "bits: of the weights/of the input",
+    "bits: of the weights/of the input, - for floats",
     "alone, whole: signal-to-noise in dB with this layer quantized alone, and with all of them",
     "cosine: with all of them quantized",
     "cut, used: shares of the input's codes at an end of their range, and of the range that occurs",
@@ -39,7 +39,7 @@ def comparison_view(document: Mapping[str, Any]) -> str:
 
 def _row(layer: Mapping[str, Any], tried: str) -> Sequence[object]:
     weight, activation, dead = layer["weight"], layer["activation"], layer["dead_channels"]
-    bits = "/".join("float" if side is None else str(side["bits"]) for side in (weight, activation))
+    bits = "/".join("-" if side is None else str(side["bits"]) for side in (weight, activation))
     return (
         _short(layer["name"]),
         bits,
@@ -53,7 +53,7 @@ def _row(layer: Mapping[str, Any], tried: str) -> Sequence[object]:
     )
 
 
-def _short(name: str, most: int = 25) -> str:
+def _short(name: str, most: int = 24) -> str:
     """The end of a name, which tells it from others."""
     return name if len(name) <= most else f"…{name[1 - most :]}"
 

@@ -9,6 +9,7 @@ import numpy as np
 from aqd_deploy.errors import UnsupportedModelError
 from aqd_deploy.integer.ranges import Interval
 from aqd_deploy.passes.constants import finite_reals
+from aqd_deploy.passes.contract import COMPLETE
 from aqd_deploy.passes.foreign_operations import Multiply
 from aqd_deploy.passes.graph import Graph, Node
 from aqd_deploy.passes.numerics import EXACT
@@ -131,7 +132,7 @@ def _factor(values: Values, node: Node, name: str) -> tuple[Scaled, int]:
         raise UnsupportedModelError(
             f"node {node.label}: {name} isn't quantized to 8 bits, so the product has no integer form",
             valid="products of two tensors of codes with one zero point each",
-            next_command="quantize this operand, or leave the product behind the last quantizer",
+            next_command=COMPLETE,
         )
     return value, zero
 

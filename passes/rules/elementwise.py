@@ -14,6 +14,7 @@ from aqd_deploy.integer.fixedpoint import float_above
 from aqd_deploy.integer.ranges import Interval
 from aqd_deploy.integer.rational import SQRT_BITS, total
 from aqd_deploy.passes.constants import clip_bounds, finite_reals
+from aqd_deploy.passes.contract import COMPLETE
 from aqd_deploy.passes.foreign_operations import Floor, Lookup, Top
 from aqd_deploy.passes.graph import Node
 from aqd_deploy.passes.integer_operations import Max
@@ -165,5 +166,5 @@ def function(values: Values, node: Node, op: Function | PRelu) -> None:
         f"node {node.label}: {op.name} isn't right in front of a quantizer, so it has no integer form",
         received=told,
         valid="functions of one tensor that nothing but QuantizeLinear reads",
-        next_command="quantize what these nodes make",
+        next_command=COMPLETE,
     )

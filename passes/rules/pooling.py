@@ -9,6 +9,7 @@ import numpy as np
 
 from aqd_deploy.errors import UnsupportedModelError
 from aqd_deploy.integer.ranges import Interval
+from aqd_deploy.passes.contract import COMPLETE
 from aqd_deploy.passes.foreign_operations import ResizeLinear, SumPool
 from aqd_deploy.passes.geometry import square_pool
 from aqd_deploy.passes.graph import Node
@@ -67,7 +68,7 @@ def _codes(values: Values, node: Node) -> Scaled:
         raise UnsupportedModelError(
             f"node {node.label}: {node.op.name} of {node.inputs[0]}, which isn't quantized to 8 bits",
             valid="codes behind a DequantizeLinear",
-            next_command="quantize what this node reads",
+            next_command=COMPLETE,
         )
     return value
 
