@@ -13,14 +13,15 @@ SHIPPED = {
     "fcos_r18_digits_float": ("fcos", None),
     "fcos_r18_digits_4bit": ("fcos", 4),
     "fcos_r18_digits_2bit": ("fcos", 2),
+    "retinanet_r18_digits_float": ("retinanet", None),
     "retinanet_r18_digits_4bit": ("retinanet", 4),
 }
 
 
-def test_together_they_are_at_most_six_megabytes():
+def test_together_they_are_at_most_eight_megabytes():
     files = sorted(FOLDER.glob("*.pt"))
     assert [path.stem for path in files] == sorted(SHIPPED)
-    assert sum(path.stat().st_size for path in files) <= 6_000_000
+    assert sum(path.stat().st_size for path in files) <= 8_000_000
 
 
 @pytest.mark.parametrize("name", SHIPPED)

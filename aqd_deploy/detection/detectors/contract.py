@@ -77,7 +77,13 @@ class Detector(ABC):
 
 
 class MapDetector(Detector):
-    """A detector whose outputs are maps of a pyramid: every level has a stride, and a map of each kind."""
+    """A detector whose outputs are maps of a pyramid: every level has a stride, and a map of each kind.
+
+    `logits` are the kinds whose maps hold probabilities as logits, that of the classes first; the others hold
+    sides of boxes.
+    """
+
+    logits: ClassVar[tuple[str, ...]] = ("cls",)
 
     keys: ClassVar[Mapping[str, Check]] = {"strides": list_of(whole(1, 1 << 20), 1)}
 

@@ -17,6 +17,7 @@ class Fcos(MapDetector):
 
     name = "fcos"
     kinds = ("cls", "box", "ctr")
+    logits = ("cls", "ctr")
     nms_iou = 0.6
 
     def channels(self) -> Mapping[str, int]:

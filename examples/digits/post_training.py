@@ -1,0 +1,223 @@
+"""What post-training quantization leaves of the float digits detectors: AP by method, bits and seed.
+
+    python examples/digits/post_training.py --work DIR [--networks …] [--methods …] [--bits …] [--programs]
+
+A seed is a calibration set: images composed of the training material, which no training has seen. Each
+measurement is a file in DIR/cells, so that a killed run goes on where it was. The table of all that is there
+is written to DIR/table.json and DIR/table.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import data
+import heldout
+import numpy as np
+import onnx
+from compose import Composer
+
+from aqd_deploy.compiler.build import compile_model
+from aqd_deploy.detection.decode import decode
+from aqd_deploy.detection.images import Placement
+from aqd_deploy.detection.results import coco_results
+from aqd_deploy.errors import AqdError
+from aqd_deploy.evaluation.agreement import differing_integers
+from aqd_deploy.evaluation.coco import evaluate
+from aqd_deploy.files import write_text
+from aqd_deploy.frontends.torch_qdq import export_qdq
+from aqd_deploy.integer.manifest import read_manifest
+from aqd_deploy.integer.reference import ReferenceRunner
+from aqd_deploy.passes.pipeline import lower
+from aqd_deploy.qat.checkpoint import load_checkpoint
+from aqd_deploy.quantization.calibration import Calibration
+from aqd_deploy.quantization.pipeline import quantize
+from aqd_deploy.quantization.recipe import Recipe, Steps
+from aqd_deploy.quantization.session import Session
+from aqd_deploy.runtime.program import Program
+
+FOLDER = Path(__file__).resolve().parent
+SIZE = 160
+HELDOUT_IMAGES, CALIBRATION_IMAGES, EXACT_IMAGES = 300, 64, 12
+NETWORKS = ("fcos_r18_digits_float", "retinanet_r18_digits_float")
+TRAINED = ("fcos_r18_digits_4bit", "retinanet_r18_digits_4bit")
+BITS, SEEDS = (8, 6, 4, 3), (0, 1, 2)
+FIRST_CALIBRATION_SEED = 1000  # of compositions; training has used 0
+ROUNDING = Steps(adaptive_rounding=1000)
+METHODS: Mapping[str, Mapping[str, Any]] = {
+    "minmax": {"method": "minmax"},
+    "percentile": {"method": "percentile"},
+    "entropy": {"method": "entropy"},
+    "power-of-two": {"method": "power-of-two"},
+    "mse, p = 2": {"method": "mse", "parameters": {"power": 2.0}},
+    "mse, p = 2.4": {"method": "mse", "parameters": {"power": 2.4}},
+    "mse, p = 3": {"method": "mse", "parameters": {"power": 3.0}},
+    "mse, p = 4": {"method": "mse", "parameters": {"power": 4.0}},
+    "piecewise-gaussian": {"method": "piecewise-gaussian"},
+    "detptq": {"method": "detptq"},
+    "mse, p = 2.4, adaptive rounding": {
+        "method": "mse", "parameters": {"power": 2.4}, "steps": ROUNDING,
+    },
+    "detptq, adaptive rounding": {"method": "detptq", "steps": ROUNDING},
+}  # fmt: skip
+PROGRAMS = (("minmax", 8), ("detptq", 4), ("mse, p = 2.4, adaptive rounding", 3))
+Run = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
+
+
+def calibration(seed: int) -> Calibration:
+    """The calibration images of a seed, as the network's input."""
+    composer = Composer("train", SIZE, FIRST_CALIBRATION_SEED + seed)
+    images = (composer.image(index)[0] for index in range(CALIBRATION_IMAGES))
+    return Calibration.of([{"image": image[:, :, ::-1].transpose(2, 0, 1)[None].copy()} for image in images])
+
+
+def average_precision(run: Run, manifest: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> float:
+    """AP in points of what `run` makes of the held-out images."""
+    placement = Placement(SIZE, SIZE, 0, 0, SIZE, SIZE)
+    results = []
+    for index, image in enumerate(arrays["images"]):
+        results += coco_results(index, decode(run({"image": image[None]}), manifest, placement))
+    return 100 * evaluate(heldout.annotations(dict(arrays)), results)["AP"]
+
+
+def simulated(model: onnx.ModelProto) -> Run:
+    """The network in onnxruntime, in floats."""
+    return Session(model, [value.name for value in model.graph.output])
+
+
+def measure(
+    name: str, method: str, bits: int, seed: int, arrays: Mapping[str, np.ndarray], work: Path
+) -> dict[str, Any]:
+    """One cell of the table; the quantized file is kept beside it."""
+    model = export_qdq(load_checkpoint(FOLDER / "checkpoints" / f"{name}.pt"))
+    recipe = Recipe(**METHODS[method], weight_bits=bits, activation_bits=bits)
+    began = time.monotonic()
+    written = quantize(model, calibration(seed), recipe)
+    seconds = time.monotonic() - began
+    onnx.save(written.model, work / f"{cell_name(name, method, bits, seed)}.onnx")
+    precision = average_precision(simulated(written.model), read_manifest(written.model), arrays)
+    return {"network": name, "method": method, "bits": bits, "seed": seed, "AP": precision,
+            "seconds": round(seconds, 1)}  # fmt: skip
+
+
+def trained(name: str, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """A shipped network as it is: float, or trained with its quantizers."""
+    model = export_qdq(load_checkpoint(FOLDER / "checkpoints" / f"{name}.pt"))
+    return {"network": name, "AP": average_precision(simulated(model), read_manifest(model), arrays)}
+
+
+def as_program(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The integer program of a quantized file: its AP, and how many integers are not the reference's."""
+    integer = lower(onnx.load(path)).model
+    compile_model(integer, path.with_suffix(".so"), target="host")
+    program, reference = Program.load(path.with_suffix(".so")), ReferenceRunner(integer)
+    inputs = [{"image": image[None]} for image in arrays["images"][:EXACT_IMAGES]]
+    differing = differing_integers(
+        [reference.run(each) for each in inputs], [program.run(each) for each in inputs]
+    )
+    return {"program AP": average_precision(program.run, program.manifest, arrays), **differing}
+
+
+def cell_name(*parts: object) -> str:
+    """A file's name of a cell's parts."""
+    return "_".join(str(part).replace(" ", "").replace(",", "+").replace("=", "") for part in parts)
+
+
+def once(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What `make` returns, kept in `path`."""
+    if not path.exists():
+        found = make()
+        print(json.dumps(found), file=sys.stderr, flush=True)
+        write_text(path, json.dumps(found) + "\n")
+    return json.loads(path.read_text())
+
+
+def table(cells: list[dict[str, Any]], alone: list[dict[str, Any]]) -> str:
+    """Markdown: the mean AP of the seeds, and half of what they spread over."""
+    lines = []
+    for name in dict.fromkeys(cell["network"] for cell in cells):
+        bits = sorted({cell["bits"] for cell in cells if cell["network"] == name}, reverse=True)
+        lines += ["", f"`{name}`:", "", "| method | " + " | ".join(f"{b} bits" for b in bits) + " |"]
+        lines.append("|---|" + "---|" * len(bits))
+        for method in METHODS:
+            found = [
+                [c["AP"] for c in cells if (c["network"], c["method"], c["bits"]) == (name, method, b)]
+                for b in bits
+            ]
+            if any(found):
+                lines.append(f"| {method} | " + " | ".join(map(_mean, found)) + " |")
+    lines += ["", "| network as trained | AP |", "|---|---|"]
+    lines += [f"| `{each['network']}` | {each['AP']:.1f} |" for each in alone]
+    return "\n".join(lines[1:]) + "\n"
+
+
+def _mean(values: list[float]) -> str:
+    if not values:
+        return ""
+    return f"{np.mean(values):.1f} ± {(max(values) - min(values)) / 2:.1f}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description="Measure post-training quantization on the digits detectors."
+    )
+    parser.add_argument("--work", type=Path, required=True, help="folder for images, cells and the table")
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=NETWORKS)
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
+    parser.add_argument("--bits", nargs="+", type=int, choices=BITS, default=BITS)
+    parser.add_argument("--seeds", nargs="+", type=int, choices=SEEDS, default=SEEDS)
+    parser.add_argument("--programs", action="store_true", help="compile some of the files, too")
+    options = parser.parse_args(arguments)
+    try:
+        run(options)
+    except (AqdError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measures what is wanted and is not there yet, and writes the table of all that is there."""
+    cells = options.work / "cells"
+    cells.mkdir(parents=True, exist_ok=True)
+    arrays = data.compose_arrays("heldout", HELDOUT_IMAGES, SIZE, 0, options.work / "heldout", print)
+    for name in (*NETWORKS, *TRAINED):
+        once(cells / f"alone_{name}.json", lambda name=name: trained(name, arrays))
+    for seed in options.seeds:
+        for bits in options.bits:
+            for name in options.networks:
+                for method in options.methods:
+                    cell = (name, method, bits, seed)
+                    path = cells / f"{cell_name(*cell)}.json"
+                    once(path, lambda cell=cell: measure(*cell, arrays, options.work))
+    for name in options.networks if options.programs else ():
+        for method, bits in PROGRAMS:
+            cell = cell_name(name, method, bits, SEEDS[0])
+            file = options.work / f"{cell}.onnx"
+            once(
+                cells / f"program_{cell}.json",
+                lambda file=file: {"file": file.stem, **as_program(file, arrays)},
+            )
+    report(options.work)
+
+
+def report(work: Path) -> None:
+    """table.json and table.md of all cells."""
+    kept = {path.stem: json.loads(path.read_text()) for path in sorted((work / "cells").glob("*.json"))}
+    alone = [cell for name, cell in kept.items() if name.startswith("alone_")]
+    programs = [cell for name, cell in kept.items() if name.startswith("program_")]
+    cells = [cell for cell in kept.values() if "method" in cell]
+    document = {"heldout_images": HELDOUT_IMAGES, "calibration_images": CALIBRATION_IMAGES, "alone": alone,
+                "cells": cells, "programs": programs}  # fmt: skip
+    write_text(work / "table.json", json.dumps(document, indent=1) + "\n")
+    write_text(work / "table.md", table(cells, alone))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""`detptq` keeps for each tensor the power whose quantizer hurts the outputs the least."""
+
+import numpy as np
+import pytest
+from float_networks import images, residual_network
+
+from aqd_deploy.quantization.calibration import Calibration
+from aqd_deploy.quantization.lp_search import Points, quantizers
+from aqd_deploy.quantization.methods import method_named
+from aqd_deploy.quantization.methods.detptq import POWERS
+from aqd_deploy.quantization.network import Network
+from aqd_deploy.quantization.output_loss import MeanSquare
+from aqd_deploy.quantization.parts import Parts
+from aqd_deploy.quantization.plan import Plan
+from aqd_deploy.quantization.progress import Run
+from aqd_deploy.quantization.recipe import Recipe
+from aqd_deploy.quantization.session import Session
+from aqd_deploy.quantization.state import State
+from aqd_deploy.quantization.write_qdq import write_qdq
+
+RECIPE = Recipe(method="detptq", weight_bits=3, activation_bits=3, first_bits=3, last_bits=3)
+
+
+@pytest.fixture(scope="module")
+def plan():
+    return Plan.of(Network.of(residual_network()), RECIPE)
+
+
+@pytest.fixture(scope="module")
+def calibration():
+    return Calibration.of(images(4))
+
+
+@pytest.fixture(scope="module")
+def chosen(plan, calibration):
+    return method_named("detptq", {}).choose(plan, calibration, Run())
+
+
+def loss_of(plan, quantizers_of, feeds):
+    outputs = Parts(plan.network.model).outputs
+    expected, found = (
+        [Session(model, outputs)(feed) for feed in feeds]
+        for model in (plan.network.model, write_qdq(plan.network, quantizers_of))
+    )
+    return MeanSquare()(expected, found)
+
+
+def test_every_site_has_a_quantizer_of_its_bits(plan, chosen):
+    assert list(chosen) == list(plan.sites)
+    for site, quantizer in chosen.items():
+        assert quantizer.bits == plan.bits[site]
+        assert quantizer.scale.ndim == (1 if site.is_weight else 0)
+
+
+def test_each_weight_has_the_power_of_least_loss_behind_what_is_quantized(plan, chosen, calibration):
+    feeds = list(calibration.feeds())
+    for index, site in enumerate(plan.sites):
+        if site.is_weight:
+            front = {each: chosen[each] for each in plan.sites[:index]}
+            points = Points.of_weights(plan.network.array(site.tensor), 0)
+            tried = quantizers(points, plan.bits[site], True, POWERS, axis=0)
+            losses = [loss_of(plan, {**front, site: each}, feeds) for each in tried]
+            best = tried[int(np.argmin(losses))]
+            np.testing.assert_array_equal(chosen[site].scale, best.scale)
+
+
+def test_all_in_all_it_beats_the_mean_square(plan, chosen, calibration):
+    plain = method_named("mse", {"power": 2.0}).choose(plan, calibration, Run())
+    unseen = images(8, seed=1)
+    assert loss_of(plan, chosen, unseen) < loss_of(plan, plain, unseen)
+
+
+def test_a_run_that_goes_on_chooses_the_same(plan, chosen, calibration, tmp_path):
+    class Killed(Exception):
+        pass
+
+    def kill(progress):
+        if progress.stage == "choosing" and progress.done == 4:
+            raise Killed
+
+    with pytest.raises(Killed):
+        method_named("detptq", {}).choose(plan, calibration, Run(kill, state=State(tmp_path / "s", "key")))
+    run = Run(state=State(tmp_path / "s", "key"))
+    again = method_named("detptq", {}).choose(plan, calibration, run)
+    assert run.state.resumed >= 3
+    for site in plan.sites:
+        np.testing.assert_array_equal(again[site].scale, chosen[site].scale)
+
+
+def test_more_images_than_it_looks_at_change_nothing(plan, calibration):
+    method = method_named("detptq", {"images": 2})
+    found = [method.choose(plan, Calibration.of(images(4)[:n]), Run()) for n in (2, 4)]
+    for site in plan.sites:
+        np.testing.assert_array_equal(found[0][site].scale, found[1][site].scale)
+
+
+def test_it_says_that_it_did_not_choose_by_the_detection_loss(plan, calibration):
+    run = Run()
+    method_named("detptq", {"images": 1}).choose(plan, calibration, run)
+    assert any("mean square of its outputs" in sentence for sentence in run.warnings)
