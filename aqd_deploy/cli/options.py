@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,6 +97,26 @@ class ShapeType(click.ParamType):
         if len(parts) != 4 or not all(re.fullmatch(r"[0-9]{1,9}", part) for part in parts):
             self.fail(f"{value!r} is not a shape; valid: for example 1x3x320x320", param, ctx)
         return tuple(int(part) for part in parts)
+
+
+class TripleType(click.ParamType):
+    """`104,116,124`, or one number for all three: floats."""
+
+    name = "NUMBERS"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, float, float]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            numbers = [float(part) for part in str(value).split(",")]
+        except ValueError:
+            numbers = []
+        if len(numbers) not in (1, 3) or not all(map(math.isfinite, numbers)):
+            self.fail(f"{value!r} is not three numbers; valid: for example 104,116,124", param, ctx)
+        first, second, third = numbers * (3 // len(numbers))
+        return first, second, third
 
 
 class DurationType(click.ParamType):

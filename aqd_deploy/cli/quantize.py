@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from aqd_deploy.cli.options import DurationType, ShapeType, clock, existing, json_option
+from aqd_deploy.cli.options import DurationType, ShapeType, TripleType, clock, existing, json_option
 from aqd_deploy.cli.output import StatusLine, print_json, print_text, progress, verb
 from aqd_deploy.files import check_output, replacing
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from aqd_deploy.quantization.recipe import Recipe
 
 _BITS = click.IntRange(2, 8)
+_WORST = 3
+"""Layers that the summary names."""
 
 
 @verb(name="quantize")
@@ -55,6 +58,9 @@ _BITS = click.IntRange(2, 8)
     "--detector", type=existing("F.toml"),
     help="How images become the input, for a file that is silent on it.",
 )  # fmt: skip
+@click.option("--color", type=click.Choice(("RGB", "BGR")), help="Order of the input's channels.")
+@click.option("--mean", type=TripleType(), help="Taken off the pixels of a float input, in --color's order.")
+@click.option("--std", type=TripleType(), help="What these are divided by then.")
 @click.option("--shape", type=ShapeType(), help="Static shape for a dynamic input, for example 1x3x320x320.")
 @click.option(
     "--time-budget", type=DurationType(), metavar="TIME",
@@ -87,7 +93,8 @@ def command(
 
     recipe = with_options(Recipe() if recipe_file is None else read_recipe(recipe_file), options)
     network = sized(load_onnx(model), shape)
-    images = calibration_of(calibration, network, described(detector, network))
+    told = {key: options.pop(key) for key in ("color", "mean", "std")}
+    images = calibration_of(calibration, network, described(detector, network, told))
     key = hashlib.sha256(network.SerializeToString(deterministic=True))
     key.update(repr((recipe.document(), images.digest, completes)).encode())
     state = State(output.with_name(f"{output.name}.state"), key.hexdigest())
@@ -136,10 +143,10 @@ def sized(model: ModelProto, shape: tuple[int, ...] | None) -> ModelProto:
     return model
 
 
-def described(detector: Path | None, model: ModelProto) -> dict[str, Any] | None:
-    """What the file of --detector says of images."""
-    if detector is None:
-        return None
+def described(detector: Path | None, model: ModelProto, told: Mapping[str, Any]) -> dict[str, Any]:
+    """How images become the input: what the manifest says, or the file of --detector, and over it what the
+    options say. Empty where nobody says anything.
+    """
     from aqd_deploy.detection.description import read_description
     from aqd_deploy.integer.manifest import read_manifest
     from aqd_deploy.passes.canonical.input_shapes import inputs_of, sizes_of
@@ -147,7 +154,15 @@ def described(detector: Path | None, model: ModelProto) -> dict[str, Any] | None
     inputs = {value.name: sizes_of(value) for value in inputs_of(model)}
     # All of them count as inputs of floats, which mean and std are for.
     manifest = {**read_manifest(model), "inputs": {name: {} for name in inputs}}
-    return {"preprocessing": read_description(detector, manifest, inputs)["preprocessing"]}
+    entry = manifest.get("preprocessing")
+    if detector is not None:
+        entry = read_description(detector, manifest, inputs)["preprocessing"]
+    given = {key: value for key, value in told.items() if value is not None}
+    if given and entry is None:
+        name, sizes = next(iter(inputs.items()))
+        pad = [min(max(round(each), 0), 255) for each in given.get("mean", (0, 0, 0))]
+        entry = {"input": name, "height": sizes[-2], "width": sizes[-1], "color": "RGB", "pad_value": pad}
+    return {"preprocessing": {"mean": [0, 0, 0], "std": [1, 1, 1], **entry, **given}} if entry else {}
 
 
 class _Display:
@@ -171,15 +186,26 @@ def summary(output: Path, report: dict[str, Any]) -> str:
 
     from aqd_deploy.tables import bullets
 
-    kinds = Counter((row.get("weight_bits"), row.get("input_bits")) for row in report["layers"])
+    # Of an input of 8-bit pixels there is no quantizer.
+    kinds = Counter((row.get("weight_bits", 8), row.get("input_bits", 8)) for row in report["layers"])
     lines = [
-        f"{count} layers with weights {_bits(weights)} and inputs {_bits(inputs)}"
+        f"{count} layers with weights of {weights} bits and inputs of {inputs}"
         for (weights, inputs), count in kinds.most_common()
     ]
+    lines.append(f"outputs off by {_percent(report['output_error'])} of their square")
+    lines += [
+        f"{step['step'].replace('_', ' ')}, {step['changed']} changes: from {_percent(step['error_before'])} "
+        f"to {_percent(step['error_after'])}"
+        for step in report["steps"]
+    ]
+    rows = [row for row in report["layers"] if row["signal_to_noise_db"] is not None]
+    rows.sort(key=lambda row: row["signal_to_noise_db"])
+    worst = [f"{row['layer']} ({row['signal_to_noise_db']:.1f} dB)" for row in rows[:_WORST]]
+    if worst:
+        lines.append(f"noisiest layers: {', '.join(worst)}")
     told = f"{report['recipe']['method']}, {report['images']} images, {report['seconds']:.1f} s"
     return f"{output} ({told})\n{bullets(lines)}"
 
 
-def _bits(bits: int | None) -> str:
-    """None: the codes were there."""
-    return "as they were" if bits is None else f"of {bits} bits"
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"

@@ -7,19 +7,16 @@ import json
 
 from onnx import ModelProto, NodeProto
 
-from aqd_deploy.errors import UnsupportedModelError
+from aqd_deploy.errors import RecipeError, UnsupportedModelError
 from aqd_deploy.integer.manifest import MANIFEST_KEY, read_manifest
 from aqd_deploy.passes.canonical.draft import Draft, is_standard
 from aqd_deploy.passes.contract import Shape
 from aqd_deploy.quantization.calibration import Calibration
-from aqd_deploy.quantization.methods import method_named
 from aqd_deploy.quantization.network import Network, canonical_file
-from aqd_deploy.quantization.pipeline import QuantizedModel, report_of
+from aqd_deploy.quantization.pipeline import QuantizedModel, quantize_network
 from aqd_deploy.quantization.placement import Placement, missing
-from aqd_deploy.quantization.plan import Plan
 from aqd_deploy.quantization.progress import Run
 from aqd_deploy.quantization.recipe import Recipe
-from aqd_deploy.quantization.write_qdq import write_qdq
 
 
 def complete(
@@ -37,24 +34,36 @@ def complete(
     raises.
     """
     recipe, run = recipe or Recipe(), run or Run()
-    method = method_named(recipe.method, recipe.parameters)
+    _check_steps(recipe)
     network = Network(_with_shared_quantizers(canonical_file(model, shape), recipe))
     network.check_finite()
-    plan = Plan.of(network, recipe)
-    if not plan.sites:
+    sites = missing(network.model, recipe.is_excluded).sites
+    if not sites:
         raise UnsupportedModelError(
             "no quantizer is missing in this file",
-            received="; ".join(plan.placement.left_float) or f"{len(network.layers)} quantized layers",
+            received=f"{len(model.graph.node)} nodes",
             valid="a file in which some layers are quantized and others float",
             next_command="aqd-deploy quantize FLOAT.onnx --calibration DIR -o m.qdq.onnx",
         )
-    chosen = method.choose(plan, calibration, run)
-    written = write_qdq(network, chosen, recipe=recipe)
-    if any(site.is_weight for site in plan.sites):
-        _forget_odd_weights(written)
-    report = report_of(plan, chosen, calibration, run)
-    new = [row for row in report["layers"] if {"weight_bits", "input_bits"} & row.keys()]
-    return QuantizedModel(written, {**report, "layers": new})
+    result = quantize_network(network, calibration, recipe, run)
+    if any(site.is_weight for site in sites):
+        _forget_odd_weights(result.model)
+    new = [row for row in result.report["layers"] if {"weight_bits", "input_bits"} & row.keys()]
+    return QuantizedModel(result.model, {**result.report, "layers": new})
+
+
+def _check_steps(recipe: Recipe) -> None:
+    """RecipeError for steps that change weights."""
+    steps = recipe.steps
+    asked = {"equalise": steps.equalise, "bias_correction": steps.bias_correction,
+             "adaptive_rounding": steps.adaptive_rounding}  # fmt: skip
+    for name, value in asked.items():
+        if value:
+            raise RecipeError(
+                f"{name.replace('_', ' ')} changes weights, for which the file has quantizers",
+                valid="a recipe without steps for --complete",
+                next_command="the same command without it, or quantize the float network as a whole",
+            )
 
 
 def _with_shared_quantizers(model: ModelProto, recipe: Recipe) -> ModelProto:

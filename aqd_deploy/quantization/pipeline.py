@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from onnx import ModelProto
 
 from aqd_deploy.passes.contract import Shape
+from aqd_deploy.quantization.alone import LayerError, layer_errors
+from aqd_deploy.quantization.bias_correction import with_corrected_biases
 from aqd_deploy.quantization.calibration import FEW_IMAGES, Calibration
+from aqd_deploy.quantization.equalise import equalised
 from aqd_deploy.quantization.methods import method_named
-from aqd_deploy.quantization.methods.contract import Chosen
+from aqd_deploy.quantization.methods.contract import Chosen, Lifted
+from aqd_deploy.quantization.methods.minmax import MinMax
 from aqd_deploy.quantization.network import Network
-from aqd_deploy.quantization.placement import Role
+from aqd_deploy.quantization.output_error import output_error
+from aqd_deploy.quantization.placement import Site
 from aqd_deploy.quantization.plan import Plan
 from aqd_deploy.quantization.progress import Run
 from aqd_deploy.quantization.recipe import Recipe
 from aqd_deploy.quantization.write_qdq import write_qdq
 
+Codes = dict[Site, np.ndarray]
+
 
 @dataclass(frozen=True)
 class QuantizedModel:
-    """A QDQ model, and a JSON-able report: `layers` with bits, scales and errors, `steps`, `warnings`."""
+    """A QDQ model, and a JSON-able report: `layers` with bits, scales and errors, `steps` with their effect,
+    `warnings`.
+    """
 
     model: ModelProto
     report: dict[str, Any]
@@ -42,49 +52,96 @@ def quantize(
     Raises the typed errors of aqd_deploy.errors for networks, images and recipes that cannot be used.
     """
     recipe, run = recipe or Recipe(), run or Run()
-    method = method_named(recipe.method, recipe.parameters)
     network = Network.of(model, shape=shape, fold=recipe.steps.fold_batch_norms)
-    plan = Plan.of(network, recipe)
-    chosen = method.choose(plan, calibration, run)
-    written = write_qdq(plan.network, chosen, recipe=recipe)
-    return QuantizedModel(written, report_of(plan, chosen, calibration, run))
+    return quantize_network(network, calibration, recipe, run)
 
 
-def report_of(plan: Plan, chosen: Chosen, calibration: Calibration, run: Run) -> dict[str, Any]:
-    """The report of `QuantizedModel`; what is worth a warning is told to `run`, too."""
-    if len(calibration) < FEW_IMAGES:
-        run.warn(
-            f"{len(calibration)} calibration images are few: {FEW_IMAGES} or more show the ranges better"
-        )
-    for sentence in plan.placement.left_float:
-        run.warn(sentence)
-    return {
-        "recipe": plan.recipe.document(),
+def quantize_network(network: Network, calibration: Calibration, recipe: Recipe, run: Run) -> QuantizedModel:
+    """`quantize` of a network that has been read; layers of it may have quantizers."""
+    method = method_named(recipe.method, recipe.parameters)
+    job = _Job(Plan.of(network, recipe), calibration, run)
+    job.warn()
+    job.equalise()
+    chosen = method.choose(job.plan, calibration, run)
+    codes: Codes = {}
+    errors = layer_errors(job.plan, chosen, codes, calibration, run)
+    job.correct_biases(chosen, codes, errors)
+    written = write_qdq(job.plan.network, chosen, codes, recipe)
+    report = {
+        "recipe": recipe.document(),
         "images": len(calibration),
-        "layers": _layers(plan, chosen),
+        "steps": job.steps,
+        "output_error": output_error(network.model, written, calibration, run),
+        "layers": _layers(job.plan, chosen, errors),
         "warnings": run.warnings,
         "seconds": round(run.elapsed, 3),
     }
+    return QuantizedModel(written, report)
 
 
-def _layers(plan: Plan, chosen: Chosen) -> list[dict[str, Any]]:
-    """A row for each quantized layer."""
+class _Job:
+    """One quantization: `plan` is the network as far as it has come, `steps` the rows of the report."""
+
+    def __init__(self, plan: Plan, calibration: Calibration, run: Run) -> None:
+        self.plan, self.calibration, self.run = plan, calibration, run
+        self.reference = plan.network.model
+        self.steps: list[dict[str, Any]] = []
+
+    def warn(self) -> None:
+        """Of what the result will be worse by."""
+        count, network = len(self.calibration), self.plan.network
+        if count < FEW_IMAGES:
+            self.run.warn(f"only {count} calibration images: {FEW_IMAGES} or more show the ranges better")
+        for sentence in self.plan.placement.left_float:
+            self.run.warn(sentence)
+        for site in self.plan.sites:
+            if site.is_weight and not network.array(site.tensor).any():
+                self.run.warn(f"the weights {site.tensor} are all 0: the layer {site.layers[0]} adds nothing")
+
+    def equalise(self) -> None:
+        """Its effect is that on a network quantized with whole ranges, which costs no search."""
+        if not self.plan.recipe.steps.equalise:
+            return
+        before, (network, pairs) = self.plan, equalised(self.plan.network)
+        self.plan = replace(before, network=network)
+        errors = [self._error_of_ranges(plan) for plan in (before, self.plan)]
+        self._note("equalise", pairs, *errors)
+
+    def _error_of_ranges(self, plan: Plan) -> float:
+        few = self.calibration.first(FEW_IMAGES)
+        chosen = Lifted(MinMax()).choose(plan, few, Run())
+        return output_error(self.reference, write_qdq(plan.network, chosen), few, self.run)
+
+    def correct_biases(self, chosen: Chosen, codes: Codes, errors: Mapping[str, LayerError]) -> None:
+        """Of every layer by its own error."""
+        if not self.plan.recipe.steps.bias_correction:
+            return
+        before, layers = self.plan.network, {layer.output: layer for layer in self.plan.placement.layers}
+        network, count = with_corrected_biases(before, layers, errors)
+        self.plan = replace(self.plan, network=network)
+        effects = [
+            output_error(self.reference, write_qdq(each, chosen, codes), self.calibration, self.run)
+            for each in (before, network)
+        ]
+        self._note("bias_correction", count, *effects)
+
+    def _note(self, step: str, count: int, before: float, after: float) -> None:
+        self.steps.append({"step": step, "changed": count, "error_before": before, "error_after": after})
+
+
+def _layers(plan: Plan, chosen: Chosen, errors: Mapping[str, LayerError]) -> list[dict[str, Any]]:
+    """A row for each quantized layer. Its scales are the largest of the layer's; the error is its own,
+    without that of the layers in front of it.
+    """
     weights = {name: site for site in plan.sites if site.is_weight for name in site.layers}
-    inputs = {
-        name: site
-        for role in (Role.IMAGE, Role.OPERAND, Role.LAYER_INPUT)
-        for site in plan.sites
-        if site.role is role
-        for name in site.layers
-    }
+    inputs = {name: site for site in plan.sites if not site.is_weight for name in site.layers}
     rows = []
     for layer in plan.placement.layers:
         row: dict[str, Any] = {"layer": layer.name, "kind": layer.op_type}
         for key, site in (("weight", weights.get(layer.name)), ("input", inputs.get(layer.name))):
-            if site is None:
-                continue
-            parameters = chosen[site]
-            row[f"{key}_bits"] = parameters.bits
-            row[f"{key}_scale"] = float(np.max(parameters.scale))
-        rows.append(row)
+            if site is not None:
+                row[f"{key}_bits"] = chosen[site].bits
+                row[f"{key}_scale"] = float(np.max(chosen[site].scale))
+        error = errors[layer.name]
+        rows.append({**row, "mean_square_error": error.noise, "signal_to_noise_db": error.decibels})
     return rows

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 
 from aqd_deploy.errors import RecipeError
 from aqd_deploy.quantization.methods.contract import Lifted, NetworkMethod
+from aqd_deploy.quantization.methods.entropy import Entropy
 from aqd_deploy.quantization.methods.minmax import MinMax
+from aqd_deploy.quantization.methods.percentile import Percentile
+from aqd_deploy.quantization.methods.power_of_two import PowerOfTwo
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,9 @@ class Entry:
 
 METHODS: Mapping[str, Entry] = {
     "minmax": Entry(lambda: Lifted(MinMax())),
+    "percentile": Entry(lambda percent: Lifted(Percentile(percent)), {"percent": Parameter(99.99, 50, 100)}),
+    "entropy": Entry(lambda: Lifted(Entropy())),
+    "power-of-two": Entry(lambda: Lifted(PowerOfTwo())),
 }
 
 
