@@ -128,7 +128,7 @@ def _check_header(
     )
     if not fits or dtype not in map(np.dtype, dtypes):
         raise ShapeError(
-            f"the array does not fit the input {name}",
+            f"the array {name} does not fit the input",
             received=f"{dtype} {list(shape)}",
             valid=f"{' or '.join(dtypes)} {list(wanted_shape)}",
         )

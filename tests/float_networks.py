@@ -31,20 +31,22 @@ class FloatBuilder(GraphBuilder):
         values = self.rng.laplace(size=shape) * size / np.sqrt(np.prod(shape[1:]))
         return self.constant(name, values.astype(np.float32))
 
-    def conv(self, x: str, name: str, weight: str, group: int = 1) -> str:
-        """3x3, stride 1, with a bias and a ReLU."""
+    def conv(self, x: str, name: str, weight: str, group: int = 1, relu: bool = True) -> str:
+        """3x3, stride 1, with a bias, and a ReLU behind it or none."""
         outputs = self.initializers[weight].dims[0]
         bias = self.constant(f"{name}.bias", self.rng.normal(scale=0.1, size=outputs).astype(np.float32))
         x = self.add("Conv", [x, weight, bias], name, kernel_shape=[3, 3], pads=[1] * 4, group=group)
-        return self.add("Relu", [x], f"{name}.relu")
+        return self.add("Relu", [x], f"{name}.relu") if relu else x
 
 
 def residual_network(seed: int = 0) -> onnx.ModelProto:
-    """A stem, a block with a skip, and a head whose weights two maps share: outputs `fine` and `coarse`."""
+    """A stem, a block with a skip and a map of both signs in it, and a head whose weights two maps share:
+    outputs `fine` and `coarse`.
+    """
     net = FloatBuilder(seed)
     x = net.image([100, 110, 120], [64.0, 64.0, 64.0], SIZE, SIZE)
     x = net.conv(x, "stem", net.weights("stem.weight", 8, 3, 3, 3))
-    y = net.conv(x, "block.0", net.weights("block.0.weight", 8, 8, 3, 3))
+    y = net.conv(x, "block.0", net.weights("block.0.weight", 8, 8, 3, 3), relu=False)
     y = net.conv(y, "block.1", net.weights("block.1.weight", 8, 4, 3, 3), group=2)
     fine = net.add("Relu", [net.add("Add", [x, y], "skip")], "skip.relu")
     coarse = net.add("MaxPool", [fine], "pool", kernel_shape=[2, 2], strides=[2, 2])

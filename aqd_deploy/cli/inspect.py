@@ -67,7 +67,7 @@ def _compared(file: Path, network: Path, calibration: Path, detector: Path | Non
     from aqd_deploy.quantization.compare import compare
 
     quantized, exact = load_onnx(file), load_onnx(network)
-    images = calibration_of(calibration, quantized, described(detector, quantized))
+    images = calibration_of(calibration, quantized, described(detector, quantized, {}))
     with StatusLine() as line:
 
         def feeds() -> Any:

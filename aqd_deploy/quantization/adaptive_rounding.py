@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from onnx import NodeProto
 
-from aqd_deploy.errors import MissingExtraError
 from aqd_deploy.passes.canonical.draft import attribute
 from aqd_deploy.quantization.calibration import Calibration
 from aqd_deploy.quantization.methods.contract import Chosen
@@ -32,9 +31,8 @@ def round_adaptively(
     quantizers of all sites.
 
     Layers that share weights are one. The weights of transposed convolutions, and those that are not reached
-    within the time budget, have no entry, which a warning tells. Raises MissingExtraError without torch.
+    within the time budget, have no entry, which a warning tells.
     """
-    _check_torch()
     by_weight = {site: [each for each in plan.placement.layers if each.weight == site.tensor]
                  for site in plan.sites if site.is_weight}  # fmt: skip
     nodes = {node.output[0]: node for node in plan.network.model.graph.node}
@@ -55,15 +53,6 @@ def round_adaptively(
 
         codes[site] = run.state.once(f"adaptive rounding {site.tensor}", learn)["codes"]
     return codes
-
-
-def _check_torch() -> None:
-    try:
-        import torch  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError(
-            "adaptive rounding needs torch", next_command="pip install 'aqd-deploy[torch]'"
-        ) from error
 
 
 def _has_columns(node: NodeProto) -> bool:
@@ -88,24 +77,25 @@ def _inputs(
         for feed in calibration.feeds():
             real, rounded = plain(feed), quantized(feed)
             for layer in layers:
-                x = _columns(nodes[layer.output], real[layer.input], layer, plan)
-                y = _columns(nodes[layer.output], rounded[reads[layer.output]], layer, plan)
+                x = _columns(nodes[layer.output], real[layer.input], layer)
+                y = _columns(nodes[layer.output], rounded[reads[layer.output]], layer)
                 yield Inputs.of(x, y)
 
     return functools.reduce(operator.add, sums())
 
 
-def _columns(node: NodeProto, x: np.ndarray, layer: Layer, plan: Plan) -> np.ndarray:
+def _columns(node: NodeProto, x: np.ndarray, layer: Layer) -> np.ndarray:
     """What each output of a layer is a product of, float32 [groups, K, positions]."""
     if node.op_type in _PRODUCTS:
         return x.reshape(-1, x.shape[-1]).T[None]
-    import torch
-
-    kernel = attribute(node, "kernel_shape")
     explicit = attribute(node, "auto_pad", "NOTSET") != "VALID"
     top, left, bottom, right = (attribute(node, "pads") or [0] * 4) if explicit else [0] * 4
-    padded = torch.nn.functional.pad(torch.from_numpy(x), (left, right, top, bottom))
-    columns = torch.nn.functional.unfold(
-        padded, kernel, dilation=attribute(node, "dilations") or 1, stride=attribute(node, "strides") or 1
+    kernel, strides, dilations = (
+        attribute(node, name) or [1, 1] for name in ("kernel_shape", "strides", "dilations")
     )
-    return columns.reshape(layer.group, -1, columns.shape[-1]).numpy()
+    padded = np.pad(x[0], ((0, 0), (top, bottom), (left, right)))
+    spans = [(size - 1) * dilation + 1 for size, dilation in zip(kernel, dilations, strict=True)]
+    windows = np.lib.stride_tricks.sliding_window_view(padded, spans, axis=(1, 2))
+    taken = windows[:, :: strides[0], :: strides[1], :: dilations[0], :: dilations[1]]
+    columns = taken.transpose(0, 3, 4, 1, 2)  # channel, kernel, position
+    return columns.reshape(layer.group, -1, columns.shape[3] * columns.shape[4])

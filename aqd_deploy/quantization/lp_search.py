@@ -99,8 +99,8 @@ class Candidates:
     def best(self, errors: np.ndarray) -> Candidates:
         """The one of least error [candidates, channels] for each channel, as one candidate."""
         chosen = errors.argmin(axis=0)[None]
-        found = (np.take_along_axis(each, chosen, axis=0) for each in (self.steps, self.zero_points))
-        return Candidates(*found, self.bits, self.signed)
+        found = [np.take_along_axis(each, chosen, axis=0) for each in (self.steps, self.zero_points)]
+        return Candidates(found[0], found[1], self.bits, self.signed)
 
     def parameters(self, points: Points, axis: int | None) -> QuantizerParameters:
         """The quantizer of the only candidate. A channel of zeros, which any step would do for, has the

@@ -49,42 +49,48 @@ class DetectionLoss:
     levels: tuple[Level, ...]
 
     def __call__(self, reference: Sequence[Outputs], outputs: Sequence[Outputs]) -> float:
-        sums = np.zeros(2)
-        for expected, found in zip(reference, outputs, strict=True):
-            for level in self.levels:
-                sums += self._level(level, expected, found)
+        sums = np.sum([self._level(level, reference, outputs) for level in self.levels], axis=0)
         return float(sums[0] / sums[1])
 
-    def _level(self, level: Level, reference: Outputs, outputs: Outputs) -> tuple[float, float]:
-        """Loss and weight."""
+    def _level(
+        self, level: Level, reference: Sequence[Outputs], outputs: Sequence[Outputs]
+    ) -> tuple[float, float]:
+        """Loss and weight; maps are [images, anchors, channels of an anchor, H, W]."""
         anchors = self.detector.anchors_per_cell
+
+        def stacked(images: Sequence[Outputs], name: str) -> np.ndarray:
+            maps = np.concatenate([each[name] for each in images]).astype(np.float64)
+            return maps.reshape(len(maps), anchors, -1, *maps.shape[2:])
+
         maps = {
-            kind: tuple(each[name].astype(np.float64).reshape(anchors, -1, *each[name].shape[2:])
-                        for each in (reference, outputs))
-            for kind, name in level.outputs.items()
-        }  # fmt: skip
+            kind: (stacked(reference, name), stacked(outputs, name)) for kind, name in level.outputs.items()
+        }
         scores, *others = self.detector.logits
-        weight = sigmoid(maps[scores][0]).max(axis=1, keepdims=True)
+        weight = sigmoid(maps[scores][0]).max(axis=2, keepdims=True)
         loss = _divergence(*maps[scores]).sum()
         for kind in others:
             loss += (weight * _divergence(*maps[kind])).sum()
-        for kind in maps.keys() - set(self.detector.logits):
-            expected, found = maps[kind]
-            loss += (weight * np.abs(expected - found)).sum()
+        for kind, (expected, found) in maps.items():
+            if kind not in self.detector.logits:
+                loss += (weight * np.abs(expected - found)).sum()
         return loss, weight.sum()
 
 
 @dataclass(frozen=True)
 class MeanSquare:
-    """The mean over all outputs of the mean square difference, in units of the reference's variance."""
+    """The mean over all outputs of Σ(found − expected)² / Σ expected²."""
 
     def __call__(self, reference: Sequence[Outputs], outputs: Sequence[Outputs]) -> float:
-        return float(np.mean([
-            ((expected[name].astype(np.float64) - found[name]) ** 2).mean()
-            / max(float(expected[name].astype(np.float64).var()), np.finfo(np.float32).tiny)
-            for expected, found in zip(reference, outputs, strict=True)
-            for name in expected
-        ]))  # fmt: skip
+        shares = []
+        for name in reference[0]:
+            expected, found = (
+                np.stack([each[name] for each in images]).astype(np.float64)
+                for images in (reference, outputs)
+            )
+            shares.append(
+                ((found - expected) ** 2).sum() / max((expected**2).sum(), np.finfo(np.float64).tiny)
+            )
+        return float(np.mean(shares))
 
 
 def _divergence(expected: np.ndarray, found: np.ndarray) -> np.ndarray:

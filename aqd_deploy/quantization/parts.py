@@ -4,7 +4,7 @@ for each of its candidates.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -38,32 +38,43 @@ class Parts:
         read = {name for node in self._nodes[position:] for name in node.input}.union(self.outputs)
         return [name for name in there if name in read]
 
-    def run(
-        self, model: ModelProto, wanted: Sequence[str], there: Sequence[Tensors]
-    ) -> list[dict[str, np.ndarray]]:
+    def run(self, model: ModelProto, wanted: Sequence[str], there: Sequence[Tensors]) -> list[Tensors]:
         """The tensors `wanted` of `model`, the network or a quantized version of it, made of those that are
         there, for each image.
         """
-        made = [name for name in wanted if name not in there[0]]
-        kept = [{name: each[name] for name in wanted if name in each} for each in there]
-        if not made:
-            return kept
-        part = self._part(model, made, set(there[0]))
-        session, read = Session(part, made), [value.name for value in part.graph.input]
-        return [
-            {**old, **session({name: each[name] for name in read})}
-            for old, each in zip(kept, there, strict=True)
-        ]
+        return next(self.runs(model, wanted, there, [{}]))
 
-    def _part(self, model: ModelProto, wanted: Sequence[str], given: set[str]) -> ModelProto:
-        """What makes `wanted` of the tensors `given`; its outputs are not declared."""
+    def runs(
+        self, model: ModelProto, wanted: Sequence[str], there: Sequence[Tensors], constants: Sequence[Tensors]
+    ) -> Iterator[list[Tensors]]:
+        """The same for each of these values of some constants of the model, one after the other."""
+        made = [name for name in wanted if name not in there[0]]
+        part = self._part(model, made, set(there[0]), constants[0])
+        session: Callable[[Tensors], Tensors] = Session(part, made) if made else lambda feed: {}
+        read = {value.name for value in part.graph.input}.intersection(there[0])
+        for values in constants:
+            yield [
+                {
+                    **{name: each[name] for name in wanted if name in each},
+                    **session({**values, **{name: each[name] for name in read}}),
+                }
+                for each in there
+            ]
+
+    def _part(self, model: ModelProto, wanted: Sequence[str], given: set[str], free: Tensors) -> ModelProto:
+        """What makes `wanted` of the tensors `given` and of `free`, which are constants of the model; its
+        outputs are not declared.
+        """
         needed, nodes = set(wanted), []
         for node in reversed(model.graph.node):
             if needed.intersection(node.output):
                 nodes.append(node)
                 needed.update(set(node.input) - given)
         read = {name for node in nodes for name in node.input}
-        constants = [tensor for tensor in model.graph.initializer if tensor.name in needed]
-        inputs = [self._types[name] for name in sorted(read & given)]
-        graph = helper.make_graph(nodes[::-1], "part", inputs, [], constants)
+        fixed = [each for each in model.graph.initializer if each.name in needed and each.name not in free]
+        inputs = [self._types[name] for name in sorted(read & given)] + [
+            helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
+            for name, value in free.items()
+        ]
+        graph = helper.make_graph(nodes[::-1], "part", inputs, [], fixed)
         return helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)

@@ -10,6 +10,7 @@ import numpy as np
 from onnx import ModelProto
 
 from aqd_deploy.passes.contract import Shape
+from aqd_deploy.quantization.adaptive_rounding import round_adaptively
 from aqd_deploy.quantization.alone import LayerError, layer_errors
 from aqd_deploy.quantization.bias_correction import with_corrected_biases
 from aqd_deploy.quantization.calibration import FEW_IMAGES, Calibration
@@ -63,7 +64,7 @@ def quantize_network(network: Network, calibration: Calibration, recipe: Recipe,
     job.warn()
     job.equalise()
     chosen = method.choose(job.plan, calibration, run)
-    codes: Codes = {}
+    codes = job.round(chosen)
     errors = layer_errors(job.plan, chosen, codes, calibration, run)
     job.correct_biases(chosen, codes, errors)
     written = write_qdq(job.plan.network, chosen, codes, recipe)
@@ -112,18 +113,32 @@ class _Job:
         chosen = Lifted(MinMax()).choose(plan, few, Run())
         return output_error(self.reference, write_qdq(plan.network, chosen), few, self.run)
 
+    def round(self, chosen: Chosen) -> Codes:
+        """The codes of weights that are not rounded to the nearest."""
+        iterations = self.plan.recipe.steps.adaptive_rounding
+        if not iterations:
+            return {}
+        codes = round_adaptively(self.plan, chosen, self.calibration, iterations, self.run)
+        self._note(
+            "adaptive_rounding", len(codes), *self._errors_of(chosen, [(self.plan, {}), (self.plan, codes)])
+        )
+        return codes
+
     def correct_biases(self, chosen: Chosen, codes: Codes, errors: Mapping[str, LayerError]) -> None:
         """Of every layer by its own error."""
         if not self.plan.recipe.steps.bias_correction:
             return
-        before, layers = self.plan.network, {layer.output: layer for layer in self.plan.placement.layers}
-        network, count = with_corrected_biases(before, layers, errors)
-        self.plan = replace(self.plan, network=network)
-        effects = [
-            output_error(self.reference, write_qdq(each, chosen, codes), self.calibration, self.run)
-            for each in (before, network)
+        before, layers = self.plan, {layer.output: layer for layer in self.plan.placement.layers}
+        network, count = with_corrected_biases(before.network, layers, errors)
+        self.plan = replace(before, network=network)
+        self._note("bias_correction", count, *self._errors_of(chosen, [(before, codes), (self.plan, codes)]))
+
+    def _errors_of(self, chosen: Chosen, variants: list[tuple[Plan, Codes]]) -> list[float]:
+        """Those of the outputs of these variants."""
+        return [
+            output_error(self.reference, write_qdq(plan.network, chosen, codes), self.calibration, self.run)
+            for plan, codes in variants
         ]
-        self._note("bias_correction", count, *effects)
 
     def _note(self, step: str, count: int, before: float, after: float) -> None:
         self.steps.append({"step": step, "changed": count, "error_before": before, "error_after": after})

@@ -209,5 +209,5 @@ def recipe_text(recipe: Recipe, suffix: str) -> str:
 
 
 def _assignment(key: str, value: Any) -> str:
-    """A line of TOML, whose words for texts, numbers, lists and booleans are JSON's."""
-    return f"{key} = {json.dumps(value, ensure_ascii=True)}"
+    """A line of TOML, whose words for texts, numbers, lists and booleans are JSON's, but for one letter."""
+    return f"{key} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", r"\u007f")

@@ -39,7 +39,7 @@ RULES: tuple[tuple[Callable[[Row], bool], str], ...] = (
     ),
     (
         lambda row: row["dead_channels"]["output"] > 0 and _side(row, "weight", "scales") == 1,
-        "output channels whose weights are all 0: quantize --per-channel",
+        "output channels whose weights are all 0: quantize without --per-tensor",
     ),
     (
         lambda row: row["dead_channels"]["output"] > 0 and _side(row, "weight", "scales") > 1,
@@ -64,7 +64,7 @@ RULES: tuple[tuple[Callable[[Row], bool], str], ...] = (
             and _side(row, "weight", "scales") == 1
             and (row["widest_output_channel"] or 0) > 4
         ),
-        "output channels of very different weights share a scale: quantize --per-channel",
+        "output channels of very different weights share a scale: quantize without --per-tensor",
     ),
     (
         lambda row: _noisy(row) and row["constant_error"] > 0.3,
@@ -72,7 +72,7 @@ RULES: tuple[tuple[Callable[[Row], bool], str], ...] = (
     ),
     (
         lambda row: _noisy(row) and _by_weights(row) > 0.5 and 0 < _side(row, "weight", "bits") <= 6,
-        "its weights cost more than its input: quantize --adaptive-rounding, or more weight bits here",
+        "its weights cost more than its input: quantize --adaptive-rounding 1000, or more weight bits here",
     ),
     (
         lambda row: _noisy(row) and _by_weights(row) <= 0.5 and 0 < _side(row, "activation", "bits") <= 6,

@@ -4,34 +4,39 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from aqd_deploy.files import replacing
+from aqd_deploy.errors import StorageError
+from aqd_deploy.files import replacing, write_text
 
 Arrays = dict[str, np.ndarray]
-_KEY = "key"
+_MARK = "made-by-quantize"
+"""The file with the key, which tells the folder from any other."""
 
 
 class State:
     """Results by name, each a dict of arrays. `folder` None keeps nothing.
 
-    `key` is a hash of all that results depend on; a folder with another key is emptied.
+    `key` is a hash of all that results depend on: those of another key go. Raises StorageError for a folder
+    that was made for something else.
     """
 
     def __init__(self, folder: Path | None = None, key: str = "") -> None:
-        self.folder = folder
-        self.resumed = 0
-        if folder is None:
+        self.folder, self._key = folder, key
+        if folder is None or not folder.exists():
             return
-        mark = folder / _KEY
-        if folder.is_dir() and (not mark.is_file() or mark.read_text(encoding="utf-8") != key):
+        mark = folder / _MARK
+        if not mark.is_file():
+            raise StorageError(
+                "the folder for what is finished is there already, with other things in it",
+                received=str(folder), valid="another name for the output, or the folder moved away",
+            )  # fmt: skip
+        if mark.read_text(encoding="utf-8") != key:
             self.remove()
-        folder.mkdir(parents=True, exist_ok=True)
-        with replacing(mark) as temporary:
-            temporary.write_text(key, encoding="utf-8")
 
     def once(self, name: str, make: Callable[[], Arrays]) -> Arrays:
         """What `make` returns, from an earlier run where that has finished it."""
@@ -42,22 +47,27 @@ class State:
         return found
 
     def get(self, name: str) -> Arrays | None:
-        """A finished result; None where there is none."""
+        """A finished result; None where there is none that can be read."""
         if self.folder is None or not self._file(name).is_file():
             return None
-        with np.load(self._file(name), allow_pickle=False) as arrays:
-            self.resumed += 1
-            return dict(arrays)
+        try:
+            with np.load(self._file(name), allow_pickle=False) as arrays:
+                return dict(arrays)
+        except (OSError, ValueError, zipfile.BadZipFile):
+            return None
 
     def put(self, name: str, arrays: Arrays) -> None:
-        """Keeps a result; the file is there whole or not at all."""
-        if self.folder is not None:
-            with replacing(self._file(name)) as temporary, temporary.open("wb") as file:
-                np.savez(file, **arrays)  # type: ignore[arg-type]
+        """Keeps a result; its file is there whole or not at all."""
+        if self.folder is None:
+            return
+        if not (self.folder / _MARK).is_file():
+            write_text(self.folder / _MARK, self._key)
+        with replacing(self._file(name)) as temporary, temporary.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
 
     def remove(self) -> None:
-        """The folder goes, where it is one of these and nothing else is in it."""
-        if self.folder is not None and self.folder.is_dir():
+        """All that is kept goes, and the folder."""
+        if self.folder is not None and (self.folder / _MARK).is_file():
             shutil.rmtree(self.folder)
 
     def _file(self, name: str) -> Path:

@@ -49,7 +49,7 @@ NETWORKS = ("fcos_r18_digits_float", "retinanet_r18_digits_float")
 TRAINED = ("fcos_r18_digits_4bit", "retinanet_r18_digits_4bit")
 BITS, SEEDS = (8, 6, 4, 3), (0, 1, 2)
 FIRST_CALIBRATION_SEED = 1000  # of compositions; training has used 0
-ROUNDING = Steps(adaptive_rounding=1000)
+ROUNDING = Steps(adaptive_rounding=2000)
 METHODS: Mapping[str, Mapping[str, Any]] = {
     "minmax": {"method": "minmax"},
     "percentile": {"method": "percentile"},

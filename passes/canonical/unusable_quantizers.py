@@ -60,7 +60,8 @@ def refuse_quantizers(draft: Draft) -> None:
     if not any(is_standard(node, "QuantizeLinear", "DequantizeLinear") for node in draft.nodes):
         raise UnsupportedModelError(
             "the file has no quantizers: it is a float network",
-            valid="a quantized ONNX file (docs/qdq-form.md)", next_command=_QUANTIZE_AGAIN,
+            valid="a quantized ONNX file (docs/qdq-form.md)",
+            next_command="aqd-deploy quantize FILE --calibration DIR -o OUT",
         )  # fmt: skip
 
 

@@ -24,10 +24,10 @@ from aqd_deploy.integer.files import load_onnx
 from aqd_deploy.runtime.container import read_container
 from aqd_deploy.targets.cpu import available_threads
 
-# Kills of each verb, 62 in all: most where most is written.
+# Kills of each verb, 67 in all: most where most is written.
 KILLS = {
-    "export": 5, "lower": 5, "compile": 8, "tune": 6, "package": 10, "run": 5, "detect": 8, "bench": 6,
-    "inspect": 2, "targets": 1, "doctor": 3, "demo": 3,
+    "export": 5, "quantize": 5, "lower": 5, "compile": 8, "tune": 6, "package": 10, "run": 5, "detect": 8,
+    "bench": 6, "inspect": 2, "targets": 1, "doctor": 3, "demo": 3,
 }  # fmt: skip
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGINT)
 # What a signal makes of the exit code: before Python answers signals, after, and after the work was done.
@@ -43,6 +43,7 @@ class Inputs:
     """A tiny detector in all its forms, and something to run it on."""
 
     checkpoint: Path
+    network: Path
     qdq: Path
     integer: Path
     program: Path
@@ -65,12 +66,15 @@ def inputs(tmp_path_factory) -> Inputs:
     sizes = {"width": 0.125, "fpn_channels": 16, "head_depth": 1, "classes": 3}
     config = parse_architecture("fcos_r18", bits=4, image_height=64, image_width=64, **sizes)
     model = random_detector(config)
-    paths = [folder / "checkpoints" / "m.pt", folder / "m.qdq.onnx", folder / "m.int.onnx", folder / "m.so"]
+    float_paths = [folder / "checkpoints" / "m.pt", folder / "float.onnx"]
+    paths = [*float_paths, folder / "m.qdq.onnx", folder / "m.int.onnx", folder / "m.so"]
     files = Inputs(*paths, folder / "x.npz", folder / "images")
     files.checkpoint.parent.mkdir()
     files.images.mkdir()
     save_checkpoint(files.checkpoint, model)
     onnx.save(export_qdq(model), files.qdq)
+    config = parse_architecture("fcos_r18", bits=None, image_height=64, image_width=64, **sizes)
+    onnx.save(export_qdq(random_detector(config)), files.network)
     onnx.save(lower(load_onnx(files.qdq)).model, files.integer)
     compile_model(load_onnx(files.integer), files.program, threads=1)
     pixels = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
@@ -86,6 +90,7 @@ def words(verb: str, files: Inputs, work: Path) -> list[object]:
     examples = ("--checkpoints", files.checkpoint.parent, "--images", files.images)
     return {
         "export": [files.checkpoint, "-o", work / "m.qdq.onnx"],
+        "quantize": [files.network, "--calibration", files.images, "-o", work / "m.qdq.onnx"],
         "lower": [files.qdq, "-o", work / "m.int.onnx"],
         "compile": [files.integer, "-o", work / "m.so", "--threads", 1],
         "tune": [files.integer, "--threads", 1, "--budget", "40s", "--records", work / "tuning"],

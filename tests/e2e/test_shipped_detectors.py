@@ -10,6 +10,7 @@ import pytest
 
 from aqd_deploy.compiler import compile_model
 from aqd_deploy.detection.decode import decode
+from aqd_deploy.detection.image_files import image_files
 from aqd_deploy.detection.images import Preprocess, load_image
 from aqd_deploy.detection.results import coco_results
 from aqd_deploy.evaluation.agreement import ImageSet, detections_of, run_all
@@ -20,7 +21,7 @@ from aqd_deploy.integer.reference import ReferenceRunner
 from aqd_deploy.passes.pipeline import lower
 from aqd_deploy.qat.checkpoint import load_checkpoint
 from aqd_deploy.runtime import Program
-from aqd_deploy.workflow.detect import detect_images, image_files
+from aqd_deploy.workflow.detect import detect_images
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "digits"
 QUANTIZED = ("fcos_r18_digits_4bit", "fcos_r18_digits_2bit", "retinanet_r18_digits_4bit")

@@ -14,11 +14,10 @@ from aqd_deploy.quantization.recipe import Recipe
 from aqd_deploy.quantization.session import Session
 from aqd_deploy.quantization.write_qdq import write_qdq
 
-pytest.importorskip("torch")
-RECIPE = Recipe(weight_bits=3, activation_bits=8, first_bits=3, last_bits=3)
+RECIPE = Recipe(weight_bits=3)
 
 
-def quantized(model, count=8):
+def quantized(model, count=16):
     plan, calibration = Plan.of(Network.of(model), RECIPE), Calibration.of(images(count))
     return plan, calibration, method_named("mse", {}).choose(plan, calibration, Run())
 
@@ -32,7 +31,7 @@ def error(plan, chosen, codes):
 
 def test_unseen_images_come_out_closer_to_the_float_network():
     plan, calibration, chosen = quantized(residual_network())
-    codes = round_adaptively(plan, chosen, calibration, 200, Run())
+    codes = round_adaptively(plan, chosen, calibration, 1000, Run())
     assert codes.keys() == {site for site in plan.sites if site.is_weight}
     for site, each in codes.items():
         assert each.shape == plan.network.array(site.tensor).shape
@@ -49,7 +48,7 @@ def test_products_are_rounded_along_their_axis(op_type):
     x = net.add(op_type, [x, net.constant("w", net.rng.normal(size=(8, 5)).astype(np.float32))], "product")
     net.output(x, "scores", [1, 5])
     plan, calibration, chosen = quantized(net.model({}))
-    codes = round_adaptively(plan, chosen, calibration, 200, Run())
+    codes = round_adaptively(plan, chosen, calibration, 1000, Run())
     assert len(codes) == 2
     assert error(plan, chosen, codes) <= error(plan, chosen, {})
 

@@ -102,9 +102,9 @@ def test_a_network_without_a_detector_of_maps_has_the_mean_square():
     assert isinstance(loss_for({}), MeanSquare) and isinstance(loss_for({"detector": boxes}), MeanSquare)
 
 
-def test_the_mean_square_is_in_units_of_the_outputs():
+def test_the_mean_square_is_a_share_of_the_outputs():
     reference = {"a": np.array([0.0, 2.0]), "b": np.array([0.0, 200.0])}
     found = {"a": np.array([1.0, 2.0]), "b": np.array([100.0, 200.0])}
-    assert MeanSquare()([reference], [found]) == pytest.approx(0.5)
+    assert MeanSquare()([reference], [found]) == pytest.approx(0.25)
     constant = {"a": np.zeros(3)}
     assert MeanSquare()([constant], [constant]) == 0

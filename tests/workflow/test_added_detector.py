@@ -16,6 +16,7 @@ from torch import nn  # noqa: E402
 
 from aqd_deploy.detection.detectors import DETECTORS  # noqa: E402
 from aqd_deploy.detection.detectors.contract import MapDetector  # noqa: E402
+from aqd_deploy.detection.image_files import ImageFiles  # noqa: E402
 from aqd_deploy.detection.maps import Candidates  # noqa: E402
 from aqd_deploy.errors import AqdError, CheckpointError, UnsupportedModelError  # noqa: E402
 from aqd_deploy.frontends.export import ArchitectureOptions, export_source  # noqa: E402
@@ -33,7 +34,7 @@ from aqd_deploy.qat.detectors.fcos import assign_fcos  # noqa: E402
 from aqd_deploy.qat.heads import Head, LevelScale, initialize_predictions, tower  # noqa: E402
 from aqd_deploy.qat.losses import classification_loss, giou_loss, mean_over_processes  # noqa: E402
 from aqd_deploy.qat.models import build_model  # noqa: E402
-from aqd_deploy.workflow.detect import ImageFiles, detect_images  # noqa: E402
+from aqd_deploy.workflow.detect import detect_images  # noqa: E402
 
 SMALL = {
     "width": 0.125, "fpn_channels": 16, "head_depth": 1, "classes": 3, "image_height": 64, "image_width": 64,

@@ -16,10 +16,10 @@ from fake_detector import CAT, DOG, MANIFEST, content, detect_images, read, run,
 from PIL import Image
 
 from aqd_deploy import own_files
+from aqd_deploy.detection.image_files import image_files
 from aqd_deploy.errors import AqdError, DeviceError, ImageError
 from aqd_deploy.own_files import LIST
 from aqd_deploy.workflow import results_folder
-from aqd_deploy.workflow.detect import image_files
 
 
 def test_results_and_which_drawing_is_whose(tmp_path):
@@ -301,7 +301,8 @@ import sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from fake_detector import manifest_of, run
-from aqd_deploy.workflow.detect import detect_images, image_files
+from aqd_deploy.detection.image_files import image_files
+from aqd_deploy.workflow.detect import detect_images
 
 def slow(inputs):
     time.sleep(0.05)

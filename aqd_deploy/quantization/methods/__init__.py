@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 
 from aqd_deploy.errors import RecipeError
 from aqd_deploy.quantization.methods.contract import Lifted, NetworkMethod
+from aqd_deploy.quantization.methods.detptq import POWERS, USUAL_POWER, DetPtq
 from aqd_deploy.quantization.methods.entropy import Entropy
 from aqd_deploy.quantization.methods.minmax import MinMax
+from aqd_deploy.quantization.methods.mse import Mse
 from aqd_deploy.quantization.methods.percentile import Percentile
+from aqd_deploy.quantization.methods.piecewise_gaussian import PiecewiseGaussian
 from aqd_deploy.quantization.methods.power_of_two import PowerOfTwo
 
 
@@ -35,6 +38,11 @@ METHODS: Mapping[str, Entry] = {
     "percentile": Entry(lambda percent: Lifted(Percentile(percent)), {"percent": Parameter(99.99, 50, 100)}),
     "entropy": Entry(lambda: Lifted(Entropy())),
     "power-of-two": Entry(lambda: Lifted(PowerOfTwo())),
+    "mse": Entry(
+        lambda power: Lifted(Mse(power)), {"power": Parameter(USUAL_POWER, min(POWERS), max(POWERS))}
+    ),
+    "piecewise-gaussian": Entry(lambda: Lifted(PiecewiseGaussian())),
+    "detptq": Entry(DetPtq, {"images": Parameter(64, 1, 1024)}),
 }
 
 

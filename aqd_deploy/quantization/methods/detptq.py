@@ -13,12 +13,16 @@ has the smallest object detection output loss. We could read no more than that. 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
+from onnx import ModelProto
 
+from aqd_deploy.detection.interface import check_interface
 from aqd_deploy.integer.manifest import read_manifest
+from aqd_deploy.passes.canonical.input_shapes import inputs_of, sizes_of
 from aqd_deploy.quantization.calibration import Calibration
 from aqd_deploy.quantization.lp_search import Points, quantizers
 from aqd_deploy.quantization.methods.contract import Chosen
@@ -29,9 +33,11 @@ from aqd_deploy.quantization.placement import Site
 from aqd_deploy.quantization.plan import Plan
 from aqd_deploy.quantization.progress import Run
 from aqd_deploy.quantization.quantizer import QuantizerParameters
+from aqd_deploy.quantization.state import Arrays
 from aqd_deploy.quantization.write_qdq import write_qdq
 
 POWERS = (1.0, 1.5, 2.0, 2.4, 3.0, 4.0, 6.0)
+USUAL_POWER = 2.4
 
 
 @dataclass(frozen=True)
@@ -42,60 +48,91 @@ class DetPtq:
 
     def choose(self, plan: Plan, calibration: Calibration, run: Run) -> Chosen:
         """The quantizer of every site of the plan."""
-        loss = loss_for(read_manifest(plan.network.model))
+        loss = _loss_for(plan.network.model)
         if isinstance(loss, MeanSquare):
             run.warn("the network is no detector of maps: detptq chose by the mean square of its outputs")
         search = _Search(plan, list(calibration.first(int(self.images)).feeds()), loss)
         for site in run.steps("choosing", plan.sites):
-            kept = run.state.once(
-                f"detptq {site.tensor} {site.role.name}", lambda site=site: search.find(site)
-            )
+            search.advance(site)
+            name = f"detptq {site.tensor} {site.role.name}"
+            if run.time_is_up and run.state.get(name) is None:
+                run.warn(
+                    f"no time was left to choose from {site.tensor} on: the rest has p = {USUAL_POWER:g}"
+                )
+                search.chosen[site] = search.candidates(site, (USUAL_POWER,))[0]
+                continue
+            kept = run.state.once(name, partial(search.find, site))
             search.chosen[site] = QuantizerParameters(
                 kept["scale"], plan.bits[site], bool(kept["signed"]), int(kept["zero_point"])
             )
         return search.chosen
 
 
+def _loss_for(model: ModelProto) -> OutputLoss:
+    """By the model's manifest. Raises ModelFileError for one that tells of another network."""
+    manifest = read_manifest(model)
+    shapes = [
+        {value.name: sizes_of(value) for value in values} for values in (inputs_of(model), model.graph.output)
+    ]
+    check_interface(manifest, *shapes, more_outputs=True)
+    return loss_for(manifest)
+
+
 class _Search:
-    """The network while it is quantized front to back. `there` are the tensors in front of the site that was
-    looked at last, for each image.
+    """The network while it is quantized front to back. `there` are the tensors in front of a site, for each
+    image.
     """
 
     def __init__(self, plan: Plan, feeds: Sequence[Outputs], loss: OutputLoss) -> None:
         self.plan, self.loss = plan, loss
         self.parts = Parts(plan.network.model)
         self.chosen: Chosen = {}
-        self.there = list(feeds)
+        self.there = feeds
         self.reference = self._run(self.parts.outputs, {})
 
-    def find(self, site: Site) -> Mapping[str, np.ndarray]:
-        """The quantizer of least loss: `scale`, `signed`, `zero_point`."""
+    def advance(self, site: Site) -> None:
+        """Goes on to this site, also where its quantizer is known: a resumed run sees the same numbers."""
         self.there = self._run(self.parts.live(site.readers), self.chosen)
-        candidates = self._candidates(site)
+
+    def find(self, site: Site) -> Arrays:
+        """The quantizer of least loss: `scale`, `signed`, `zero_point`."""
+        candidates = self.candidates(site, POWERS)
+        model = write_qdq(self.plan.network, {**self.chosen, site: candidates[0]})
+        constants = [self._constants(model, site, each) for each in candidates]
         losses = [
-            self.loss(self.reference, self._run(self.parts.outputs, {**self.chosen, site: each}))
-            for each in candidates
+            self.loss(self.reference, found)
+            for found in self.parts.runs(model, self.parts.outputs, self.there, constants)
         ]
         best = candidates[int(np.argmin(losses))]
         return {
             "scale": best.scale, "signed": np.array(best.signed), "zero_point": np.array(best.zero_point)
         }  # fmt: skip
 
-    def _candidates(self, site: Site) -> list[QuantizerParameters]:
+    def candidates(self, site: Site, powers: Sequence[float]) -> list[QuantizerParameters]:
         """The best quantizer by each power."""
         bits = self.plan.bits[site]
         if site.is_weight:
             axis = self.plan.scale_axis(site)
-            return quantizers(
-                Points.of_weights(self.plan.network.array(site.tensor), axis), bits, True, POWERS, axis
-            )
+            points = Points.of_weights(self.plan.network.array(site.tensor), axis)
+            return quantizers(points, bits, True, powers, axis)
         values = [each[site.tensor].reshape(-1) for each in self._run([site.tensor], self.chosen)]
         low, high = (float(end) for end in (min(v.min() for v in values), max(v.max() for v in values)))
         counts, edges = np.histogram(np.concatenate(values), BINS, (low, high if high > low else low + 1))
         signed = self.plan.recipe.symmetric and low < 0
-        return quantizers(Points.of_histogram(counts, edges), bits, signed, POWERS)
+        return quantizers(Points.of_histogram(counts, edges), bits, signed, powers)
 
-    def _run(self, wanted: Sequence[str], quantizers: Chosen) -> list[Outputs]:
+    def _constants(self, model: ModelProto, site: Site, quantizer: QuantizerParameters) -> Outputs:
+        """What stands for the quantizer in a model that has one there, by name."""
+        reader = site.readers[0]
+        read = next(node for node in model.graph.node if node.output[0] == reader.node).input[reader.index]
+        codes, scale, zero = next(node for node in model.graph.node if node.output[0] == read).input
+        if not site.is_weight:
+            kind = np.int8 if quantizer.signed else np.uint8
+            return {scale: np.asarray(quantizer.scale), zero: np.array(quantizer.zero_point, kind)}
+        weights = quantizer.codes(self.plan.network.array(site.tensor), self.plan.scale_axis(site))
+        return {codes: weights.astype(np.int8), scale: quantizer.scale}
+
+    def _run(self, wanted: Sequence[str], quantizers: Chosen) -> Sequence[Outputs]:
         """Tensors of the network with these quantizers, from what is there, for each image."""
         model = write_qdq(self.plan.network, quantizers)
         return self.parts.run(model, wanted, self.there)

@@ -187,7 +187,6 @@ def best_quantizer(points: Points, bits: int, signed: bool, axis: int | None = N
 class PiecewiseGaussian:
     """Interval and step of each tensor by the density that is fitted to it."""
 
-    name = "piecewise-gaussian"
     histograms = True
 
     def activation(self, observed: Observations, bits: int, signed: bool) -> QuantizerParameters:

@@ -51,7 +51,7 @@ def test_case_4_a_float_network():
     b = FileBuilder()
     y = b.node("Relu", [b.node("Conv", ["image", b.constant("w", np.ones((4, 4, 1, 1), np.float32))])])
     text = refused(b, y)
-    assert "no quantizers" in text and "quantize_static" in text
+    assert "no quantizers" in text and "aqd-deploy quantize FILE --calibration DIR" in text
 
 
 def test_case_5_codes_between_codes():

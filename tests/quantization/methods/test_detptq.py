@@ -1,9 +1,13 @@
 """`detptq` keeps for each tensor the power whose quantizer hurts the outputs the least."""
 
+import json
+
 import numpy as np
 import pytest
 from float_networks import images, residual_network
 
+from aqd_deploy.errors import ModelFileError
+from aqd_deploy.integer.manifest import MANIFEST_KEY, SCHEMA
 from aqd_deploy.quantization.calibration import Calibration
 from aqd_deploy.quantization.lp_search import Points, quantizers
 from aqd_deploy.quantization.methods import method_named
@@ -11,6 +15,7 @@ from aqd_deploy.quantization.methods.detptq import POWERS
 from aqd_deploy.quantization.network import Network
 from aqd_deploy.quantization.output_loss import MeanSquare
 from aqd_deploy.quantization.parts import Parts
+from aqd_deploy.quantization.pipeline import quantize
 from aqd_deploy.quantization.plan import Plan
 from aqd_deploy.quantization.progress import Run
 from aqd_deploy.quantization.recipe import Recipe
@@ -52,16 +57,15 @@ def test_every_site_has_a_quantizer_of_its_bits(plan, chosen):
         assert quantizer.scale.ndim == (1 if site.is_weight else 0)
 
 
-def test_each_weight_has_the_power_of_least_loss_behind_what_is_quantized(plan, chosen, calibration):
+@pytest.mark.parametrize("weight", ["block.0.weight", "tower.weight"])
+def test_a_weight_has_the_power_of_least_loss_behind_what_is_quantized(plan, chosen, calibration, weight):
+    index, site = next((k, each) for k, each in enumerate(plan.sites) if each.tensor == weight)
+    front = {each: chosen[each] for each in plan.sites[:index]}
+    points = Points.of_weights(plan.network.array(weight), 0)
+    tried = quantizers(points, plan.bits[site], True, POWERS, axis=0)
     feeds = list(calibration.feeds())
-    for index, site in enumerate(plan.sites):
-        if site.is_weight:
-            front = {each: chosen[each] for each in plan.sites[:index]}
-            points = Points.of_weights(plan.network.array(site.tensor), 0)
-            tried = quantizers(points, plan.bits[site], True, POWERS, axis=0)
-            losses = [loss_of(plan, {**front, site: each}, feeds) for each in tried]
-            best = tried[int(np.argmin(losses))]
-            np.testing.assert_array_equal(chosen[site].scale, best.scale)
+    losses = [loss_of(plan, {**front, site: each}, feeds) for each in tried]
+    np.testing.assert_array_equal(chosen[site].scale, tried[int(np.argmin(losses))].scale)
 
 
 def test_all_in_all_it_beats_the_mean_square(plan, chosen, calibration):
@@ -80,9 +84,9 @@ def test_a_run_that_goes_on_chooses_the_same(plan, chosen, calibration, tmp_path
 
     with pytest.raises(Killed):
         method_named("detptq", {}).choose(plan, calibration, Run(kill, state=State(tmp_path / "s", "key")))
+    assert len(list((tmp_path / "s").glob("*.npz"))) >= 3
     run = Run(state=State(tmp_path / "s", "key"))
     again = method_named("detptq", {}).choose(plan, calibration, run)
-    assert run.state.resumed >= 3
     for site in plan.sites:
         np.testing.assert_array_equal(again[site].scale, chosen[site].scale)
 
@@ -98,3 +102,25 @@ def test_it_says_that_it_did_not_choose_by_the_detection_loss(plan, calibration)
     run = Run()
     method_named("detptq", {"images": 1}).choose(plan, calibration, run)
     assert any("mean square of its outputs" in sentence for sentence in run.warnings)
+
+
+def test_a_budget_that_is_used_up_leaves_the_usual_power(plan, calibration):
+    run = Run(budget=0)
+    found = method_named("detptq", {}).choose(plan, calibration, run)
+    plain = method_named("mse", {}).choose(plan, calibration, Run())
+    for site in plan.sites:
+        if site.is_weight:
+            np.testing.assert_array_equal(found[site].scale, plain[site].scale)
+    assert any("no time was left" in sentence for sentence in run.warnings)
+
+
+def test_a_manifest_of_another_network_is_refused(calibration):
+    model = residual_network()
+    detector = {
+        "kind": "retinanet", "classes": ["a"], "strides": [1], "score_threshold": 0.1, "nms_iou": 0.5,
+        "max_detections": 9, "pre_nms": 9, "anchors": {"base": 4.0, "scales": [1.0], "ratios": [1.0]},
+        "outputs": {"cls": ["fine"], "box": ["nowhere"]},
+    }  # fmt: skip
+    model.metadata_props.add(key=MANIFEST_KEY, value=json.dumps({"schema": SCHEMA, "detector": detector}))
+    with pytest.raises(ModelFileError, match="nowhere"):
+        quantize(model, calibration, RECIPE)

@@ -1,0 +1,59 @@
+"""The table of post-training methods on the digits: its cells are measured once, whatever is asked again."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("mlxtend")
+pytest.importorskip("skimage")
+pytest.importorskip("sklearn")
+pytest.importorskip("torch")
+
+FOLDER = Path(__file__).parents[2] / "examples" / "digits"
+sys.path.insert(0, str(FOLDER))
+
+import post_training  # noqa: E402
+
+NETWORK = "fcos_r18_digits_float"
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Few images, and one network, whose cells are counted as they are measured."""
+    measured = []
+    measure = post_training.measure
+
+    def counted(*cell):
+        measured.append(cell[:4])
+        return measure(*cell)
+
+    monkeypatch.setattr(post_training, "measure", counted)
+    for name, value in (
+        ("HELDOUT_IMAGES", 3),
+        ("CALIBRATION_IMAGES", 2),
+        ("TRAINED", ()),
+        ("NETWORKS", (NETWORK,)),
+    ):
+        monkeypatch.setattr(post_training, name, value)
+    return measured
+
+
+def test_cells_are_kept_and_the_table_has_them(small, tmp_path):
+    arguments = ["--work", str(tmp_path), "--methods", "minmax", "--bits", "8"]
+    assert post_training.main([*arguments, "--seeds", "0"]) == 0
+    assert post_training.main([*arguments, "--seeds", "0", "1"]) == 0
+    assert small == [(NETWORK, "minmax", 8, 0), (NETWORK, "minmax", 8, 1)]
+    document = json.loads((tmp_path / "table.json").read_text())
+    assert [cell["seed"] for cell in document["cells"]] == [0, 1]
+    found = [cell["AP"] for cell in document["cells"]]
+    mean, spread = sum(found) / 2, (max(found) - min(found)) / 2
+    text = (tmp_path / "table.md").read_text()
+    assert f"| minmax | {mean:.1f} ± {spread:.1f} |" in text
+    assert f"| `{NETWORK}` | {document['alone'][0]['AP']:.1f} |" in text
+
+
+def test_another_seed_is_another_calibration_set():
+    digests = {post_training.calibration(seed).digest for seed in (0, 0, 1)}
+    assert len(digests) == 2

@@ -1,0 +1,77 @@
+"""What is seen of tensors, against all their values at once."""
+
+import numpy as np
+import pytest
+from float_graphs import chain, float_graph, pictures
+
+from aqd_deploy.errors import CalibrationError
+from aqd_deploy.quantization import observe as module
+from aqd_deploy.quantization.observe import BINS, observe
+from aqd_deploy.quantization.progress import Run
+from aqd_deploy.quantization.session import Session
+from aqd_deploy.quantization.state import State
+
+NAMES = ["image", "r", "s"]
+
+
+def values(model, images):
+    session = Session(model, NAMES)
+    found = [session(feed) for feed in images.feeds()]
+    return {name: np.concatenate([each[name] for each in found]) for name in NAMES}
+
+
+@pytest.mark.parametrize("together", [1, 1 << 28])
+def test_ranges_histograms_and_samples(monkeypatch, together):
+    monkeypatch.setattr(module, "_TOGETHER", together)
+    model, images = chain(), pictures(7)
+    expected = values(model, images)
+    for name, seen in observe(model, NAMES, images, Run(), histograms=True).items():
+        whole = expected[name]
+        by_channel = np.moveaxis(whole, 1, 0).reshape(whole.shape[1], -1)
+        np.testing.assert_array_equal(seen.channel_low, by_channel.min(axis=1))
+        np.testing.assert_array_equal(seen.channel_high, by_channel.max(axis=1))
+        counts, _ = np.histogram(whole, BINS, (seen.low, seen.high))
+        # A value at an edge may fall to either side.
+        assert np.abs(np.cumsum(seen.counts) - np.cumsum(counts)).max() <= 4
+        assert seen.counts.sum() == whole.size
+        assert np.isin(seen.sample, whole).all() and len(seen.sample) <= module.SAMPLE
+
+
+def test_the_sample_follows_the_seed():
+    samples = [observe(chain(), ["r"], pictures(3), Run(), seed=seed)["r"].sample for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(samples[0], samples[1])
+    assert (samples[0] != samples[2]).any()
+
+
+def test_a_tensor_that_never_changes():
+    model = float_graph("z = Sub(image, image) y = Conv (z, w)", {"w": (2, 3, 1, 1)})
+    seen = observe(model, ["z"], pictures(2), Run(), histograms=True)["z"]
+    assert (seen.low, seen.high, seen.counts[0]) == (0, 0, 2 * 3 * 64)
+
+
+@pytest.mark.parametrize("body", ["z = Log(image)", "e = Sub(image, image) z = Div(image, e)"])
+def test_a_network_that_makes_no_numbers(body):
+    model = float_graph(f"{body} y = Conv (z, w)", {"w": (2, 3, 1, 1)})
+    with pytest.raises(CalibrationError, match="isn't finite of calibration image 0; got z in"):
+        observe(model, ["z"], pictures(2), Run())
+
+
+def test_what_is_finished_is_not_seen_again(tmp_path):
+    model = chain()
+    first = observe(model, NAMES, pictures(3), Run(state=State(tmp_path / "s", "k")), histograms=True)
+    told = []
+    run = Run(told.append, state=State(tmp_path / "s", "k"))
+    again = observe(model, NAMES, pictures(3), run, histograms=True)
+    assert told == []
+    for name in NAMES:
+        np.testing.assert_array_equal(first[name].counts, again[name].counts)
+        np.testing.assert_array_equal(first[name].sample, again[name].sample)
+
+
+def test_progress_counts_images():
+    told = []
+    observe(chain(), NAMES, pictures(3), Run(told.append))
+    assert [(each.stage, each.done, each.total) for each in told] == [
+        ("ranges", 0, 3), ("ranges", 1, 3), ("ranges", 2, 3), ("ranges", 3, 3)
+    ]  # fmt: skip
+    assert told[0].left is None and told[-1].left == 0
