@@ -21,6 +21,7 @@ from aqd_deploy.passes.contract import PassResult, Shape
 from aqd_deploy.passes.inference import first_line
 from aqd_deploy.passes.operators import label_of
 from aqd_deploy.quantization.batch_norm import fold_batch_norms
+from aqd_deploy.quantization.channel_slopes import take_channel_slopes_apart
 
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _NEXT_SHAPE = "the same command with --shape 1x3x320x320"
@@ -129,6 +130,7 @@ def canonical_file(model: ModelProto, shape: Shape = None) -> ModelProto:
     draft = Draft(model)
     for rewrite in OF_FLOAT_FILES:
         rewrite(draft)
+    take_channel_slopes_apart(draft)
     draft.remove_dead()
     model = draft.write()
     _check_inputs(model)

@@ -6,6 +6,7 @@ import numpy as np
 from onnx import ModelProto
 
 from aqd_deploy.quantization.calibration import Calibration
+from aqd_deploy.quantization.plan import Plan
 from aqd_deploy.quantization.progress import Run
 from aqd_deploy.quantization.session import Session
 
@@ -13,10 +14,13 @@ IMAGES = 8
 """So many show which of two variants is nearer."""
 
 
-def output_error(real: ModelProto, quantized: ModelProto, calibration: Calibration, run: Run) -> float:
-    """The mean over all outputs of Σ(quantized − float)² / Σ float², over the first images."""
-    names = [value.name for value in real.graph.output]
-    sessions = [Session(model, names) for model in (real, quantized)]
+def output_error(plan: Plan, quantized: ModelProto, calibration: Calibration, run: Run) -> float:
+    """The mean over the last layers' outputs of Σ(quantized − float)² / Σ float², over the first images.
+
+    Not of the network's own outputs: what is behind the last layers may find other boxes, or fewer.
+    """
+    names = plan.placement.ends
+    sessions = [Session(model, names) for model in (plan.network.model, quantized)]
     noise, signal = np.zeros(len(names)), np.zeros(len(names))
     images = calibration.first(IMAGES)
     for feed in run.counted("output error", images.feeds(), len(images)):
@@ -25,4 +29,4 @@ def output_error(real: ModelProto, quantized: ModelProto, calibration: Calibrati
             x, y = (outputs[name].astype(np.float64) for outputs in (first, second))
             noise[index] += ((x - y) ** 2).sum()
             signal[index] += (x**2).sum()
-    return float((noise / np.maximum(signal, np.finfo(np.float64).tiny)).mean())
+    return float((noise / np.where(signal > 0, signal, 1)).mean())

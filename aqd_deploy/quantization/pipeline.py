@@ -32,7 +32,7 @@ Codes = dict[Site, np.ndarray]
 @dataclass(frozen=True)
 class QuantizedModel:
     """A QDQ model, and a JSON-able report: `layers` with bits, scales and errors, `steps` with their effect,
-    `warnings`.
+    `stages` in seconds, `warnings`.
     """
 
     model: ModelProto
@@ -72,9 +72,10 @@ def quantize_network(network: Network, calibration: Calibration, recipe: Recipe,
         "recipe": recipe.document(),
         "images": len(calibration),
         "steps": job.steps,
-        "output_error": output_error(network.model, written, calibration, run),
+        "output_error": output_error(job.reference, written, calibration, run),
         "layers": _layers(job.plan, chosen, errors),
         "warnings": run.warnings,
+        "stages": {stage: round(seconds, 3) for stage, seconds in run.stages.items()},
         "seconds": round(run.elapsed, 3),
     }
     return QuantizedModel(written, report)
@@ -85,7 +86,7 @@ class _Job:
 
     def __init__(self, plan: Plan, calibration: Calibration, run: Run) -> None:
         self.plan, self.calibration, self.run = plan, calibration, run
-        self.reference = plan.network.model
+        self.reference = plan
         self.steps: list[dict[str, Any]] = []
 
     def warn(self) -> None:

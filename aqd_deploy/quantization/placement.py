@@ -61,14 +61,15 @@ class Site:
 @dataclass(frozen=True)
 class Placement:
     """The sites of a network in topological order; the layers that are quantized, among them those that no
-    other is in front of or behind; and a sentence for what stays float because of a node without an integer
-    form.
+    other is in front of or behind; what the last of all layers make, those left out included; and a sentence
+    for what stays float because of a node without an integer form.
     """
 
     sites: tuple[Site, ...]
     layers: tuple[Layer, ...]
     first: frozenset[str]
     last: frozenset[str]
+    ends: tuple[str, ...]
     left_float: tuple[str, ...]
 
 
@@ -134,6 +135,7 @@ class _Search:
         self.values: dict[str, _Value] = {}
         self.found: dict[tuple[str, Role], _Wanted] = {}
         self.layers: list[Layer] = []
+        self.outputs: dict[str, str] = {}
         self.first: set[str] = set()
         self.inner: set[str] = set()
         self.islands: dict[str, list[str]] = {}
@@ -178,6 +180,7 @@ class _Search:
         behind, site = self.values[layer.input].behind, self.values[layer.input].site
         self.values[layer.output] = _Value(_Kind.STREAM, layer.output, frozenset((layer.name,)))
         self.inner |= behind
+        self.outputs[layer.name] = layer.output
         if self.is_excluded(layer.name):
             return
         self.layers.append(layer)
@@ -331,9 +334,11 @@ class _Search:
             f"{label_of(labels[node])}, which has no integer form"
             for node, names in self.islands.items()
         )
-        quantized = {layer.name for layer in self.layers}
-        last = frozenset(quantized - self.inner)
-        return Placement(tuple(sites), tuple(self.layers), frozenset(self.first), last, left)
+        ends = {name: output for name, output in self.outputs.items() if name not in self.inner}
+        last = frozenset(layer.name for layer in self.layers if layer.name in ends)
+        return Placement(
+            tuple(sites), tuple(self.layers), frozenset(self.first), last, tuple(ends.values()), left
+        )
 
     def _in_front_of_layers(self) -> set[str]:
         """First outputs of the nodes that a quantized layer needs, itself included."""

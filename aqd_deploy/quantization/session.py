@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import onnx
@@ -13,7 +14,9 @@ from aqd_deploy.passes.inference import first_line
 
 
 class Session:
-    """Runs a model up to the tensors `wanted`, and computes nothing else."""
+    """Runs a model up to the tensors `wanted`, and computes nothing else. UnsupportedModelError for a model
+    that onnxruntime cannot run.
+    """
 
     def __init__(self, model: ModelProto, wanted: Sequence[str]) -> None:
         import onnxruntime
@@ -27,15 +30,29 @@ class Session:
         # The floats between quantizers, where onnxruntime would put operators on codes that round otherwise.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         self._names = list(wanted)
-        try:
+        with _told():
             self._session = onnxruntime.InferenceSession(
                 part.SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
-        except (RuntimeError, ValueError) as error:
-            raise UnsupportedModelError(
-                f"onnxruntime cannot run the network: {first_line(error)}", valid="a network that it runs"
-            ) from error
 
     def __call__(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The wanted tensors by name."""
-        return dict(zip(self._names, self._session.run(self._names, dict(feed)), strict=True))
+        with _told():
+            return dict(zip(self._names, self._session.run(self._names, dict(feed)), strict=True))
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """onnxruntime's own errors as one of ours."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    failures = (state.Fail, state.InvalidArgument, state.InvalidGraph, state.NotImplemented)
+    try:
+        yield
+    except (*failures, state.RuntimeException, RuntimeError) as error:
+        # Behind what kind of failure it is.
+        said = first_line(error).rpartition(" : ")[2].removeprefix("Fatal error: ")
+        raise UnsupportedModelError(
+            f"onnxruntime cannot run the network: {said}",
+            valid="a network that runs there as it is",
+        ) from error  # fmt: skip

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 from float_graphs import CONV3, chain, float_graph
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 from PIL import Image
 
 from aqd_deploy.cli.main import invoke
@@ -118,11 +118,24 @@ def with_nan(model):
     return model
 
 
+def with_own_operator(model):
+    model.opset_import.add(domain="own", version=1)
+    model.graph.node[0].input[0] = "bent"
+    model.graph.node.insert(0, helper.make_node("Bend", ["image"], ["bent"], domain="own"))
+    model.graph.node.append(helper.make_node("Conv", ["image", "w1"], ["z"], pads=[1] * 4))
+    model.graph.output.append(helper.make_tensor_value_info("z", 1, [1, 6, 8, 8]))
+    return model
+
+
 NETWORKS = {
     "NaN in the weights": (lambda: with_nan(chain()), "constant w1 holds a number that isn't finite"),
     "NaN on the way": (
         lambda: float_graph(f"l = Log(image) y = Conv {CONV3} (l, w)", {"w": (2, 3, 3, 3)}),
         "the network makes a number that isn't finite of calibration image 0; got l in",
+    ),
+    "an operator of someone else": (
+        lambda: with_own_operator(chain()),
+        "onnxruntime cannot run the network: own:Bend(-1) is not a registered function/op",
     ),
     "no layers": (lambda: float_graph("y = Relu(image)", {}), "no layer to quantize"),
     "nothing that has integers": (

@@ -108,7 +108,11 @@ def test_files_are_made_before_they_are_used(page):
     made = {path for path in FILE.findall(page.read_text()) if (ROOT / path).exists()}
     for command in [*commands(page.read_text()), *shown(page)]:
         files = set(FILE.findall(command))
-        written = {file for file in files if re.search(rf"(-o |> |savez?\(')({re.escape(file)})", command)}
+        written = {
+            file
+            for file in files
+            if re.search(rf"(-o |> |--save-recipe |savez?\(')({re.escape(file)})", command)
+        }
         if command.startswith("python -c") and "\n" in command:
             # What a block of Python names and nothing before made, it makes.
             written = files - made

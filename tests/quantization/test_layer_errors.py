@@ -80,8 +80,7 @@ def test_corrected_biases_take_the_shift_away():
         network.array("b_bias"), plan.network.array("b2") - errors["b"].shift, rtol=1e-5, atol=1e-6
     )
     before, after = (
-        output_error(plan.network.model, write_qdq(each, chosen), images, Run())
-        for each in (plan.network, network)
+        output_error(plan, write_qdq(each, chosen), images, Run()) for each in (plan.network, network)
     )
     assert after < before
 

@@ -1,11 +1,14 @@
 """What is seen of tensors, against all their values at once."""
 
+import weakref
+
 import numpy as np
 import pytest
 from float_graphs import chain, float_graph, pictures
 
 from aqd_deploy.errors import CalibrationError
 from aqd_deploy.quantization import observe as module
+from aqd_deploy.quantization.calibration import Calibration
 from aqd_deploy.quantization.observe import BINS, observe
 from aqd_deploy.quantization.progress import Run
 from aqd_deploy.quantization.session import Session
@@ -75,3 +78,20 @@ def test_progress_counts_images():
         ("ranges", 0, 3), ("ranges", 1, 3), ("ranges", 2, 3), ("ranges", 3, 3)
     ]  # fmt: skip
     assert told[0].left is None and told[-1].left == 0
+
+
+def test_images_do_not_pile_up():
+    alive, most = set(), 0
+
+    def feeds():
+        nonlocal most
+        for index in range(12):
+            image = np.full((1, 3, 8, 8), index, np.float32)
+            alive.add(index)
+            weakref.finalize(image, alive.discard, index)
+            most = max(most, len(alive))
+            yield {"image": image}
+            del image
+
+    observe(chain(), NAMES, Calibration(12, feeds, ""), Run(), histograms=True)
+    assert most <= 2

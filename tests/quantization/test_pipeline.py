@@ -71,6 +71,7 @@ def test_the_report_is_json_and_tells_of_every_layer():
     assert [step["step"] for step in report["steps"]] == ["equalise", "bias_correction"]
     assert report["steps"][1]["error_after"] == pytest.approx(report["output_error"])
     assert report["warnings"] == []
+    assert {"ranges", "choosing", "errors of layers"} <= set(report["stages"])
 
 
 def test_few_images():

@@ -22,6 +22,7 @@ W = (6, 3, 3, 3)
 STEM = f"a = Conv {CONV3} (image, w1)"
 NEXT = (6, 6, 3, 3)
 MATRIX = (4, 6)
+SLOPES = np.array([0, 0.1, 0.25, -0.1, 1, 0.5], np.float32).reshape(6, 1, 1)
 
 # Name: body, weights, and the activations that get quantizers, each with what it is for.
 CASES = {
@@ -71,6 +72,11 @@ CASES = {
     "padding is one of codes": (
         f"{STEM} r = LeakyRelu <alpha = 0.1> (a) p = Pad(r, pads) y = Conv (p, w2)",
         {"w1": W, "w2": NEXT, "pads": np.array([0, 0, 1, 1, 0, 0, 1, 1])},
+        {"image": Role.IMAGE, "r": Role.LAYER_INPUT},
+    ),
+    "a slope a channel": (
+        f"{STEM} r = PRelu(a, slopes) y = Conv {CONV3} (r, w2)",
+        {"w1": W, "w2": NEXT, "slopes": SLOPES},
         {"image": Role.IMAGE, "r": Role.LAYER_INPUT},
     ),
     "vectors": (
@@ -148,7 +154,12 @@ def test_weights_that_layers_share_have_one_site():
 
 def test_first_and_last_layers():
     found = missing(Network.of(chain()).model)
-    assert (found.first, found.last) == ({"a"}, {"y"})
+    assert (found.first, found.last, found.ends) == ({"a"}, {"y"}, ("y",))
+
+
+def test_the_ends_are_those_of_all_layers():
+    found = missing(Network.of(chain()).model, lambda name: name == "y")
+    assert (found.last, found.ends) == (set(), ("y",))
 
 
 def test_bits_reach_the_quantizer_that_a_layer_reads_through_copies():
