@@ -126,7 +126,7 @@ def compare(
     """
     ours, theirs = Draft(canonical_file(quantized)), Draft(canonical_file(network))
     layers, floats = layers_of(ours), layers_of(theirs)
-    if all(layer.activation is None and layer.weight is None for layer in layers):
+    if all(layer.weight is None for layer in layers):
         raise UnsupportedModelError(
             "no layer of the file is quantized",
             received=f"{len(layers)} float layers",

@@ -15,8 +15,7 @@ from onnx import NodeProto
 from aqd_deploy.errors import UnsupportedModelError
 from aqd_deploy.integer.types import element_name
 from aqd_deploy.passes.canonical.draft import Draft, attribute, is_standard
-from aqd_deploy.passes.operators import label_of
-from aqd_deploy.quantization.network import PRODUCTS
+from aqd_deploy.quantization.network import PRODUCTS, layer_of
 
 _MOVES = ("MaxPool", "Resize", "Concat", "Slice", "Gather", "DepthToSpace", "Pad", "Identity", "Reshape",
           "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Split")  # fmt: skip
@@ -94,26 +93,27 @@ def layers_of(draft: Draft) -> list[Layer]:
     constant, producers, readers = draft.constants(), draft.producers(), draft.readers()
     found = []
     for node in draft.nodes:
-        if is_standard(node, *PRODUCTS) and node.input[1] in constant and node.input[0] not in constant:
-            output, biased = _end(draft, node, readers)
-            weight, steps = _weight(draft, producers, node.input[1])
-            axis = _output_axis(node)
-            found.append(
-                Layer(
-                    names=frozenset(map(_plain, {node.name, node.output[0], weight} - {""})),
-                    label=label_of(node),
-                    op_type=node.op_type,
-                    shape=draft.shapes[weight],
-                    input=node.input[0],
-                    weight_tensor=node.input[1],
-                    weight_axis=axis,
-                    product=node.output[0],
-                    output=output,
-                    biased=biased,
-                    activation=_input_steps(draft, producers, node.input[0]),
-                    weight=steps,
-                )
+        known = layer_of(node, constant.__contains__, lambda name: len(draft.shapes[name]))
+        if known is None:
+            continue
+        output, biased = _end(draft, node, readers)
+        weight, steps = _weight(draft, producers, known.weight)
+        found.append(
+            Layer(
+                names=frozenset(map(_plain, {node.name, known.output, weight} - {""})),
+                label=known.name,
+                op_type=known.op_type,
+                shape=draft.shapes[weight],
+                input=known.input,
+                weight_tensor=known.weight,
+                weight_axis=known.axis,
+                product=known.output,
+                output=output,
+                biased=biased,
+                activation=_input_steps(draft, producers, known.input),
+                weight=steps,
             )
+        )
     if not found:
         raise UnsupportedModelError(
             "the file has no convolution or matrix product with constant weights, so it has no layers",
@@ -163,12 +163,6 @@ def _common(
     return [(left[each.a + k], right[each.b + k]) for each in blocks for k in range(each.size)]
 
 
-def _output_axis(node: NodeProto) -> int:
-    if is_standard(node, "Conv"):
-        return 0
-    return 1 if not attribute(node, "transB", 0) else 0
-
-
 def _end(draft: Draft, node: NodeProto, readers: dict[str, list[NodeProto]]) -> tuple[str, bool]:
     """The tensor behind the batch norm or the separate bias, and whether the layer has a bias at all."""
     biased = len(node.input) > 2 and bool(node.input[2])
@@ -195,12 +189,13 @@ def _weight(draft: Draft, producers: dict[str, NodeProto], name: str) -> tuple[s
 
 
 def _narrowed(draft: Draft, steps: Steps | None) -> Steps | None:
-    """Codes wider than 8 bits, which are AQD's of 8 bits: their range is that of the largest one."""
+    """Signed codes of a constant without a Clip: of as many bits as they need."""
     codes = None if steps is None else draft.array(steps.codes)
-    if steps is None or codes is None or steps.high - steps.low < 1 << 9:
+    if steps is None or codes is None or steps.low >= 0:
         return steps
-    most = int(np.abs(codes.astype(np.int64)).max(initial=1))
-    return replace(steps, low=-most, high=most)
+    whole = codes.astype(np.int64)
+    bits = max(int(whole.max(initial=0)).bit_length(), int(~whole.min(initial=0)).bit_length()) + 1
+    return replace(steps, low=-(1 << bits - 1), high=(1 << bits - 1) - 1)
 
 
 def _input_steps(draft: Draft, producers: dict[str, NodeProto], name: str) -> Steps | None:

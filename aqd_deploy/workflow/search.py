@@ -77,7 +77,7 @@ def search(
     saved = costs.megabytes if goal is Goal.MB else costs.milliseconds
     path = steps_down(networks, alone, saved)
     if goal is Goal.DROP:
-        widths = _good_enough(networks, judge, path, limit, run)
+        widths = good_enough(networks, judge, path, limit, run)
     else:
         widths = _cheap_enough(path, costs, saved, limit, goal)
     rows = _rows(networks, judge, alone, costs, widths, run)
@@ -139,7 +139,7 @@ def _cheap_enough(
     )
 
 
-def _good_enough(
+def good_enough(
     networks: BitWidths, judge: Judge, path: Sequence[dict[str, int]], limit: float, run: Run
 ) -> dict[str, int]:
     """The last of the path within the limit, by bisection: more steps are taken to lose more."""

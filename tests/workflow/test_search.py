@@ -14,7 +14,8 @@ from aqd_deploy.quantization.pipeline import quantize
 from aqd_deploy.quantization.progress import Run
 from aqd_deploy.quantization.recipe import Recipe
 from aqd_deploy.workflow.bit_widths import BitWidths
-from aqd_deploy.workflow.search import BITS, Goal, search, steps_down
+from aqd_deploy.workflow.search import BITS, Goal, good_enough, search, steps_down
+from aqd_deploy.workflow.search_quality import Judge
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +100,9 @@ def test_a_drop_by_the_milliseconds_of_a_profile(network, calibration):
 def test_limits_that_cannot_be_met(network, calibration):
     with pytest.raises(RecipeError, match="no bits of layers bring the network to 1e-06 MB"):
         search(network, calibration, Recipe(), Goal.MB, 1e-6, target=None)
-    target = targets.get("raspberrypi-4")
+
+
+def test_a_drop_that_the_widest_network_has(networks, network, calibration):
+    judge = Judge(networks.network.model, calibration)
     with pytest.raises(RecipeError, match="even 8 bits everywhere lose more"):
-        search(network, calibration, Recipe(), Goal.DROP, 1e-9, target=target)
+        good_enough(networks, judge, [networks.everywhere(8)], 1e-9, Run())
