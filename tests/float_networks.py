@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+from onnx import TensorProto, helper
 
 from aqd_deploy.frontends.graph import GraphBuilder
 
@@ -56,3 +57,20 @@ def residual_network(seed: int = 0) -> onnx.ModelProto:
         x = net.add("Conv", [x, head], f"head.{name}", kernel_shape=[1, 1])
         net.output(x, name, [1, 4, side, side])
     return net.model({})
+
+
+def float_input_network(seed: int = 0) -> onnx.ModelProto:
+    """Two convolutions on an image of floats (`float_images`): output `out`."""
+    net = FloatBuilder(seed)
+    net.inputs.append(helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, SIZE, SIZE]))
+    x = net.conv("image", "stem", net.weights("stem.weight", 8, 3, 3, 3))
+    x = net.add("Conv", [x, net.weights("head.weight", 4, 8, 1, 1)], "head", kernel_shape=[1, 1])
+    net.output(x, "out", [1, 4, SIZE, SIZE])
+    return net.model({})
+
+
+def float_images(count: int, seed: int = 0) -> list[dict[str, np.ndarray]]:
+    """`images` as numbers around zero."""
+    return [
+        {"image": (each["image"] / np.float32(64) - 2).astype(np.float32)} for each in images(count, seed)
+    ]

@@ -3,7 +3,8 @@
     python examples/digits/post_training.py --work DIR [--networks …] [--methods …] [--bits …] [--programs]
 
 A seed is a calibration set: images composed of the training material, which no training has seen. Each
-measurement is a file in DIR/cells, so that a killed run goes on where it was. The table of all that is there
+measurement is a file in DIR/cells, so that a killed run goes on where it was; its seconds are those of the
+last run. The table of all that is there
 is written to DIR/table.json and DIR/table.md.
 """
 
@@ -38,8 +39,10 @@ from aqd_deploy.passes.pipeline import lower
 from aqd_deploy.qat.checkpoint import load_checkpoint
 from aqd_deploy.quantization.calibration import Calibration
 from aqd_deploy.quantization.pipeline import quantize
+from aqd_deploy.quantization.progress import Run
 from aqd_deploy.quantization.recipe import Recipe, Steps
 from aqd_deploy.quantization.session import Session
+from aqd_deploy.quantization.state import State
 from aqd_deploy.runtime.program import Program
 
 FOLDER = Path(__file__).resolve().parent
@@ -66,8 +69,8 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     },
     "detptq, adaptive rounding": {"method": "detptq", "steps": ROUNDING},
 }  # fmt: skip
-PROGRAMS = (("minmax", 8), ("detptq", 4), ("mse, p = 2.4, adaptive rounding", 3))
-Run = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
+PROGRAMS = (("detptq", 4), ("minmax", 8), ("mse, p = 2.4, adaptive rounding", 4))
+Network = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
 
 
 def calibration(seed: int) -> Calibration:
@@ -77,7 +80,7 @@ def calibration(seed: int) -> Calibration:
     return Calibration.of([{"image": image[:, :, ::-1].transpose(2, 0, 1)[None].copy()} for image in images])
 
 
-def average_precision(run: Run, manifest: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> float:
+def average_precision(run: Network, manifest: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> float:
     """AP in points of what `run` makes of the held-out images."""
     placement = Placement(SIZE, SIZE, 0, 0, SIZE, SIZE)
     results = []
@@ -86,7 +89,7 @@ def average_precision(run: Run, manifest: dict[str, Any], arrays: Mapping[str, n
     return 100 * evaluate(heldout.annotations(dict(arrays)), results)["AP"]
 
 
-def simulated(model: onnx.ModelProto) -> Run:
+def simulated(model: onnx.ModelProto) -> Network:
     """The network in onnxruntime, in floats."""
     return Session(model, [value.name for value in model.graph.output])
 
@@ -97,10 +100,13 @@ def measure(
     """One cell of the table; the quantized file is kept beside it."""
     model = export_qdq(load_checkpoint(FOLDER / "checkpoints" / f"{name}.pt"))
     recipe = Recipe(**METHODS[method], weight_bits=bits, activation_bits=bits)
+    cell = cell_name(name, method, bits, seed)
+    state = State(work / "state" / cell, cell)
     began = time.monotonic()
-    written = quantize(model, calibration(seed), recipe)
+    written = quantize(model, calibration(seed), recipe, run=Run(state=state))
     seconds = time.monotonic() - began
-    onnx.save(written.model, work / f"{cell_name(name, method, bits, seed)}.onnx")
+    onnx.save(written.model, work / f"{cell}.onnx")
+    state.remove()
     precision = average_precision(simulated(written.model), read_manifest(written.model), arrays)
     return {"network": name, "method": method, "bits": bits, "seed": seed, "AP": precision,
             "seconds": round(seconds, 1)}  # fmt: skip
@@ -158,8 +164,8 @@ def table(cells: list[dict[str, Any]], alone: list[dict[str, Any]]) -> str:
 
 
 def _mean(values: list[float]) -> str:
-    if not values:
-        return ""
+    if len(values) < 2:
+        return "".join(f"{value:.1f} (one seed)" for value in values)
     return f"{np.mean(values):.1f} ± {(max(values) - min(values)) / 2:.1f}"
 
 
@@ -172,7 +178,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--bits", nargs="+", type=int, choices=BITS, default=BITS)
     parser.add_argument("--seeds", nargs="+", type=int, choices=SEEDS, default=SEEDS)
-    parser.add_argument("--programs", action="store_true", help="compile some of the files, too")
+    parser.add_argument(
+        "--programs", action="store_true", help="compile some of the files that are there, too"
+    )
     options = parser.parse_args(arguments)
     try:
         run(options)
@@ -200,6 +208,8 @@ def run(options: argparse.Namespace) -> None:
         for method, bits in PROGRAMS:
             cell = cell_name(name, method, bits, SEEDS[0])
             file = options.work / f"{cell}.onnx"
+            if not file.exists():
+                continue
             once(
                 cells / f"program_{cell}.json",
                 lambda file=file: {"file": file.stem, **as_program(file, arrays)},

@@ -31,7 +31,7 @@ from aqd_deploy.quantization.quantizer import QuantizerParameters
 
 CUTS = (0.5, 0.9, 0.99, 0.999)
 LEAST_POINTS, LEAST_VALUES = 4, 32
-NODES = 48  # of the quadrature within a piece while it is fitted
+QUADRATURE = np.polynomial.legendre.leggauss(48)  # within a piece, while it is fitted
 MIDDLES = 256  # points within a piece when steps are compared
 NARROWEST, STEEPEST = -200.0, 60.0  # bounds of c and |b|: what the quadrature resolves
 ROUNDS, SETTLED = 60, 1e-9
@@ -62,12 +62,14 @@ class Density:
         return Points(np.append(values, 0.0)[None], np.append(weights, self.atom)[None])
 
 
-def fit(values: np.ndarray, counts: np.ndarray) -> Density:
-    """The density of `values` [n], which occur `counts` [n] times; counts need not be whole."""
-    used = counts > 0
-    values, counts = values[used].astype(np.float64), counts[used].astype(np.float64)
-    total = counts.sum()
-    pieces = [piece for sign in (-1, 1) for piece in _cut(values, counts, sign)]
+def fit(points: Points) -> list[Density]:
+    """The density of each channel; counts need not be whole."""
+    pieces = [
+        piece
+        for channel, (values, counts) in enumerate(zip(points.values, points.counts, strict=True))
+        for sign in (-1, 1)
+        for piece in _cut(channel, values, counts, sign)
+    ]
     for _ in range(HALVINGS):
         _, curvature = _fitted(pieces)
         pieces = [
@@ -77,16 +79,24 @@ def fit(values: np.ndarray, counts: np.ndarray) -> Density:
         ]
     _, curvature = _fitted(pieces)
     slope, curvature = _fitted(pieces, straight=curvature > 0)
-    left, right = (np.array([piece.ends[k] for piece in pieces]) for k in (0, 1))
+    channels = np.array([piece.channel for piece in pieces], int)
+    ends = np.array([piece.ends for piece in pieces]).reshape(-1, 2)
     mass = np.array([piece.counts.sum() for piece in pieces])
-    atom = counts[values == 0].sum() / total
-    return Density(left, right, mass / total, slope, curvature, float(atom))
+    densities = []
+    for channel, (values, counts) in enumerate(zip(points.values, points.counts, strict=True)):
+        own, total = channels == channel, counts.sum()
+        atom = float(counts[values == 0].sum() / total)
+        densities.append(
+            Density(ends[own, 0], ends[own, 1], mass[own] / total, slope[own], curvature[own], atom)
+        )
+    return densities
 
 
 @dataclass(frozen=True)
 class _Piece:
-    """Values between `ends`, ascending, and how often they occur."""
+    """Values of a channel between `ends`, ascending, and how often they occur."""
 
+    channel: int
     ends: tuple[float, float]
     values: np.ndarray
     counts: np.ndarray
@@ -108,7 +118,7 @@ class _Piece:
         ends = [self.ends[0], *((self.values[k - 1] + self.values[k]) / 2 for k in bounds[1:]), self.ends[1]]
         inside = [slice(*pair) for pair in itertools.pairwise([*bounds, len(reached)])]
         return [
-            _Piece(pair, self.values[part], self.counts[part])
+            _Piece(self.channel, pair, self.values[part], self.counts[part])
             for pair, part in zip(itertools.pairwise(ends), inside, strict=True)
         ]
 
@@ -116,18 +126,18 @@ class _Piece:
         """The means of t and t², where t runs from −1 to 1 within the piece."""
         left, right = self.ends
         t = (self.values - (left + right) / 2) / ((right - left) / 2)
-        return float(np.average(t, weights=self.counts)), float(np.average(t**2, weights=self.counts))
+        total = self.counts.sum()
+        return float(t @ self.counts / total), float(t**2 @ self.counts / total)
 
 
-def _cut(values: np.ndarray, counts: np.ndarray, sign: int) -> list[_Piece]:
+def _cut(channel: int, values: np.ndarray, counts: np.ndarray, sign: int) -> list[_Piece]:
     """The pieces of the values of one sign."""
-    order = np.argsort(values)
-    order = order[sign * values[order] > 0]
-    if not len(order):
+    inside = np.flatnonzero((sign * values > 0) & (counts > 0))
+    if not len(inside):
         return []
-    side = _Piece((0.0, float(values[order[-1]])), values[order], counts[order])
-    if sign < 0:
-        side = _Piece((float(values[order[0]]), 0.0), values[order], counts[order])
+    order = inside[np.argsort(values[inside])]
+    far = float(values[order[-1 if sign > 0 else 0]])
+    side = _Piece(channel, (min(far, 0.0), max(far, 0.0)), values[order], counts[order])
     return side.cut(CUTS if sign > 0 else [1 - cut for cut in reversed(CUTS)])
 
 
@@ -141,7 +151,7 @@ def _fitted(pieces: list[_Piece], straight: np.ndarray | bool = False) -> tuple[
     """Slope and curvature of each piece by Newton's method, damped, on the likelihood, which is concave; the
     curvature of those that are `straight` is kept at 0.
     """
-    t, rule = np.polynomial.legendre.leggauss(NODES)
+    t, rule = QUADRATURE
     moments = np.array([piece.moments() for piece in pieces]).reshape(-1, 2)
     slope, curvature = np.zeros(len(pieces)), np.zeros(len(pieces))
     for _ in range(ROUNDS):
@@ -192,10 +202,10 @@ class PiecewiseGaussian:
     def activation(self, observed: Observations, bits: int, signed: bool) -> QuantizerParameters:
         """By the histogram."""
         points = Points.of_histogram(observed.counts, observed.edges)
-        return best_quantizer(fit(points.values[0], points.counts[0]).points(), bits, signed)
+        return best_quantizer(fit(points)[0].points(), bits, signed)
 
     def weight(self, weights: np.ndarray, bits: int, axis: int | None) -> QuantizerParameters:
         """By the weights themselves, each channel's by themselves."""
         points = Points.of_weights(weights, axis)
-        densities = [fit(*channel).points() for channel in zip(points.values, points.counts, strict=True)]
+        densities = [each.points() for each in fit(points)]
         return best_quantizer(_together(densities), bits, True, axis)

@@ -36,6 +36,10 @@ def histogram(name):
     return counts, edges, np.where((low <= GRID) & (high >= GRID), weights, 0)
 
 
+def points_of(values):
+    return Points.of_weights(np.array(values, float), None)
+
+
 def best_step(weights, bits, signed, near):
     """The step of the least squared error, of 400 around `near`."""
     low, high = code_bounds(bits, signed)
@@ -52,7 +56,7 @@ def test_the_step_is_within_two_percent_of_the_best(name, bits):
     counts, edges, weights = histogram(name)
     signed = not name.startswith("half")
     points = Points.of_histogram(counts, edges)
-    found = best_quantizer(fit(points.values[0], points.counts[0]).points(), bits, signed)
+    found = best_quantizer(fit(points)[0].points(), bits, signed)
     best = best_step(weights, bits, signed, float(found.scale))
     assert float(found.scale) == pytest.approx(best, rel=0.02)
 
@@ -61,7 +65,7 @@ def test_the_step_is_within_two_percent_of_the_best(name, bits):
 def test_the_density_has_the_moments_of_its_values(name):
     counts, edges, _ = histogram(name)
     points = Points.of_histogram(counts, edges)
-    fitted = fit(points.values[0], points.counts[0]).points()
+    fitted = fit(points)[0].points()
     for power in (0, 1, 2):
         expected = (points.values**power * points.counts).sum() / points.counts.sum()
         assert (fitted.values**power * fitted.counts).sum() == pytest.approx(expected, rel=2e-3, abs=2e-3)
@@ -70,7 +74,7 @@ def test_the_density_has_the_moments_of_its_values(name):
 def test_a_gaussian_is_one_gaussian_in_every_piece():
     counts, edges, _ = histogram("Gaussian")
     points = Points.of_histogram(counts, edges)
-    fitted = fit(points.values[0], points.counts[0])
+    fitted = fit(points)[0]
     half = (fitted.right - fitted.left) / 2
     heavy = fitted.mass > 0.01
     deviation = half / np.sqrt(-2 * fitted.curvature.clip(max=-1e-9))
@@ -80,14 +84,25 @@ def test_a_gaussian_is_one_gaussian_in_every_piece():
 
 
 def test_zeros_are_an_atom():
-    fitted = fit(np.append(np.zeros(900), np.linspace(0.1, 1, 100)), np.ones(1000))
+    fitted = fit(points_of(np.append(np.zeros(900), np.linspace(0.1, 1, 100))))[0]
     assert fitted.atom == pytest.approx(0.9) and fitted.mass.sum() == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("values", [[0.0], [0.0, 0.5], [-2.0, 1.0], [1e-30, 2e-30], list(range(-3, 9))])
 def test_few_values_have_a_density_too(values):
-    fitted = fit(np.array(values), np.ones(len(values)))
+    fitted = fit(points_of(values))[0]
     points = fitted.points()
     assert points.counts.sum() == pytest.approx(1)
     assert points.values.min() >= min(0, *values) and points.values.max() <= max(0, *values)
     assert np.isfinite(float(best_quantizer(points, 4, min(values) < 0).scale))
+
+
+def test_channels_are_fitted_by_themselves():
+    rng = np.random.default_rng(0)
+    weights = rng.laplace(size=(3, 400)) * np.array([[1], [0], [5]])
+    together = fit(Points.of_weights(weights, 0))
+    assert together[1].atom == 1 and not len(together[1].mass)
+    for channel in (0, 2):
+        (alone,) = fit(points_of(weights[channel]))
+        np.testing.assert_allclose(together[channel].points().values, alone.points().values)
+        np.testing.assert_allclose(together[channel].points().counts, alone.points().counts, atol=1e-9)
