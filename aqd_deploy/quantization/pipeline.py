@@ -93,7 +93,7 @@ class _Job:
         """Of what the result will be worse by."""
         count, network = len(self.calibration), self.plan.network
         if count < FEW_IMAGES:
-            self.run.warn(f"only {count} calibration images: {FEW_IMAGES} or more show the ranges better")
+            self.run.warn(f"few calibration images: {count}; {FEW_IMAGES} or more show the ranges better")
         for sentence in self.plan.placement.left_float:
             self.run.warn(sentence)
         for site in self.plan.sites:

@@ -185,7 +185,7 @@ def test_layers_behind_an_operator_without_integers_stay_float():
     found = missing(Network.of(float_graph(body, {"w1": W, "w2": NEXT})).model)
     assert [layer.name for layer in found.layers] == ["a"]
     assert found.left_float == (
-        "1 layers stay float, from y on: they lie behind the Softmax g, which has no integer form",
+        "layers stay float from y on, 1 in all: they lie behind the Softmax g, which has no integer form",
     )
 
 
