@@ -18,6 +18,9 @@ from aqd_deploy.errors import RangeError, UnsupportedModelError, line_of
 from aqd_deploy.passes.graph import Graph, Node, Operation
 from aqd_deploy.passes.numerics import EXACT
 
+COMPLETE = "aqd-deploy quantize FILE --complete --calibration DIR -o m.qdq.onnx"
+"""What to do about a quantizer that is missing."""
+
 Shape = Mapping[str, Sequence[int]] | Sequence[int] | None
 
 

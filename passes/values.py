@@ -15,7 +15,7 @@ from aqd_deploy.errors import UnsupportedModelError
 from aqd_deploy.integer.ranges import Interval
 from aqd_deploy.integer.rational import ChannelForm
 from aqd_deploy.passes.codes import input_codes
-from aqd_deploy.passes.contract import PassResult
+from aqd_deploy.passes.contract import COMPLETE, PassResult
 from aqd_deploy.passes.graph import Graph, Node, Operation
 from aqd_deploy.passes.integer_operations import Bias, Cast, MultiplyShift, SkipAdd
 from aqd_deploy.passes.streams import StreamConstants, settle, settle_blocks, skip_add
@@ -104,7 +104,7 @@ class Values:
             raise UnsupportedModelError(
                 f"node {node.label}: {name} isn't a real value with integers behind it ({kind})",
                 valid="values that come from a quantized convolution or a DequantizeLinear",
-                next_command="aqd-deploy inspect FILE, then quantize what is in front of this node",
+                next_command=COMPLETE,
             )
         return self.scaled[name]
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from aqd_deploy.cli.bit_search import limit_of, search_bits, search_options
 from aqd_deploy.cli.options import DurationType, ShapeType, TripleType, clock, existing, json_option
 from aqd_deploy.cli.output import StatusLine, print_json, print_text, progress, verb
 from aqd_deploy.files import check_output, write_text
@@ -35,6 +36,10 @@ _WORST = 3
 @click.option(
     "--recipe", "recipe_file", type=existing("RECIPE"),
     help="A .toml or .json file with all that is wanted; the options below change what it says.",
+)  # fmt: skip
+@click.option(
+    "--complete", "completes", is_flag=True,
+    help="The file is quantized in part: add the quantizers that lower needs, keep those that it has.",
 )  # fmt: skip
 @click.option("--method", metavar="METHOD", help="How ranges are chosen.  [default: minmax]")
 @click.option(
@@ -70,10 +75,12 @@ _WORST = 3
     "--save-recipe", type=click.Path(path_type=Path), metavar="FILE",
     help="Write the recipe that was followed as .toml or .json.",
 )  # fmt: skip
+@search_options
 @json_option
 def command(
     model: Path, calibration: Path, output: Path, recipe_file: Path | None, detector: Path | None,
-    shape: tuple[int, ...] | None, time_budget: float | None, save_recipe: Path | None, as_json: bool,
+    completes: bool, shape: tuple[int, ...] | None, time_budget: float | None, save_recipe: Path | None,
+    as_json: bool,
     **options: Any,
 ) -> None:  # fmt: skip
     """Quantize a float ONNX network by calibration images; the result is a QDQ file, which lower takes.
@@ -81,11 +88,15 @@ def command(
     A run that is interrupted goes on where it was when the command is repeated; what it has finished lies
     beside the output, in OUT.state, until it is done.
     """
+    limit = limit_of(options)
+    if limit is not None and completes:
+        raise click.UsageError("--search takes a float network, --complete one that is quantized in part")
     check_output(output, model, calibration)
     if save_recipe is not None:
         check_output(save_recipe, model, calibration, output)
     from aqd_deploy.integer.files import load_onnx, save_onnx
     from aqd_deploy.quantization.calibration import calibration_of
+    from aqd_deploy.quantization.complete import complete
     from aqd_deploy.quantization.pipeline import quantize
     from aqd_deploy.quantization.progress import Run
     from aqd_deploy.quantization.recipe import Recipe, read_recipe, recipe_text
@@ -96,11 +107,13 @@ def command(
     told = {key: options.pop(key) for key in ("color", "mean", "std")}
     images = calibration_of(calibration, network, described(detector, network, told))
     key = hashlib.sha256(network.SerializeToString(deterministic=True))
-    key.update(repr((recipe.document(), images.digest)).encode())
+    key.update(repr((recipe.document(), images.digest, completes, limit)).encode())
     state = State(output.with_name(f"{output.name}.state"), key.hexdigest())
     with StatusLine() as line:
         run = Run(_Display(line), time_budget, state)
-        result = quantize(network, images, recipe, run=run)
+        found = None if limit is None else search_bits(network, images, recipe, limit, options, run)
+        recipe = recipe if found is None else found.recipe
+        result = (complete if completes else quantize)(network, images, recipe, run=run)
     save_onnx(result.model, output)
     if save_recipe is not None:
         write_text(save_recipe, recipe_text(recipe, save_recipe.suffix))
@@ -109,9 +122,14 @@ def command(
     for sentence in result.report["warnings"]:
         progress(f"warning: {sentence}")
     if as_json:
-        print_json({"file": str(output), **result.report})
-    else:
-        print_text(summary(output, result.report))
+        searched = {} if found is None else {"search": found.document}
+        print_json({"file": str(output), **result.report, **searched})
+        return
+    if found is not None:
+        from aqd_deploy.reporting.search_view import search_view
+
+        print_text(search_view(found.document) + "\n")
+    print_text(summary(output, result.report))
 
 
 def with_options(recipe: Recipe, options: dict[str, Any]) -> Recipe:

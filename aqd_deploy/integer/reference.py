@@ -31,13 +31,15 @@ class ReferenceRunner:
         *,
         with_intermediates: Sequence[str] | bool = False,
         unsigned_weights: bool | None = None,
+        as_written: bool = False,
     ) -> None:
         """`with_intermediates`: names of further tensors to return, or True for all of the graph's nodes'
         outputs.
 
         `unsigned_weights` runs convolutions with weights that no CPU saturates (see `integer.saturation`); by
-        default where this CPU needs it. Raises ModelFileError for a file or model that onnxruntime can't
-        load.
+        default where this CPU needs it. `as_written` computes the floats between the quantizers of a QDQ
+        file, where onnxruntime would put operators on codes that round otherwise. Raises ModelFileError for a
+        file or model that onnxruntime can't load.
         """
         proto = load_onnx(Path(model)) if isinstance(model, (str, os.PathLike)) else model
         if unsigned_weights or (unsigned_weights is None and saturates()):
@@ -46,6 +48,8 @@ class ReferenceRunner:
             proto = _with_outputs(proto, with_intermediates)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        if as_written:
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
         if threads is not None:
             options.intra_op_num_threads = threads
             options.inter_op_num_threads = 1

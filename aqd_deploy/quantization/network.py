@@ -32,7 +32,10 @@ INPUT_TYPES = {
 """What an input of a file may hold, and what it is fed with."""
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _NEXT_SHAPE = "the same command with --shape 1x3x320x320"
-_QUANTIZED = "aqd-deploy lower FILE -o OUT"
+_QUANTIZED = (
+    "aqd-deploy lower FILE -o OUT, or where layers of it are float "
+    "aqd-deploy quantize FILE --complete --calibration DIR -o OUT"
+)
 
 
 @dataclass(frozen=True)

@@ -53,8 +53,13 @@ def quantize(
     Raises the typed errors of aqd_deploy.errors for networks, images and recipes that cannot be used.
     """
     recipe, run = recipe or Recipe(), run or Run()
-    method = method_named(recipe.method, recipe.parameters)
     network = Network.of(model, shape=shape, fold=recipe.steps.fold_batch_norms)
+    return quantize_network(network, calibration, recipe, run)
+
+
+def quantize_network(network: Network, calibration: Calibration, recipe: Recipe, run: Run) -> QuantizedModel:
+    """`quantize` of a network that has been read; layers of it may have quantizers."""
+    method = method_named(recipe.method, recipe.parameters)
     job = _Job(Plan.of(network, recipe), calibration, run)
     job.warn()
     job.equalise()

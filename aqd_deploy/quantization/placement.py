@@ -154,7 +154,7 @@ class _Search:
         if not inputs:
             return
         for name in inputs:
-            if name in self.images:
+            if name in self.images and not is_standard(node, "QuantizeLinear"):
                 self._note(node, name, Role.IMAGE)
         lost = next((self.lost[name] for name in inputs if name in self.lost), None)
         layer = layer_of(node, self._is_constant, self._rank)

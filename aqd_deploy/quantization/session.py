@@ -27,6 +27,8 @@ class Session:
         part.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        # The floats between quantizers, where onnxruntime would put operators on codes that round otherwise.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
         self._names = list(wanted)
         with _told():
             self._session = onnxruntime.InferenceSession(

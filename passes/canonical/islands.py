@@ -7,6 +7,7 @@ from onnx import NodeProto, TensorProto
 from aqd_deploy.errors import UnsupportedModelError
 from aqd_deploy.passes.canonical.draft import STANDARD, Draft, is_standard
 from aqd_deploy.passes.canonical.unusable_quantizers import counted
+from aqd_deploy.passes.contract import COMPLETE
 from aqd_deploy.passes.operators import OPERATORS, label_of
 
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -65,7 +66,8 @@ def refuse_islands(draft: Draft) -> None:
     everything = counted([*unknown, *floats])
     if len(kinds) + bool(floats) > 1 or len(unknown) > 1:
         parts.insert(0, f"{len(unknown) + len(floats)} nodes would stay float: {everything}")
-    next_command = next((_NEXT[node.op_type] for node in unknown if node.op_type in _NEXT), _END_EARLIER)
+    instead = _END_EARLIER if unknown else COMPLETE
+    next_command = next((_NEXT[node.op_type] for node in unknown if node.op_type in _NEXT), instead)
     raise UnsupportedModelError(
         "; ".join(parts), received=everything, valid=", ".join(OPERATORS), next_command=next_command
     )

@@ -13,6 +13,7 @@ from aqd_deploy.integer.operations.convolution import MAX_OFFSET
 from aqd_deploy.integer.ranges import Interval
 from aqd_deploy.integer.rational import ChannelForm, product
 from aqd_deploy.passes.constants import finite_reals
+from aqd_deploy.passes.contract import COMPLETE
 from aqd_deploy.passes.foreign_operations import ConvOffset
 from aqd_deploy.passes.graph import Node, Quantized
 from aqd_deploy.passes.integer_operations import Accumulators, ConvInteger, ConvOdd, PadImage
@@ -74,7 +75,7 @@ def _operands(values: Values, node: Node) -> tuple[Quantized, Scaled]:
             f"convolution {node.label}: its {which} quantized in front of it, so it is a float layer (AQD* "
             "leaves the first and the last layers in float)",
             valid="8-bit codes behind a DequantizeLinear, and weights behind another",
-            next_command="aqd-deploy inspect FILE, then quantize this layer's input and weights",
+            next_command=COMPLETE,
         )
     if len(weights.scales) > 1 and weights.axis != 0:
         raise UnsupportedModelError(

@@ -34,6 +34,9 @@ class Convolutions(Protocol):
         for tuning.
         """
 
+    def estimate(self, spec: ConvSpec, threads: int) -> float:
+        """The cycles that the cost model estimates for the default choice."""
+
     def convolution(
         self, spec: ConvSpec, epilogue: Epilogue, threads: int, choice: Choice | None = None
     ) -> Kernel:

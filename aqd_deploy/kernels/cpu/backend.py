@@ -9,7 +9,7 @@ from aqd_deploy.kernels.contract.caches import CORE, Core
 from aqd_deploy.kernels.contract.choice import Choice
 from aqd_deploy.kernels.contract.kernel import Instructions, Kernel, Peak
 from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue
-from aqd_deploy.kernels.cpu.conv.families import FAMILIES, conv2d, conv_choices
+from aqd_deploy.kernels.cpu.conv.families import FAMILIES, conv2d, conv_choices, conv_estimates
 from aqd_deploy.kernels.cpu.isa import assembly
 from aqd_deploy.kernels.cpu.isa.select import instruction_set
 from aqd_deploy.kernels.cpu.movement import pointwise as maps
@@ -37,6 +37,9 @@ class CpuBackend:
 
     def choices(self, spec: ConvSpec, threads: int) -> tuple[Choice, ...]:
         return conv_choices(spec, self.isa, threads, self.core)
+
+    def estimate(self, spec: ConvSpec, threads: int) -> float:
+        return conv_estimates(spec, self.isa, threads, self.core)[0][0]
 
     def convolution(
         self, spec: ConvSpec, epilogue: Epilogue, threads: int, choice: Choice | None = None

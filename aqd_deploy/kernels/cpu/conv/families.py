@@ -76,10 +76,17 @@ def conv2d(
     )
 
 
-@lru_cache(maxsize=16)
 def conv_choices(spec: ConvSpec, isa: Isa, threads: int, core: Core = CORE) -> tuple[Choice, ...]:
-    """Every way to build `spec`, by estimated time: the first is the default. Remembered, since a kernel and
-    its variants with other stores ask for the same.
+    """Every way to build `spec`, by estimated time: the first is the default."""
+    return tuple(choice for _, choice in conv_estimates(spec, isa, threads, core))
+
+
+@lru_cache(maxsize=16)
+def conv_estimates(
+    spec: ConvSpec, isa: Isa, threads: int, core: Core = CORE
+) -> tuple[tuple[float, Choice], ...]:
+    """`conv_choices` with the cycles of each. Remembered, since a kernel and its variants with other stores
+    ask for the same.
     """
     estimates = [
         estimate
@@ -87,7 +94,7 @@ def conv_choices(spec: ConvSpec, isa: Isa, threads: int, core: Core = CORE) -> t
         if family.applies(spec, isa)
         for estimate in family.choices(spec, isa, threads, core)
     ]
-    return tuple(choice for _, choice in sorted(estimates, key=lambda estimate: estimate[0]))
+    return tuple(sorted(estimates, key=lambda estimate: estimate[0]))
 
 
 def _check(spec: ConvSpec) -> None:

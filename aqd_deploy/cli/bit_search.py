@@ -1,0 +1,65 @@
+"""The part of `aqd-deploy quantize` that searches for bits: its options, and what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from aqd_deploy.cli.options import threads_option
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+    from aqd_deploy.quantization.calibration import Calibration
+    from aqd_deploy.quantization.progress import Run
+    from aqd_deploy.quantization.recipe import Recipe
+    from aqd_deploy.workflow.search import Found
+
+_LIMIT = click.FloatRange(min=0, min_open=True)
+_OPTIONS = (
+    click.option("--search", "searches", is_flag=True, help="Find the bits of each layer under one limit:"),
+    click.option("--max-ms", type=_LIMIT, help="Estimated milliseconds of a run on --target."),
+    click.option("--max-mb", type=_LIMIT, help="Weights as stored, in MB of 2^20 bytes."),
+    click.option("--max-drop", type=_LIMIT, help="What may be lost: of a detector, points of AP on its float "
+                 "network's own boxes; else the mean square of its outputs' errors."),
+    click.option("--target", default="host", show_default=True,
+                 help="For --search: what the network is to run on; see `aqd-deploy targets`."),
+    threads_option,
+)  # fmt: skip
+
+
+def search_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of a search, for the verb."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def limit_of(options: dict[str, Any]) -> tuple[str, float] | None:
+    """The goal and its limit, taken out of the options; None where nothing is searched for. Raises
+    click.UsageError for limits without --search, and for none or several of them.
+    """
+    searches = options.pop("searches")
+    limits = {name: options.pop(f"max_{name.lower()}") for name in ("ms", "MB", "drop")}
+    given = [(name, value) for name, value in limits.items() if value is not None]
+    if not searches and given:
+        raise click.UsageError("--max-ms, --max-mb and --max-drop go with --search")
+    if searches and len(given) != 1:
+        raise click.UsageError("--search needs one of --max-ms, --max-mb and --max-drop")
+    return given[0] if searches else None
+
+
+def search_bits(
+    model: ModelProto, images: Calibration, recipe: Recipe, limit: tuple[str, float],
+    options: dict[str, Any], run: Run,
+) -> Found:  # fmt: skip
+    """What `workflow.search` finds. Raises what it raises."""
+    from aqd_deploy import targets
+    from aqd_deploy.compiler.build import default_threads
+    from aqd_deploy.workflow.search import Goal, search
+
+    target = targets.get(options["target"])
+    threads = options["threads"] or default_threads(target)
+    return search(model, images, recipe, Goal(limit[0]), limit[1], target=target, threads=threads, run=run)
