@@ -23,8 +23,8 @@ def test_what_became_of_every_tensor(tmp_path, capsys):
     origin = json.loads(capsys.readouterr().out)["origin"]
     assert sorted(origin["used"] + origin["unused"]) == sorted(tensors)
     assert "criterion.weight" in origin["unused"] and origin["missing"] == []
-    assert invoke(["inspect", str(tmp_path / "m.pth")]) == 0
-    assert "RetinaNet of Detectron2" in capsys.readouterr().out
+    assert invoke(["inspect", str(tmp_path / "m.pth"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["record"] == "RetinaNet of Detectron2"
 
 
 @pytest.mark.parametrize(
