@@ -60,19 +60,19 @@ def observe(
     What is finished is kept in the state of `run`. Raises CalibrationError for a tensor that holds NaN or
     infinity.
     """
-    found: dict[str, Observations] = {}
-    shapes = Draft(model).shapes
-    for part in _parts(tensors, shapes):
+    key = hashlib.sha256("\n".join(tensors).encode()).hexdigest()
+    ranges = run.state.once(f"ranges {key}", partial(_ranges, model, tensors, calibration, run))
+    counts: Arrays = {}
+    for part in _parts(tensors, Draft(model).shapes) if histograms else ():
         key = hashlib.sha256("\n".join(part).encode()).hexdigest()
-        ranges = run.state.once(f"ranges {key}", partial(_ranges, model, part, calibration, run))
-        counts: Arrays = {}
-        if histograms:
-            counts = run.state.once(f"counts {key}", partial(_counts, model, part, ranges, calibration, run))
-        for index, name in enumerate(part):
-            low, high = ranges[f"{index}_low"], ranges[f"{index}_high"]
-            edges = _edges(float(low.min()), float(high.max()))
-            found[name] = Observations(low, high, counts.get(str(index), np.zeros(0, int)), edges)
-    return found
+        counts |= run.state.once(f"counts {key}", partial(_counts, model, part, ranges, calibration, run))
+    return {
+        name: Observations(
+            ranges[f"{name} low"], ranges[f"{name} high"], counts.get(f"{name} counts", np.zeros(0, np.int64)),
+            _edges(ranges, name),
+        )
+        for name in tensors
+    }  # fmt: skip
 
 
 def _parts(tensors: Sequence[str], shapes: dict[str, tuple[int, ...]]) -> Iterator[list[str]]:
@@ -90,31 +90,35 @@ def _parts(tensors: Sequence[str], shapes: dict[str, tuple[int, ...]]) -> Iterat
         yield part
 
 
-def _ranges(model: ModelProto, names: list[str], calibration: Calibration, run: Run) -> Arrays:
-    """Minima and maxima of each channel, computed in the graph: tensors need not be handed out."""
+def _ranges(model: ModelProto, names: Sequence[str], calibration: Calibration, run: Run) -> Arrays:
+    """`NAME low` and `NAME high`, by channel, computed in the graph: tensors need not be handed out. Means as
+    well, because NaN does not get into minima and maxima.
+    """
     draft = Draft(copy.deepcopy(model))
     ranks = {name: len(draft.shapes[name]) for name in names}
     reduced = {
         name: [
-            reduction(draft, op, name, _all_but_channels(ranks[name])) for op in ("ReduceMin", "ReduceMax")
+            reduction(draft, op_type, name, _all_but_channels(ranks[name]))
+            for op_type in ("ReduceMin", "ReduceMax", "ReduceMean")
         ]
         for name in names
     }
-    draft.nodes = [*draft.nodes, *(node for pair in reduced.values() for node in pair)]
-    session = Session(draft.write(), [node.output[0] for pair in reduced.values() for node in pair])
+    draft.nodes = [*draft.nodes, *(node for nodes in reduced.values() for node in nodes)]
+    session = Session(draft.write(), [node.output[0] for nodes in reduced.values() for node in nodes])
     arrays: Arrays = {}
     for image, feed in enumerate(run.counted("ranges", calibration.feeds(), len(calibration))):
         found = session(feed)
-        for index, name in enumerate(names):
-            low, high = (found[node.output[0]].reshape(-1) for node in reduced[name])
-            if not (np.isfinite(low).all() and np.isfinite(high).all()):
+        for name in names:
+            low, high, mean = (found[node.output[0]].reshape(-1) for node in reduced[name])
+            if not all(np.isfinite(each).all() for each in (low, high, mean)):
                 raise CalibrationError(
                     f"the network makes a number that isn't finite of calibration image {image}",
-                    received=f"{name} in [{low.min():g}, {high.max():g}]", valid="finite numbers",
+                    received=f"{name} from {low.min():g} to {high.max():g}, {mean.mean():g} in the mean",
+                    valid="finite numbers",
                     next_command="the same command without this image, or with a repaired network",
-                )  # fmt: skip
-            arrays[f"{index}_low"] = np.minimum(low, arrays.get(f"{index}_low", low))
-            arrays[f"{index}_high"] = np.maximum(high, arrays.get(f"{index}_high", high))
+                )
+            for end, value, further in (("low", low, np.minimum), ("high", high, np.maximum)):
+                arrays[f"{name} {end}"] = further(value, arrays.get(f"{name} {end}", value))
     return arrays
 
 
@@ -126,17 +130,19 @@ def _all_but_channels(rank: int) -> list[int]:
 def _counts(
     model: ModelProto, names: list[str], ranges: Arrays, calibration: Calibration, run: Run
 ) -> Arrays:
+    """`NAME counts`: the histogram of each tensor."""
     session = Session(model, names)
-    ends = [(float(ranges[f"{i}_low"].min()), float(ranges[f"{i}_high"].max())) for i in range(len(names))]
-    counts = {str(index): np.zeros(BINS, np.int64) for index in range(len(names))}
+    edges = {name: _edges(ranges, name) for name in names}
+    counts = {f"{name} counts": np.zeros(BINS, np.int64) for name in names}
     for feed in run.counted("histograms", calibration.feeds(), len(calibration)):
-        for index, array in enumerate(session(feed).values()):
-            edges = _edges(*ends[index])
-            bins = ((array.reshape(-1) - edges[0]) * (BINS / (edges[-1] - edges[0]))).astype(np.int32)
-            counts[str(index)] += np.bincount(np.clip(bins, 0, BINS - 1), minlength=BINS)
+        for name, array in session(feed).items():
+            first, last = edges[name][0], edges[name][-1]
+            bins = ((array.reshape(-1) - first) * (BINS / (last - first))).astype(np.int32)
+            counts[f"{name} counts"] += np.bincount(np.clip(bins, 0, BINS - 1), minlength=BINS)
     return counts
 
 
-def _edges(low: float, high: float) -> np.ndarray:
-    """Of a tensor that never changes the bins have some width, too."""
+def _edges(ranges: Arrays, name: str) -> np.ndarray:
+    """Those of the bins, float64 [BINS + 1]; of a tensor that never changes they have some width, too."""
+    low, high = float(ranges[f"{name} low"].min()), float(ranges[f"{name} high"].max())
     return np.linspace(low, high if high > low else low + max(abs(low), 1.0), BINS + 1)

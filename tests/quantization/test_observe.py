@@ -48,8 +48,16 @@ def test_a_tensor_that_never_changes():
 @pytest.mark.parametrize("body", ["z = Log(image)", "e = Sub(image, image) z = Div(image, e)"])
 def test_a_network_that_makes_no_numbers(body):
     model = float_graph(f"{body} y = Conv (z, w)", {"w": (2, 3, 1, 1)})
-    with pytest.raises(CalibrationError, match="isn't finite of calibration image 0; got z in"):
+    with pytest.raises(CalibrationError, match="isn't finite of calibration image 0; got z from"):
         observe(model, ["z"], pictures(2), Run())
+
+
+def test_a_single_nan():
+    model = float_graph("z = Sqrt(image) y = Conv (z, w)", {"w": (2, 3, 1, 1)})
+    image = np.ones((1, 3, 8, 8), np.float32)
+    image[0, 1, 4, 5] = -1
+    with pytest.raises(CalibrationError, match="got z from 1 to 1, nan in the mean"):
+        observe(model, ["z"], Calibration.of([{"image": image}]), Run())
 
 
 def test_what_is_finished_is_not_seen_again(tmp_path):
