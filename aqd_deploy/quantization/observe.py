@@ -68,11 +68,13 @@ def observe(
         counts |= run.state.once(f"counts {key}", partial(_counts, model, part, ranges, calibration, run))
     return {
         name: Observations(
-            ranges[f"{name} low"], ranges[f"{name} high"], counts.get(f"{name} counts", np.zeros(0, np.int64)),
+            ranges[f"{name} low"],
+            ranges[f"{name} high"],
+            counts.get(f"{name} counts", np.zeros(0, np.int64)),
             _edges(ranges, name),
         )
         for name in tensors
-    }  # fmt: skip
+    }
 
 
 def _parts(tensors: Sequence[str], shapes: dict[str, tuple[int, ...]]) -> Iterator[list[str]]:
