@@ -189,7 +189,7 @@ def summary(output: Path, report: dict[str, Any]) -> str:
     # Of an input of 8-bit pixels there is no quantizer.
     kinds = Counter((row.get("weight_bits", 8), row.get("input_bits", 8)) for row in report["layers"])
     lines = [
-        f"{count} layers with weights of {weights} bits and inputs of {inputs}"
+        f"weights of {weights} bits, inputs of {inputs}: {count} of {len(report['layers'])} layers"
         for (weights, inputs), count in kinds.most_common()
     ]
     lines.append(f"outputs off by {_percent(report['output_error'])} of their square")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto
 
 from aqd_deploy.arrays import NPZ_FILE, Rows
 from aqd_deploy.detection.image_files import image_files, printable
@@ -20,11 +20,11 @@ from aqd_deploy.detection.images import IMAGE_FILE, Preprocess, load_image
 from aqd_deploy.errors import CalibrationError
 from aqd_deploy.integer.manifest import read_manifest
 from aqd_deploy.passes.canonical.input_shapes import inputs_of, sizes_of
+from aqd_deploy.quantization.network import INPUT_TYPES, check_inputs
 
 Feed = dict[str, np.ndarray]
 FEW_IMAGES = 16
 """Below so many the ranges that are seen depend on which images they are."""
-_DTYPES = {TensorProto.FLOAT: "float32", TensorProto.UINT8: "uint8", TensorProto.INT8: "int8"}
 _DETECTOR = "the same command with --detector F.toml, which tells how, or with an .npz file of inputs"
 
 
@@ -75,7 +75,7 @@ class Calibration:
         for none.
         """
         wanted = {
-            value.name: (tuple(sizes_of(value)[1:]), (_DTYPES[value.type.tensor_type.elem_type],))
+            value.name: (tuple(sizes_of(value)[1:]), (INPUT_TYPES[value.type.tensor_type.elem_type],))
             for value in inputs_of(model)
         }
         rows = Rows(path, wanted)
@@ -103,7 +103,10 @@ class Calibration:
 
 
 def calibration_of(path: Path, model: ModelProto, described: Mapping[str, Any] | None = None) -> Calibration:
-    """The calibration images that a path means: arrays in an .npz or .npy file, else image files."""
+    """The calibration images that a path means: arrays in an .npz or .npy file, else image files. Raises what
+    `check_inputs` and the two ways of `Calibration` do.
+    """
+    check_inputs(model)
     if path.suffix in (".npz", ".npy"):
         return Calibration.of_arrays(path, model)
     return Calibration.of_images(path, model, described)
@@ -112,9 +115,8 @@ def calibration_of(path: Path, model: ModelProto, described: Mapping[str, Any] |
 def preprocessing(model: ModelProto, described: Mapping[str, Any] | None = None) -> Preprocess:
     """How an image becomes the input of a model. An input of floats takes (pixel − mean)/std."""
     manifest = {**read_manifest(model), **(described or {})}
-    real: dict[str, dict] = {
-        v.name: {} for v in inputs_of(model) if v.type.tensor_type.elem_type == TensorProto.FLOAT
-    }
+    kinds = {value.name: INPUT_TYPES[value.type.tensor_type.elem_type] for value in inputs_of(model)}
+    real: dict[str, dict] = {name: {} for name, kind in kinds.items() if kind == "float32"}
     if manifest.get("preprocessing") is None:
         raise CalibrationError("the file does not tell how an image becomes the network's input",
                                next_command=_DETECTOR)  # fmt: skip

@@ -21,7 +21,15 @@ from aqd_deploy.passes.contract import PassResult, Shape
 from aqd_deploy.passes.inference import first_line
 from aqd_deploy.passes.operators import label_of
 from aqd_deploy.quantization.batch_norm import fold_batch_norms
+from aqd_deploy.quantization.channel_slopes import take_channel_slopes_apart
 
+INPUT_TYPES = {
+    TensorProto.FLOAT: "float32",
+    TensorProto.FLOAT16: "float32",
+    TensorProto.UINT8: "uint8",
+    TensorProto.INT8: "int8",
+}
+"""What an input of a file may hold, and what it is fed with."""
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _NEXT_SHAPE = "the same command with --shape 1x3x320x320"
 _QUANTIZED = "aqd-deploy lower FILE -o OUT"
@@ -97,13 +105,15 @@ class Network:
         return Network(model)
 
     def check_finite(self) -> None:
-        """CheckpointError that names the first constant with NaN or infinity."""
-        for name, tensor in self._tensors.items():
-            if tensor.data_type == TensorProto.FLOAT and not np.isfinite(numpy_helper.to_array(tensor)).all():
-                raise CheckpointError(
-                    f"the network's constant {name} holds a number that isn't finite", valid="finite numbers",
-                    next_command="retrain or repair this layer, then export it again",
-                )  # fmt: skip
+        """CheckpointError that names the first layer with NaN or infinity."""
+        for layer in self.layers:
+            for name in (layer.weight, layer.bias):
+                if name is not None and name in self._tensors and not np.isfinite(self.array(name)).all():
+                    raise CheckpointError(
+                        f"the layer {layer.name} has a number that isn't finite", received=name,
+                        valid="finite numbers",
+                        next_command="retrain or repair this layer, then export it again",
+                    )  # fmt: skip
 
     def _rank(self, name: str) -> int:
         return len(self._tensors[name].dims)
@@ -126,9 +136,10 @@ def canonical_file(model: ModelProto, shape: Shape = None) -> ModelProto:
     draft = Draft(model)
     for rewrite in OF_FLOAT_FILES:
         rewrite(draft)
+    take_channel_slopes_apart(draft)
     draft.remove_dead()
     model = draft.write()
-    _check_inputs(model)
+    check_inputs(model)
     counts = Counter(node.name for node in model.graph.node)
     for node in model.graph.node:
         if not node.name or counts[node.name] > 1:
@@ -172,7 +183,8 @@ def _refuse_quantized(model: ModelProto) -> None:
         )
 
 
-def _check_inputs(model: ModelProto) -> None:
+def check_inputs(model: ModelProto) -> None:
+    """ShapeError for inputs of open sizes or a batch, UnsupportedModelError for those that are no images."""
     for value in inputs_of(model):
         sizes = sizes_of(value)
         if not sizes or min(sizes) < 1:
@@ -183,8 +195,8 @@ def _check_inputs(model: ModelProto) -> None:
             raise ShapeError(f"input {value.name} has a batch of {sizes[0]}", received=sizes,
                              valid="batch 1", next_command=_NEXT_SHAPE)  # fmt: skip
         kind = value.type.tensor_type.elem_type
-        if kind not in (TensorProto.FLOAT, TensorProto.UINT8, TensorProto.INT8):
+        if kind not in INPUT_TYPES:
             raise UnsupportedModelError(
                 f"input {value.name} is neither an image of floats nor one of 8 bits",
-                received=element_name(kind), valid="float32, uint8, int8",
+                received=element_name(kind), valid=", ".join(map(element_name, INPUT_TYPES)),
             )  # fmt: skip

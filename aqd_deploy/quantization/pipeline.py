@@ -32,7 +32,7 @@ Codes = dict[Site, np.ndarray]
 @dataclass(frozen=True)
 class QuantizedModel:
     """A QDQ model, and a JSON-able report: `layers` with bits, scales and errors, `steps` with their effect,
-    `warnings`.
+    `stages` in seconds, `warnings`.
     """
 
     model: ModelProto
@@ -70,6 +70,7 @@ def quantize(
         "output_error": output_error(job.reference, written, calibration, run),
         "layers": _layers(job.plan, chosen, errors),
         "warnings": run.warnings,
+        "stages": {stage: round(seconds, 3) for stage, seconds in run.stages.items()},
         "seconds": round(run.elapsed, 3),
     }
     return QuantizedModel(written, report)
@@ -87,7 +88,7 @@ class _Job:
         """Of what the result will be worse by."""
         count, network = len(self.calibration), self.plan.network
         if count < FEW_IMAGES:
-            self.run.warn(f"only {count} calibration images: {FEW_IMAGES} or more show the ranges better")
+            self.run.warn(f"few calibration images: {count}; {FEW_IMAGES} or more show the ranges better")
         for sentence in self.plan.placement.left_float:
             self.run.warn(sentence)
         for site in self.plan.sites:

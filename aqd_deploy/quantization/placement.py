@@ -330,8 +330,8 @@ class _Search:
                 sites.append(Site(name, role, readers, tuple(wanted.layers), wanted.axis))
         labels = {node.output[0]: node for node in self.draft.nodes}
         left = tuple(
-            f"{len(names)} layers stay float, from {names[0]} on: they lie behind the {labels[node].op_type} "
-            f"{label_of(labels[node])}, which has no integer form"
+            f"layers stay float from {names[0]} on, {len(names)} in all: they lie behind the "
+            f"{labels[node].op_type} {label_of(labels[node])}, which has no integer form"
             for node, names in self.islands.items()
         )
         ends = {name: output for name, output in self.outputs.items() if name not in self.inner}

@@ -27,7 +27,7 @@ class Progress:
 
 class Run:
     """One quantization while it runs: `listener` hears of every item; `budget` are seconds for all of it;
-    `state` keeps what is finished for a run that comes after this one.
+    `state` keeps what is finished for a run that comes after this one. `stages` are the seconds of each.
     """
 
     def __init__(
@@ -41,6 +41,7 @@ class Run:
         self._budget = budget
         self.state = state or State()
         self.warnings: list[str] = []
+        self.stages: dict[str, float] = {}
 
     @property
     def elapsed(self) -> float:
@@ -68,6 +69,7 @@ class Run:
         for done, item in enumerate(items, 1):
             yield item
             self._tell(stage, done, total, (self.elapsed - began) / done * (total - done))
+        self.stages[stage] = self.stages.get(stage, 0.0) + self.elapsed - began
 
     def _tell(self, stage: str, done: int, total: int, left: float | None) -> None:
         if self._listener is not None:

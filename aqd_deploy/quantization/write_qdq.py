@@ -77,11 +77,18 @@ class _Writer:
     def weight(
         self, site: Site, parameters: QuantizerParameters, codes: np.ndarray, axis: int | None
     ) -> None:
-        """Codes under the weight's name, and what they stand for."""
-        draft = self.draft
-        draft.set_constant(site.tensor, codes.astype(np.int8))
+        """Codes, and what they stand for. They have the weight's name, unless others read the weight."""
+        draft, readers = self.draft, {(reader.node, reader.index) for reader in site.readers}
+        own = all(
+            (node.output[0], index) in readers
+            for node in draft.nodes
+            for index, name in enumerate(node.input)
+            if name == site.tensor
+        )
+        name = site.tensor if own else draft.names.fresh(f"{site.tensor}_codes")
+        draft.set_constant(name, codes.astype(np.int8))
         inputs = [
-            site.tensor,
+            name,
             draft.constant(f"{site.tensor}_scale", parameters.scale),
             draft.constant(f"{site.tensor}_zero", np.zeros(parameters.scale.shape, np.int8)),
         ]

@@ -44,7 +44,7 @@ def report(capsys, *arguments):
 def test_the_file_is_one_that_lower_takes(files, capsys):
     assert invoke(words(files, "--bits", 4)) == 0
     out = capsys.readouterr().out
-    assert "1 layers with weights of 4 bits and inputs of 4" in out and "noisiest layers: " in out
+    assert "weights of 4 bits, inputs of 4: 1 of 3 layers" in out and "noisiest layers: " in out
     assert lower(load_onnx(files / "m.qdq.onnx")).report["float_tensors"] == 0
     assert sorted(path.name for path in files.iterdir()) == ["float.onnx", "images", "m.qdq.onnx", "x.npz"]
 
@@ -95,8 +95,8 @@ def test_warnings_are_told(files, capsys):
     np.savez(files / "one.npz", image=np.zeros((1, 3, 8, 8), np.float32))
     assert invoke(words(files, calibration="one.npz")) == 0
     told = capsys.readouterr().err
-    assert "warning: only 1 calibration images: 16 or more show the ranges better" in told
-    assert "warning: image is 0 everywhere in all 1 images" in told
+    assert "warning: few calibration images: 1; 16 or more show the ranges better" in told
+    assert "warning: image is 0 everywhere in every calibration image" in told
 
 
 def test_a_used_up_budget_keeps_what_is_finished(files, capsys):
@@ -128,7 +128,7 @@ def with_own_operator(model):
 
 
 NETWORKS = {
-    "NaN in the weights": (lambda: with_nan(chain()), "constant w1 holds a number that isn't finite"),
+    "NaN in the weights": (lambda: with_nan(chain()), "the layer a has a number that isn't finite; got w1"),
     "NaN on the way": (
         lambda: float_graph(f"l = Log(image) y = Conv {CONV3} (l, w)", {"w": (2, 3, 3, 3)}),
         "the network makes a number that isn't finite of calibration image 0; got l in",
@@ -140,8 +140,8 @@ NETWORKS = {
     "no layers": (lambda: float_graph("y = Relu(image)", {}), "no layer to quantize"),
     "nothing that has integers": (
         lambda: float_graph("s = Softmax(image) y = Conv (s, w)", {"w": (2, 3, 1, 1)}),
-        "no layer of the network can be quantized; got 1 layers stay float, from y on: they lie behind the "
-        "Softmax s",
+        "no layer of the network can be quantized; got layers stay float from y on, 1 in all: they lie "
+        "behind the Softmax s",
     ),
 }
 

@@ -129,3 +129,11 @@ def test_grey_networks_take_no_images():
     model = float_graph("y = Conv (image, w)", {"w": (2, 1, 1, 1)}, channels=1)
     with pytest.raises(CalibrationError, match=r"got image \[1, 3, 8, 8\]; valid: image \[1, 1, 8, 8\]"):
         preprocessing(model, DESCRIBED)
+
+
+def test_open_sizes_come_before_the_arrays(tmp_path):
+    model = chain()
+    model.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "height"
+    np.savez(tmp_path / "x.npz", image=arrays())
+    with pytest.raises(ShapeError, match="--shape 1x3x320x320"):
+        calibration_of(tmp_path / "x.npz", model)

@@ -112,7 +112,7 @@ def test_weights_that_are_not_finite(value):
     weights = onnx.numpy_helper.to_array(tensor).copy()
     weights[0, 0, 0, 0] = value
     tensor.CopyFrom(onnx.numpy_helper.from_array(weights, "w2"))
-    with pytest.raises(CheckpointError, match="constant w2 holds a number that isn't finite"):
+    with pytest.raises(CheckpointError, match="the layer b has a number that isn't finite; got w2"):
         Network.of(model)
 
 

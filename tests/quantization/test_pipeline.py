@@ -71,11 +71,12 @@ def test_the_report_is_json_and_tells_of_every_layer():
     assert [step["step"] for step in report["steps"]] == ["equalise", "bias_correction"]
     assert report["steps"][1]["error_after"] == pytest.approx(report["output_error"])
     assert report["warnings"] == []
+    assert {"ranges", "choosing", "errors of layers"} <= set(report["stages"])
 
 
 def test_few_images():
     (warning,) = quantize(chain(), pictures(1)).report["warnings"]
-    assert warning == "only 1 calibration images: 16 or more show the ranges better"
+    assert warning == "few calibration images: 1; 16 or more show the ranges better"
 
 
 def test_activations_that_never_change():
@@ -83,7 +84,7 @@ def test_activations_that_never_change():
     model = float_graph(body, {"w1": (4, 3, 1, 1), "b1": np.full(4, -1, np.float32), "w2": (2, 4, 1, 1)})
     done = quantize(model, pictures())
     assert done.report["warnings"] == [
-        "z is 0 everywhere in all 20 images", "r is 0 everywhere in all 20 images"
+        "z is 0 everywhere in every calibration image", "r is 0 everywhere in every calibration image"
     ]  # fmt: skip
     assert done.report["output_error"] == 0
 

@@ -22,6 +22,7 @@ W = (6, 3, 3, 3)
 STEM = f"a = Conv {CONV3} (image, w1)"
 NEXT = (6, 6, 3, 3)
 MATRIX = (4, 6)
+SLOPES = np.array([0, 0.1, 0.25, -0.1, 1, 0.5], np.float32).reshape(6, 1, 1)
 
 # Name: body, weights, and the activations that get quantizers, each with what it is for.
 CASES = {
@@ -71,6 +72,11 @@ CASES = {
     "padding is one of codes": (
         f"{STEM} r = LeakyRelu <alpha = 0.1> (a) p = Pad(r, pads) y = Conv (p, w2)",
         {"w1": W, "w2": NEXT, "pads": np.array([0, 0, 1, 1, 0, 0, 1, 1])},
+        {"image": Role.IMAGE, "r": Role.LAYER_INPUT},
+    ),
+    "a slope a channel": (
+        f"{STEM} r = PRelu(a, slopes) y = Conv {CONV3} (r, w2)",
+        {"w1": W, "w2": NEXT, "slopes": SLOPES},
         {"image": Role.IMAGE, "r": Role.LAYER_INPUT},
     ),
     "vectors": (
@@ -179,7 +185,7 @@ def test_layers_behind_an_operator_without_integers_stay_float():
     found = missing(Network.of(float_graph(body, {"w1": W, "w2": NEXT})).model)
     assert [layer.name for layer in found.layers] == ["a"]
     assert found.left_float == (
-        "1 layers stay float, from y on: they lie behind the Softmax g, which has no integer form",
+        "layers stay float from y on, 1 in all: they lie behind the Softmax g, which has no integer form",
     )
 
 

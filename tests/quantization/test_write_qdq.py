@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from float_graphs import chain, pictures
+from float_graphs import CONV3, chain, float_graph, pictures
 from onnx import numpy_helper
 
 from aqd_deploy.integer.manifest import read_manifest
@@ -64,3 +64,14 @@ def test_the_recipe_is_in_the_manifest():
     written = write_qdq(PLAN.network, {}, recipe=recipe)
     entry = read_manifest(written)["quantization"]
     assert from_document(json.loads(json.dumps(entry))) == recipe
+
+
+def test_a_weight_that_a_float_layer_reads_as_well_stays_for_it():
+    body = f"a = Conv {CONV3} (image, w1) b = Conv {CONV3} (a, w2) y = Conv {CONV3} (b, w2)"
+    model = float_graph(body, {"w1": (6, 3, 3, 3), "w2": (6, 6, 3, 3)})
+    plan = Plan.of(Network.of(model), Recipe(excluded=("y",)))
+    (site,) = [site for site in plan.sites if site.tensor == "w2"]
+    written = write_qdq(plan.network, {site: weights_up_to(np.array(1.0), 8)})
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in written.graph.initializer}
+    assert (constants["w2"].dtype, constants["w2_codes"].dtype) == (np.float32, np.int8)
+    assert Session(written, ["y"])(next(pictures(1).feeds()))["y"].shape == (1, 6, 8, 8)

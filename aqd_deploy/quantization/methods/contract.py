@@ -74,5 +74,5 @@ def observe_sites(
     )
     for name, seen in observed.items():
         if seen.low == seen.high:
-            run.warn(f"{name} is {seen.low:g} everywhere in all {len(calibration)} images")
+            run.warn(f"{name} is {seen.low:g} everywhere in every calibration image")
     return observed
