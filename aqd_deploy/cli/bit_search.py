@@ -24,8 +24,8 @@ _OPTIONS = (
     click.option("--max-mb", type=_LIMIT, help="Weights as stored, in MB of 2^20 bytes."),
     click.option("--max-drop", type=_LIMIT, help="What may be lost: of a detector, points of AP on its float "
                  "network's own boxes; else the mean square of its outputs' errors."),
-    click.option("--target", default="host", show_default=True,
-                 help="For --search: what the network is to run on; see `aqd-deploy targets`."),
+    click.option("--target", help="What the network is to run on; see `aqd-deploy targets`.  [default: host; "
+                 "with --max-mb none, so that no times are told]"),
     threads_option,
 )  # fmt: skip
 
@@ -60,6 +60,8 @@ def search_bits(
     from aqd_deploy.compiler.build import default_threads
     from aqd_deploy.workflow.search import Goal, search
 
-    target = targets.get(options["target"])
-    threads = options["threads"] or default_threads(target)
-    return search(model, images, recipe, Goal(limit[0]), limit[1], target=target, threads=threads, run=run)
+    goal = Goal(limit[0])
+    name = options["target"] or (None if goal is Goal.MB else "host")
+    target = None if name is None else targets.get(name)
+    threads = options["threads"] or (1 if target is None else default_threads(target))
+    return search(model, images, recipe, goal, limit[1], target=target, threads=threads, run=run)

@@ -221,7 +221,7 @@ class _Search:
         if is_standard(node, "PRelu"):
             return self._prelu(node, inputs)
         if is_standard(node, *_STREAM_FUNCTIONS):
-            return self._bent(self._element(node, inputs[0]))
+            return self._leaky(self._element(node, inputs[0]))
         if is_standard(node, *FUNCTIONS):
             return _Value(_Kind.FUNCTION, self._element(node, inputs[0]).root)
         return None
@@ -253,7 +253,7 @@ class _Search:
         slope = self.draft.array(node.input[1])
         if slope is None or len(inputs) > 1:
             return None
-        return self._bent(self._element(node, inputs[0])) if slope.size == 1 else None
+        return self._leaky(self._element(node, inputs[0])) if slope.size == 1 else None
 
     def _element(self, node: NodeProto, name: str) -> _Value:
         """The value that a function of each element is stacked on. Where copies stand behind a function, only
@@ -264,6 +264,11 @@ class _Search:
             self._codes(node, name, Role.OPERAND)
             return _Value(_Kind.CODES, name)
         return value
+
+    @staticmethod
+    def _leaky(value: _Value) -> _Value:
+        """Of a stream a stream, which is fine enough to be bent; of codes what only a quantizer ends."""
+        return _Value(_Kind.STREAM if value.kind is _Kind.STREAM else _Kind.FUNCTION, value.root)
 
     @staticmethod
     def _bent(value: _Value) -> _Value:

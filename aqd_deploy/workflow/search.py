@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+import numpy as np
 from onnx import ModelProto
 
 from aqd_deploy.errors import RecipeError
@@ -21,6 +22,7 @@ from aqd_deploy.quantization.calibration import Calibration
 from aqd_deploy.quantization.network import Network
 from aqd_deploy.quantization.progress import Run
 from aqd_deploy.quantization.recipe import Recipe
+from aqd_deploy.quantization.state import Arrays
 from aqd_deploy.targets import Target
 from aqd_deploy.workflow.bit_widths import BitWidths, uniform
 from aqd_deploy.workflow.search_costs import Costs, costs_of
@@ -70,10 +72,7 @@ def search(
     networks = BitWidths(network, recipe, BITS, calibration, run)
     judge = Judge(network.model, calibration)
     costs = costs_of(networks, target, threads, run)
-    alone = {
-        (unit.weight, bits): judge.loss(networks.model({unit.weight: bits}))
-        for unit, bits in run.steps("layers alone", [(u, b) for u in networks.units for b in BITS])
-    }
+    alone = _alone(networks, judge, run)
     saved = costs.megabytes if goal is Goal.MB else costs.milliseconds
     path = steps_down(networks, alone, saved)
     if goal is Goal.DROP:
@@ -102,6 +101,23 @@ def search(
         },
     }  # fmt: skip
     return Found(uniform(recipe, BITS[-1]).with_bits(widest), document)
+
+
+def _alone(networks: BitWidths, judge: Judge, run: Run) -> Table:
+    """The loss of each unit at each width with all others float. What is found is kept in the state of
+    `run`.
+    """
+    found: Table = {}
+    for unit, bits in run.steps("layers alone", [(u, b) for u in networks.units for b in networks.bits]):
+        found[unit.weight, bits] = _kept(networks, judge, run, unit.weight, bits)
+    return found
+
+
+def _kept(networks: BitWidths, judge: Judge, run: Run, unit: str, bits: int) -> float:
+    def make() -> Arrays:
+        return {"loss": np.array(judge.loss(networks.model({unit: bits})))}
+
+    return float(run.state.once(f"alone {unit} {bits}", make)["loss"])
 
 
 def steps_down(networks: BitWidths, loss: Table, cost: Table) -> list[dict[str, int]]:

@@ -31,12 +31,13 @@ def report(capsys, *arguments):
 
 def test_what_a_file_lacks_is_completed(files, capsys, fails):
     assert invoke(quantized(files, "--exclude", "head.*", "--exclude", "block.0")) == 0
+    capsys.readouterr()
     refused = fails("lower", files / "m.qdq.onnx", "-o", files / "m.int.onnx")
     assert "try: aqd-deploy quantize FILE --complete --calibration DIR" in refused
-    capsys.readouterr()
     done = report(capsys, *quantized(files, "--complete", source="m.qdq.onnx", output="whole.qdq.onnx"))
     assert {row["layer"] for row in done["layers"]} == {"block.0", "head.fine", "head.coarse"}
     assert invoke(["lower", str(files / "whole.qdq.onnx"), "-o", str(files / "m.int.onnx")]) == 0
+    capsys.readouterr()
     again = quantized(files, "--complete", source="whole.qdq.onnx", output="more.qdq.onnx")
     assert "no quantizer is missing in this file" in fails(*again)
     assert "quantize FILE --complete" in fails(*quantized(files, source="m.qdq.onnx", output="no.onnx"))
@@ -44,6 +45,7 @@ def test_what_a_file_lacks_is_completed(files, capsys, fails):
 
 def test_completing_changes_no_weights(files, capsys, fails):
     assert invoke(quantized(files, "--exclude", "head.*")) == 0
+    capsys.readouterr()
     for option in (["--equalise"], ["--bias-correction"], ["--adaptive-rounding", 5]):
         words = quantized(files, "--complete", *option, source="m.qdq.onnx", output="no.onnx")
         assert "changes weights, for which the file has quantizers" in fails(*words)

@@ -87,7 +87,8 @@ def test_a_limit_of_megabytes(network, calibration):
     assert lower(result.model).report["float_tensors"] == 0
 
 
-def test_a_drop_by_the_milliseconds_of_a_profile(network, calibration):
+def test_a_drop_by_the_milliseconds_of_a_profile(network, calibration, monkeypatch):
+    monkeypatch.setattr("aqd_deploy.workflow.search.BITS", (4, 8))
     target = targets.get("raspberrypi-4")
     found = search(network, calibration, Recipe(), Goal.DROP, 0.05, target=target)
     document = found.document
