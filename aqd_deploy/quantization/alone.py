@@ -85,7 +85,6 @@ class _Beside:
         }
         self.copies: dict[str, str] = {}
         self.nodes = list(self.draft.nodes)
-        self.outputs: list[str] = []
         own = {name for node in self.nodes for name in node.output}
         codes = self._constants(written)
         for node in written.graph.node:
