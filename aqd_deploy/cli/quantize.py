@@ -58,7 +58,6 @@ _WORST = 3
 @click.option("--bias-correction", is_flag=True, help="Take what rounding does to the mean off the biases.")
 @click.option("--symmetric", is_flag=True, help="Signed codes without zero points for values of both signs.")
 @click.option("--per-tensor", is_flag=True, help="One scale for all weights of a layer, not one a channel.")
-@click.option("--seed", type=click.IntRange(0, (1 << 32) - 1), help="Of all that is drawn.  [default: 0]")
 @click.option(
     "--detector", type=existing("F.toml"),
     help="How images become the input, for a file that is silent on it.",
@@ -141,7 +140,6 @@ def with_options(recipe: Recipe, options: dict[str, Any]) -> Recipe:
         "activation_bits": options["activation_bits"] or bits,
         "first_bits": options["first_last_bits"],
         "last_bits": options["first_last_bits"],
-        "seed": options["seed"],
         "excluded": (*recipe.excluded, *options["exclude"]),
         "symmetric": options["symmetric"] or None,
         "per_channel": False if options["per_tensor"] else None,

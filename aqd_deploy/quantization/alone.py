@@ -17,10 +17,11 @@ from aqd_deploy.quantization.placement import Role, Site
 from aqd_deploy.quantization.plan import Plan
 from aqd_deploy.quantization.progress import Run
 from aqd_deploy.quantization.quantizer import QuantizerParameters
+from aqd_deploy.quantization.reductions import reduction
 from aqd_deploy.quantization.session import Session
 from aqd_deploy.quantization.write_qdq import write_qdq
 
-IMAGES = 32
+IMAGES = 16
 """So many are enough for means over all pixels."""
 
 
@@ -74,6 +75,7 @@ class _Beside:
 
     def __init__(self, plan: Plan, written: ModelProto) -> None:
         self.draft = Draft(copy.deepcopy(plan.network.model))
+        self.ranks = {name: len(shape) for name, shape in self.draft.shapes.items()}
         self.layers = {layer.output for layer in plan.placement.layers}
         self.in_front = {
             reader.node
@@ -83,7 +85,6 @@ class _Beside:
         }
         self.copies: dict[str, str] = {}
         self.nodes = list(self.draft.nodes)
-        self.outputs: list[str] = []
         own = {name for node in self.nodes for name in node.output}
         codes = self._constants(written)
         for node in written.graph.node:
@@ -122,8 +123,7 @@ class _Beside:
         output.
         """
         real, base = layer.output, alone(layer.output)
-        rank = len(self.draft.shapes[real])
-        axes = [axis for axis in range(rank) if axis != 1]
+        axes = [axis for axis in range(self.ranks[real]) if axis != 1]
         difference, noise, signal = (f"{base}_{word}" for word in ("difference", "noise", "signal"))
         self.nodes += [
             helper.make_node("Sub", [base, real], [difference]),
@@ -133,13 +133,8 @@ class _Beside:
         return self._mean(difference, axes), self._mean(noise, axes), self._mean(signal, axes)
 
     def _mean(self, name: str, axes: list[int]) -> str:
-        output = f"{name}_mean"
-        if self.draft.opset >= 18:
-            inputs = [name, self.draft.constant(f"{name}_axes", np.array(axes))]
-            self.nodes.append(helper.make_node("ReduceMean", inputs, [output], keepdims=0))
-        else:
-            self.nodes.append(helper.make_node("ReduceMean", [name], [output], keepdims=0, axes=axes))
-        return output
+        self.nodes.append(reduction(self.draft, "ReduceMean", name, axes))
+        return self.nodes[-1].output[0]
 
     def model(self) -> ModelProto:
         """All of it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
@@ -15,26 +16,23 @@ from aqd_deploy.errors import CalibrationError
 from aqd_deploy.passes.canonical.draft import Draft
 from aqd_deploy.quantization.calibration import Calibration
 from aqd_deploy.quantization.progress import Run
+from aqd_deploy.quantization.reductions import reduction
 from aqd_deploy.quantization.session import Session
 from aqd_deploy.quantization.state import Arrays
 
 BINS = 2048
-SAMPLE = 1 << 16
-"""Elements of a tensor that are kept, over all images."""
 _TOGETHER = 1 << 28
 """Bytes of tensors that one session returns for an image."""
 
 
 @dataclass(frozen=True)
 class Observations:
-    """`low`, `high`: the range. `channel_low`, `channel_high` [C] that of each channel (axis 1). `sample` [n]
-    are values at random places of every image. `counts` [BINS] of equal bins from `edges[0]` to `edges[-1]`
-    are empty unless histograms were asked for.
+    """`low`, `high`: the range. `channel_low`, `channel_high` [C] that of each channel (axis 1). `counts`
+    [BINS] of equal bins from `edges[0]` to `edges[-1]` are empty unless histograms were asked for.
     """
 
     channel_low: np.ndarray
     channel_high: np.ndarray
-    sample: np.ndarray
     counts: np.ndarray
     edges: np.ndarray
 
@@ -56,26 +54,27 @@ def observe(
     run: Run,
     *,
     histograms: bool = False,
-    seed: int = 0,
 ) -> dict[str, Observations]:
     """The tensors of a model over all images: one pass, two with histograms, which need the range first.
 
     What is finished is kept in the state of `run`. Raises CalibrationError for a tensor that holds NaN or
     infinity.
     """
-    found: dict[str, Observations] = {}
-    shapes = Draft(model).shapes
-    for part in _parts(tensors, shapes):
+    key = hashlib.sha256("\n".join(tensors).encode()).hexdigest()
+    ranges = run.state.once(f"ranges {key}", partial(_ranges, model, tensors, calibration, run))
+    counts: Arrays = {}
+    for part in _parts(tensors, Draft(model).shapes) if histograms else ():
         key = hashlib.sha256("\n".join(part).encode()).hexdigest()
-        ranges = run.state.once(f"ranges {key} {seed}", partial(_ranges, model, part, calibration, run, seed))
-        counts: Arrays = {}
-        if histograms:
-            counts = run.state.once(f"counts {key}", partial(_counts, model, part, ranges, calibration, run))
-        for index, name in enumerate(part):
-            low, high, sample = (ranges[f"{index}_{kind}"] for kind in ("low", "high", "sample"))
-            edges = _edges(float(low.min()), float(high.max()))
-            found[name] = Observations(low, high, sample, counts.get(str(index), np.zeros(0, int)), edges)
-    return found
+        counts |= run.state.once(f"counts {key}", partial(_counts, model, part, ranges, calibration, run))
+    return {
+        name: Observations(
+            ranges[f"{name} low"],
+            ranges[f"{name} high"],
+            counts.get(f"{name} counts", np.zeros(0, np.int64)),
+            _edges(ranges, name),
+        )
+        for name in tensors
+    }
 
 
 def _parts(tensors: Sequence[str], shapes: dict[str, tuple[int, ...]]) -> Iterator[list[str]]:
@@ -93,54 +92,59 @@ def _parts(tensors: Sequence[str], shapes: dict[str, tuple[int, ...]]) -> Iterat
         yield part
 
 
-def _ranges(model: ModelProto, names: list[str], calibration: Calibration, run: Run, seed: int) -> Arrays:
-    session = Session(model, names)
-    each = -(-SAMPLE // len(calibration))
-    generator = np.random.default_rng(seed)
-    lows: dict[str, np.ndarray] = {}
-    highs: dict[str, np.ndarray] = {}
-    samples: dict[str, list[np.ndarray]] = {name: [] for name in names}
+def _ranges(model: ModelProto, names: Sequence[str], calibration: Calibration, run: Run) -> Arrays:
+    """`NAME low` and `NAME high`, by channel, computed in the graph: tensors need not be handed out. Means as
+    well, because NaN does not get into minima and maxima.
+    """
+    draft = Draft(copy.deepcopy(model))
+    ranks = {name: len(draft.shapes[name]) for name in names}
+    reduced = {
+        name: [
+            reduction(draft, op_type, name, _all_but_channels(ranks[name]))
+            for op_type in ("ReduceMin", "ReduceMax", "ReduceMean")
+        ]
+        for name in names
+    }
+    draft.nodes = [*draft.nodes, *(node for nodes in reduced.values() for node in nodes)]
+    session = Session(draft.write(), [node.output[0] for nodes in reduced.values() for node in nodes])
+    arrays: Arrays = {}
     for image, feed in enumerate(run.counted("ranges", calibration.feeds(), len(calibration))):
-        for name, array in session(feed).items():
-            by_channel = _by_channel(array)
-            low, high = by_channel.min(axis=1), by_channel.max(axis=1)
-            if not (np.isfinite(low).all() and np.isfinite(high).all()):
+        found = session(feed)
+        for name in names:
+            low, high, mean = (found[node.output[0]].reshape(-1) for node in reduced[name])
+            if not all(np.isfinite(each).all() for each in (low, high, mean)):
                 raise CalibrationError(
                     f"the network makes a number that isn't finite of calibration image {image}",
-                    received=f"{name} in [{low.min():g}, {high.max():g}]", valid="finite numbers",
+                    received=f"{name} from {low.min():g} to {high.max():g}, {mean.mean():g} in the mean",
+                    valid="finite numbers",
                     next_command="the same command without this image, or with a repaired network",
-                )  # fmt: skip
-            lows[name] = np.minimum(low, lows.get(name, low))
-            highs[name] = np.maximum(high, highs.get(name, high))
-            samples[name].append(array.reshape(-1)[generator.integers(0, array.size, each)])
-    arrays: Arrays = {}
-    for index, name in enumerate(names):
-        arrays[f"{index}_low"], arrays[f"{index}_high"] = lows[name], highs[name]
-        arrays[f"{index}_sample"] = np.concatenate(samples[name])[:SAMPLE]
+                )
+            for end, value, further in (("low", low, np.minimum), ("high", high, np.maximum)):
+                arrays[f"{name} {end}"] = further(value, arrays.get(f"{name} {end}", value))
     return arrays
+
+
+def _all_but_channels(rank: int) -> list[int]:
+    """The axes of pixels and batch; all of a tensor without channels."""
+    return [axis for axis in range(rank) if axis != 1 or rank < 2]
 
 
 def _counts(
     model: ModelProto, names: list[str], ranges: Arrays, calibration: Calibration, run: Run
 ) -> Arrays:
+    """`NAME counts`: the histogram of each tensor."""
     session = Session(model, names)
-    ends = [(float(ranges[f"{i}_low"].min()), float(ranges[f"{i}_high"].max())) for i in range(len(names))]
-    counts = {str(index): np.zeros(BINS, np.int64) for index in range(len(names))}
+    edges = {name: _edges(ranges, name) for name in names}
+    counts = {f"{name} counts": np.zeros(BINS, np.int64) for name in names}
     for feed in run.counted("histograms", calibration.feeds(), len(calibration)):
-        for index, array in enumerate(session(feed).values()):
-            edges = _edges(*ends[index])
-            bins = ((array.reshape(-1) - edges[0]) * (BINS / (edges[-1] - edges[0]))).astype(np.int32)
-            counts[str(index)] += np.bincount(np.clip(bins, 0, BINS - 1), minlength=BINS)
+        for name, array in session(feed).items():
+            first, last = edges[name][0], edges[name][-1]
+            bins = ((array.reshape(-1) - first) * (BINS / (last - first))).astype(np.int32)
+            counts[f"{name} counts"] += np.bincount(np.clip(bins, 0, BINS - 1), minlength=BINS)
     return counts
 
 
-def _edges(low: float, high: float) -> np.ndarray:
-    """Of a tensor that never changes the bins have some width, too."""
+def _edges(ranges: Arrays, name: str) -> np.ndarray:
+    """Those of the bins, float64 [BINS + 1]; of a tensor that never changes they have some width, too."""
+    low, high = float(ranges[f"{name} low"].min()), float(ranges[f"{name} high"].max())
     return np.linspace(low, high if high > low else low + max(abs(low), 1.0), BINS + 1)
-
-
-def _by_channel(array: np.ndarray) -> np.ndarray:
-    """[C, n] of a tensor with its channels on axis 1; one row of a tensor without."""
-    if array.ndim < 2:
-        return array.reshape(1, -1)
-    return np.moveaxis(array, 1, 0).reshape(array.shape[1], -1)

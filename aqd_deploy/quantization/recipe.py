@@ -54,7 +54,6 @@ class Recipe:
     last_bits: int = 8
     per_channel: bool = True
     symmetric: bool = False
-    seed: int = 0
     parameters: Mapping[str, float] = field(default_factory=dict)
     overrides: tuple[Override, ...] = ()
     excluded: tuple[str, ...] = ()
@@ -126,7 +125,6 @@ _CHECKS = {
     "last_bits": _BITS,
     "per_channel": _flag,
     "symmetric": _flag,
-    "seed": whole(0, (1 << 32) - 1),
     "parameters": table_of(number()),
     "overrides": list_of(
         table({"pattern": text}, {"weight_bits": nothing_or(_BITS), "activation_bits": nothing_or(_BITS)})

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from aqd_deploy.errors import StorageError
-from aqd_deploy.files import replacing, write_text
+from aqd_deploy.files import replacing, sweep, write_text
 
 Arrays = dict[str, np.ndarray]
 _MARK = "made-by-quantize"
@@ -27,9 +27,13 @@ class State:
 
     def __init__(self, folder: Path | None = None, key: str = "") -> None:
         self.folder, self._key = folder, key
-        if folder is None or not folder.exists():
+        if folder is None or not folder.is_dir():
             return
         mark = folder / _MARK
+        sweep(folder)
+        if not any(folder.iterdir()):
+            # Who made it was killed before there was a result.
+            return
         if not mark.is_file():
             raise StorageError(
                 "the folder for what is finished is there already, with other things in it",

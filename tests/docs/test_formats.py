@@ -19,6 +19,7 @@ from aqd_deploy.kernels import KERNEL_VERSION
 from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue
 from aqd_deploy.passes.pipeline import lower
 from aqd_deploy.passes.report import REPORT_SCHEMA as LOWERING_SCHEMA
+from aqd_deploy.quantization.recipe import VERSION as RECIPE_VERSION
 from aqd_deploy.records.file import RECORDS_FORMAT, Header, parse_records
 from aqd_deploy.records.task import TASK_FORMAT, Task
 from aqd_deploy.reporting.report import REPORT_SCHEMA, check_report
@@ -44,6 +45,7 @@ def test_the_versions_are_those_of_the_code():
     from aqd_deploy.qat import checkpoint, config
 
     assert versions() == {
+        "recipe": RECIPE_VERSION,
         "QDQ file": SCHEMA,
         "integer dialect": dialect.DOMAIN_VERSION,
         "model description": config.SCHEMA,

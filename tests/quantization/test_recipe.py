@@ -22,7 +22,6 @@ RECIPES = st.builds(
     weight_bits=BITS,
     last_bits=BITS,
     per_channel=st.booleans(),
-    seed=st.integers(0, 2**32 - 1),
     parameters=st.dictionaries(st.sampled_from(["power", "percent"]), st.floats(-1e9, 1e9), max_size=2),
     overrides=st.lists(st.builds(Override, TEXTS, st.none() | BITS, st.none() | BITS), max_size=2).map(tuple),
     excluded=st.lists(TEXTS, max_size=2).map(tuple),

@@ -51,3 +51,10 @@ def test_without_a_folder_nothing_is_kept():
     state = State()
     state.put("layer", {"x": np.arange(3)})
     assert state.get("layer") is None
+
+
+def test_an_empty_folder_is_taken(tmp_path):
+    (tmp_path / "s").mkdir()
+    state = State(tmp_path / "s", "key")
+    state.put("layer", {"x": np.arange(3)})
+    assert state.get("layer") is not None
