@@ -4,8 +4,7 @@
 
 A seed is a calibration set: images composed of the training material, which no training has seen. Each
 measurement is a file in DIR/cells, so that a killed run goes on where it was; its seconds are those of the
-last run. The table of all that is there
-is written to DIR/table.json and DIR/table.md.
+last run. The table of all that is there is written to DIR/table.json and DIR/table.md.
 """
 
 from __future__ import annotations
