@@ -16,11 +16,10 @@ from aqd_deploy.quantization.calibration import Calibration
 from aqd_deploy.quantization.complete import complete
 
 COMPLETED = (
-    "ort-products nanodet",
-    "ort-products squeeze",
-    "ort-products yolo",
+    "nncf-mixed squeeze",
+    "nncf-transformer squeeze",
     "ort-qoperator transposed",
-    "nncf-transformer yolo",
+    "pt2e-x86 transposed",
 )
 
 
