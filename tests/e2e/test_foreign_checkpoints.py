@@ -15,6 +15,8 @@ from aqd_deploy.integer.manifest import read_manifest
 from aqd_deploy.integer.reference import ReferenceRunner
 from aqd_deploy.passes.pipeline import lower
 from aqd_deploy.qat.sources import load_detector
+from aqd_deploy.quantization.calibration import Calibration
+from aqd_deploy.quantization.pipeline import quantize
 from aqd_deploy.runtime import Program
 from aqd_deploy.workflow.detect import ImageFiles, detect_images
 from tools.foreign_checkpoints import KINDS, Sizes, checkpoint
@@ -65,11 +67,38 @@ def test_programs_of_the_authors_checkpoints(tmp_path, kind, bits):
         found, real = (value * scale).ravel(), wanted[name].numpy().ravel()
         # Codes on the edge of two may differ: single ones, which sums over channels hide.
         assert np.linalg.norm(found - real) < 0.02 * np.linalg.norm(real)
-    Image.fromarray(image["image"][0].transpose(1, 2, 0)[..., ::-1].copy()).save(tmp_path / "i.png")
-    found = detect_images(
-        program.run, manifest, ImageFiles([tmp_path / "i.png"]), tmp_path / "out", least_score=1e-3
+    assert len(_detected(program, manifest, image["image"], tmp_path).detections) > 0
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("kind", ["detectron2_retinanet", "torchvision_retinanet"])
+def test_a_float_checkpoint_quantized_by_images_draws_boxes(tmp_path, kind):
+    path, _ = exported(tmp_path, kind, SIDE)
+    images = [{"image": textures(1, SIDE, SIDE, seed=seed)} for seed in range(16)]
+    lowered = lower(quantize(onnx.load(path), Calibration.of(images)).model)
+    assert lowered.report["float_tensors"] == 0
+    compile_model(lowered.model, tmp_path / "m.so")
+    program, manifest = Program.load(tmp_path / "m.so"), read_manifest(lowered.model)
+    expected = ReferenceRunner(lowered.model).run(images[0])
+    difference = total_difference(compare_integers(expected, program.run(images[0])))
+    assert difference.count > 0 and difference.differing == 0
+    found = _detected(program, manifest, images[0]["image"], tmp_path)
+    assert len(found.detections) > 0
+    drawn = found.drawing.read_bytes()
+    assert (
+        drawn
+        != _detected(program, manifest, images[0]["image"], tmp_path, draw_above=1.0).drawing.read_bytes()
     )
-    assert len(found.images[0].detections) > 0
+
+
+def _detected(program, manifest, image, folder, draw_above=1e-3):
+    """What the program finds in an image [1, 3, H, W] in BGR."""
+    Image.fromarray(image[0].transpose(1, 2, 0)[..., ::-1].copy()).save(folder / "i.png")
+    files = ImageFiles([folder / "i.png"])
+    found = detect_images(
+        program.run, manifest, files, folder / "out", least_score=1e-3, draw_above=draw_above
+    )
+    return found.images[0]
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if not kind.startswith("aqd_")])
