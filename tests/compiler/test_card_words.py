@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from card_emulation import SETTINGS, emulated
 from foreign_graphs import foreign_model
-from foreign_words import CASES, SIZES, word_model
+from foreign_words import CASES, SIZES, STREAM_CASES, word_model
 from random_graphs import merge
 from small_models import INT8, UINT8, random_image, reference
 
@@ -20,7 +20,8 @@ def words():
     built += [(lambda w, x, c, b=b, m=m: w.depth_to_space(x, b, m), (36, 3, 2)) for m, b in squares]
     windows = [((3, 2), (1, 2), (1, 1, 2, 0)), ((2, 2), (2, 2), (0, 0, 0, 0))]
     built += [(lambda w, x, c, window=w_: w.sum_pool(x, *window, 7), (8, 9, 3)) for w_ in windows]
-    return [word_model(build, dtype, sizes) for build, sizes in built for dtype in (UINT8, INT8)]
+    streams = [word_model(build, UINT8, SIZES[2 + i % 2]) for i, build in enumerate(STREAM_CASES.values())]
+    return [word_model(build, dtype, sizes) for build, sizes in built for dtype in (UINT8, INT8)] + streams
 
 
 def graphs():

@@ -8,7 +8,7 @@ from typing import assert_never
 
 import numpy as np
 
-from aqd_deploy.errors import UnsupportedModelError
+from aqd_deploy.errors import ShapeError
 from aqd_deploy.integer.types import is_signed
 from aqd_deploy.kernels.contract.launches import Address, Border, Buffer, Room
 from aqd_deploy.kernels.contract.scaling import Constants
@@ -135,8 +135,16 @@ class _Writer:
             case Steps(cells, most):
                 self.types.append(f"Steps<{cells}, {most}>")
                 self.reads.append(np.concatenate([next(self.given) for _ in range(3)]))
-            case Pieces() | StreamMultiply():
-                raise _not_on_cards(stage)
+            case StreamMultiply(one_pixel):
+                size = 0 if one_pixel else 1
+                self._other("int32", size)
+                self.types.append(f"StreamMultiply<{size}>")
+                b, d = next(self.given), next(self.given)
+                self.words += [d, *_halves(b)]
+            case Pieces(count):
+                self.types.append(f"Pieces<{stage.bits}, {count}>")
+                thresholds, c, b, d = (next(self.given) for _ in range(4))
+                self.reads.append(_int32(np.concatenate([thresholds, c, d, *_halves(b)])))
             case _:
                 assert_never(stage)
 
@@ -165,8 +173,12 @@ class _Writer:
         match store:
             case StoreBorder(parts=()):
                 self.types.append(f"StoreBorder<{maps}>")
-            case StoreBorder():
-                raise _not_on_cards(store)
+            case StoreBorder(parts=parts):
+                raise ShapeError(
+                    "kernels of cards do not split outputs",
+                    received=parts,
+                    valid="an output that has all channels",
+                )
             case StoreStream():
                 self.types.append("StoreStream")
             case StoreRequantize():
@@ -201,17 +213,18 @@ class _Writer:
             c, b, d = c << more, b << more, d + more - 32
         elif clipped and d.min() >= 2 and d.max() < 32:
             form = "CLAMPED"
-        self.words += [c, d, b & 0xFFFFFFFF, b >> 32]
+        self.words += [c, d, *_halves(b)]
         return form
 
 
-def _not_on_cards(step: Stage | Store) -> UnsupportedModelError:
-    return UnsupportedModelError(
-        "a program for cards cannot run this step of an epilogue",
-        received=type(step).__name__,
-        valid="networks whose functions and products are quantized",
-        next_command="aqd-deploy compile FILE -o PROGRAM.so --target host",
-    )
+def _halves(b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The low and the high 32 bits."""
+    return b & 0xFFFFFFFF, b >> 32
+
+
+def _int32(words: np.ndarray) -> np.ndarray:
+    """The low 32 bits of int64."""
+    return (words & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
 
 
 def _signed(dtype: str) -> str:
@@ -228,4 +241,4 @@ def _packed(words: Sequence[np.ndarray], levels: int) -> np.ndarray:
     columns = np.stack([np.asarray(word, np.int64).reshape(levels, -1) for word in words])
     padded = np.pad(columns, ((0, 0), (0, 0), (0, -columns.shape[2] % _BLOCK)))
     blocks = padded.reshape(len(words), levels, -1, _BLOCK).transpose(1, 2, 0, 3)
-    return np.ascontiguousarray(blocks & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
+    return _int32(np.ascontiguousarray(blocks))

@@ -152,6 +152,19 @@ template <class T, int UP, int ZERO, int OTHER_ZERO> struct Multiply : Other<T, 
     for (int i = 0; i < 4; i++) v[i] = (v[i] - ZERO) * (u[i] - OTHER_ZERO);
   }
 };
+// (v times the other stream + B) >> d.
+struct Shift {
+  int4 d, low, high;
+  AQD_MEMBER void load(const int4 *at) { d = at[0]; low = at[16]; high = at[32]; }
+};
+template <int UP> struct StreamMultiply : Other<int, UP> {
+  enum { WORDS = 3 };
+  typedef Shift Words;
+  template <int RUN>
+  static AQD_MEMBER void run(const Words &w, const int4 &o, Stage::Held<RUN> &, int, void *const *, const Spot &, int (&v)[4]) {
+    aqd_scale<GENERAL>(v, Scale{o, w.d, w.low, w.high});
+  }
+};
 // The codes of quantizers: clip((v·c + B) >> d, LO, HI), where what follows clips by itself without AT_LO or AT_HI; and
 // LO + the number of thresholds that sign·v reaches.
 template <int LO, int HI, bool AT_LO, bool AT_HI, Form FORM> AQD_DEVICE void aqd_requantize(int (&v)[4], const Scale &s) {
@@ -210,6 +223,20 @@ template <int CELLS, int MOST> struct Steps : Stage {
       int reached = 0;
       for (int k = 0; k < MOST; k++) reached += x >= thresholds[cell * MOST + k];
       v[i] = codes[cell * (MOST + 1) + reached];
+    }
+  }
+};
+// Straight pieces: a search for the one that v lies in, by 2^BITS - 1 thresholds, then its (v·c + B) >> d.
+template <int BITS, int COUNT> struct Pieces : Stage {
+  enum { TENSORS = 1 };
+  template <int RUN> static AQD_MEMBER void run(const Nothing &, const Asked &, Held<RUN> &, int, void *const *t, const Spot &, int (&v)[4]) {
+    const int *thresholds = (const int *)t[0], *constants = thresholds + (1 << BITS) - 1;
+    for (int i = 0; i < 4; i++) {
+      int piece = 0;
+      for (int bit = BITS - 1; bit >= 0; bit--) piece += v[i] >= thresholds[piece + (1 << bit) - 1] ? 1 << bit : 0;
+      // The largest int32 reaches those behind the last one.
+      const int *at = constants + aqd_least(piece, COUNT - 1);
+      v[i] = aqd_scaled<GENERAL>(v[i], at[0], at[COUNT], at[2 * COUNT], at[3 * COUNT]);
     }
   }
 };
