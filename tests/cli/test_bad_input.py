@@ -92,8 +92,8 @@ class TestQdqFiles:
 
     def test_unknown_operator(self, qdq_copy, fails, tmp_path):
         relu = next(node for node in qdq_copy.graph.node if node.op_type == "Relu")
-        relu.op_type = "Softplus"
-        assert "Softplus" in fails("lower", saved(qdq_copy, tmp_path), "-o", tmp_path / "m.int.onnx")
+        relu.op_type = "Hardmax"
+        assert "Hardmax" in fails("lower", saved(qdq_copy, tmp_path), "-o", tmp_path / "m.int.onnx")
 
     def test_accumulator_that_could_overflow(self, fails, tmp_path):
         path = saved(overflowing(), tmp_path)
