@@ -77,16 +77,23 @@ def declare_pieces(em: Emitter, stage: Pieces) -> list[Buffer]:
 
 
 def of_its_piece(em: Emitter, stage: Pieces, params: list[Buffer], value: Expr, lanes: int) -> Expr:
-    """The multiply-shift of each lane's piece, which a binary search finds."""
+    """The multiply-shift of each lane's piece, which a binary search finds.
+
+    The place that it has reached lies in memory, which LLVM makes a register of: TVM's passes write names out
+    where they bound an index, and each comparison would have those before it twice in it.
+    """
 
     def number(value: int) -> Expr:
         return const(value, "int32", lanes)
 
-    piece = number(0)
+    reached = em.alloc("reached", "int32", lanes, "local")
+    em.store(reached, const(0), number(0), lanes)
     for bit in reversed(range(stage.bits)):
+        piece = em.bind("piece", load(reached, const(0), lanes))
         at = em.bind("index", piece + number((1 << bit) - 1))
         further = value >= _each(params[0], at)
-        piece = em.bind("piece", piece + tirx.Select(further, number(1 << bit), number(0)))
+        em.store(reached, const(0), piece + tirx.Select(further, number(1 << bit), number(0)), lanes)
+    piece = em.bind("piece", load(reached, const(0), lanes))
     # The largest int32 reaches those behind the last one.
     piece = em.bind("piece", tirx.Min(piece, number(stage.count - 1)))
     factor, addend, shift = (_each(buffer, piece) for buffer in params[1:])
