@@ -126,10 +126,10 @@ def test_an_overload_is_another_operation():
         operations.operation_of(node)
 
 
-# Who may know operations by name: their entries, and the compiler's table of how each is run. Frontends
-# write QDQ, whose operators are ONNX's own.
+# Who may know operations by name: their entries, and the compiler's table of how each is run. Frontends and
+# quantization write QDQ, whose operators are ONNX's own.
 ENTRIES = ("integer/operations/", "compiler/lowerings.py")
-WRITERS = ("frontends/",)
+WRITERS = ("frontends/", "quantization/")
 
 
 def named(path: Path, names: set[str]) -> list[str]:
