@@ -61,7 +61,7 @@ def pyramid_anchors(config: ModelConfig, device: torch.device | None = None) -> 
     """All anchors, float32 [P, 4] (x1, y1, x2, y2), those of a cell in the order of the head's channels."""
     centres, strides = pyramid_cells(config, device)
     sides = torch.stack([torch.from_numpy(each).float() for each in _sides(config).values()])
-    levels = torch.unique_consecutive(strides, return_inverse=True)[1]
+    levels = (strides[:, None] == torch.tensor(config.strides, device=device)).int().argmax(dim=1)
     half = sides.to(centres.device)[levels] / 2
     centre = centres[:, None]
     return torch.cat([centre - half, centre + half], dim=-1).reshape(-1, 4)
