@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto
 
+from aqd_deploy.errors import UnsupportedModelError
+from aqd_deploy.integer.manifest import read_manifest
 from aqd_deploy.passes.contract import Shape
 from aqd_deploy.quantization.adaptive_rounding import round_adaptively
 from aqd_deploy.quantization.alone import LayerError, layer_errors
@@ -61,6 +63,7 @@ def quantize_network(network: Network, calibration: Calibration, recipe: Recipe,
     """`quantize` of a network that has been read; layers of it may have quantizers."""
     method = method_named(recipe.method, recipe.parameters)
     job = _Job(Plan.of(network, recipe), calibration, run)
+    _check_detector(job.plan)
     job.warn()
     job.equalise()
     chosen = method.choose(job.plan, calibration, run)
@@ -79,6 +82,18 @@ def quantize_network(network: Network, calibration: Calibration, recipe: Recipe,
         "seconds": round(run.elapsed, 3),
     }
     return QuantizedModel(written, report)
+
+
+def _check_detector(plan: Plan) -> None:
+    """UnsupportedModelError where layers of a detector stay float: its outputs are decoded from integers."""
+    left = plan.placement.left_float
+    if left and "detector" in read_manifest(plan.network.model):
+        raise UnsupportedModelError(
+            "the last layers of a detector would stay float",
+            received=left[0],
+            valid="a network whose operators have integer forms: batch norms, not group norms",
+            next_command="training on with a batch norm a level (docs/how-to/checkpoints.md)",
+        )
 
 
 class _Job:

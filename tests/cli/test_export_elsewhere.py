@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -41,6 +42,19 @@ def test_checkpoints_of_others(kind, change, sentence, fails, tmp_path):
     lacking = {name: value for name, value in tensors.items() if not name.endswith(change)}
     torch.save({"model": lacking}, tmp_path / "m.pth")
     assert sentence in fails("export", tmp_path / "m.pth", "-o", tmp_path / "m.qdq.onnx")
+
+
+def test_group_norm_is_refused_where_quantization_is_asked(fails, capsys, tmp_path):
+    torch.save(checkpoint("adelaidet_fcos", SMALL), tmp_path / "m.pth")
+    assert (
+        invoke(["export", str(tmp_path / "m.pth"), "--image-size", "64", "-o", str(tmp_path / "f.onnx")]) == 0
+    )
+    capsys.readouterr()
+    np.savez(tmp_path / "x.npz", image=np.zeros((16, 3, 64, 64), np.uint8))
+    told = fails(
+        "quantize", tmp_path / "f.onnx", "--calibration", tmp_path / "x.npz", "-o", tmp_path / "q.onnx"
+    )
+    assert "GroupNormalization" in told and "docs/how-to/checkpoints.md" in told
 
 
 def test_training_configurations(fails, tmp_path):
