@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 from aqd_deploy.passes.canonical.draft import Draft, copy_of, is_standard
 from aqd_deploy.quantization.calibration import Calibration
 from aqd_deploy.quantization.network import Layer
+from aqd_deploy.quantization.noise import decibels
 from aqd_deploy.quantization.placement import Role, Site
 from aqd_deploy.quantization.plan import Plan
 from aqd_deploy.quantization.progress import Run
@@ -38,7 +38,7 @@ class LayerError:
     @property
     def decibels(self) -> float | None:
         """Signal to noise; None where there is no noise, or no signal."""
-        return 10 * math.log10(self.signal / self.noise) if self.noise > 0 and self.signal > 0 else None
+        return decibels(self.signal, self.noise)
 
 
 def layer_errors(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 
 import numpy as np
-from onnx import NodeProto
+from onnx import NodeProto, TensorProto
 
 from aqd_deploy.errors import UnsupportedModelError
 from aqd_deploy.integer.types import element_name
@@ -269,7 +269,18 @@ def _range(draft: Draft, producers: dict[str, NodeProto], name: str) -> tuple[in
     return low, high
 
 
+_RANGES: dict[int, tuple[int, int]] = {
+    TensorProto.UINT4: (0, 15), TensorProto.INT4: (-8, 7), TensorProto.UINT8: (0, 255),
+    TensorProto.INT8: (-128, 127), TensorProto.UINT16: (0, 65535), TensorProto.INT16: (-32768, 32767),
+    TensorProto.INT32: (-(1 << 31), (1 << 31) - 1),
+}  # fmt: skip
+"""Of the types that codes and integer biases have."""
+
+
 def _type_range(kind: int) -> tuple[int, int]:
-    name = element_name(kind)
-    bits = int("".join(filter(str.isdigit, name)))
-    return (0, (1 << bits) - 1) if name.startswith("u") else (-(1 << bits - 1), (1 << bits - 1) - 1)
+    if kind not in _RANGES:
+        raise UnsupportedModelError(
+            "a quantizer whose codes are no integers", received=element_name(kind),
+            valid=", ".join(map(element_name, _RANGES)),
+        )  # fmt: skip
+    return _RANGES[kind]

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from aqd_deploy.quantization.layers import Steps
+
+
+def decibels(signal: float, noise: float) -> float | None:
+    """Signal-to-noise of two powers; None where there is no noise, or no signal."""
+    return 10 * math.log10(signal / noise) if signal > 0 and noise > 0 else None
 
 
 @dataclass
@@ -36,7 +42,7 @@ class Noise:
         """`snr_db` is None where there is no noise or no signal, `cosine` where one of the two is zero."""
         lengths = np.sqrt(self.signal * self.square)
         return {
-            "snr_db": float(10 * np.log10(self.signal / self.noise)) if self.noise and self.signal else None,
+            "snr_db": decibels(self.signal, self.noise),
             "noise_ratio": self.ratio,
             "cosine": float(np.clip(self.product / lengths, -1, 1)) if lengths else None,
         }
