@@ -45,9 +45,12 @@ def check_interface(
         strange = sorted(set(names) ^ set(meant)) or sorted({n for n in names if names.count(n) > 1})
         raise _refused("detector.outputs", ", ".join(strange), f"each once: {', '.join(outputs)}")
     for name, channels, stride in _maps(settings):
-        if not _known(outputs[name]):
+        shape = settings.detector.map_shape(outputs[name])
+        if not _known(shape):
             continue
-        _, depth, *cells = outputs[name]
+        if len(shape) != 4:
+            raise _refused("detector", f"a map [1, {channels}, H, W] of {name}", f"{list(shape)}")
+        _, depth, *cells = shape
         if depth != channels:
             of = f"{len(settings.classes)} classes, {settings.detector.anchors_per_cell} anchors a cell"
             raise _refused("detector", f"{channels} channels of {name} ({of})", f"{depth}, as the graph has")

@@ -80,6 +80,11 @@ class OutputMap:
             return np.flatnonzero(self.values >= least.astype(np.int32)[:, None, None])
         return np.flatnonzero(self.values >= least[:, None, None])
 
+    def part(self, channels: np.ndarray) -> OutputMap:
+        """The map of these channels alone, int64 [n]."""
+        scale = self.scale if self.scale is None or len(self.scale) == 1 else self.scale[channels]
+        return OutputMap(self.name, self.values[channels], scale)
+
     def take(self, channel: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
         """The real numbers at these places, float64."""
         values = self.values[channel, y, x].astype(np.float64)

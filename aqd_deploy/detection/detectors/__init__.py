@@ -11,12 +11,14 @@ from aqd_deploy.detection.detectors.boxes import Boxes
 from aqd_deploy.detection.detectors.contract import Detector
 from aqd_deploy.detection.detectors.fcos import Fcos
 from aqd_deploy.detection.detectors.retinanet import RetinaNet
+from aqd_deploy.detection.detectors.yolov3 import YoloV3
 from aqd_deploy.errors import AqdError, UnsupportedModelError
 
 DETECTORS: dict[str, type[Detector]] = {
     RetinaNet.name: RetinaNet,
     Fcos.name: Fcos,
     Boxes.name: Boxes,
+    YoloV3.name: YoloV3,
 }
 
 

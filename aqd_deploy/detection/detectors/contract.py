@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -55,6 +55,10 @@ class Detector(ABC):
     def channels(self) -> Mapping[str, int]:
         """The channels of those outputs that are maps [1, C, H, W], by kind: by default none is."""
         return {}
+
+    def map_shape(self, shape: Sequence[Any]) -> Sequence[Any]:
+        """[1, C, H, W] of a map that the network gives in this shape: by default it is the same."""
+        return shape
 
     @property
     def anchors_per_cell(self) -> int:

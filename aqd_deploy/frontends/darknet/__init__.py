@@ -1,0 +1,1 @@
+"""From Darknet's .cfg and .weights to float ONNX. No torch is needed."""

@@ -1,0 +1,48 @@
+"""What is exported computes what Darknet does."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from darknet_files import YOLOV3_BLOCKS, YOLOV3_TINY, DarknetNetwork, reorged
+from float64_reference import Float64Network
+
+from aqd_deploy.frontends.darknet.export import darknet_model
+
+NETWORKS = {
+    "yolov3-tiny": YOLOV3_TINY, "blocks": YOLOV3_BLOCKS, "reorg": reorged(64), "odd reorg": reorged(56),
+}  # fmt: skip
+
+
+def outputs_of(model: onnx.ModelProto, pixels: np.ndarray) -> list[np.ndarray]:
+    """By onnxruntime in float32."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    return session.run([value.name for value in model.graph.output], {"image": pixels[None]})
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("header", [(0, 1, 0), (0, 2, 5)], ids=["seen of 4 bytes", "seen of 8 bytes"])
+def test_it_computes_what_darknet_computes(name, header, tmp_path):
+    network = DarknetNetwork(NETWORKS[name])
+    model, _ = darknet_model(*network.write(tmp_path, header))
+    side = int(network.sections[0][1]["height"])
+    pixels = np.random.default_rng(1).integers(0, 256, (3, side, side), np.uint8)
+    expected = network.forward(pixels / 255)
+    found = outputs_of(model, pixels)
+    assert len(found) == len(expected)
+    for each, wanted in zip(found, expected, strict=True):
+        # onnxruntime sums in float32.
+        assert np.abs(each[0] - wanted).max() < 1e-5 * np.abs(wanted).max()
+
+
+def test_it_is_exact_but_for_the_variance(tmp_path):
+    """In float64 what differs is (√v + ε)² and 1/255 as float32."""
+    network = DarknetNetwork(YOLOV3_BLOCKS.replace("mish", "leaky").replace("swish", "leaky"))
+    model, _ = darknet_model(*network.write(tmp_path))
+    pixels = np.random.default_rng(2).integers(0, 256, (3, 32, 32), np.uint8)
+    (wanted,) = network.forward(pixels.astype(np.float64) * np.float32(1 / 255))
+    found = Float64Network(model).outputs({"image": pixels[None]})["map_0"][0]
+    assert np.abs(found - wanted).max() < 1e-6 * np.abs(wanted).max()
