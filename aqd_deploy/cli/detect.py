@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aqd_deploy.cli.options import device_for, device_option, existing, json_option, threads_option
+from aqd_deploy.cli.options import (
+    DescriptionType,
+    device_for,
+    device_option,
+    existing,
+    json_option,
+    threads_option,
+)
 from aqd_deploy.cli.output import print_json, print_text, progress, verb
 
 if TYPE_CHECKING:
@@ -26,8 +33,10 @@ _SHOWN = 5
 @click.option(
     "--detector",
     "description",
-    type=existing("F.toml|F.json"),
-    help="What the images and boxes of a network from elsewhere are (docs/how-to/foreign-models.md).",
+    type=DescriptionType(),
+    metavar="F.toml|NAME",
+    help="What the images and boxes of a network from elsewhere are: a file (docs/how-to/foreign-models.md) "
+    "or a family (docs/how-to/yolo-files.md).",
 )
 @click.option(
     "--annotations",

@@ -65,6 +65,22 @@ class _NamedPath(click.Path):
         self.name = metavar
 
 
+class DescriptionType(click.ParamType):
+    """A file that describes a detector, or the name of a description that ships: its path."""
+
+    name = "DESCRIPTION"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        from aqd_deploy.detection.descriptions import file_of, shipped
+
+        path = Path(value)
+        if path.suffix or len(path.parts) != 1 or path.exists():
+            return path
+        if str(value) in shipped():
+            return file_of(str(value))
+        self.fail(f"{str(value)!r} is neither a file nor one of {', '.join(shipped())}", param, ctx)
+
+
 class SizeType(click.ParamType):
     """`320` or `320x480` (height x width), whole positive numbers."""
 

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aqd_deploy.cli.bit_search import limit_of, search_bits, search_options
-from aqd_deploy.cli.options import DurationType, ShapeType, TripleType, clock, existing, json_option
+from aqd_deploy.cli.options import (
+    DescriptionType,
+    DurationType,
+    ShapeType,
+    TripleType,
+    clock,
+    existing,
+    json_option,
+)
 from aqd_deploy.cli.output import StatusLine, print_json, print_text, progress, verb
 from aqd_deploy.files import check_output, write_text
 
@@ -59,7 +67,7 @@ _WORST = 3
 @click.option("--symmetric", is_flag=True, help="Signed codes without zero points for values of both signs.")
 @click.option("--per-tensor", is_flag=True, help="One scale for all weights of a layer, not one a channel.")
 @click.option(
-    "--detector", type=existing("F.toml"),
+    "--detector", type=DescriptionType(), metavar="F.toml|NAME",
     help="How images become the input, for a file that is silent on it.",
 )  # fmt: skip
 @click.option("--color", type=click.Choice(("RGB", "BGR")), help="Order of the input's channels.")
@@ -163,7 +171,7 @@ def described(detector: Path | None, model: ModelProto, told: Mapping[str, Any])
     """How images become the input: what the manifest says, or the file of --detector, and over it what the
     options say. Empty where nobody says anything.
     """
-    from aqd_deploy.detection.description import read_description
+    from aqd_deploy.detection.description import read_preprocessing
     from aqd_deploy.integer.manifest import read_manifest
     from aqd_deploy.passes.canonical.input_shapes import inputs_of, sizes_of
 
@@ -172,7 +180,7 @@ def described(detector: Path | None, model: ModelProto, told: Mapping[str, Any])
     manifest = {**read_manifest(model), "inputs": {name: {} for name in inputs}}
     entry = manifest.get("preprocessing")
     if detector is not None:
-        entry = read_description(detector, manifest, inputs)["preprocessing"]
+        entry = read_preprocessing(detector, manifest, inputs)
     given = {key: value for key, value in told.items() if value is not None}
     if given and entry is None:
         name, sizes = next(iter(inputs.items()))

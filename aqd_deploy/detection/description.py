@@ -1,53 +1,57 @@
 """A detector that a person describes, for a network whose file says nothing of images and boxes.
 
 The TOML or JSON file has the tables `preprocessing` and `detector` of a manifest (docs/qdq-form.md), with
-defaults for what a network's file or a kind of detector tells.
+defaults for what a network's file or a kind of detector tells. With `base` it begins with a description that
+ships. Where a network comes in several `forms`, that one counts whose outputs it has.
 """
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from aqd_deploy.detection.detectors import detector_named
+from aqd_deploy.detection.description_file import NEXT, OWNER, Description, load_description
+from aqd_deploy.detection.detectors import Detector, detector_named
 from aqd_deploy.detection.images import PREPROCESSING_KEYS, Preprocess
 from aqd_deploy.detection.settings import DetectorSettings, detector_keys
-from aqd_deploy.errors import ModelFileError, line_of
-from aqd_deploy.inputs import MIB, FileKind, parse_json
+from aqd_deploy.errors import ModelFileError
+from aqd_deploy.schema import SchemaError, table
 
-DESCRIPTION_FILE = FileKind(
-    "description of a detector", "a TOML or JSON file (docs/how-to/foreign-models.md)", MIB, ModelFileError
-)
-_OWNER = "the manifest"
-_NEXT = "the same command, once the file is as docs/how-to/foreign-models.md shows it"
-_TABLES = ("detector", "preprocessing")
-_FORMATS: dict[str, tuple[str, Callable[[str], Any]]] = {
-    ".toml": ("TOML", tomllib.loads),
-    ".json": ("JSON", parse_json),
-}
-"""By the name's end; a file of another name is read as TOML."""
+Shapes = Mapping[str, Sequence[Any]]
 _DEFAULTS = {"score_threshold": 0.05, "max_detections": 100, "pre_nms": 1000}
 
 
 def read_description(
-    path: Path, manifest: Mapping[str, Any], inputs: Mapping[str, Sequence[Any]]
+    path: Path, manifest: Mapping[str, Any], inputs: Shapes, outputs: Callable[[], Shapes] = dict
 ) -> dict[str, Any]:
     """The entries `preprocessing` and `detector` that the file at `path` gives the manifest of a network
-    whose inputs have these shapes. Raises ModelFileError where it does not tell how to feed that network and
-    how to read it.
+    whose inputs and outputs have these shapes; `outputs` is asked where the file leaves open which of them
+    are the detector's. Raises ModelFileError where it does not tell how to feed that network and how to read
+    it.
     """
-    document = _tables(path)
+    described = load_description(path)
     with about(path):
-        _check_known("", document, _TABLES)
-        detector = _detector(document["detector"])
-        preprocessing = _preprocessing(document["preprocessing"], manifest, inputs)
-        entries = {"preprocessing": preprocessing, "detector": detector}
+        preprocessing = _preprocessing(described, manifest, inputs)
+        entries = {"preprocessing": preprocessing}
+        steps = Preprocess.from_manifest({**manifest, **entries})
+        entries["detector"] = _detector(described, outputs, (steps.height, steps.width))
         DetectorSettings.from_manifest(entries)
-        Preprocess.from_manifest({**manifest, **entries})
     return entries
+
+
+def read_preprocessing(path: Path, manifest: Mapping[str, Any], inputs: Shapes) -> dict[str, Any]:
+    """The entry `preprocessing` alone. Raises what `read_description` raises, but for outputs."""
+    described = load_description(path)
+    with about(path):
+        entry = _preprocessing(described, manifest, inputs)
+        Preprocess.from_manifest({**manifest, "preprocessing": entry})
+        for form in _forms(described):
+            kind = detector_named(form.get("kind"), ModelFileError)
+            if "outputs" in form or not described.forms:
+                _check(kind, form)
+    return entry
 
 
 @contextmanager
@@ -57,51 +61,73 @@ def about(path: Path) -> Iterator[None]:
         yield
     except ModelFileError as error:
         what = error.what
-        told = what.replace(_OWNER, str(path)) if _OWNER in what else f"{path}: {what}"
-        raise ModelFileError(told, received=error.received, valid=error.valid, next_command=_NEXT) from error
+        told = what.replace(OWNER, str(path)) if OWNER in what else f"{path}: {what}"
+        raise ModelFileError(told, received=error.received, valid=error.valid, next_command=NEXT) from error
 
 
-def _tables(path: Path) -> dict[str, dict[str, Any]]:
-    kind, parse = _FORMATS.get(path.suffix.lower(), _FORMATS[".toml"])
+def _detector(described: Description, outputs: Callable[[], Shapes], size: tuple[int, int]) -> dict[str, Any]:
+    """The entry of the form that the network has; with one form and its outputs named, nothing is asked."""
+    forms = _forms(described)
+    if len(forms) == 1 and "outputs" in forms[0]:
+        return forms[0]
+    shapes = outputs()
+    for form in forms:
+        kind = detector_named(form["kind"], ModelFileError)
+        _check(kind, {"outputs": {each: [""] for each in kind.kinds}, **form})
+        found = kind.found(form, shapes, size)
+        if found is not None:
+            return found
+    if not described.forms:
+        # The check of the entry tells what is missing.
+        return forms[0]
+    classes = len(described.detector.get("classes", ()))
+    raise ModelFileError(
+        f"{OWNER} finds no outputs of its kinds for {classes} classes and {size[0]} x {size[1]} pixels",
+        received=", ".join(f"{name} {list(shape)}" for name, shape in shapes.items()) or "no outputs",
+        valid="detector.classes and the size of the training, or detector.outputs, which names them",
+    )
+
+
+def _forms(described: Description) -> list[dict[str, Any]]:
+    """The entry of each form, with the defaults of its kind. Raises ModelFileError for unknown keys."""
+    entry, forms = described.detector, described.forms or [{}]
+    kinds = [detector_named({**entry, **form}.get("kind"), ModelFileError) for form in forms]
+    known = {key for kind in kinds for key in _keys(kind)}
+    _check_known("detector.", entry, ("kind", *known) if described.forms else ("kind", *_keys(kinds[0])))
+    return [
+        {
+            **_DEFAULTS, "nms_iou": kind.nms_iou, **form,
+            **{key: value for key, value in entry.items() if key == "kind" or key in _keys(kind)},
+        }
+        for kind, form in zip(kinds, forms, strict=True)
+        if set(entry.get("outputs", ())) <= set(kind.kinds) or not described.forms
+    ]  # fmt: skip
+
+
+def _keys(kind: type[Detector]) -> list[str]:
+    return [key for keys in detector_keys(kind) for key in keys]
+
+
+def _check(kind: type[Detector], entry: Mapping[str, Any]) -> None:
     try:
-        document = parse(DESCRIPTION_FILE.read(path).decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ModelFileError(
-            f"{path} is not a {kind} file: {line_of(error)}", valid=DESCRIPTION_FILE.valid, next_command=_NEXT
-        ) from error
-    if not isinstance(document, dict):
-        raise ModelFileError(f"{path} is no object", valid=DESCRIPTION_FILE.valid, next_command=_NEXT)
-    for name in _TABLES:
-        if not isinstance(document.get(name), dict):
-            raise ModelFileError(
-                f"{path} has no table [{name}]",
-                received=", ".join(document) or "nothing",
-                valid=" and ".join(f"[{each}]" for each in _TABLES),
-                next_command=_NEXT,
-            )
-    return document
+        table(*detector_keys(kind))(dict(entry), "")
+    except SchemaError as error:
+        raise error.of("the manifest's detector", ModelFileError) from None
 
 
-def _detector(entry: Mapping[str, Any]) -> dict[str, Any]:
-    kind = detector_named(entry.get("kind"), ModelFileError)
-    _check_known("detector.", entry, ("kind", *(key for keys in detector_keys(kind) for key in keys)))
-    return {**_DEFAULTS, "nms_iou": kind.nms_iou, **entry}
-
-
-def _preprocessing(
-    entry: Mapping[str, Any], manifest: Mapping[str, Any], inputs: Mapping[str, Sequence[Any]]
-) -> dict[str, Any]:
+def _preprocessing(described: Description, manifest: Mapping[str, Any], inputs: Shapes) -> dict[str, Any]:
+    entry = described.preprocessing
     _check_known("preprocessing.", entry, [key for keys in PREPROCESSING_KEYS for key in keys])
     name = entry.get("input", next(iter(inputs)) if len(inputs) == 1 else None)
     if not isinstance(name, str) or name not in inputs:
         raise ModelFileError(
-            f"{_OWNER} names another input than the network has at preprocessing.input",
+            f"{OWNER} names another input than the network has at preprocessing.input",
             received=name, valid=", ".join(inputs),
         )  # fmt: skip
-    given = [key for key in ("mean", "std") if key in entry]
+    given = [key for key in ("mean", "std") if key in described.told]
     if given and name not in manifest.get("inputs", {}):
         raise ModelFileError(
-            f"{_OWNER} has {' and '.join(given)} for a network that takes pixels as they are",
+            f"{OWNER} has {' and '.join(given)} for a network that takes pixels as they are",
             received=f"preprocessing.{given[0]}", valid=f"none: {name} is not an input of floats",
         )  # fmt: skip
     size = {
@@ -116,6 +142,6 @@ def _check_known(place: str, entry: Mapping[str, Any], keys: Iterable[str]) -> N
     strange = [key for key in entry if key not in known]
     if strange:
         raise ModelFileError(
-            f"{_OWNER} has a key that is not known", received=f"{place}{strange[0]}",
+            f"{OWNER} has a key that is not known", received=f"{place}{strange[0]}",
             valid=", ".join(known),
         )  # fmt: skip

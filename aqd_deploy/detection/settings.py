@@ -93,7 +93,7 @@ def _levels(entry: dict[str, Any], kinds: tuple[str, ...]) -> tuple[Level, ...]:
     names = {kind: entry["outputs"][kind] for kind in kinds if kind in entry["outputs"]}
     counts = {kind: len(of_kind) for kind, of_kind in names.items()}
     # Kinds without strides give boxes in pixels.
-    strides = entry.get("strides", [1] * counts[kinds[0]])
+    strides = entry.get("strides", [1] * max(counts.values(), default=0))
     if set(counts.values()) != {len(strides)}:
         raise ModelFileError(
             "the manifest's detector names another number of outputs than of strides",

@@ -103,8 +103,18 @@ class Runner:
         """The same network, whose images and boxes the file at `path` describes. Raises what
         `read_description` raises.
         """
-        entries = read_description(path, self.manifest, self._shapes)
+        entries = read_description(path, self.manifest, self._shapes, self._own_outputs)
         return replace(self, manifest={**self.manifest, **entries}, description=path)
+
+    def _own_outputs(self) -> dict[str, Shape]:
+        """Shapes of the outputs of the file that was lowered: the tail's, and those that it does not read.
+        Raises what `tail` raises.
+        """
+        if self.tail is None:
+            return dict(self.outputs)
+        read = self.manifest["tail"]["inputs"]
+        kept = {name: shape for name, shape in self.outputs.items() if name not in read}
+        return {**kept, **self.tail.outputs}
 
     @property
     def _shapes(self) -> dict[str, Shape]:

@@ -11,7 +11,12 @@ from aqd_deploy.detection.detectors.boxes import Boxes
 from aqd_deploy.detection.detectors.contract import Detector
 from aqd_deploy.detection.detectors.fcos import Fcos
 from aqd_deploy.detection.detectors.retinanet import RetinaNet
+from aqd_deploy.detection.detectors.yolo_decoded import YoloDecoded
+from aqd_deploy.detection.detectors.yolo_end2end import YoloEnd2End
 from aqd_deploy.detection.detectors.yolov3 import YoloV3
+from aqd_deploy.detection.detectors.yolov5 import YoloV5
+from aqd_deploy.detection.detectors.yolov8 import YoloV8
+from aqd_deploy.detection.detectors.yolox import YoloX
 from aqd_deploy.errors import AqdError, UnsupportedModelError
 
 DETECTORS: dict[str, type[Detector]] = {
@@ -19,6 +24,11 @@ DETECTORS: dict[str, type[Detector]] = {
     Fcos.name: Fcos,
     Boxes.name: Boxes,
     YoloV3.name: YoloV3,
+    YoloV5.name: YoloV5,
+    YoloV8.name: YoloV8,
+    YoloX.name: YoloX,
+    YoloDecoded.name: YoloDecoded,
+    YoloEnd2End.name: YoloEnd2End,
 }
 
 

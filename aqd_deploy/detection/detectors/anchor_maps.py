@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from aqd_deploy.detection.detectors.by_shape import Shape, Shapes, Size, named_levels
 from aqd_deploy.detection.detectors.contract import Detector, Level, LevelBoxes
+from aqd_deploy.detection.detectors.objectness import scored_places
 from aqd_deploy.detection.detectors.retinanet import level_sides
-from aqd_deploy.detection.maps import OutputMap, sigmoid
+from aqd_deploy.detection.maps import OutputMap
 from aqd_deploy.schema import Check, list_of, number, table, whole
 
 _SIDES = list_of(list_of(list_of(number(above=0, high=1e6), 2, 2), 1), 1)
@@ -21,7 +23,7 @@ _BOX = 4
 @dataclass(frozen=True)
 class AnchorMaps(Detector):
     """`map` [anchors·(5 + classes), H, W], or [1, anchors, H, W, 5 + classes]: of each anchor x, y, w, h, the
-    objectness and the classes. A score is σ(objectness)·σ(class).
+    objectness and the classes, the last ones as logits. A score is σ(objectness)·σ(class).
 
     `sides` are the anchors' by the level's stride: float64 [anchors, 2] (width, height) in pixels.
     """
@@ -37,6 +39,15 @@ class AnchorMaps(Detector):
     def of(cls, entry: Mapping[str, Any]) -> Self:
         return cls(len(entry["classes"]), sides=level_sides(entry["anchors"], entry["strides"]))
 
+    @classmethod
+    def found(cls, entry: Mapping[str, Any], shapes: Shapes, size: Size) -> dict[str, Any] | None:
+        """See `Detector`."""
+        detector = cls.of(entry)
+        named = named_levels(
+            detector.channels(), entry["strides"], shapes, size, entry.get("outputs"), detector.map_shape
+        )
+        return None if named is None else {**entry, "outputs": named}
+
     @property
     def anchors_per_cell(self) -> int:
         return len(next(iter(self.sides.values())))
@@ -44,11 +55,12 @@ class AnchorMaps(Detector):
     def channels(self) -> Mapping[str, int]:
         return {"map": self.anchors_per_cell * (5 + self.classes)}
 
-    def map_shape(self, shape: Sequence[Any]) -> Sequence[Any]:
+    def map_shape(self, shape: Shape) -> Shape:
         if len(shape) != 5:
             return shape
         batch, anchors, height, width, each = shape
-        return [batch, anchors * each if {type(anchors), type(each)} == {int} else None, height, width]
+        known = isinstance(anchors, int) and isinstance(each, int)
+        return [batch, anchors * each if known else None, height, width]
 
     def least_probability(self, score: float) -> float:
         return score
@@ -57,25 +69,18 @@ class AnchorMaps(Detector):
         self, outputs: Mapping[str, np.ndarray], described: Mapping[str, Any], level: Level, least: float,
         most: int,
     ) -> LevelBoxes:  # fmt: skip
-        """See `Detector`. Where objectness alone is not above `least`, no score is, and nothing is read."""
+        """See `Detector`."""
         name = level.outputs["map"]
         found = OutputMap.of(_maps_in_front(outputs, name), described, name, self.channels()["map"])
-        each = 5 + self.classes
-        objectness = found.part(np.arange(self.anchors_per_cell) * each + _BOX)
-        places = np.unravel_index(objectness.above(least), objectness.values.shape)
-        anchor, y, x = places
-        labels = np.arange(self.classes)[:, None]
-        scores = sigmoid(found.take(anchor * each + _BOX + 1 + labels, y, x))
-        scores *= sigmoid(objectness.take(*places))
-        label, place = np.nonzero(scores > least)
-        best = np.argsort(-scores[label, place], kind="stable")[:most]
-        label, place = label[best], place[best]
-        anchor, y, x = anchor[place], y[place], x[place]
-        terms = np.stack([found.take(anchor * each + k, y, x) for k in range(_BOX)], axis=1)
+        channels = np.arange(len(found.values)).reshape(self.anchors_per_cell, 5 + self.classes)
+        scored = scored_places(
+            found.part(channels[:, _BOX]), found.part(channels[:, _BOX + 1 :].ravel()), least, most
+        )
+        x, y, anchor = scored.x, scored.y, scored.anchor
+        terms = np.stack([found.take(channels[anchor, k], y, x) for k in range(_BOX)], axis=1)
         middles, sides = self.geometry(terms, np.stack([x, y], axis=1), level.stride)
         half = sides * self.sides[level.stride][anchor] / 2
-        boxes = np.concatenate([middles - half, middles + half], axis=1)
-        return boxes, scores[label, place], label.astype(np.int64)
+        return np.concatenate([middles - half, middles + half], axis=1), scored.scores, scored.label
 
     @abstractmethod
     def geometry(self, terms: np.ndarray, cells: np.ndarray, stride: int) -> tuple[np.ndarray, np.ndarray]:

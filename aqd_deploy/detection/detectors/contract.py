@@ -52,6 +52,16 @@ class Detector(ABC):
         """The detector that a manifest's entry, which has been checked, describes."""
         return cls(len(entry["classes"]))
 
+    @classmethod
+    def found(
+        cls, entry: Mapping[str, Any], shapes: Mapping[str, Sequence[Any]], size: tuple[int, int]
+    ) -> dict[str, Any] | None:
+        """A manifest's entry that may lack `outputs`, with those of a network whose outputs have these shapes
+        and whose image this height and width; where it has them, held to their shapes. None where the
+        network is not of this kind. By default nobody knows without names.
+        """
+        return dict(entry) if "outputs" in entry else None
+
     def channels(self) -> Mapping[str, int]:
         """The channels of those outputs that are maps [1, C, H, W], by kind: by default none is."""
         return {}

@@ -1,7 +1,7 @@
 """Reads a Darknet .cfg: sections in their order, each with its line and its keys.
 
-`[name]` begins a section, `key=value` belongs to it; `#` and `;` begin comments. Sections may repeat. Of a key
-that stands twice in a section the first one counts, as in Darknet.
+`[name]` begins a section, `key=value` belongs to it; `#` and `;` begin comments. Sections may repeat. Of a
+key that stands twice in a section the first one counts, as in Darknet.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Section:
         return self.values.get(key, default)
 
     def whole(self, key: str, default: int | None, low: int = 0, high: int = 1 << 16) -> int:
-        """The whole number of a key; where `default` is None, the key must be there. Raises ModelFileError."""
+        """The whole number of a key, which must be there where `default` is None. Raises ModelFileError."""
         if key not in self.values and default is not None:
             return default
         return self.wholes(key, low, high, count=1)[0]

@@ -43,8 +43,8 @@ def _anchors(head: Head) -> _Sides:
     count = section.whole("num", 1, 1)
     if len(numbers) != 2 * count or min(numbers) <= 0:
         raise ModelFileError(
-            f"{section.place} has another number of anchors than num says", received=f"{len(numbers)} numbers",
-            valid=f"{2 * count} positive ones, a width and a height each",
+            f"{section.place} has another number of anchors than num says", received=len(numbers),
+            valid=f"{2 * count} positive numbers, a width and a height each",
         )  # fmt: skip
     return [numbers[index : index + 2] for index in range(0, len(numbers), 2)]
 

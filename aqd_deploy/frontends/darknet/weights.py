@@ -46,14 +46,14 @@ class Weights:
         end, size = self._offset + 4 * count, len(self._data)
         if end > size:
             raise self._refused(
-                f"ends in the {what}", f"{size} bytes", f"{end} bytes or more; the cfg asks for {count} numbers "
-                f"at byte {self._offset}",
+                f"ends in the {what}", f"{size} bytes", f"{end} bytes or more: the cfg asks for {count} "
+                f"numbers at byte {self._offset}",
             )  # fmt: skip
         values = np.frombuffer(self._data, "<f4", count, self._offset).astype(np.float32)
         strange = np.flatnonzero(~np.isfinite(values))
         if strange.size:
             raise self._refused(
-                f"has a number that is not finite at byte {self._offset + 4 * int(strange[0])}, in the {what}",
+                f"has a number that is not finite at byte {self._offset + 4 * int(strange[0])}, in {what}",
                 values[strange[0]], "finite numbers",
             )  # fmt: skip
         self._offset = end

@@ -38,12 +38,13 @@ YOLOV3_TINY = "".join(
 )  # fmt: skip
 YOLOV3_BLOCKS = "".join(
     [
-        NET.format(side=32), conv(4), conv(8, stride=2), conv(4, 1), conv(8),
-        "[shortcut]\nfrom=-3\nactivation=linear\n", "[dropout]\nprobability=.5\n", conv(8, stride=2), conv(8, 1),
+        NET.format(side=32), conv(4), conv(8, stride=2), conv(4, 1),
+        conv(8), "[shortcut]\nfrom=-3\nactivation=linear\n", "[dropout]\nprobability=.5\n",
+        conv(8, stride=2), conv(8, 1),
         "[shortcut]\nfrom=-2\nactivation=leaky\n", "[route]\nlayers=-1\ngroups=2\ngroup_id=1\n",
         "[maxpool]\nsize=5\nstride=1\n", conv(8, 3, activation="mish", more="groups=2\n"),
-        "[route]\nlayers=-1,-3\n", conv(6, 1, activation="swish"), conv(32, 1, norm=False, activation="linear"),
-        yolo("0,1,2,3"),
+        "[route]\nlayers=-1,-3\n", conv(6, 1, activation="swish"),
+        conv(32, 1, norm=False, activation="linear"), yolo("0,1,2,3"),
     ]
 )  # fmt: skip
 

@@ -1,0 +1,46 @@
+"""YOLOX (Ge et al., arXiv 2107.08430): one box a cell, by its middle and the logarithms of its sides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from aqd_deploy.detection.detectors.cell_maps import CellMaps
+from aqd_deploy.detection.detectors.contract import Level, LevelBoxes
+from aqd_deploy.detection.detectors.objectness import scored_places
+from aqd_deploy.detection.detectors.retinanet import LARGEST_LOG_SIDE
+
+
+class YoloX(CellMaps):
+    """`box` [4] (x, y, w, h), `obj` [1] and `cls` [classes] (logits), or `map`, which has all in this order.
+
+    The middle is (cell + x)·stride, a side exp(w)·stride; a score is σ(obj)·σ(cls).
+    """
+
+    name = "yolox"
+    kinds = ("box", "obj", "cls", "map")
+    may_lack = ("box", "obj", "cls", "map")
+    nms_iou = 0.65
+
+    def parts(self) -> Mapping[str, int]:
+        return {"box": 4, "obj": 1, "cls": self.classes}
+
+    def read(
+        self, outputs: Mapping[str, np.ndarray], described: Mapping[str, Any], level: Level, least: float,
+        most: int,
+    ) -> LevelBoxes:  # fmt: skip
+        """See `Detector`."""
+        maps = self.maps(outputs, described, level)
+        found = scored_places(maps["obj"], maps["cls"], least, most)
+        terms = maps["box"].take(np.arange(4)[:, None], found.y, found.x).T
+        boxes = middle_boxes(terms, np.stack([found.x, found.y], axis=1), level.stride)
+        return boxes, found.scores, found.label
+
+
+def middle_boxes(terms: np.ndarray, cells: np.ndarray, strides: int | np.ndarray) -> np.ndarray:
+    """Boxes float64 [n, 4] in pixels of the terms [n, 4] of cells [n, 2] (column, row)."""
+    middles = (cells + terms[:, :2]) * strides
+    half = np.exp(np.minimum(terms[:, 2:], LARGEST_LOG_SIDE)) * strides / 2
+    return np.concatenate([middles - half, middles + half], axis=1)
