@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from aqd_deploy.detection.description_file import NEXT, OWNER, Description, load_description
+from aqd_deploy.detection.description_file import NEXT, OWNER, SHIPPED_NEXT, Description, load_description
+from aqd_deploy.detection.descriptions import is_shipped
 from aqd_deploy.detection.detectors import Detector, detector_named
 from aqd_deploy.detection.images import PREPROCESSING_KEYS, Preprocess
 from aqd_deploy.detection.settings import DetectorSettings, detector_keys
@@ -60,9 +61,11 @@ def about(path: Path) -> Iterator[None]:
     try:
         yield
     except ModelFileError as error:
-        what = error.what
-        told = what.replace(OWNER, str(path)) if OWNER in what else f"{path}: {what}"
-        raise ModelFileError(told, received=error.received, valid=error.valid, next_command=NEXT) from error
+        what, ships = error.what, is_shipped(path)
+        name = f"the description {path.stem}" if ships else str(path)
+        told = what.replace(OWNER, name) if OWNER in what else f"{name}: {what}"
+        advice = SHIPPED_NEXT.format(path.stem) if ships else NEXT
+        raise ModelFileError(told, received=error.received, valid=error.valid, next_command=advice) from error
 
 
 def _detector(described: Description, outputs: Callable[[], Shapes], size: tuple[int, int]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aqd_deploy.detection.descriptions import file_of, shipped
+from aqd_deploy.detection.descriptions import file_of, is_shipped, shipped
 from aqd_deploy.errors import ModelFileError, line_of
 from aqd_deploy.inputs import MIB, FileKind, parse_json
 
@@ -17,6 +17,9 @@ DESCRIPTION_FILE = FileKind(
 )
 OWNER = "the manifest"
 NEXT = "the same command, once the file is as docs/how-to/foreign-models.md shows it"
+SHIPPED_NEXT = (
+    'the same command with a file that has base = "{}" and your classes (docs/how-to/yolo-files.md)'
+)
 _TABLES = ("detector", "preprocessing")
 _KEYS = (*_TABLES, "base", "forms")
 _FORMATS: dict[str, tuple[str, Callable[[str], Any]]] = {
@@ -46,7 +49,7 @@ def load_description(path: Path) -> Description:
         raise _refused(f"{path} has a key that is not known", strange[0], ", ".join(_KEYS))
     base = document.get("base")
     # A shipped file tells for whoever reads it: what it says isn't what the user says.
-    own = path.parent == file_of("").parent
+    own = is_shipped(path)
     if base is None:
         _check_tables(path, document, needed=True)
         forms = _forms_of(path, document)

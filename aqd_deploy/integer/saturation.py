@@ -3,7 +3,7 @@
 There its convolution of u8 activations with s8 weights adds two products in saturating 16 bits
 (microsoft/onnxruntime#14642): 255·127·2 does not fit. Its u8·u8 convolution widens first. w and w + 128
 with zero point 128 are the same weights, so the reference runs the second where the first would be
-wrong.
+wrong. Of s8 activations it is the other way round: its s8·s8 convolution is exact, its s8·u8 one saturates.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from aqd_deploy.integer.operations import find_operation
 from aqd_deploy.integer.operations.convolution import Convolution
+from aqd_deploy.integer.operations.entry import SAME, TO
 
 _ZERO_POINT = "aqd_weight_zero_point"
 
@@ -33,7 +34,8 @@ def saturates() -> bool:
 
 
 def with_unsigned_weights(model: ModelProto) -> ModelProto:
-    """A copy of an integer model whose convolutions have u8 weights with zero point 128: the same integers.
+    """A copy of an integer model whose convolutions of u8 tensors have u8 weights with zero point 128: the
+    same integers.
 
     What an entry's `with_unsigned_weights` says stands for each.
     """
@@ -44,13 +46,18 @@ def with_unsigned_weights(model: ModelProto) -> ModelProto:
     taken |= {name for node in graph.node for name in node.output}
     zero_point = _fresh(_ZERO_POINT, taken)
     signed = _signed_constants(wider)
-    read = {node.input[1] for node in graph.node if _convolution(node) and node.input[1] in signed}
+    codes = _signed_codes(wider)
+    changed = {
+        node.output[0]: node.input[1] for node in graph.node
+        if _convolution(node) and node.input[1] in signed and node.input[0] not in codes
+    }  # fmt: skip
+    read = set(changed.values())
     # A name of their own: the same constant may be read as something else, such as the ones of a window sum.
     unsigned = {name: _fresh(f"{name}_u8", taken) for name in sorted(read)}
     nodes: list[NodeProto] = []
     for node in graph.node:
         entry = _convolution(node)
-        if entry is None or node.input[1] not in unsigned:
+        if entry is None or node.output[0] not in changed:
             nodes.append(node)
         else:
             w = unsigned[node.input[1]]
@@ -80,6 +87,22 @@ def _convolution(node: NodeProto) -> Convolution | None:
     """The entry of a convolution, None for another node."""
     entry = find_operation(node.domain, node.op_type)
     return entry if isinstance(entry, Convolution) else None
+
+
+def _signed_codes(model: ModelProto) -> set[str]:
+    """Computed tensors of s8, and inputs."""
+    found = {
+        value.name for value in model.graph.input if value.type.tensor_type.elem_type == TensorProto.INT8
+    }
+    for node in model.graph.node:
+        entry = find_operation(node.domain, node.op_type)
+        if entry is None:
+            continue
+        to = next((attribute.i for attribute in node.attribute if attribute.name == "to"), None)
+        moved = entry.returns == SAME and node.input[0] in found
+        if moved or (entry.returns == TO and to == TensorProto.INT8):
+            found.update(node.output)
+    return found
 
 
 def _signed_constants(model: ModelProto) -> dict[str, np.ndarray]:

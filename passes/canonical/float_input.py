@@ -32,7 +32,7 @@ def take_input_quantizers_off(draft: Draft) -> None:
             continue
         if not all(is_standard(node, "QuantizeLinear") for node in quantizers):
             continue
-        told = [_meaning(draft, node) for node in quantizers]
+        told = [meaning_of(draft, node) for node in quantizers]
         if None in told:
             continue
         for node, other in zip(quantizers[1:], told[1:], strict=True):
@@ -49,7 +49,7 @@ def take_input_quantizers_off(draft: Draft) -> None:
     draft.substitute(alias)
 
 
-def _meaning(draft: Draft, node: NodeProto) -> dict | None:
+def meaning_of(draft: Draft, node: NodeProto) -> dict | None:
     """The manifest's entry of a quantizer of one scale, None for one that fold_quantizers must refuse."""
     scale = draft.array(node.input[1])
     zero = draft.array(node.input[2]) if len(node.input) > 2 and node.input[2] else None

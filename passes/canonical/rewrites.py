@@ -16,6 +16,7 @@ from aqd_deploy.passes.canonical.initializers import drop_inputs_with_values
 from aqd_deploy.passes.canonical.kept_names import rename_inside
 from aqd_deploy.passes.canonical.layout import use_feature_maps
 from aqd_deploy.passes.canonical.microsoft import use_onnx_domain
+from aqd_deploy.passes.canonical.moved_image import quantize_before_moves
 from aqd_deploy.passes.canonical.opsets import raise_opset
 from aqd_deploy.passes.canonical.qlinear import take_qlinear_apart
 from aqd_deploy.passes.canonical.qonnx import take_qonnx_apart
@@ -42,12 +43,14 @@ REWRITES: tuple[Callable[[Draft], None], ...] = (
     refuse_quantizers,  # before the tail takes them along
     cut_tail,  # before vectors: what the tail reads keeps its shape
     use_feature_maps,  # when the body has no node left that is not lowered
+    quantize_before_moves,  # before the quantizer of the input is looked for
     take_input_quantizers_off,  # when every other quantizer of the input has gone
 )
 
 OF_FLOAT_FILES = tuple(
     rewrite
     for rewrite in REWRITES
-    if rewrite not in (refuse_quantizers, cut_tail, use_feature_maps, take_input_quantizers_off)
+    if rewrite
+    not in (refuse_quantizers, cut_tail, use_feature_maps, quantize_before_moves, take_input_quantizers_off)
 )
 """Those that do not ask where quantizers stand: what a float network goes through before it is quantized."""

@@ -33,7 +33,8 @@ def cut_tail(draft: Draft) -> None:
     2. Convolutions and matrix products are kept where both operands are dequantized, Mul where one is a
        constant, Add and Mul where that is one number or one a channel, Resize where it copies, and what moves
        dequantized codes.
-    3. Layout in front of the tail belongs to it, and so do Slice, Gather and Concat there.
+    3. Layout in front of the tail belongs to it, and so do Slice, Gather and Concat there. So does layout in
+       front of an output that is no feature map, where a Transpose puts its elements in another order.
     4. A tensor that the tail reads becomes an output of the integer part, under its name.
     5. An output that needs no tail stays an output. Where all do without, there is no tail.
     """
@@ -58,6 +59,7 @@ class _Cut:
             real = outputs <= behind and not self._is_kept(node)
             if unknown or real or self.moved.intersection(node.input):
                 self.moved |= outputs
+        self._take_reordered_outputs()
         self._take_layout_along(behind)
         self.wanted = [name for name in draft.outputs if name in self.moved]
 
@@ -90,6 +92,28 @@ class _Cut:
         tensors = [self.draft.initializers[name] for name in node.input if name in self.draft.initializers]
         spatial = [tensor.dims[axis] for tensor in tensors for axis in (-2, -1) if len(tensor.dims) >= 3]
         return all(size == 1 for size in spatial)
+
+    def _take_reordered_outputs(self) -> None:
+        """Case 3, of outputs that nothing of the body reads."""
+        made, read = self.draft.producers(), {name for node in self.draft.nodes for name in node.input}
+        for output in self.draft.outputs:
+            chain: list[NodeProto] = []
+            name = output
+            while name in made and is_standard(made[name], *_LAYOUT):
+                chain.append(made[name])
+                name = made[name].input[0]
+            rank = len(self.draft.shapes.get(output, ()))
+            if rank != 4 and output not in read and any(map(self._reorders, chain)):
+                self.moved.update(out for node in chain[:1] for out in node.output)
+
+    def _reorders(self, node: NodeProto) -> bool:
+        """Whether a Transpose moves axes of more than one element past each other."""
+        shape = self.draft.shapes.get(node.input[0])
+        if not is_standard(node, "Transpose") or shape is None:
+            return False
+        order = attribute(node, "perm", list(range(len(shape)))[::-1])
+        long = [axis for axis in order if shape[axis] > 1]
+        return long != sorted(long)
 
     def _take_layout_along(self, behind: set[str]) -> None:
         """Case 3."""

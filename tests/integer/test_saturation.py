@@ -64,6 +64,17 @@ def test_extreme_weights_and_pixels():
     assert np.abs(accumulators).max() >= 255 * 127 * 27
 
 
+def test_extreme_weights_and_signed_codes():
+    """Of s8 codes it is u8 weights that saturate: these stay as they are."""
+    model = lower(int8_image(0)).model
+    weights = next(t for t in model.graph.initializer if t.data_type == 3 and len(t.dims) == 4)
+    weights.raw_data = np.full(tuple(weights.dims), 127, dtype=np.int8).tobytes()
+    image = {name: np.full(shape, 127, np.int8) for name, (shape, _) in ReferenceRunner(model).inputs.items()}
+    out = ReferenceRunner(model, unsigned_weights=True, with_intermediates=True).run(image)
+    accumulators = next(v for v in out.values() if v.dtype == np.int32)
+    assert accumulators.max() == 127 * 127 * np.prod(list(weights.dims)[1:])
+
+
 def test_float_models_are_left_alone():
     qdq = random_graph(2)
     image = {"image": random_image(qdq, 2)}

@@ -15,6 +15,11 @@ def shipped() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in _FOLDER.glob("[!_]*.toml")))
 
 
+def is_shipped(path: Path) -> bool:
+    """Whether a file is one of these."""
+    return path.parent == _FOLDER
+
+
 def file_of(name: str) -> Path:
     """The file of a shipped description, which may also be one with an underscore."""
     return _FOLDER / f"{name}.toml"

@@ -90,3 +90,20 @@ def test_case_5_an_output_that_needs_no_tail(shared):
     state = b.rewritten(other, b.node("Sigmoid", [x]))
     assert {value.name for value in state.model.graph.output} == {other, x}
     assert len(state.tail.graph.output) == 1
+
+
+def test_case_3_layout_in_front_of_an_output():
+    """The maps of YOLOv5: [1, anchors, rows, columns, channels of an anchor]."""
+    b = FileBuilder()
+    y = b.node("Reshape", [head(b), b.constant("to", np.array([1, 2, 2, 6, 6]))])
+    state = b.rewritten(b.node("Transpose", [y], perm=[0, 1, 3, 4, 2]))
+    assert ops(state.tail) == ["Reshape", "Transpose"] and ops(state.model) == ["Conv"]
+
+
+def test_case_3_layout_that_keeps_the_order_is_no_tail():
+    b = FileBuilder()
+    pooled = b.node("MaxPool", [head(b)], kernel_shape=[6, 6])
+    y = b.node(
+        "Reshape", [b.node("Transpose", [pooled], perm=[0, 2, 3, 1]), b.constant("to", np.array([1, 4]))]
+    )
+    assert b.rewritten(y).tail is None
