@@ -95,7 +95,7 @@ def _forms(described: Description) -> list[dict[str, Any]]:
     """The entry of each form, with the defaults of its kind. Raises ModelFileError for unknown keys."""
     entry, forms = described.detector, described.forms or [{}]
     kinds = [detector_named({**entry, **form}.get("kind"), ModelFileError) for form in forms]
-    known = {key for kind in kinds for key in _keys(kind)}
+    known = dict.fromkeys(key for kind in kinds for key in _keys(kind))
     _check_known("detector.", entry, ("kind", *known) if described.forms else ("kind", *_keys(kinds[0])))
     return [
         {

@@ -54,6 +54,13 @@ def of_anchors(box):
     return rows
 
 
+def of_softmax(values, level, y, x):
+    for anchor, side in enumerate(SIDES[level]):
+        t = values[anchor * (5 + CLASSES) : (anchor + 1) * (5 + CLASSES), y, x]
+        box = anchors_v3(t, x, y, STRIDES[level], np.array(side))
+        yield [*box, *(sigmoid(t[4]) * np.exp(t[5:]) / np.exp(t[5:]).sum())]
+
+
 def of_distributions(bins):
     def rows(values, level, y, x):
         t, stride, sides = values[:, y, x], STRIDES[level], []
@@ -76,6 +83,7 @@ def of_cells(values, level, y, x):
 
 ANCHORS = {"strides": list(STRIDES), "anchors": {"sides": SIDES}}
 CASES = {
+    "yolov2": ("yolov2", 16, of_softmax, ANCHORS),
     "yolov3": ("yolov3", 16, of_anchors(anchors_v3), ANCHORS),
     "yolov4": ("yolov3", 16, of_anchors(anchors_v4), {**ANCHORS, "scale_xy": [1.2, 1.2]}),
     "yolov5": ("yolov5", 16, of_anchors(anchors_v5), ANCHORS),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
@@ -13,7 +13,7 @@ from aqd_deploy.detection.detectors.by_shape import Shape, Shapes, Size, named_l
 from aqd_deploy.detection.detectors.contract import Detector, Level, LevelBoxes
 from aqd_deploy.detection.detectors.objectness import scored_places
 from aqd_deploy.detection.detectors.retinanet import level_sides
-from aqd_deploy.detection.maps import OutputMap
+from aqd_deploy.detection.maps import OutputMap, sigmoid
 from aqd_deploy.schema import Check, list_of, number, table, whole
 
 _SIDES = list_of(list_of(list_of(number(above=0, high=1e6), 2, 2), 1), 1)
@@ -32,6 +32,9 @@ class AnchorMaps(Detector):
     keys: ClassVar[Mapping[str, Check]] = {
         "strides": list_of(whole(1, 1 << 20), 1), "anchors": table({"sides": _SIDES}),
     }  # fmt: skip
+
+    chances: ClassVar[Callable[[np.ndarray], np.ndarray]] = staticmethod(sigmoid)
+    """Probabilities of the classes' logits [classes, n]."""
 
     sides: Mapping[int, np.ndarray] = field(kw_only=True)
 
@@ -74,7 +77,11 @@ class AnchorMaps(Detector):
         found = OutputMap.of(_maps_in_front(outputs, name), described, name, self.channels()["map"])
         channels = np.arange(len(found.values)).reshape(self.anchors_per_cell, 5 + self.classes)
         scored = scored_places(
-            found.part(channels[:, _BOX]), found.part(channels[:, _BOX + 1 :].ravel()), least, most
+            found.part(channels[:, _BOX]),
+            found.part(channels[:, _BOX + 1 :].ravel()),
+            least,
+            most,
+            self.chances,
         )
         x, y, anchor = scored.x, scored.y, scored.anchor
         terms = np.stack([found.take(channels[anchor, k], y, x) for k in range(_BOX)], axis=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from aqd_deploy.detection.detectors.yolov2 import YoloV2
 from aqd_deploy.detection.detectors.yolov3 import YoloV3
 from aqd_deploy.errors import ModelFileError, UnsupportedModelError
 from aqd_deploy.frontends.darknet.network import FeatureMap, Head
@@ -15,6 +16,10 @@ _YOLO_TRAINING = (
     *("max_delta", "focal_loss", "counters_per_class", "iou_thresh_kind", "beta_nms", "nms_kind"),
 )
 """Keys of [yolo] that training reads, or suppression, for which `detect` has its own."""
+_REGION_TRAINING = (
+    *("bias_match", "jitter", "rescore", "object_scale", "noobject_scale", "class_scale", "coord_scale"),
+    *("absolute", "thresh", "random", "max", "log"),
+)
 _LARGEST = 1e6
 _Sides = list[list[float]]
 
@@ -36,6 +41,18 @@ def _yolo(heads: Sequence[Head], strides: Sequence[int]) -> dict[str, Any]:
     return entry if set(scales) == {1.0} else {**entry, "scale_xy": scales}
 
 
+def _region(heads: Sequence[Head], strides: Sequence[int]) -> dict[str, Any]:
+    """Anchors are in cells."""
+    sides = []
+    for head, stride in zip(heads, strides, strict=True):
+        section = head.section
+        section.check_keys(("anchors", "classes", "num", "coords", "softmax", "background"), _REGION_TRAINING)
+        for key, default, valid in (("coords", "4", "4"), ("softmax", "0", "1"), ("background", "0", "0")):
+            section.check_value(key, default, valid)
+        sides.append([[side * stride for side in anchor] for anchor in _anchors(head)])
+    return {"kind": YoloV2.name, "anchors": {"sides": sides}}
+
+
 def _anchors(head: Head) -> _Sides:
     """Width and height of each anchor of a section, in its own unit."""
     section = head.section
@@ -49,7 +66,9 @@ def _anchors(head: Head) -> _Sides:
     return [numbers[index : index + 2] for index in range(0, len(numbers), 2)]
 
 
-KINDS: dict[str, Callable[[Sequence[Head], Sequence[int]], dict[str, Any]]] = {"yolo": _yolo}
+KINDS: dict[str, Callable[[Sequence[Head], Sequence[int]], dict[str, Any]]] = {
+    "region": _region, "yolo": _yolo,
+}  # fmt: skip
 """By the name of the section: the kind and the anchors of a manifest's `detector`."""
 
 

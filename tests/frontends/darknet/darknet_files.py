@@ -60,6 +60,18 @@ def reorged(side):
     )  # fmt: skip
 
 
+REGION = (
+    "[region]\nanchors = 1.08,1.19,  3.42,4.41\nbias_match=1\nclasses=3\ncoords=4\nnum=2\nsoftmax=1\n"
+    "jitter=.2\nrescore=1\nthresh = .6\nrandom=0\n"
+)
+YOLOV2_TINY = "".join(
+    [
+        NET.format(side=64), conv(4), POOL, conv(6), POOL, conv(8), POOL, conv(8), POOL_1, conv(12),
+        conv(16, 1, norm=False, activation="linear"), REGION,
+    ]
+)  # fmt: skip
+
+
 def sections_of(text):
     """(name, keys) of every section."""
     found = []

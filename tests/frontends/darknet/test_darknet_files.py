@@ -6,13 +6,14 @@ import struct
 
 import numpy as np
 import pytest
-from darknet_files import NET, YOLOV3_TINY, DarknetNetwork, conv, yolo
+from darknet_files import NET, REGION, YOLOV3_TINY, DarknetNetwork, conv, yolo
 
 from aqd_deploy.errors import AqdError, CheckpointError, ModelFileError, UnsupportedModelError
 from aqd_deploy.frontends.darknet.export import darknet_model, read_names
 
 HEAD = conv(16, 1, norm=False, activation="linear") + yolo("0,1")
 SMALL = NET.format(side=32) + conv(4, stride=2) + HEAD
+AS_REGION = SMALL.replace(yolo("0,1"), REGION)
 
 
 @pytest.fixture
@@ -77,6 +78,8 @@ MISTAKES = [
         SMALL.replace("[yolo]", "[maxpool]\nsize=20\nstride=1\npadding=0\n[yolo]"), ModelFileError,
         "a window that is larger than its map; got size=20; valid: up to 16",
     ),
+    (AS_REGION.replace("softmax=1\n", ""), UnsupportedModelError, "softmax that is not supported; got 0"),
+    (AS_REGION + "tree=9k.tree", UnsupportedModelError, r"key tree of \[region\] at line 32 of"),
     (SMALL.replace("num=4", "num=4\nnew_coords=1"), UnsupportedModelError, "new_coords that is not supp"),
 ]  # fmt: skip
 

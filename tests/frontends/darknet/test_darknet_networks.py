@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from darknet_files import YOLOV3_BLOCKS, YOLOV3_TINY, DarknetNetwork, reorged
+from darknet_files import YOLOV2_TINY, YOLOV3_BLOCKS, YOLOV3_TINY, DarknetNetwork, reorged
 from float64_reference import Float64Network
 
 from aqd_deploy.frontends.darknet.export import darknet_model
 
 NETWORKS = {
     "yolov3-tiny": YOLOV3_TINY, "blocks": YOLOV3_BLOCKS, "reorg": reorged(64), "odd reorg": reorged(56),
+    "yolov2-tiny": YOLOV2_TINY,
 }  # fmt: skip
 
 
