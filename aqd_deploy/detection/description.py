@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from aqd_deploy.detection.description_file import NEXT, OWNER, SHIPPED_NEXT, Description, load_description
+from aqd_deploy.detection.description_file import NEXT, OWNER, Description, load_description
 from aqd_deploy.detection.descriptions import is_shipped
 from aqd_deploy.detection.detectors import Detector, detector_named
 from aqd_deploy.detection.images import PREPROCESSING_KEYS, Preprocess
@@ -64,7 +64,8 @@ def about(path: Path) -> Iterator[None]:
         what, ships = error.what, is_shipped(path)
         name = f"the description {path.stem}" if ships else str(path)
         told = what.replace(OWNER, name) if OWNER in what else f"{name}: {what}"
-        advice = SHIPPED_NEXT.format(path.stem) if ships else NEXT
+        over = f'a file that has base = "{path.stem}" and your classes (docs/how-to/yolo-files.md)'
+        advice = f"the same command with {over}" if ships else NEXT
         raise ModelFileError(told, received=error.received, valid=error.valid, next_command=advice) from error
 
 

@@ -17,9 +17,6 @@ DESCRIPTION_FILE = FileKind(
 )
 OWNER = "the manifest"
 NEXT = "the same command, once the file is as docs/how-to/foreign-models.md shows it"
-SHIPPED_NEXT = (
-    'the same command with a file that has base = "{}" and your classes (docs/how-to/yolo-files.md)'
-)
 _TABLES = ("detector", "preprocessing")
 _KEYS = (*_TABLES, "base", "forms")
 _FORMATS: dict[str, tuple[str, Callable[[str], Any]]] = {

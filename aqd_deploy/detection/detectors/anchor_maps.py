@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
@@ -32,9 +32,6 @@ class AnchorMaps(Detector):
     keys: ClassVar[Mapping[str, Check]] = {
         "strides": list_of(whole(1, 1 << 20), 1), "anchors": table({"sides": _SIDES}),
     }  # fmt: skip
-
-    chances: ClassVar[Callable[[np.ndarray], np.ndarray]] = staticmethod(sigmoid)
-    """Probabilities of the classes' logits [classes, n]."""
 
     sides: Mapping[int, np.ndarray] = field(kw_only=True)
 
@@ -88,6 +85,10 @@ class AnchorMaps(Detector):
         middles, sides = self.geometry(terms, np.stack([x, y], axis=1), level.stride)
         half = sides * self.sides[level.stride][anchor] / 2
         return np.concatenate([middles - half, middles + half], axis=1), scored.scores, scored.label
+
+    def chances(self, logits: np.ndarray) -> np.ndarray:
+        """Probabilities of the classes' logits [classes, n]: each class is a coin of its own."""
+        return sigmoid(logits)
 
     @abstractmethod
     def geometry(self, terms: np.ndarray, cells: np.ndarray, stride: int) -> tuple[np.ndarray, np.ndarray]:

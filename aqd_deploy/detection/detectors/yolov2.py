@@ -15,7 +15,10 @@ class YoloV2(AnchorMaps):
 
     name = "yolov2"
     nms_iou = 0.45
-    chances = staticmethod(softmax)
+
+    def chances(self, logits: np.ndarray) -> np.ndarray:
+        """One of the classes, whatever it is."""
+        return softmax(logits)
 
     def geometry(self, terms: np.ndarray, cells: np.ndarray, stride: int) -> tuple[np.ndarray, np.ndarray]:
         sides = np.exp(np.minimum(terms[:, 2:], LARGEST_LOG_SIDE))
