@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from aqd_deploy.quantization.lp_search import Points
-from aqd_deploy.quantization.methods.piecewise_gaussian import best_quantizer, fit
+from aqd_deploy.densities import Points, fit
+from aqd_deploy.quantization.methods.piecewise_gaussian import best_quantizer
 from aqd_deploy.quantization.quantizer import code_bounds
 
 GRID = np.linspace(-16, 16, 100_001)
