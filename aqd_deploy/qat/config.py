@@ -14,6 +14,7 @@ from aqd_deploy.detection.detectors.contract import MapDetector
 from aqd_deploy.detection.detectors.retinanet import RetinaNet
 from aqd_deploy.errors import CheckpointError, ShapeError, UnsupportedModelError
 from aqd_deploy.inputs import parse_json
+from aqd_deploy.qat.quantizer_kinds import AQD, QUANTIZERS
 from aqd_deploy.qat.quantizers import MAX_BITS, MIN_BITS
 from aqd_deploy.schema import (
     SchemaError,
@@ -54,7 +55,7 @@ def _layer_bits(value: Any, place: str) -> None:
 _SCHEMA = table({
     "detector": text, "backbone": text, "width": number(above=0, high=8), "fpn_channels": whole(1, 4096),
     "head_depth": whole(0, 64), "classes": whole(1, 100_000), "bits": nothing_or(_BITS),
-    "first_last_bits": _BITS, "mode": text, "weight_standardization": one_of(False, True),
+    "first_last_bits": _BITS, "mode": text, "quantizer": text, "weight_standardization": one_of(False, True),
     "image_height": _SIDE,
     "image_width": _SIDE, "strides": list_of(whole(1, 1024), len(STRIDES), len(STRIDES)),
     "anchor_base": number(above=0, high=1000), "anchor_scales": _SHAPES, "anchor_ratios": _SHAPES,
@@ -78,6 +79,9 @@ class ModelConfig:
     The centre of cell i is at (i + `cell_offset`) · stride. `category_ids` are what the training set's
     annotations call the classes (COCO: 1 to 90 with gaps), where that is known.
 
+    `quantizer` is how a training finds the intervals of its quantizers, by gradients (`aqd`) or by densities
+    (`piecewise-gaussian`); their codes are the same.
+
     How networks of other frameworks differ: P6 is made from C5 or P5 (`p6_from`); a ResNet-50's stride is in
     a block's 3x3 convolution or in its first (`stride_in_1x1`); convolutions of the pyramid have batch norm
     and ReLU, or a bias alone (`pyramid`); those of the head's towers have a batch norm a level, group norm,
@@ -93,6 +97,7 @@ class ModelConfig:
     bits: int | None = None
     first_last_bits: int = 8
     mode: str = "aqd"
+    quantizer: str = AQD
     weight_standardization: bool = False
     image_height: int = 320
     image_width: int = 320
@@ -125,6 +130,7 @@ class ModelConfig:
         for value, valid, what in (
             (self.backbone, BACKBONES, "backbone"),
             (self.mode, MODES, "mode"),
+            (self.quantizer, tuple(QUANTIZERS), "quantizer"),
             (self.p6_from, P6_SOURCES, "source of P6"),
             (self.pyramid, PYRAMIDS, "form of the pyramid"),
             (self.head_norm, HEAD_NORMS, "norm of the head"),

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aqd_deploy.qat.distributed import synchronized_statistics
+from aqd_deploy.qat.quantizer_kinds import AQD, QUANTIZERS
 from aqd_deploy.qat.quantizers import ActivationQuantizer, WeightQuantizer, round_half_even
 
 LARGEST_SHIFT = 2.0**31
@@ -34,15 +35,17 @@ class _QuantizedLayer(nn.Module):
     weight_quantizer: WeightQuantizer | None
     activation_quantizer: ActivationQuantizer | None
 
-    def __init__(self) -> None:
+    def __init__(self, quantizer: str = AQD) -> None:
         super().__init__()
         self.fixed_point = False
+        self.quantizer_kind = QUANTIZERS[quantizer]
 
     def _make_quantizers(
         self, weight_bits: int | None, activation_bits: int | None, standardize: bool
     ) -> None:
-        self.weight_quantizer = None if weight_bits is None else WeightQuantizer(weight_bits, standardize)
-        self.activation_quantizer = None if activation_bits is None else ActivationQuantizer(activation_bits)
+        kind = self.quantizer_kind
+        self.weight_quantizer = None if weight_bits is None else kind.weight(weight_bits, standardize)
+        self.activation_quantizer = None if activation_bits is None else kind.activation(activation_bits)
 
     def set_bits(self, weight_bits: int | None, activation_bits: int | None) -> None:
         """Other bits than the layer was made with, None for float; its weight is standardised as before."""
@@ -84,7 +87,8 @@ class _QuantizedLayer(nn.Module):
 class QuantConv2d(_QuantizedLayer):
     """A convolution whose input and weight are quantized; zero padding comes after quantization.
 
-    `weight_bits` / `activation_bits` of None leave that side in float. `weight` is [out, in / groups, k, k].
+    `weight_bits` / `activation_bits` of None leave that side in float. `quantizer` is a kind of
+    `aqd_deploy.qat.quantizer_kinds`. `weight` is [out, in / groups, k, k].
     """
 
     def __init__(
@@ -101,8 +105,9 @@ class QuantConv2d(_QuantizedLayer):
         weight_bits: int | None = None,
         activation_bits: int | None = None,
         standardize: bool = False,
+        quantizer: str = AQD,
     ) -> None:
-        super().__init__()
+        super().__init__(quantizer)
         self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
         self.stride, self.groups, self.dilation = stride, groups, dilation
         self.padding = dilation * (kernel_size // 2) if padding is None else padding
@@ -145,8 +150,9 @@ class QuantLinear(_QuantizedLayer):
         weight_bits: int | None = None,
         activation_bits: int | None = None,
         standardize: bool = False,
+        quantizer: str = AQD,
     ) -> None:
-        super().__init__()
+        super().__init__(quantizer)
         self.in_features, self.out_features = in_features, out_features
         self.weight = nn.Parameter(torch.empty(out_features, in_features))
         nn.init.kaiming_uniform_(self.weight, nonlinearity="relu")

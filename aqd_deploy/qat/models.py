@@ -69,14 +69,15 @@ def _convolution(model: Detector, path: str) -> QuantConv2d:
 def _factories(config: ModelConfig) -> tuple[functools.partial, functools.partial, functools.partial]:
     """How first, inner and last convolutions are made."""
     outer = config.first_last_bits if config.bits is not None and config.mode == "aqd" else None
-    first = functools.partial(QuantConv2d, weight_bits=outer)
+    convolution = functools.partial(QuantConv2d, quantizer=config.quantizer)
+    first = functools.partial(convolution, weight_bits=outer)
     inner = functools.partial(
-        QuantConv2d,
+        convolution,
         weight_bits=config.bits,
         activation_bits=config.bits,
         standardize=config.weight_standardization,
     )
-    last = functools.partial(QuantConv2d, weight_bits=outer, activation_bits=outer, bias=True)
+    last = functools.partial(convolution, weight_bits=outer, activation_bits=outer, bias=True)
     return first, inner, last
 
 
@@ -104,8 +105,9 @@ def unwrapped(model: nn.Module) -> Detector:
 def quantized_from_float(model: Detector, config: ModelConfig, batches: Iterable[Tensor]) -> Detector:
     """The quantized network of `config` that starts from the float `model`.
 
-    Weights, batch norms and scales are taken over; ν_w minimises the weights' squared error, ν_x that of the
-    activations the float network shows on `batches` (network inputs, float32 [N, 3, H, W], on its device).
+    Weights, batch norms and scales are taken over; ν_w suits the weights, ν_x the activations that the float
+    network shows on `batches` (network inputs, float32 [N, 3, H, W], on its device), each as the quantizer's
+    `clip_of` has it.
     """
     quantized = build_model(config).to(next(model.parameters()).device)
     own = quantized.state_dict()

@@ -153,12 +153,16 @@ class ActivationQuantizer(_Quantizer):
         stride = max(1, flat.numel() // SAMPLES_PER_BATCH)
         self._samples.append(flat[::stride].clone())
 
+    def clip_of(self, values: Tensor) -> float:
+        """The ν of least squared error on values, 1-D."""
+        return _best_clip(values, self.bits, odd=False)
+
     def calibrate(self) -> None:
-        """Sets ν from the observed samples (least squared error) and ends the observation."""
+        """Sets ν from the observed samples (`clip_of`) and ends the observation."""
         if self._samples:
             values = torch.cat(self._samples).clamp(min=0)
             with torch.no_grad():
-                self.nu.fill_(_best_clip(values, self.bits, odd=False))
+                self.nu.fill_(self.clip_of(values))
         self._samples = []
         self.observing = False
 
@@ -193,10 +197,14 @@ class WeightQuantizer(_Quantizer):
         with torch.no_grad():
             return self._odd(self.prepared(weight), self.nu.abs()).to(torch.int16)
 
+    def clip_of(self, values: Tensor) -> float:
+        """The ν of least squared error on prepared weights, 1-D."""
+        return _best_clip(values, self.bits, odd=True)
+
     def initialize(self, weight: Tensor) -> None:
-        """Sets ν to the clip value of least squared error for `weight`."""
+        """Sets ν to the clip value (`clip_of`) of `weight`."""
         with torch.no_grad():
-            self.nu.fill_(_best_clip(self.prepared(weight).flatten(), self.bits, odd=True))
+            self.nu.fill_(self.clip_of(self.prepared(weight).flatten()))
 
     def extra_repr(self) -> str:
         return f"bits={self.bits}, standardize={self.standardize}"

@@ -3,7 +3,7 @@
 Source of the idea, pieces and estimator: `aqd_deploy.densities`. How interval and step follow is ours: those
 of the least expected squared error under the density, of all steps; the interval is the step times the codes.
 Nothing depends on single extreme values, but on their mass. Networks are trained by the same density in
-`aqd_deploy.qat.piecewise_gaussian`.
+`aqd_deploy.qat.gaussian_quantizers`.
 """
 
 from __future__ import annotations
