@@ -133,12 +133,13 @@ class _Piece:
 
     def cut(self, shares: Sequence[float]) -> list[_Piece]:
         """Cut where these shares of the mass are reached from the left, but for cuts that would leave a piece
-        with too little.
+        with too little. Equal values stay together, so that every piece has a width.
         """
         reached = np.cumsum(self.counts)
         bounds = [0]
         for share in shares:
             bound = int(np.searchsorted(reached, share * reached[-1])) + 1
+            bound = int(np.searchsorted(self.values, self.values[bound - 1], side="right"))
             before, behind = slice(bounds[-1], bound), slice(bound, None)
             if all(
                 len(self.counts[part]) >= LEAST_POINTS and self.counts[part].sum() >= LEAST_VALUES

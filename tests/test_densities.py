@@ -38,6 +38,13 @@ def test_zeros_are_an_atom():
     assert fitted.atom == pytest.approx(0.9) and fitted.mass.sum() == pytest.approx(0.1)
 
 
+def test_equal_values_stay_in_one_piece():
+    rng = np.random.default_rng(0)
+    fitted = fit(points_of(np.repeat([-0.5, -0.25, 0.25, 0.5, 1.0], 200) * rng.choice([1, 0.5], 1000)))[0]
+    assert (fitted.right > fitted.left).all() and np.isfinite(fitted.slope).all()
+    assert fitted.points().counts.sum() == pytest.approx(1)
+
+
 @pytest.mark.parametrize("values", [[0.0], [0.0, 0.5], [-2.0, 1.0], [1e-30, 2e-30], list(range(-3, 9))])
 def test_few_values_have_a_density_too(values):
     fitted = fit(points_of(values))[0]

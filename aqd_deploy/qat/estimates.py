@@ -22,7 +22,7 @@ MOST_VALUES = 16384
 
 def due(iteration: int, iterations: int) -> bool:
     """Whether densities are estimated before this iteration of so many."""
-    every = max(1, iterations // ESTIMATES)
+    every = max(1, int(SETTLED * iterations / ESTIMATES))
     return iteration > 0 and iteration % every == 0 and iteration <= SETTLED * iterations
 
 
