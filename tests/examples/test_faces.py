@@ -94,7 +94,7 @@ def test_the_network_is_what_torch_computes(package, tmp_path):
 
 
 def test_what_is_found_is_compared_with_the_float_network(package, tmp_path, monkeypatch):
-    monkeypatch.setattr(compare, "FACE", 0.8)
+    monkeypatch.setattr(compare, "MOST", 20)
     network.write(package, tmp_path)
     files = {k + 1: tmp_path / "images" / name for k, name in enumerate(network.PHOTOGRAPHS)}
     faces = compare.truth(tmp_path, files)["annotations"]
