@@ -36,7 +36,8 @@ def float_faces(folder: Path, image: Path) -> tuple[np.ndarray, tuple[int, int]]
     boxes, scores = session.run(None, {only.name: pixels.transpose(2, 0, 1)[None].astype(np.float32)})
     boxes, scores = (np.asarray(each[scores >= FACE], np.float64) for each in (boxes, scores))
     kept = class_wise_nms(boxes, scores, np.zeros(len(boxes), int), described["detector"]["nms_iou"], MOST)
-    return placement.to_image(boxes)[kept], photograph.shape[1::-1]
+    faces = placement.to_image(boxes)[kept]
+    return faces[(faces[:, 2:] > faces[:, :2]).all(axis=1)], photograph.shape[1::-1]
 
 
 def truth(folder: Path, files: dict[int, Path]) -> dict[str, Any]:
