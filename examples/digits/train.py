@@ -21,7 +21,7 @@ import heldout
 import numpy as np
 import torch
 import torch.distributed as dist
-from batches import DigitBatches
+from torch import Tensor
 
 from aqd_deploy.detection.detectors import DETECTORS
 from aqd_deploy.errors import AqdError, CheckpointError
@@ -76,6 +76,60 @@ def model_config(run: Run) -> ModelConfig:
         name=run.name,
         class_names=tuple(str(digit) for digit in range(10)),
     )
+
+
+class DigitBatches:
+    """Batches of the training images, shuffled each epoch, with cheap augmentation (colours, shifts).
+
+    Digits are not mirrored: a mirrored digit is none.
+    """
+
+    def __init__(self, arrays: dict[str, np.ndarray], batch: int, seed: int) -> None:
+        self.arrays, self.batch, self.seed = arrays, batch, seed
+        self.count = len(arrays["labels"])
+
+    def __call__(self, iteration: int, rank: int, world: int) -> tuple[Tensor, Tensor, Tensor]:
+        rng = np.random.default_rng([self.seed, iteration])
+        chosen = self._indices(iteration)[rank::world]
+        images = np.stack([self.arrays["images"][i] for i in chosen])
+        boxes = self.arrays["boxes"][chosen].copy()
+        labels = self.arrays["labels"][chosen].copy()
+        for k in range(len(images)):
+            images[k] = _augment_colour(images[k], rng)
+            _shift(images[k], boxes[k], labels[k], rng)
+        return torch.from_numpy(images), torch.from_numpy(boxes), torch.from_numpy(labels)
+
+    def _indices(self, iteration: int) -> np.ndarray:
+        per_epoch = self.count // self.batch
+        epoch, position = divmod(iteration, per_epoch)
+        order = np.random.default_rng([self.seed, 1_000_000 + epoch]).permutation(self.count)
+        return order[position * self.batch : (position + 1) * self.batch]
+
+
+def _augment_colour(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Brightness, contrast, a permutation of the channels, now and then a negative; uint8 [3, H, W]."""
+    if rng.random() < 0.5:
+        image = image[rng.permutation(3)]
+    if rng.random() < 0.25:
+        image = 255 - image
+    gain, offset = rng.uniform(0.75, 1.25), rng.uniform(-25, 25)
+    table = np.clip((np.arange(256) - 128) * gain + 128 + offset, 0, 255).astype(np.uint8)
+    return table[image]
+
+
+def _shift(image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> None:
+    """Moves image and boxes by up to 8 pixels where no digit leaves the image; in place.
+
+    The uncovered rim wraps around; a digit cut by the wrap does not occur because shifts that cut one are
+    skipped.
+    """
+    dx, dy = (int(v) for v in rng.integers(-8, 9, size=2))
+    used = labels >= 0
+    moved = boxes[used] + np.array([dx, dy, dx, dy], np.float32)
+    if len(moved) and (moved.min() < 0 or moved.max() > image.shape[-1]):
+        return
+    image[:] = np.roll(image, (dy, dx), axis=(1, 2))
+    boxes[used] = moved
 
 
 def say(text: str) -> None:

