@@ -54,7 +54,7 @@ class _QuantizeActivation(torch.autograd.Function):
     """round_half_even(clamp(x / step, 0, top_code)) * step with the gradients of LSQ.
 
     d out/d x is 1 inside (0, top_code * step) and 0 outside; d out/d step is q - x/step inside and q outside,
-    which needs only the input and the output: Σ g·q - Σ g·inside·x/step.
+    which needs only the input and the output: Σ g·q - Σ g·inside·x/step. On a card nothing waits for a number.
     """
 
     @staticmethod
@@ -67,10 +67,16 @@ class _QuantizeActivation(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         x, step, out = ctx.saved_tensors
-        upper = float(step) * ctx.top_code
-        inside = torch.ops.aten.hardtanh_backward(gradient, x, 0.0, upper)
+        inside = _inside(gradient, x, step * ctx.top_code)
         step_gradient = ((gradient * out).sum() - (inside * x).sum()) / step
         return inside, step_gradient, None
+
+
+def _inside(gradient: Tensor, x: Tensor, upper: Tensor) -> Tensor:
+    """The gradient where x is inside (0, upper), 0 elsewhere; `upper` is a scalar."""
+    if x.is_cuda:
+        return torch.where((x > 0) & (x < upper), gradient, 0.0)
+    return torch.ops.aten.hardtanh_backward(gradient, x, 0.0, float(upper))
 
 
 def round_half_even(x: Tensor) -> Tensor:
