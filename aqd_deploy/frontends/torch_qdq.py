@@ -39,9 +39,9 @@ def export_qdq(model: Detector, *, name: str | None = None) -> onnx.ModelProto:
     """The QDQ ONNX of `model`, with input `image` uint8 [1, 3, H, W] and the manifest in its metadata.
 
     `name` goes into the manifest (default: the configuration's label). A float model gives the same graph
-    without quantizers. Raises UnsupportedModelError for GroupNorm (but in a float network whose
-    configuration tells of it) and module types without a rule, ScaleError for a step that is not positive and finite, CheckpointError for a tensor that holds NaN or
-    infinity.
+    without quantizers. Raises UnsupportedModelError for GroupNorm (but in a float network whose configuration
+    tells of it) and for module types without a rule, ScaleError for a step that is not positive and finite,
+    CheckpointError for a tensor that holds NaN or infinity.
     """
     refuse_group_norm(model)
     model = unwrapped(model)

@@ -33,13 +33,13 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--work", type=Path, required=True, help="folder for images, checkpoints, results")
     made.add_argument("--iterations", type=int, nargs=2, default=(4000, 3000), metavar=("FLOAT", "QUANTIZED"),
                       help="of every float and of every quantized arm, at most")  # fmt: skip
-    made.add_argument("--seconds", type=float, nargs=2, metavar=("FLOAT", "QUANTIZED"),
-                      help="fewer iterations where they would take longer than this, the same for all arms")  # fmt: skip
+    made.add_argument("--seconds", type=float,
+                      help="end training by then with fewer iterations, as many for every arm")  # fmt: skip
     made.add_argument("--train-images", type=int, default=16000)
     made.add_argument("--heldout-images", type=int, default=400)
     made.add_argument("--batch", type=int, default=16)
     made.add_argument("--size", type=int, default=arms.SIZE, help="side of the images in pixels")
-    made.add_argument("--only", default="", metavar="TEXT", help="arms whose name contains it, with their starts")
+    made.add_argument("--only", default="", metavar="REGEX", help="arms whose name has it, with their starts")
     made.add_argument("--processes", type=int, default=max(1, (os.cpu_count() or 2) - 1))
     made.add_argument("--eager", action="store_true", help="do not capture steps as CUDA graphs")
     return made
@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser().error("numbers of iterations, images and processes are at least 1")
     settings = Settings(
         work=options.work, iterations=tuple(options.iterations),
-        seconds=None if options.seconds is None else tuple(options.seconds), eager=options.eager,
+        seconds=options.seconds, eager=options.eager,
         train_images=options.train_images, heldout_images=options.heldout_images, batch=options.batch,
         size=options.size, command=command_of(given, options.work),
     )  # fmt: skip

@@ -1,10 +1,11 @@
-"""One call of `run.py`: composes, trains what is not trained yet, measures, and writes results as they come."""
+"""One call of `run.py`: composes, trains what is not trained yet, measures, writes results as they come."""
 
 from __future__ import annotations
 
 import itertools
 import json
 import platform
+import re
 import sys
 import time
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -20,27 +21,27 @@ import scales
 import torch
 from arms import Arm
 from batches import Draws, Images, batch_of
-from torch import Tensor
 from trainer import Trainer
 
 from aqd_deploy.errors import AqdError
 from aqd_deploy.files import write_text
 from aqd_deploy.qat.checkpoint import load_checkpoint, save_checkpoint
-from aqd_deploy.qat.models import Detector, build_model, calibrate
+from aqd_deploy.qat.models import build_model, calibrate
 
 CALIBRATION_BATCHES = 8
 RATE_ROUNDS = 10  # of a measurement of how fast the arms are
-OVERTIME = 1.3  # of the seconds given: behind it arms stop as they are
+SHARE = (0.33, 0.95)  # of the seconds left: what float arms take, and quantized ones of the rest
+OVERTIME = 1.1  # behind this much more than planned, arms stop as they are
 TOGETHER = 50  # iterations that are queued before anybody waits for the card
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What `run.py` is told; `iterations` and `seconds` of float and quantized arms."""
+    """What `run.py` is told; `iterations` of float and of quantized arms, `seconds` until training ends."""
 
     work: Path
     iterations: tuple[int, int]
-    seconds: tuple[float, float] | None
+    seconds: float | None
     eager: bool
     train_images: int
     heldout_images: int
@@ -59,25 +60,26 @@ class Session:
     def __init__(self, settings: Settings, pool: Executor) -> None:
         self.settings, self.pool = settings, pool
         self.device = torch.device("cpu")
+        self.began = time.monotonic()
+        self.beside = ThreadPoolExecutor(1)
         self.measurements: list[Future] = []
         for folder in ("arms", "checkpoints", "data"):
             (settings.work / folder).mkdir(parents=True, exist_ok=True)
 
     def run(self, studies: list[str], only: str) -> None:
         """Trains and measures; AqdError where an arm fails, after the others are written."""
-        wanted = [arm for study in studies for arm in arms.STUDIES[study]() if only in arm.name]
+        wanted = [arm for study in studies for arm in arms.STUDIES[study]() if re.search(only, arm.name)]
         missing = [arm for arm in arms.needed(wanted) if not self.finished(arm)]
         held = self.composed("heldout", self.settings.heldout_images)
         if missing:
             self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-            with ThreadPoolExecutor(1) as beside:
-                arrays = beside.submit(self.composed, "train", self.settings.train_images)
-                self.train(missing, arrays, held)
+            arrays = self.beside.submit(self.composed, "train", self.settings.train_images)
+            self.train(missing, arrays, held)
         for measured in self.measurements:
-            measured.result()
+            measured.result().result()
         if "scales" in studies:
-            list(self.pool.map(scales.measure, [(arm, self.settings.work, held) for arm in arms.scales()
-                                                if only in arm.name]))  # fmt: skip
+            chosen = [arm for arm in arms.scales() if re.search(only, arm.name)]
+            list(self.pool.map(scales.measure, [(arm, self.settings.work, held) for arm in chosen]))
         for study in studies:
             self.assemble(study)
 
@@ -110,8 +112,9 @@ class Session:
                     self.begin_from(trainer, arm.start, trainers)
             if now:
                 self.train_together(now, phase)
-                for arm, trainer in now.items():
-                    self.measure(arm, trainer, held)
+                self.measurements += [
+                    self.beside.submit(self.measure, arm, trainer, held) for arm, trainer in now.items()
+                ]
 
     def trainer(self, arm: Arm, images: Images) -> Trainer:
         """An arm's network with random weights, its step captured."""
@@ -136,28 +139,35 @@ class Session:
     def train_together(self, trainers: dict[Arm, Trainer], phase: int) -> None:
         """All arms by turns, each on its own stream; the iterations of each are the same."""
         iterations = self.settings.iterations[phase]
-        if self.settings.seconds is not None:
-            iterations = min(iterations, possible(list(trainers.values()), self.settings.seconds[phase]))
+        seconds = self.seconds_of(phase)
+        if seconds is not None:
+            iterations = min(iterations, possible(list(trainers.values()), seconds))
+            seconds *= OVERTIME
         say(f"{len(trainers)} arms, {iterations} iterations of {self.settings.batch} images each")
         for trainer in trainers.values():
             trainer.begin(iterations)
         began = time.monotonic()
-        limit = None if self.settings.seconds is None else OVERTIME * self.settings.seconds[phase]
         for first in range(0, iterations, TOGETHER):
             end = min(first + TOGETHER, iterations)
             for _, trainer in itertools.product(range(first, end), trainers.values()):
                 trainer.step()
             losses = [trainer.check() for trainer in trainers.values()]
-            seconds = time.monotonic() - began
+            passed = time.monotonic() - began
             for trainer in trainers.values():
-                trainer.iterations, trainer.seconds = end, seconds
+                trainer.iterations, trainer.seconds = end, passed
             if first % (10 * TOGETHER) == 0 or end == iterations:
-                say(f"{end}/{iterations} {seconds:.0f} s, loss {' '.join(f'{loss:.2f}' for loss in losses)}")
-            if limit is not None and seconds > limit:
+                say(f"{end}/{iterations} {passed:.0f} s, loss {' '.join(f'{loss:.2f}' for loss in losses)}")
+            if seconds is not None and passed > seconds:
                 say("stopped: other work has taken the time")
                 break
 
-    def measure(self, arm: Arm, trainer: Trainer, held: dict[str, np.ndarray]) -> None:
+    def seconds_of(self, phase: int) -> float | None:
+        """How long the arms of a phase may be trained."""
+        if self.settings.seconds is None:
+            return None
+        return max(1.0, SHARE[phase] * (self.settings.seconds - (time.monotonic() - self.began)))
+
+    def measure(self, arm: Arm, trainer: Trainer, held: dict[str, np.ndarray]) -> Future:
         """Writes the compact checkpoint; the average precision of that very file is computed beside it."""
         model = trainer.model.eval()
         save_checkpoint(self.checkpoint(arm), model, compact=True)
@@ -175,7 +185,7 @@ class Session:
             "size": self.settings.size, "command": self.settings.command,
         }  # fmt: skip
         path = self.settings.work / "arms" / f"{arm.name}.json"
-        self.measurements.append(self.pool.submit(write_precision, path, record, maps, compact.config, held))
+        return self.pool.submit(write_precision, path, record, maps, compact.config, held)
 
     def assemble(self, study: str) -> None:
         """`DIR/STUDY.json` of the arms that are there; AqdError where there is none."""
@@ -190,7 +200,7 @@ class Session:
 
 
 def possible(trainers: list[Trainer], seconds: float) -> int:
-    """How many iterations of all arms fit into `seconds`, from some of them; the networks stay as they are."""
+    """How many iterations of all arms fit into `seconds`, by some of them; the networks stay as they are."""
     before = [trainer.snapshot() for trainer in trainers]
     rounds = min(RATE_ROUNDS, max(1, trainers[0].most // 2))
     for trainer in trainers:
