@@ -32,7 +32,9 @@ BACKBONES = ("resnet18", "resnet34", "resnet50")
 MODES = ("aqd", "aqd*")
 P6_SOURCES = ("c5", "p5")
 PYRAMIDS = ("bn-relu", "bias")
-HEAD_NORMS = ("levels", "group", "none")
+HEAD_NORMS = ("levels", "shared", "group", "none")
+BATCH_NORMS = ("levels", "shared")
+"""Norms of the head that become integer arithmetic."""
 GROUPS = 32
 SCHEMA = 1
 COARSEST_BACKBONE_STRIDE = 32
@@ -84,8 +86,9 @@ class ModelConfig:
 
     How networks of other frameworks differ: P6 is made from C5 or P5 (`p6_from`); a ResNet-50's stride is in
     a block's 3x3 convolution or in its first (`stride_in_1x1`); convolutions of the pyramid have batch norm
-    and ReLU, or a bias alone (`pyramid`); those of the head's towers have a batch norm a level, group norm,
-    or none (`head_norm`). The last two differ in float networks only.
+    and ReLU, or a bias alone (`pyramid`, in float networks only); those of the head's towers have a batch
+    norm a level, one for all levels, group norm, or none (`head_norm`). Without a norm there are float
+    networks only; with group norm quantized ones can be trained, to compare, and not exported.
     """
 
     detector: str = RetinaNet.name
@@ -158,17 +161,11 @@ class ModelConfig:
     def _check_form(self) -> None:
         """What only float networks have, and what has to fit the pyramid."""
         if self.bits is not None:
-            if self.head_norm == "group":
+            if self.pyramid != "bn-relu" or self.head_norm == "none":
                 raise UnsupportedModelError(
-                    "GroupNorm recomputes its statistics on every image, so a head that has it cannot be "
-                    "quantized",
-                    received=f"head_norm 'group' at {self.bits} bits", valid="head_norm 'levels'",
-                )  # fmt: skip
-            if self.pyramid != "bn-relu" or self.head_norm != "levels":
-                raise UnsupportedModelError(
-                    "a quantized network has batch norm and ReLU behind every convolution",
+                    "a quantized network has a norm and ReLU behind every convolution",
                     received=f"pyramid {self.pyramid!r}, head_norm {self.head_norm!r}",
-                    valid="pyramid 'bn-relu', head_norm 'levels'",
+                    valid="pyramid 'bn-relu', head_norm 'levels' or 'shared'",
                 )  # fmt: skip
             if any(mean != int(mean) for mean in self.mean):
                 raise UnsupportedModelError(

@@ -52,6 +52,11 @@ class _QuantizedLayer(nn.Module):
         standardize = self.weight_quantizer is not None and self.weight_quantizer.standardize
         self._make_quantizers(weight_bits, activation_bits, standardize)
 
+    @property
+    def quantized(self) -> bool:
+        """Whether the weight or the input is quantized."""
+        return self.weight_quantizer is not None or self.activation_quantizer is not None
+
     def quantized_weight(self) -> Tensor:
         """The weight that enters the arithmetic, float32: q · step, or the weight itself in a float layer."""
         return self.weight if self.weight_quantizer is None else self.weight_quantizer(self.weight)
@@ -219,14 +224,27 @@ def _channels(values: Tensor) -> Tensor:
 
 
 class MultiLevelBatchNorm(nn.Module):
-    """One batch norm a pyramid level (`levels[i]`), for a head convolution whose weights all levels share."""
+    """One batch norm a pyramid level (`levels[i]`), for a head convolution whose weights all levels share; or
+    one for all of them, `levels[0]`, where `shared` is set.
 
-    def __init__(self, channels: int, levels: int) -> None:
+    A shared one normalises each level by that level's statistics while it is trained, and its running
+    statistics mix those of all levels: what heads of common detectors do, and what multi-level batch norm
+    mends.
+    """
+
+    def __init__(self, channels: int, levels: int, *, shared: bool = False) -> None:
         super().__init__()
-        self.levels = nn.ModuleList(BatchNorm(channels) for _ in range(levels))
+        self.levels = nn.ModuleList(BatchNorm(channels) for _ in range(1 if shared else levels))
+        self.shared = shared
+
+    def of(self, level: int) -> BatchNorm:
+        """The batch norm of a level."""
+        norm = self.levels[0 if self.shared else level]
+        assert isinstance(norm, BatchNorm)
+        return norm
 
     def forward(self, x: Tensor, level: int, alpha: Tensor | None = None) -> Tensor:
-        return self.levels[level](x, alpha)
+        return self.of(level)(x, alpha)
 
 
 class ConvBatchNorm(nn.Module):
@@ -259,7 +277,7 @@ class ConvBias(nn.Module):
 
 class SharedConv(nn.Module):
     """A `conv` with bias, group norm where `groups` are given, ReLU, the same for all levels: a tower's
-    convolution in float networks of others.
+    convolution in networks of others. Its weight is quantized once.
     """
 
     def __init__(self, conv: QuantConv2d, groups: int | None) -> None:
@@ -268,19 +286,22 @@ class SharedConv(nn.Module):
         self.norm = None if groups is None else nn.GroupNorm(groups, conv.out_channels)
 
     def forward(self, values: list[Tensor]) -> list[Tensor]:
-        convolved = [self.conv(value) for value in values]
+        weight = self.conv.quantized_weight()
+        convolved = [self.conv.convolve(value, weight) for value in values]
         if self.norm is not None:
             convolved = [self.norm(value) for value in convolved]
         return [F.relu(value, inplace=True) for value in convolved]
 
 
 class MultiLevelConvBatchNorm(nn.Module):
-    """A shared `conv`, one batch norm a level (`bn.levels[i]`), ReLU; the weight is quantized once."""
+    """A shared `conv`, one batch norm a level (`bn.levels[i]`) or one for all levels (`shared_norm`), ReLU;
+    the weight is quantized once.
+    """
 
-    def __init__(self, conv: QuantConv2d, levels: int) -> None:
+    def __init__(self, conv: QuantConv2d, levels: int, *, shared_norm: bool = False) -> None:
         super().__init__()
         self.conv = conv
-        self.bn = MultiLevelBatchNorm(conv.out_channels, levels)
+        self.bn = MultiLevelBatchNorm(conv.out_channels, levels, shared=shared_norm)
         self.fixed_point = False
 
     def forward(self, values: list[Tensor]) -> list[Tensor]:

@@ -7,6 +7,7 @@ exactly: `value == integer * step` holds bit for bit in float32, which is what t
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -37,40 +38,37 @@ class _RoundHalfEven(torch.autograd.Function):
         return gradient
 
 
-class _ScaleGradient(torch.autograd.Function):
-    """The identity whose gradient is multiplied by a constant (the value itself must not be re-rounded)."""
+class _Quantize(torch.autograd.Function):
+    """A quantizer's codes, `codes(x, step)` (a new tensor), times the step, with the gradients of LSQ.
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
-        ctx.factor = factor
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient * ctx.factor, None
-
-
-class _QuantizeActivation(torch.autograd.Function):
-    """round_half_even(clamp(x / step, 0, top_code)) * step with the gradients of LSQ.
-
-    d out/d x is 1 inside (0, top_code * step) and 0 outside; d out/d step is q - x/step inside and q outside,
-    which needs only the input and the output: Σ g·q - Σ g·inside·x/step.
+    With step = |ν| / top_code, d out/d x is 1 inside the clip range and 0 outside, and d out/d ν times ν is
+    out - x inside and out outside: Σ (g·out - g·inside·x) / ν. That is multiplied by `factor`, and needs only
+    input and output. On a card nothing waits for a number: bounds are compared in steps there.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, step: Tensor, top_code: int) -> Tensor:
-        out = torch.div(x, step).clamp_(0, top_code).round_().mul_(step)
-        ctx.top_code = top_code
-        ctx.save_for_backward(x, step, out)
+    def forward(
+        ctx: Any, x: Tensor, nu: Tensor, codes: Callable[[Tensor, Tensor], Tensor], low: int, top: int,
+        factor: float,
+    ) -> Tensor:  # fmt: skip
+        step = nu.abs() / top
+        out = codes(x, step).mul_(step)
+        ctx.low, ctx.top, ctx.factor = low, top, factor
+        ctx.save_for_backward(x, nu, out, step)
         return out
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
-        x, step, out = ctx.saved_tensors
-        upper = float(step) * ctx.top_code
-        inside = torch.ops.aten.hardtanh_backward(gradient, x, 0.0, upper)
-        step_gradient = ((gradient * out).sum() - (inside * x).sum()) / step
-        return inside, step_gradient, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, nu, out, step = ctx.saved_tensors
+        if x.is_cuda:
+            inside = torch.ops.aten.hardtanh_backward(gradient, x / step, ctx.low, ctx.top)
+        else:
+            bounds = (float(step) * bound for bound in (ctx.low, ctx.top))
+            inside = torch.ops.aten.hardtanh_backward(gradient, x, *bounds)
+        if not ctx.needs_input_grad[1]:
+            return inside, None, None, None, None, None
+        moved = (gradient * out).addcmul_(inside, x, value=-1).sum() / nu
+        return inside, moved * ctx.factor, None, None, None, None
 
 
 def round_half_even(x: Tensor) -> Tensor:
@@ -117,10 +115,9 @@ class _Quantizer(nn.Module):
             )
         return step
 
-    def _trained_nu(self, numel: int) -> Tensor:
-        """|ν| with the gradient scaled so that SGD moves ν as LSQ's 1/√(numel·top_code) moves the step."""
-        factor = self.top_code**2 / math.sqrt(max(numel, 1) * self.top_code)
-        return _ScaleGradient.apply(self.nu, factor).abs()
+    def _gradient_factor(self, numel: int) -> float:
+        """By which ν's gradient is scaled: SGD then moves ν as LSQ's 1/√(numel·top_code) moves the step."""
+        return self.top_code**2 / math.sqrt(max(numel, 1) * self.top_code)
 
     def extra_repr(self) -> str:
         return f"bits={self.bits}"
@@ -141,8 +138,12 @@ class ActivationQuantizer(_Quantizer):
         if self.observing:
             self._observe(x)
             return x
-        step = self._trained_nu(x[0].numel() if x.dim() else 1) / self.top_code
-        return _QuantizeActivation.apply(x, step, self.top_code)
+        factor = self._gradient_factor(x[0].numel() if x.dim() else 1)
+        return _Quantize.apply(x, self.nu, self._codes, 0, self.top_code, factor)
+
+    def _codes(self, x: Tensor, step: Tensor) -> Tensor:
+        """A new tensor."""
+        return torch.div(x, step).clamp_(0, self.top_code).round_()
 
     def integer(self, x: Tensor) -> Tensor:
         """The integers of `x`, uint8, the same shape."""
@@ -184,13 +185,17 @@ class WeightQuantizer(_Quantizer):
         return (weight - weight.mean()) / weight.std().clamp(min=1e-12)
 
     def _odd(self, weight: Tensor, clip: Tensor) -> Tensor:
-        eta = round_half_even((torch.clamp(weight / clip, -1, 1) + 1) * (self.top_code / 2))
-        return 2 * eta - self.top_code
+        """A new tensor."""
+        eta = (weight / clip).clamp_(-1, 1).add_(1).mul_(self.top_code / 2).round_()
+        return eta.mul_(2).sub_(self.top_code)
 
     def forward(self, weight: Tensor) -> Tensor:
+        factor = self._gradient_factor(weight.numel())
         prepared = self.prepared(weight)
-        clip = self._trained_nu(weight.numel())
-        return self._odd(prepared, clip) * (clip / self.top_code)
+        return _Quantize.apply(prepared, self.nu, self._codes, -self.top_code, self.top_code, factor)
+
+    def _codes(self, weight: Tensor, _: Tensor) -> Tensor:
+        return self._odd(weight, self.nu.detach().abs())
 
     def integer(self, weight: Tensor) -> Tensor:
         """The odd integers q of `weight`, int16 in [-N, N], the same shape."""
