@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,8 +12,15 @@ from torch import Tensor, nn
 
 from aqd_deploy.errors import TrainingError
 from aqd_deploy.qat.distributed import distributed
-from aqd_deploy.qat.gaussian_quantizers import GaussianActivationQuantizer, GaussianWeightQuantizer
+from aqd_deploy.qat.gaussian_quantizers import (
+    GaussianActivationQuantizer,
+    GaussianWeightQuantizer,
+    Problem,
+    interval,
+)
 from aqd_deploy.qat.layers import QuantConv2d
+
+Solver = Callable[[Callable[[Problem], float], list[Problem]], Iterable[float]]
 
 ESTIMATES = 40
 SETTLED = 0.8
@@ -26,44 +33,61 @@ def due(iteration: int, iterations: int) -> bool:
     return iteration > 0 and iteration % every == 0 and iteration <= SETTLED * iterations
 
 
-def estimate(model: nn.Module, inputs: Tensor) -> None:
+def follows_densities(model: nn.Module) -> bool:
+    """Whether a quantizer of `model` does."""
+    kinds = GaussianActivationQuantizer, GaussianWeightQuantizer
+    return any(isinstance(module, kinds) for module in model.modules())
+
+
+def estimate(model: nn.Module, inputs: Tensor, solve: Solver = map) -> None:
     """Estimates the densities anew of every quantizer of `model` that follows from them; `inputs` are those
     of the network, float32 [N, 3, H, W]. Under `torchrun` ν is the mean over all processes. Batch norms keep
-    their statistics, and the model its mode.
+    their statistics, and the model its mode. `solve` may share the fits among processes, as a pool's `map`.
 
     Raises TrainingError where an activation is not finite.
     """
-    activations = [each for each in model.modules() if isinstance(each, GaussianActivationQuantizer)]
-    convolutions = [
-        each
-        for each in model.modules()
-        if isinstance(each, QuantConv2d) and isinstance(each.weight_quantizer, GaussianWeightQuantizer)
+    weights = [
+        (conv.weight_quantizer, conv.weight)
+        for conv in model.modules()
+        if isinstance(conv, QuantConv2d) and isinstance(conv.weight_quantizer, GaussianWeightQuantizer)
     ]
-    for convolution in convolutions:
-        assert convolution.weight_quantizer is not None
-        convolution.weight_quantizer.initialize(convolution.weight)
-    if not activations:
-        return
-    with _sampled(activations) as samples, _evaluating(model), torch.no_grad():
+    activations = _activations(model, inputs)
+    problems = [quantizer.problem(quantizer.prepared(weight).flatten()) for quantizer, weight in weights]
+    problems += [quantizer.problem(values) for quantizer, values in activations.items()]
+    clips = list(solve(interval, problems))
+    with torch.no_grad():
+        for (quantizer, _), clip in zip(weights, clips[: len(weights)], strict=True):
+            quantizer.nu.fill_(clip)
+    for moving, clip in zip(activations, clips[len(weights) :], strict=True):
+        moving.approach(clip)
+    _average([moving.nu for moving in activations])
+
+
+def _activations(model: nn.Module, inputs: Tensor) -> dict[GaussianActivationQuantizer, Tensor]:
+    """Values in front of every quantizer that `inputs` reach, 1-D."""
+    quantizers = [each for each in model.modules() if isinstance(each, GaussianActivationQuantizer)]
+    if not quantizers:
+        return {}
+    with _sampled(quantizers) as samples, _evaluating(model), torch.no_grad():
         model(inputs)
-    for quantizer in activations:
-        if quantizer in samples:
-            values = torch.cat(samples[quantizer])
-            if not bool(torch.isfinite(values).all()):
-                raise TrainingError(
-                    "the activations are not finite",
-                    next_command="the same run with a lower learning rate or a longer warm-up",
-                )
-            quantizer.approach(values)
-    _average([quantizer.nu for quantizer in activations])
+    found = {quantizer: torch.cat(parts) for quantizer, parts in samples.items()}
+    if not all(bool(torch.isfinite(values).all()) for values in found.values()):
+        raise TrainingError(
+            "the activations are not finite",
+            next_command="the same run with a lower learning rate or a longer warm-up",
+        )
+    return found
 
 
 @contextmanager
-def _sampled(quantizers: list[GaussianActivationQuantizer]) -> Iterator[dict[nn.Module, list[Tensor]]]:
+def _sampled(
+    quantizers: list[GaussianActivationQuantizer],
+) -> Iterator[dict[GaussianActivationQuantizer, list[Tensor]]]:
     """A block in which what every quantizer is given is sampled, evenly spread, call by call."""
-    samples: dict[nn.Module, list[Tensor]] = {}
+    samples: dict[GaussianActivationQuantizer, list[Tensor]] = {}
 
     def keep(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        assert isinstance(module, GaussianActivationQuantizer)
         flat = inputs[0].detach().flatten()
         samples.setdefault(module, []).append(flat[:: -(-flat.numel() // MOST_VALUES) or 1])
 

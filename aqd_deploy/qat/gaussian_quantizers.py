@@ -64,10 +64,14 @@ def _least(values: np.ndarray, counts: np.ndarray, codes: np.ndarray, steps: np.
     return float(steps[int(np.argmin(errors))])
 
 
-def _clip_of(values: Tensor, codes: np.ndarray) -> float:
-    """The interval that suits values, 1-D, by the density that is fitted to them."""
-    density = fit(Points.of_weights(values.detach().cpu().numpy(), None))[0]
-    return best_clip(density.points(), codes)
+Problem = tuple[np.ndarray, np.ndarray]
+"""Values, 1-D, and the codes that shall stand for them."""
+
+
+def interval(problem: Problem) -> float:
+    """The interval that suits values, by the density that is fitted to them."""
+    values, codes = problem
+    return best_clip(fit(Points.of_weights(values, None))[0].points(), codes)
 
 
 class GaussianActivationQuantizer(ActivationQuantizer):
@@ -77,14 +81,18 @@ class GaussianActivationQuantizer(ActivationQuantizer):
         super().__init__(bits)
         self.nu.requires_grad_(False)
 
-    def clip_of(self, values: Tensor) -> float:
-        """The ν that suits values, 1-D."""
-        return _clip_of(values, np.arange(self.top_code + 1))
+    def problem(self, values: Tensor) -> Problem:
+        """What asks for ν, of activations, 1-D."""
+        return values.detach().clamp(min=0).cpu().numpy(), np.arange(self.top_code + 1)
 
-    def approach(self, values: Tensor) -> None:
-        """Moves ν toward what values of this iteration ask for."""
+    def clip_of(self, values: Tensor) -> float:
+        """The ν that suits activations, 1-D."""
+        return interval(self.problem(values))
+
+    def approach(self, clip: float) -> None:
+        """Moves ν toward the one that a new density asks for."""
         with torch.no_grad():
-            self.nu.lerp_(torch.full_like(self.nu, self.clip_of(values.clamp(min=0))), APPROACH)
+            self.nu.lerp_(torch.full_like(self.nu, clip), APPROACH)
 
 
 class GaussianWeightQuantizer(WeightQuantizer):
@@ -94,7 +102,11 @@ class GaussianWeightQuantizer(WeightQuantizer):
         super().__init__(bits, standardize)
         self.nu.requires_grad_(False)
 
+    def problem(self, values: Tensor) -> Problem:
+        """What asks for ν, of prepared weights, 1-D; of many, of a sample that is evenly spread."""
+        sample = values.detach()[:: -(-values.numel() // MOST_WEIGHTS) or 1]
+        return sample.cpu().numpy(), np.arange(-self.top_code, self.top_code + 1, 2)
+
     def clip_of(self, values: Tensor) -> float:
-        """The ν that suits prepared weights, 1-D; of many weights, of a sample that is evenly spread."""
-        values = values[:: -(-values.numel() // MOST_WEIGHTS) or 1]
-        return _clip_of(values, np.arange(-self.top_code, self.top_code + 1, 2))
+        """The ν that suits prepared weights, 1-D."""
+        return interval(self.problem(values))

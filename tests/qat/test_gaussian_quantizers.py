@@ -68,7 +68,7 @@ def test_an_activation_moves_a_quarter_of_the_way():
     wanted = quantizer.clip_of(values.clamp(min=0))
     with torch.no_grad():
         quantizer.nu.fill_(100.0)
-    quantizer.approach(values)
+    quantizer.approach(wanted)
     assert float(quantizer.nu) == pytest.approx(100 + (wanted - 100) / 4, rel=1e-5)
 
 

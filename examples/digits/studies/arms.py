@@ -12,6 +12,7 @@ from aqd_deploy.detection.detectors import DETECTORS
 from aqd_deploy.qat.checkpoint import without_memory
 from aqd_deploy.qat.config import ModelConfig
 from aqd_deploy.qat.layers import QuantConv2d
+from aqd_deploy.qat.quantizer_kinds import QUANTIZERS
 
 SIZE = 160
 SEEDS = (1, 2, 3)
@@ -39,12 +40,14 @@ class Arm:
     bits: int | None = None
     mode: str = "aqd"
     floating: tuple[str, ...] = ()
+    quantizer: str = "aqd"
 
     @property
     def name(self) -> str:
         """A file's name of it."""
         mode = self.mode.replace("*", "-star")
         kind = "float" if self.bits is None else f"{self.bits}bit_{mode}"
+        kind += "" if self.quantizer == "aqd" else f"_{self.quantizer}"
         kept = "".join(f"_float-{part.strip('.')}" for part in self.floating)
         return f"{self.detector}_r18_{self.norm}_{kind}{kept}_seed{self.seed}"
 
@@ -61,8 +64,9 @@ class Arm:
         """The network: the width and depth of the shipped digits detectors."""
         config = ModelConfig(
             detector=self.detector, backbone="resnet18", width=0.25, fpn_channels=64, head_depth=2,
-            classes=10, bits=self.bits, mode=self.mode, head_norm=self.norm, image_height=size,
-            image_width=size, anchor_base=2.5, nms_iou=DETECTORS[self.detector].nms_iou, name=self.name,
+            classes=10, bits=self.bits, mode=self.mode, quantizer=self.quantizer, head_norm=self.norm,
+            image_height=size, image_width=size, anchor_base=2.5,
+            nms_iou=DETECTORS[self.detector].nms_iou, name=self.name,
             class_names=tuple(str(digit) for digit in range(10)),
         )  # fmt: skip
         if not self.floating:
@@ -106,7 +110,16 @@ def scales() -> list[Arm]:
     return [arm for arm in bits() if arm.bits is not None and arm.mode == "aqd"]
 
 
-STUDIES = {"head-norm": head_norm, "bits": bits, "parts": parts, "scales": scales}
+def densities() -> list[Arm]:
+    """Quantizers that follow piecewise Gaussian densities beside AQD's, 8 and 4 bits, three seeds."""
+    quantized = [
+        Arm("fcos", "levels", seed, bits, quantizer=quantizer)
+        for bits in (8, 4) for quantizer in QUANTIZERS for seed in SEEDS
+    ]  # fmt: skip
+    return [*(Arm("fcos", "levels", seed) for seed in SEEDS), *quantized]
+
+
+STUDIES = {"head-norm": head_norm, "bits": bits, "parts": parts, "scales": scales, "densities": densities}
 
 
 def needed(arms: list[Arm]) -> list[Arm]:

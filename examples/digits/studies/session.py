@@ -26,6 +26,7 @@ from trainer import Trainer
 from aqd_deploy.errors import AqdError
 from aqd_deploy.files import write_text
 from aqd_deploy.qat.checkpoint import load_checkpoint, save_checkpoint
+from aqd_deploy.qat.estimates import due
 from aqd_deploy.qat.models import build_model, calibrate
 
 CALIBRATION_BATCHES = 8
@@ -149,6 +150,9 @@ class Session:
         began = time.monotonic()
         for first in range(0, iterations, TOGETHER):
             end = min(first + TOGETHER, iterations)
+            if any(due(iteration, iterations) for iteration in range(first, end)):
+                for trainer in trainers.values():
+                    trainer.estimate(self.pool.map)
             for _, trainer in itertools.product(range(first, end), trainers.values()):
                 trainer.step()
             losses = [trainer.check() for trainer in trainers.values()]
@@ -177,8 +181,8 @@ class Session:
         record = {
             "name": arm.name, "detector": arm.detector, "head_norm": arm.norm, "bits": arm.bits,
             "mode": None if arm.bits is None else arm.mode, "floating": list(arm.floating),
-            "seed": arm.seed, "start": None if arm.start is None else arm.start.name,
-            "iterations": trainer.iterations, "batch": self.settings.batch,
+            "quantizer": None if arm.bits is None else arm.quantizer, "seed": arm.seed,
+            "start": None if arm.start is None else arm.start.name, "iterations": trainer.iterations, "batch": self.settings.batch,
             "learning_rate": arm.learning_rate, "loss": round(trainer.check(), 4),
             "seconds_beside_others": round(trainer.seconds, 1), "machine": machine(self.device),
             "train_images": self.settings.train_images, "heldout_images": self.settings.heldout_images,

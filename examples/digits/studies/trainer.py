@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from aqd_deploy.errors import TrainingError
 from aqd_deploy.qat.detectors import detection_loss
+from aqd_deploy.qat.estimates import Solver, estimate, follows_densities
 from aqd_deploy.qat.models import Detector
 from aqd_deploy.qat.train import TrainSettings, learning_rate_factor, make_optimizer
 
@@ -46,6 +47,7 @@ class Trainer:
         self.done = torch.zeros(1, dtype=torch.int64, device=self.device)
         self.rates = torch.zeros(self.most, device=self.device)
         self.loss = torch.zeros((), device=self.device)
+        self.follows = follows_densities(model)
         self.model.train().to(memory_format=torch.channels_last)
         self.optimizer = self._optimizer()
         self.stream = torch.cuda.Stream(self.device) if self.on_card else None
@@ -114,6 +116,14 @@ class Trainer:
                 self.graph.replay()
             else:
                 self._step()
+
+    def estimate(self, solve: Solver) -> None:
+        """Estimates anew the densities that quantizers follow, on the coming batch."""
+        if self.follows:
+            self.wait()
+            pixels, _, _ = batch_of(self.images, self.draws, self.done)
+            estimate(self.model, pixels - self.mean, solve)
+            self.wait()
 
     def check(self) -> float:
         """The loss of the last step; TrainingError where it is not finite."""
