@@ -12,6 +12,7 @@ from typing import Any
 from aqd_deploy.detection.detectors import DETECTORS, detector_named
 from aqd_deploy.detection.detectors.contract import MapDetector
 from aqd_deploy.detection.detectors.retinanet import RetinaNet
+from aqd_deploy.detection.detectors.yolov2 import Yolov2
 from aqd_deploy.errors import CheckpointError, ShapeError, UnsupportedModelError
 from aqd_deploy.inputs import parse_json
 from aqd_deploy.qat.quantizer_kinds import AQD, QUANTIZERS
@@ -28,7 +29,9 @@ from aqd_deploy.schema import (
     whole,
 )
 
-BACKBONES = ("resnet18", "resnet34", "resnet50")
+RESNETS = ("resnet18", "resnet34", "resnet50")
+TINY_YOLO = "tiny-yolo"
+BACKBONES = (*RESNETS, TINY_YOLO)
 MODES = ("aqd", "aqd*")
 P6_SOURCES = ("c5", "p5")
 PYRAMIDS = ("bn-relu", "bias")
@@ -59,7 +62,7 @@ _SCHEMA = table({
     "head_depth": whole(0, 64), "classes": whole(1, 100_000), "bits": nothing_or(_BITS),
     "first_last_bits": _BITS, "mode": text, "quantizer": text, "weight_standardization": one_of(False, True),
     "image_height": _SIDE,
-    "image_width": _SIDE, "strides": list_of(whole(1, 1024), len(STRIDES), len(STRIDES)),
+    "image_width": _SIDE, "strides": list_of(whole(1, 1024), 1, len(STRIDES)),
     "anchor_base": number(above=0, high=1000), "anchor_scales": _SHAPES, "anchor_ratios": _SHAPES,
     "mean": list_of(number(0, 255), 3, 3), "p6_from": text, "pyramid": text, "head_norm": text,
     "stride_in_1x1": one_of(False, True), "cell_offset": number(0, 1), "anchor_sides": list_of(_SIDES),
@@ -177,6 +180,18 @@ class ModelConfig:
                 "the head's group norm has 32 groups", received=f"{self.fpn_channels} channels",
                 valid="a multiple of 32",
             )  # fmt: skip
+        if (self.detector == Yolov2.name) != (self.backbone == TINY_YOLO):
+            raise UnsupportedModelError(
+                "YOLOv2's body and head belong together", received=f"{self.detector} on {self.backbone}",
+                valid=f"{Yolov2.name} on {TINY_YOLO}, others on {', '.join(RESNETS)}",
+            )  # fmt: skip
+        levels = 1 if self.backbone == TINY_YOLO else len(STRIDES)
+        if len(self.strides) != levels or (levels == 1 and not self.anchor_sides):
+            raise UnsupportedModelError(
+                "the network has another number of levels than strides, or no anchors",
+                received=f"strides {list(self.strides)}, {len(self.anchor_sides)} lists of anchors",
+                valid=f"{levels} for {self.detector}",
+            )  # fmt: skip
         counts = {len(sides) for sides in self.anchor_sides}
         if self.anchor_sides and (len(self.anchor_sides) != len(self.strides) or len(counts) > 1):
             raise UnsupportedModelError(
@@ -186,14 +201,18 @@ class ModelConfig:
 
     @property
     def levels(self) -> tuple[str, ...]:
-        """The pyramid levels, `p3` first."""
-        return tuple(f"p{3 + i}" for i in range(len(self.strides)))
+        """The pyramid levels, `p3` first; the only one of Tiny-YOLOv2 is `p5`."""
+        first = 5 if self.backbone == TINY_YOLO else 3
+        return tuple(f"p{first + i}" for i in range(len(self.strides)))
 
     @property
     def label(self) -> str:
         """`name`, or one made from detector, backbone and bits."""
         bits = "float" if self.bits is None else f"{self.bits}bit"
-        return self.name or f"{self.detector}_r{self.backbone.removeprefix('resnet')}_{bits}"
+        if self.name:
+            return self.name
+        short = "tiny" if self.backbone == TINY_YOLO else f"r{self.backbone.removeprefix('resnet')}"
+        return f"{self.detector}_{short}_{bits}"
 
     @property
     def names_of_classes(self) -> tuple[str, ...]:
@@ -238,9 +257,19 @@ def _frozen(value: Any) -> Any:
     return tuple(_frozen(each) for each in value) if isinstance(value, list) else value
 
 
+YOLOV2_TINY = "yolov2_tiny"
+VOC_ANCHORS = ((1.08, 1.19), (3.42, 4.41), (6.63, 11.38), (9.42, 5.11), (16.62, 10.52))
+"""Of Darknet's yolov2-tiny-voc, width and height in cells of 32 pixels."""
+TINY_DEFAULTS: dict[str, Any] = {
+    "detector": Yolov2.name, "backbone": TINY_YOLO, "strides": (32,), "nms_iou": Yolov2.nms_iou,
+    "anchor_sides": (tuple((32 * width, 32 * height) for width, height in VOC_ANCHORS),),
+}  # fmt: skip
+
+
 def architectures() -> tuple[str, ...]:
     """The names that `parse_architecture` knows."""
-    return tuple(f"{d}_r{b.removeprefix('resnet')}" for d in _networks() for b in BACKBONES)
+    pyramids = [name for name in _networks() if name != Yolov2.name]
+    return (*(f"{d}_r{b.removeprefix('resnet')}" for d in pyramids for b in RESNETS), YOLOV2_TINY)
 
 
 def _networks() -> dict[str, type[MapDetector]]:
@@ -253,9 +282,11 @@ def parse_architecture(name: str, **changes: Any) -> ModelConfig:
 
     UnsupportedModelError, with the nearest names, for anything else.
     """
+    if name == YOLOV2_TINY:
+        return ModelConfig(**{**TINY_DEFAULTS, **changes})
     match = re.fullmatch(r"(.+)_r(?:esnet)?(\d+)", name)
     detector, backbone = (match[1], f"resnet{match[2]}") if match else ("", "")
-    if detector not in _networks() or backbone not in BACKBONES:
+    if f"{detector}_r{backbone.removeprefix('resnet')}" not in architectures():
         near = difflib.get_close_matches(name, architectures(), n=2, cutoff=0.4)
         raise UnsupportedModelError(
             "unknown architecture",

@@ -77,13 +77,14 @@ def interval(problem: Problem) -> float:
 class GaussianActivationQuantizer(ActivationQuantizer):
     """Eq. 2's codes; ν is no parameter that gradients move, but follows from densities."""
 
-    def __init__(self, bits: int) -> None:
-        super().__init__(bits)
+    def __init__(self, bits: int, leak: float = 0.0) -> None:
+        super().__init__(bits, leak)
         self.nu.requires_grad_(False)
 
     def problem(self, values: Tensor) -> Problem:
         """What asks for ν, of activations, 1-D."""
-        return values.detach().clamp(min=0).cpu().numpy(), np.arange(self.top_code + 1)
+        values = values.detach() if self.zero_point else values.detach().clamp(min=0)
+        return values.cpu().numpy(), np.arange(-self.zero_point, self.top + 1)
 
     def clip_of(self, values: Tensor) -> float:
         """The ν that suits activations, 1-D."""

@@ -35,17 +35,19 @@ class _QuantizedLayer(nn.Module):
     weight_quantizer: WeightQuantizer | None
     activation_quantizer: ActivationQuantizer | None
 
-    def __init__(self, quantizer: str = AQD) -> None:
+    def __init__(self, quantizer: str = AQD, leak: float = 0.0) -> None:
         super().__init__()
         self.fixed_point = False
-        self.quantizer_kind = QUANTIZERS[quantizer]
+        self.quantizer_kind, self.leak = QUANTIZERS[quantizer], leak
 
     def _make_quantizers(
         self, weight_bits: int | None, activation_bits: int | None, standardize: bool
     ) -> None:
         kind = self.quantizer_kind
         self.weight_quantizer = None if weight_bits is None else kind.weight(weight_bits, standardize)
-        self.activation_quantizer = None if activation_bits is None else kind.activation(activation_bits)
+        self.activation_quantizer = (
+            None if activation_bits is None else kind.activation(activation_bits, self.leak)
+        )
 
     def set_bits(self, weight_bits: int | None, activation_bits: int | None) -> None:
         """Other bits than the layer was made with, None for float; its weight is standardised as before."""
@@ -93,7 +95,8 @@ class QuantConv2d(_QuantizedLayer):
     """A convolution whose input and weight are quantized; zero padding comes after quantization.
 
     `weight_bits` / `activation_bits` of None leave that side in float. `quantizer` is a kind of
-    `aqd_deploy.qat.quantizer_kinds`. `weight` is [out, in / groups, k, k].
+    `aqd_deploy.qat.quantizer_kinds`; `leak` is the slope of the leaky ReLU in front.
+    `weight` is [out, in / groups, k, k].
     """
 
     def __init__(
@@ -111,8 +114,9 @@ class QuantConv2d(_QuantizedLayer):
         activation_bits: int | None = None,
         standardize: bool = False,
         quantizer: str = AQD,
+        leak: float = 0.0,
     ) -> None:
-        super().__init__(quantizer)
+        super().__init__(quantizer, leak)
         self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
         self.stride, self.groups, self.dilation = stride, groups, dilation
         self.padding = dilation * (kernel_size // 2) if padding is None else padding
@@ -248,17 +252,20 @@ class MultiLevelBatchNorm(nn.Module):
 
 
 class ConvBatchNorm(nn.Module):
-    """`conv`, then `bn`, then ReLU where `relu` is set."""
+    """`conv`, then `bn`, then ReLU where `relu` is set, leaky where it has a slope (`leak`)."""
 
-    def __init__(self, conv: QuantConv2d, *, relu: bool) -> None:
+    def __init__(self, conv: QuantConv2d, *, relu: bool, leak: float = 0.0) -> None:
         super().__init__()
         self.conv = conv
         self.bn = BatchNorm(conv.out_channels)
-        self.relu = relu
+        self.relu, self.leak = relu, leak
 
     def forward(self, stream: Stream) -> Stream:
         alpha = self.conv.alpha() if self.bn.fixed_point else None
         value = self.bn(self.conv(stream.value), alpha)
+        if self.relu and self.leak:
+            # Its integers have no scale of their own: steps of both slopes differ.
+            return Stream(F.leaky_relu(value, self.leak, inplace=True))
         if self.relu:
             value = F.relu(value, inplace=True)
         return Stream(value, None if alpha is None else self.bn.output_scale(alpha))

@@ -11,11 +11,13 @@ from aqd_deploy.detection.detectors.boxes import Boxes
 from aqd_deploy.detection.detectors.contract import Detector
 from aqd_deploy.detection.detectors.fcos import Fcos
 from aqd_deploy.detection.detectors.retinanet import RetinaNet
+from aqd_deploy.detection.detectors.yolov2 import Yolov2
 from aqd_deploy.errors import AqdError, UnsupportedModelError
 
 DETECTORS: dict[str, type[Detector]] = {
     RetinaNet.name: RetinaNet,
     Fcos.name: Fcos,
+    Yolov2.name: Yolov2,
     Boxes.name: Boxes,
 }
 

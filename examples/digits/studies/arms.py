@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from aqd_deploy.detection.detectors import DETECTORS
 from aqd_deploy.qat.checkpoint import without_memory
-from aqd_deploy.qat.config import ModelConfig
+from aqd_deploy.qat.config import ModelConfig, parse_architecture
 from aqd_deploy.qat.layers import QuantConv2d
 from aqd_deploy.qat.quantizer_kinds import QUANTIZERS
 
@@ -25,6 +25,8 @@ PARTS = {
     "backbone + pyramid + heads": (),
 }
 """What is quantized, and the beginnings of the paths that stay float."""
+TINY = "yolov2_tiny"
+ASPECT, HEIGHTS = 0.75, (19.0, 28.0, 40.0, 55.0, 78.0)
 LEARNING_RATE = {"float": 2e-3, "quantized": 1.5e-3}
 
 
@@ -49,7 +51,8 @@ class Arm:
         kind = "float" if self.bits is None else f"{self.bits}bit_{mode}"
         kind += "" if self.quantizer == "aqd" else f"_{self.quantizer}"
         kept = "".join(f"_float-{part.strip('.')}" for part in self.floating)
-        return f"{self.detector}_r18_{self.norm}_{kind}{kept}_seed{self.seed}"
+        network = self.detector if self.detector == TINY else f"{self.detector}_r18_{self.norm}"
+        return f"{network}_{kind}{kept}_seed{self.seed}"
 
     @property
     def start(self) -> Arm | None:
@@ -62,6 +65,8 @@ class Arm:
 
     def config(self, size: int = SIZE) -> ModelConfig:
         """The network: the width and depth of the shipped digits detectors."""
+        if self.detector == TINY:
+            return tiny_yolo(self.bits, self.quantizer, size, self.name)
         config = ModelConfig(
             detector=self.detector, backbone="resnet18", width=0.25, fpn_channels=64, head_depth=2,
             classes=10, bits=self.bits, mode=self.mode, quantizer=self.quantizer, head_norm=self.norm,
@@ -76,6 +81,17 @@ class Arm:
             if isinstance(module, QuantConv2d) and module.quantized and path.startswith(self.floating)
         ]  # fmt: skip
         return config.replace(layer_bits=tuple((path, None, None) for path in paths))
+
+
+def tiny_yolo(bits: int | None, quantizer: str, size: int, name: str) -> ModelConfig:
+    """Tiny-YOLOv2 at 3/16 of its width; its anchors are as high as the 10th, 30th, 50th, 70th and 90th
+    hundredth of the training digits, and as wide as digits of that height mostly are.
+    """
+    return parse_architecture(
+        TINY, width=0.1875, classes=10, bits=bits, quantizer=quantizer, image_height=size, image_width=size,
+        anchor_sides=(tuple((ASPECT * height, height) for height in HEIGHTS),),
+        class_names=tuple(str(digit) for digit in range(10)),
+    ).replace(name=name)  # fmt: skip
 
 
 def head_norm() -> list[Arm]:
@@ -111,12 +127,14 @@ def scales() -> list[Arm]:
 
 
 def densities() -> list[Arm]:
-    """Quantizers that follow piecewise Gaussian densities beside AQD's, 8 and 4 bits, three seeds."""
+    """Tiny-YOLOv2 with quantizers that follow densities and with AQD's: 8 and 4 bits, three
+    seeds.
+    """
     quantized = [
-        Arm("fcos", "levels", seed, bits, quantizer=quantizer)
+        Arm(TINY, "levels", seed, bits, quantizer=quantizer)
         for bits in (8, 4) for quantizer in QUANTIZERS for seed in SEEDS
     ]  # fmt: skip
-    return [*(Arm("fcos", "levels", seed) for seed in SEEDS), *quantized]
+    return [*(Arm(TINY, "levels", seed) for seed in SEEDS), *quantized]
 
 
 STUDIES = {"head-norm": head_norm, "bits": bits, "parts": parts, "scales": scales, "densities": densities}
