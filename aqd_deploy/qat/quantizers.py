@@ -43,7 +43,7 @@ class _Quantize(torch.autograd.Function):
 
     With step = |ν| / top_code, d out/d x is 1 inside the clip range and 0 outside, and d out/d ν times ν is
     out - x inside and out outside: Σ (g·out - g·inside·x) / ν. That is multiplied by `factor`, and needs only
-    input and output. On a card nothing waits for a number: bounds are compared in steps there.
+    input and output. Bounds are compared in steps, so that on a card nothing waits for a number.
     """
 
     @staticmethod
@@ -60,11 +60,7 @@ class _Quantize(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, nu, out, step = ctx.saved_tensors
-        if x.is_cuda:
-            inside = torch.ops.aten.hardtanh_backward(gradient, x / step, ctx.low, ctx.top)
-        else:
-            bounds = (float(step) * bound for bound in (ctx.low, ctx.top))
-            inside = torch.ops.aten.hardtanh_backward(gradient, x, *bounds)
+        inside = torch.ops.aten.hardtanh_backward(gradient, x / step, ctx.low, ctx.top)
         if not ctx.needs_input_grad[1]:
             return inside, None, None, None, None, None
         moved = (gradient * out).addcmul_(inside, x, value=-1).sum() / nu

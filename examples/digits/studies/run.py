@@ -48,7 +48,8 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     options = parser().parse_args(given)
-    if min(*options.iterations, options.train_images, options.heldout_images, options.processes) < 1:
+    counts = (*options.iterations, options.train_images, options.heldout_images, options.batch)
+    if min(*counts, options.processes) < 1:
         parser().error("numbers of iterations, images and processes are at least 1")
     settings = Settings(
         work=options.work, iterations=tuple(options.iterations),

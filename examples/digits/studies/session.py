@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import platform
 import re
 import sys
@@ -64,6 +65,7 @@ class Session:
         self.began = time.monotonic()
         self.beside = ThreadPoolExecutor(1)
         self.measurements: list[Future] = []
+        self.draws: dict[tuple[int, int], Draws] = {}
         for folder in ("arms", "checkpoints", "data"):
             (settings.work / folder).mkdir(parents=True, exist_ok=True)
 
@@ -76,13 +78,14 @@ class Session:
             self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
             arrays = self.beside.submit(self.composed, "train", self.settings.train_images)
             self.train(missing, arrays, held)
-        for measured in self.measurements:
-            measured.result().result()
+        failures = [error for each in self.measurements if (error := each.result().exception())]
         if "scales" in studies:
             chosen = [arm for arm in arms.scales() if re.search(only, arm.name)]
             list(self.pool.map(scales.measure, [(arm, self.settings.work, held) for arm in chosen]))
         for study in studies:
             self.assemble(study)
+        if failures:
+            raise failures[0]
 
     def composed(self, split: str, count: int) -> dict[str, np.ndarray]:
         folder = self.settings.work / "data" / split
@@ -107,35 +110,46 @@ class Session:
         images.fill(arrays.result())
         say(f"{len(trainers)} networks stand on {machine(self.device)}")
         for phase, quantized in enumerate((False, True)):
-            now = {arm: each for arm, each in trainers.items() if (arm.bits is not None) == quantized}
-            for arm, trainer in now.items():
-                if arm.start is not None:
-                    self.begin_from(trainer, arm.start, trainers)
+            now = {
+                arm: each for arm, each in trainers.items()
+                if (arm.bits is not None) == quantized and self.begins(arm, trainers)
+            }  # fmt: skip
             if now:
                 self.train_together(now, phase)
                 self.measurements += [
-                    self.beside.submit(self.measure, arm, trainer, held) for arm, trainer in now.items()
+                    self.beside.submit(self.measured, arm, trainer, held) for arm, trainer in now.items()
                 ]
 
     def trainer(self, arm: Arm, images: Images) -> Trainer:
         """An arm's network with random weights, its step captured."""
         torch.manual_seed(arm.seed)
         most = self.settings.iterations[arm.bits is not None]
-        draws = Draws(self.settings.train_images, self.settings.batch, most, arm.seed, self.device)
+        if (arm.seed, most) not in self.draws:
+            sizes = self.settings.train_images, self.settings.batch, most
+            self.draws[arm.seed, most] = Draws(*sizes, arm.seed, self.device)
         model = build_model(arm.config(self.settings.size)).to(self.device)
-        trainer = Trainer(model, images, draws, arm.learning_rate)
+        trainer = Trainer(model, images, self.draws[arm.seed, most], arm.learning_rate)
         if not self.settings.eager:
             trainer.capture()
         return trainer
 
-    def begin_from(self, trainer: Trainer, start: Arm, trainers: dict[Arm, Trainer]) -> None:
-        """Weights of the float arm, and quantizers calibrated on its batches."""
+    def begins(self, arm: Arm, trainers: dict[Arm, Trainer]) -> bool:
+        """Gives a quantized arm the weights of its float one, and quantizers calibrated on its batches;
+        False where the float one is lost.
+        """
+        start, trainer = arm.start, trainers[arm]
+        if start is None:
+            return True
+        if start in trainers and not math.isfinite(trainers[start].last_loss()):
+            say(f"{arm.name} is left out: the loss of {start.name} is not finite")
+            return False
         origin = trainers[start].model if start in trainers else load_checkpoint(self.checkpoint(start))
         model = trainer.model
         model.load_state_dict({**model.state_dict(), **origin.to(self.device).state_dict()})
         numbers = torch.arange(min(CALIBRATION_BATCHES, trainer.most), device=self.device)
         inputs = [batch_of(trainer.images, trainer.draws, each[None])[0] - trainer.mean for each in numbers]
         calibrate(model, inputs)
+        return True
 
     def train_together(self, trainers: dict[Arm, Trainer], phase: int) -> None:
         """All arms by turns, each on its own stream; the iterations of each are the same."""
@@ -155,13 +169,13 @@ class Session:
                     trainer.estimate(self.pool.map)
             for _, trainer in itertools.product(range(first, end), trainers.values()):
                 trainer.step()
-            losses = [trainer.check() for trainer in trainers.values()]
+            losses = [trainer.last_loss() for trainer in trainers.values()]
             passed = time.monotonic() - began
             for trainer in trainers.values():
                 trainer.iterations, trainer.seconds = end, passed
             if first % (10 * TOGETHER) == 0 or end == iterations:
                 say(f"{end}/{iterations} {passed:.0f} s, loss {' '.join(f'{loss:.2f}' for loss in losses)}")
-            if seconds is not None and passed > seconds:
+            if seconds is not None and passed > seconds and end < iterations:
                 say("stopped: other work has taken the time")
                 break
 
@@ -182,15 +196,24 @@ class Session:
             "name": arm.name, "detector": arm.detector, "head_norm": arm.norm, "bits": arm.bits,
             "mode": None if arm.bits is None else arm.mode, "floating": list(arm.floating),
             "quantizer": None if arm.bits is None else arm.quantizer, "seed": arm.seed,
-            "start": None if arm.start is None else arm.start.name, "iterations": trainer.iterations,
-            "batch": self.settings.batch,
-            "learning_rate": arm.learning_rate, "loss": round(trainer.check(), 4),
+            "start": None if arm.start is None else arm.start.name,
+            "iterations": trainer.iterations, "batch": self.settings.batch,
+            "learning_rate": arm.learning_rate, "loss": round(trainer.last_loss(), 4),
             "seconds_beside_others": round(trainer.seconds, 1), "machine": machine(self.device),
             "train_images": self.settings.train_images, "heldout_images": self.settings.heldout_images,
             "size": self.settings.size, "command": self.settings.command,
         }  # fmt: skip
         path = self.settings.work / "arms" / f"{arm.name}.json"
         return self.pool.submit(write_precision, path, record, maps, compact.config, held)
+
+    def measured(self, arm: Arm, trainer: Trainer, held: dict[str, np.ndarray]) -> Future:
+        """`measure`, whose failure is that of the future."""
+        try:
+            return self.measure(arm, trainer, held)
+        except AqdError as error:
+            failed: Future = Future()
+            failed.set_exception(error)
+            return failed
 
     def assemble(self, study: str) -> None:
         """`DIR/STUDY.json` of the arms that are there; AqdError where there is none."""
