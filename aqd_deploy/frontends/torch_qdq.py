@@ -39,9 +39,9 @@ def export_qdq(model: Detector, *, name: str | None = None) -> onnx.ModelProto:
     """The QDQ ONNX of `model`, with input `image` uint8 [1, 3, H, W] and the manifest in its metadata.
 
     `name` goes into the manifest (default: the configuration's label). A float model gives the same graph
-    without quantizers. Raises UnsupportedModelError for GroupNorm and module types without a rule,
-    ScaleError for a step that is not positive and finite, CheckpointError for a tensor that holds NaN or
-    infinity.
+    without quantizers. Raises UnsupportedModelError for GroupNorm (but in a float network whose configuration
+    tells of it) and for module types without a rule, ScaleError for a step that is not positive and finite,
+    CheckpointError for a tensor that holds NaN or infinity.
     """
     refuse_group_norm(model)
     model = unwrapped(model)
@@ -59,14 +59,17 @@ def export_qdq(model: Detector, *, name: str | None = None) -> onnx.ModelProto:
 
 
 def refuse_group_norm(model: nn.Module) -> None:
-    """Raises UnsupportedModelError where `model` has a GroupNorm that its configuration does not tell of."""
-    told = {each.norm for each in model.modules() if isinstance(each, SharedConv)}
+    """Raises UnsupportedModelError where `model` has a GroupNorm that its configuration does not tell of, or
+    is quantized and has one.
+    """
+    told = {each.norm for each in model.modules() if isinstance(each, SharedConv) and not each.conv.quantized}
     for path, module in model.named_modules():
         if isinstance(module, nn.GroupNorm) and module not in told:
             raise UnsupportedModelError(
                 "GroupNorm computes its statistics at inference and cannot be computed in integers",
                 received=f"the module {path}",
                 valid="batch norm, one a pyramid level in shared heads (multi-level BN)",
+                next_command="retrain the head with multi-level batch norm",
             )
 
 
@@ -211,8 +214,7 @@ class _Emitter:
 
     def shared_conv_batch_norm(self, module: MultiLevelConvBatchNorm, x: str, level: int) -> str:
         tag = f".level{level}"
-        norm = module.bn.levels[level]
-        x = self.batch_norm(norm, self.conv(module.conv, x, tag))
+        x = self.batch_norm(module.bn.of(level), self.conv(module.conv, x, tag))
         return self.relu(x, f"{self.paths[module]}{tag}")
 
     def prediction(self, conv: QuantConv2d, maps: list[str]) -> list[str]:

@@ -8,6 +8,7 @@ several), which is the order of `flatten_maps`.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -30,14 +31,24 @@ class Targets(NamedTuple):
 
 
 def pyramid_cells(config: ModelConfig, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
-    """Cell centres float32 [P, 2] (x, y in pixels: (i + cell_offset)·stride) and strides, float32 [P]."""
+    """Cell centres float32 [P, 2] (x, y in pixels: (i + cell_offset)·stride) and strides, float32 [P]. Made
+    once for a size and a device, and not to be changed.
+    """
+    size = config.image_height, config.image_width
+    return _made_cells(size, tuple(config.strides), config.cell_offset, device)
+
+
+@functools.lru_cache(maxsize=8)
+def _made_cells(
+    size: tuple[int, int], all_strides: tuple[int, ...], offset: float, device: torch.device | None
+) -> tuple[Tensor, Tensor]:
     centres, strides = [], []
-    for stride in config.strides:
-        rows, columns = math.ceil(config.image_height / stride), math.ceil(config.image_width / stride)
+    for stride in all_strides:
+        rows, columns = (math.ceil(side / stride) for side in size)
         y, x = torch.meshgrid(
             torch.arange(rows, device=device), torch.arange(columns, device=device), indexing="ij"
         )
-        centres.append((torch.stack([x, y], dim=-1).reshape(-1, 2) + config.cell_offset) * stride)
+        centres.append((torch.stack([x, y], dim=-1).reshape(-1, 2) + offset) * stride)
         strides.append(torch.full((rows * columns,), float(stride), device=device))
     return torch.cat(centres), torch.cat(strides)
 
@@ -60,6 +71,13 @@ def with_a_place(boxes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     labels = F.pad(labels, (0, 1), value=BACKGROUND)
     used = (labels >= 0)[..., None]
     return torch.where(used, F.pad(boxes, (0, 0, 0, 1)), 0.0), labels
+
+
+def where_positive(predicted: Tensor, wanted: Tensor, positive: Tensor) -> Tensor:
+    """`predicted` [N, P, K] where bool [N, P] `positive` is set, and elsewhere what is `wanted`: without loss
+    and without gradient, in a shape that does not depend on the objects.
+    """
+    return torch.where(positive[..., None], predicted, wanted)
 
 
 def pairwise_iou(first: Tensor, second: Tensor) -> Tensor:

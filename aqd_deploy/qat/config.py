@@ -12,8 +12,10 @@ from typing import Any
 from aqd_deploy.detection.detectors import DETECTORS, detector_named
 from aqd_deploy.detection.detectors.contract import MapDetector
 from aqd_deploy.detection.detectors.retinanet import RetinaNet
+from aqd_deploy.detection.detectors.yolov2 import Yolov2
 from aqd_deploy.errors import CheckpointError, ShapeError, UnsupportedModelError
 from aqd_deploy.inputs import parse_json
+from aqd_deploy.qat.quantizer_kinds import AQD, QUANTIZERS
 from aqd_deploy.qat.quantizers import MAX_BITS, MIN_BITS
 from aqd_deploy.schema import (
     SchemaError,
@@ -27,11 +29,15 @@ from aqd_deploy.schema import (
     whole,
 )
 
-BACKBONES = ("resnet18", "resnet34", "resnet50")
+RESNETS = ("resnet18", "resnet34", "resnet50")
+TINY_YOLO = "tiny-yolo"
+BACKBONES = (*RESNETS, TINY_YOLO)
 MODES = ("aqd", "aqd*")
 P6_SOURCES = ("c5", "p5")
 PYRAMIDS = ("bn-relu", "bias")
-HEAD_NORMS = ("levels", "group", "none")
+HEAD_NORMS = ("levels", "shared", "group", "none")
+BATCH_NORMS = ("levels", "shared")
+"""Norms of the head that become integer arithmetic."""
 GROUPS = 32
 SCHEMA = 1
 COARSEST_BACKBONE_STRIDE = 32
@@ -54,9 +60,9 @@ def _layer_bits(value: Any, place: str) -> None:
 _SCHEMA = table({
     "detector": text, "backbone": text, "width": number(above=0, high=8), "fpn_channels": whole(1, 4096),
     "head_depth": whole(0, 64), "classes": whole(1, 100_000), "bits": nothing_or(_BITS),
-    "first_last_bits": _BITS, "mode": text, "weight_standardization": one_of(False, True),
+    "first_last_bits": _BITS, "mode": text, "quantizer": text, "weight_standardization": one_of(False, True),
     "image_height": _SIDE,
-    "image_width": _SIDE, "strides": list_of(whole(1, 1024), len(STRIDES), len(STRIDES)),
+    "image_width": _SIDE, "strides": list_of(whole(1, 1024), 1, len(STRIDES)),
     "anchor_base": number(above=0, high=1000), "anchor_scales": _SHAPES, "anchor_ratios": _SHAPES,
     "mean": list_of(number(0, 255), 3, 3), "p6_from": text, "pyramid": text, "head_norm": text,
     "stride_in_1x1": one_of(False, True), "cell_offset": number(0, 1), "anchor_sides": list_of(_SIDES),
@@ -78,10 +84,14 @@ class ModelConfig:
     The centre of cell i is at (i + `cell_offset`) · stride. `category_ids` are what the training set's
     annotations call the classes (COCO: 1 to 90 with gaps), where that is known.
 
+    `quantizer` is how a training finds the intervals of its quantizers, by gradients (`aqd`) or by densities
+    (`piecewise-gaussian`); their codes are the same.
+
     How networks of other frameworks differ: P6 is made from C5 or P5 (`p6_from`); a ResNet-50's stride is in
     a block's 3x3 convolution or in its first (`stride_in_1x1`); convolutions of the pyramid have batch norm
-    and ReLU, or a bias alone (`pyramid`); those of the head's towers have a batch norm a level, group norm,
-    or none (`head_norm`). The last two differ in float networks only.
+    and ReLU, or a bias alone (`pyramid`, in float networks only); those of the head's towers have a batch
+    norm a level, one for all levels, group norm, or none (`head_norm`). Without a norm there are float
+    networks only; with group norm quantized ones can be trained, to compare, and not exported.
     """
 
     detector: str = RetinaNet.name
@@ -93,6 +103,7 @@ class ModelConfig:
     bits: int | None = None
     first_last_bits: int = 8
     mode: str = "aqd"
+    quantizer: str = AQD
     weight_standardization: bool = False
     image_height: int = 320
     image_width: int = 320
@@ -125,6 +136,7 @@ class ModelConfig:
         for value, valid, what in (
             (self.backbone, BACKBONES, "backbone"),
             (self.mode, MODES, "mode"),
+            (self.quantizer, tuple(QUANTIZERS), "quantizer"),
             (self.p6_from, P6_SOURCES, "source of P6"),
             (self.pyramid, PYRAMIDS, "form of the pyramid"),
             (self.head_norm, HEAD_NORMS, "norm of the head"),
@@ -152,17 +164,11 @@ class ModelConfig:
     def _check_form(self) -> None:
         """What only float networks have, and what has to fit the pyramid."""
         if self.bits is not None:
-            if self.head_norm == "group":
+            if self.pyramid != "bn-relu" or self.head_norm == "none":
                 raise UnsupportedModelError(
-                    "GroupNorm recomputes its statistics on every image, so a head that has it cannot be "
-                    "quantized",
-                    received=f"head_norm 'group' at {self.bits} bits", valid="head_norm 'levels'",
-                )  # fmt: skip
-            if self.pyramid != "bn-relu" or self.head_norm != "levels":
-                raise UnsupportedModelError(
-                    "a quantized network has batch norm and ReLU behind every convolution",
+                    "a quantized network has a norm and ReLU behind every convolution",
                     received=f"pyramid {self.pyramid!r}, head_norm {self.head_norm!r}",
-                    valid="pyramid 'bn-relu', head_norm 'levels'",
+                    valid="pyramid 'bn-relu', head_norm 'levels' or 'shared'",
                 )  # fmt: skip
             if any(mean != int(mean) for mean in self.mean):
                 raise UnsupportedModelError(
@@ -174,6 +180,18 @@ class ModelConfig:
                 "the head's group norm has 32 groups", received=f"{self.fpn_channels} channels",
                 valid="a multiple of 32",
             )  # fmt: skip
+        if (self.detector == Yolov2.name) != (self.backbone == TINY_YOLO):
+            raise UnsupportedModelError(
+                "YOLOv2's body and head belong together", received=f"{self.detector} on {self.backbone}",
+                valid=f"{Yolov2.name} on {TINY_YOLO}, others on {', '.join(RESNETS)}",
+            )  # fmt: skip
+        levels = 1 if self.backbone == TINY_YOLO else len(STRIDES)
+        if len(self.strides) != levels or (levels == 1 and not self.anchor_sides):
+            raise UnsupportedModelError(
+                "the network has another number of levels than strides, or no anchors",
+                received=f"strides {list(self.strides)}, {len(self.anchor_sides)} lists of anchors",
+                valid=f"{levels} for {self.detector}",
+            )  # fmt: skip
         counts = {len(sides) for sides in self.anchor_sides}
         if self.anchor_sides and (len(self.anchor_sides) != len(self.strides) or len(counts) > 1):
             raise UnsupportedModelError(
@@ -183,14 +201,18 @@ class ModelConfig:
 
     @property
     def levels(self) -> tuple[str, ...]:
-        """The pyramid levels, `p3` first."""
-        return tuple(f"p{3 + i}" for i in range(len(self.strides)))
+        """The pyramid levels, `p3` first; the only one of Tiny-YOLOv2 is `p5`."""
+        first = 5 if self.backbone == TINY_YOLO else 3
+        return tuple(f"p{first + i}" for i in range(len(self.strides)))
 
     @property
     def label(self) -> str:
         """`name`, or one made from detector, backbone and bits."""
         bits = "float" if self.bits is None else f"{self.bits}bit"
-        return self.name or f"{self.detector}_r{self.backbone.removeprefix('resnet')}_{bits}"
+        if self.name:
+            return self.name
+        short = "tiny" if self.backbone == TINY_YOLO else f"r{self.backbone.removeprefix('resnet')}"
+        return f"{self.detector}_{short}_{bits}"
 
     @property
     def names_of_classes(self) -> tuple[str, ...]:
@@ -235,9 +257,19 @@ def _frozen(value: Any) -> Any:
     return tuple(_frozen(each) for each in value) if isinstance(value, list) else value
 
 
+YOLOV2_TINY = "yolov2_tiny"
+VOC_ANCHORS = ((1.08, 1.19), (3.42, 4.41), (6.63, 11.38), (9.42, 5.11), (16.62, 10.52))
+"""Of Darknet's yolov2-tiny-voc, width and height in cells of 32 pixels."""
+TINY_DEFAULTS: dict[str, Any] = {
+    "detector": Yolov2.name, "backbone": TINY_YOLO, "strides": (32,), "nms_iou": Yolov2.nms_iou,
+    "anchor_sides": (tuple((32 * width, 32 * height) for width, height in VOC_ANCHORS),),
+}  # fmt: skip
+
+
 def architectures() -> tuple[str, ...]:
     """The names that `parse_architecture` knows."""
-    return tuple(f"{d}_r{b.removeprefix('resnet')}" for d in _networks() for b in BACKBONES)
+    pyramids = [name for name in _networks() if name != Yolov2.name]
+    return (*(f"{d}_r{b.removeprefix('resnet')}" for d in pyramids for b in RESNETS), YOLOV2_TINY)
 
 
 def _networks() -> dict[str, type[MapDetector]]:
@@ -250,9 +282,11 @@ def parse_architecture(name: str, **changes: Any) -> ModelConfig:
 
     UnsupportedModelError, with the nearest names, for anything else.
     """
+    if name == YOLOV2_TINY:
+        return ModelConfig(**{**TINY_DEFAULTS, **changes})
     match = re.fullmatch(r"(.+)_r(?:esnet)?(\d+)", name)
     detector, backbone = (match[1], f"resnet{match[2]}") if match else ("", "")
-    if detector not in _networks() or backbone not in BACKBONES:
+    if f"{detector}_r{backbone.removeprefix('resnet')}" not in architectures():
         near = difflib.get_close_matches(name, architectures(), n=2, cutoff=0.4)
         raise UnsupportedModelError(
             "unknown architecture",

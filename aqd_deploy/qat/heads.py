@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aqd_deploy.qat.config import GROUPS, ModelConfig
+from aqd_deploy.qat.config import BATCH_NORMS, GROUPS, ModelConfig
 from aqd_deploy.qat.layers import MultiLevelConvBatchNorm, QuantConv2d, SharedConv
 from aqd_deploy.qat.resnet import ConvFactory
 
@@ -36,12 +36,13 @@ class LevelScale(nn.Module):
 
 
 def tower(config: ModelConfig, make: ConvFactory) -> nn.ModuleList:
-    """`head_depth` convolutions, each with a batch norm a level; or what else `head_norm` says."""
+    """`head_depth` convolutions, each with a batch norm a level, or what else `head_norm` says."""
     channels, levels = config.fpn_channels, len(config.strides)
 
     def layer() -> nn.Module:
-        if config.head_norm == "levels":
-            return MultiLevelConvBatchNorm(make(channels, channels, 3), levels)
+        if config.head_norm in BATCH_NORMS:
+            shared = config.head_norm == "shared"
+            return MultiLevelConvBatchNorm(make(channels, channels, 3), levels, shared_norm=shared)
         return SharedConv(make(channels, channels, 3, bias=True), NORM_GROUPS[config.head_norm])
 
     return nn.ModuleList(layer() for _ in range(config.head_depth))

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aqd_deploy.qat.distributed import synchronized_statistics
+from aqd_deploy.qat.quantizer_kinds import AQD, QUANTIZERS
 from aqd_deploy.qat.quantizers import ActivationQuantizer, WeightQuantizer, round_half_even
 
 LARGEST_SHIFT = 2.0**31
@@ -34,20 +35,29 @@ class _QuantizedLayer(nn.Module):
     weight_quantizer: WeightQuantizer | None
     activation_quantizer: ActivationQuantizer | None
 
-    def __init__(self) -> None:
+    def __init__(self, quantizer: str = AQD, leak: float = 0.0) -> None:
         super().__init__()
         self.fixed_point = False
+        self.quantizer_kind, self.leak = QUANTIZERS[quantizer], leak
 
     def _make_quantizers(
         self, weight_bits: int | None, activation_bits: int | None, standardize: bool
     ) -> None:
-        self.weight_quantizer = None if weight_bits is None else WeightQuantizer(weight_bits, standardize)
-        self.activation_quantizer = None if activation_bits is None else ActivationQuantizer(activation_bits)
+        kind = self.quantizer_kind
+        self.weight_quantizer = None if weight_bits is None else kind.weight(weight_bits, standardize)
+        self.activation_quantizer = (
+            None if activation_bits is None else kind.activation(activation_bits, self.leak)
+        )
 
     def set_bits(self, weight_bits: int | None, activation_bits: int | None) -> None:
         """Other bits than the layer was made with, None for float; its weight is standardised as before."""
         standardize = self.weight_quantizer is not None and self.weight_quantizer.standardize
         self._make_quantizers(weight_bits, activation_bits, standardize)
+
+    @property
+    def quantized(self) -> bool:
+        """Whether the weight or the input is quantized."""
+        return self.weight_quantizer is not None or self.activation_quantizer is not None
 
     def quantized_weight(self) -> Tensor:
         """The weight that enters the arithmetic, float32: q · step, or the weight itself in a float layer."""
@@ -84,7 +94,9 @@ class _QuantizedLayer(nn.Module):
 class QuantConv2d(_QuantizedLayer):
     """A convolution whose input and weight are quantized; zero padding comes after quantization.
 
-    `weight_bits` / `activation_bits` of None leave that side in float. `weight` is [out, in / groups, k, k].
+    `weight_bits` / `activation_bits` of None leave that side in float. `quantizer` is a kind of
+    `aqd_deploy.qat.quantizer_kinds`; `leak` is the slope of the leaky ReLU in front.
+    `weight` is [out, in / groups, k, k].
     """
 
     def __init__(
@@ -101,8 +113,10 @@ class QuantConv2d(_QuantizedLayer):
         weight_bits: int | None = None,
         activation_bits: int | None = None,
         standardize: bool = False,
+        quantizer: str = AQD,
+        leak: float = 0.0,
     ) -> None:
-        super().__init__()
+        super().__init__(quantizer, leak)
         self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
         self.stride, self.groups, self.dilation = stride, groups, dilation
         self.padding = dilation * (kernel_size // 2) if padding is None else padding
@@ -145,8 +159,9 @@ class QuantLinear(_QuantizedLayer):
         weight_bits: int | None = None,
         activation_bits: int | None = None,
         standardize: bool = False,
+        quantizer: str = AQD,
     ) -> None:
-        super().__init__()
+        super().__init__(quantizer)
         self.in_features, self.out_features = in_features, out_features
         self.weight = nn.Parameter(torch.empty(out_features, in_features))
         nn.init.kaiming_uniform_(self.weight, nonlinearity="relu")
@@ -213,28 +228,44 @@ def _channels(values: Tensor) -> Tensor:
 
 
 class MultiLevelBatchNorm(nn.Module):
-    """One batch norm a pyramid level (`levels[i]`), for a head convolution whose weights all levels share."""
+    """One batch norm a pyramid level (`levels[i]`), for a head convolution whose weights all levels share; or
+    one for all of them, `levels[0]`, where `shared` is set.
 
-    def __init__(self, channels: int, levels: int) -> None:
+    A shared one normalises each level by that level's statistics while it is trained, and its running
+    statistics mix those of all levels: what heads of common detectors do, and what multi-level batch norm
+    mends.
+    """
+
+    def __init__(self, channels: int, levels: int, *, shared: bool = False) -> None:
         super().__init__()
-        self.levels = nn.ModuleList(BatchNorm(channels) for _ in range(levels))
+        self.levels = nn.ModuleList(BatchNorm(channels) for _ in range(1 if shared else levels))
+        self.shared = shared
+
+    def of(self, level: int) -> BatchNorm:
+        """The batch norm of a level."""
+        norm = self.levels[0 if self.shared else level]
+        assert isinstance(norm, BatchNorm)
+        return norm
 
     def forward(self, x: Tensor, level: int, alpha: Tensor | None = None) -> Tensor:
-        return self.levels[level](x, alpha)
+        return self.of(level)(x, alpha)
 
 
 class ConvBatchNorm(nn.Module):
-    """`conv`, then `bn`, then ReLU where `relu` is set."""
+    """`conv`, then `bn`, then ReLU where `relu` is set, leaky where it has a slope (`leak`)."""
 
-    def __init__(self, conv: QuantConv2d, *, relu: bool) -> None:
+    def __init__(self, conv: QuantConv2d, *, relu: bool, leak: float = 0.0) -> None:
         super().__init__()
         self.conv = conv
         self.bn = BatchNorm(conv.out_channels)
-        self.relu = relu
+        self.relu, self.leak = relu, leak
 
     def forward(self, stream: Stream) -> Stream:
         alpha = self.conv.alpha() if self.bn.fixed_point else None
         value = self.bn(self.conv(stream.value), alpha)
+        if self.relu and self.leak:
+            # Its integers have no scale of their own: steps of both slopes differ.
+            return Stream(F.leaky_relu(value, self.leak, inplace=True))
         if self.relu:
             value = F.relu(value, inplace=True)
         return Stream(value, None if alpha is None else self.bn.output_scale(alpha))
@@ -253,7 +284,7 @@ class ConvBias(nn.Module):
 
 class SharedConv(nn.Module):
     """A `conv` with bias, group norm where `groups` are given, ReLU, the same for all levels: a tower's
-    convolution in float networks of others.
+    convolution in networks of others. Its weight is quantized once.
     """
 
     def __init__(self, conv: QuantConv2d, groups: int | None) -> None:
@@ -262,19 +293,22 @@ class SharedConv(nn.Module):
         self.norm = None if groups is None else nn.GroupNorm(groups, conv.out_channels)
 
     def forward(self, values: list[Tensor]) -> list[Tensor]:
-        convolved = [self.conv(value) for value in values]
+        weight = self.conv.quantized_weight()
+        convolved = [self.conv.convolve(value, weight) for value in values]
         if self.norm is not None:
             convolved = [self.norm(value) for value in convolved]
         return [F.relu(value, inplace=True) for value in convolved]
 
 
 class MultiLevelConvBatchNorm(nn.Module):
-    """A shared `conv`, one batch norm a level (`bn.levels[i]`), ReLU; the weight is quantized once."""
+    """A shared `conv`, one batch norm a level (`bn.levels[i]`) or one for all levels (`shared_norm`), ReLU;
+    the weight is quantized once.
+    """
 
-    def __init__(self, conv: QuantConv2d, levels: int) -> None:
+    def __init__(self, conv: QuantConv2d, levels: int, *, shared_norm: bool = False) -> None:
         super().__init__()
         self.conv = conv
-        self.bn = MultiLevelBatchNorm(conv.out_channels, levels)
+        self.bn = MultiLevelBatchNorm(conv.out_channels, levels, shared=shared_norm)
         self.fixed_point = False
 
     def forward(self, values: list[Tensor]) -> list[Tensor]:

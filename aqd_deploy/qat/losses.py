@@ -1,4 +1,8 @@
-"""The losses that detectors are trained with, and how they are normalised."""
+"""The losses that detectors are trained with, and how they are normalised.
+
+Their shapes do not depend on the objects in a batch: a card never waits for a count, and a training step can
+be captured as a CUDA graph.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +17,15 @@ from aqd_deploy.qat.distributed import distributed
 FOCAL_ALPHA, FOCAL_GAMMA = 0.25, 2.0
 
 
-def sigmoid_focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Σ α_t·(1 - p_t)^γ·BCE (Lin et al. 2017, α = 0.25, γ = 2) over logits and 0/1 targets of one shape."""
+def sigmoid_focal_loss(logits: Tensor, targets: Tensor, kept: Tensor | float = 1.0) -> Tensor:
+    """Σ α_t·(1 - p_t)^γ·BCE (Lin et al. 2017, α = 0.25, γ = 2) over logits and 0/1 targets of one shape;
+    `kept` is 0 where one does not count.
+    """
     probability = torch.sigmoid(logits)
     loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     miss = probability + targets - 2 * probability * targets
     weight = (1 - FOCAL_ALPHA) + (2 * FOCAL_ALPHA - 1) * targets
-    return (weight * miss**FOCAL_GAMMA * loss).sum()
+    return (weight * miss**FOCAL_GAMMA * loss * kept).sum()
 
 
 def giou_loss(predicted: Tensor, target: Tensor) -> Tensor:
@@ -44,9 +50,6 @@ def mean_over_processes(total: Tensor) -> Tensor:
 
 def classification_loss(logits: Tensor, label: Tensor, normalizer: Tensor) -> Tensor:
     """Focal loss of logits [N, P, classes] for labels int64 [N, P], without those that are IGNORED."""
-    kept = label != IGNORED
-    logits, label = logits[kept], label[kept]
-    targets = torch.zeros_like(logits)
-    positive = torch.nonzero(label >= 0).squeeze(1)
-    targets[positive, label[positive]] = 1.0
-    return sigmoid_focal_loss(logits, targets) / normalizer
+    targets = (label[..., None] == torch.arange(logits.shape[-1], device=label.device)).to(logits.dtype)
+    kept = (label != IGNORED)[..., None].to(logits.dtype)
+    return sigmoid_focal_loss(logits, targets, kept) / normalizer

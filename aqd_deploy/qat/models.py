@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from aqd_deploy.errors import ScaleError, ShapeError, UnsupportedModelError
-from aqd_deploy.qat.config import ModelConfig
+from aqd_deploy.qat.config import TINY_YOLO, ModelConfig
 from aqd_deploy.qat.detectors import trained_detector
 from aqd_deploy.qat.fpn import FPN
 from aqd_deploy.qat.layers import QuantConv2d
 from aqd_deploy.qat.quantizers import ActivationQuantizer
 from aqd_deploy.qat.resnet import ResNet
+from aqd_deploy.qat.tiny_yolo import TinyYolo
 
 WRAPPERS = ("_orig_mod", "module")
 """Under which names torch's wrappers keep a network."""
 
 
 class Detector(nn.Module):
-    """`backbone`, `fpn`, `head`.
+    """`backbone`, `fpn` (YOLOv2 has none), `head`.
 
     forward takes float32 [N, 3, H, W], BGR pixels minus `config.mean`, and gives a dictionary of float maps:
     `cls_p3` …, `box_p3` …, as the entry of its detector (`aqd_deploy.detection.detectors`) says.
@@ -31,8 +33,13 @@ class Detector(nn.Module):
         super().__init__()
         self.config = config
         make_first, make, make_last = _factories(config)
-        self.backbone = ResNet(config, make_first, make)
-        self.fpn = FPN(self.backbone.channels, config, make)
+        self.backbone: Any
+        self.fpn: Any = None
+        if config.backbone == TINY_YOLO:
+            self.backbone = TinyYolo(config, make_first, make)
+        else:
+            self.backbone = ResNet(config, make_first, make)
+            self.fpn = FPN(self.backbone.channels, config, make)
         self.head = trained_detector(config).head(config, make, make_last)
         for path, weight_bits, activation_bits in config.layer_bits:
             _convolution(self, path).set_bits(weight_bits, activation_bits)
@@ -42,7 +49,8 @@ class Detector(nn.Module):
             raise ShapeError(
                 "a detector takes [N, 3, H, W] with H and W multiples of 32", received=tuple(image.shape)
             )
-        maps = self.head(self.fpn(*self.backbone(image)))
+        features = self.backbone(image)
+        maps = self.head(features if self.fpn is None else self.fpn(*features))
         return {
             f"{kind}_{level}": value
             for kind, values in maps.items()
@@ -69,14 +77,15 @@ def _convolution(model: Detector, path: str) -> QuantConv2d:
 def _factories(config: ModelConfig) -> tuple[functools.partial, functools.partial, functools.partial]:
     """How first, inner and last convolutions are made."""
     outer = config.first_last_bits if config.bits is not None and config.mode == "aqd" else None
-    first = functools.partial(QuantConv2d, weight_bits=outer)
+    convolution = functools.partial(QuantConv2d, quantizer=config.quantizer)
+    first = functools.partial(convolution, weight_bits=outer)
     inner = functools.partial(
-        QuantConv2d,
+        convolution,
         weight_bits=config.bits,
         activation_bits=config.bits,
         standardize=config.weight_standardization,
     )
-    last = functools.partial(QuantConv2d, weight_bits=outer, activation_bits=outer, bias=True)
+    last = functools.partial(convolution, weight_bits=outer, activation_bits=outer, bias=True)
     return first, inner, last
 
 
@@ -104,8 +113,9 @@ def unwrapped(model: nn.Module) -> Detector:
 def quantized_from_float(model: Detector, config: ModelConfig, batches: Iterable[Tensor]) -> Detector:
     """The quantized network of `config` that starts from the float `model`.
 
-    Weights, batch norms and scales are taken over; ν_w minimises the weights' squared error, ν_x that of the
-    activations the float network shows on `batches` (network inputs, float32 [N, 3, H, W], on its device).
+    Weights, batch norms and scales are taken over; ν_w suits the weights, ν_x the activations that the float
+    network shows on `batches` (network inputs, float32 [N, 3, H, W], on its device), each as the quantizer's
+    `clip_of` has it.
     """
     quantized = build_model(config).to(next(model.parameters()).device)
     own = quantized.state_dict()

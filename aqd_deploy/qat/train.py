@@ -22,6 +22,7 @@ from aqd_deploy.errors import TrainingError
 from aqd_deploy.qat.batch import check_batch
 from aqd_deploy.qat.detectors import detection_loss
 from aqd_deploy.qat.distributed import average_gradients, distributed, finite_everywhere
+from aqd_deploy.qat.estimates import due, estimate
 from aqd_deploy.qat.layers import synchronize_batch_norm
 from aqd_deploy.qat.models import Detector, unwrapped
 from aqd_deploy.qat.run_state import TrainSettings, resume, save_progress
@@ -80,6 +81,8 @@ def train(model: nn.Module, source: BatchSource, settings: TrainSettings, run_fo
             group["lr"] = settings.learning_rate * learning_rate_factor(iteration, settings)
         try:
             batch = check_batch(network.config, source(iteration, rank, world))
+            if due(iteration, settings.iterations):
+                estimate(network, _inputs(network, batch[0]))
             losses = _step(model, optimizer, batch, settings.clip_norm)
         except TrainingError as error:
             raise TrainingError(
@@ -153,7 +156,7 @@ def _losses(model: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> dict[str,
     network = unwrapped(model)
     device = next(network.parameters()).device
     images, boxes, labels = (value.to(device) for value in batch)
-    inputs = network.preprocess(images).contiguous(memory_format=torch.channels_last)
+    inputs = _inputs(network, images)
     try:
         outputs = model(inputs)
     except ValueError as error:
@@ -165,6 +168,12 @@ def _losses(model: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> dict[str,
             valid="two images or more in a batch, or larger ones",
         ) from error
     return detection_loss(network.config, outputs, boxes, labels)
+
+
+def _inputs(network: Detector, images: Tensor) -> Tensor:
+    """What the network takes, on its device, of uint8 BGR pixels."""
+    device = next(network.parameters()).device
+    return network.preprocess(images.to(device)).contiguous(memory_format=torch.channels_last)
 
 
 class _Progress:

@@ -11,47 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from aqd_deploy.densities import Points
 from aqd_deploy.quantization.quantizer import QuantizerParameters, code_bounds, steps
 
 CANDIDATES = 100
 MOST_ZERO_POINTS = 32
-
-
-@dataclass(frozen=True)
-class Points:
-    """`values` and how often each occurs, `counts`, both float64 [channels, points]; a tensor that has one
-    scale is one channel.
-    """
-
-    values: np.ndarray
-    counts: np.ndarray
-
-    @classmethod
-    def of_histogram(cls, counts: np.ndarray, edges: np.ndarray) -> Points:
-        """The middles of a histogram's bins: counts [n], edges [n + 1]. What the bin around zero has more
-        than its larger neighbour is zeros (half of what a ReLU gives), and stands at zero itself.
-        """
-        counts, middles = counts.astype(np.float64), (edges[:-1] + edges[1:]) / 2
-        zero = int(np.clip(np.searchsorted(edges, 0.0, side="right") - 1, 0, len(counts) - 1))
-        zeros = 0.0
-        if len(counts) > 1 and edges[zero] <= 0 <= edges[zero + 1]:
-            beside = max(counts[k] for k in (zero - 1, zero + 1) if 0 <= k < len(counts))
-            zeros = max(0.0, counts[zero] - beside)
-        counts[zero] -= zeros
-        used = counts > 0
-        return cls(np.append(middles[used], 0.0)[None], np.append(counts[used], zeros)[None])
-
-    @classmethod
-    def of_weights(cls, weights: np.ndarray, axis: int | None) -> Points:
-        """Weights, a channel an index of `axis`, or all in one."""
-        channels = weights.reshape(1, -1) if axis is None else np.moveaxis(weights, axis, 0)
-        values = channels.reshape(len(channels), -1).astype(np.float64)
-        return cls(values, np.ones_like(values))
-
-    @property
-    def largest(self) -> np.ndarray:
-        """The greatest magnitude of each channel, [channels]."""
-        return np.abs(self.values).max(axis=1)
 
 
 @dataclass(frozen=True)

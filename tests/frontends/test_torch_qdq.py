@@ -135,6 +135,28 @@ def test_group_norm_is_refused():
         export_qdq(model.eval())
 
 
+def test_group_norm_of_a_quantized_head_is_refused(image):
+    """A head that can be trained at low bits, to compare, is no integer arithmetic; in floats it is."""
+    changes = {"head_norm": "group", "fpn_channels": 32}
+    with pytest.raises(UnsupportedModelError, match=r"GroupNorm.*head\.cls_tower\.0\.norm.*multi-level"):
+        export_qdq(random_detector(small_config(bits=2, **changes)))
+    model = random_detector(small_config(bits=None, **changes))
+    assert "GroupNormalization" in {node.op_type for node in export_qdq(model).graph.node}
+
+
+def test_one_norm_for_all_levels_is_the_same_for_each(image):
+    model = random_detector(small_config(bits=2, head_norm="shared"))
+    norm = model.head.cls_tower[0].bn.of(0)
+    with torch.no_grad():
+        norm.running_mean += torch.linspace(-1, 1, 16)
+    qdq = export_qdq(model)
+    nodes = [
+        node for node in qdq.graph.node if node.op_type == "BatchNormalization" and "cls_tower" in node.name
+    ]
+    assert len(nodes) == 5 and len({tuple(node.input[1:]) for node in nodes}) == 1
+    assert_agrees(model, qdq, image)
+
+
 @pytest.mark.parametrize("nu", [0.0, float("nan"), float("inf")])
 def test_bad_steps_are_refused(nu):
     model = random_detector(small_config())

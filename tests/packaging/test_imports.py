@@ -14,7 +14,7 @@ from reach import ROOT
 # that lies beside the folders.
 LAYERS = (
     ("aqd_deploy", "errors", "processes"),
-    ("files", "inputs", "schema", "tables"),
+    ("densities", "files", "inputs", "schema", "tables"),
     ("arrays",),
     ("own_files",),
     ("integer", "targets", "detection"),

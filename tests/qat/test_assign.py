@@ -152,6 +152,40 @@ def test_giou_loss_is_zero_for_equal_boxes_and_above_one_for_separate_ones():
     assert float(corner) == pytest.approx(1.5)  # touching corners: IoU 0, half of the hull is empty
 
 
+def _maps(config, device="cpu"):
+    anchors = 1 if config.detector == "fcos" else anchors_per_cell(config)
+    kinds = {"cls": 3 * anchors, "box": 4 * anchors} | ({"ctr": 1} if anchors == 1 else {})
+    sides = [(8, 12), (4, 6), (2, 3), (1, 2), (1, 1)]
+    return {
+        f"{kind}_{level}": torch.full((1, depth, *side), 0.5, device=device)
+        for kind, depth in kinds.items()
+        for level, side in zip(config.levels, sides, strict=True)
+    }
+
+
+@pytest.mark.parametrize("config", [FCOS, RETINA], ids=["fcos", "retinanet"])
+def test_no_shape_depends_on_the_objects(config):
+    """So that a card never waits for a count: tensors without numbers have a loss."""
+    boxes, labels = (value.to("meta") for value in _one(10, 6, 34, 30))
+    losses = detection_loss(config, _maps(config, "meta"), boxes, labels)
+    assert {value.shape for value in losses.values()} == {torch.Size([])}
+
+
+@pytest.mark.parametrize("config", [FCOS, RETINA], ids=["fcos", "retinanet"])
+def test_boxes_where_nothing_is_do_not_count(config):
+    """Not even where they are no numbers; and nothing is learned there."""
+    boxes, labels = _one(10, 6, 34, 30)
+    maps = _maps(config)
+    before = detection_loss(config, maps, boxes, labels)
+    maps["box_p7"] = torch.full_like(maps["box_p7"], torch.inf, requires_grad=True)
+    after = detection_loss(config, maps, boxes, labels)
+    assert {name: float(value.detach()) for name, value in after.items()} == {
+        name: float(value) for name, value in before.items()
+    }
+    after["box"].backward()
+    assert not maps["box_p7"].grad.any()
+
+
 @pytest.mark.parametrize("config", [FCOS, RETINA], ids=["fcos", "retinanet"])
 def test_perfect_maps_have_a_small_loss_and_gradients_lead_there(config):
     """The loss of maps built from the targets is near zero; that of constant maps is not."""

@@ -1,5 +1,6 @@
 """Layers: convolution, batch norm with Eq. 5-6, skip addition with Eq. 7-8, multi-level batch norm."""
 
+import copy
 from fractions import Fraction
 
 import pytest
@@ -186,6 +187,23 @@ def test_shared_convolution_equals_one_convolution_a_level():
         assert torch.equal(got, torch.relu(shared.bn.levels[level](shared.conv(value))))
     weights = [name for name, _ in shared.named_parameters() if name.endswith("conv.weight")]
     assert len(weights) == 1
+
+
+def test_one_norm_for_all_levels_counts_each_of_them():
+    """Trained, it normalises a level by that level's own statistics, and remembers all levels."""
+    shared = MultiLevelConvBatchNorm(_conv(), levels=2, shared_norm=True)
+    assert [name for name in shared.state_dict() if name.endswith("running_mean")] == [
+        "bn.levels.0.running_mean"
+    ]
+    values = [torch.rand(2, 6, side, side, generator=_generator(side)) for side in (8, 4)]
+    expected = []
+    alone = copy.deepcopy(shared.bn.levels[0])
+    for value in values:
+        expected.append(torch.relu(alone(shared.conv(value))))
+    for got, wanted in zip(shared(values), expected, strict=True):
+        assert torch.equal(got, wanted)
+    assert torch.equal(shared.bn.of(1).running_mean, alone.running_mean)
+    assert int(shared.bn.of(0).num_batches_tracked) == 2
 
 
 def test_fixed_point_reaches_every_layer_and_stays_close():

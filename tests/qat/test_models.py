@@ -1,5 +1,7 @@
 """Detectors: maps and their shapes, shared heads, and the way from the float to the quantized network."""
 
+import json
+
 import pytest
 import torch
 
@@ -53,9 +55,9 @@ def test_every_architecture_gives_its_maps(name):
     [
         ({"p6_from": "c4"}, "source of P6.*c5, p5"),
         ({"pyramid": "bn"}, "form of the pyramid.*bn-relu, bias"),
-        ({"head_norm": "batch"}, "norm of the head.*levels, group, none"),
-        ({"head_norm": "group"}, "GroupNorm recomputes.*cannot be quantized"),
-        ({"pyramid": "bias"}, "batch norm and ReLU behind every convolution"),
+        ({"head_norm": "batch"}, "norm of the head.*levels, shared, group, none"),
+        ({"head_norm": "none"}, "a norm and ReLU behind every convolution"),
+        ({"pyramid": "bias"}, "a norm and ReLU behind every convolution"),
         ({"mean": (103.53, 116.28, 123.675)}, "whole numbers"),
         ({"head_norm": "group", "bits": None}, "32 groups.*8 channels"),
         ({"anchor_sides": (((8.0, 8.0),),) * 4}, "anchors for every level.*5 levels"),
@@ -65,6 +67,28 @@ def test_every_architecture_gives_its_maps(name):
 def test_forms_that_no_network_has(changes, message):
     with pytest.raises(UnsupportedModelError, match=message):
         _tiny(**{"bits": 4, **changes})
+
+
+def test_descriptions_without_a_norm_of_the_head_mean_one_a_level():
+    """Those that were written before there was a choice."""
+    told = json.loads(parse_architecture("fcos_r18", **TINY).to_json())
+    del told["head_norm"]
+    assert ModelConfig.from_json(json.dumps(told)).head_norm == "levels"
+
+
+@pytest.mark.parametrize(("head_norm", "norms"), [("levels", 5), ("shared", 1), ("group", 0)])
+def test_norms_of_a_quantized_head(head_norm, norms):
+    """Every one is trained from the float network of the same norm."""
+    changes = {"head_norm": head_norm, "fpn_channels": 32}
+    start = _tiny(bits=None, **changes)
+    config = parse_architecture("fcos_r18", bits=2, **{**TINY, **changes})
+    model = quantized_from_float(start, config, [_images()])
+    statistics = [name for name in model.head.cls_tower.state_dict() if name.endswith("running_mean")]
+    assert len(statistics) == norms
+    outputs = model(_images())
+    sum(value.sum() for value in outputs.values()).backward()
+    missing = [name for name, value in model.named_parameters() if value.grad is None]
+    assert not missing and all(bool(torch.isfinite(value).all()) for value in outputs.values())
 
 
 @pytest.mark.parametrize("p6_from", ["c5", "p5"])

@@ -153,6 +153,17 @@ def test_weight_gradients_pass_inside_the_clip_range():
     assert quantizer.nu.grad is not None and float(quantizer.nu.grad.abs()) > 0
 
 
+def test_gradients_of_the_clip_value_are_those_of_lsq():
+    """Σ g·(q·step - w) / ν inside the clip range, Σ g·(±1) outside, times LSQ's factor."""
+    quantizer = _weight(2, -1.0)
+    w = torch.tensor([-2.0, -0.4, 0.7, 3.0])
+    weights = torch.tensor([1.0, 10.0, 100.0, 1000.0])
+    (quantizer(w) * weights).sum().backward()
+    expected = 1 * -1 + 10 * (-1 / 3 + 0.4) + 100 * (1 - 0.7) + 1000 * 1
+    # float32 sums of four terms; ν counts by its size, so a negative one has the opposite gradient
+    assert quantizer.nu.grad.item() == pytest.approx(-expected * 9 / (4 * 3) ** 0.5, rel=1e-5)
+
+
 def test_standardized_weights_have_mean_zero_and_deviation_one_before_the_grid():
     quantizer = WeightQuantizer(8, standardize=True)
     w = torch.randn(200, generator=torch.Generator().manual_seed(1)) * 0.01 + 5

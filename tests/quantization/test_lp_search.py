@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from aqd_deploy.quantization.lp_search import CANDIDATES, Candidates, Points, quantizers
+from aqd_deploy.densities import Points
+from aqd_deploy.quantization.lp_search import CANDIDATES, Candidates, quantizers
 
 POWERS = (1.0, 2.0, 2.4, 6.0)
 

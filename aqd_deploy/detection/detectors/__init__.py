@@ -13,7 +13,7 @@ from aqd_deploy.detection.detectors.fcos import Fcos
 from aqd_deploy.detection.detectors.retinanet import RetinaNet
 from aqd_deploy.detection.detectors.yolo_decoded import YoloDecoded
 from aqd_deploy.detection.detectors.yolo_end2end import YoloEnd2End
-from aqd_deploy.detection.detectors.yolov2 import YoloV2
+from aqd_deploy.detection.detectors.yolov2 import Yolov2
 from aqd_deploy.detection.detectors.yolov3 import YoloV3
 from aqd_deploy.detection.detectors.yolov5 import YoloV5
 from aqd_deploy.detection.detectors.yolov8 import YoloV8
@@ -23,8 +23,8 @@ from aqd_deploy.errors import AqdError, UnsupportedModelError
 DETECTORS: dict[str, type[Detector]] = {
     RetinaNet.name: RetinaNet,
     Fcos.name: Fcos,
+    Yolov2.name: Yolov2,
     Boxes.name: Boxes,
-    YoloV2.name: YoloV2,
     YoloV3.name: YoloV3,
     YoloV5.name: YoloV5,
     YoloV8.name: YoloV8,

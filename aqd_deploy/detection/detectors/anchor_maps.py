@@ -13,7 +13,7 @@ from aqd_deploy.detection.detectors.by_shape import Shape, Shapes, Size, named_l
 from aqd_deploy.detection.detectors.contract import Detector, Level, LevelBoxes
 from aqd_deploy.detection.detectors.objectness import scored_places
 from aqd_deploy.detection.detectors.retinanet import level_sides
-from aqd_deploy.detection.maps import OutputMap, sigmoid
+from aqd_deploy.detection.maps import OutputMap
 from aqd_deploy.schema import Check, list_of, number, table, whole
 
 _SIDES = list_of(list_of(list_of(number(above=0, high=1e6), 2, 2), 1), 1)
@@ -74,21 +74,13 @@ class AnchorMaps(Detector):
         found = OutputMap.of(_maps_in_front(outputs, name), described, name, self.channels()["map"])
         channels = np.arange(len(found.values)).reshape(self.anchors_per_cell, 5 + self.classes)
         scored = scored_places(
-            found.part(channels[:, _BOX]),
-            found.part(channels[:, _BOX + 1 :].ravel()),
-            least,
-            most,
-            self.chances,
+            found.part(channels[:, _BOX]), found.part(channels[:, _BOX + 1 :].ravel()), least, most
         )
         x, y, anchor = scored.x, scored.y, scored.anchor
         terms = np.stack([found.take(channels[anchor, k], y, x) for k in range(_BOX)], axis=1)
         middles, sides = self.geometry(terms, np.stack([x, y], axis=1), level.stride)
         half = sides * self.sides[level.stride][anchor] / 2
         return np.concatenate([middles - half, middles + half], axis=1), scored.scores, scored.label
-
-    def chances(self, logits: np.ndarray) -> np.ndarray:
-        """Probabilities of the classes' logits [classes, n]: each class is a coin of its own."""
-        return sigmoid(logits)
 
     @abstractmethod
     def geometry(self, terms: np.ndarray, cells: np.ndarray, stride: int) -> tuple[np.ndarray, np.ndarray]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,18 +20,8 @@ class Scored:
     scores: np.ndarray
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """exp(z)/Σ exp(z) along the first axis, without overflow."""
-    weights = np.exp(logits - logits.max(axis=0, keepdims=True))
-    return weights / weights.sum(axis=0, keepdims=True)
-
-
-def scored_places(
-    objectness: OutputMap, classes: OutputMap, least: float, most: int,
-    chances: Callable[[np.ndarray], np.ndarray] = sigmoid,
-) -> Scored:  # fmt: skip
-    """The `most` best of σ(objectness)·chances(classes) > `least`; `chances` makes probabilities of logits
-    [C, n].
+def scored_places(objectness: OutputMap, classes: OutputMap, least: float, most: int) -> Scored:
+    """The `most` best of σ(objectness)·σ(class) > `least`.
 
     `objectness` [A, H, W] and `classes` [A·C, H, W] are logits. Places whose objectness alone is not above
     `least`, which integers decide, are not looked at further.
@@ -41,7 +30,7 @@ def scored_places(
     anchor, y, x = places
     count = len(classes.values) // len(objectness.values)
     logits = classes.take(anchor * count + np.arange(count)[:, None], y, x)
-    scores = chances(logits) * sigmoid(objectness.take(*places))
+    scores = sigmoid(logits) * sigmoid(objectness.take(*places))
     label, place = np.nonzero(scores > least)
     best = np.argsort(-scores[label, place], kind="stable")[:most]
     label, place = label[best], place[best]

@@ -23,7 +23,7 @@ _FORMULA = table({"base": _POSITIVE, "scales": list_of(_POSITIVE, 1), "ratios": 
 _LISTED = table({"sides": list_of(list_of(list_of(_POSITIVE, 2, 2), 1), 1)})
 
 
-def _anchors(value: Any, place: str) -> None:
+def anchors_check(value: Any, place: str) -> None:
     """Base, scales and ratios, or the sides themselves."""
     (_LISTED if isinstance(value, Mapping) and "sides" in value else _FORMULA)(value, place)
 
@@ -37,7 +37,7 @@ class RetinaNet(MapDetector):
 
     name = "retinanet"
     kinds = ("cls", "box")
-    keys: ClassVar[Mapping[str, Check]] = {**MapDetector.keys, "anchors": _anchors}
+    keys: ClassVar[Mapping[str, Check]] = {**MapDetector.keys, "anchors": anchors_check}
     nms_iou = 0.5
 
     sides: Mapping[int, np.ndarray] = field(kw_only=True)

@@ -1,25 +1,80 @@
-"""YOLOv2 (Redmon and Farhadi, arXiv 1612.08242) as Darknet's [region] computes it."""
+"""YOLOv2 (Redmon and Farhadi 2017): every cell has anchors, each of which says where, how sure, and what."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
+
 import numpy as np
 
-from aqd_deploy.detection.detectors.anchor_maps import AnchorMaps
-from aqd_deploy.detection.detectors.objectness import softmax
-from aqd_deploy.detection.detectors.retinanet import LARGEST_LOG_SIDE
-from aqd_deploy.detection.maps import sigmoid
+from aqd_deploy.detection.detectors.contract import LevelBoxes, MapDetector
+from aqd_deploy.detection.detectors.retinanet import LARGEST_LOG_SIDE, anchors_check, level_sides
+from aqd_deploy.detection.maps import Candidates, OutputMap, sigmoid
+from aqd_deploy.schema import Check
+
+BOX = 5
+"""Channels of an anchor in front of its classes: x, y, width, height, objectness, in Darknet's order."""
 
 
-class YoloV2(AnchorMaps):
-    """The middle is (cell + σ(x))·stride, a side exp(w)·anchor; the classes of an anchor share a softmax."""
+@dataclass(frozen=True)
+class Yolov2(MapDetector):
+    """`map` [anchors·(5 + classes)]: of each anchor x, y, w, h, objectness and logits of the classes.
+
+    The box's centre is (cell + σ(x, y)) · stride, its sides anchor · exp(w, h); its score is σ(objectness)
+    times the softmax of the classes. `sides` are the anchors' by stride: float64 [anchors, 2] (width, height)
+    in pixels. A cell whose objectness, as an integer, cannot reach the threshold is left out before anything
+    becomes a real number.
+    """
 
     name = "yolov2"
+    kinds = ("map",)
+    logits = ("map",)
+    keys: ClassVar[Mapping[str, Check]] = {**MapDetector.keys, "anchors": anchors_check}
+    optional_keys: ClassVar[Mapping[str, Check]] = {}
     nms_iou = 0.45
 
-    def chances(self, logits: np.ndarray) -> np.ndarray:
-        """One of the classes, whatever it is."""
-        return softmax(logits)
+    sides: Mapping[int, np.ndarray] = field(kw_only=True)
 
-    def geometry(self, terms: np.ndarray, cells: np.ndarray, stride: int) -> tuple[np.ndarray, np.ndarray]:
-        sides = np.exp(np.minimum(terms[:, 2:], LARGEST_LOG_SIDE))
-        return (cells + sigmoid(terms[:, :2])) * stride, sides
+    @classmethod
+    def of(cls, entry: Mapping[str, Any]) -> Self:
+        return cls(len(entry["classes"]), sides=level_sides(entry["anchors"], entry["strides"]))
+
+    @property
+    def anchors_per_cell(self) -> int:
+        return len(next(iter(self.sides.values())))
+
+    def channels(self) -> Mapping[str, int]:
+        return {"map": self.anchors_per_cell * (BOX + self.classes)}
+
+    def least_probability(self, score: float) -> float:
+        return score
+
+    def decode(
+        self, maps: Mapping[str, OutputMap], stride: int, score_threshold: float, most: int
+    ) -> LevelBoxes:
+        whole, width = maps["map"], BOX + self.classes
+        found = Candidates.above(_channels(whole, BOX - 1, width), score_threshold)
+        first = found.channel * width
+
+        def values(offset: int) -> np.ndarray:
+            return whole.take(first + offset, found.y, found.x)
+
+        logits = np.stack([values(BOX + k) for k in range(self.classes)], axis=1)
+        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
+        scores = found.scores[:, None] * exponentials / exponentials.sum(axis=1, keepdims=True)
+        place, label = np.nonzero(scores > score_threshold)
+        best = np.argsort(-scores[place, label], kind="stable")[:most]
+        place, label = place[best], label[best]
+        inside = sigmoid(np.stack([values(0), values(1)], axis=1))
+        middle = found.centres(stride, 0) + inside * stride
+        logarithms = np.minimum(np.stack([values(2), values(3)], axis=1), LARGEST_LOG_SIDE)
+        half = self.sides[stride][found.channel] * np.exp(logarithms) / 2
+        boxes = np.concatenate([middle - half, middle + half], axis=1)
+        return boxes[place], scores[place, label], label.astype(np.int64)
+
+
+def _channels(whole: OutputMap, first: int, step: int) -> OutputMap:
+    """Every `step`-th channel of a map from `first` on."""
+    scale = whole.scale if whole.scale is None or len(whole.scale) == 1 else whole.scale[first::step]
+    return OutputMap(whole.name, whole.values[first::step], scale)

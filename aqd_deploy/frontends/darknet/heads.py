@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from aqd_deploy.detection.detectors.yolov2 import YoloV2
+from aqd_deploy.detection.detectors.yolov2 import Yolov2
 from aqd_deploy.detection.detectors.yolov3 import YoloV3
 from aqd_deploy.errors import ModelFileError, UnsupportedModelError
 from aqd_deploy.frontends.darknet.network import FeatureMap, Head
@@ -50,7 +50,7 @@ def _region(heads: Sequence[Head], strides: Sequence[int]) -> dict[str, Any]:
         for key, default, valid in (("coords", "4", "4"), ("softmax", "0", "1"), ("background", "0", "0")):
             section.check_value(key, default, valid)
         sides.append([[side * stride for side in anchor] for anchor in _anchors(head)])
-    return {"kind": YoloV2.name, "anchors": {"sides": sides}}
+    return {"kind": Yolov2.name, "anchors": {"sides": sides}}
 
 
 def _anchors(head: Head) -> _Sides:

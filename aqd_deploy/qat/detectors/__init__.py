@@ -13,10 +13,12 @@ from aqd_deploy.qat.config import ModelConfig
 from aqd_deploy.qat.detectors.contract import TrainedDetector
 from aqd_deploy.qat.detectors.fcos import FCOS
 from aqd_deploy.qat.detectors.retinanet import RETINANET
+from aqd_deploy.qat.detectors.yolov2 import YOLOV2
 
 TRAINED: dict[str, TrainedDetector] = {
     FCOS.detector.name: FCOS,
     RETINANET.detector.name: RETINANET,
+    YOLOV2.detector.name: YOLOV2,
 }
 
 

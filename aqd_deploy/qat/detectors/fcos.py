@@ -9,7 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aqd_deploy.detection.detectors.fcos import Fcos
-from aqd_deploy.qat.assign import BACKGROUND, Targets, flatten_maps, pyramid_cells, with_a_place
+from aqd_deploy.qat.assign import (
+    BACKGROUND,
+    Targets,
+    flatten_maps,
+    pyramid_cells,
+    where_positive,
+    with_a_place,
+)
 from aqd_deploy.qat.config import ModelConfig
 from aqd_deploy.qat.detectors.contract import TrainedDetector
 from aqd_deploy.qat.heads import Head, HeadLayers, LevelScale, Maps, initialize_predictions, tower
@@ -91,15 +98,17 @@ def fcos_loss(
     targets = assign_fcos(config, boxes, labels)
     positive = targets.label >= 0
     normalizer = mean_over_processes(positive.sum().float())
-    wanted = targets.box[positive]
-    quality = centreness(wanted)
-    predicted = flatten_maps(outputs, "box", 4, config.levels)[positive]
-    ctr = flatten_maps(outputs, "ctr", 1, config.levels).squeeze(-1)[positive]
+    quality = centreness(targets.box)
+    weight = quality * positive
+    predicted = where_positive(flatten_maps(outputs, "box", 4, config.levels), targets.box, positive)
+    overlap = giou_loss(predicted.reshape(-1, 4), targets.box.reshape(-1, 4)).reshape(weight.shape)
+    ctr = flatten_maps(outputs, "ctr", 1, config.levels).squeeze(-1)
+    centre = F.binary_cross_entropy_with_logits(ctr, quality, reduction="none")
     logits = flatten_maps(outputs, "cls", config.classes, config.levels)
     return {
         "cls": classification_loss(logits, targets.label, normalizer),
-        "box": (giou_loss(predicted, wanted) * quality).sum() / mean_over_processes(quality.sum()),
-        "ctr": F.binary_cross_entropy_with_logits(ctr, quality, reduction="sum") / normalizer,
+        "box": (overlap * weight).sum() / mean_over_processes(weight.sum()),
+        "ctr": (centre * positive).sum() / normalizer,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from aqd_deploy.qat.assign import (
     flatten_maps,
     pairwise_iou,
     pyramid_cells,
+    where_positive,
     with_a_place,
 )
 from aqd_deploy.qat.config import ModelConfig
@@ -58,7 +60,15 @@ def _sides(config: ModelConfig) -> dict[int, np.ndarray]:
 
 
 def pyramid_anchors(config: ModelConfig, device: torch.device | None = None) -> Tensor:
-    """All anchors, float32 [P, 4] (x1, y1, x2, y2), those of a cell in the order of the head's channels."""
+    """All anchors, float32 [P, 4] (x1, y1, x2, y2), those of a cell in the order of the head's channels.
+    Made once for a description and a device, and not to be changed.
+    """
+    return _made_anchors(config.to_json(), device)
+
+
+@functools.lru_cache(maxsize=8)
+def _made_anchors(description: str, device: torch.device | None) -> Tensor:
+    config = ModelConfig.from_json(description)
     centres, strides = pyramid_cells(config, device)
     sides = torch.stack([torch.from_numpy(each).float() for each in _sides(config).values()])
     levels = (strides[:, None] == torch.tensor(config.strides, device=device)).int().argmax(dim=1)
@@ -104,8 +114,8 @@ def retinanet_loss(
     positive = targets.label >= 0
     normalizer = mean_over_processes(positive.sum().float())
     logits = flatten_maps(outputs, "cls", config.classes, config.levels)
-    predicted = flatten_maps(outputs, "box", 4, config.levels)[positive]
-    box = F.smooth_l1_loss(predicted, targets.box[positive], beta=SMOOTH_L1_BETA, reduction="sum")
+    predicted = where_positive(flatten_maps(outputs, "box", 4, config.levels), targets.box, positive)
+    box = F.smooth_l1_loss(predicted, targets.box, beta=SMOOTH_L1_BETA, reduction="sum")
     return {"cls": classification_loss(logits, targets.label, normalizer), "box": box / normalizer}
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from aqd_deploy.errors import CheckpointError
+from aqd_deploy.errors import CheckpointError, UnsupportedModelError
 from aqd_deploy.qat.config import parse_architecture
 from aqd_deploy.qat.sources.bits import is_quantized, quantization
 from aqd_deploy.qat.sources.contract import Description, Pixels
@@ -70,6 +70,7 @@ def describe(weights: Weights, recipe: Recipe | None, head: HeadNames) -> Descri
         recipe, "MODEL.RESNETS.STRIDE_IN_1X1", not authors, notes
     )
     if is_quantized(weights):
+        _refuse_group_norm(head_norm, weights.owner)
         fields |= _quantization(weights, recipe, names, tuple(predictions), notes)
     pixels = _pixels(weights, recipe, AQD_MEAN if authors else MEAN, notes)
     if head.scales is not None:
@@ -90,6 +91,14 @@ def _quantization(
     adaptive = _given(recipe, "MODEL.QUANTIZATION.wt_adaptive", "var-mean", notes)
     notes.append("weights of first and last layers are taken as not standardised")
     return fields | {"weight_standardization": adaptive == "var-mean"}
+
+
+def _refuse_group_norm(head_norm: str, owner: str) -> None:
+    if head_norm == "group":
+        raise UnsupportedModelError(
+            "GroupNorm recomputes its statistics on every image, so a head that has it cannot be quantized",
+            received=f"{owner} with quantizers and group norm", valid="a batch norm a level in its heads",
+        )  # fmt: skip
 
 
 def _part(stage: int, block: int, name: str) -> str:

@@ -20,11 +20,12 @@ from functools import partial
 import numpy as np
 from onnx import ModelProto
 
+from aqd_deploy.densities import Points
 from aqd_deploy.detection.interface import check_interface
 from aqd_deploy.integer.manifest import read_manifest
 from aqd_deploy.passes.canonical.input_shapes import inputs_of, sizes_of
 from aqd_deploy.quantization.calibration import Calibration
-from aqd_deploy.quantization.lp_search import Points, quantizers
+from aqd_deploy.quantization.lp_search import quantizers
 from aqd_deploy.quantization.methods.contract import Chosen
 from aqd_deploy.quantization.observe import BINS
 from aqd_deploy.quantization.output_loss import MeanSquare, OutputLoss, Outputs, loss_for

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aqd_deploy.quantization.lp_search import Points, quantizers
+from aqd_deploy.densities import Points
+from aqd_deploy.quantization.lp_search import quantizers
 from aqd_deploy.quantization.observe import Observations
 from aqd_deploy.quantization.quantizer import QuantizerParameters
 

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from float_networks import images, residual_network
 
+from aqd_deploy.densities import Points
 from aqd_deploy.errors import ModelFileError
 from aqd_deploy.integer.manifest import MANIFEST_KEY, SCHEMA
 from aqd_deploy.quantization.calibration import Calibration
-from aqd_deploy.quantization.lp_search import Points, quantizers
+from aqd_deploy.quantization.lp_search import quantizers
 from aqd_deploy.quantization.methods import method_named
 from aqd_deploy.quantization.methods.detptq import POWERS
 from aqd_deploy.quantization.network import Network
