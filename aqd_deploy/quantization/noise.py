@@ -31,7 +31,15 @@ class Noise:
         self.signal += float(a @ a)
         self.square += float(b @ b)
         self.product += float(a @ b)
-        self.noise += float((a - b) @ (a - b))
+        if not np.array_equal(a, b):
+            self.noise += float((a - b) @ (a - b))
+
+    def join(self, other: Noise) -> None:
+        """Adds the sums of other images, or of another tensor."""
+        self.signal += other.signal
+        self.noise += other.noise
+        self.product += other.product
+        self.square += other.square
 
     @property
     def ratio(self) -> float | None:

@@ -1,0 +1,256 @@
+"""Layer by layer, how the integers of a lowered file agree with the fake-quantized network in float64.
+
+    accumulated   the network from its input on: what the layers in front did is in it
+    alone         from the codes that the integer file itself reads: what this layer adds
+
+A layer is a convolution with what follows it, up to the first tensors that both networks have: the codes that
+the next layers read, a stream behind a skip-add, a head. Of codes one that differs is another decision of a
+quantizer. Streams and heads are reals in the fake-quantized network; an integer differs where it is not the
+nearest one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from aqd_deploy.errors import AqdError
+from aqd_deploy.evaluation.float64_network import Float64Network
+from aqd_deploy.evaluation.lowered import Lowered
+from aqd_deploy.evaluation.tensor_difference import Difference
+from aqd_deploy.integer.counts import NodeCounts, node_counts
+from aqd_deploy.integer.graph import Graph
+from aqd_deploy.integer.reference import ReferenceRunner
+
+Feeds = Mapping[str, np.ndarray]
+_ACCUMULATOR = "_acc"
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One layer: its name, the operation of the integer file, `tensors` that are compared ([] where none is),
+    `alone` and `accumulated` (`Difference.told`), None without tensors. `proven` of `channels` requantized
+    channels have proven constants, `proven_share` is None where none is requantized. `head`: whether one of
+    the tensors is an output. `macs`, `weight_bits` and `activation_bits` are 0 of what is no convolution.
+    """
+
+    name: str
+    operation: str
+    tensors: tuple[str, ...]
+    head: bool
+    alone: dict[str, Any] | None
+    accumulated: dict[str, Any] | None
+    channels: int
+    proven: int
+    macs: int
+    weight_bits: int
+    activation_bits: int
+
+    def told(self) -> dict[str, Any]:
+        """JSON-able."""
+        share = round(self.proven / self.channels, 6) if self.channels else None
+        return {**asdict(self), "tensors": list(self.tensors), "proven_share": share}
+
+
+@dataclass(frozen=True)
+class SkipAddRow:
+    """One skip-add: the error that is proven to be the largest, of this one and with those in front of it
+    along the stream, and the largest seen, in steps of its scale; None where the tensor can't be compared.
+    """
+
+    name: str
+    bound_steps: float
+    own_bound_steps: float
+    seen_steps: float | None
+
+    def told(self) -> dict[str, Any]:
+        """JSON-able."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class LayerAgreement:
+    """Over `images` images. `totals` are of the tensors of codes, each once: `alone` and `accumulated`.
+    `not_compared` are the integer tensors that stand for none of the fake-quantized network.
+    """
+
+    images: int
+    layers: tuple[LayerRow, ...]
+    skip_adds: tuple[SkipAddRow, ...]
+    totals: dict[str, Any]
+    not_compared: tuple[str, ...]
+
+    def told(self) -> dict[str, Any]:
+        """The sections `layers` and `skip_adds` of the report, and what they were made of."""
+        return {
+            "layers": [row.told() for row in self.layers],
+            "skip_adds": [row.told() for row in self.skip_adds],
+            "layer_agreement": {
+                "images": self.images,
+                **self.totals,
+                "not_compared": list(self.not_compared),
+            },
+        }
+
+
+def layer_agreement(lowered: Lowered, images: Iterable[Feeds]) -> LayerAgreement:
+    """Runs both networks over `images`, feeds by the names of the QDQ file's inputs.
+
+    Raises AqdError where there are no images, what `Float64Network.run` and `ReferenceRunner` raise.
+    """
+    alone, accumulated, count = _differences(lowered, images)
+    rows, covered = _rows(lowered, alone, accumulated)
+    stands = lowered.stands
+    totals = {}
+    for name, found in (("alone", alone), ("accumulated", accumulated)):
+        total = Difference()
+        for tensor, difference in found.items():
+            if stands[tensor].is_codes:
+                total.join(difference)
+        totals[name] = total.told()
+    missing = [
+        node.output
+        for node in lowered.graph.nodes
+        if node.output not in stands and node.output not in covered and not node.entry.moves_data
+    ]
+    return LayerAgreement(count, tuple(rows), tuple(_skip_adds(lowered, alone)), totals, tuple(missing))
+
+
+def _differences(
+    lowered: Lowered, images: Iterable[Feeds]
+) -> tuple[dict[str, Difference], dict[str, Difference], int]:
+    stands = lowered.stands
+    network = Float64Network(lowered.canonical, {each.source for each in stands.values()})
+    runner = ReferenceRunner(lowered.integer, with_intermediates=sorted(stands))
+    codes = {each.source: name for name, each in stands.items() if each.is_codes}
+    alone, accumulated = ({name: Difference() for name in stands} for _ in range(2))
+    count = 0
+    for feeds in images:
+        own = lowered.codes(feeds)
+        integers = {**own, **runner.run(own)}
+        whole = network.run(own)
+        given = {source: integers[name] for source, name in codes.items()}
+        forced = {source: array.reshape(whole[source].shape) for source, array in given.items()}
+        same = all((whole[source] == array).all() for source, array in forced.items())
+        pieces = whole if same else network.run(own, forced)
+        for name, each in stands.items():
+            of_image = Difference.of(each, integers[name], whole[each.source])
+            accumulated[name].join(of_image)
+            if not same:
+                of_image = Difference.of(each, integers[name], pieces[each.source])
+            alone[name].join(of_image)
+        count += 1
+    if not count:
+        raise AqdError("there are no images to compare on", valid="at least one image")
+    return alone, accumulated, count
+
+
+def _rows(
+    lowered: Lowered, alone: Mapping[str, Difference], accumulated: Mapping[str, Difference]
+) -> tuple[list[LayerRow], set[str]]:
+    """In order: a row a convolution, and one for each tensor of codes or skip-add that belongs to none; and
+    every tensor that a row speaks of.
+    """
+    graph, stands = lowered.graph, lowered.stands
+    proofs = {entry["output"]: entry for entry in lowered.report["requantizations"]}
+    readers = _readers(graph)
+    counts = {each.name: each for each in node_counts(graph)}
+    covered: set[str] = set()
+    groups: list[tuple[NodeCounts, list[str]]] = []
+    for each in counts.values():
+        if each.weights:
+            tensors, passed = _results(each.name, readers, counts, stands)
+            covered |= {each.name, *tensors, *passed}
+            groups.append((each, tensors))
+    skip_adds = {entry["output"] for entry in lowered.report["skip_adds"]}
+    groups += [
+        (counts[name], [name])
+        for name in stands
+        if name not in covered and (name in proofs or name in skip_adds or name in graph.outputs)
+    ]
+    order = {node.output: index for index, node in enumerate(graph.nodes)}
+    groups.sort(key=lambda group: order[group[0].name])
+    rows = [_row(each, tensors, lowered, alone, accumulated, proofs) for each, tensors in groups]
+    return rows, covered
+
+
+def _row(
+    counts: NodeCounts,
+    tensors: list[str],
+    lowered: Lowered,
+    alone: Mapping[str, Difference],
+    accumulated: Mapping[str, Difference],
+    proofs: Mapping[str, dict[str, Any]],
+) -> LayerRow:
+    proven = [proofs[name] for name in tensors if name in proofs]
+    return LayerRow(
+        counts.name.removesuffix(_ACCUMULATOR),
+        counts.operation,
+        tuple(tensors),
+        any(name in lowered.graph.outputs for name in tensors),
+        _joined(tensors, alone),
+        _joined(tensors, accumulated),
+        sum(entry["channels"] for entry in proven),
+        sum(entry["proven"] for entry in proven),
+        counts.arithmetic.macs,
+        counts.weight_bits,
+        counts.activation_bits,
+    )
+
+
+def _joined(tensors: list[str], found: Mapping[str, Difference]) -> dict[str, Any] | None:
+    if not tensors:
+        return None
+    total = Difference()
+    for name in tensors:
+        total.join(found[name])
+    return total.told()
+
+
+def _readers(graph: Graph) -> dict[str, list[str]]:
+    readers: dict[str, list[str]] = {}
+    for node in graph.nodes:
+        for name in node.inputs:
+            readers.setdefault(graph.tensor(name), []).append(node.output)
+    return readers
+
+
+def _results(
+    start: str,
+    readers: Mapping[str, list[str]],
+    counts: Mapping[str, NodeCounts],
+    stands: Mapping[str, Any],
+) -> tuple[list[str], list[str]]:
+    """The first comparable tensors behind an accumulator, and those on the way to them. The accumulator
+    itself where it is an output and nothing follows.
+    """
+    found: list[str] = []
+    passed: list[str] = []
+    waiting = list(readers.get(start, []))
+    if not waiting and start in stands:
+        return [start], []
+    while waiting:
+        name = waiting.pop(0)
+        if name in found or name in passed or counts[name].weights:
+            continue
+        if name in stands:
+            found.append(name)
+        else:
+            passed.append(name)
+            waiting += readers.get(name, [])
+    return found, passed
+
+
+def _skip_adds(lowered: Lowered, alone: Mapping[str, Difference]) -> list[SkipAddRow]:
+    return [
+        SkipAddRow(
+            entry["node"],
+            entry["accumulated_error_bound"],
+            entry["error_bound"],
+            alone[entry["output"]].largest if entry["output"] in alone else None,
+        )
+        for entry in lowered.report["skip_adds"]
+    ]
