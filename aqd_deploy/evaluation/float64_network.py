@@ -73,7 +73,7 @@ class Float64Network:
         return found
 
     def _read(self, node: NodeProto, values: Mapping[str, Array]) -> dict[str, Array]:
-        return {name: values.get(name, self._fixed.get(name)) for name in node.input if name}
+        return {name: values[name] if name in values else self._fixed[name] for name in node.input if name}
 
     def _value(
         self,
@@ -86,7 +86,7 @@ class Float64Network:
         `into`.
         """
         attributes = self._attributes[node.output[0]]
-        given = [values[name] if name else None for name in node.input]
+        given: list[Any] = [values[name] if name else None for name in node.input]
         if node.op_type == "DequantizeLinear":
             centred, scale = _centred(*given, axis=attributes.get("axis", 1))
             (self._whole if into is None else into)[node.output[0]] = centred, scale
@@ -103,11 +103,11 @@ class Float64Network:
     def _by_onnx(self, node: NodeProto, values: Mapping[str, Array]) -> Array:
         """By ONNX's own reference, floats as float64 where the operator lets them be."""
         sizes = node.op_type in ("Resize", "Range", "ConstantOfShape")
-        used = {
-            name: value if value.dtype.kind != "f" or (sizes and name in self._fixed) else _double(value)
-            for name, value in values.items()
-        }
-        used = {name: used[name] for name in node.input if name}
+        used: dict[str, Array] = {}
+        for name in node.input:
+            if name:
+                as_it_is = values[name].dtype.kind != "f" or (sizes and name in self._fixed)
+                used[name] = values[name] if as_it_is else _double(values[name])
         inputs = [
             helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
             for name, value in used.items()
@@ -116,7 +116,8 @@ class Float64Network:
         graph = helper.make_graph([node], "one", inputs, [output])
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", self._opset)])
         try:
-            return np.asarray(ReferenceEvaluator(model).run(None, used)[0])
+            results: Any = ReferenceEvaluator(model).run(None, used)
+            return np.asarray(results[0])
         except Exception as error:  # whatever an operator of the reference raises
             raise UnsupportedModelError(
                 f"node {node.name or node.output[0]} can't be evaluated in float64",

@@ -6,13 +6,13 @@
 A layer is a convolution with what follows it, up to the first tensors that both networks have: the codes that
 the next layers read, a stream behind a skip-add, a head. Of codes one that differs is another decision of a
 quantizer. Streams and heads are reals in the fake-quantized network; an integer differs where it is not the
-nearest one.
+nearest one. A compiled program is held against the integer file, on what its kernels write.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,23 +26,29 @@ from aqd_deploy.integer.graph import Graph
 from aqd_deploy.integer.reference import ReferenceRunner
 
 Feeds = Mapping[str, np.ndarray]
+Intermediates = Callable[[Feeds], Mapping[str, np.ndarray]]
+"""`Program.intermediates`, or what does the same."""
 _ACCUMULATOR = "_acc"
 
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One layer: its name, the operation of the integer file, `tensors` that are compared ([] where none is),
-    `alone` and `accumulated` (`Difference.told`), None without tensors. `proven` of `channels` requantized
-    channels have proven constants, `proven_share` is None where none is requantized. `head`: whether one of
-    the tensors is an output. `macs`, `weight_bits` and `activation_bits` are 0 of what is no convolution.
+    """One layer: its name, the operation of the integer file and the tensor that it makes, `tensors` that are compared ([] where none is),
+    `alone` and `accumulated` (`Difference.told`), None without tensors. `program` is that of the integers
+    which a program writes for these tensors, against the integer file; None where it writes none of them, or
+    none was given. `proven` of `channels` requantized channels have proven constants, `proven_share` is None
+    where none is requantized. `head`: whether one of the tensors is an output. `macs`, `weight_bits` and
+    `activation_bits` are 0 of what is no convolution.
     """
 
     name: str
     operation: str
+    accumulator: str
     tensors: tuple[str, ...]
     head: bool
     alone: dict[str, Any] | None
     accumulated: dict[str, Any] | None
+    program: dict[str, Any] | None
     channels: int
     proven: int
     macs: int
@@ -73,8 +79,10 @@ class SkipAddRow:
 
 @dataclass(frozen=True)
 class LayerAgreement:
-    """Over `images` images. `totals` are of the tensors of codes, each once: `alone` and `accumulated`.
-    `not_compared` are the integer tensors that stand for none of the fake-quantized network.
+    """Over `images` images. `totals` are of the tensors of codes, each once: `alone` and `accumulated`; of
+    `program`, where there is one, all tensors that it writes. `not_compared` are the integer tensors that
+    stand for none of the fake-quantized network, `not_written` those of the rows that the program fused away
+    or wrote over.
     """
 
     images: int
@@ -82,6 +90,7 @@ class LayerAgreement:
     skip_adds: tuple[SkipAddRow, ...]
     totals: dict[str, Any]
     not_compared: tuple[str, ...]
+    not_written: tuple[str, ...]
 
     def told(self) -> dict[str, Any]:
         """The sections `layers` and `skip_adds` of the report, and what they were made of."""
@@ -92,42 +101,57 @@ class LayerAgreement:
                 "images": self.images,
                 **self.totals,
                 "not_compared": list(self.not_compared),
+                "not_written": list(self.not_written),
             },
         }
 
 
-def layer_agreement(lowered: Lowered, images: Iterable[Feeds]) -> LayerAgreement:
-    """Runs both networks over `images`, feeds by the names of the QDQ file's inputs.
+@dataclass
+class _Sums:
+    """By integer tensor; in `program` only those that a program writes."""
 
-    Raises AqdError where there are no images, what `Float64Network.run` and `ReferenceRunner` raise.
+    alone: dict[str, Difference]
+    accumulated: dict[str, Difference]
+    program: dict[str, Difference] = field(default_factory=dict)
+    images: int = 0
+
+
+def layer_agreement(
+    lowered: Lowered, images: Iterable[Feeds], program: Intermediates | None = None
+) -> LayerAgreement:
+    """Runs both networks over `images`, feeds by the names of the QDQ file's inputs, and a program.
+
+    Raises AqdError where there are no images, what `Float64Network.run`, `ReferenceRunner` and `program`
+    raise.
     """
-    alone, accumulated, count = _differences(lowered, images)
-    rows, covered = _rows(lowered, alone, accumulated)
+    sums = _differences(lowered, images, program)
+    rows, covered = _rows(lowered, sums)
     stands = lowered.stands
-    totals = {}
-    for name, found in (("alone", alone), ("accumulated", accumulated)):
-        total = Difference()
-        for tensor, difference in found.items():
-            if stands[tensor].is_codes:
-                total.join(difference)
-        totals[name] = total.told()
+    codes = [name for name, each in stands.items() if each.is_codes]
+    totals: dict[str, Any] = {
+        "alone": _joined(codes, sums.alone),
+        "accumulated": _joined(codes, sums.accumulated),
+    }
+    if program is not None:
+        totals["program"] = _counted(list(sums.program), sums.program)
     missing = [
         node.output
         for node in lowered.graph.nodes
         if node.output not in stands and node.output not in covered and not node.entry.moves_data
     ]
-    return LayerAgreement(count, tuple(rows), tuple(_skip_adds(lowered, alone)), totals, tuple(missing))
+    unwritten = [name for row in rows for name in row.tensors if name not in sums.program]
+    return LayerAgreement(
+        sums.images, tuple(rows), tuple(_skip_adds(lowered, sums.alone)), totals, tuple(missing),
+        tuple(dict.fromkeys(unwritten)) if program is not None else (),
+    )  # fmt: skip
 
 
-def _differences(
-    lowered: Lowered, images: Iterable[Feeds]
-) -> tuple[dict[str, Difference], dict[str, Difference], int]:
+def _differences(lowered: Lowered, images: Iterable[Feeds], program: Intermediates | None) -> _Sums:
     stands = lowered.stands
     network = Float64Network(lowered.canonical, {each.source for each in stands.values()})
     runner = ReferenceRunner(lowered.integer, with_intermediates=sorted(stands))
     codes = {each.source: name for name, each in stands.items() if each.is_codes}
-    alone, accumulated = ({name: Difference() for name in stands} for _ in range(2))
-    count = 0
+    sums = _Sums({name: Difference() for name in stands}, {name: Difference() for name in stands})
     for feeds in images:
         own = lowered.codes(feeds)
         integers = {**own, **runner.run(own)}
@@ -138,19 +162,30 @@ def _differences(
         pieces = whole if same else network.run(own, forced)
         for name, each in stands.items():
             of_image = Difference.of(each, integers[name], whole[each.source])
-            accumulated[name].join(of_image)
+            sums.accumulated[name].join(of_image)
             if not same:
                 of_image = Difference.of(each, integers[name], pieces[each.source])
-            alone[name].join(of_image)
-        count += 1
-    if not count:
+            sums.alone[name].join(of_image)
+        if program is not None:
+            _add_program(sums.program, program(own), integers)
+        sums.images += 1
+    if not sums.images:
         raise AqdError("there are no images to compare on", valid="at least one image")
-    return alone, accumulated, count
+    return sums
 
 
-def _rows(
-    lowered: Lowered, alone: Mapping[str, Difference], accumulated: Mapping[str, Difference]
-) -> tuple[list[LayerRow], set[str]]:
+def _add_program(
+    into: dict[str, Difference], written: Mapping[str, np.ndarray], integers: Mapping[str, np.ndarray]
+) -> None:
+    """Whatever of the program's tensors the reference has as well."""
+    for name, array in written.items():
+        if name in integers:
+            apart = np.abs(array.astype(np.int64) - integers[name].astype(np.int64))
+            found = Difference(int(np.count_nonzero(apart)), apart.size, float(apart.max(initial=0)))
+            into.setdefault(name, Difference()).join(found)
+
+
+def _rows(lowered: Lowered, sums: _Sums) -> tuple[list[LayerRow], set[str]]:
     """In order: a row a convolution, and one for each tensor of codes or skip-add that belongs to none; and
     every tensor that a row speaks of.
     """
@@ -173,7 +208,7 @@ def _rows(
     ]
     order = {node.output: index for index, node in enumerate(graph.nodes)}
     groups.sort(key=lambda group: order[group[0].name])
-    rows = [_row(each, tensors, lowered, alone, accumulated, proofs) for each, tensors in groups]
+    rows = [_row(each, tensors, lowered, sums, proofs) for each, tensors in groups]
     return rows, covered
 
 
@@ -181,18 +216,19 @@ def _row(
     counts: NodeCounts,
     tensors: list[str],
     lowered: Lowered,
-    alone: Mapping[str, Difference],
-    accumulated: Mapping[str, Difference],
+    sums: _Sums,
     proofs: Mapping[str, dict[str, Any]],
 ) -> LayerRow:
     proven = [proofs[name] for name in tensors if name in proofs]
     return LayerRow(
         counts.name.removesuffix(_ACCUMULATOR),
         counts.operation,
+        counts.name,
         tuple(tensors),
         any(name in lowered.graph.outputs for name in tensors),
-        _joined(tensors, alone),
-        _joined(tensors, accumulated),
+        _joined(tensors, sums.alone) if tensors else None,
+        _joined(tensors, sums.accumulated) if tensors else None,
+        _counted(tensors, sums.program),
         sum(entry["channels"] for entry in proven),
         sum(entry["proven"] for entry in proven),
         counts.arithmetic.macs,
@@ -201,13 +237,19 @@ def _row(
     )
 
 
-def _joined(tensors: list[str], found: Mapping[str, Difference]) -> dict[str, Any] | None:
-    if not tensors:
-        return None
+def _joined(tensors: list[str], found: Mapping[str, Difference]) -> dict[str, Any]:
     total = Difference()
     for name in tensors:
         total.join(found[name])
     return total.told()
+
+
+def _counted(tensors: list[str], found: Mapping[str, Difference]) -> dict[str, Any] | None:
+    """Of those that were found, with `tensors`, how many; None where there are none."""
+    total, known = Difference(), [name for name in tensors if name in found]
+    for name in known:
+        total.join(found[name])
+    return {**total.counted(), "tensors": len(known)} if known else None
 
 
 def _readers(graph: Graph) -> dict[str, list[str]]:

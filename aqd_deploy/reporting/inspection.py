@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
+from aqd_deploy.bench.cost import cost_of
 from aqd_deploy.errors import ModelFileError
 from aqd_deploy.frontends.export import CHECKPOINT_SUFFIXES
 from aqd_deploy.integer.arithmetic import weight_bits
@@ -67,7 +68,8 @@ def _onnx(path: Path) -> dict[str, Any]:
         **_tail(path, manifest),
     }
     if kind == "integer":
-        read_graph(model)
+        graph = read_graph(model)
+        document["cost"] = cost_of(graph, file_bytes=path.stat().st_size).told()
         names = float_tensors(model)
         document["float_tensors"] = {"count": len(names), "names": names[:20]}
         document["ranges"] = manifest.pop("ranges", {})

@@ -34,6 +34,7 @@ from aqd_deploy.passes.proven import FIELDS
 from aqd_deploy.reporting.report import REPORTS, make_report, write_report
 from aqd_deploy.runtime.program import Program
 from aqd_deploy.workflow.detect import detect_images
+from aqd_deploy.workflow.evidence import Subject, evidence
 from aqd_deploy.workflow.results_folder import ResultsFolder
 
 if TYPE_CHECKING:
@@ -204,7 +205,7 @@ def _take(
     with job.step("compile", progress), job.making(".so") as path:
         compile_model(lowered.model, path, threads=threads, source=job.file(".qdq.onnx"))
     with job.step("evaluate", progress):
-        accuracy, agreement, program = _evaluate(job, images, twin is not None, threads)
+        accuracy, agreement, program, fake = _evaluate(job, images, twin is not None, threads)
     with job.step("draw", progress):
         detect_images(
             program.run,
@@ -214,6 +215,10 @@ def _take(
         )
     with job.step("bench", progress):
         latency = _bench(job, images, program)
+    with job.step("evidence", progress):
+        qdq = load_onnx(job.file(".qdq.onnx"))
+        subject = Subject(qdq, lowered.model, job.file(".so"), program, images, fake)
+        sections = evidence(subject, latency)
     return {
         "name": job.name,
         "record": _record(checkpoint_record(checkpoint)),
@@ -226,13 +231,14 @@ def _take(
         "agreement": agreement,
         "latency": latency,
         "seconds": job.seconds,
+        **sections,
     }
 
 
 def _evaluate(
     job: _Job, images: ImageSet, has_float: bool, threads: int | None
-) -> tuple[dict[str, Any], dict[str, Any], Program]:
-    """Accuracy and agreement of every variant, and the loaded program."""
+) -> tuple[dict[str, Any], dict[str, Any], Program, Outputs]:
+    """Accuracy and agreement of every variant, the loaded program, and the fake-quantized outputs."""
     program = Program.load(job.file(".so"), threads)
     manifest = program.manifest
     name = manifest["preprocessing"]["input"]
@@ -256,7 +262,7 @@ def _evaluate(
         if variant in outputs
     }
     agreement["program"] = differing_integers(outputs["integer_reference"], outputs["program"])
-    return accuracy, agreement, program
+    return accuracy, agreement, program, fake
 
 
 def _bench(job: _Job, images: ImageSet, program: Program) -> dict[str, Any]:
@@ -267,7 +273,7 @@ def _bench(job: _Job, images: ImageSet, program: Program) -> dict[str, Any]:
     tensors, _ = images.tensors(program.manifest)
     return bench(
         job.file(".so"), against=["onnxruntime"], model=job.file(".qdq.onnx"), threads=[program.threads],
-        rounds=BENCH_ROUNDS, images=np.concatenate(tensors[:8]),
+        rounds=BENCH_ROUNDS, images=np.concatenate(tensors[:8]), layers=True,
     )  # fmt: skip
 
 
