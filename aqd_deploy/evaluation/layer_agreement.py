@@ -33,12 +33,12 @@ _ACCUMULATOR = "_acc"
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One layer: its name, the operation of the integer file and the tensor that it makes, `tensors` that are compared ([] where none is),
-    `alone` and `accumulated` (`Difference.told`), None without tensors. `program` is that of the integers
-    which a program writes for these tensors, against the integer file; None where it writes none of them, or
-    none was given. `proven` of `channels` requantized channels have proven constants, `proven_share` is None
-    where none is requantized. `head`: whether one of the tensors is an output. `macs`, `weight_bits` and
-    `activation_bits` are 0 of what is no convolution.
+    """One layer: its name, the operation of the integer file and the tensor that it makes, `tensors` that are
+    compared ([] where none is), `alone` and `accumulated` (`Difference.told`), None without tensors.
+    `program` is that of the integers which a program writes for these tensors, against the integer file; None
+    where it writes none of them, or none was given. `proven` of `channels` requantized channels have proven
+    constants, `proven_share` is None where none is requantized. `head`: whether one of the tensors is an
+    output. `macs`, `weight_bits` and `activation_bits` are 0 of what is no convolution.
     """
 
     name: str
@@ -80,9 +80,9 @@ class SkipAddRow:
 @dataclass(frozen=True)
 class LayerAgreement:
     """Over `images` images. `totals` are of the tensors of codes, each once: `alone` and `accumulated`; of
-    `program`, where there is one, all tensors that it writes. `not_compared` are the integer tensors that
-    stand for none of the fake-quantized network, `not_written` those of the rows that the program fused away
-    or wrote over.
+    `program` all tensors that it writes, None without one. `not_compared` are the integer tensors that stand
+    for none of the fake-quantized network, `not_written` those of the rows that the program fused away or
+    wrote over.
     """
 
     images: int
@@ -131,9 +131,8 @@ def layer_agreement(
     totals: dict[str, Any] = {
         "alone": _joined(codes, sums.alone),
         "accumulated": _joined(codes, sums.accumulated),
+        "program": _counted(list(sums.program), sums.program),
     }
-    if program is not None:
-        totals["program"] = _counted(list(sums.program), sums.program)
     missing = [
         node.output
         for node in lowered.graph.nodes
