@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from aqd_deploy.integer.arithmetic import STREAM_BITS, Arithmetic, interval_bits, weight_bits
 from aqd_deploy.integer.graph import Graph, Node
 from aqd_deploy.integer.operations.convolution import Convolution
+from aqd_deploy.integer.ranges import Interval
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,23 @@ def _counted(node: Node, graph: Graph) -> NodeCounts:
         node.slots[node.entry.slots["w"]],
         int(weights.size),
         weight_bits(weights, node.entry.takes_bytes),
-        interval_bits(graph.ranges[node.slots[0]]),
+        interval_bits(_codes(node.slots[0], graph)),
     )
+
+
+def _codes(name: str, graph: Graph) -> Interval:
+    """The codes that a tensor can have by its quantizers, which may be more than are proven to occur."""
+    name = graph.tensor(name)
+    node = graph.producers.get(name)
+    if node is None:
+        return graph.ranges[name]
+    limits = node.entry.codes(node, graph)
+    if limits is not None:
+        return Interval.uniform(1, *limits)
+    if not node.entry.moves_data:
+        return graph.ranges[name]
+    sources = [_codes(source, graph).bounds for source in node.inputs if source not in graph.constants]
+    return Interval.uniform(1, min(low for low, _ in sources), max(high for _, high in sources))
 
 
 def by_bits(counts: list[NodeCounts]) -> dict[str, dict[str, int]]:

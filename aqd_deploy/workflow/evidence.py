@@ -19,6 +19,7 @@ from aqd_deploy.evaluation.layer_agreement import LayerAgreement, LayerRow, laye
 from aqd_deploy.evaluation.lowered import Lowered
 from aqd_deploy.evaluation.numerics import compare_numerics
 from aqd_deploy.integer.graph import Graph
+from aqd_deploy.integer.operations.convolution import Convolution
 from aqd_deploy.runtime.program import Program
 
 LAYER_IMAGES = 2
@@ -120,5 +121,9 @@ def _call_of(row: LayerRow, graph: Graph, layers: Sequence[Mapping[str, Any]]) -
         if name in written:
             return written[name]
         seen.add(name)
-        waiting += [node.output for node in graph.nodes if name in node.inputs and node.output not in seen]
+        waiting += [
+            node.output
+            for node in graph.nodes
+            if name in node.inputs and node.output not in seen and not isinstance(node.entry, Convolution)
+        ]
     return None
