@@ -27,7 +27,7 @@ class Float64Network:
     """A canonical QDQ file (`Canonicalise`), one image after the other."""
 
     def __init__(self, model: ModelProto, wanted: Collection[str]) -> None:
-        """`wanted` are the tensors that `run` returns; others go as soon as nothing reads them."""
+        """`wanted` are the tensors that are visited."""
         graph = model.graph
         self._opset = max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
         self._fixed: dict[str, Array] = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
@@ -45,10 +45,22 @@ class Float64Network:
         self._last = {name: index for index, node in enumerate(self._nodes) for name in node.input}
 
     def run(self, feeds: Mapping[str, Array], forced: Mapping[str, Array] | None = None) -> dict[str, Array]:
-        """The wanted tensors by name: float64, or codes in the file's type.
+        """What `visit` visits, by name."""
+        found: dict[str, Array] = {}
+        self.visit(feeds, found.__setitem__, forced)
+        return found
+
+    def visit(
+        self,
+        feeds: Mapping[str, Array],
+        visitor: Callable[[str, Array], None],
+        forced: Mapping[str, Array] | None = None,
+    ) -> None:
+        """Hands each wanted tensor and its name to `visitor` when it is computed: float64, or codes in the
+        file's type. Only what is still to be read stays in memory.
 
         What reads a tensor of `forced` gets the value given there in its place, so that each piece of the
-        network between two of them is seen alone; what is returned is the value before. Raises ShapeError for
+        network between two of them is seen alone; what is visited is the value before. Raises ShapeError for
         a missing input or a forced value of another shape, UnsupportedModelError for a node that can't be
         evaluated.
         """
@@ -58,19 +70,19 @@ class Float64Network:
         forced = forced or {}
         values = {name: np.asarray(feeds[name]) for name in self.inputs}
         whole: dict[str, tuple[Array, Array]] = {}
-        found = {name: values[name] for name in self._wanted & values.keys()}
+        for name in self._wanted & values.keys():
+            visitor(name, values[name])
         for index, node in enumerate(self._nodes):
             name = node.output[0]
             values[name] = self._value(node, self._read(node, values), ChainMap(whole, self._whole), whole)
             if name in self._wanted:
-                found[name] = values[name]
+                visitor(name, values[name])
             if name in forced:
                 values[name] = _in_place_of(name, values[name], forced[name])
             for read in node.input:
                 if self._last.get(read) == index:
                     values.pop(read, None)
                     whole.pop(read, None)
-        return found
 
     def _read(self, node: NodeProto, values: Mapping[str, Array]) -> dict[str, Array]:
         return {name: values[name] if name in values else self._fixed[name] for name in node.input if name}

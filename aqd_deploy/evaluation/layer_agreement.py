@@ -19,7 +19,7 @@ import numpy as np
 
 from aqd_deploy.errors import AqdError
 from aqd_deploy.evaluation.float64_network import Float64Network
-from aqd_deploy.evaluation.lowered import Lowered
+from aqd_deploy.evaluation.lowered import Lowered, Stands
 from aqd_deploy.evaluation.tensor_difference import Difference
 from aqd_deploy.integer.counts import NodeCounts, node_counts
 from aqd_deploy.integer.graph import Graph
@@ -138,6 +138,7 @@ def layer_agreement(
         for node in lowered.graph.nodes
         if node.output not in stands and node.output not in covered and not node.entry.moves_data
     ]
+    missing += [name for name, difference in sums.accumulated.items() if not difference.count]
     unwritten = [name for row in rows for name in row.tensors if name not in sums.program]
     return LayerAgreement(
         sums.images, tuple(rows), tuple(_skip_adds(lowered, sums.alone)), totals, tuple(missing),
@@ -149,28 +150,46 @@ def _differences(lowered: Lowered, images: Iterable[Feeds], program: Intermediat
     stands = lowered.stands
     network = Float64Network(lowered.canonical, {each.source for each in stands.values()})
     runner = ReferenceRunner(lowered.integer, with_intermediates=sorted(stands))
-    codes = {each.source: name for name, each in stands.items() if each.is_codes}
     sums = _Sums({name: Difference() for name in stands}, {name: Difference() for name in stands})
     for feeds in images:
         own = lowered.codes(feeds)
         integers = {**own, **runner.run(own)}
-        whole = network.run(own)
-        given = {source: integers[name] for source, name in codes.items()}
-        forced = {source: array.reshape(whole[source].shape) for source, array in given.items()}
-        same = all((whole[source] == array).all() for source, array in forced.items())
-        pieces = whole if same else network.run(own, forced)
-        for name, each in stands.items():
-            of_image = Difference.of(each, integers[name], whole[each.source])
-            sums.accumulated[name].join(of_image)
-            if not same:
-                of_image = Difference.of(each, integers[name], pieces[each.source])
-            sums.alone[name].join(of_image)
+        whole = alone = _of_image(network, stands, own, integers, {})
+        codes = {name: each.source for name, each in stands.items() if each.is_codes and name in whole}
+        if any(whole[name].differing for name in codes):
+            forced = {source: integers[name] for name, source in codes.items()}
+            alone = _of_image(network, stands, own, integers, forced)
+        for into, found in ((sums.accumulated, whole), (sums.alone, alone)):
+            for name, difference in found.items():
+                into[name].join(difference)
         if program is not None:
             _add_program(sums.program, program(own), integers)
         sums.images += 1
     if not sums.images:
         raise AqdError("there are no images to compare on", valid="at least one image")
     return sums
+
+
+def _of_image(
+    network: Float64Network,
+    stands: Mapping[str, Stands],
+    feeds: Feeds,
+    integers: Mapping[str, np.ndarray],
+    forced: Mapping[str, np.ndarray],
+) -> dict[str, Difference]:
+    """By integer tensor; those are left out that have another shape in the canonical file."""
+    tensors: dict[str, list[Stands]] = {}
+    for each in stands.values():
+        tensors.setdefault(each.source, []).append(each)
+    found: dict[str, Difference] = {}
+
+    def visitor(source: str, exact: np.ndarray) -> None:
+        for each in tensors[source]:
+            if integers[each.tensor].shape == exact.shape:
+                found[each.tensor] = Difference.of(each, integers[each.tensor], exact)
+
+    network.visit(feeds, visitor, forced)
+    return found
 
 
 def _add_program(

@@ -24,9 +24,9 @@ class Difference:
 
     @classmethod
     def of(cls, stands: Stands, integers: np.ndarray, exact: np.ndarray) -> Difference:
-        """Of one image: integers [1, C, H, W], and the tensor of the canonical file, codes or float64."""
+        """Of one image: integers [1, C, H, W], and that tensor of the canonical file, codes or float64."""
         given = integers.astype(np.float64)
-        wanted = exact.astype(np.float64).reshape(given.shape)
+        wanted = exact.astype(np.float64)
         noise = Noise()
         if stands.is_codes:
             noise.add(stands.reals(wanted), stands.reals(given))
