@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from onnx import ModelProto
 
 from aqd_deploy.bench.cost import cost_of
@@ -20,6 +21,7 @@ from aqd_deploy.evaluation.lowered import Lowered
 from aqd_deploy.evaluation.numerics import compare_numerics
 from aqd_deploy.integer.graph import Graph
 from aqd_deploy.integer.operations.convolution import Convolution
+from aqd_deploy.quantization.compare import compare
 from aqd_deploy.runtime.program import Program
 
 LAYER_IMAGES = 2
@@ -30,7 +32,8 @@ STEP_IMAGES = 12
 @dataclass(frozen=True)
 class Subject:
     """A network in its files: the QDQ and the integer model, the program's file and the program loaded, the
-    images, and the fake-quantized network's outputs for them.
+    images, and the fake-quantized network's outputs for them. `network` is the float model that the QDQ model
+    was made of by `quantize`, None where it was trained as it is.
     """
 
     qdq: ModelProto
@@ -39,6 +42,7 @@ class Subject:
     program: Program
     images: ImageSet
     fake: Outputs
+    network: ModelProto | None = None
 
 
 def evidence(subject: Subject, latency: Mapping[str, Any]) -> dict[str, Any]:
@@ -61,12 +65,27 @@ def evidence(subject: Subject, latency: Mapping[str, Any]) -> dict[str, Any]:
         subject.qdq, feeds, subject.fake, judge, code_images=LAYER_IMAGES, threads=program.threads,
         known={manifest["lowering"]["numerics"]: lowered},
     )  # fmt: skip
+    noise = {} if subject.network is None else quantization_noise(subject.qdq, subject.network, feeds)
+    told = with_kernels(layers, lowered.graph, manifest["program"]["layers"], latency)
     return {
         **layers.told(),
-        "layers": with_kernels(layers, lowered.graph, manifest["program"]["layers"], latency),
+        "layers": [{**row, "quantization": noise.get(row["name"])} for row in told],
         "numerics": {mode: row.told() for mode, row in rows.items()},
         "steps": step_times(program.run, manifest, images.images[:STEP_IMAGES]).told(),
         "cost": _cost(subject, lowered.graph),
+    }
+
+
+def quantization_noise(
+    qdq: ModelProto, network: ModelProto, feeds: Sequence[Mapping[str, np.ndarray]]
+) -> dict[str, dict[str, float | None]]:
+    """What quantizing cost each layer on the first images, by the tensor of the QDQ file: signal-to-noise of
+    the fake-quantized layer against the float one, in dB, `alone` and `accumulated` (`quantization.compare`).
+    """
+    document = compare(qdq, network, feeds[:LAYER_IMAGES], integers=False)
+    return {
+        entry["output"]: {key: entry[key]["snr_db"] for key in ("alone", "accumulated")}
+        for entry in document["layers"]
     }
 
 

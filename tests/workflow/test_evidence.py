@@ -1,12 +1,16 @@
-"""Which kernel call a row of the layer table belongs to."""
+"""Which kernel call a row of the layer table belongs to, and what quantizing cost it."""
 
 from __future__ import annotations
 
+from float_networks import images, residual_network
 from qdq_graphs import random_graph, random_image
 
 from aqd_deploy.evaluation.layer_agreement import layer_agreement
 from aqd_deploy.evaluation.lowered import Lowered
-from aqd_deploy.workflow.evidence import with_kernels
+from aqd_deploy.quantization.calibration import Calibration
+from aqd_deploy.quantization.pipeline import quantize
+from aqd_deploy.quantization.recipe import Recipe
+from aqd_deploy.workflow.evidence import quantization_noise, with_kernels
 
 
 def test_rows_get_the_call_that_writes_behind_them():
@@ -41,3 +45,13 @@ def test_rows_get_the_call_that_writes_behind_them():
     assert {row["ms"] for row in unmeasured} == {None}
     nothing = with_kernels(agreement, lowered.graph, [], latency)
     assert all(row["kernel"] is row["call"] is row["shared_by"] is None for row in nothing)
+
+
+def test_rows_and_layers_of_the_float_network_go_by_one_name():
+    """The stem has only its own noise."""
+    network, feeds = residual_network(), images(4)
+    qdq = quantize(network, Calibration.of(feeds), Recipe(weight_bits=4, activation_bits=4)).model
+    noise = quantization_noise(qdq, network, feeds)
+    rows = [row for row in layer_agreement(Lowered.of(qdq), feeds[:1]).layers if row.macs]
+    assert {row.name for row in rows} == set(noise)
+    assert noise["stem"]["alone"] == noise["stem"]["accumulated"] > 10
