@@ -23,15 +23,16 @@ class Difference:
     noise: Noise = field(default_factory=Noise)
 
     @classmethod
-    def of(cls, stands: Stands, integers: np.ndarray, exact: np.ndarray) -> Difference:
+    def of(
+        cls, stands: Stands, integers: np.ndarray, exact: np.ndarray, *, with_noise: bool = True
+    ) -> Difference:
         """Of one image: integers [1, C, H, W], and that tensor of the canonical file, codes or float64."""
         given = integers.astype(np.float64)
         wanted = exact.astype(np.float64)
         noise = Noise()
-        if stands.is_codes:
-            noise.add(stands.reals(wanted), stands.reals(given))
-        else:
-            noise.add(wanted, stands.reals(given))
+        if with_noise:
+            noise.add(stands.reals(wanted) if stands.is_codes else wanted, stands.reals(given))
+        if not stands.is_codes:
             wanted = stands.integers(wanted)
             given = np.where(stands.scale.reshape(1, -1, 1, 1) == 0, 0.0, given)
         differing = int(np.count_nonzero(given != np.rint(wanted)))

@@ -36,7 +36,7 @@ from aqd_deploy.reporting.document import make_report
 from aqd_deploy.reporting.report import REPORTS, write_report
 from aqd_deploy.runtime.program import Program
 from aqd_deploy.workflow.detect import detect_images
-from aqd_deploy.workflow.evidence import Subject, evidence
+from aqd_deploy.workflow.evidence import Subject, evidence, was_busy
 from aqd_deploy.workflow.results_folder import ResultsFolder
 
 if TYPE_CHECKING:
@@ -124,6 +124,7 @@ def demo(
             twin = _float_twin(model, floats)
             models.append(_take(_Job(path.stem, own), path, model, twin, image_set, threads, progress))
         document = make_report("demo", _about(images, image_set), models)
+        document["environment"]["busy"] = was_busy([model["latency"] for model in models])
         for staged in write_report(own.staging, document):
             own.publish(staged, staged.name)
     return document

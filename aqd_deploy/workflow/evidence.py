@@ -89,6 +89,15 @@ def quantization_noise(
     }
 
 
+def was_busy(latencies: Sequence[Mapping[str, Any]]) -> bool | None:
+    """Whether the machine was busy in one of the measurements (documents of `bench`); None where none
+    tells.
+    """
+    told = [each.get("environment", {}).get("busy") for each in latencies]
+    known = [each for each in told if each is not None]
+    return any(known) if known else None
+
+
 def _cost(subject: Subject, graph: Graph) -> dict[str, Any]:
     section = subject.program.manifest["program"]
     return cost_of(

@@ -10,7 +10,7 @@ from aqd_deploy.evaluation.lowered import Lowered
 from aqd_deploy.quantization.calibration import Calibration
 from aqd_deploy.quantization.pipeline import quantize
 from aqd_deploy.quantization.recipe import Recipe
-from aqd_deploy.workflow.evidence import quantization_noise, with_kernels
+from aqd_deploy.workflow.evidence import quantization_noise, was_busy, with_kernels
 
 
 def test_rows_get_the_call_that_writes_behind_them():
@@ -55,3 +55,10 @@ def test_rows_and_layers_of_the_float_network_go_by_one_name():
     rows = [row for row in layer_agreement(Lowered.of(qdq), feeds[:1]).layers if row.macs]
     assert {row.name for row in rows} == set(noise)
     assert noise["stem"]["alone"] == noise["stem"]["accumulated"] > 10
+
+
+def test_a_run_was_busy_where_one_measurement_was():
+    busy, quiet, silent = ({"environment": {"busy": told}} for told in (True, False, None))
+    assert was_busy([quiet, busy, silent]) is True
+    assert was_busy([quiet, silent, {}]) is False
+    assert was_busy([silent, {}]) is was_busy([]) is None
