@@ -106,7 +106,7 @@ class Float64Network:
         if node.op_type == "Conv" and all(name in known for name in node.input[:2]):
             return _convolution(known[node.input[0]], known[node.input[1]], given[2:], attributes)
         if node.op_type in _OURS:
-            real = [each if each is None or each.dtype.kind in "iub" else _double(each) for each in given]
+            real = [each if each is None or _is_whole(each) else _double(each) for each in given]
             value = _OURS[node.op_type](real, attributes)
             if value is not None:
                 return value
@@ -118,7 +118,7 @@ class Float64Network:
         used: dict[str, Array] = {}
         for name in node.input:
             if name:
-                as_it_is = values[name].dtype.kind != "f" or (sizes and name in self._fixed)
+                as_it_is = _is_whole(values[name]) or (sizes and name in self._fixed)
                 used[name] = values[name] if as_it_is else _double(values[name])
         inputs = [
             helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
@@ -136,6 +136,11 @@ class Float64Network:
                 received=f"{node.op_type}: {line_of(error)}",
                 valid="operators of canonical QDQ files",
             ) from error
+
+
+def _is_whole(values: Array) -> bool:
+    """Also of types of 4 bits, which numpy doesn't count among its integers."""
+    return str(values.dtype).startswith(("int", "uint", "bool"))
 
 
 def _double(values: Array) -> Array:

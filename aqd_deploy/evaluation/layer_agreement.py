@@ -121,7 +121,7 @@ def layer_agreement(
 ) -> LayerAgreement:
     """Runs both networks over `images`, feeds by the names of the QDQ file's inputs, and a program.
 
-    Raises AqdError where there are no images, what `Float64Network.run`, `ReferenceRunner` and `program`
+    Raises AqdError where there are no images, what `Float64Network.visit`, `ReferenceRunner` and `program`
     raise.
     """
     sums = _differences(lowered, images, program)
@@ -284,14 +284,12 @@ def _results(
     counts: Mapping[str, NodeCounts],
     stands: Mapping[str, Any],
 ) -> tuple[list[str], list[str]]:
-    """The first comparable tensors behind an accumulator, and those on the way to them. The accumulator
-    itself where it is an output and nothing follows.
+    """The first comparable tensors behind an accumulator, and those on the way to them; the accumulator
+    itself where there are none.
     """
     found: list[str] = []
     passed: list[str] = []
     waiting = list(readers.get(start, []))
-    if not waiting and start in stands:
-        return [start], []
     while waiting:
         name = waiting.pop(0)
         if name in found or name in passed or counts[name].weights:
@@ -301,7 +299,7 @@ def _results(
         else:
             passed.append(name)
             waiting += readers.get(name, [])
-    return found, passed
+    return found or [start] * (start in stands), passed
 
 
 def _skip_adds(lowered: Lowered, alone: Mapping[str, Difference]) -> list[SkipAddRow]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from exact_evaluation import ExactNetwork
+from odd_graphs import LOWERED, inputs_of
 from qdq_graphs import QdqBuilder, plain_graph, random_graph, random_image
 
 from aqd_deploy.errors import ShapeError, UnsupportedModelError
@@ -32,6 +33,23 @@ def test_every_tensor_is_that_of_rational_arithmetic(graph, seed):
         else:
             exact = expected[name].astype(np.float64)
             assert np.abs(values - exact).max() <= 2**-40 * max(np.abs(exact).max(), 1), name
+
+
+@pytest.mark.parametrize("name", LOWERED)
+def test_unusual_windows_codes_and_scales(name):
+    """The same bounds; auto_pad, dilations, ceil_mode, types of 4 bits, scales a channel are among them."""
+    model = LOWERED[name]()
+    feeds = inputs_of(model)
+    exact = ExactNetwork(model)
+    expected = exact.run(feeds["image"])
+    found = Float64Network(model, [value.name for value in model.graph.output] + tensors(model)).run(feeds)
+    for tensor, values in found.items():
+        wanted = expected[tensor]
+        if wanted.dtype == np.int64:
+            assert (values.astype(np.int64) == wanted).all(), tensor
+        else:
+            reals = wanted.astype(np.float64)
+            assert np.abs(values - reals).max() <= 2**-40 * max(np.abs(reals).max(), 1), tensor
 
 
 def two_quantizers():
