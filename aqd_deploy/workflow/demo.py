@@ -4,6 +4,7 @@ way.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -31,9 +32,11 @@ from aqd_deploy.integer.files import load_onnx, save_onnx
 from aqd_deploy.integer.reference import ReferenceRunner
 from aqd_deploy.own_files import OwnFiles
 from aqd_deploy.passes.proven import FIELDS
-from aqd_deploy.reporting.report import REPORTS, make_report, write_report
+from aqd_deploy.reporting.document import make_report
+from aqd_deploy.reporting.report import REPORTS, write_report
 from aqd_deploy.runtime.program import Program
 from aqd_deploy.workflow.detect import detect_images
+from aqd_deploy.workflow.evidence import Subject, evidence, was_busy
 from aqd_deploy.workflow.results_folder import ResultsFolder
 
 if TYPE_CHECKING:
@@ -120,12 +123,8 @@ def demo(
             progress(f"[{index + 1}/{len(quantized)}] {path.stem}")
             twin = _float_twin(model, floats)
             models.append(_take(_Job(path.stem, own), path, model, twin, image_set, threads, progress))
-        about = {
-            "folder": str(images),
-            "count": len(image_set.files),
-            "annotated": image_set.annotations is not None,
-        }
-        document = make_report("demo", about, models)
+        document = make_report("demo", _about(images, image_set), models)
+        document["environment"]["busy"] = was_busy([model["latency"] for model in models])
         for staged in write_report(own.staging, document):
             own.publish(staged, staged.name)
     return document
@@ -156,6 +155,22 @@ def _load_images(folder: Path) -> ImageSet:
     for error in found.refused.values():
         raise error
     return ImageSet.load(found.files, load_annotations(annotations) if annotations.exists() else None)
+
+
+def _about(folder: Path, images: ImageSet) -> dict[str, Any]:
+    annotations, annotated = folder / ANNOTATIONS, images.annotations is not None
+    return {
+        "folder": str(folder),
+        "count": len(images.files),
+        "annotated": annotated,
+        "format": "coco" if annotated else None,
+        "annotations": {"file": str(annotations), "sha256": _sha256(annotations)} if annotated else None,
+    }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _float_twin(model: Detector, floats: list[Detector]) -> Detector | None:
@@ -204,7 +219,7 @@ def _take(
     with job.step("compile", progress), job.making(".so") as path:
         compile_model(lowered.model, path, threads=threads, source=job.file(".qdq.onnx"))
     with job.step("evaluate", progress):
-        accuracy, agreement, program = _evaluate(job, images, twin is not None, threads)
+        accuracy, agreement, program, fake = _evaluate(job, images, twin is not None, threads)
     with job.step("draw", progress):
         detect_images(
             program.run,
@@ -214,6 +229,10 @@ def _take(
         )
     with job.step("bench", progress):
         latency = _bench(job, images, program)
+    with job.step("evidence", progress):
+        qdq = load_onnx(job.file(".qdq.onnx"))
+        subject = Subject(qdq, lowered.model, job.file(".so"), program, images, fake)
+        sections = evidence(subject, latency)
     return {
         "name": job.name,
         "record": _record(checkpoint_record(checkpoint)),
@@ -226,13 +245,14 @@ def _take(
         "agreement": agreement,
         "latency": latency,
         "seconds": job.seconds,
+        **sections,
     }
 
 
 def _evaluate(
     job: _Job, images: ImageSet, has_float: bool, threads: int | None
-) -> tuple[dict[str, Any], dict[str, Any], Program]:
-    """Accuracy and agreement of every variant, and the loaded program."""
+) -> tuple[dict[str, Any], dict[str, Any], Program, Outputs]:
+    """Accuracy and agreement of every variant, the loaded program, and the fake-quantized outputs."""
     program = Program.load(job.file(".so"), threads)
     manifest = program.manifest
     name = manifest["preprocessing"]["input"]
@@ -256,7 +276,7 @@ def _evaluate(
         if variant in outputs
     }
     agreement["program"] = differing_integers(outputs["integer_reference"], outputs["program"])
-    return accuracy, agreement, program
+    return accuracy, agreement, program, fake
 
 
 def _bench(job: _Job, images: ImageSet, program: Program) -> dict[str, Any]:
@@ -267,7 +287,7 @@ def _bench(job: _Job, images: ImageSet, program: Program) -> dict[str, Any]:
     tensors, _ = images.tensors(program.manifest)
     return bench(
         job.file(".so"), against=["onnxruntime"], model=job.file(".qdq.onnx"), threads=[program.threads],
-        rounds=BENCH_ROUNDS, images=np.concatenate(tensors[:8]),
+        rounds=BENCH_ROUNDS, images=np.concatenate(tensors[:8]), layers=True,
     )  # fmt: skip
 
 
@@ -280,7 +300,7 @@ def _files(job: _Job, checkpoint: Path) -> dict[str, dict[str, Any]]:
         "program": job.file(".so"),
     }
     return {
-        variant: {"file": path.name, "bytes": path.stat().st_size}
+        variant: {"file": path.name, "bytes": path.stat().st_size, "sha256": _sha256(path)}
         for variant, path in paths.items()
         if path.exists()
     }
