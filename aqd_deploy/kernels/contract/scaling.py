@@ -102,12 +102,29 @@ def scale_requantize(
     high &= (np.abs(settled.c) << up <= _INT32.max) & (np.abs(settled.b) < _PRODUCT_LIMIT >> up)
     if high.all():
         pairs = _pairs(levels, settled.c << up, settled.b << up)
-        return Scaled(Scaling("high", lower, upper, clip), [_words(settled.d + up - 32, *bounds), pairs])
+        saturates = (lower or upper) and _does_without_clamps(settled, operand, limits, up, relu)
+        scaling = Scaling("high", lower, upper, clip, saturates)
+        return Scaled(scaling, [_words(settled.d + up - 32, *bounds), pairs])
     if settled.d.max() <= 32:
         words = [_words(*bounds)] if bounds else []
         pairs = _pairs(levels, settled.c, settled.b, (settled.d, 32 - settled.d))
         return Scaled(Scaling("wide", lower, upper, clip), [*words, pairs])
     return _general(constants)
+
+
+def _does_without_clamps(
+    constants: Constants, operand: Interval, limits: tuple[int, int], up: np.ndarray, relu: bool
+) -> bool:
+    """Whether clip(ms(v)) is right for every v of `operand`: nothing overflows, and what a ReLU makes 0 has
+    the lowest code, as all that is less.
+    """
+    ends = [end * constants.c + constants.b for end in (operand.lo, operand.hi)]
+    if any((np.abs(end) >= _PRODUCT_LIMIT >> up).any() for end in ends):
+        return False
+    negative = operand.lo < 0
+    at_zero = np.clip(constants(np.zeros_like(operand.lo)), *limits)
+    falls = bool((constants.c[negative] < 0).any() or (at_zero[negative] > limits[0]).any())
+    return _within_int32(constants.image(operand)) and not (relu and falls)
 
 
 def _bounds(clamp: Interval, lower: bool, upper: bool) -> list[np.ndarray]:

@@ -95,13 +95,14 @@ class Scaling:
     chosen for: "shift" (v << k) + B, "narrow" in 32 bits, "wide" 64-bit products of which the bits d … d + 31
     are taken, "high" of which the upper halves are taken and shifted on. `lower` and `upper`: v is first
     clamped per channel from below and from above; a requantization is clipped after the shift only where
-    `clip` says so.
+    `clip` says so. `saturates`: a requantization that is always clipped after the shift does without clamps.
     """
 
     form: str = "general"
     lower: bool = False
     upper: bool = False
     clip: bool = False
+    saturates: bool = False
 
 
 GENERAL = Scaling(clip=True)

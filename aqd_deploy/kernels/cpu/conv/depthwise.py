@@ -64,10 +64,14 @@ def quad_product(spec: ConvSpec, isa: Isa) -> DotProduct | None:
 
 
 def depthwise_layout(spec: ConvSpec, isa: Isa) -> WeightLayout:
-    """[C/lanes, kh, 1, kw, lanes, 1]; twice as many lanes where sums fit 16 bits."""
-    lanes = instruction_set(isa).depthwise_lanes
-    wide = 2 if sums_fit_16_bits(spec) and spec.out_channels >= 2 * lanes else 1
-    return WeightLayout(spec.out_channels, 1, spec.kernel, wide * lanes, 1)
+    """[C/lanes, kh, 1, kw, lanes, 1]; twice as many lanes where sums fit 16 bits, and where two vectors
+    become bytes together.
+    """
+    entry = instruction_set(isa)
+    lanes = entry.depthwise_lanes
+    wide = sums_fit_16_bits(spec) or (entry.packing is not None and entry.word_pairs is not None)
+    wide = wide and spec.out_channels >= 2 * lanes
+    return WeightLayout(spec.out_channels, 1, spec.kernel, 2 * lanes if wide else lanes, 1)
 
 
 def conv_depthwise(spec: ConvSpec, epilogue: Epilogue, isa: Isa, threads: int) -> Any:
@@ -97,7 +101,7 @@ class _MapConv:
         self.spec = spec.alone(place)
         # Sums of 32 bits where lanes are few, whatever the ranges allow.
         self.narrow = instruction_set(isa).depthwise_lanes
-        self.dtype = "int16" if layout.lanes > self.narrow else "int32"
+        self.dtype = "int16" if layout.lanes > self.narrow and sums_fit_16_bits(spec) else "int32"
         self.pairs = instruction_set(isa).word_pairs if self.dtype == "int32" else None
         self.quads = quad_product(spec, isa) if self.dtype == "int32" else None
         self.rows = min(ROWS, self.spec.out_height)
@@ -122,6 +126,9 @@ class _MapConv:
         self.top = em.bind("top", tirx.Min(task * self.rows, const(spec.out_height - self.rows)))
         self.level = level
         self.values = em.alloc("tile", "int32", self.pixels * self.layout.lanes)
+        if self.pairs is not None:
+            taps = -(-spec.kernel[0] // 2) * spec.kernel[1]
+            self.pair_weights = em.alloc("pairs", "int16", 2 * taps * self.layout.lanes)
         copies = any(spec.pads) or self.slack > 0
         by_tile = copies and self._tiles_inside()
         if by_tile:
@@ -172,13 +179,30 @@ class _MapConv:
 
     def _tile(self, x: Expr, strip: PaddedRows) -> None:
         """All channels of the columns from `x` on, in every row of the task."""
-        em, spec = self.em, self.spec
+        em = self.em
+        if self.pairs is not None and self.quads is None:
+            self._rows_of_pairs(self.pairs, x, strip)
+            return
         with em.loop("y", self.rows) as y, em.loop("block", self.layout.blocks) as block:
             self._reduce(strip, y, block, self.values)
-            with em.loop("px", self.pixels) as px:
-                row, column = em.bind("row", self.top + y), em.bind("column", x + px)
-                pixel = row * spec.out_width + (column + self.map.out_start)
-                self._finish(Place(pixel, row, column, self.level), px, block, self.values)
+            self._finish_pixels(x, y, block)
+
+    def _rows_of_pairs(self, dots: DotProduct, x: Expr, strip: PaddedRows) -> None:
+        """`_tile` by products of word pairs, whose weights are prepared once for all rows."""
+        em = self.em
+        with em.loop("block", self.layout.blocks) as block:
+            self._prepare_pairs(dots, block)
+            with em.loop("y", self.rows) as y:
+                self._reduce(strip, y, block, self.values)
+                self._finish_pixels(x, y, block)
+
+    def _finish_pixels(self, x: Expr, y: Expr, block: Expr) -> None:
+        """The epilogue of a tile's row."""
+        em, spec = self.em, self.spec
+        with em.loop("px", self.pixels) as px:
+            row, column = em.bind("row", self.top + y), em.bind("column", x + px)
+            pixel = row * spec.out_width + (column + self.map.out_start)
+            self._finish(Place(pixel, row, column, self.level), px, block, self.values)
 
     def _reduce(self, strip: PaddedRows, y: Expr, block: Expr, values: Buffer) -> None:
         """The sums of one tile, left in `values` [pixel, lane]."""
@@ -189,6 +213,8 @@ class _MapConv:
         at = em.bind("at", strip.origin + y * spec.strides[0] * strip.row_stride + block * lanes)
         if self.quads is not None:
             self._add_quads(self.quads, accs, strip, at, block)
+        elif self.pairs is not None:
+            self._add_pairs(self.pairs, accs, strip, at, block)
         else:
             self._add_rows(accs, strip, at, block)
         for i, acc in enumerate(accs):
@@ -206,7 +232,7 @@ class _MapConv:
                 sample = load(strip.samples, row + offset * spec.in_channels, lanes)
                 sample = em.bind("s", convert(sample, self.dtype, lanes))
                 for acc, kx in users:
-                    em.store(acc, 0, self._added(load(acc, const(0), lanes), sample, weights[kx]), lanes)
+                    em.store(acc, 0, load(acc, const(0), lanes) + sample * weights[kx], lanes)
 
     def _add_quads(
         self, dots: DotProduct, accs: list[Buffer], strip: PaddedRows, at: Expr, block: Expr
@@ -236,6 +262,51 @@ class _MapConv:
                 for acc, kx in users:
                     self._accumulate(dots, acc, sample, weights[kx])
 
+    def _add_pairs(
+        self, dots: DotProduct, accs: list[Buffer], strip: PaddedRows, at: Expr, block: Expr
+    ) -> None:
+        """Two rows of taps at a time: each lane has two words of a column."""
+        em, spec, lanes = self.em, self.spec, self.layout.lanes
+        kh, kw = spec.kernel
+        words = 2 * dots.lanes
+        for first, part in product(range(0, kh, 2), range(0, lanes, dots.lanes)):
+            rows = range(first, min(first + 2, kh))
+            places = [self._pair_place(first, kx, part) for kx in range(kw)]
+            weights = [em.bind("w", load(self.pair_weights, place, words)) for place in places]
+            for offset, users in self._taps(accs):
+                starts = [at + ky * spec.dilations[0] * strip.row_stride for ky in rows]
+                places = [start + (offset * spec.in_channels + part) for start in starts]
+                sample = em.bind("s", _words([load(strip.samples, each, dots.lanes) for each in places]))
+                for acc, kx in users:
+                    total = dots.accumulate(load(acc, const(part), dots.lanes), sample, weights[kx])
+                    em.store(acc, part, total, dots.lanes)
+
+    def _prepare_pairs(self, dots: DotProduct, block: Expr) -> None:
+        """Writes the words of a block's weights into `pair_weights`."""
+        em, lanes = self.em, self.layout.lanes
+        kh, kw = self.spec.kernel
+        for first, kx, part in product(range(0, kh, 2), range(kw), range(0, lanes, dots.lanes)):
+            rows = range(first, min(first + 2, kh))
+            places = [(block * kh + ky) * (kw * lanes) + (kx * lanes + part) for ky in rows]
+            words = self._pair_weight([load(self.weights, each, dots.lanes) for each in places])
+            em.store(self.pair_weights, self._pair_place(first, kx, part), words, 2 * dots.lanes)
+
+    def _pair_place(self, row: int, column: int, part: int) -> int:
+        """Where the words of the taps (row, column) and (row + 1, column) lie, of lanes from `part` on."""
+        return 2 * ((row // 2 * self.spec.kernel[1] + column) * self.layout.lanes + part)
+
+    def _pair_weight(self, stored: list[Expr]) -> Expr:
+        """What stored weights of one row or two stand for, in the words of a lane; 0 for a missing row."""
+        words = _words(stored)
+        lanes = words.ty.dtype.lanes // 2
+        if self.spec.odd:
+            words = words * const(2, "int16", 2 * lanes) + const(1, "int16", 2 * lanes)
+        if len(stored) == 1:
+            lower = const((1 << 16) - 1, "int32", lanes)
+            words = tirx.bitwise_and(tirx.reinterpret(f"int32x{lanes}", words), lower)
+            words = tirx.reinterpret(f"int16x{2 * lanes}", words)
+        return self.em.bind("w", words)
+
     def _accumulate(self, dots: DotProduct, acc: Buffer, sample: Expr, weight: Expr) -> None:
         """acc + sample·weight, a product for every `dots.lanes` of a vector of channels."""
         for first in range(0, self.layout.lanes, dots.lanes):
@@ -264,27 +335,18 @@ class _MapConv:
         return sorted(taps.items())
 
     def _weight(self, stored: Expr) -> Expr:
-        """What a vector of stored weights stands for, as `_added` takes it."""
+        """What a vector of stored weights stands for."""
         dtype, lanes = self.dtype, self.layout.lanes
         weight = convert(stored, dtype, lanes)
         if self.spec.odd:
             weight = weight * const(2, dtype, lanes) + const(1, dtype, lanes)
-        if self.pairs is not None:
-            # The other word of each lane must not count, whatever it is multiplied with.
-            weight = tirx.bitwise_and(weight, const((1 << 16) - 1, dtype, lanes))
         return self.em.bind("w", weight)
-
-    def _added(self, acc: Expr, sample: Expr, weight: Expr) -> Expr:
-        """acc + sample·weight."""
-        if self.pairs is None:
-            return acc + sample * weight
-        words = f"int16x{2 * self.layout.lanes}"
-        return self.pairs.accumulate(acc, *(tirx.reinterpret(words, each) for each in (sample, weight)))
 
     def _finish(self, place: Place, px: Expr, block: Expr, values: Buffer) -> None:
         """Epilogue of one pixel's vector; channels that do not fill one go one by one."""
-        em, lanes, narrow = self.em, self.layout.lanes, self.narrow
+        em, lanes = self.em, self.layout.lanes
         full, rest = divmod(self.spec.out_channels, lanes)
+        narrow = self.narrow * (1 if rest else self.bound.vectors_together(self.narrow, lanes // self.narrow))
 
         def emit(channel: Expr, lane: Expr, count: int) -> None:
             value = em.bind("v", load(values, px * lanes + lane, count))
@@ -305,6 +367,17 @@ class _MapConv:
                 if rest % narrow:
                     with em.loop("lane", rest % narrow) as lane:
                         emit(block * lanes + (lane + whole * narrow), lane + whole * narrow, 1)
+
+
+def _words(rows: list[Expr]) -> Expr:
+    """The bytes of one vector or two, alternating, as int16 [2 · lanes]: those of one are sign- or
+    zero-extended to 32 bits.
+    """
+    lanes = rows[0].ty.dtype.lanes
+    if len(rows) == 1:
+        return tirx.reinterpret(f"int16x{2 * lanes}", convert(rows[0], "int32", lanes))
+    order = [const(lane + part * lanes) for lane in range(lanes) for part in (0, 1)]
+    return convert(tirx.Shuffle(rows, order), "int16", 2 * lanes)
 
 
 def _interleaved(rows: list[Expr], lanes: int) -> Expr:

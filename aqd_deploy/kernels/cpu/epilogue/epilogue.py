@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from tvm import tirx
 
+from aqd_deploy.integer.types import is_signed
 from aqd_deploy.kernels.contract.spec import (
     AddBias,
     Bound,
@@ -38,6 +39,8 @@ from aqd_deploy.kernels.cpu.epilogue import fixed_point, tables
 from aqd_deploy.kernels.cpu.epilogue.fixed_point import Lanes, Rows
 from aqd_deploy.kernels.cpu.isa.select import instruction_set
 from aqd_deploy.targets.isa import Isa
+
+BYTES = ("int8", "uint8")
 
 
 @dataclass(frozen=True)
@@ -90,12 +93,15 @@ class BoundEpilogue:
 
     def vectors_together(self, lanes: int, most: int) -> int:
         """How many neighbouring vectors `emit` should get as one, a divisor of `most`: as many as a table
-        looks up at once.
+        looks up at once, or else as become bytes together.
         """
-        table = instruction_set(self.isa).byte_table
-        if table is None or not any(isinstance(stage, Lookup) for stage in self.epilogue.stages):
-            return 1
-        return next((n // lanes for n in table.lanes if lanes * most % n == 0 and n % lanes == 0), 1)
+        entry = instruction_set(self.isa)
+        wanted: list[int] = []
+        if entry.byte_table and any(isinstance(stage, Lookup) for stage in self.epilogue.stages):
+            wanted += entry.byte_table.lanes
+        if entry.packing and any(_is_bytes(store) for store in self.epilogue.stores):
+            wanted.append(entry.packing.lanes)
+        return next((n // lanes for n in wanted if lanes * most % n == 0 and n % lanes == 0), 1)
 
     @property
     def added(self) -> list[Buffer]:
@@ -195,9 +201,24 @@ class BoundEpilogue:
             case StoreStream():
                 return value
             case StoreCodes(dtype):
-                return convert(value, dtype, at.count)
+                return self._narrowed(value, dtype, at.count)
+            case StoreRequantize() if store.scaling.saturates and self._packs(store.dtype, at.count):
+                value = fixed_point.saturating(em, value, store.scaling, params, self.rows, at)
+                return _clipped(self._narrowed(value, store.dtype, at.count), store, at.count)
             case StoreRequantize() | StoreThreshold():
-                return convert(self._code(em, store, params, value, at), store.dtype, at.count)
+                return self._narrowed(self._code(em, store, params, value, at), store.dtype, at.count)
+
+    def _packs(self, dtype: str, lanes: int) -> bool:
+        """Whether so many values become `dtype` together, by saturation."""
+        packing = instruction_set(self.isa).packing
+        return packing is not None and lanes == packing.lanes and dtype in BYTES
+
+    def _narrowed(self, codes: Expr, dtype: str, lanes: int) -> Expr:
+        """Values as `dtype`: within its range, or saturated where they become bytes together."""
+        packing = instruction_set(self.isa).packing
+        if packing is not None and self._packs(dtype, lanes):
+            return packing.packed(convert(codes, "int32", lanes), dtype)
+        return convert(codes, dtype, lanes)
 
     def _code(
         self,
@@ -221,6 +242,20 @@ class BoundEpilogue:
                     reached = signed >= threshold
                     total = total + tirx.Select(reached, const(1, "int32", lanes), const(0, "int32", lanes))
                 return total
+
+
+def _clipped(codes: Expr, store: StoreRequantize, lanes: int) -> Expr:
+    """Bytes within the limits of a store, where those of their type are wider."""
+    least, most = (-128, 127) if is_signed(store.dtype) else (0, 255)
+    if store.lo > least:
+        codes = tirx.Max(codes, const(store.lo, store.dtype, lanes))
+    if store.hi < most:
+        codes = tirx.Min(codes, const(store.hi, store.dtype, lanes))
+    return codes
+
+
+def _is_bytes(store: Store) -> bool:
+    return not isinstance(store, StoreStream) and store.dtype in BYTES
 
 
 def _centred(value: Expr, zero: int, lanes: int) -> Expr:

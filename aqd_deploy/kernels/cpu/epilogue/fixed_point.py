@@ -111,6 +111,13 @@ def requantized(
     return tirx.Min(tirx.Max(result, lo), hi)
 
 
+def saturating(
+    em: Emitter, value: Expr, scaling: Scaling, params: list[Buffer], rows: Rows, lanes: Lanes
+) -> Expr:
+    """(value·c + B) >> d as int32, which the caller has to clip; of a scaling that `saturates`."""
+    return _Specialised(em, scaling, params, rows, lanes, clamped=False).scaled(value)
+
+
 def _general(value: Expr, params: list[Buffer], lanes: Lanes) -> Expr:
     factor, addend, shift = (load(p, lanes.row, lanes.count) for p in params)
     return product_shift(value, convert(factor, "int64", lanes.count), addend, shift, lanes.count)
@@ -140,9 +147,13 @@ def _unknown_form(form: str) -> UnsupportedModelError:
 class _Specialised:
     """One multiply-shift of one vector."""
 
-    def __init__(self, em: Emitter, scaling: Scaling, params: list[Buffer], rows: Rows, lanes: Lanes) -> None:
+    def __init__(
+        self, em: Emitter, scaling: Scaling, params: list[Buffer], rows: Rows, lanes: Lanes,
+        clamped: bool = True,
+    ) -> None:  # fmt: skip
         self.em = em
         self.scaling = scaling
+        self.clamped = clamped
         self.rows = rows
         self.lanes = lanes
         form = scaling.form
@@ -150,7 +161,7 @@ class _Specialised:
         self.pairs = params[-1] if _PAIRED[form] else None
 
     def scaled(self, value: Expr) -> Expr:
-        value = self._clamped(value)
+        value = self._clamped(value) if self.clamped else value
         match self.scaling.form:
             case "shift":
                 return tirx.shift_left(value, self._word(0)) + self._word(1)

@@ -29,6 +29,16 @@ class ByteTable(ABC):
         """
 
 
+class Packing(ABC):
+    """Vectors of int32 narrowed to bytes, `lanes` at a time."""
+
+    lanes: ClassVar[int]
+
+    @abstractmethod
+    def packed(self, codes: Expr, dtype: str) -> Expr:
+        """int32 [lanes] clipped to the range of the byte type `dtype`."""
+
+
 @dataclass(frozen=True)
 class InstructionSet:
     """`products`: dot products in the order in which they are preferred, the last exact for operands of any
@@ -44,7 +54,8 @@ class InstructionSet:
     `byte_table`: how registers hold a table of 256 bytes, None where a table is better read in memory.
     `gather`: the words at an address, int32, by a vector of indices of `depthwise_lanes`; None where lanes
     are better loaded one by one. `word_pairs`: the product of two words a lane by which one is multiplied
-    faster than lanes of 32 bits, None where there is none.
+    faster than lanes of 32 bits, None where there is none. `packing`: how neighbouring vectors of codes
+    become bytes together, None where each does on its own.
     """
 
     tile_registers: ClassVar[bool] = False
@@ -62,6 +73,7 @@ class InstructionSet:
     byte_table: ByteTable | None = None
     gather: Callable[[Expr, Expr], Expr] | None = None
     word_pairs: DotProduct | None = None
+    packing: Packing | None = None
 
     @property
     def peaks(self) -> tuple[DotProduct, ...]:

@@ -14,7 +14,7 @@ from aqd_deploy.kernels.contract.spec import ConvSpec
 from aqd_deploy.kernels.cpu.emit import Buffer, Expr, Wrapping, const, convert, vector
 from aqd_deploy.kernels.cpu.isa.dot_product import DotProduct, NarrowSums
 from aqd_deploy.kernels.cpu.isa.exactness import PARTIAL_STEPS, exact_steps, sample_range, weight_range
-from aqd_deploy.kernels.cpu.isa.instruction_set import ByteTable, InstructionSet
+from aqd_deploy.kernels.cpu.isa.instruction_set import ByteTable, InstructionSet, Packing
 from aqd_deploy.targets.isa import Isa
 
 # LLVM's intrinsics, by lanes of 32 bits.
@@ -188,6 +188,22 @@ class Vpshufb(ByteTable):
         return convert(tirx.reinterpret(f"{dtype}x16", tirx.bitwise_or(*halves)), "int32", 16)
 
 
+class Vpack(Packing):
+    """Words of two vectors saturate to 16 bits, then to bytes; each instruction keeps to the halves of its
+    operands, which a permutation of words puts in order (AVX2).
+    """
+
+    lanes = 16
+
+    def packed(self, codes: Expr, dtype: str) -> Expr:
+        low, high = (tirx.Shuffle([codes], [const(half + lane) for lane in range(8)]) for half in (0, 8))
+        words = tirx.call_llvm_pure_intrin("int16x16", "llvm.x86.avx2.packssdw", low, high)
+        name = "llvm.x86.avx2.packsswb" if is_signed(dtype) else "llvm.x86.avx2.packuswb"
+        bytes_ = tirx.call_llvm_pure_intrin("int8x32", name, words, words)
+        order = [const(word) for word in (0, 4, 1, 5)]
+        return tirx.reinterpret(f"{dtype}x16", tirx.Shuffle([tirx.reinterpret("int32x8", bytes_)], order))
+
+
 def _half(index: Expr, low: Expr, high: Expr) -> Expr:
     """`high` where the eighth bit of an index is set, the upper half of a table, else `low`."""
     bit = tirx.bitwise_and(index, const(128, "int32", 16))
@@ -227,8 +243,9 @@ def products_of(line: str) -> int:
     return _REGISTER_BYTES[found[2]] // _PRODUCT_BYTES[found[1]] if found else 0
 
 
-# By lanes of a vector.
+# By lanes of a vector; 512 bits have an instruction that narrows one vector.
 _TABLES: dict[int, ByteTable] = {8: Vpshufb(), 16: Vpermi2d()}
+_PACKINGS: dict[int, Packing | None] = {8: Vpack(), 16: None}
 
 
 def with_vnni(isa: Isa, lanes: int, registers: int, source: str) -> InstructionSet:
@@ -246,6 +263,7 @@ def with_vnni(isa: Isa, lanes: int, registers: int, source: str) -> InstructionS
         winograd_words=words,
         word_pairs=words,
         byte_table=_TABLES[lanes],
+        packing=_PACKINGS[lanes],
     )
 
 
@@ -264,6 +282,7 @@ def _without_vnni(isa: Isa, lanes: int, registers: int, cycles: float, source: s
         winograd_words=words,
         word_pairs=words,
         byte_table=_TABLES[lanes],
+        packing=_PACKINGS[lanes],
     )
 
 

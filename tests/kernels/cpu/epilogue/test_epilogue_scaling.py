@@ -38,7 +38,7 @@ LEVELS = [(0, 3, "uint8"), (0, 15, "uint8"), (-8, 7, "int8"), (0, 255, "uint8"),
 
 @cache
 def compiled(isa: Isa, epilogue: Epilogue):
-    function = pointwise.epilogue_func(1, OPERANDS, CHANNELS, epilogue, Isa.PORTABLE, 1)
+    function = pointwise.epilogue_func(1, OPERANDS, CHANNELS, epilogue, isa, 1)
     return compile_functions({"f": function}, MCPU[isa])["f"]
 
 
@@ -210,6 +210,24 @@ def test_a_jump_over_levels_keeps_the_clip():
     scaled = scale_requantize(constants, Interval.uniform(CHANNELS, -5000, 5000), (0, 255))
     assert scaled.scaling.clip
     assert not scale_requantize(constants, Interval.uniform(CHANNELS, 0, 84), (0, 255)).scaling.clip
+
+
+@pytest.mark.parametrize(
+    ("at_zero", "relu", "expected"), [(0, True, True), (9, True, False), (9, False, True)]
+)
+def test_clamps_give_way_to_a_clip_of_every_result(at_zero, relu, expected):
+    """But for a ReLU's, whose zero has a code that is not the lowest."""
+    constants = Constants.of([1 << 28] * CHANNELS, [at_zero << 38] * CHANNELS, [38] * CHANNELS)
+    interval = Interval.uniform(CHANNELS, -(10**6), 10**6)
+    scaling = scale_requantize(constants, interval, (0, 255), relu=relu).scaling
+    assert (scaling.form, scaling.lower, scaling.upper) == ("high", True, True)
+    assert scaling.saturates is expected
+
+
+def test_clamps_stay_where_a_result_would_not_fit():
+    constants = Constants.of([(1 << 30) + 1] * CHANNELS, [0] * CHANNELS, [20] * CHANNELS)
+    interval = Interval.uniform(CHANNELS, -(2**30), 2**30)
+    assert not scale_requantize(constants, interval, (0, 255)).scaling.saturates
 
 
 def test_an_unknown_form_is_an_error():
