@@ -2,8 +2,8 @@
 
     python examples/digits/studies/run.py STUDY [STUDY ...] --work DIR
 
-`head-norm` is the paper's Table 3, `bits` Tables 2 and 4, `parts` Table 5; `scales` lowers the networks that
-`bits` has trained once more, with scales of powers of two. Each arm writes `DIR/arms/NAME.json` and a compact
+`head-norm` is the paper's Table 3, `bits` Tables 2 and 4, `parts` Table 5; `scales` lowers the AQD
+networks of `bits` once more, with scales of powers of two. Each arm writes `DIR/arms/NAME.json` and a compact
 `DIR/checkpoints/NAME.pt` as it ends, and an arm that has both is not trained again; `DIR/STUDY.json` has all
 of a study's. On a card the arms are trained beside each other in minutes; without one it takes days.
 """

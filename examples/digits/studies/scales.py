@@ -13,7 +13,6 @@ from arms import Arm
 from aqd_deploy.detection.decode import Postprocess
 from aqd_deploy.detection.images import Placement
 from aqd_deploy.detection.results import coco_results
-from aqd_deploy.errors import CheckpointError
 from aqd_deploy.evaluation.coco import evaluate
 from aqd_deploy.files import write_text
 from aqd_deploy.frontends.torch_qdq import export_qdq
@@ -27,21 +26,14 @@ NUMERICS = ("exact", "power-of-two")
 
 def measure(task: tuple[Arm, Path, dict[str, np.ndarray]]) -> None:
     """Writes `WORK/scales/NAME.json` of a trained arm where it is not there: AP of both integer files on the
-    held-out arrays, and how many of their decisions are not those of the trained network.
-
-    Raises CheckpointError where the arm is not trained.
+    held-out arrays.
     """
     arm, work, held = task
-    path, checkpoint = work / "scales" / f"{arm.name}.json", work / "checkpoints" / f"{arm.name}.pt"
+    path = work / "scales" / f"{arm.name}.json"
     if path.exists():
         return
-    if not checkpoint.exists():
-        raise CheckpointError(
-            f"{arm.name} is not trained yet", received=f"no file {checkpoint}",
-            next_command=f"python examples/digits/studies/run.py bits --work {work}",
-        )  # fmt: skip
     path.parent.mkdir(exist_ok=True)
-    model = export_qdq(load_checkpoint(checkpoint))
+    model = export_qdq(load_checkpoint(work / "checkpoints" / f"{arm.name}.pt"))
     record = {"name": arm.name, "detector": arm.detector, "bits": arm.bits, "mode": arm.mode,
               "seed": arm.seed, "heldout_images": len(held["images"]), "numerics": {}}  # fmt: skip
     for numerics in NUMERICS:
