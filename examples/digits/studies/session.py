@@ -78,11 +78,12 @@ class Session:
             arrays = self.beside.submit(self.composed, "train", self.settings.train_images)
             self.train(missing, arrays, held)
         failures = [error for each in self.measurements if (error := each.result().exception())]
-        if "scales" in studies:
+        if "scales" in studies and not failures:
             chosen = [arm for arm in arms.scales() if re.search(only, arm.name)]
             list(self.pool.map(scales.measure, [(arm, self.settings.work, held) for arm in chosen]))
         for study in studies:
-            self.assemble(study)
+            if study != "scales" or not failures:
+                self.assemble(study)
         if failures:
             raise failures[0]
 
