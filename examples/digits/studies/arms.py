@@ -101,12 +101,8 @@ def parts() -> list[Arm]:
     ]
 
 
-def scales() -> list[Arm]:
-    """Scales of powers of two, as FQN has them, after training: the AQD networks of `bits`."""
-    return [arm for arm in bits() if arm.bits is not None and arm.mode == "aqd"]
-
-
-STUDIES = {"head-norm": head_norm, "bits": bits, "parts": parts, "scales": scales}
+STUDIES = {"head-norm": head_norm, "bits": bits, "parts": parts}
+"""What is trained for a study; `scales` measures networks that are trained already."""
 
 
 def needed(arms: list[Arm]) -> list[Arm]:
