@@ -91,12 +91,10 @@ def parts(found: dict[str, Any]) -> str:
 
 def scales(found: dict[str, Any]) -> str:
     body = []
-    for arm in arms.scales():
-        if arm.name in found:
-            exact, coarse = (found[arm.name]["numerics"][mode]["AP"] for mode in ("exact", "power-of-two"))
-            cells = [points(exact), points(coarse), f"{100 * (coarse - exact):+.1f}"]
-            body.append([TITLES[arm.detector], f"{arm.bits} bits", *cells])
-    return rows(["", "", "AP, exact", "AP, powers of two", "difference"], body)
+    for name, each in found.items():
+        exact, coarse = (each["numerics"][mode]["AP"] for mode in ("exact", "power-of-two"))
+        body.append([f"`{name}`", points(exact), points(coarse), f"{100 * (coarse - exact):+.1f}"])
+    return rows(["network", "AP, exact", "AP, powers of two", "difference"], body)
 
 
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
@@ -106,6 +104,8 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
 
 def table(study: str) -> str:
     """The Markdown table of a study's results."""
+    if not (RESULTS / f"{study}.json").exists():
+        return "Not measured yet."
     document = json.loads((RESULTS / f"{study}.json").read_text())
     return TABLES[study]({each["name"]: each for each in document["arms"]})
 
