@@ -58,14 +58,18 @@ class GraphBuilder:
         zero_point = self.constant("image_mean", np.asarray(mean, np.uint8))
         return self.add("DequantizeLinear", ["image", scale, zero_point], "image_value", axis=1)
 
-    def quantize_activation(self, x: str, step: float, bits: int, name: str) -> str:
-        """Eq. 2: QuantizeLinear, Clip (absent at 8 bits), DequantizeLinear, with one scalar step."""
+    def quantize_activation(self, x: str, step: float, bits: int, name: str, zero_point: int = 0) -> str:
+        """Eq. 2: QuantizeLinear, Clip (absent at 8 bits), DequantizeLinear, with one scalar step and one zero
+        point.
+        """
         scale = self.constant(f"{name}.step", np.asarray(step, np.float32))
-        zero = self.constant("zero_u8", np.asarray(0, np.uint8))
+        name_of_zero = f"zero_u8_at_{zero_point}" if zero_point else "zero_u8"
+        zero = self.constant(name_of_zero, np.asarray(zero_point, np.uint8))
         quantized = self.add("QuantizeLinear", [x, scale, zero], f"{name}.q")
         if bits < 8:
             top = self.constant(f"top_u{bits}", np.asarray(2**bits - 1, np.uint8))
-            quantized = self.add("Clip", [quantized, zero, top], f"{name}.clip")
+            bottom = self.constant("zero_u8", np.asarray(0, np.uint8))
+            quantized = self.add("Clip", [quantized, bottom, top], f"{name}.clip")
         return self.add("DequantizeLinear", [quantized, scale, zero], f"{name}.value")
 
     def quantized_weight(self, q: np.ndarray, step: float | np.ndarray, bits: int, name: str) -> str:

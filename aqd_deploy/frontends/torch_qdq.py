@@ -33,6 +33,7 @@ from aqd_deploy.qat.layers import (
 from aqd_deploy.qat.models import Detector, unwrapped
 from aqd_deploy.qat.resnet import BasicBlock, Bottleneck, ResNet
 from aqd_deploy.qat.soundness import check_network
+from aqd_deploy.qat.tiny_yolo import HaltingPool, TinyYolo
 
 
 def export_qdq(model: Detector, *, name: str | None = None) -> onnx.ModelProto:
@@ -137,10 +138,16 @@ class _Emitter:
         """The output maps by kind, a tensor a level."""
         config = model.config
         image = self.image(config)
-        features = self.fpn(model.fpn, *self.resnet(model.backbone, image))
+        features = self.features(model, image)
         if not isinstance(model.head, Head):
             raise self._no_rule(model.head)
         return model.head.maps(self, features)
+
+    def features(self, model: Detector, image: str) -> list[str]:
+        """What the head is given."""
+        if isinstance(model.backbone, TinyYolo):
+            return self.tiny_yolo(model.backbone, image)
+        return self.fpn(model.fpn, *self.resnet(model.backbone, image))
 
     def image(self, config: ModelConfig) -> str:
         """Pixels minus their mean: the whole part in the zero point, the rest as a sum."""
@@ -152,6 +159,18 @@ class _Emitter:
         return self.graph.add(
             "Add", [value, self.graph.constant("image_rest", rest.reshape(1, 3, 1, 1))], "image_centred"
         )
+
+    def tiny_yolo(self, module: TinyYolo, image: str) -> list[str]:
+        x = image
+        for index, layer in enumerate(module.layers):
+            x = self.conv_batch_norm(layer, x)
+            if index < len(module.pools):
+                pool = module.pools[index]
+                strides, pads = ([1, 1], [0, 0, 1, 1]) if isinstance(pool, HaltingPool) else ([2, 2], [0] * 4)
+                x = self.graph.add(
+                    "MaxPool", [x], self.paths[pool], kernel_shape=[2, 2], strides=strides, pads=pads
+                )
+        return [x]
 
     def resnet(self, module: ResNet, image: str) -> tuple[str, str, str]:
         x = self.conv_batch_norm(module.stem, image)
@@ -234,6 +253,8 @@ class _Emitter:
         if not isinstance(module, ConvBatchNorm):
             raise self._no_rule(module)
         x = self.batch_norm(module.bn, self.conv(module.conv, x))
+        if module.relu and module.leak:
+            return self.graph.add("LeakyRelu", [x], f"{self.paths[module]}.leaky", alpha=module.leak)
         return self.relu(x, self.paths[module]) if module.relu else x
 
     def conv(self, module: QuantConv2d, x: str, tag: str = "") -> str:
@@ -241,7 +262,9 @@ class _Emitter:
         quantizer = module.activation_quantizer
         if quantizer is not None:
             step = f"{self.paths[module]}.input"
-            x = self.graph.quantize_activation(x, float(quantizer.step()), quantizer.bits, f"{step}{tag}")
+            x = self.graph.quantize_activation(
+                x, float(quantizer.step()), quantizer.bits, f"{step}{tag}", quantizer.zero_point
+            )
         inputs = [x, self.weight(module)]
         if module.bias is not None:
             inputs.append(self.graph.constant(f"{self.paths[module]}.bias", _array(module.bias)))

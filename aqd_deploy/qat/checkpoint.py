@@ -7,6 +7,7 @@ precision.
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 from pathlib import Path
@@ -57,7 +58,7 @@ def save_checkpoint(
             received=f"the folder {path}",
             valid=f"for example {Path(path) / 'm.pt'}",
         )
-    model = unwrapped(model)
+    model = _on_cpu(unwrapped(model))
     check_network(model, "the network")
     config = model.config
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
@@ -77,6 +78,15 @@ def save_checkpoint(
     if compact:
         _check_identical(model, restored_detector(content, Path(path)))
     write_archive(Path(path), content)
+
+
+def _on_cpu(model: Detector) -> Detector:
+    """The network where a file is read: a card divides by a number with its rounded reciprocal, so that its
+    steps differ by their last bit.
+    """
+    if next(model.parameters()).device.type == "cpu":
+        return model
+    return copy.deepcopy(model).cpu()
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Detector:

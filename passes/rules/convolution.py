@@ -116,7 +116,9 @@ def _codes(values: Values, node: Node, op: Conv, value: Scaled, weights: Quantiz
     whole = all(zero.denominator == 1 and low <= zero <= high for zero in zeros)
     pixels = source in values.graph.inputs and dtype == "uint8"
     zero = value.zero_point()
-    if whole and zero is not None and not pixels:
+    # ConvOdd has no zero point: the padding becomes codes, the rest a number of each output channel.
+    odd = _is_odd(weights.values) and op.group == 1 and dtype == "uint8"
+    if whole and zero is not None and not pixels and not odd:
         name = values.constants(node, "zero_point", np.array(zero, dtype=dtype))
         return _Codes(source, dtype, none, pads, zero, (name,))
     response = _zero_response(weights, zeros, op.group)
@@ -171,11 +173,17 @@ def _accumulators(
         inputs = [codes.source, name, *codes.zero_point_name]
         return Node(ConvInteger(window, op.group, q, codes.zero_point), inputs, accumulator, node.source)
     plain = op.group == 1 and not codes.zero_point_name and codes.dtype == "uint8"
-    if plain and (q % 2 == 1).all() and q.min() >= -255 and q.max() <= 255:
+    if plain and _is_odd(q):
         name = _weight_constant(values, weights.name, ((q - 1) // 2).astype(np.int8))
         inputs = [codes.source, name, _ones(values, (1, *q.shape[1:]))]
         return Node(ConvOdd(window, op.group, q, codes.zero_point), inputs, accumulator, node.source)
     return _with_offsets(values, node, replace(op, window=window), codes, weights, accumulator)
+
+
+def _is_odd(weights: np.ndarray) -> bool:
+    """Whether weights that do not fit int8 are odd numbers within ±255, as AQD's of 8 bits are."""
+    low, high = weights.min(), weights.max()
+    return bool((low < -128 or high > 127) and (weights % 2 == 1).all() and low >= -255 and high <= 255)
 
 
 def _with_offsets(

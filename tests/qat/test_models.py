@@ -33,10 +33,11 @@ def _images(count: int = 2) -> torch.Tensor:
 
 def test_architectures_are_listed_with_retinanet_first():
     sizes = (18, 34, 50)
-    assert architectures() == tuple(f"{name}_r{size}" for name in ("retinanet", "fcos") for size in sizes)
+    pyramids = [f"{name}_r{size}" for name in ("retinanet", "fcos") for size in sizes]
+    assert architectures() == (*pyramids, "yolov2_tiny")
 
 
-@pytest.mark.parametrize("name", architectures())
+@pytest.mark.parametrize("name", architectures()[:-1])
 def test_every_architecture_gives_its_maps(name):
     model = _tiny(name, bits=3)
     with torch.no_grad():

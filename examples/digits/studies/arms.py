@@ -121,15 +121,8 @@ def parts() -> list[Arm]:
     ]
 
 
-def scales() -> list[Arm]:
-    """Scales of powers of two, as FQN has them, after training: the AQD networks of `bits`."""
-    return [arm for arm in bits() if arm.bits is not None and arm.mode == "aqd"]
-
-
 def densities() -> list[Arm]:
-    """Tiny-YOLOv2 with quantizers that follow densities and with AQD's: 8 and 4 bits, three
-    seeds.
-    """
+    """Tiny-YOLOv2 with quantizers that follow densities and with AQD's: 8 and 4 bits, three seeds."""
     quantized = [
         Arm(TINY, "levels", seed, bits, quantizer=quantizer)
         for bits in (8, 4) for quantizer in QUANTIZERS for seed in SEEDS
@@ -137,7 +130,8 @@ def densities() -> list[Arm]:
     return [*(Arm(TINY, "levels", seed) for seed in SEEDS), *quantized]
 
 
-STUDIES = {"head-norm": head_norm, "bits": bits, "parts": parts, "scales": scales, "densities": densities}
+STUDIES = {"head-norm": head_norm, "bits": bits, "parts": parts, "densities": densities}
+"""What is trained for a study; `scales` measures networks that are trained already."""
 
 
 def needed(arms: list[Arm]) -> list[Arm]:

@@ -2,10 +2,11 @@
 
     python examples/digits/studies/run.py STUDY [STUDY ...] --work DIR
 
-`head-norm` is the paper's Table 3, `bits` Tables 2 and 4, `parts` Table 5; `scales` lowers the networks that
-`bits` has trained once more, with scales of powers of two. Each arm writes `DIR/arms/NAME.json` and a compact
-`DIR/checkpoints/NAME.pt` as it ends, and an arm that has both is not trained again; `DIR/STUDY.json` has all
-of a study's. On a card the arms are trained beside each other in minutes; without one it takes days.
+`head-norm` is the paper's Table 3, `bits` Tables 2 and 4, `parts` Table 5; `scales` lowers the shipped
+detectors, and what `bits` has trained, once more with scales of powers of two. Each arm writes
+`DIR/arms/NAME.json` and a compact `DIR/checkpoints/NAME.pt` as it ends, and an arm that has both is not
+trained again; `DIR/STUDY.json` has all of a study's. On a card the arms are trained beside each other in
+minutes; without one it takes days.
 """
 
 from __future__ import annotations
@@ -25,11 +26,13 @@ from session import Session, Settings
 
 from aqd_deploy.errors import AqdError
 
+STUDIES = (*arms.STUDIES, "scales")
+
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description="Rebuild tables of the AQD paper on the composed digits.")
-    made.add_argument("studies", nargs="+", choices=list(arms.STUDIES), metavar="STUDY",
-                      help=f"one or several of {', '.join(arms.STUDIES)}")  # fmt: skip
+    made.add_argument("studies", nargs="+", choices=STUDIES, metavar="STUDY",
+                      help=f"one or several of {', '.join(STUDIES)}")  # fmt: skip
     made.add_argument("--work", type=Path, required=True, help="folder for images, checkpoints, results")
     made.add_argument("--iterations", type=int, nargs=2, default=(4000, 3000), metavar=("FLOAT", "QUANTIZED"),
                       help="of every float and of every quantized arm, at most")  # fmt: skip

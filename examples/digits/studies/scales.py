@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
+import arms
 import heldout
 import numpy as np
-from arms import Arm
 
 from aqd_deploy.detection.decode import Postprocess
 from aqd_deploy.detection.images import Placement
 from aqd_deploy.detection.results import coco_results
-from aqd_deploy.errors import CheckpointError
 from aqd_deploy.evaluation.coco import evaluate
 from aqd_deploy.files import write_text
 from aqd_deploy.frontends.torch_qdq import export_qdq
@@ -23,38 +21,39 @@ from aqd_deploy.passes.pipeline import lower
 from aqd_deploy.qat.checkpoint import load_checkpoint
 
 NUMERICS = ("exact", "power-of-two")
+SHIPPED = tuple(
+    Path(__file__).resolve().parents[1] / "checkpoints" / f"{name}.pt"
+    for name in ("fcos_r18_digits_4bit", "fcos_r18_digits_2bit", "retinanet_r18_digits_4bit")
+)
 
 
-def measure(task: tuple[Arm, Path, dict[str, np.ndarray]]) -> None:
-    """Writes `WORK/scales/NAME.json` of a trained arm where it is not there: AP of both integer files on the
-    held-out arrays, and how many of their decisions are not those of the trained network.
+def networks(work: Path) -> list[Path]:
+    """The checkpoints that are measured: the shipped AQD networks, and those of `bits` that are trained."""
+    trained = [work / "checkpoints" / f"{arm.name}.pt" for arm in arms.bits() if arm.mode == "aqd"]
+    return [*SHIPPED, *(path for path in trained if path.exists() and "float" not in path.stem)]
 
-    Raises CheckpointError where the arm is not trained.
+
+def measure(task: tuple[Path, Path, dict[str, np.ndarray]]) -> None:
+    """Writes `WORK/scales/NAME.json` of a checkpoint where it is not there: AP of both integer files on the
+    held-out arrays.
     """
-    arm, work, held = task
-    path, checkpoint = work / "scales" / f"{arm.name}.json", work / "checkpoints" / f"{arm.name}.pt"
+    checkpoint, work, held = task
+    path = work / "scales" / f"{checkpoint.stem}.json"
     if path.exists():
         return
-    if not checkpoint.exists():
-        raise CheckpointError(
-            f"{arm.name} is not trained yet", received=f"no file {checkpoint}",
-            next_command=f"python examples/digits/studies/run.py bits --work {work}",
-        )  # fmt: skip
-    path.parent.mkdir(exist_ok=True)
-    model = export_qdq(load_checkpoint(checkpoint))
-    record = {"name": arm.name, "detector": arm.detector, "bits": arm.bits, "mode": arm.mode,
-              "seed": arm.seed, "heldout_images": len(held["images"]), "numerics": {}}  # fmt: skip
+    detector = load_checkpoint(checkpoint)
+    model, config = export_qdq(detector), detector.config
+    record = {"name": checkpoint.stem, "detector": config.detector, "bits": config.bits,
+              "heldout_images": len(held["images"]), "numerics": {}}  # fmt: skip
     for numerics in NUMERICS:
-        began = time.monotonic()
-        integer = lower(model, numerics=numerics).model
-        precision = precision_of_integers(integer, held)
+        precision = precision_of_integers(lower(model, numerics=numerics).model, held)
         record["numerics"][numerics] = {
-            **{name: None if value != value else round(value, 4) for name, value in precision.items()},
-            "seconds": round(time.monotonic() - began, 1),
+            name: None if value != value else round(value, 4) for name, value in precision.items()
         }
+    path.parent.mkdir(exist_ok=True)
     write_text(path, json.dumps(record, indent=1) + "\n")
     values = ", ".join(f"{mode} {100 * each['AP']:.1f}" for mode, each in record["numerics"].items())
-    print(arm.name, values, flush=True)
+    print(checkpoint.stem, values, flush=True)
 
 
 def precision_of_integers(integer, held: dict[str, np.ndarray]) -> dict[str, float]:

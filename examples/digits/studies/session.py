@@ -71,7 +71,8 @@ class Session:
 
     def run(self, studies: list[str], only: str) -> None:
         """Trains and measures; AqdError where an arm fails, after the others are written."""
-        wanted = [arm for study in studies for arm in arms.STUDIES[study]() if re.search(only, arm.name)]
+        trained = [arm for study in studies if study in arms.STUDIES for arm in arms.STUDIES[study]()]
+        wanted = [arm for arm in trained if re.search(only, arm.name)]
         missing = [arm for arm in arms.needed(wanted) if not self.finished(arm)]
         held = self.composed("heldout", self.settings.heldout_images)
         if missing:
@@ -79,11 +80,13 @@ class Session:
             arrays = self.beside.submit(self.composed, "train", self.settings.train_images)
             self.train(missing, arrays, held)
         failures = [error for each in self.measurements if (error := each.result().exception())]
-        if "scales" in studies:
-            chosen = [arm for arm in arms.scales() if re.search(only, arm.name)]
-            list(self.pool.map(scales.measure, [(arm, self.settings.work, held) for arm in chosen]))
+        if "scales" in studies and not failures:
+            work = self.settings.work
+            chosen = [path for path in scales.networks(work) if re.search(only, path.stem)]
+            list(self.pool.map(scales.measure, [(path, work, held) for path in chosen]))
         for study in studies:
-            self.assemble(study)
+            if study != "scales" or not failures:
+                self.assemble(study)
         if failures:
             raise failures[0]
 
@@ -217,8 +220,12 @@ class Session:
 
     def assemble(self, study: str) -> None:
         """`DIR/STUDY.json` of the arms that are there; AqdError where there is none."""
-        folder = self.settings.work / ("scales" if study == "scales" else "arms")
-        paths = [folder / f"{arm.name}.json" for arm in arms.STUDIES[study]()]
+        work = self.settings.work
+        names = [path.stem for path in scales.networks(work)]
+        if study in arms.STUDIES:
+            names = [arm.name for arm in arms.STUDIES[study]()]
+        folder = work / ("scales" if study == "scales" else "arms")
+        paths = [folder / f"{name}.json" for name in names]
         found = [json.loads(path.read_text()) for path in paths if path.exists()]
         if not found:
             raise AqdError(f"the study {study} has no arm that is measured", received=str(folder))

@@ -32,6 +32,8 @@ PAPER_BITS = {  # Tables 2 and 4, ResNet-18, COCO: (AQD, AQD*), of the float net
     "fcos": {None: (33.9,), 4: (34.1, 34.9), 3: (33.6, 34.3), 2: (31.8, 32.2)},
 }
 PAPER_PARTS = (33.9, 33.8, 33.2, 32.2)  # Table 5: float, then the rows of arms.PARTS
+PAPER_FLOAT = {None: "64.0"}
+PAPER_DENSITIES = {"piecewise-gaussian": {8: "63.9", 4: "62.6"}, "aqd": {}}
 TITLES = {"fcos": "FCOS", "retinanet": "RetinaNet"}
 
 
@@ -91,21 +93,36 @@ def parts(found: dict[str, Any]) -> str:
 
 def scales(found: dict[str, Any]) -> str:
     body = []
-    for arm in arms.scales():
-        if arm.name in found:
-            exact, coarse = (found[arm.name]["numerics"][mode]["AP"] for mode in ("exact", "power-of-two"))
-            cells = [points(exact), points(coarse), f"{100 * (coarse - exact):+.1f}"]
-            body.append([TITLES[arm.detector], f"{arm.bits} bits", *cells])
-    return rows(["", "", "AP, exact", "AP, powers of two", "difference"], body)
+    for name, each in found.items():
+        exact, coarse = (each["numerics"][mode]["AP"] for mode in ("exact", "power-of-two"))
+        body.append([f"`{name}`", points(exact), points(coarse), f"{100 * (coarse - exact):+.1f}"])
+    return rows(["network", "AP, exact", "AP, powers of two", "difference"], body)
+
+
+def densities(found: dict[str, Any]) -> str:
+    body = []
+    for bits in (None, 8, 4):
+        for quantizer in (None,) if bits is None else PAPER_DENSITIES:
+            of_row = [
+                each for each in found.values() if (each["bits"], each["quantizer"]) == (bits, quantizer)
+            ]
+            if of_row:
+                title = "float" if bits is None else f"{bits} bits, `{quantizer}`"
+                cells = [spread([each[metric] for each in of_row]) for metric in METRICS]
+                seeds = ", ".join(points(each["AP"]) for each in of_row)
+                body.append([title, *cells, seeds, PAPER_DENSITIES.get(quantizer, PAPER_FLOAT).get(bits, "")])
+    return rows(["", *METRICS, "AP by seed", "mAP in the paper (YOLO, VOC 2012)"], body)
 
 
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
-    "head-norm": head_norm, "bits": bits, "parts": parts, "scales": scales,
+    "head-norm": head_norm, "bits": bits, "parts": parts, "densities": densities, "scales": scales,
 }  # fmt: skip
 
 
 def table(study: str) -> str:
     """The Markdown table of a study's results."""
+    if not (RESULTS / f"{study}.json").exists():
+        return "Not measured yet."
     document = json.loads((RESULTS / f"{study}.json").read_text())
     return TABLES[study]({each["name"]: each for each in document["arms"]})
 
