@@ -44,7 +44,8 @@ def measure(task: tuple[Path, Path, dict[str, np.ndarray]]) -> None:
     detector = load_checkpoint(checkpoint)
     model, config = export_qdq(detector), detector.config
     record = {"name": checkpoint.stem, "detector": config.detector, "bits": config.bits,
-              "heldout_images": len(held["images"]), "numerics": {}}  # fmt: skip
+              "heldout_images": len(held["images"]),
+              "command": "python examples/digits/studies/run.py scales --work DIR", "numerics": {}}  # fmt: skip
     for numerics in NUMERICS:
         precision = precision_of_integers(lower(model, numerics=numerics).model, held)
         record["numerics"][numerics] = {
