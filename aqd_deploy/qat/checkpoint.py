@@ -81,8 +81,8 @@ def save_checkpoint(
 
 
 def _on_cpu(model: Detector) -> Detector:
-    """The network where a file is read: a card divides by a number with its rounded reciprocal, so that its
-    steps differ by their last bit.
+    """The network where a file is read: a card may divide otherwise, and its integers and steps are then not
+    those that the file is checked for.
     """
     if next(model.parameters()).device.type == "cpu":
         return model

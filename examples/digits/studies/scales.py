@@ -20,6 +20,7 @@ from aqd_deploy.integer.reference import ReferenceRunner
 from aqd_deploy.passes.pipeline import lower
 from aqd_deploy.qat.checkpoint import load_checkpoint
 
+COMMAND = "python examples/digits/studies/run.py scales --work DIR"
 NUMERICS = ("exact", "power-of-two")
 SHIPPED = tuple(
     Path(__file__).resolve().parents[1] / "checkpoints" / f"{name}.pt"
@@ -44,7 +45,8 @@ def measure(task: tuple[Path, Path, dict[str, np.ndarray]]) -> None:
     detector = load_checkpoint(checkpoint)
     model, config = export_qdq(detector), detector.config
     record = {"name": checkpoint.stem, "detector": config.detector, "bits": config.bits,
-              "heldout_images": len(held["images"]), "numerics": {}}  # fmt: skip
+              "heldout_images": len(held["images"]),
+              "command": COMMAND, "numerics": {}}  # fmt: skip
     for numerics in NUMERICS:
         precision = precision_of_integers(lower(model, numerics=numerics).model, held)
         record["numerics"][numerics] = {
