@@ -32,6 +32,8 @@ from aqd_deploy.reporting.page.elements import append, element, html_text
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 _DEEPEST = 6
+_LONG = 30
+"""Rows of a table that scrolls within the page."""
 
 
 def html_page(page: Page) -> str:
@@ -113,13 +115,14 @@ class _Writer:
         rows = [element("tr", *_cells(row, numbers)) for row in table.rows]
         made = element(
             "table",
-            element("caption", table.caption, id=name),
+            element("caption", element("span", table.caption), id=name),
             element("thead", element("tr", *heads)),
             element("tbody", *rows),
             class_="sortable" if table.sortable else None,
         )
         # Reachable by keyboard, which scrolls it where it is wider than the page.
-        return element("div", made, class_="scroll", tabindex=0, role="region", aria_labelledby=name)
+        kind = "scroll long" if len(rows) > _LONG else "scroll"
+        return element("div", made, class_=kind, tabindex=0, role="region", aria_labelledby=name)
 
 
 def _cells(row: Sequence[Cell], numbers: Sequence[bool]) -> Iterator[Element]:
@@ -145,8 +148,6 @@ def _picture(picture: Picture) -> Element:
         append(made, element("p", f"{picture.file} cannot be shown."))
     else:
         data = base64.b64encode(picture.data).decode()
-        append(
-            made, element("img", src=f"data:{picture.kind};base64,{data}", alt=picture.alt, loading="lazy")
-        )
+        append(made, element("img", src=f"data:{picture.kind};base64,{data}", alt=picture.alt))
     append(made, element("p", picture.caption))
     return made

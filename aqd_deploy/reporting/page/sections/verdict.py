@@ -48,7 +48,7 @@ def _of_model(model: Mapping[str, Any], named: bool) -> Iterator[Verdict]:
     environment = (model.get("latency") or {}).get("environment") or {}
     if environment.get("busy"):
         others = written(short(environment.get("others_cpus")))
-        yield Verdict(None, f"{name}the machine was busy while it was timed: others used {others} CPUs.")
+        yield Verdict(None, f"{name}Other processes used {others} CPUs while it was timed.")
 
 
 def _accuracy(ladder: list[Mapping[str, Any]], drop: float | None) -> str:
