@@ -36,6 +36,7 @@ from aqd_deploy.reporting.document import make_report
 from aqd_deploy.reporting.report import REPORTS, write_report
 from aqd_deploy.runtime.program import Program
 from aqd_deploy.workflow.detect import detect_images
+from aqd_deploy.workflow.evidence import Subject, evidence, was_busy
 from aqd_deploy.workflow.results_folder import ResultsFolder
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ def demo(
             twin = _float_twin(model, floats)
             models.append(_take(_Job(path.stem, own), path, model, twin, image_set, threads, progress))
         document = make_report("demo", _about(images, image_set), models)
+        document["environment"]["busy"] = was_busy([model["latency"] for model in models])
         for staged in write_report(own.staging, document):
             own.publish(staged, staged.name)
     return document
@@ -217,7 +219,7 @@ def _take(
     with job.step("compile", progress), job.making(".so") as path:
         compile_model(lowered.model, path, threads=threads, source=job.file(".qdq.onnx"))
     with job.step("evaluate", progress):
-        accuracy, agreement, program = _evaluate(job, images, twin is not None, threads)
+        accuracy, agreement, program, fake = _evaluate(job, images, twin is not None, threads)
     with job.step("draw", progress):
         detect_images(
             program.run,
@@ -227,6 +229,10 @@ def _take(
         )
     with job.step("bench", progress):
         latency = _bench(job, images, program)
+    with job.step("evidence", progress):
+        qdq = load_onnx(job.file(".qdq.onnx"))
+        subject = Subject(qdq, lowered.model, job.file(".so"), program, images, fake)
+        sections = evidence(subject, latency)
     return {
         "name": job.name,
         "record": _record(checkpoint_record(checkpoint)),
@@ -239,13 +245,14 @@ def _take(
         "agreement": agreement,
         "latency": latency,
         "seconds": job.seconds,
+        **sections,
     }
 
 
 def _evaluate(
     job: _Job, images: ImageSet, has_float: bool, threads: int | None
-) -> tuple[dict[str, Any], dict[str, Any], Program]:
-    """Accuracy and agreement of every variant, and the loaded program."""
+) -> tuple[dict[str, Any], dict[str, Any], Program, Outputs]:
+    """Accuracy and agreement of every variant, the loaded program, and the fake-quantized outputs."""
     program = Program.load(job.file(".so"), threads)
     manifest = program.manifest
     name = manifest["preprocessing"]["input"]
@@ -269,7 +276,7 @@ def _evaluate(
         if variant in outputs
     }
     agreement["program"] = differing_integers(outputs["integer_reference"], outputs["program"])
-    return accuracy, agreement, program
+    return accuracy, agreement, program, fake
 
 
 def _bench(job: _Job, images: ImageSet, program: Program) -> dict[str, Any]:
@@ -280,7 +287,7 @@ def _bench(job: _Job, images: ImageSet, program: Program) -> dict[str, Any]:
     tensors, _ = images.tensors(program.manifest)
     return bench(
         job.file(".so"), against=["onnxruntime"], model=job.file(".qdq.onnx"), threads=[program.threads],
-        rounds=BENCH_ROUNDS, images=np.concatenate(tensors[:8]),
+        rounds=BENCH_ROUNDS, images=np.concatenate(tensors[:8]), layers=True,
     )  # fmt: skip
 
 
