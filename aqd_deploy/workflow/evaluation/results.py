@@ -26,7 +26,7 @@ VERSION = 1
 RUN, RESULTS, VERB = "run.json", "results", "eval"
 STEPS = ("preprocess", "inference", "decode")
 _NEXT = "the same command with another folder behind -o"
-_RUN_FILE = FileKind("run.json", "a run.json of eval", MIB, next_command=_NEXT)
+_RUN_FILE = FileKind("run file", "a file that eval wrote", MIB, next_command=_NEXT)
 _RESULTS_FILE = FileKind("results file", "a file that eval wrote", GIB, next_command=_NEXT)
 _BOX = list_of(number(), 6, 6)
 _VERSION = {"version": one_of(VERSION)}
@@ -74,7 +74,8 @@ class RunFolder:
         self.folder, self._network = folder, network
         taken = list(inputs)
         self._own = OwnFiles(folder, VERB, (RUN, *views), taken)
-        self._results = OwnFiles(folder / RESULTS, VERB, (f"{stage}.json" for stage in stages), taken)
+        self._stages = [f"{stage}.json" for stage in stages]
+        self._results = OwnFiles(folder / RESULTS, VERB, self._stages, taken)
         self._stack = ExitStack()
 
     def __enter__(self) -> RunFolder:
@@ -82,6 +83,8 @@ class RunFolder:
         if known is not None:
             what = f"{self.folder} has results of another network"
             check_same_network(known["network"], self._network, what)
+        for name in self._stages:
+            _check_content(self.folder / RESULTS / name, _RESULTS_FILE)
         with ExitStack() as stack:
             stack.enter_context(self._own)
             stack.enter_context(self._results)
@@ -167,8 +170,7 @@ def _read_results(path: Path) -> dict[str, Any]:
 
 
 def _read(path: Path, kind: FileKind, schema: Any) -> dict[str, Any]:
-    if path.is_file() and path.stat().st_size == 0:
-        raise AqdError(f"the {kind.name} is empty", received=str(path), valid=kind.valid, next_command=_NEXT)
+    _check_content(path, kind)
     document = kind.read_json(path)
     try:
         table(_VERSION)(document, "")
@@ -176,3 +178,8 @@ def _read(path: Path, kind: FileKind, schema: Any) -> dict[str, Any]:
     except SchemaError as error:
         raise error.of(str(path), AqdError, _NEXT) from error
     return dict(document)
+
+
+def _check_content(path: Path, kind: FileKind) -> None:
+    if path.is_file() and path.stat().st_size == 0:
+        raise AqdError(f"the {kind.name} is empty", received=str(path), valid=kind.valid, next_command=_NEXT)
