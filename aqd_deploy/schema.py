@@ -8,13 +8,14 @@ versions have more of them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral, Real
 from typing import Any
 
 from aqd_deploy.errors import AqdError
 
 Check = Callable[[Any, str], None]
+_JSON_SCHEMA = "json_schema"
 LARGEST = (1 << 63) - 1
 _SHOWN = 60
 
@@ -42,14 +43,38 @@ class SchemaError(ValueError):
         return kind(what, received=self.received, valid=self.valid or None, next_command=next_command)
 
 
+def json_schema(check: Check) -> dict[str, Any]:
+    """What `check` asks for as JSON Schema (draft 2020-12); of a check that is not of this module nothing is
+    said.
+    """
+    return dict(getattr(check, _JSON_SCHEMA, {}))
+
+
+def _said(check: Check, **schema: Any) -> Check:
+    """`check`, which knows what it asks for."""
+    setattr(check, _JSON_SCHEMA, schema)
+    return check
+
+
 def text(value: Any, place: str) -> None:
     """A text."""
     if not isinstance(value, str):
         raise SchemaError(place, value, "a text")
 
 
+def flag(value: Any, place: str) -> None:
+    """true or false."""
+    if not isinstance(value, bool):
+        raise SchemaError(place, value, "true or false")
+
+
 def anything(value: Any, place: str) -> None:
     """Whatever JSON has."""
+
+
+_said(text, type="string")
+_said(flag, type="boolean")
+_said(anything)
 
 
 def whole(low: int = 0, high: int = LARGEST) -> Check:
@@ -60,7 +85,7 @@ def whole(low: int = 0, high: int = LARGEST) -> Check:
         if not is_whole or not low <= value <= high:
             raise SchemaError(place, value, f"a whole number from {low} to {high}")
 
-    return check
+    return _said(check, type="integer", minimum=low, maximum=high)
 
 
 def number(low: float = -math.inf, high: float = math.inf, *, above: float = -math.inf) -> Check:
@@ -71,7 +96,9 @@ def number(low: float = -math.inf, high: float = math.inf, *, above: float = -ma
         if not is_number or not (low <= value <= high and value > above and abs(value) <= 1.7e308):
             raise SchemaError(place, value, _numbers(low, high, above))
 
-    return check
+    limits = {"minimum": low, "maximum": high, "exclusiveMinimum": above}
+    finite = {key: limit for key, limit in limits.items() if math.isfinite(limit)}
+    return _said(check, type="number", **finite)
 
 
 def _numbers(low: float, high: float, above: float) -> str:
@@ -91,7 +118,7 @@ def one_of(*values: Any) -> Check:
         if not any(type(value) is type(each) and value == each for each in values):
             raise SchemaError(place, value, "one of " + ", ".join(map(repr, values)))
 
-    return check
+    return _said(check, enum=list(values))
 
 
 def nothing_or(inner: Check) -> Check:
@@ -101,7 +128,7 @@ def nothing_or(inner: Check) -> Check:
         if value is not None:
             inner(value, place)
 
-    return check
+    return _said(check, anyOf=[{"type": "null"}, json_schema(inner)])
 
 
 def list_of(inner: Check, least: int = 0, most: int | None = None) -> Check:
@@ -116,7 +143,8 @@ def list_of(inner: Check, least: int = 0, most: int | None = None) -> Check:
         for index, each in enumerate(value):
             inner(each, f"{place}[{index}]")
 
-    return check
+    limits = {"minItems": least} if most is None else {"minItems": least, "maxItems": most}
+    return _said(check, type="array", items=json_schema(inner), **limits)
 
 
 def one_or_list(inner: Check) -> Check:
@@ -126,7 +154,7 @@ def one_or_list(inner: Check) -> Check:
     def check(value: Any, place: str) -> None:
         (many if isinstance(value, list | tuple) else inner)(value, place)
 
-    return check
+    return _said(check, anyOf=[json_schema(inner), json_schema(many)])
 
 
 def table_of(inner: Check) -> Check:
@@ -137,7 +165,7 @@ def table_of(inner: Check) -> Check:
         for key, each in value.items():
             inner(each, _inside(place, key))
 
-    return check
+    return _said(check, type="object", additionalProperties=json_schema(inner))
 
 
 def table(required: Mapping[str, Check], optional: Mapping[str, Check] | None = None) -> Check:
@@ -153,7 +181,24 @@ def table(required: Mapping[str, Check], optional: Mapping[str, Check] | None = 
             if key in value:
                 inner(value[key], _inside(place, key))
 
-    return check
+    keys = {**required, **(optional or {})}
+    properties = {key: json_schema(inner) for key, inner in keys.items()}
+    return _said(check, type="object", required=list(required), properties=properties)
+
+
+def table_by(keys: Iterable[str], inner: Check) -> Check:
+    """An object with some of `keys` and no others, whose values `inner` wants."""
+    known = tuple(keys)
+
+    def check(value: Any, place: str) -> None:
+        _check_is_table(value, place)
+        for key, each in value.items():
+            if key not in known:
+                raise SchemaError(_inside(place, key), each, "under one of " + ", ".join(known))
+            inner(each, _inside(place, key))
+
+    names, values = {"enum": list(known)}, json_schema(inner)
+    return _said(check, type="object", propertyNames=names, additionalProperties=values)
 
 
 def _check_is_table(value: Any, place: str) -> None:

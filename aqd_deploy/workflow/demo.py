@@ -4,6 +4,7 @@ way.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -31,7 +32,8 @@ from aqd_deploy.integer.files import load_onnx, save_onnx
 from aqd_deploy.integer.reference import ReferenceRunner
 from aqd_deploy.own_files import OwnFiles
 from aqd_deploy.passes.proven import FIELDS
-from aqd_deploy.reporting.report import REPORTS, make_report, write_report
+from aqd_deploy.reporting.document import make_report
+from aqd_deploy.reporting.report import REPORTS, write_report
 from aqd_deploy.runtime.program import Program
 from aqd_deploy.workflow.detect import detect_images
 from aqd_deploy.workflow.results_folder import ResultsFolder
@@ -120,12 +122,7 @@ def demo(
             progress(f"[{index + 1}/{len(quantized)}] {path.stem}")
             twin = _float_twin(model, floats)
             models.append(_take(_Job(path.stem, own), path, model, twin, image_set, threads, progress))
-        about = {
-            "folder": str(images),
-            "count": len(image_set.files),
-            "annotated": image_set.annotations is not None,
-        }
-        document = make_report("demo", about, models)
+        document = make_report("demo", _about(images, image_set), models)
         for staged in write_report(own.staging, document):
             own.publish(staged, staged.name)
     return document
@@ -156,6 +153,22 @@ def _load_images(folder: Path) -> ImageSet:
     for error in found.refused.values():
         raise error
     return ImageSet.load(found.files, load_annotations(annotations) if annotations.exists() else None)
+
+
+def _about(folder: Path, images: ImageSet) -> dict[str, Any]:
+    annotations, annotated = folder / ANNOTATIONS, images.annotations is not None
+    return {
+        "folder": str(folder),
+        "count": len(images.files),
+        "annotated": annotated,
+        "format": "coco" if annotated else None,
+        "annotations": {"file": str(annotations), "sha256": _sha256(annotations)} if annotated else None,
+    }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _float_twin(model: Detector, floats: list[Detector]) -> Detector | None:
@@ -280,7 +293,7 @@ def _files(job: _Job, checkpoint: Path) -> dict[str, dict[str, Any]]:
         "program": job.file(".so"),
     }
     return {
-        variant: {"file": path.name, "bytes": path.stat().st_size}
+        variant: {"file": path.name, "bytes": path.stat().st_size, "sha256": _sha256(path)}
         for variant, path in paths.items()
         if path.exists()
     }

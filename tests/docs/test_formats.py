@@ -22,7 +22,7 @@ from aqd_deploy.passes.report import REPORT_SCHEMA as LOWERING_SCHEMA
 from aqd_deploy.quantization.recipe import VERSION as RECIPE_VERSION
 from aqd_deploy.records.file import RECORDS_FORMAT, Header, parse_records
 from aqd_deploy.records.task import TASK_FORMAT, Task
-from aqd_deploy.reporting.report import REPORT_SCHEMA, check_report
+from aqd_deploy.reporting.document import REPORT_SCHEMA, check_report
 from aqd_deploy.runtime import container
 from aqd_deploy.targets import get
 from aqd_deploy.targets.isa import Isa

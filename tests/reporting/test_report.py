@@ -8,16 +8,8 @@ import json
 import pytest
 
 from aqd_deploy.errors import AqdError
-from aqd_deploy.reporting.report import (
-    REPORT_SCHEMA,
-    check_report,
-    make_report,
-    markdown,
-    read_report,
-    rows,
-    terminal_table,
-    write_report,
-)
+from aqd_deploy.reporting.document import REPORT_SCHEMA, check_report, make_report, read_report
+from aqd_deploy.reporting.report import markdown, rows, terminal_table, write_report
 
 MODEL = {
     "name": "fcos_r18_digits_4bit",
@@ -74,7 +66,7 @@ def test_the_terminal_table_fits_80_columns(document):
 @pytest.mark.parametrize("correlation", [1e300, -1e300])
 def test_impossible_figures_wrap(document, correlation):
     document["models"][0]["agreement"]["float"]["correlation"] = correlation
-    document["models"][0]["files"]["program"]["bytes"] = 10**30
+    document["models"][0]["files"]["program"]["bytes"] = 2**62
     lines = terminal_table(check_report(document)).splitlines()
     assert max(map(len, lines)) <= 80 and len(lines) > 7
 
@@ -100,10 +92,10 @@ def test_round_trip(document, tmp_path):
     ("change", "message"),
     [
         ({"schema": 1}, "another schema"),
-        ({"models": "none"}, "'models'"),
-        ({"models": [{}]}, "model 0"),
-        ({"models": [{**MODEL, "agreement": {"magic": {}}}]}, "unknown variant"),
-        ({"environment": None}, "'environment'"),
+        ({"models": "none"}, "valid models"),
+        ({"models": [{}]}, r"models\[0\].name"),
+        ({"models": [{**MODEL, "accuracy": {}, "agreement": {"magic": {}}}]}, "agreement.magic"),
+        ({"environment": None}, "valid environment"),
     ],
 )
 def test_what_is_no_report_is_refused(change, message, document):

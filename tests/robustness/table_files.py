@@ -132,21 +132,22 @@ def _evaluate(folder: Path) -> None:
 
 
 def _report() -> dict[str, Any]:
-    from aqd_deploy.reporting.report import REPORT_SCHEMA
+    from aqd_deploy.reporting.document import REPORT_SCHEMA
 
     model = {
-        "name": "m", "manifest": {}, "preprocessing": "text", "files": {"float": {"bytes": 1}},
+        "name": "m", "manifest": {}, "preprocessing": "text", "files": {"float": {"file": "f", "bytes": 1}},
         "weights": {"count": 1},
         "lowering": {"proven_share": 1.0}, "accuracy": {"float": {"AP": 0.5, "AP50": 0.5}},
         "agreement": {"program": {"differing": 0}}, "latency": {"measured": []}, "seconds": {"lower": 1.0},
     }  # fmt: skip
-    return {"schema": REPORT_SCHEMA, "kind": "aqd-deploy report", "created": "x", "environment": {"cpu": "x",
+    return {"schema": REPORT_SCHEMA, "kind": "demo", "created": "x", "environment": {"cpu": "x",
     "threads": 1, "system": "x", "packages": {}}, "images": {"count": 1, "folder": "x"},
             "models": [model]}  # fmt: skip
 
 
 def _read_report(folder: Path) -> None:
+    from aqd_deploy.reporting import document as documents
     from aqd_deploy.reporting import report
 
-    document = report.read_report(folder / "report.json")
+    document = documents.read_report(folder / "report.json")
     report.markdown(document), report.terminal_table(document)
