@@ -50,6 +50,7 @@ def command(
     from aqd_deploy.devices import LOCAL
     from aqd_deploy.evaluation.gates import check_gates
     from aqd_deploy.reporting.accuracy_view import accuracy_view
+    from aqd_deploy.reporting.document import REPORT
     from aqd_deploy.workflow.evaluation.job import Told, evaluate_stages
     from aqd_deploy.workflow.evaluation.stages import PROGRAM, Stage, named_file, stage_of
 
@@ -67,5 +68,5 @@ def command(
         print_json(document)
     else:
         print_text(accuracy_view(document))
-        print_text(f"\n{output / 'report.json'}")
+        print_text(f"\n{output / REPORT}")
     check_gates(document["gates"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from aqd_deploy.reporting.report import VARIANTS
+from aqd_deploy.reporting.document import VARIANTS
 from aqd_deploy.tables import lines_of, table
 
 _NUMBERS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100", "VOC")

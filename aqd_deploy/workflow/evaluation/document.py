@@ -1,22 +1,28 @@
-"""The report of `eval`."""
+"""What `eval` puts into its report."""
 
 from __future__ import annotations
 
-import math
 import statistics
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from aqd_deploy.detection.images import describe_preprocessing
-from aqd_deploy.environment import environment
-from aqd_deploy.workflow.evaluation.results import STEPS, ImageResult, RunFolder
-from aqd_deploy.workflow.evaluation.stages import Stage, StageFacts
+from aqd_deploy.devices import LOCAL
+from aqd_deploy.reporting.document import make_report
+from aqd_deploy.reporting.inspection import inspect_file
+from aqd_deploy.runtime.bundle_files import program_file
+from aqd_deploy.workflow.evaluation.results import STEPS, ImageResult
+from aqd_deploy.workflow.evaluation.stages import PROGRAM, QUANTIZED, Stage, StageFacts
 
-REPORT = "report.json"
-VIEWS = (REPORT,)
+_KEYS = ("name", "architecture", "bits", "detector", "preprocessing", "lowering")
+_INSIDE = {
+    "preprocess_ms": "decoding the file, resizing, ordering the colours; while the network runs on another",
+    "inference_ms": "from the input's pixels to the output maps, and from integers to floats where a tail "
+    "takes those",
+    "decode_ms": "from output maps to boxes: thresholds, the best candidates, NMS",
+}
 
 
 @dataclass(frozen=True)
@@ -30,46 +36,42 @@ class Measured:
     seconds: float
 
 
-def document_of(
+def report_of(
     images: dict[str, Any], network: dict[str, Any], measured: Sequence[Measured], gates: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """The report's document; what there is no object for is null."""
+    """The report of the stages of one network."""
     last = measured[-1]
+    quantized = next((each for each in reversed(measured) if each.stage.name in QUANTIZED), last)
     model = {
         "name": network.get("name", last.stage.path.stem),
+        "manifest": {key: value for key, value in quantized.facts.manifest.items() if key in _KEYS},
         "preprocessing": describe_preprocessing(last.facts.manifest),
-        "seconds": {each.stage.name: round(each.seconds, 2) for each in measured},
+        "device": next((each.stage.device for each in measured if _is_elsewhere(each.stage)), None),
+        "lowering": quantized.facts.manifest.get("lowering"),
+        "weights": _weights(program_file(quantized.stage.path)),
         "files": {each.stage.name: each.facts.file for each in measured},
-        "accuracy": {each.stage.name: _known(each.accuracy) for each in measured},
+        "accuracy": {each.stage.name: each.accuracy for each in measured},
+        "seconds": {each.stage.name: round(each.seconds, 2) for each in measured},
         "steps": _steps(last),
     }
-    return {
-        "schema": 3,
-        "kind": "eval",
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": sys.argv,
-        "environment": environment(),
-        "images": images,
-        "gates": gates,
-        "models": [model],
-    }
+    return make_report("eval", images, [model], gates)
 
 
-def write_views(folder: RunFolder, document: dict[str, Any]) -> None:
-    """Write the report into the folder."""
-    folder.write(REPORT, document)
+def _is_elsewhere(stage: Stage) -> bool:
+    return stage.name == PROGRAM and stage.device != LOCAL
 
 
-def _known(accuracy: Mapping[str, Any]) -> dict[str, Any]:
-    """With null for NaN, which JSON does not have."""
-    return {
-        name: _known(value) if isinstance(value, dict) else None if math.isnan(value) else value
-        for name, value in accuracy.items()
-    }
+def _weights(path: Path) -> dict[str, Any] | None:
+    """Of a file that `inspect` knows by its name."""
+    return dict(inspect_file(path)["weights"]) if path.suffix in (".onnx", ".so") else None
 
 
-def _steps(measured: Measured) -> dict[str, float]:
+def _steps(measured: Measured) -> dict[str, Any]:
+    """Medians over the images of the last stage."""
     times = zip(*(each.ms for each in measured.found), strict=True)
+    medians = {f"{step}_ms": statistics.median(values) for step, values in zip(STEPS, times, strict=True)}
     return {
-        f"{step}_ms": round(statistics.median(values), 3) for step, values in zip(STEPS, times, strict=True)
+        **{step: round(value, 3) for step, value in medians.items()},
+        "images": len(measured.found),
+        "inside": _INSIDE,
     }

@@ -102,10 +102,6 @@ class RunFolder:
         """Write a JSON document into the folder."""
         _publish(self._own, name, json.dumps(document, indent=2, allow_nan=False) + "\n")
 
-    def write_text(self, name: str, text: str) -> None:
-        """Write a text into the folder."""
-        _publish(self._own, name, text)
-
     def known(self, stage: str, key: dict[str, Any]) -> StageResults:
         """What was found before by the same file with the same settings. Raises AqdError for a file that eval
         did not write so.

@@ -16,7 +16,7 @@ from aqd_deploy.devices import LOCAL
 from aqd_deploy.errors import AqdError, ModelFileError
 from aqd_deploy.integer.files import load_onnx
 from aqd_deploy.integer.kinds import kind_of
-from aqd_deploy.reporting.report import VARIANTS
+from aqd_deploy.reporting.document import VARIANTS
 from aqd_deploy.runtime.bundle_files import program_file
 from aqd_deploy.workflow.runners import Runner, open_runner
 
