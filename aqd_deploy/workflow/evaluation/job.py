@@ -11,6 +11,7 @@ from typing import Any
 
 from aqd_deploy.detection.image_files import printable
 from aqd_deploy.detection.images import IMAGE_FILE
+from aqd_deploy.devices import open_device
 from aqd_deploy.errors import AqdError
 from aqd_deploy.evaluation.accuracy import accuracy, match_classes
 from aqd_deploy.evaluation.datasets import read_dataset
@@ -135,6 +136,8 @@ def _run(
     done = len(tasks) - len(todo)
     if done:
         told.line(f"{stage.name}: {done} of {len(tasks)} images are known from an earlier run")
+    if todo:
+        processes = _processes(stage, processes, told)
     started = kept = time.monotonic()
     waiting: list[ImageResult] = []
     count = 0
@@ -143,7 +146,7 @@ def _run(
             waiting += results
             count += len(results)
             now = time.monotonic()
-            told.status(_progress(stage.name, done + count, len(tasks), (now - started) / count, len(todo)))
+            told.status(_progress(stage.name, done + count, len(tasks), (now - started) / count))
             if now - kept > _SECONDS:
                 known.add(waiting)
                 waiting, kept = [], now
@@ -155,7 +158,16 @@ def _run(
     return time.monotonic() - started if todo else 0.0
 
 
-def _progress(name: str, done: int, count: int, seconds: float, todo: int) -> str:
+def _processes(stage: Stage, asked: int, told: Told) -> int:
+    """As many as were asked for, but no more than there are boards: one without would wait to the end."""
+    tracker = open_device(stage.device).tracker
+    boards = asked if asked == 1 or tracker is None else tracker.servers()
+    if boards < asked:
+        told.line(f"{stage.name}: {boards} boards have this key, so {boards} of {asked} processes run")
+    return min(asked, boards)
+
+
+def _progress(name: str, done: int, count: int, seconds: float) -> str:
     minutes, rest = divmod(int(seconds * (count - done)), 60)
     return f"{name}: {done} of {count} images, {minutes}:{rest:02} left"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -181,3 +182,20 @@ def test_images_that_cannot_be_used(setup):
 def test_images_without_a_label(setup):
     setup.labels.write_text(json.dumps({"images": [], "annotations": [], "categories": []}))
     refused(setup, "the annotations name none of the 6 images", setup.stage("float"))
+
+
+def test_no_more_processes_than_boards(setup, monkeypatch):
+    """The processes themselves are tested on the command line."""
+    asked, lines = [], []
+
+    def run(stage, tasks, preparation, processes):
+        asked.append(processes)
+        return original(stage, tasks, preparation)
+
+    original = job.run_images
+    farm = SimpleNamespace(tracker=SimpleNamespace(servers=lambda: 2))
+    monkeypatch.setattr(job, "run_images", run)
+    monkeypatch.setattr(job, "open_device", lambda text: farm)
+    setup.evaluate(setup.stage("program"), processes=3, told=Told(lines.append))
+    assert asked == [2]
+    assert lines == ["program: 2 boards have this key, so 2 of 3 processes run"]
