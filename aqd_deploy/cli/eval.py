@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import click
 
 from aqd_deploy.cli.options import device_for, device_option, existing, json_option, threads_option
 from aqd_deploy.cli.output import StatusLine, print_json, print_text, progress, verb
+
+_SECONDS = 30.0
+"""How often a log is told."""
 
 
 @verb(name="eval")
@@ -48,6 +52,7 @@ def command(
     goes on where it was. STAGE= tells what a file is where its kind does not: onnxruntime_int8=FILE.
     """
     from aqd_deploy.devices import LOCAL
+    from aqd_deploy.errors import DeviceError
     from aqd_deploy.evaluation.gates import check_gates
     from aqd_deploy.reporting.accuracy_view import accuracy_view
     from aqd_deploy.reporting.document import REPORT
@@ -59,10 +64,17 @@ def command(
         stage = name or stage_of(path)
         where = device_for(path, device) if stage == PROGRAM else LOCAL
         stages.append(Stage(stage, path, where, description, threads))
+    if device is not None and all(stage.name != PROGRAM for stage in stages):
+        raise DeviceError("a device runs compiled programs", received=device, valid="a .so among the files")
     with StatusLine() as status:
+
+        def line(text: str) -> None:
+            status.clear()
+            progress(text)
+
         document = evaluate_stages(
             stages, annotations, images, output, names=names, limit=limit, gates=gates, processes=processes,
-            told=Told(progress, status.show),
+            told=Told(line, _Status(status).show),
         )  # fmt: skip
     if as_json:
         print_json(document)
@@ -70,3 +82,19 @@ def command(
         print_text(accuracy_view(document))
         print_text(f"\n{output / REPORT}")
     check_gates(document["gates"])
+
+
+class _Status:
+    """How far it is: in a line that is rewritten for whoever waits at a terminal, elsewhere in one now and
+    then.
+    """
+
+    def __init__(self, line: StatusLine) -> None:
+        self._line, self._next = line, time.monotonic() + _SECONDS
+
+    def show(self, text: str) -> None:
+        if self._line.shown:
+            self._line.show(text)
+        elif time.monotonic() > self._next:
+            progress(text)
+            self._next = time.monotonic() + _SECONDS
