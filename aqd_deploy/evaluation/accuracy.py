@@ -23,6 +23,8 @@ def match_classes(dataset: DataSet, classes: Sequence[str]) -> tuple[dict[str, A
     data set that does not tell all of its categories may lack some.
     """
     document = dataset.document
+    # That every category has a name and a number.
+    category_ids([], document)
     names = [category["name"] for category in document.get("categories", [])]
     strange = [name for name in names if name not in classes]
     if strange:

@@ -14,6 +14,7 @@ from aqd_deploy.detection.images import IMAGE_FILE
 from aqd_deploy.devices import open_device
 from aqd_deploy.errors import AqdError
 from aqd_deploy.evaluation.accuracy import accuracy, match_classes
+from aqd_deploy.evaluation.coco import checked
 from aqd_deploy.evaluation.datasets import read_dataset
 from aqd_deploy.evaluation.datasets.contract import DataSet, ImageFolder
 from aqd_deploy.evaluation.gates import Gate, parse_gate
@@ -74,6 +75,9 @@ def evaluate_stages(
     stages = [replace(stage, threads=_threads(stage.threads, processes)) for stage in stages]
     facts = [StageFacts.of(stage) for stage in stages]
     matched = [match_classes(labelled.dataset, each.settings.classes) for each in facts]
+    for document, _ in matched:
+        # Before the work: that there is something to find in these images.
+        checked(document, [], labelled.ids.values())
     network = check_one_network(stages, facts)
     inputs = [*(program_file(stage.path) for stage in stages), *(task.path for task in labelled.tasks)]
     inputs += [path for path in (names, annotations) if path is not None and path.is_file()]

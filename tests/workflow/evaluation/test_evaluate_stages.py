@@ -182,6 +182,16 @@ def test_images_that_cannot_be_used(setup):
 def test_images_without_a_label(setup):
     setup.labels.write_text(json.dumps({"images": [], "annotations": [], "categories": []}))
     refused(setup, "the annotations name none of the 6 images", setup.stage("float"))
+    write_dataset(setup.folder / "other")
+    document = json.loads((setup.folder / "other" / "annotations.json").read_text())
+    for change, message in (
+        ({"annotations": document["annotations"][-1:]}, "no annotations of what was run"),
+        ({"annotations": []}, "'annotations' is empty"),
+        ({"categories": [{"id": 10}, {"id": 20}]}, r"no categories\[0\].name"),
+    ):
+        setup.labels.write_text(json.dumps({**document, **change}))
+        refused(setup, message, setup.stage("float"), limit=2)
+    assert setup.networks["float.net"].ran == 0
 
 
 def test_no_more_processes_than_boards(setup, monkeypatch):
