@@ -23,7 +23,7 @@ from aqd_deploy.errors import AqdError, GateError, line_of
 from aqd_deploy.files import NO_ROOM, shown_path
 
 VERBS = (
-    "export", "quantize", "lower", "compile", "tune", "package", "run", "detect", "bench", "inspect",
+    "export", "quantize", "lower", "compile", "tune", "package", "run", "detect", "eval", "bench", "inspect",
     "targets", "doctor", "demo", "report",
 )  # fmt: skip
 
