@@ -18,7 +18,7 @@ from aqd_deploy.reporting.page.markdown import markdown_page
 from aqd_deploy.reporting.page.report_page import report_page
 from aqd_deploy.reporting.run_comparison import compare_runs
 
-_TOKEN = re.compile(r"(?<![\w.])[+-]?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?(?![A-Za-z_])")
+_TOKEN = re.compile(r"(?<![\w.])(?<![A-Za-z]-)[+-]?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?(?![A-Za-z_])")
 # As it is, points and percent, megabytes and millions.
 _SCALES = (1, 100, 1e-6)
 
