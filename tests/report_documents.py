@@ -64,7 +64,8 @@ def full_model(name: str, draw: random.Random, layers: int, pictures: int, class
         "lowering": {"numerics": "exact", "requantized_channels": 3823, "proven": 3821,
                      "proven_share": 0.9995, "proven_of_network": 2789,
                      "largest_input_error_steps": 4.871e-06, "requantizations_count": 67,
-                     "equal_end_to_end": 41, "float_tensors": 0, "skip_adds": 2, "largest_skip_add_error": 0.8713},
+                     "equal_end_to_end": 41, "float_tensors": 0,
+                     "skip_adds": 2, "largest_skip_add_error": 0.8713},
         "accuracy": accuracy,
         "agreement": {
             "float": agreement(draw), "integer_reference": agreement(draw),
