@@ -32,8 +32,8 @@ from aqd_deploy.reporting.page.elements import append, element, html_text
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 _DEEPEST = 6
-_LONG = 30
-"""Rows of a table that scrolls within the page."""
+_LONG, _WIDE = 30, 8
+"""More rows scroll within the page, more columns are printed small."""
 
 
 def html_page(page: Page) -> str:
@@ -121,7 +121,8 @@ class _Writer:
             class_="sortable" if table.sortable else None,
         )
         # Reachable by keyboard, which scrolls it where it is wider than the page.
-        kind = "scroll long" if len(rows) > _LONG else "scroll"
+        kinds = {"scroll": True, "long": len(rows) > _LONG, "wide": len(table.headers) > _WIDE}
+        kind = " ".join(each for each, holds in kinds.items() if holds)
         return element("div", made, class_=kind, tabindex=0, role="region", aria_labelledby=name)
 
 
