@@ -79,13 +79,25 @@ class Head:
     zero_point: int = 0
 
 
+@dataclass(frozen=True)
+class Meaning:
+    """What an integer tensor η stands for: in every channel `forms` make the tensor `real` of the canonical
+    file of it. `error` [C] bounds, in units of η, how far η is from the exact value behind the same codes.
+    """
+
+    real: str
+    forms: list[ChannelForm]
+    error: np.ndarray
+
+
 @dataclass
 class Graph:
     """Nodes in topological order, tensor shapes, and constants.
 
     `inputs`: names and ONNX element types. `constants` are arrays of the file, `quantized` those behind a
     DequantizeLinear. `ranges`: proven intervals of integer tensors. `heads`: of every
-    output, once it is an integer tensor.
+    output, once it is an integer tensor. `meanings`: of the integer tensors that stand for a real one, once
+    scales have moved.
     """
 
     name: str
@@ -97,6 +109,7 @@ class Graph:
     quantized: dict[str, Quantized] = field(default_factory=dict)
     ranges: dict[str, Interval] = field(default_factory=dict)
     heads: dict[str, Head] = field(default_factory=dict)
+    meanings: dict[str, Meaning] = field(default_factory=dict)
     names: Names = field(default_factory=Names)
 
     def is_constant(self, name: str) -> bool:

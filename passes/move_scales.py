@@ -80,7 +80,8 @@ class MoveScales(Pass):
         propagate(values)
         outputs = [_finish(values, name) for name in graph.outputs]
         graph.nodes = values.nodes
-        _name_outputs(graph, outputs)
+        renamed = _name_outputs(graph, outputs)
+        graph.meanings = {renamed.get(name, name): each for name, each in values.meanings().items()}
         graph.remove_dead()
         return values.result
 
@@ -119,8 +120,10 @@ def _finish(values: Values, name: str) -> str:
     return values.int32(value.tensor)
 
 
-def _name_outputs(graph: Graph, tensors: list[str]) -> None:
-    """Outputs keep the QDQ file's names; an integer tensor that is an output twice gets an Identity."""
+def _name_outputs(graph: Graph, tensors: list[str]) -> dict[str, str]:
+    """Outputs keep the QDQ file's names; an integer tensor that is an output twice gets an Identity. Returns
+    the new names by the old ones.
+    """
     renamed: dict[str, str] = {}
     copies: list[Node] = []
     for name, tensor in zip(graph.outputs, tensors, strict=True):
@@ -133,3 +136,4 @@ def _name_outputs(graph: Graph, tensors: list[str]) -> None:
         node.inputs = [renamed.get(source, source) for source in node.inputs]
         node.output = renamed.get(node.output, node.output)
     graph.nodes += copies
+    return renamed

@@ -16,7 +16,7 @@ from aqd_deploy.integer.ranges import Interval
 from aqd_deploy.integer.rational import ChannelForm
 from aqd_deploy.passes.codes import input_codes
 from aqd_deploy.passes.contract import COMPLETE, PassResult
-from aqd_deploy.passes.graph import Graph, Node, Operation
+from aqd_deploy.passes.graph import Graph, Meaning, Node, Operation
 from aqd_deploy.passes.integer_operations import Bias, Cast, MultiplyShift, SkipAdd
 from aqd_deploy.passes.streams import StreamConstants, settle, settle_blocks, skip_add
 
@@ -107,6 +107,14 @@ class Values:
                 next_command=COMPLETE,
             )
         return self.scaled[name]
+
+    def meanings(self) -> dict[str, Meaning]:
+        """Of every integer tensor that stands for a real one; of several, for the last."""
+        settled = ((name, value) for (name, _, _), value in self._settled.items())
+        return {
+            value.tensor: Meaning(name, value.forms, value.error)
+            for name, value in (*self.scaled.items(), *settled)
+        }
 
     def holds_codes(self, value: Scaled) -> bool:
         """Whether the integers are 8-bit codes."""

@@ -12,6 +12,7 @@ from aqd_deploy.bench.network import Network
 from aqd_deploy.bench.peers.contract import Contender, Opened, Peer, Variant
 from aqd_deploy.bench.peers.convert import converted
 from aqd_deploy.bench.quiet import native_output_hidden
+from aqd_deploy.bench.rounds import timed
 from aqd_deploy.errors import AqdError, PeerError
 from aqd_deploy.runtime.program import Program
 
@@ -20,11 +21,12 @@ OURS = "aqd-deploy"
 
 @dataclass
 class Field:
-    """Contenders by label and number of threads, and who is not among them and why. `convolutions` as the
-    peer tells them, by label (`Opened`).
+    """Contenders by label and number of threads, seconds of the first run of each, and who is not among them
+    and why. `convolutions` as the peer tells them, by label (`Opened`).
     """
 
     contenders: dict[tuple[str, int], Contender] = field(default_factory=dict)
+    first: dict[tuple[str, int], float] = field(default_factory=dict)
     variants: dict[str, tuple[Peer, Variant]] = field(default_factory=dict)
     convolutions: dict[str, Mapping[str, int] | None] = field(default_factory=dict)
     failed: list[dict[str, str]] = field(default_factory=list)
@@ -68,23 +70,25 @@ def add_peer(
             into.failed.append({"contender": label, "reason": error.sentence()})
             continue
         into.variants[label] = peer, variant
-        into.convolutions[label] = opened[threads[0]].convolutions
-        into.contenders.update({(label, count): each.run for count, each in opened.items()})
+        into.convolutions[label] = opened[threads[0]][0].convolutions
+        for count, (each, seconds) in opened.items():
+            into.contenders[label, count] = each.run
+            into.first[label, count] = seconds
 
 
-def _open(variant: Variant, network: Network, threads: int) -> Opened:
-    """The variant after one run. PeerError for whatever the runtime raises."""
+def _open(variant: Variant, network: Network, threads: int) -> tuple[Opened, float]:
+    """The variant after one run, and the seconds of that. PeerError for whatever the runtime raises."""
     path = network.model if variant.conversion is None else converted(variant.conversion, network)
     with native_output_hidden() as written:
         try:
             opened = variant.open(path, network, threads)
-            opened.run()
+            seconds = timed(opened.run)
         except Exception as error:  # each runtime has its own
             if isinstance(error, AqdError):
                 raise PeerError(error.what, received=_last_line(written()) or error.received) from error
             told = f"{type(error).__name__}: {_last_line(str(error)) or _last_line(written())}"
             raise PeerError("it cannot run the network", received=told) from error
-    return opened
+    return opened, seconds
 
 
 def _last_line(text: str) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from aqd_deploy.bench.contenders import OURS
 from aqd_deploy.bench.rounds import ratios, spread, statistics
 
-BENCH_SCHEMA = 2
+BENCH_SCHEMA = 3
 
 
 def bench_document(
@@ -56,15 +56,18 @@ def measured_with(
     ours: np.ndarray,
     others: Mapping[str, np.ndarray] | None = None,
     fastest_int8: Mapping[str, str] | None = None,
+    first: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """What was measured with one number of threads: seconds float64 [rounds, runs], ours and the `others`' by
-    label; `fastest_int8` is the label of each peer's fastest INT8 network.
+    label; `fastest_int8` is the label of each peer's fastest INT8 network, `first` the seconds of the very
+    first runs, by label.
     """
     against = others or {}
     return {
         "threads": threads,
         "contenders": {
-            label: statistics(seconds) for label, seconds in ({OURS: ours} | dict(against)).items()
+            label: statistics(seconds, (first or {}).get(label))
+            for label, seconds in ({OURS: ours} | dict(against)).items()
         },
         "spread": spread(ours),
         "ratios": {label: ratios(ours, seconds) for label, seconds in against.items()},

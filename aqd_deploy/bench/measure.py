@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aqd_deploy.bench.busyness import Watch
 from aqd_deploy.bench.contenders import OURS, Field, add_peer, describe, program_contender
 from aqd_deploy.bench.document import bench_document, measured_with
 from aqd_deploy.bench.layers import between_layers, family_totals, layer_table
 from aqd_deploy.bench.network import Network
 from aqd_deploy.bench.peers import choose_peers
 from aqd_deploy.bench.peers.contract import Peer
-from aqd_deploy.bench.rounds import interleave
+from aqd_deploy.bench.rounds import interleave, timed
 from aqd_deploy.bench.workspace import network_folder
 from aqd_deploy.environment import environment, installed_version
 from aqd_deploy.runtime.program import Program
@@ -70,7 +71,10 @@ def bench(
         input_is = _input_is(network, images)
         _fill(taking_part, loaded, network, peers, counts, progress)
         beside = _layer_turns(loaded, counts) if layers else _Beside()
+        about = _environment(peers)
+        watch = Watch()
         seconds = _interleave(loaded, taking_part, beside, rounds, runs, progress)
+        busyness = watch.so_far()
         resident = None
         if memory:
             from aqd_deploy.bench.memory import compare_memory
@@ -81,7 +85,7 @@ def bench(
     return bench_document(
         program,
         loaded.manifest,
-        environment=_environment(peers),
+        environment={**about, **busyness.told()},
         input_is=input_is,
         rounds=rounds,
         runs=runs,
@@ -127,7 +131,9 @@ def _fill(
 ) -> None:
     """The program and every network of the peers, ready to run."""
     for count in counts:
-        taking_part.contenders[OURS, count] = program_contender(program, network, count)
+        ours = program_contender(program, network, count)
+        taking_part.contenders[OURS, count] = ours
+        taking_part.first[OURS, count] = timed(ours)
     for peer in peers:
         assert network is not None
         add_peer(taking_part, peer, network, counts, progress)
@@ -203,7 +209,8 @@ def _measured(
     """What was measured with one number of threads."""
     others = {label: seconds[label, count] for label in taking_part.variants}
     fastest = _fastest_int8(count, seconds, taking_part)
-    document = measured_with(count, seconds[OURS, count], others, fastest)
+    first = {label: each for (label, threads), each in taking_part.first.items() if threads == count}
+    document = measured_with(count, seconds[OURS, count], others, fastest, first)
     if beside.profiles:
         peaks = {
             probe.name: probe.macs / float(seconds[label, threads].min())

@@ -44,6 +44,17 @@ def compare_memory(program: Path, network: Network, threads: list[int]) -> list[
     return found
 
 
+def program_memory(program: Path, threads: int) -> dict[str, float]:
+    """The same of one fresh process that runs the program, on random input."""
+    from aqd_deploy.runtime.program import Program
+
+    with TemporaryFolder() as folder:
+        pixels = folder / "pixels.npy"
+        (value,) = Program.load(program).random_inputs().values()
+        np.save(pixels, value)
+        return _measure("program", program, pixels, threads)
+
+
 def _measure(kind: str, model: Path, array: Path, threads: int) -> dict[str, float]:
     command = [sys.executable, "-m", "aqd_deploy.bench.resident", kind, str(model), str(array), str(threads)]
     done = processes.run(command, temporary=array.parent)

@@ -46,26 +46,34 @@ def interleave(
     return seconds
 
 
+def timed(contender: Callable[[], object]) -> float:
+    """Seconds of one run."""
+    started = time.perf_counter()
+    contender()
+    return time.perf_counter() - started
+
+
 def _turn(contender: Callable[[], object], runs: int) -> list[float]:
     time.sleep(PAUSE_SECONDS)
     contender()
-    measured = []
-    for _ in range(runs):
-        started = time.perf_counter()
-        contender()
-        measured.append(time.perf_counter() - started)
-    return measured
+    return [timed(contender) for _ in range(runs)]
 
 
-def statistics(seconds: np.ndarray) -> dict[str, Any]:
-    """Milliseconds of the measured runs [rounds, runs]: minimum, median, 90th percentile, and each round's
-    best.
+def statistics(seconds: np.ndarray, first: float | None = None) -> dict[str, Any]:
+    """Milliseconds of the measured runs [rounds, runs]: minimum, median, 90th and 99th percentile, and each
+    round's best; how many images a second the median makes at batch 1; `spread` of the rounds. `first_ms` is
+    the very first run, in `first` seconds, None where it was not timed.
     """
     milliseconds = seconds * 1e3
+    p90, p99 = np.percentile(milliseconds, [90, 99])
     return {
+        "first_ms": None if first is None else round(first * 1e3, 4),
         "min_ms": round(float(milliseconds.min()), 4),
         "median_ms": round(float(np.median(milliseconds)), 4),
-        "p90_ms": round(float(np.percentile(milliseconds, 90)), 4),
+        "p90_ms": round(float(p90), 4),
+        "p99_ms": round(float(p99), 4),
+        "images_per_s": round(float(1 / np.median(seconds)), 3),
+        "spread": spread(seconds),
         "rounds_ms": [round(float(best), 4) for best in milliseconds.min(axis=1)],
     }
 

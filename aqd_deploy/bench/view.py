@@ -35,6 +35,11 @@ def _head(document: dict[str, Any]) -> str:
     for variant in document["forms"]:
         told = f"{variant['contender']}: {variant['what']}; {_instructions(variant['convolutions'])}"
         lines += textwrap.wrap(told, WIDTH, initial_indent="  ", subsequent_indent="    ")
+    if document["environment"].get("busy"):
+        lines += _wrapped(
+            f"the machine was busy: other processes used {document['environment']['others_cpus']:.1f} of its "
+            f"{document['environment']['cpus']} CPUs meanwhile; compare ratios, not milliseconds"
+        )
     if document["forms"]:
         lines += _wrapped(
             f"minima, medians and quartiles of the rounds are ratios: {OURS}'s time by the other's"
@@ -71,7 +76,17 @@ def _latency(measured: dict[str, Any]) -> str:
     headers[-1:] = ["minima", "medians", "quartiles"] if measured["ratios"] else ["", "", ""]
     if not measured["ratios"]:
         headers, rows = headers[:4], [row[:4] for row in rows]
-    return "\n".join([table(headers, rows), *_verdicts(measured)])
+    return "\n".join([table(headers, rows), *_ours(measured), *_verdicts(measured)])
+
+
+def _ours(measured: dict[str, Any]) -> list[str]:
+    """What the table has no room for, of the program alone."""
+    entry = measured["contenders"][OURS]
+    first = "" if entry["first_ms"] is None else f"first inference {entry['first_ms']:.1f} ms, "
+    return _wrapped(
+        f"{OURS}: {first}p99 {entry['p99_ms']:.1f} ms, {entry['images_per_s']:.1f} images a second, the "
+        f"rounds differ by {100 * entry['spread']:.0f} %"
+    )
 
 
 def _verdicts(measured: dict[str, Any]) -> list[str]:

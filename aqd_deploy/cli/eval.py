@@ -48,14 +48,15 @@ def command(
     """Measure the accuracy of stages of a network: float ONNX, QDQ ONNX, integer ONNX, a program (.so) or a
     bundle, in the order given, over the same labelled images.
 
-    Prints COCO's numbers and VOC AP of each, and writes them to RUNDIR/report.json. A run that was killed
-    goes on where it was. STAGE= tells what a file is where its kind does not: onnxruntime_int8=FILE.
+    Prints COCO's numbers and VOC AP of each, and writes them to RUNDIR/report.json, with pages made of it.
+    A run that was killed goes on where it was. STAGE= tells what a file is where its kind does not:
+    onnxruntime_int8=FILE.
     """
     from aqd_deploy.devices import LOCAL
     from aqd_deploy.errors import DeviceError
     from aqd_deploy.evaluation.gates import check_gates
     from aqd_deploy.reporting.accuracy_view import accuracy_view
-    from aqd_deploy.reporting.document import REPORT
+    from aqd_deploy.reporting.report import REPORTS
     from aqd_deploy.workflow.evaluation.job import Told, evaluate_stages
     from aqd_deploy.workflow.evaluation.stages import PROGRAM, Stage, named_file, stage_of
 
@@ -80,7 +81,7 @@ def command(
         print_json(document)
     else:
         print_text(accuracy_view(document))
-        print_text(f"\n{output / REPORT}")
+        print_text("\n" + "\n".join(str(output / name) for name in REPORTS))
     check_gates(document["gates"])
 
 

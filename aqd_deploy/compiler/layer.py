@@ -13,6 +13,18 @@ from aqd_deploy.kernels.contract.spec import ConvSpec
 
 
 @dataclass(frozen=True)
+class Part:
+    """A tensor of the integer file in a result of a kernel, which holds it alone or stacked with others: its
+    `height` times `width` pixels from `first` on.
+    """
+
+    tensor: str
+    first: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
 class Layer:
     """What became of one operation: kernel family, the reason for it, cost and weight width.
 
@@ -20,7 +32,8 @@ class Layer:
     `choice` is what the kernel was built with (`Choice.to_json`), None where there is nothing to choose;
     `tuned` where that comes from: "task" a record of this kernel, "shape" one of the same convolution with
     another epilogue, "" the cost model. `weight_bytes` (as expanded for the kernel), `input_bytes` (all
-    tensors read) and `output_bytes` are what one run moves.
+    tensors read) and `output_bytes` are what one run moves. `results` are the last arguments of the call, in
+    order: of each the tensors of the integer file that lie in it.
     """
 
     name: str
@@ -36,6 +49,7 @@ class Layer:
     weight_bytes: int = 0
     input_bytes: int = 0
     output_bytes: int = 0
+    results: tuple[tuple[Part, ...], ...] = ()
 
 
 class ConvKernel(Protocol):

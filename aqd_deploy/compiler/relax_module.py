@@ -20,7 +20,7 @@ from aqd_deploy.compiler.borders import store_borders
 from aqd_deploy.compiler.constants import ConstantPool
 from aqd_deploy.compiler.in_place import add_in_place
 from aqd_deploy.compiler.joint_outputs import join_outputs
-from aqd_deploy.compiler.layer import Layer, conv_layer
+from aqd_deploy.compiler.layer import Layer, Part, conv_layer
 from aqd_deploy.compiler.memory import MemoryPlan, plan_memory
 from aqd_deploy.compiler.movement import kernel_of
 from aqd_deploy.compiler.plan import Computation, Conv, Operand, Operation, Plan, border
@@ -149,7 +149,16 @@ class _Builder:
         tensors = self.plan.tensors
         inputs = sum(tensors[name].bytes for name in op.reads)
         outputs = sum(tensors[name].bytes for name in op.writes)
-        self.result.layers.append(replace(layer, input_bytes=inputs, output_bytes=outputs))
+        results = tuple(self._parts(name) for name in op.writes if name not in op.written_over)
+        layer = replace(layer, input_bytes=inputs, output_bytes=outputs, results=results)
+        self.result.layers.append(layer)
+
+    def _parts(self, name: str) -> tuple[Part, ...]:
+        """The maps in a stack; what is none is its own only part."""
+        tensors, slices = self.plan.tensors, self.plan.slices
+        inside = {part: first for part, (stack, first) in slices.items() if stack == name} or {name: 0}
+        types = {part: tensors[part] for part in inside}
+        return tuple(Part(part, inside[part], kind.height, kind.width) for part, kind in types.items())
 
     def _kernel(self, op: Conv) -> tuple[Kernel, str]:
         """The kernel, and where its choice comes from as in `Layer.tuned`."""

@@ -103,6 +103,7 @@ class _Sums:
             "float_name": self.match.float.label,
             "matched_by": "name" if self.match.by_name else "order",
             "operator": layer.op_type,
+            "output": layer.product,
             "weights": list(layer.shape),
             "codes": "" if layer.activation is None else layer.activation.codes,
             "alone": self.alone.told(),

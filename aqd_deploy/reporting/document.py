@@ -48,7 +48,7 @@ VARIANTS = {
 ACCURACY = (
     "AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl", "VOC",
 )  # fmt: skip
-_ANEW = "aqd-deploy demo -o DIR"
+_ANEW = "aqd-deploy demo -o DIR, or aqd-deploy eval FILE --annotations LABELS --images DIR -o DIR"
 _REPORT_FILE = FileKind("report", "a report.json that demo or eval wrote", 256 * MIB, next_command=_ANEW)
 
 _FIGURE = nothing_or(number())

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
+from aqd_deploy.bench.cost import cost_of
 from aqd_deploy.errors import ModelFileError
 from aqd_deploy.frontends.export import CHECKPOINT_SUFFIXES
+from aqd_deploy.integer.arithmetic import weight_bits
 from aqd_deploy.integer.domain import DOMAIN
 from aqd_deploy.integer.files import load_onnx, parse_onnx
 from aqd_deploy.integer.inspect import float_tensors
@@ -66,7 +68,8 @@ def _onnx(path: Path) -> dict[str, Any]:
         **_tail(path, manifest),
     }
     if kind == "integer":
-        read_graph(model)
+        graph = read_graph(model)
+        document["cost"] = cost_of(graph, file_bytes=path.stat().st_size).told()
         names = float_tensors(model)
         document["float_tensors"] = {"count": len(names), "names": names[:20]}
         document["ranges"] = manifest.pop("ranges", {})
@@ -137,21 +140,13 @@ def _source(
 
 
 def _bits(array: np.ndarray, bytes_: bool) -> str:
-    """Bits of a tensor: of AQD's odd grids (within ±(2^n − 1)) and of two's complement those that its values
-    need, of unsigned integers those of their type; `float`, or its type's name. `bytes_`: they take 8
+    """Bits of a tensor of integers (`weight_bits`); `float`, or its type's name. `bytes_`: they take 8
     whatever their values.
     """
-    kind = str(array.dtype)
-    if kind == "float32":
+    if array.dtype == np.float32:
         return "float"
-    if bytes_ or not array.size or kind == "uint8":
-        return "8"
-    if not kind.startswith(("int", "uint")):
-        return kind
-    values = array.astype(np.int64)
-    if (values % 2 == 1).all():
-        return str(max(2, int(np.abs(values).max()).bit_length()))
-    return str(max(2, int(np.maximum(values, -values - 1).max()).bit_length() + kind.startswith("int")))
+    known = bytes_ or not array.size or str(array.dtype).startswith(("int", "uint"))
+    return str(weight_bits(array, bytes_)) if known else str(array.dtype)
 
 
 def _program(path: Path) -> dict[str, Any]:

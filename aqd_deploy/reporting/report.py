@@ -1,5 +1,5 @@
-"""Views of a report: Markdown, and the terminal's table. They show what the document has, and compute
-nothing.
+"""Views of a report: its pages in HTML and Markdown, and the terminal's table. They show what the
+document has, and compute nothing.
 """
 
 from __future__ import annotations
@@ -8,11 +8,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from aqd_deploy.passes.proven import sentences
+from aqd_deploy.files import write_text
 from aqd_deploy.reporting.document import REPORT, VARIANTS, check_report
-from aqd_deploy.tables import markdown_table, table_blocks
+from aqd_deploy.reporting.page.html import html_page
+from aqd_deploy.reporting.page.markdown import markdown_page
+from aqd_deploy.reporting.page.report_page import report_page
+from aqd_deploy.tables import table_blocks
 
-REPORTS = (REPORT, "report.md")
+HTML, MARKDOWN = "report.html", "report.md"
+VIEWS = (HTML, MARKDOWN)
+REPORTS = (REPORT, *VIEWS)
 _HEADERS = ("model", "form", "AP", "AP50", "heads", "MB", "ms", "best ms")
 
 
@@ -43,23 +48,6 @@ def terminal_table(document: dict[str, Any]) -> str:
     return "\n".join(shown)
 
 
-def markdown(document: dict[str, Any]) -> str:
-    """The report as Markdown."""
-    machine = document["environment"]
-    packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
-    images = document["images"]
-    parts = [
-        f"# aqd-deploy {document['kind']}",
-        f"{document['created']}, {machine['cpu']}, {machine['threads']} threads, {machine['system']}; "
-        f"{packages}.",
-        f"{images.get('count', 0)} images from `{images.get('folder')}`.",
-        markdown_table(_HEADERS, rows(document)),
-        LEGEND,
-    ]
-    parts += [_model_section(model) for model in document["models"]]
-    return "\n\n".join(parts) + "\n"
-
-
 LEGEND = (
     "AP and AP50 in points over these images. heads: correlation of all head outputs with those of the "
     "fake-quantized network; for the program, the number of integers that differ from the integer reference. "
@@ -68,30 +56,16 @@ LEGEND = (
 )
 
 
-def write_report(folder: Path, document: dict[str, Any]) -> tuple[Path, Path]:
-    """Write report.json and report.md into an existing folder; returns both paths."""
-    from aqd_deploy.files import write_text
-
-    paths = folder / REPORTS[0], folder / REPORTS[1]
-    write_text(paths[0], json.dumps(check_report(document), indent=2, allow_nan=False) + "\n")
-    write_text(paths[1], markdown(document))
-    return paths
-
-
-def _model_section(model: dict[str, Any]) -> str:
-    lowering, weights = model["lowering"], model["weights"]
-    proven = "".join(f" {sentence[0].upper()}{sentence[1:]}." for sentence in sentences(lowering))
-    lines = [
-        f"## {model['name']}",
-        f"- Lowering ({lowering.get('numerics')} numerics): {lowering.get('skip_adds')} skip-adds with "
-        f"errors of at most {lowering.get('largest_skip_add_error')} integer steps, "
-        f"{lowering.get('float_tensors')} float tensors inside.{proven}",
-        f"- Weights: {weights.get('count')} in {weights.get('bytes')} bytes, "
-        f"{weights.get('bytes_per_weight')} bytes a weight.",
-        f"- {model['preprocessing']}",
-        "- Seconds: " + ", ".join(f"{step} {seconds}" for step, seconds in model["seconds"].items()) + ".",
-    ]
-    return "\n".join(lines)
+def write_report(folder: Path, document: dict[str, Any], pictures: Path | None = None) -> list[Path]:
+    """Write REPORTS, the document and its views, into an existing folder; the paths. Names of pictures are
+    relative to `pictures`, without it to `folder`.
+    """
+    text = json.dumps(check_report(document), indent=2, allow_nan=False) + "\n"
+    write_text(folder / REPORT, text)
+    page = report_page(document, pictures or folder)
+    write_text(folder / HTML, html_page(page))
+    write_text(folder / MARKDOWN, markdown_page(page))
+    return [folder / name for name in REPORTS]
 
 
 def _accuracy(model: dict[str, Any], variant: str) -> list[str | None]:

@@ -33,6 +33,7 @@ _TENSOR = table({
     "shape": list_of(whole(1, 1 << 31), 4, 4),
     "dtype": one_of("uint8", "int8", "uint16", "int16", "int32", "uint32", "int64"),
 })  # fmt: skip
+_PART = table({"tensor": text, "first": whole(), "height": whole(1), "width": whole(1)})
 _LAYER = table(
     {"name": text},
     {
@@ -40,6 +41,7 @@ _LAYER = table(
         "executed_macs": whole(), "weight_bits": whole(), "choice": nothing_or(table_of(anything)),
         "tuned": text,
         "weight_bytes": _BYTES, "input_bytes": _BYTES, "output_bytes": _BYTES,
+        "results": list_of(list_of(_PART)),
     },
 )  # fmt: skip
 _WEIGHTS = table(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 from aqd_deploy.errors import ProgramError, line_of
 from aqd_deploy.runtime import backend, lanes
 from aqd_deploy.runtime.container import Container, read_container
+from aqd_deploy.runtime.intermediates import ResultCopies
 from aqd_deploy.runtime.launches import refuse_card
 from aqd_deploy.runtime.library import load_library
 from aqd_deploy.runtime.tensors import TensorInfo, checked_inputs, random_inputs
@@ -108,6 +109,26 @@ class Program:
             raise self._unlike_manifest(f"{len(best)} calls of kernels for {len(names)} layers")
         return list(zip(names, best, strict=True))
 
+    def intermediates(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Run once and return, by the names of the integer file, what kernels wrote: int [1, C, H, W].
+
+        Tensors that were fused away are not among them, nor those that a kernel wrote over what it read.
+        Raises what `run` raises, and ProgramError for a program that an older version compiled.
+        """
+        layers = self.manifest["program"].get("layers", [])
+        if not any(layer.get("results") for layer in layers):
+            raise ProgramError(
+                "the program does not say which tensors its kernels write",
+                received="a manifest of an older version",
+                next_command="aqd-deploy compile MODEL.onnx -o PROGRAM.so",
+            )
+        copies = ResultCopies(layers)
+        arguments = lanes.call(self.threads, _tensors, checked_inputs(self.inputs, inputs))
+        lanes.call(self.threads, self._observed, arguments, copies)
+        if copies.calls != len(layers):
+            raise self._unlike_manifest(f"{copies.calls} calls of kernels for {len(layers)} layers")
+        return copies.tensors
+
     def random_inputs(self, seed: int = 0) -> dict[str, np.ndarray]:
         """Uniform pseudo-random values over the whole range of each input's dtype."""
         return random_inputs(self.inputs, seed)
@@ -151,10 +172,14 @@ class Program:
         return time.perf_counter() - started
 
     def _profiled(self, arguments: list[Any]) -> list[float]:
-        machine, clock = backend.new_machine(self._library), _CallClock()
-        machine["set_instrument"](clock)
-        self._passed(machine["main"], arguments)
+        clock = _CallClock()
+        self._observed(arguments, clock)
         return clock.seconds
+
+    def _observed(self, arguments: list[Any], instrument: Callable[..., int]) -> None:
+        machine = backend.new_machine(self._library)
+        machine["set_instrument"](instrument)
+        self._passed(machine["main"], arguments)
 
     def _passed(self, main: Any, arguments: list[Any]) -> Any:
         try:

@@ -28,6 +28,13 @@ def test_statistics():
     entry = statistics(np.array([[0.003, 0.001], [0.002, 0.010]]))
     assert (entry["min_ms"], entry["median_ms"], entry["rounds_ms"]) == (1.0, 2.5, [1.0, 2.0])
     assert entry["p90_ms"] == pytest.approx(7.9)
+    assert entry["p99_ms"] == pytest.approx(9.79)
+    # At the median, one image a run.
+    assert entry["images_per_s"] == 400.0
+    # Medians of the rounds are 2 and 6: quartiles 3 and 5 around 4.
+    assert entry["spread"] == 0.5
+    assert entry["first_ms"] is None
+    assert statistics(np.array([[0.003]]), first=0.0205)["first_ms"] == 20.5
 
 
 def test_a_slow_moment_of_the_machine_does_not_move_the_ratio():

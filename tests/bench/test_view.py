@@ -119,3 +119,18 @@ def test_memory():
     shown = text(measured(2), memory=entries)
     assert "peak MB" in shown
     assert "onnxruntime int8        2       80    0.21" in shown
+
+
+def test_what_the_table_has_no_room_for():
+    shown = unwrapped(text(measured(1)))
+    assert "first inference 61.0 ms, p99 55.0 ms, 23.8 images a second, the rounds differ by 2 %" in shown
+    entry = measured(1)
+    entry["contenders"] = {"aqd-deploy": {**entry["contenders"]["aqd-deploy"], "first_ms": None}}
+    assert "first inference" not in text(entry)
+
+
+def test_a_busy_machine_is_told():
+    about = {"cpu": "Some CPU", "packages": {}, "busy": True, "others_cpus": 1.26, "cpus": 8}
+    shown = unwrapped(text(measured(1), environment=about))
+    assert "the machine was busy: other processes used 1.3 of its 8 CPUs meanwhile" in shown
+    assert "busy" not in text(measured(1), environment={**about, "busy": False})

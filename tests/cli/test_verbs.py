@@ -323,6 +323,15 @@ def test_demo(call, tmp_path):
     }
     assert set(model["agreement"]) == {"float", "integer_reference", "program"}
     assert model["weights"]["by_bits"]["2"]["bytes_per_weight"] <= 0.3
+    assert (
+        model["layer_agreement"]["program"]["differing"] == 0 < model["layer_agreement"]["program"]["count"]
+    )
+    assert any(row["kernel"] for row in model["layers"]) and len(model["skip_adds"]) == 10
+    # Proven; 2^-20 of a step is float64's, in which the exact value is computed.
+    assert all(row["seen_steps"] <= row["bound_steps"] + 2**-20 for row in model["skip_adds"])
+    assert set(model["numerics"]) == {"exact", "paper", "power-of-two"}
+    assert model["steps"]["images"] == 1 and model["cost"]["peak_mb"] > 0
+    assert set(model["cost"]["macs_by_bits"]) == {"2x2", "8x8"}
     written = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"report.json", "report.md", "m_2.qdq.onnx", "m_2.int.onnx", "m_2.so", "m_2_boxes"} <= written
     assert json.loads((tmp_path / "out" / "report.json").read_text()) == document

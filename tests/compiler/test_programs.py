@@ -21,6 +21,7 @@ from aqd_deploy.errors import (
     TargetError,
     UnsupportedModelError,
 )
+from aqd_deploy.integer.reference import ReferenceRunner
 from aqd_deploy.runtime import Program, read_manifest
 from aqd_deploy.runtime.container import append_manifest, read_container
 from aqd_deploy.runtime.program import check_runnable
@@ -43,6 +44,16 @@ def assert_same(model, program: Program, seed: int = 0) -> None:
     for name, value in expected.items():
         assert got[name].dtype == value.dtype
         np.testing.assert_array_equal(got[name], value, err_msg=name)
+    assert_same_inside(model, program, inputs)
+
+
+def assert_same_inside(model, program: Program, inputs) -> None:
+    """What kernels write on the way, where it has a name in the integer file."""
+    expected = ReferenceRunner(model, threads=1, with_intermediates=True).run(inputs)
+    found = program.intermediates(inputs)
+    assert {output.name for output in model.graph.output} <= found.keys()
+    for name in found.keys() & expected.keys():
+        np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
 
 
 @pytest.mark.parametrize("target", runnable_targets())
@@ -84,7 +95,9 @@ def test_levels_that_lie_in_their_stack(tmp_path):
     operations = [layer["operation"] for layer in report.manifest["program"]["layers"]]
     assert "stack" not in operations
     assert operations.count("conv") == 3 + 2 * 2
-    assert_same(model, Program.load(tmp_path / "p.so"))
+    program = Program.load(tmp_path / "p.so")
+    assert_same(model, program)
+    assert set(levels) <= program.intermediates(random_image(model)).keys()
 
 
 def test_constants_beyond_int32(tmp_path):

@@ -21,13 +21,14 @@ from PIL import Image
 
 from aqd_deploy.bundle import read_bundle
 from aqd_deploy.integer.files import load_onnx
+from aqd_deploy.reporting.document import REPORT, make_report
 from aqd_deploy.runtime.container import read_container
 from aqd_deploy.targets.cpu import available_threads
 
-# Kills of each verb, 73 in all: most where most is written.
+# Kills of each verb, 76 in all: most where most is written.
 KILLS = {
     "export": 5, "quantize": 5, "lower": 5, "compile": 8, "tune": 6, "package": 10, "run": 5, "detect": 8,
-    "eval": 6, "bench": 6, "inspect": 2, "targets": 1, "doctor": 3, "demo": 3,
+    "eval": 6, "bench": 6, "inspect": 2, "targets": 1, "doctor": 3, "demo": 3, "report": 3,
 }  # fmt: skip
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGINT)
 # What a signal makes of the exit code: before Python answers signals, after, and after the work was done.
@@ -50,6 +51,7 @@ class Inputs:
     arrays: Path
     images: Path
     labels: Path
+    run: Path
 
 
 @pytest.fixture(scope="session")
@@ -69,7 +71,7 @@ def inputs(tmp_path_factory) -> Inputs:
     model = random_detector(config)
     float_paths = [folder / "checkpoints" / "m.pt", folder / "float.onnx"]
     paths = [*float_paths, folder / "m.qdq.onnx", folder / "m.int.onnx", folder / "m.so"]
-    files = Inputs(*paths, folder / "x.npz", folder / "images", folder / "labels.json")
+    files = Inputs(*paths, folder / "x.npz", folder / "images", folder / "labels.json", folder / "run")
     files.checkpoint.parent.mkdir()
     files.images.mkdir()
     save_checkpoint(files.checkpoint, model)
@@ -83,6 +85,10 @@ def inputs(tmp_path_factory) -> Inputs:
     for index, image in enumerate(pixels):
         Image.fromarray(image).save(files.images / f"{index}.png")
     _write_labels(files.labels, config.names_of_classes)
+    files.run.mkdir()
+    model = {"name": "m", "files": {}, "accuracy": {}, "seconds": {}}
+    report = make_report("eval", {"folder": "images", "count": 3}, [model])
+    (files.run / REPORT).write_text(json.dumps(report))
     return files
 
 
@@ -113,6 +119,7 @@ def words(verb: str, files: Inputs, work: Path) -> list[object]:
         "inspect": [files.program],
         "targets": ["show", "host"],
         "doctor": ["--target", "host"],
+        "report": [files.run, "-o", work / "page.html"],
         "demo": ["-o", work / "demo", *examples, "--threads", 1],
     }[verb]  # fmt: skip
 

@@ -129,7 +129,8 @@ def test_an_overload_is_another_operation():
 # Who may know operations by name: their entries, and the compiler's table of how each is run. Frontends and
 # quantization write QDQ, whose operators are ONNX's own.
 ENTRIES = ("integer/operations/", "compiler/lowerings.py")
-WRITERS = ("frontends/", "quantization/")
+# They name ONNX's operators of float and QDQ files.
+WRITERS = ("frontends/", "quantization/", "evaluation/float64_network.py")
 
 
 def named(path: Path, names: set[str]) -> list[str]:

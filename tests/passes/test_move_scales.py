@@ -204,3 +204,17 @@ def test_power_of_two_numerics_has_multiplier_one():
             for name in (node.input[2], node.input[5]):
                 values = np.abs(constants[name]).ravel()
                 assert ((values & (values - 1)) == 0).all()
+
+
+def test_integer_tensors_say_what_they_stand_for():
+    """Also those that became outputs, under the outputs' names; forms are those of the heads."""
+    state = state_after("move_scales", random_graph(2, bits=4))
+    graph = state.graph
+    made = {node.output for node in graph.nodes} | set(graph.inputs)
+    assert set(graph.outputs) <= set(graph.meanings)
+    assert set(graph.meanings) & made >= {node.output for node in nodes_of(state, SkipAdd)}
+    for name in graph.outputs:
+        meaning = graph.meanings[name]
+        assert meaning.real == name
+        assert meaning.forms == graph.heads[name].forms
+        assert float(meaning.error.max()) == graph.heads[name].error

@@ -6,7 +6,9 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from qdq_graphs import plain_graph
 
+from aqd_deploy.passes.pipeline import lower
 from aqd_deploy.reporting.inspection import inspect_file
 from aqd_deploy.reporting.inspection_view import inspection_view
 
@@ -88,3 +90,13 @@ def test_quant_nodes_say_the_bits(tmp_path):
     document = inspect_file(save(tmp_path / "m.onnx", nodes, {**constants, "w": BYTES.astype(np.float32)}))
     assert document["kind"] == "qonnx" and document["weights"]["by_bits"] == {"3": 16}
     assert "16 (3 bits)" in inspection_view(document)
+
+
+def test_an_integer_file_has_its_cost(tmp_path):
+    onnx.save(lower(plain_graph(0, bits=4)).model, tmp_path / "m.int.onnx")
+    document = inspect_file(tmp_path / "m.int.onnx")
+    cost = document["cost"]
+    assert set(cost["macs_by_bits"]) == {"4x4", "8x8"} and cost["peak_mb"] is None
+    assert cost["file_bytes"] == document["bytes"]
+    counts = document["weights"]["by_bits"]
+    assert cost["weights_bytes_by_bits"] == {"8": counts["8"], "4": counts["4"] / 2}

@@ -21,7 +21,8 @@ from aqd_deploy.schema import flag, json_schema, nothing_or, number, one_or_list
 from aqd_deploy.schema import text as is_text
 
 MODEL = {
-    "name": "m", "files": {"program": {"file": "m.so", "bytes": 10, "sha256": "ab"}}, "seconds": {"lower": 1.5},
+    "name": "m", "files": {"program": {"file": "m.so", "bytes": 10, "sha256": "ab"}},
+    "seconds": {"lower": 1.5},
     "accuracy": {"float": {"AP": 0.61}, "fake_quantized": {"AP": 0.6}, "integer_reference": None,
                  "program": {"AP": 0.595, "per_class": {"cat": None, "dog": 0.25}}},
 }  # fmt: skip
@@ -73,7 +74,7 @@ def test_a_folder_stands_for_its_report(tmp_path):
     (tmp_path / "report.json").write_text(json.dumps(document()))
     assert read_report(tmp_path) == read_report(tmp_path / "report.json")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(AqdError, match="no such report.*aqd-deploy demo"):
+    with pytest.raises(AqdError, match=r"no such report.*aqd-deploy demo"):
         read_report(tmp_path / "empty")
 
 

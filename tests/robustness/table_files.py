@@ -180,8 +180,14 @@ def _report() -> dict[str, Any]:
 
 
 def _read_report(folder: Path) -> None:
-    from aqd_deploy.reporting import document as documents
-    from aqd_deploy.reporting import report
+    from aqd_deploy.reporting.document import read_report
+    from aqd_deploy.reporting.page.html import html_page
+    from aqd_deploy.reporting.page.markdown import markdown_page
+    from aqd_deploy.reporting.page.report_page import report_page
+    from aqd_deploy.reporting.report import terminal_table
+    from aqd_deploy.reporting.run_comparison import compare_runs
 
-    document = documents.read_report(folder / "report.json")
-    report.markdown(document), report.terminal_table(document)
+    document = read_report(folder / "report.json")
+    page = report_page(document, folder)
+    html_page(page), markdown_page(page), terminal_table(document)
+    compare_runs({"one": document, "other": document})

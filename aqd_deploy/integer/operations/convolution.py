@@ -4,6 +4,7 @@ weights of 9 bits.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import ClassVar
@@ -14,10 +15,18 @@ from onnx import AttributeProto, NodeProto, helper
 from aqd_deploy.errors import ShapeError, UnsupportedModelError
 from aqd_deploy.integer import attributes as a
 from aqd_deploy.integer import ranges
+from aqd_deploy.integer.arithmetic import Arithmetic
 from aqd_deploy.integer.attributes import Attribute
 from aqd_deploy.integer.graph import Graph, Node
 from aqd_deploy.integer.operations import body
-from aqd_deploy.integer.operations.entry import Function, Operand, Operation, source_interval, source_type
+from aqd_deploy.integer.operations.entry import (
+    Function,
+    Operand,
+    Operation,
+    elements,
+    source_interval,
+    source_type,
+)
 from aqd_deploy.integer.operations.windows import check_auto_pad, window_counts, windows
 from aqd_deploy.integer.ranges import Interval
 from aqd_deploy.integer.types import CODES
@@ -61,6 +70,10 @@ class Convolution(Operation):
         source, zero = source_interval(node, graph), zero_point(node, graph)
         interval = ranges.accumulators(sums, source, node.attributes["group"], zero, padded)
         return interval.require_int32(node.name)
+
+    def arithmetic(self, node: Node, graph: Graph) -> Arithmetic:
+        """One product and one sum a weight at each place, padding included."""
+        return Arithmetic(macs=elements(node, graph) * math.prod(graph.operand(node, "w").shape[1:]))
 
     def _tap_sums(self, node: Node, graph: Graph) -> ranges.TapSums:
         """Made once for a weight that several convolutions read."""

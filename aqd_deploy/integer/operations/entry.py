@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import numpy as np
 from onnx import FunctionProto, NodeProto, helper
 
 from aqd_deploy.errors import ShapeError, UnsupportedModelError
+from aqd_deploy.integer.arithmetic import Arithmetic
 from aqd_deploy.integer.attributes import Attribute
 from aqd_deploy.integer.domain import DOMAIN, OPSET
 from aqd_deploy.integer.graph import Graph, Node
@@ -120,6 +122,10 @@ class Operation(ABC):
         """
         return None
 
+    def arithmetic(self, node: Node, graph: Graph) -> Arithmetic:
+        """What one run computes. As it stands, of an operation that only moves or looks up integers."""
+        return Arithmetic()
+
     @abstractmethod
     def interval(self, node: Node, graph: Graph) -> Interval:
         """The proven interval of the result, per channel.
@@ -174,6 +180,11 @@ def source_type(node: Node, graph: Graph) -> TensorType:
 def source_interval(node: Node, graph: Graph) -> Interval:
     """The interval of the first input."""
     return graph.ranges[node.slots[0]]
+
+
+def elements(node: Node, graph: Graph) -> int:
+    """How many integers the result has."""
+    return math.prod(graph.types[node.output].shape)
 
 
 def per_channel(node: Node, graph: Graph, name: str) -> np.ndarray:

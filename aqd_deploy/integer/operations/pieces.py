@@ -8,9 +8,10 @@ import numpy as np
 from onnx import NodeProto, TensorProto, helper
 
 from aqd_deploy.errors import RangeError, ShapeError, UnsupportedModelError
+from aqd_deploy.integer.arithmetic import Arithmetic
 from aqd_deploy.integer.domain import C_BITS, MAX_SHIFT, PRODUCT_LIMIT
 from aqd_deploy.integer.graph import Graph, Node
-from aqd_deploy.integer.operations.entry import Function, Operand, source_interval
+from aqd_deploy.integer.operations.entry import Function, Operand, elements, source_interval
 from aqd_deploy.integer.operations.scaling import scale_body, scaled
 from aqd_deploy.integer.operations.tables import MAX_STEPS, search_body
 from aqd_deploy.integer.ranges import Interval
@@ -48,6 +49,11 @@ class Pieces(Function):
                 received=f"c in [{c.min()}, {c.max()}], d up to {d.max()}",
                 valid=f"c within ±{limit}, d from 0 to {MAX_SHIFT}",
             )
+
+    def arithmetic(self, node: Node, graph: Graph) -> Arithmetic:
+        """The comparisons of a binary search, and a multiply-shift."""
+        count, search = elements(node, graph), len(graph.operand(node, "T")).bit_length()
+        return Arithmetic(products=count, sums=(search + 1) * count)
 
     def interval(self, node: Node, graph: Graph) -> Interval:
         """RangeError also where a sum leaves 62 bits within its piece."""

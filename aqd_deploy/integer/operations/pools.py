@@ -14,11 +14,19 @@ from onnx import AttributeProto, NodeProto, TensorProto, helper
 
 from aqd_deploy.errors import ShapeError, UnsupportedModelError
 from aqd_deploy.integer import attributes as a
+from aqd_deploy.integer.arithmetic import Arithmetic
 from aqd_deploy.integer.attributes import Attribute
 from aqd_deploy.integer.domain import INT32_MIN
 from aqd_deploy.integer.graph import Graph, Node
 from aqd_deploy.integer.operations import body
-from aqd_deploy.integer.operations.entry import SAME, Function, Operation, source_interval, source_type
+from aqd_deploy.integer.operations.entry import (
+    SAME,
+    Function,
+    Operation,
+    elements,
+    source_interval,
+    source_type,
+)
 from aqd_deploy.integer.operations.windows import check_auto_pad, window_counts, windows
 from aqd_deploy.integer.ranges import Interval
 from aqd_deploy.integer.types import CODES, SMALL_POOL, pool_fits
@@ -70,6 +78,11 @@ class _Pool(Operation):
     def shape(self, node: Node, graph: Graph) -> tuple[int, int, int]:
         x = source_type(node, graph)
         return *window_counts(node, x, *pool_geometry(node)), x.channels
+
+    def arithmetic(self, node: Node, graph: Graph) -> Arithmetic:
+        """A comparison or a sum for each but the first of a window."""
+        kernel, _, _ = pool_geometry(node)
+        return Arithmetic(sums=elements(node, graph) * (kernel[0] * kernel[1] - 1))
 
 
 class _MaxPool(_Pool):

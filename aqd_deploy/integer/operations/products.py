@@ -8,8 +8,9 @@ import numpy as np
 from onnx import NodeProto, TensorProto, helper
 
 from aqd_deploy.errors import ShapeError
+from aqd_deploy.integer.arithmetic import Arithmetic
 from aqd_deploy.integer.graph import Graph, Node
-from aqd_deploy.integer.operations.entry import PER_CHANNEL, Function, Operand
+from aqd_deploy.integer.operations.entry import PER_CHANNEL, Function, Operand, elements
 from aqd_deploy.integer.operations.scaling import scale_body, scaled, shifted_interval
 from aqd_deploy.integer.ranges import Interval
 from aqd_deploy.integer.types import CODES, TensorType
@@ -46,6 +47,11 @@ class Multiply(_Product):
         )
         return _product(a, b).require_int32(node.name)
 
+    def arithmetic(self, node: Node, graph: Graph) -> Arithmetic:
+        """Both zero points are taken off."""
+        count = elements(node, graph)
+        return Arithmetic(products=count, sums=2 * count)
+
     def meaning(self, node: Node, graph: Graph, values: Sequence[np.ndarray]) -> np.ndarray:
         a, b, a_zero_point, b_zero_point = values
         return (a - a_zero_point) * (b - b_zero_point)
@@ -70,6 +76,10 @@ class StreamMultiply(_Product):
         """RangeError where a·b + B leaves 62 bits."""
         found = _product(*(graph.ranges[slot] for slot in node.slots[:2]))
         return shifted_interval(node, graph, found).require_int32(node.name)
+
+    def arithmetic(self, node: Node, graph: Graph) -> Arithmetic:
+        count = elements(node, graph)
+        return Arithmetic(products=count, sums=count)
 
     def meaning(self, node: Node, graph: Graph, values: Sequence[np.ndarray]) -> np.ndarray:
         return scaled(*values)

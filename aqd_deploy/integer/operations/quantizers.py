@@ -11,6 +11,7 @@ from onnx import AttributeProto, NodeProto, TensorProto, helper
 
 from aqd_deploy.errors import UnsupportedModelError
 from aqd_deploy.integer import attributes as a
+from aqd_deploy.integer.arithmetic import Arithmetic
 from aqd_deploy.integer.graph import Graph, Node
 from aqd_deploy.integer.operations import body
 from aqd_deploy.integer.operations.entry import (
@@ -18,6 +19,7 @@ from aqd_deploy.integer.operations.entry import (
     TO,
     Function,
     Operand,
+    elements,
     per_channel,
     source_interval,
 )
@@ -59,6 +61,11 @@ class Requantize(_Quantizer):
     def interval(self, node: Node, graph: Graph) -> Interval:
         return scaled_interval(node, graph, source_interval(node, graph)).clipped(*self.codes(node, graph))
 
+    def arithmetic(self, node: Node, graph: Graph) -> Arithmetic:
+        """A multiply-shift, and a comparison with each end."""
+        count = elements(node, graph)
+        return Arithmetic(products=count, sums=3 * count)
+
     def meaning(self, node: Node, graph: Graph, values: Sequence[np.ndarray]) -> np.ndarray:
         return np.clip(scaled(*values), *self.codes(node, graph))
 
@@ -89,6 +96,10 @@ class Threshold(_Quantizer):
     def codes(self, node: Node, graph: Graph) -> tuple[int, int]:
         lo = node.attributes["lo"]
         return lo, lo + graph.operand(node, "T").shape[0]
+
+    def arithmetic(self, node: Node, graph: Graph) -> Arithmetic:
+        """A comparison and a sum a threshold."""
+        return Arithmetic(sums=2 * elements(node, graph) * graph.operand(node, "T").shape[0])
 
     def interval(self, node: Node, graph: Graph) -> Interval:
         """Each threshold is reached everywhere, somewhere or nowhere in the range of sign·x."""

@@ -10,10 +10,11 @@ from onnx import AttributeProto, NodeProto, TensorProto, helper
 
 from aqd_deploy.errors import ShapeError
 from aqd_deploy.integer import attributes as a
+from aqd_deploy.integer.arithmetic import Arithmetic
 from aqd_deploy.integer.attributes import Attribute
 from aqd_deploy.integer.graph import Graph, Node
 from aqd_deploy.integer.operations import body
-from aqd_deploy.integer.operations.entry import ANY, Function, source_interval, source_type
+from aqd_deploy.integer.operations.entry import ANY, Function, elements, source_interval, source_type
 from aqd_deploy.integer.ranges import Interval
 from aqd_deploy.integer.types import MAX_RESIZED
 
@@ -49,6 +50,12 @@ class ResizeLinear(Function):
         source, (rows, columns) = source_interval(node, graph), node.attributes["factors"]
         total = 2 * rows * 2 * columns
         return Interval(source.lo * total, source.hi * total).require_int32(node.name)
+
+    def arithmetic(self, node: Node, graph: Graph) -> Arithmetic:
+        """Two products and a sum for each axis, the rows first."""
+        count, (_, columns) = elements(node, graph), node.attributes["factors"]
+        rows = count // columns
+        return Arithmetic(products=2 * (rows + count), sums=rows + count)
 
     def meaning(self, node: Node, graph: Graph, values: Sequence[np.ndarray]) -> np.ndarray:
         (x,) = values

@@ -8,6 +8,7 @@ import numpy as np
 from onnx import NodeProto, TensorProto, helper
 
 from aqd_deploy.errors import RangeError
+from aqd_deploy.integer.arithmetic import Arithmetic
 from aqd_deploy.integer.domain import C_BITS, MAX_SHIFT, PRODUCT_LIMIT
 from aqd_deploy.integer.graph import Graph, Node
 from aqd_deploy.integer.operations import body
@@ -15,6 +16,7 @@ from aqd_deploy.integer.operations.entry import (
     PER_CHANNEL,
     Function,
     Operand,
+    elements,
     per_channel,
     source_interval,
 )
@@ -39,6 +41,10 @@ class MultiplyShift(Function):
     def interval(self, node: Node, graph: Graph) -> Interval:
         return scaled_interval(node, graph, source_interval(node, graph)).require_int32(node.name)
 
+    def arithmetic(self, node: Node, graph: Graph) -> Arithmetic:
+        count = elements(node, graph)
+        return Arithmetic(products=count, sums=count)
+
     def meaning(self, node: Node, graph: Graph, values: Sequence[np.ndarray]) -> np.ndarray:
         return scaled(*values)
 
@@ -62,6 +68,12 @@ class SkipAdd(Function):
         )
         return Interval(left.lo + right.lo, left.hi + right.hi).require_int32(node.name)
 
+    def arithmetic(self, node: Node, graph: Graph) -> Arithmetic:
+        """A side whose constants leave it as it is costs nothing."""
+        sides = sum(not _is_identity(node, graph, suffix) for suffix in self.sources)
+        count = elements(node, graph)
+        return Arithmetic(products=sides * count, sums=(sides + 1) * count)
+
     def meaning(self, node: Node, graph: Graph, values: Sequence[np.ndarray]) -> np.ndarray:
         return scaled(values[0], *values[2:5]) + scaled(values[1], *values[5:8])
 
@@ -72,6 +84,14 @@ class SkipAdd(Function):
             helper.make_node("Add", ["left", "right"], ["sum"]),
             helper.make_node("Cast", ["sum"], ["y"], to=TensorProto.INT32),
         ]
+
+
+def _is_identity(node: Node, graph: Graph, suffix: str) -> bool:
+    """Whether c, B and d of a side are 1, 0 and 0 in every channel."""
+    wanted = {"c": 1, "B": 0, "d": 0}
+    return all(
+        bool((graph.operand(node, f"{name}{suffix}") == value).all()) for name, value in wanted.items()
+    )
 
 
 def scaled(x: np.ndarray, c: np.ndarray, b: np.ndarray, d: np.ndarray) -> np.ndarray:

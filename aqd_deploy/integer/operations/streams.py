@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from aqd_deploy.integer import attributes as a
+from aqd_deploy.integer.arithmetic import Arithmetic
 from aqd_deploy.integer.graph import Graph, Node
 from aqd_deploy.integer.operations.entry import (
     PER_CHANNEL,
@@ -15,6 +16,7 @@ from aqd_deploy.integer.operations.entry import (
     TO,
     Operand,
     Operation,
+    elements,
     per_channel,
     source_interval,
 )
@@ -37,6 +39,9 @@ class Add(Operation):
         other = graph.ranges[node.slots[1]]
         return Interval(source.lo + other.lo, source.hi + other.hi).require_int32(node.name)
 
+    def arithmetic(self, node: Node, graph: Graph) -> Arithmetic:
+        return Arithmetic(sums=elements(node, graph))
+
     def meaning(self, node: Node, graph: Graph, values: Sequence[np.ndarray]) -> np.ndarray:
         return values[0] + values[1]
 
@@ -50,6 +55,9 @@ class _Limit(Operation):
     def interval(self, node: Node, graph: Graph) -> Interval:
         source, bound = source_interval(node, graph), per_channel(node, graph, self._operand)
         return Interval(self.limit(source.lo, bound), self.limit(source.hi, bound))
+
+    def arithmetic(self, node: Node, graph: Graph) -> Arithmetic:
+        return Arithmetic(sums=elements(node, graph))
 
     def meaning(self, node: Node, graph: Graph, values: Sequence[np.ndarray]) -> np.ndarray:
         return self.limit(*values)

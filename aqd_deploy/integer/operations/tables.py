@@ -10,9 +10,10 @@ from onnx import NodeProto, TensorProto, helper
 
 from aqd_deploy.errors import ShapeError, UnsupportedModelError
 from aqd_deploy.integer import attributes as a
+from aqd_deploy.integer.arithmetic import Arithmetic
 from aqd_deploy.integer.graph import Graph, Node
 from aqd_deploy.integer.operations import body
-from aqd_deploy.integer.operations.entry import TO, Function, Operand, source_interval
+from aqd_deploy.integer.operations.entry import TO, Function, Operand, elements, source_interval
 from aqd_deploy.integer.ranges import Interval
 from aqd_deploy.integer.types import CODES
 
@@ -78,6 +79,10 @@ class Steps(Function):
     def codes(self, node: Node, graph: Graph) -> tuple[int, int]:
         codes = graph.operand(node, "codes")
         return int(codes.min()), int(codes.max())
+
+    def arithmetic(self, node: Node, graph: Graph) -> Arithmetic:
+        """The comparisons of a binary search."""
+        return Arithmetic(sums=elements(node, graph) * len(graph.operand(node, "T")).bit_length())
 
     def interval(self, node: Node, graph: Graph) -> Interval:
         codes, source = graph.operand(node, "codes").astype(np.int64), source_interval(node, graph)

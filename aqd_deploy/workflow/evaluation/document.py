@@ -37,8 +37,9 @@ class Measured:
 
 
 def report_of(
-    images: dict[str, Any], network: dict[str, Any], measured: Sequence[Measured], gates: list[dict[str, Any]]
-) -> dict[str, Any]:
+    images: dict[str, Any], network: dict[str, Any], measured: Sequence[Measured],
+    gates: list[dict[str, Any]], pictures: list[dict[str, Any]],
+) -> dict[str, Any]:  # fmt: skip
     """The report of the stages of one network."""
     last = measured[-1]
     quantized = next((each for each in reversed(measured) if each.stage.name in QUANTIZED), last)
@@ -53,6 +54,7 @@ def report_of(
         "accuracy": {each.stage.name: each.accuracy for each in measured},
         "seconds": {each.stage.name: round(each.seconds, 2) for each in measured},
         "steps": _steps(last),
+        "pictures": pictures,
     }
     return make_report("eval", images, [model], gates)
 

@@ -19,11 +19,12 @@ from aqd_deploy.evaluation.coco import checked
 from aqd_deploy.evaluation.datasets import read_dataset
 from aqd_deploy.evaluation.datasets.contract import DataSet, ImageFolder
 from aqd_deploy.evaluation.gates import Gate, parse_gate
-from aqd_deploy.reporting.document import REPORT
+from aqd_deploy.reporting.report import REPORTS
 from aqd_deploy.runtime.bundle_files import program_file
 from aqd_deploy.targets.threads import thread_limits
 from aqd_deploy.workflow.evaluation.document import Measured, report_of
 from aqd_deploy.workflow.evaluation.images import ImageTask, Preparation, run_images
+from aqd_deploy.workflow.evaluation.pictures import draw_pictures
 from aqd_deploy.workflow.evaluation.results import ImageResult, RunFolder, StageResults
 from aqd_deploy.workflow.evaluation.stages import Stage, StageFacts, check_one_network, check_stages
 
@@ -82,7 +83,7 @@ def evaluate_stages(
     network = check_one_network(stages, facts)
     inputs = [*(program_file(stage.path) for stage in stages), *(task.path for task in labelled.tasks)]
     inputs += [path for path in (names, annotations) if path is not None and path.is_file()]
-    with RunFolder(output, network, [stage.name for stage in stages], (REPORT,), inputs) as folder:
+    with RunFolder(output, network, [stage.name for stage in stages], REPORTS, inputs) as folder:
         preparation, measured = Preparation(), list[Measured]()
         for stage, fact, (document, ids) in zip(stages, facts, matched, strict=True):
             known = folder.known(stage.name, fact.key)
@@ -90,9 +91,10 @@ def evaluate_stages(
             found = [known.found[task.name] for task in labelled.tasks]
             values = _accuracy(document, ids, labelled, found)
             measured.append(Measured(stage, fact, values, found, seconds))
+        pictures = draw_pictures(output, labelled.tasks, measured, inputs)
         about = _about(labelled, annotations)
-        report = report_of(about, network, measured, _gates(asked, measured))
-        folder.write(REPORT, report)
+        report = report_of(about, network, measured, _gates(asked, measured), pictures)
+        folder.write_report(report)
     return report
 
 

@@ -19,6 +19,7 @@ from typing import Any
 from aqd_deploy.errors import AqdError
 from aqd_deploy.inputs import GIB, MIB, FileKind
 from aqd_deploy.own_files import OwnFiles
+from aqd_deploy.reporting.report import write_report
 from aqd_deploy.schema import SchemaError, list_of, number, one_of, table, text, whole
 from aqd_deploy.workflow.evaluation.stages import check_same_network
 
@@ -101,6 +102,13 @@ class RunFolder:
     def write(self, name: str, document: object) -> None:
         """Write a JSON document into the folder."""
         _publish(self._own, name, json.dumps(document, indent=2, allow_nan=False) + "\n")
+
+    def write_report(self, document: dict[str, Any]) -> None:
+        """Write a report and its views into the folder."""
+        with self._own.writing():
+            staged = write_report(self._own.staging, document, self.folder)
+        for path in staged:
+            self._own.publish(path, path.name)
 
     def known(self, stage: str, key: dict[str, Any]) -> StageResults:
         """What was found before by the same file with the same settings. Raises AqdError for a file that eval

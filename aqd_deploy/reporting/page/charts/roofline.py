@@ -1,0 +1,52 @@
+"""The roofline of kernel calls (Williams, Waterman, Patterson 2009): multiply-accumulates a byte moved
+against multiply-accumulates a second, under the peaks that the machine's instructions were measured to have.
+There is no slope: the bandwidth of memory is not measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from xml.etree.ElementTree import Element
+
+from aqd_deploy.reporting.page.charts.scale import logarithmic
+from aqd_deploy.reporting.page.charts.svg import WIDTH, Drawing
+
+_LEFT, _RIGHT, _TOP, _BOTTOM = 50, WIDTH - 20, 34, 264
+
+
+def roofline_chart(
+    name: str, calls: Sequence[Mapping[str, Any]], peaks: Mapping[str, float | None]
+) -> Element | None:
+    """A mark for each of `calls` (layers of a bench document), by kernel; a line for each of `peaks`, in
+    G MAC/s. None where no call has both rates.
+    """
+    known = [call for call in calls if _place(call) is not None]
+    if not known:
+        return None
+    kernels = list(dict.fromkeys(str(call.get("kernel")) for call in known))
+    roofs = {label: peak for label, peak in peaks.items() if peak}
+    places = [place for call in known if (place := _place(call)) is not None]
+    drawing = Drawing(
+        name, "Roofline of the kernel calls",
+        "A mark for each kernel call that multiplies: right is more work for each byte moved, up is faster. "
+        "Dashed lines are the measured peaks of the machine's instructions.",
+        _BOTTOM + 50 + 18 * len(kernels),
+    )  # fmt: skip
+    x = logarithmic((each[0] for each in places), _LEFT, _RIGHT)
+    y = logarithmic([*(each[1] for each in places), *roofs.values()], _BOTTOM, _TOP)
+    drawing.x_axis(x, _BOTTOM, _TOP, "multiply-accumulates a byte moved")
+    drawing.y_axis(y, _LEFT, _RIGHT, "G MAC/s")
+    for label, peak in roofs.items():
+        drawing.line(_LEFT, y.at(peak), _RIGHT, y.at(peak), "roof")
+        drawing.text(_LEFT + 4, y.at(peak) - 4, label, "value")
+    for call, (across, up) in zip(known, places, strict=True):
+        tip = f"{call['name']}: {call.get('kernel')}"
+        drawing.mark(x.at(across), y.at(up), kernels.index(str(call.get("kernel"))), tip)
+    drawing.legend(list(enumerate(kernels)), _BOTTOM + 58)
+    return drawing.root
+
+
+def _place(call: Mapping[str, Any]) -> tuple[float, float] | None:
+    across, up = call.get("macs_per_byte"), call.get("executed_gmacs_per_s")
+    return (across, up) if across and up else None
