@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
@@ -81,7 +82,7 @@ class Preparation:
 
 def run_images(
     stage: Stage, tasks: Sequence[ImageTask], preparation: Preparation, processes: int = 1
-) -> Iterator[list[ImageResult]]:
+) -> Generator[list[ImageResult], None, None]:
     """What the stage finds in each image, a few images at a time, in their order.
 
     With several processes each has the network for itself, and a board of its own where the device lends
@@ -158,7 +159,9 @@ def _run_batch(stage: Stage, tasks: Sequence[ImageTask]) -> list[ImageResult]:
 @cache
 def _in_this_process(stage: Stage) -> Callable[[ImageTask], ImageResult]:
     """What runs the stage in this process, which has it to its end."""
-    runner = ExitStack().enter_context(stage.opened())
+    stack = ExitStack()
+    runner = stack.enter_context(stage.opened())
+    atexit.register(stack.close)
     preprocess, preparation = Preprocess.from_manifest(runner.manifest), Preparation(room=0)
     find = _finder(runner, preprocess)
     return lambda task: find(task, preparation(task, preprocess))

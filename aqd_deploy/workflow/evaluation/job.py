@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def evaluate_stages(
     check_stages(stages)
     asked = [parse_gate(text, [stage.name for stage in stages]) for text in gates]
     labelled = _labelled(annotations, images, names, limit, told)
-    stages = [replace(stage, threads=_threads(stage.threads, processes)) for stage in stages]
+    stages = [replace(stage, threads=_threads(stage, processes)) for stage in stages]
     facts = [StageFacts.of(stage) for stage in stages]
     matched = [match_classes(labelled.dataset, each.settings.classes) for each in facts]
     for document, _ in matched:
@@ -119,17 +120,22 @@ def _labelled(annotations: Path, images: Path, names: Path | None, limit: int | 
 
 
 def _size(image: dict[str, Any]) -> tuple[int, int] | None:
+    """Width and height, where both are told."""
     width, height = image.get("width"), image.get("height")
-    return (width, height) if isinstance(width, int) and isinstance(height, int) else None
+    if isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0:
+        return width, height
+    return None
 
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(IMAGE_FILE.read(path)).hexdigest()
 
 
-def _threads(threads: int | None, processes: int) -> int | None:
-    """Those of each process, so that all together use what is there."""
-    return threads if threads is not None or processes == 1 else max(1, thread_limits().usual // processes)
+def _threads(stage: Stage, processes: int) -> int | None:
+    """Those of each process: on this machine all together use what is there."""
+    if stage.threads is not None or processes == 1 or not open_device(stage.device).here:
+        return stage.threads
+    return max(1, thread_limits().usual // processes)
 
 
 def _run(
@@ -148,14 +154,15 @@ def _run(
     waiting: list[ImageResult] = []
     count = 0
     try:
-        for results in run_images(stage, todo, preparation, processes):
-            waiting += results
-            count += len(results)
-            now = time.monotonic()
-            told.status(_progress(stage.name, done + count, len(tasks), (now - started) / count))
-            if now - kept > _SECONDS:
-                known.add(waiting)
-                waiting, kept = [], now
+        with closing(run_images(stage, todo, preparation, processes)) as running:
+            for results in running:
+                waiting += results
+                count += len(results)
+                now = time.monotonic()
+                told.status(_progress(stage.name, done + count, len(tasks), (now - started) / count))
+                if now - kept > _SECONDS:
+                    known.add(waiting)
+                    waiting, kept = [], now
     finally:
         if waiting:
             known.add(waiting)

@@ -203,7 +203,7 @@ def test_no_more_processes_than_boards(setup, monkeypatch):
         return original(stage, tasks, preparation)
 
     original = job.run_images
-    farm = SimpleNamespace(tracker=SimpleNamespace(servers=lambda: 2))
+    farm = SimpleNamespace(here=False, tracker=SimpleNamespace(servers=lambda: 2))
     monkeypatch.setattr(job, "run_images", run)
     monkeypatch.setattr(job, "open_device", lambda text: farm)
     setup.evaluate(setup.stage("program"), processes=3, told=Told(lines.append))
