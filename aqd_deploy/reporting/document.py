@@ -150,6 +150,12 @@ _DOCUMENT = table(
 )  # fmt: skip
 
 
+def stage_labels(model: Mapping[str, Any]) -> dict[str, str]:
+    """VARIANTS, with the device beside the program where it ran on another."""
+    device = model.get("device")
+    return {**VARIANTS, "program": f"{VARIANTS['program']} on {device}"} if device else VARIANTS
+
+
 def report_schema() -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of the document, as in `schema/report-3.json`."""
     return {

@@ -17,7 +17,7 @@ from aqd_deploy.tables import table_blocks
 
 HTML, MARKDOWN = "report.html", "report.md"
 VIEWS = (HTML, MARKDOWN)
-REPORTS = (REPORT, *VIEWS)
+REPORTS = (REPORT, MARKDOWN, HTML)
 _HEADERS = ("model", "form", "AP", "AP50", "heads", "MB", "ms", "best ms")
 
 

@@ -85,10 +85,10 @@ def test_pages_tell_what_lowering_proved(document):
 
 def test_round_trip(document, tmp_path):
     paths = write_report(tmp_path, document)
-    assert [path.name for path in paths] == ["report.json", "report.html", "report.md"]
+    assert [path.name for path in paths] == ["report.json", "report.md", "report.html"]
     assert read_report(paths[0]) == document
-    assert paths[1].read_text() == html_page(report_page(document))
-    assert paths[2].read_text() == markdown_page(report_page(document))
+    assert paths[2].read_text() == html_page(report_page(document))
+    assert paths[1].read_text() == markdown_page(report_page(document))
     assert sorted(tmp_path.iterdir()) == sorted(paths)
 
 
