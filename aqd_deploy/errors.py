@@ -138,6 +138,6 @@ class PeerError(AqdError):
 
 
 class GateError(AqdError):
-    """A command ran, but a gate (`--min-map`, `--max-ms`, `--max-ratio`, `--max-deviation`) failed: exit
+    """A command ran, but a gate (`--gate`, `--max-ms`, `--max-ratio`, `--max-deviation`) failed: exit
     code 3.
     """

@@ -32,7 +32,7 @@ writes to the same folder; in a folder that several hosts share, the other hosts
 | 0 | done |
 | 1 | failed; one sentence on stderr says what, the value received, the valid choices and the next command |
 | 2 | usage |
-| 3 | the command ran, but a gate failed: a differing integer (`run`, `demo`) or a limit (`bench`) |
+| 3 | the command ran, but a gate failed: a differing integer (`run`, `demo`) or a limit (`bench`, `eval`) |
 | 130 | interrupted (SIGINT, Ctrl-C) |
 | 143 | terminated (SIGTERM) |
 

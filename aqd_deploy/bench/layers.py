@@ -17,7 +17,8 @@ def layer_table(
     `layers` are the manifest's, one a call: names need not differ. `peak` is the machine's in MAC/s, `whole`
     the seconds of the fastest run without clocks, whose part `share_of_time` is. Effective MAC/s count the
     convolution's multiply-accumulates; `share_of_peak` those that were executed, of which Winograd needs
-    fewer.
+    fewer. `macs_per_byte` are executed ones by the `bytes` of weights (as expanded for the kernel), inputs
+    and outputs.
     """
     best = [min(seconds for _, seconds in calls) for calls in zip(*profiles, strict=True)]
     return [_entry(seconds, whole, layer, peak) for seconds, layer in zip(best, layers, strict=True)]
@@ -34,6 +35,7 @@ def between_layers(table: Sequence[dict[str, Any]], whole: float) -> dict[str, f
 def _entry(seconds: float, whole: float, layer: dict[str, Any], peak: float) -> dict[str, Any]:
     macs = layer.get("macs", 0)
     executed = layer.get("executed_macs") or macs
+    moved = sum(layer.get(key, 0) for key in ("weight_bytes", "input_bytes", "output_bytes"))
     return {
         "name": layer["name"],
         "operation": layer["operation"],
@@ -45,6 +47,8 @@ def _entry(seconds: float, whole: float, layer: dict[str, Any], peak: float) -> 
         "share_of_time": round(seconds / whole, 4),
         "macs": macs,
         "executed_macs": executed,
+        "bytes": moved,
+        "macs_per_byte": round(executed / moved, 4) if macs and moved else None,
         **_rates(seconds, macs, executed, peak),
     }
 

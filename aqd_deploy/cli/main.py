@@ -23,8 +23,8 @@ from aqd_deploy.errors import AqdError, GateError, line_of
 from aqd_deploy.files import NO_ROOM, shown_path
 
 VERBS = (
-    "export", "quantize", "lower", "compile", "tune", "package", "run", "detect", "bench", "inspect",
-    "targets", "doctor", "demo",
+    "export", "quantize", "lower", "compile", "tune", "package", "run", "detect", "eval", "bench", "inspect",
+    "targets", "doctor", "demo", "report",
 )  # fmt: skip
 
 INTERRUPTED, TERMINATED = 130, 143

@@ -12,6 +12,8 @@ import os
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -28,6 +30,8 @@ MAX_PIXELS = 100_000_000
 _STRIP_PIXELS = 1 << 22
 COLORS = ("RGB", "BGR")
 IMAGE_FILE = FileKind("image file", f"a file in one of {', '.join(FORMATS)}", GIB, ImageError)
+# The tag of EXIF, and its values that turn width and height around.
+_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)
 LONGEST_SIDE = 16384
 _SIDE = whole(1, LONGEST_SIDE)
 PREPROCESSING_KEYS: tuple[dict[str, Check], dict[str, Check]] = (
@@ -77,17 +81,35 @@ def load_image(path: str | os.PathLike[str]) -> np.ndarray:
         return _decoded(file, name)
 
 
+def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Width and height of the image that `load_image` gives, from the file's header. Raises ImageError."""
+    name = os.fspath(path)
+    with (
+        IMAGE_FILE.open(path) as file,
+        _reading(name),
+        Image.open(file, formats=_readable_formats()) as image,
+    ):
+        turned = image.getexif().get(_ORIENTATION, 1) in _TURNED
+        return (image.height, image.width) if turned else (image.width, image.height)
+
+
 def _decoded(file: IO[bytes], name: str) -> np.ndarray:
+    with _reading(name), Image.open(file, formats=_readable_formats()) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise _too_large(name, f"{image.width} x {image.height} pixels")
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)
+        return _pixels(image, name)
+
+
+@contextmanager
+def _reading(name: str) -> Iterator[None]:
+    """A block in which Pillow reads the image file called `name`: what it raises becomes ImageError."""
     try:
         with warnings.catch_warnings():
             # A warning here is Pillow's about bombs or broken metadata; MAX_PIXELS settles the first.
             warnings.simplefilter("ignore")
-            with Image.open(file, formats=_readable_formats()) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise _too_large(name, f"{image.width} x {image.height} pixels")
-                image.load()
-                ImageOps.exif_transpose(image, in_place=True)
-                return _pixels(image, name)
+            yield
     except Image.UnidentifiedImageError:
         raise ImageError("the file is not an image", received=name, valid=", ".join(FORMATS)) from None
     except Image.DecompressionBombError as error:

@@ -8,6 +8,7 @@ import io
 import math
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
@@ -18,7 +19,7 @@ from aqd_deploy.inputs import GIB, FileKind
 from aqd_deploy.schema import SchemaError, list_of, number, one_of, table, text, whole
 
 # The largest of COCO has 448 MB. JSON takes 5 times that in memory, at worst 30 times.
-_ANNOTATIONS_FILE = FileKind("annotations file", "a COCO annotations document", GIB // 2)
+ANNOTATIONS_FILE = FileKind("annotations file", "a COCO annotations document", GIB // 2)
 _BOX = list_of(number(-1e9, 1e9), 4, 4)
 
 
@@ -38,11 +39,23 @@ _SCHEMA = table({
 })  # fmt: skip
 _RESULTS = list_of(table({"image_id": _is_id, "category_id": _is_id, "bbox": _BOX, "score": number()}))
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+ALL_METRICS = (*METRICS, "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+"""The twelve numbers of COCO, in pycocotools' order."""
+
+Results = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class CocoNumbers:
+    """`metrics`, those of ALL_METRICS, and AP by category id; NaN where there is no such object."""
+
+    metrics: dict[str, float]
+    by_category: dict[int, float]
 
 
 def evaluate(
     annotations: str | os.PathLike[str] | dict[str, Any],
-    results: list[dict[str, Any]],
+    results: Results,
     image_ids: Iterable[int | str] | None = None,
 ) -> dict[str, float]:
     """AP (mean over IoU 0.50 to 0.95), AP50, AP75 and AP of small, medium and large objects, each in 0..1.
@@ -55,30 +68,56 @@ def evaluate(
     Raises AqdError: no such file, not JSON, no images or no annotations in it, results of images or
     categories it does not have or that were not run, a record without one of its fields.
     """
-    document = copy.deepcopy(annotations) if isinstance(annotations, dict) else load_annotations(annotations)
+    if isinstance(annotations, dict):
+        document = checked(annotations, results, image_ids)
+    else:
+        document = checked(load_annotations(annotations), results, image_ids)
+    if not results:
+        return dict.fromkeys(METRICS, 0.0)
+    metrics = coco_numbers(document, results).metrics
+    return {name: metrics[name] for name in METRICS}
+
+
+def checked(
+    annotations: dict[str, Any], results: Results, image_ids: Iterable[int | str] | None = None
+) -> dict[str, Any]:
+    """A copy of the annotations of these images, as pycocotools needs them. Raises what `evaluate` does."""
+    document = copy.deepcopy(annotations)
     _check_annotations(document)
     if image_ids is not None:
         _keep_images(document, set(image_ids))
     _check_results(document, results)
-    if not results:
-        return dict.fromkeys(METRICS, 0.0)
+    return document
+
+
+def coco_numbers(document: dict[str, Any], results: Results) -> CocoNumbers:
+    """The numbers of a document that `checked` gave, by pycocotools. Empty results give 0 where there are
+    objects.
+    """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO()
+        truth, found = COCO(), COCO()
         truth.dataset = document
         truth.createIndex()
-        found = truth.loadRes(copy.deepcopy(results))
+        if results:
+            found = truth.loadRes(copy.deepcopy(results))
         evaluation = COCOeval(truth, found, "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
     # pycocotools writes −1 where there is nothing to find.
-    return {
-        name: float(value) if value >= 0 else math.nan
-        for name, value in zip(METRICS, np.asarray(evaluation.stats)[:6], strict=True)
-    }
+    stats = [float(value) if value >= 0 else math.nan for value in np.asarray(evaluation.stats)]
+    precision = np.asarray(evaluation.eval["precision"])[..., 0, -1]
+    return CocoNumbers(
+        dict(zip(ALL_METRICS, stats, strict=True)),
+        {
+            category: float(values.mean()) if (values := precision[:, :, k][precision[:, :, k] > -1]).size
+            else math.nan
+            for k, category in enumerate(evaluation.params.catIds)
+        },
+    )  # fmt: skip
 
 
 def _keep_images(document: dict[str, Any], ids: set[int | str]) -> None:
@@ -93,11 +132,14 @@ def load_annotations(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Raises AqdError where there is none, or it is something else.
     """
-    document = _ANNOTATIONS_FILE.read_json(path)
+    return parse_annotations(ANNOTATIONS_FILE.read(path), os.fspath(path))
+
+
+def parse_annotations(data: bytes, where: str) -> dict[str, Any]:
+    """The COCO annotations document in `data`, the bytes of the file `where`. Raises AqdError."""
+    document = ANNOTATIONS_FILE.parse_json(data, where)
     if not isinstance(document, dict):
-        raise AqdError(
-            "the annotations file is not a COCO document", received=os.fspath(path), valid="a JSON object"
-        )
+        raise AqdError("the annotations file is not a COCO document", received=where, valid="a JSON object")
     _check_schema(document)
     return document
 

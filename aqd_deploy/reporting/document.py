@@ -48,7 +48,7 @@ VARIANTS = {
 ACCURACY = (
     "AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl", "VOC",
 )  # fmt: skip
-_ANEW = "aqd-deploy demo -o DIR"
+_ANEW = "aqd-deploy demo -o DIR, or aqd-deploy eval FILE --annotations LABELS --images DIR -o DIR"
 _REPORT_FILE = FileKind("report", "a report.json that demo or eval wrote", 256 * MIB, next_command=_ANEW)
 
 _FIGURE = nothing_or(number())
@@ -148,6 +148,12 @@ _DOCUMENT = table(
      "images": _IMAGES, "models": list_of(_MODEL)},
     {"command": list_of(text), "gates": list_of(_GATE)},
 )  # fmt: skip
+
+
+def stage_labels(model: Mapping[str, Any]) -> dict[str, str]:
+    """VARIANTS, with the device beside the program where it ran on another."""
+    device = model.get("device")
+    return {**VARIANTS, "program": f"{VARIANTS['program']} on {device}"} if device else VARIANTS
 
 
 def report_schema() -> dict[str, Any]:

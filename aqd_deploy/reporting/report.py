@@ -17,7 +17,7 @@ from aqd_deploy.tables import table_blocks
 
 HTML, MARKDOWN = "report.html", "report.md"
 VIEWS = (HTML, MARKDOWN)
-REPORTS = (REPORT, *VIEWS)
+REPORTS = (REPORT, MARKDOWN, HTML)
 _HEADERS = ("model", "form", "AP", "AP50", "heads", "MB", "ms", "best ms")
 
 
@@ -62,15 +62,10 @@ def write_report(folder: Path, document: dict[str, Any], pictures: Path | None =
     """
     text = json.dumps(check_report(document), indent=2, allow_nan=False) + "\n"
     write_text(folder / REPORT, text)
-    return [folder / REPORT, *write_views(folder / HTML, folder / MARKDOWN, document, pictures or folder)]
-
-
-def write_views(html: Path, markdown: Path, document: dict[str, Any], pictures: Path) -> list[Path]:
-    """Write the views of a checked document; the paths."""
-    page = report_page(document, pictures)
-    write_text(html, html_page(page))
-    write_text(markdown, markdown_page(page))
-    return [html, markdown]
+    page = report_page(document, pictures or folder)
+    write_text(folder / HTML, html_page(page))
+    write_text(folder / MARKDOWN, markdown_page(page))
+    return [folder / name for name in REPORTS]
 
 
 def _accuracy(model: dict[str, Any], variant: str) -> list[str | None]:

@@ -5,6 +5,7 @@ way.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aqd_deploy
-from aqd_deploy.detection.image_files import ImageFiles, image_files
+from aqd_deploy.detection.image_files import image_files
 from aqd_deploy.detection.images import describe_preprocessing
 from aqd_deploy.errors import AqdError, CheckpointError, MissingExtraError
 from aqd_deploy.evaluation.agreement import (
@@ -35,8 +36,10 @@ from aqd_deploy.passes.proven import FIELDS
 from aqd_deploy.reporting.document import make_report
 from aqd_deploy.reporting.report import REPORTS, write_report
 from aqd_deploy.runtime.program import Program
-from aqd_deploy.workflow.detect import detect_images
+from aqd_deploy.workflow.detect import Run
 from aqd_deploy.workflow.evidence import Subject, evidence, was_busy
+from aqd_deploy.workflow.pictures import FOLDERS as PICTURES
+from aqd_deploy.workflow.pictures import boxes_folder, draw_pictures
 from aqd_deploy.workflow.results_folder import ResultsFolder
 
 if TYPE_CHECKING:
@@ -112,9 +115,10 @@ def demo(
     image_set = _load_images(images)
     check_folder(output)
     inputs = [*checkpoints.glob("*.pt"), *image_set.files]
-    for path in quantized:
+    for path, column in itertools.product(quantized, PICTURES):
         # To find out before the work whether it can be filled.
-        with ResultsFolder(_boxes(output, path.stem), image_set.files[:DRAWN_IMAGES], inputs, []):
+        boxes = boxes_folder(output, path.stem, column)
+        with ResultsFolder(boxes, image_set.files[:DRAWN_IMAGES], inputs, []):
             pass
     names = [*REPORTS, *(path.stem + suffix for path in quantized for suffix in _SUFFIXES)]
     with OwnFiles(output, "demo", names, inputs) as own:
@@ -125,13 +129,9 @@ def demo(
             models.append(_take(_Job(path.stem, own), path, model, twin, image_set, threads, progress))
         document = make_report("demo", _about(images, image_set), models)
         document["environment"]["busy"] = was_busy([model["latency"] for model in models])
-        for staged in write_report(own.staging, document):
+        for staged in write_report(own.staging, document, output):
             own.publish(staged, staged.name)
     return document
-
-
-def _boxes(output: Path, name: str) -> Path:
-    return output / f"{name}_boxes"
 
 
 def _load_checkpoints(folder: Path) -> tuple[dict[Path, Detector], list[Detector]]:
@@ -221,12 +221,7 @@ def _take(
     with job.step("evaluate", progress):
         accuracy, agreement, program, fake = _evaluate(job, images, twin is not None, threads)
     with job.step("draw", progress):
-        detect_images(
-            program.run,
-            program.manifest,
-            ImageFiles(images.files[:DRAWN_IMAGES]),
-            _boxes(job.own.folder, job.name),
-        )
+        pictures = _draw(job, images, program, threads)
     with job.step("bench", progress):
         latency = _bench(job, images, program)
     with job.step("evidence", progress):
@@ -244,6 +239,7 @@ def _take(
         "accuracy": accuracy,
         "agreement": agreement,
         "latency": latency,
+        "pictures": pictures,
         "seconds": job.seconds,
         **sections,
     }
@@ -277,6 +273,15 @@ def _evaluate(
     }
     agreement["program"] = differing_integers(outputs["integer_reference"], outputs["program"])
     return accuracy, agreement, program, fake
+
+
+def _draw(job: _Job, images: ImageSet, program: Program, threads: int | None) -> list[dict[str, Any]]:
+    """What the float network, if there is one, and the program find."""
+    runs: dict[str, Run] = {"integer": program.run}
+    if job.file(".float.onnx").exists():
+        runs = {"float": ReferenceRunner(job.file(".float.onnx"), threads).run, **runs}
+    files = images.files[:DRAWN_IMAGES]
+    return draw_pictures(job.own.folder, job.name, runs, program.manifest, files)
 
 
 def _bench(job: _Job, images: ImageSet, program: Program) -> dict[str, Any]:

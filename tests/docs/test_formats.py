@@ -26,6 +26,7 @@ from aqd_deploy.reporting.document import REPORT_SCHEMA, check_report
 from aqd_deploy.runtime import container
 from aqd_deploy.targets import get
 from aqd_deploy.targets.isa import Isa
+from aqd_deploy.workflow.evaluation.results import VERSION as EVALUATION_VERSION
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "formats.md"
 
@@ -46,6 +47,7 @@ def test_the_versions_are_those_of_the_code():
 
     assert versions() == {
         "recipe": RECIPE_VERSION,
+        "evaluation": EVALUATION_VERSION,
         "QDQ file": SCHEMA,
         "integer dialect": dialect.DOMAIN_VERSION,
         "model description": config.SCHEMA,

@@ -9,7 +9,7 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,13 +21,14 @@ from PIL import Image
 
 from aqd_deploy.bundle import read_bundle
 from aqd_deploy.integer.files import load_onnx
+from aqd_deploy.reporting.document import REPORT, make_report
 from aqd_deploy.runtime.container import read_container
 from aqd_deploy.targets.cpu import available_threads
 
-# Kills of each verb, 67 in all: most where most is written.
+# Kills of each verb, 76 in all: most where most is written.
 KILLS = {
     "export": 5, "quantize": 5, "lower": 5, "compile": 8, "tune": 6, "package": 10, "run": 5, "detect": 8,
-    "bench": 6, "inspect": 2, "targets": 1, "doctor": 3, "demo": 3,
+    "eval": 6, "bench": 6, "inspect": 2, "targets": 1, "doctor": 3, "demo": 3, "report": 3,
 }  # fmt: skip
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGINT)
 # What a signal makes of the exit code: before Python answers signals, after, and after the work was done.
@@ -49,6 +50,8 @@ class Inputs:
     program: Path
     arrays: Path
     images: Path
+    labels: Path
+    run: Path
 
 
 @pytest.fixture(scope="session")
@@ -68,7 +71,7 @@ def inputs(tmp_path_factory) -> Inputs:
     model = random_detector(config)
     float_paths = [folder / "checkpoints" / "m.pt", folder / "float.onnx"]
     paths = [*float_paths, folder / "m.qdq.onnx", folder / "m.int.onnx", folder / "m.so"]
-    files = Inputs(*paths, folder / "x.npz", folder / "images")
+    files = Inputs(*paths, folder / "x.npz", folder / "images", folder / "labels.json", folder / "run")
     files.checkpoint.parent.mkdir()
     files.images.mkdir()
     save_checkpoint(files.checkpoint, model)
@@ -81,12 +84,26 @@ def inputs(tmp_path_factory) -> Inputs:
     np.savez(files.arrays, image=pixels[:1].transpose(0, 3, 1, 2))
     for index, image in enumerate(pixels):
         Image.fromarray(image).save(files.images / f"{index}.png")
+    _write_labels(files.labels, config.names_of_classes)
+    files.run.mkdir()
+    model = {"name": "m", "files": {}, "accuracy": {}, "seconds": {}}
+    report = make_report("eval", {"folder": "images", "count": 3}, [model])
+    (files.run / REPORT).write_text(json.dumps(report))
     return files
+
+
+def _write_labels(path: Path, classes: Sequence[str]) -> None:
+    """COCO labels of the three images: an object in each."""
+    records = [{"id": k + 1, "image_id": k, "category_id": k, "bbox": [8, 8, 16, 16]} for k in range(3)]
+    names = [{"id": k, "name": name} for k, name in enumerate(classes)]
+    images = [{"id": k, "file_name": f"{k}.png"} for k in range(3)]
+    path.write_text(json.dumps({"images": images, "annotations": records, "categories": names}))
 
 
 def words(verb: str, files: Inputs, work: Path) -> list[object]:
     """The command line of a verb that writes to `work`."""
     against = ("--against", "onnxruntime", "--model", files.qdq, "--memory", "--rounds", 2, "--runs", 1)
+    labelled = ("--annotations", files.labels, "--images", files.images)
     examples = ("--checkpoints", files.checkpoint.parent, "--images", files.images)
     return {
         "export": [files.checkpoint, "-o", work / "m.qdq.onnx"],
@@ -97,10 +114,12 @@ def words(verb: str, files: Inputs, work: Path) -> list[object]:
         "package": [files.program, "-o", work / "bundle"],
         "run": [files.program, "--input", files.arrays, "-o", work / "y.npz"],
         "detect": [files.program, files.images, "-o", work / "boxes"],
+        "eval": [files.integer, files.program, *labelled, "-o", work / "accuracy"],
         "bench": [files.program, *against, "--keep", work / "keep"],
         "inspect": [files.program],
         "targets": ["show", "host"],
         "doctor": ["--target", "host"],
+        "report": [files.run, "-o", work / "page.html"],
         "demo": ["-o", work / "demo", *examples, "--threads", 1],
     }[verb]  # fmt: skip
 

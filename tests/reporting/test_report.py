@@ -9,7 +9,10 @@ import pytest
 
 from aqd_deploy.errors import AqdError
 from aqd_deploy.reporting.document import REPORT_SCHEMA, check_report, make_report, read_report
-from aqd_deploy.reporting.report import markdown, rows, terminal_table, write_report
+from aqd_deploy.reporting.page.html import html_page
+from aqd_deploy.reporting.page.markdown import markdown_page
+from aqd_deploy.reporting.page.report_page import report_page
+from aqd_deploy.reporting.report import rows, terminal_table, write_report
 
 MODEL = {
     "name": "fcos_r18_digits_4bit",
@@ -71,21 +74,22 @@ def test_impossible_figures_wrap(document, correlation):
     assert max(map(len, lines)) <= 80 and len(lines) > 7
 
 
-def test_markdown_tells_everything_the_table_does(document):
-    text = markdown(document)
-    for row in rows(document):
-        assert all(str(cell) in text for cell in row if isinstance(cell, str))
-    assert "10 of 10 requantized channels have proven constants" in text
-    assert "integers of 4 of these channels are exact" in text and "at most 0.25 quantizer steps" in text
-    assert "codes of 1 of 3 requantizations are proven" in text
-    assert MODEL["preprocessing"] in text
+def test_pages_tell_what_lowering_proved(document):
+    page = report_page(document)
+    for text in (markdown_page(page), html_page(page)):
+        assert "10 of 10 requantized channels have proven constants" in text
+        assert "integers of 4 of these channels are exact" in text and "at most 0.25 quantizer steps" in text
+        assert "codes of 1 of 3 requantizations are proven" in text
+        assert MODEL["preprocessing"] in text
 
 
 def test_round_trip(document, tmp_path):
-    json_path, markdown_path = write_report(tmp_path, document)
-    assert read_report(json_path) == document
-    assert markdown_path.read_text() == markdown(document)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.json", "report.md"]
+    paths = write_report(tmp_path, document)
+    assert [path.name for path in paths] == ["report.json", "report.md", "report.html"]
+    assert read_report(paths[0]) == document
+    assert paths[2].read_text() == html_page(report_page(document))
+    assert paths[1].read_text() == markdown_page(report_page(document))
+    assert sorted(tmp_path.iterdir()) == sorted(paths)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from aqd_deploy.reporting.document import (
     make_report,
     read_report,
     report_schema,
+    stage_labels,
 )
 from aqd_deploy.schema import flag, json_schema, nothing_or, number, one_or_list, table_by, whole
 from aqd_deploy.schema import text as is_text
@@ -58,6 +59,11 @@ def test_the_ladder():
         ("fake_quantized", "float", -0.01),
         ("program", "fake_quantized", -0.005),
     ]
+
+
+def test_a_device_stands_beside_its_stage():
+    assert stage_labels(MODEL) == VARIANTS
+    assert stage_labels({"device": "ssh:pi"})["program"] == "compiled program on ssh:pi"
 
 
 def test_without_accuracy_nothing_follows():

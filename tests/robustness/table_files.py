@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,12 @@ score_threshold = 0.1
 max_detections = 4
 """
 
+VOC = """<annotation><size><width>8</width><height>8</height></size>
+<object><name>cat</name><difficult>0</difficult>
+<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>4</xmax><ymax>4</ymax></bndbox></object>
+</annotation>
+"""
+
 
 def tables(ready: dict[str, bytes]) -> list[Subject]:
     records = _records(ready["sound.onnx"])
@@ -47,6 +54,7 @@ def tables(ready: dict[str, bytes]) -> list[Subject]:
                      "--tuned", "{records}")  # fmt: skip
     tune = ("tune", "{sound.onnx}", "--dry-run", "--target", TUNED_TARGET, "--records", "{records}")
     model = {"sound.onnx": ready["sound.onnx"]}
+    image = {"images/a.png": ready["sound.png"]}
     detect = (
         "detect",
         "{sound.onnx}",
@@ -67,6 +75,9 @@ def tables(ready: dict[str, bytes]) -> list[Subject]:
         Subject("records", "records/records.jsonl", records, _json_lines, (compile_tuned, tune), model, 2),
         Subject("annotations", "annotations.json", json.dumps(_annotations()).encode(), damage_json,
                 (_evaluate,), weight=2),
+        Subject("labels of VOC", "xml/a.xml", VOC.encode(), _words, (_read_labels,), image),
+        Subject("labels of YOLO", "txt/a.txt", b"0 0.5 0.5 0.25 0.5\n1 0.1 0.1 0.9 0.1 0.5 0.75\n", _words,
+                (_read_labels,), {**image, "txt/classes.txt": b"cat\ndog\n"}),
         Subject("report", "report.json", json.dumps(_report()).encode(), damage_json, (_read_report,)),
     ]  # fmt: skip
 
@@ -113,6 +124,29 @@ def _json_lines(data: bytes, rng: random.Random) -> bytes:
     return b"".join(lines)
 
 
+def _words(data: bytes, rng: random.Random) -> bytes:
+    """A word, tag or number becomes another one, goes, or is there twice."""
+    parts = re.split(r"(\s+|[<>/.])", data.decode())
+    at = rng.randrange(len(parts))
+    values = ("", "-1", "0", "1e400", "nan", "inf", "x", "9" * 5000, "\0", "\u2028", "<", "&e;", "<!DOCTYPE>",
+              "<object>", "</bndbox>", "\n", "e\u0301", parts[at] * 2, rng.choice(parts))  # fmt: skip
+    parts[at] = rng.choice(values)
+    return "".join(parts).encode()
+
+
+def _read_labels(folder: Path) -> None:
+    from aqd_deploy.evaluation.accuracy import accuracy, match_classes
+    from aqd_deploy.evaluation.datasets import read_dataset
+    from aqd_deploy.evaluation.datasets.contract import ImageFolder
+
+    labels = next(folder / name for name in ("xml", "txt") if (folder / name).exists())
+    dataset = read_dataset(labels, ImageFolder.of(folder / "images"))
+    document, ids = match_classes(dataset, ["cat", "dog"])
+    for image in dataset.ids.values():
+        found = [{"image_id": image, "category_id": ids[0], "bbox": [1, 2, 9, 8], "score": 0.5}]
+        accuracy(document, found, dataset.ids.values())
+
+
 def _annotations() -> dict[str, Any]:
     return {
         "images": [{"id": 1, "file_name": "a.png", "width": 24, "height": 20}],
@@ -146,8 +180,14 @@ def _report() -> dict[str, Any]:
 
 
 def _read_report(folder: Path) -> None:
-    from aqd_deploy.reporting import document as documents
-    from aqd_deploy.reporting import report
+    from aqd_deploy.reporting.document import read_report
+    from aqd_deploy.reporting.page.html import html_page
+    from aqd_deploy.reporting.page.markdown import markdown_page
+    from aqd_deploy.reporting.page.report_page import report_page
+    from aqd_deploy.reporting.report import terminal_table
+    from aqd_deploy.reporting.run_comparison import compare_runs
 
-    document = documents.read_report(folder / "report.json")
-    report.markdown(document), report.terminal_table(document)
+    document = read_report(folder / "report.json")
+    page = report_page(document, folder)
+    html_page(page), markdown_page(page), terminal_table(document)
+    compare_runs({"one": document, "other": document})

@@ -63,11 +63,9 @@ class Table:
     sortable: bool = False
 
     def is_number(self, column: int) -> bool:
-        """Whether the column has numbers, and nothing else."""
+        """Whether the column has no texts."""
         cells = [row[column] for row in self.rows]
-        return any(isinstance(cell, Figure) for cell in cells) and not any(
-            isinstance(cell, str) for cell in cells
-        )
+        return bool(cells) and not any(isinstance(cell, str) for cell in cells)
 
 
 @dataclass(frozen=True)

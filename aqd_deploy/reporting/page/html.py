@@ -32,6 +32,8 @@ from aqd_deploy.reporting.page.elements import append, element, html_text
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 _DEEPEST = 6
+_LONG, _WIDE = 30, 8
+"""More rows scroll within the page, more columns are printed small."""
 
 
 def html_page(page: Page) -> str:
@@ -113,13 +115,15 @@ class _Writer:
         rows = [element("tr", *_cells(row, numbers)) for row in table.rows]
         made = element(
             "table",
-            element("caption", table.caption, id=name),
+            element("caption", element("span", table.caption), id=name),
             element("thead", element("tr", *heads)),
             element("tbody", *rows),
             class_="sortable" if table.sortable else None,
         )
         # Reachable by keyboard, which scrolls it where it is wider than the page.
-        return element("div", made, class_="scroll", tabindex=0, role="region", aria_labelledby=name)
+        kinds = {"scroll": True, "long": len(rows) > _LONG, "wide": len(table.headers) > _WIDE}
+        kind = " ".join(each for each, holds in kinds.items() if holds)
+        return element("div", made, class_=kind, tabindex=0, role="region", aria_labelledby=name)
 
 
 def _cells(row: Sequence[Cell], numbers: Sequence[bool]) -> Iterator[Element]:
@@ -145,8 +149,6 @@ def _picture(picture: Picture) -> Element:
         append(made, element("p", f"{picture.file} cannot be shown."))
     else:
         data = base64.b64encode(picture.data).decode()
-        append(
-            made, element("img", src=f"data:{picture.kind};base64,{data}", alt=picture.alt, loading="lazy")
-        )
+        append(made, element("img", src=f"data:{picture.kind};base64,{data}", alt=picture.alt))
     append(made, element("p", picture.caption))
     return made

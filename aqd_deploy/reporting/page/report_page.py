@@ -38,8 +38,8 @@ def report_page(document: Mapping[str, Any], folder: Path | None = None) -> Page
 
 def _model(model: Mapping[str, Any], name: str, budget: PictureBudget) -> Section:
     parts: list[Section | None] = [
-        accuracy(model, name), latency(model), agreement(model), layers(model, name), cost(model),
-        pictures(model, budget),
+        accuracy(model, name), pictures(model, budget), latency(model), agreement(model), cost(model),
+        layers(model, name),
     ]  # fmt: skip
     blocks: list[Block] = [part for part in parts if part]
     return Section(model["name"], blocks)

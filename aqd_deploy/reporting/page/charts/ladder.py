@@ -12,7 +12,7 @@ from aqd_deploy.reporting.page.charts.scale import linear
 from aqd_deploy.reporting.page.charts.svg import WIDTH, Drawing
 from aqd_deploy.reporting.page.figures import change_in_points, points, written
 
-_LEFT, _RIGHT, _TOP, _RUNG = 136, WIDTH - 16, 14, 34
+_LEFT, _RIGHT, _TOP, _RUNG = 136, WIDTH - 104, 14, 34
 _SHORTEST = 2.0
 """Points of AP that the axis shows at least, so that nothing looks like much."""
 
@@ -36,9 +36,8 @@ def ladder_chart(name: str, ladder: Sequence[Mapping[str, Any]]) -> Element | No
     for step, (x, y) in zip(rungs, places, strict=True):
         drawing.text(_LEFT - 10, y + 4, VARIANTS[step["stage"]], anchor="end")
         drawing.mark(x, y, 0)
-        is_right = x > (_LEFT + _RIGHT) / 2
         label = written(points(step["AP"]))
         if step["change"] is not None:
             label += f" ({written(change_in_points(step['change']))})"
-        drawing.text(x - 10 if is_right else x + 10, y - 6, label, "value", "end" if is_right else "start")
+        drawing.text(WIDTH - 2, y + 4, label, "value", "end")
     return drawing.root

@@ -39,7 +39,7 @@ def roofline_chart(
     drawing.y_axis(y, _LEFT, _RIGHT, "G MAC/s")
     for label, peak in roofs.items():
         drawing.line(_LEFT, y.at(peak), _RIGHT, y.at(peak), "roof")
-        drawing.text(_RIGHT, y.at(peak) - 4, label, "value", "end")
+        drawing.text(_LEFT + 4, y.at(peak) - 4, label, "value")
     for call, (across, up) in zip(known, places, strict=True):
         tip = f"{call['name']}: {call.get('kernel')}"
         drawing.mark(x.at(across), y.at(up), kernels.index(str(call.get("kernel"))), tip)

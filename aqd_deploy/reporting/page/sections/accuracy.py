@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from aqd_deploy.reporting.document import ACCURACY, VARIANTS
+from aqd_deploy.reporting.document import ACCURACY, VARIANTS, stage_labels
 from aqd_deploy.reporting.page.blocks import Block, Chart, More, Section, Table, Text
 from aqd_deploy.reporting.page.charts.ladder import ladder_chart
 from aqd_deploy.reporting.page.figures import change_in_points, points
@@ -21,18 +21,19 @@ def accuracy(model: Mapping[str, Any], name: str) -> Section | None:
     stages = {stage: entry for stage in VARIANTS if (entry := model["accuracy"].get(stage))}
     if not stages:
         return None
+    labels = stage_labels(model)
     blocks: list[Block] = []
     ladder = model["summary"]["ladder"]
     drawing = ladder_chart(f"{name}-ladder", ladder)
     if drawing is not None:
         rows = [
-            (VARIANTS[step["stage"]], points(step["AP"]), change_in_points(step["change"])) for step in ladder
+            (labels[step["stage"]], points(step["AP"]), change_in_points(step["change"])) for step in ladder
         ]
         caption = f"AP from stage to stage, {model['name']}"
         blocks.append(Chart(drawing, Table(caption, ("stage", "AP", "change"), rows)))
     known = [metric for metric in ACCURACY if any(metric in entry for entry in stages.values())]
     metrics = [
-        (VARIANTS[stage], *(points(entry.get(metric)) for metric in known)) for stage, entry in stages.items()
+        (labels[stage], *(points(entry.get(metric)) for metric in known)) for stage, entry in stages.items()
     ]
     blocks += [Table(f"All metrics, {model['name']}", ("stage", *known), metrics), Text(_NOTE)]
     classes = _by_class(stages, model["name"])

@@ -72,7 +72,7 @@ def _agreement(model: Mapping[str, Any]) -> Iterator[Block]:
 
 def _bits(layer: Mapping[str, Any]) -> str:
     weights, codes = layer.get("weight_bits"), layer.get("activation_bits")
-    return f"{weights} x {codes}" if weights and codes else ""
+    return f"{weights}x{codes}" if weights and codes else ""
 
 
 def _difference(entry: Mapping[str, Any] | None) -> tuple[Any, Any]:

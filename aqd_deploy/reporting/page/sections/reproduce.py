@@ -33,7 +33,7 @@ def reproduce(document: Mapping[str, Any]) -> Section:
 
 
 def _value(value: Any) -> str:
-    return written(short(value)) if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _images(images: Mapping[str, Any]) -> Iterator[Block]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from aqd_deploy.reporting.document import VARIANTS
+from aqd_deploy.reporting.document import VARIANTS, stage_labels
 from aqd_deploy.reporting.page.blocks import Block, Section, Table, Verdict
 from aqd_deploy.reporting.page.figures import change_in_points, count, points, ratio, short, written
 
@@ -42,23 +42,23 @@ def _of_model(model: Mapping[str, Any], named: bool) -> Iterator[Verdict]:
         yield Verdict(program["differing"] == 0, f"{name}{told} of the program differ from the reference.")
     ladder = [step for step in model["summary"]["ladder"] if step["AP"] is not None]
     if ladder:
-        yield Verdict(None, name + _accuracy(ladder, model["summary"]["drop"]))
+        yield Verdict(None, name + _accuracy(ladder, model["summary"]["drop"], stage_labels(model)))
     for measured in ((model.get("latency") or {}).get("measured") or [])[:1]:
         yield Verdict(None, name + _speed(measured))
     environment = (model.get("latency") or {}).get("environment") or {}
     if environment.get("busy"):
         others = written(short(environment.get("others_cpus")))
-        yield Verdict(None, f"{name}the machine was busy while it was timed: others used {others} CPUs.")
+        yield Verdict(None, f"{name}Other processes used {others} CPUs while it was timed.")
 
 
-def _accuracy(ladder: list[Mapping[str, Any]], drop: float | None) -> str:
+def _accuracy(ladder: list[Mapping[str, Any]], drop: float | None, labels: Mapping[str, str]) -> str:
     first, last = ladder[0], ladder[-1]
-    told = f"AP {written(points(last['AP']))} points ({VARIANTS[last['stage']]})"
+    told = f"AP {written(points(last['AP']))} points ({labels[last['stage']]})"
     if drop is None or first is last:
         return told + "."
     direction = "less" if drop > 0 else "more"
     size = written(change_in_points(drop))[1:]
-    return f"{told}, {size} {direction} than {written(points(first['AP']))} ({VARIANTS[first['stage']]})."
+    return f"{told}, {size} {direction} than {written(points(first['AP']))} ({labels[first['stage']]})."
 
 
 def _speed(measured: Mapping[str, Any]) -> str:

@@ -1,0 +1,1 @@
+"""Accuracy of the stages of a network over a data set."""
