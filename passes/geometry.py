@@ -14,6 +14,7 @@ import numpy as np
 from aqd_deploy.errors import ShapeError, UnsupportedModelError
 from aqd_deploy.integer.types import SMALL_POOL, pool_fits
 from aqd_deploy.passes.constants import constant
+from aqd_deploy.passes.foreign_operations import DepthToSpace, Slice
 from aqd_deploy.passes.graph import Graph, Node
 from aqd_deploy.passes.integer_operations import StreamPool
 from aqd_deploy.passes.operations import (
@@ -260,5 +261,10 @@ def pixel_strides(graph: Graph) -> dict[str, tuple[Fraction, Fraction]]:
         elif isinstance(node.op, ConvTranspose):
             down, across = node.op.window.strides
             found = (found[0] / down, found[1] / across)
+        elif isinstance(node.op, DepthToSpace):
+            found = (found[0] / node.op.blocksize, found[1] / node.op.blocksize)
+        elif isinstance(node.op, Slice):
+            steps = {axis: step for axis, (_, _, step) in zip(node.op.axes, node.op.bounds, strict=True)}
+            found = (found[0] * steps.get(2, 1), found[1] * steps.get(3, 1))
         strides[node.output] = found
     return strides
