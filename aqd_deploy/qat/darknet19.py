@@ -66,7 +66,7 @@ class Darknet19(YoloBody):
         for index, stage in enumerate(self.stages):
             if index:
                 fine, x = x, layers.max_pool(self.pools[index - 1], x)
-            for layer in stage:
+            for layer in stage.children():
                 x = layers.conv_batch_norm(layer, x)
         for layer in self.deep:
             x = layers.conv_batch_norm(layer, x)
