@@ -24,7 +24,7 @@ from aqd_deploy.files import NO_ROOM, shown_path
 
 VERBS = (
     "export", "quantize", "lower", "compile", "tune", "package", "run", "detect", "eval", "bench", "inspect",
-    "targets", "doctor", "demo", "report",
+    "targets", "anchors", "doctor", "demo", "report",
 )  # fmt: skip
 
 INTERRUPTED, TERMINATED = 130, 143

@@ -33,7 +33,7 @@ from aqd_deploy.qat.layers import (
 from aqd_deploy.qat.models import Detector, unwrapped
 from aqd_deploy.qat.resnet import BasicBlock, Bottleneck, ResNet
 from aqd_deploy.qat.soundness import check_network
-from aqd_deploy.qat.tiny_yolo import HaltingPool, TinyYolo
+from aqd_deploy.qat.yolo_body import HaltingPool, SpaceToDepth, YoloBody
 
 
 def export_qdq(model: Detector, *, name: str | None = None) -> onnx.ModelProto:
@@ -125,8 +125,8 @@ def _array(tensor: Tensor | None) -> np.ndarray:
 
 
 class _Emitter:
-    """The rules; those of heads are `HeadLayers`. A tensor is the name of a value in the graph; modules are
-    named by their path in the network.
+    """The rules; those of heads are `HeadLayers`, those of bodies of YOLOv2 `BodyLayers`. A tensor is the
+    name of a value in the graph; modules are named by their path in the network.
     """
 
     def __init__(self, model: Detector, name: str) -> None:
@@ -145,8 +145,8 @@ class _Emitter:
 
     def features(self, model: Detector, image: str) -> list[str]:
         """What the head is given."""
-        if isinstance(model.backbone, TinyYolo):
-            return self.tiny_yolo(model.backbone, image)
+        if isinstance(model.backbone, YoloBody):
+            return [model.backbone.map(self, image)]
         return self.fpn(model.fpn, *self.resnet(model.backbone, image))
 
     def image(self, config: ModelConfig) -> str:
@@ -160,17 +160,28 @@ class _Emitter:
             "Add", [value, self.graph.constant("image_rest", rest.reshape(1, 3, 1, 1))], "image_centred"
         )
 
-    def tiny_yolo(self, module: TinyYolo, image: str) -> list[str]:
-        x = image
-        for index, layer in enumerate(module.layers):
-            x = self.conv_batch_norm(layer, x)
-            if index < len(module.pools):
-                pool = module.pools[index]
-                strides, pads = ([1, 1], [0, 0, 1, 1]) if isinstance(pool, HaltingPool) else ([2, 2], [0] * 4)
-                x = self.graph.add(
-                    "MaxPool", [x], self.paths[pool], kernel_shape=[2, 2], strides=strides, pads=pads
-                )
-        return [x]
+    def max_pool(self, module: nn.Module, x: str) -> str:
+        strides, pads = ([1, 1], [0, 0, 1, 1]) if isinstance(module, HaltingPool) else ([2, 2], [0] * 4)
+        return self.graph.add(
+            "MaxPool", [x], self.paths[module], kernel_shape=[2, 2], strides=strides, pads=pads
+        )
+
+    def space_to_depth(self, module: nn.Module, x: str) -> str:
+        """Slices, which every runtime has, in the order of `SpaceToDepth`."""
+        path, block = self.paths[module], SpaceToDepth.BLOCK
+        ends, axes, steps = (
+            self.graph.constant(f"{path}.{name}", np.asarray(value, np.int64))
+            for name, value in (("ends", [2**31 - 1] * 2), ("axes", [2, 3]), ("steps", [block] * 2))
+        )
+        parts = []
+        for place in SpaceToDepth.places():
+            name = f"{path}.at_{place[0]}_{place[1]}"
+            start = self.graph.constant(f"{name}.start", np.asarray(place, np.int64))
+            parts.append(self.graph.add("Slice", [x, start, ends, axes, steps], name))
+        return self.joined(parts, path)
+
+    def joined(self, maps: list[str], name: str) -> str:
+        return self.graph.add("Concat", maps, name, axis=1)
 
     def resnet(self, module: ResNet, image: str) -> tuple[str, str, str]:
         x = self.conv_batch_norm(module.stem, image)

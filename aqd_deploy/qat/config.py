@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,8 +31,9 @@ from aqd_deploy.schema import (
 )
 
 RESNETS = ("resnet18", "resnet34", "resnet50")
-TINY_YOLO = "tiny-yolo"
-BACKBONES = (*RESNETS, TINY_YOLO)
+TINY_YOLO, DARKNET19 = "tiny-yolo", "darknet19"
+YOLO_BODIES = (TINY_YOLO, DARKNET19)
+BACKBONES = (*RESNETS, *YOLO_BODIES)
 MODES = ("aqd", "aqd*")
 P6_SOURCES = ("c5", "p5")
 PYRAMIDS = ("bn-relu", "bias")
@@ -42,6 +44,7 @@ GROUPS = 32
 SCHEMA = 1
 COARSEST_BACKBONE_STRIDE = 32
 STRIDES = (8, 16, 32, 64, 128)
+YOLO_STRIDES = (32,)
 
 
 _BITS = whole(MIN_BITS, MAX_BITS)
@@ -180,12 +183,12 @@ class ModelConfig:
                 "the head's group norm has 32 groups", received=f"{self.fpn_channels} channels",
                 valid="a multiple of 32",
             )  # fmt: skip
-        if (self.detector == Yolov2.name) != (self.backbone == TINY_YOLO):
+        if (self.detector == Yolov2.name) != (self.backbone in YOLO_BODIES):
             raise UnsupportedModelError(
                 "YOLOv2's body and head belong together", received=f"{self.detector} on {self.backbone}",
-                valid=f"{Yolov2.name} on {TINY_YOLO}, others on {', '.join(RESNETS)}",
+                valid=f"{Yolov2.name} on {' or '.join(YOLO_BODIES)}, others on {', '.join(RESNETS)}",
             )  # fmt: skip
-        levels = 1 if self.backbone == TINY_YOLO else len(STRIDES)
+        levels = len(YOLO_STRIDES if self.backbone in YOLO_BODIES else STRIDES)
         if len(self.strides) != levels or (levels == 1 and not self.anchor_sides):
             raise UnsupportedModelError(
                 "the network has another number of levels than strides, or no anchors",
@@ -201,8 +204,8 @@ class ModelConfig:
 
     @property
     def levels(self) -> tuple[str, ...]:
-        """The pyramid levels, `p3` first; the only one of Tiny-YOLOv2 is `p5`."""
-        first = 5 if self.backbone == TINY_YOLO else 3
+        """The pyramid levels, `p3` first; the only one of YOLOv2 is `p5`."""
+        first = 5 if self.backbone in YOLO_BODIES else 3
         return tuple(f"p{first + i}" for i in range(len(self.strides)))
 
     @property
@@ -211,8 +214,10 @@ class ModelConfig:
         bits = "float" if self.bits is None else f"{self.bits}bit"
         if self.name:
             return self.name
-        short = "tiny" if self.backbone == TINY_YOLO else f"r{self.backbone.removeprefix('resnet')}"
-        return f"{self.detector}_{short}_{bits}"
+        if self.backbone in YOLO_BODIES:
+            network = next(name for name, made in YOLO_NETWORKS.items() if made["backbone"] == self.backbone)
+            return f"{network}_{bits}"
+        return f"{self.detector}_r{self.backbone.removeprefix('resnet')}_{bits}"
 
     @property
     def names_of_classes(self) -> tuple[str, ...]:
@@ -257,19 +262,31 @@ def _frozen(value: Any) -> Any:
     return tuple(_frozen(each) for each in value) if isinstance(value, list) else value
 
 
-YOLOV2_TINY = "yolov2_tiny"
-VOC_ANCHORS = ((1.08, 1.19), (3.42, 4.41), (6.63, 11.38), (9.42, 5.11), (16.62, 10.52))
-"""Of Darknet's yolov2-tiny-voc, width and height in cells of 32 pixels."""
-TINY_DEFAULTS: dict[str, Any] = {
-    "detector": Yolov2.name, "backbone": TINY_YOLO, "strides": (32,), "nms_iou": Yolov2.nms_iou,
-    "anchor_sides": (tuple((32 * width, 32 * height) for width, height in VOC_ANCHORS),),
-}  # fmt: skip
+def _yolov2(body: str, cells: Sequence[tuple[float, float]]) -> dict[str, Any]:
+    """What a YOLOv2 of this body has, with anchors, (width, height) in cells."""
+    (stride,) = YOLO_STRIDES
+    return {
+        "detector": Yolov2.name, "backbone": body, "strides": YOLO_STRIDES, "nms_iou": Yolov2.nms_iou,
+        "anchor_sides": (tuple((stride * width, stride * height) for width, height in cells),),
+    }  # fmt: skip
+
+
+# Anchors of Darknet's yolov2-tiny-voc and yolov2-voc.
+YOLO_NETWORKS: dict[str, dict[str, Any]] = {
+    "yolov2_tiny": _yolov2(
+        TINY_YOLO, ((1.08, 1.19), (3.42, 4.41), (6.63, 11.38), (9.42, 5.11), (16.62, 10.52))
+    ),
+    "yolov2": _yolov2(
+        DARKNET19,
+        ((1.3221, 1.73145), (3.19275, 4.00944), (5.05587, 8.09892), (9.47112, 4.84053), (11.2364, 10.0071)),
+    ),
+}
 
 
 def architectures() -> tuple[str, ...]:
     """The names that `parse_architecture` knows."""
     pyramids = [name for name in _networks() if name != Yolov2.name]
-    return (*(f"{d}_r{b.removeprefix('resnet')}" for d in pyramids for b in RESNETS), YOLOV2_TINY)
+    return (*(f"{d}_r{b.removeprefix('resnet')}" for d in pyramids for b in RESNETS), *YOLO_NETWORKS)
 
 
 def _networks() -> dict[str, type[MapDetector]]:
@@ -278,12 +295,12 @@ def _networks() -> dict[str, type[MapDetector]]:
 
 
 def parse_architecture(name: str, **changes: Any) -> ModelConfig:
-    """`retinanet_r18` or `fcos_r50` as a ModelConfig, with `changes` to its fields.
+    """`retinanet_r18`, `fcos_r50` or `yolov2_tiny` as a ModelConfig, with `changes` to its fields.
 
     UnsupportedModelError, with the nearest names, for anything else.
     """
-    if name == YOLOV2_TINY:
-        return ModelConfig(**{**TINY_DEFAULTS, **changes})
+    if name in YOLO_NETWORKS:
+        return ModelConfig(**{**YOLO_NETWORKS[name], **changes})
     match = re.fullmatch(r"(.+)_r(?:esnet)?(\d+)", name)
     detector, backbone = (match[1], f"resnet{match[2]}") if match else ("", "")
     if f"{detector}_r{backbone.removeprefix('resnet')}" not in architectures():

@@ -10,16 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from aqd_deploy.errors import ScaleError, ShapeError, UnsupportedModelError
-from aqd_deploy.qat.config import TINY_YOLO, ModelConfig
+from aqd_deploy.qat.config import DARKNET19, RESNETS, TINY_YOLO, ModelConfig
+from aqd_deploy.qat.darknet19 import Darknet19
 from aqd_deploy.qat.detectors import trained_detector
 from aqd_deploy.qat.fpn import FPN
 from aqd_deploy.qat.layers import QuantConv2d
 from aqd_deploy.qat.quantizers import ActivationQuantizer
 from aqd_deploy.qat.resnet import ResNet
 from aqd_deploy.qat.tiny_yolo import TinyYolo
+from aqd_deploy.qat.yolo_body import YoloBody
 
 WRAPPERS = ("_orig_mod", "module")
 """Under which names torch's wrappers keep a network."""
+YOLO_BODIES: dict[str, type[YoloBody]] = {TINY_YOLO: TinyYolo, DARKNET19: Darknet19}
 
 
 class Detector(nn.Module):
@@ -35,11 +38,11 @@ class Detector(nn.Module):
         make_first, make, make_last = _factories(config)
         self.backbone: Any
         self.fpn: Any = None
-        if config.backbone == TINY_YOLO:
-            self.backbone = TinyYolo(config, make_first, make)
-        else:
+        if config.backbone in RESNETS:
             self.backbone = ResNet(config, make_first, make)
             self.fpn = FPN(self.backbone.channels, config, make)
+        else:
+            self.backbone = YOLO_BODIES[config.backbone](config, make_first, make)
         self.head = trained_detector(config).head(config, make, make_last)
         for path, weight_bits, activation_bits in config.layer_bits:
             _convolution(self, path).set_bits(weight_bits, activation_bits)

@@ -14,11 +14,12 @@ from aqd_deploy.integer.fixedpoint import ScaleSolution, solve_scale
 from aqd_deploy.integer.operations.tables import MAX_STEPS
 from aqd_deploy.integer.ranges import Interval
 from aqd_deploy.integer.rational import ChannelForm
-from aqd_deploy.integer.staircase import Quantizer
+from aqd_deploy.integer.staircase import Quantizer, Staircases
 from aqd_deploy.passes.enclosures import Enclosure, point
 from aqd_deploy.passes.graph import Node
-from aqd_deploy.passes.integer_operations import MultiplyShift, SharedThreshold
+from aqd_deploy.passes.integer_operations import MultiplyShift, SharedThreshold, Threshold
 from aqd_deploy.passes.slices import QuantizedFunction, enclosing, exactly
+from aqd_deploy.passes.solve_requantize import THRESHOLD_STEPS
 from aqd_deploy.passes.streams import STREAM_LIMIT
 from aqd_deploy.passes.values import Scaled, Values
 
@@ -64,9 +65,15 @@ class _Changes:
     first: np.ndarray
     last: np.ndarray
 
+    @property
+    def rising(self) -> bool:
+        """Whether no code is below the one in front of it."""
+        return bool((self.codes[1:] > self.codes[:-1]).all())
+
 
 def quantized_function(values: Values, node: Node, op: QuantizedFunction) -> None:
-    """Thresholds of the integers where all channels have one scale: exact. Others are brought to one scale
+    """Thresholds of the integers where all channels have one scale: exact. So are a channel's own thresholds,
+    of a code that only rises, in at most `THRESHOLD_STEPS` steps. Other tensors are brought to one scale
     first, 2^-29 of the largest value, and the integers that get another code by that are counted.
     """
     function = _Function(exactly(values.graph, op.found), enclosing(values.graph, op.found), op.quantizer)
@@ -75,7 +82,16 @@ def quantized_function(values: Values, node: Node, op: QuantizedFunction) -> Non
     forms = [form.rationalised() for form in value.forms]
     largest = largest_of(forms, inside)
     changes = _search(node, op, function, largest)
-    if len(set(forms)) == 1 and forms[0].a > 0:
+    alike = len(set(forms)) == 1 and forms[0].a > 0
+    if not alike and changes.rising and op.quantizer.steps <= THRESHOLD_STEPS:
+        stairs = _stairs(function, changes, forms, inside)
+        own = Threshold(stairs, op.dtype, _input_errors(function, value, forms, largest))
+        source, taken = values.int32(value.tensor), Interval(*stairs.codes())
+        values.emit(Node(own, [source], node.output, node.source), taken, op.dtype)
+        told = f"{op.found.told} by {op.quantizer.steps} thresholds a channel, exact"
+        values.result.changed.append(f"{node.label}: {told}")
+        return
+    if alike:
         tensor, reached = values.int32(value.tensor), inside
         thresholds, wrong = _thresholds(function, changes, forms[0], *reached.bounds), [0] * len(forms)
     else:
@@ -97,6 +113,26 @@ def quantized_function(values: Values, node: Node, op: QuantizedFunction) -> Non
     new = SharedThreshold(thresholds, codes.astype(op.dtype), wrong, errors)
     values.emit(Node(new, [tensor], node.output, node.source), _code_range(new, reached), op.dtype)
     _tell(values, node, op, new)
+
+
+def _stairs(function: _Function, changes: _Changes, forms: list[ChannelForm], inside: Interval) -> Staircases:
+    """Of every channel the integers from which on its code is at least each of the quantizer's."""
+    quantizer = function.quantizer
+    wanted = np.arange(quantizer.lo + 1, quantizer.hi + 1, dtype=np.int64)
+    behind = np.searchsorted(changes.codes[1:], wanted)
+    sign = np.array([-1 if form.a < 0 else 1 for form in forms], dtype=np.int64)
+    low, high = np.where(sign > 0, inside.lo, -inside.hi), np.where(sign > 0, inside.hi, -inside.lo)
+    rows = []
+    for form, first, last in zip(forms, low.tolist(), high.tolist(), strict=True):
+        if form.a == 0:
+            reached = np.where(wanted <= function.code(form.b0), first, last + 1)
+        else:
+            risen = ChannelForm(abs(form.a), form.b0)
+            found = np.append(_thresholds(function, changes, risen, first, last), last + 1)
+            reached = np.where(wanted <= changes.codes[0], first, found[behind])
+        rows.append(reached)
+    slope = np.array([float(abs(form.a) / quantizer.step) for form in forms])
+    return Staircases(quantizer, sign, low, high, np.stack(rows), slope)
 
 
 def _tell(values: Values, node: Node, op: QuantizedFunction, new: SharedThreshold) -> None:

@@ -23,7 +23,7 @@ from aqd_deploy.qat.detectors.contract import TrainedDetector
 from aqd_deploy.qat.heads import PRIOR_PROBABILITY, Head, HeadLayers, Maps
 from aqd_deploy.qat.losses import mean_over_processes
 from aqd_deploy.qat.resnet import ConvFactory
-from aqd_deploy.qat.tiny_yolo import LEAK, widths
+from aqd_deploy.qat.yolo_body import DEEPEST, LEAK, scaled_channels
 
 OVERLAPPING = 0.6
 LARGEST_LOG_SIDE = 4.0
@@ -36,7 +36,8 @@ class Yolov2Head(Head):
     def __init__(self, config: ModelConfig, make: ConvFactory, make_last: ConvFactory) -> None:
         super().__init__()
         anchors = len(config.anchor_sides[0])
-        self.prediction = make_last(widths(config)[-1], anchors * (BOX + config.classes), 1, leak=LEAK)
+        channels = scaled_channels(DEEPEST, config.width)
+        self.prediction = make_last(channels, anchors * (BOX + config.classes), 1, leak=LEAK)
         nn.init.normal_(self.prediction.weight, std=0.01)
         assert self.prediction.bias is not None
         with torch.no_grad():

@@ -5,10 +5,10 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from island_agreement import assert_islands_agree
-from odd_graphs import quantize
-from onnx import TensorProto, helper
+from odd_graphs import codes, quantize
+from onnx import TensorProto, helper, numpy_helper
 from qdq_graphs import QdqBuilder
-from small_lowerings import chain, nodes_of, state_after
+from small_lowerings import chain, nodes_of, operators, state_after
 
 from aqd_deploy.errors import UnsupportedModelError
 from aqd_deploy.integer.reference import ReferenceRunner
@@ -23,7 +23,14 @@ def activation(b, x, name):
     return b.node(name, [x])
 
 
-def accumulators(name, scales, bias, out=(0.011, 60)):
+def few_codes(b, x, step, zero, top):
+    """Quantized to codes up to `top`."""
+    found, scale, point = codes(b, x, step, zero)
+    bounds = [b.constant(f"at_{each}", np.uint8(each)) for each in (0, top)]
+    return b.node("DequantizeLinear", [b.node("Clip", [found, *bounds]), scale, point])
+
+
+def accumulators(name, scales, bias, out=(0.011, 60), top=255):
     """All int8 codes → 1x1 depthwise conv with int8 weights and one scale a channel → function → codes."""
     b = QdqBuilder(1, 16, 16, 3)
     b.inputs = [helper.make_tensor_value_info("image", TensorProto.INT8, [1, 3, 16, 16])]
@@ -32,7 +39,8 @@ def accumulators(name, scales, bias, out=(0.011, 60)):
     step = b.constant("step_w", np.array(scales, np.float32))
     w = b.node("DequantizeLinear", [weight, step], axis=0)
     y = b.node("Conv", [x, w, b.constant("bias", np.array(bias, np.float32))], (3, 16, 16), group=3)
-    b.output(quantize(b, activation(b, y, name), *out), "out")
+    y = activation(b, y, name)
+    b.output(quantize(b, y, *out) if top == 255 else few_codes(b, y, *out, top), "out")
     return b.build()
 
 
@@ -75,6 +83,36 @@ def test_every_integer_has_its_code(name, scales, bias):
     different = (got != exact_codes(name, scales, bias, (0.011, 60))).sum(axis=(0, 2, 3))
     assert entry["form"] == "thresholds" and (different.sum() == 0 or entry["deviations"] > 0)
     assert entry["proven"] == 3 or entry["most_deviations"] > 0
+
+
+@pytest.mark.parametrize("top", [3, 7, 15])
+@pytest.mark.parametrize("name", ["LeakyRelu", "Tanh", "Softplus", "Elu"])
+def test_few_codes_that_only_rise_have_exact_thresholds_of_every_channel(name, top):
+    scales, bias, out = [0.004, 0.0113, 0.0007], [0.3, -1.7, 0.05], (0.11, 1)
+    result = lower(accumulators(name, scales, bias, out, top))
+    assert {"Threshold"} == {"Threshold", "Steps", "MultiplyShift"} & set(operators(result.model))
+    got = ReferenceRunner(result.model, threads=1).run({"image": every_code()})["out"]
+    np.testing.assert_array_equal(got, np.minimum(exact_codes(name, scales, bias, out), top))
+    assert result.report["proven"] == result.report["requantized_channels"] == 3
+
+
+def test_few_codes_behind_channels_that_are_turned_around_or_constant():
+    """Batch norms with negative, vanishing and zero γ."""
+
+    def body(b, x):
+        y = b.batch_norm(b.conv(b.quantize(x, 4), 24, 4), gamma="hard")
+        return few_codes(b, activation(b, y, "LeakyRelu"), 0.3, 1, 15)
+
+    result = assert_islands_agree(chain(body))
+    node = [node for node in result.model.graph.node if node.op_type == "Threshold"][-1]
+    signs = next(t for t in result.model.graph.initializer if t.name == node.input[1])
+    assert set(numpy_helper.to_array(signs).ravel().tolist()) == {-1, 1}
+    assert result.report["proven"] == result.report["requantized_channels"]
+
+
+def test_few_codes_that_rise_and_fall_have_one_list():
+    result = lower(accumulators("SiLU", [0.004, 0.0113, 0.0007], [0.3, -1.7, 0.05], (0.11, 3), 15))
+    assert "Steps" in operators(result.model) and "Threshold" not in operators(result.model)
 
 
 def test_deviations_of_a_shared_axis_are_those_of_all_integers():
