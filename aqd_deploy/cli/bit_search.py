@@ -53,7 +53,7 @@ def limit_of(options: dict[str, Any]) -> tuple[str, float] | None:
 
 def search_bits(
     model: ModelProto, images: Calibration, recipe: Recipe, limit: tuple[str, float],
-    options: dict[str, Any], run: Run,
+    options: dict[str, Any], run: Run, described: dict[str, Any],
 ) -> Found:  # fmt: skip
     """What `workflow.search` finds. Raises what it raises."""
     from aqd_deploy import targets
@@ -64,4 +64,6 @@ def search_bits(
     name = options["target"] or (None if goal is Goal.MB else "host")
     target = None if name is None else targets.get(name)
     threads = options["threads"] or (1 if target is None else default_threads(target))
-    return search(model, images, recipe, goal, limit[1], target=target, threads=threads, run=run)
+    return search(
+        model, images, recipe, goal, limit[1], target=target, threads=threads, run=run, described=described
+    )

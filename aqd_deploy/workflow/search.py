@@ -9,7 +9,7 @@ judged as a whole, and the table tells the loss with all layers before quantized
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -61,16 +61,17 @@ def search(
     target: Target | None,
     threads: int = 1,
     run: Run | None = None,
+    described: Mapping[str, Any] | None = None,
 ) -> Found:
     """Bits for each layer of a float model, of `BITS`; method and steps are the recipe's. `target` may be
-    None for `Goal.MB`.
+    None for `Goal.MB`. `described` as in `quantize`.
 
     Raises RecipeError for a limit that no widths meet, and what `quantize`, `lower` and `costs_of` raise.
     """
     run = run or Run()
     network = Network.of(model, fold=recipe.steps.fold_batch_norms)
-    networks = BitWidths(network, recipe, BITS, calibration, run)
-    judge = Judge(network.model, calibration)
+    networks = BitWidths(network, recipe, BITS, calibration, run, described)
+    judge = Judge(network.model, calibration, described)
     costs = costs_of(networks, target, threads, run)
     alone = _alone(networks, judge, run)
     saved = costs.megabytes if goal is Goal.MB else costs.milliseconds

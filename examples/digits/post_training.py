@@ -14,6 +14,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,7 @@ PROGRAMS = (("detptq", 4), ("minmax", 8), ("mse, p = 2.4, adaptive rounding", 4)
 Network = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
 
 
+@cache
 def calibration(seed: int) -> Calibration:
     """The calibration images of a seed, as the network's input."""
     composer = Composer("train", SIZE, FIRST_CALIBRATION_SEED + seed)
@@ -90,7 +92,7 @@ def average_precision(run: Network, manifest: dict[str, Any], arrays: Mapping[st
 
 def simulated(model: onnx.ModelProto) -> Network:
     """The network in onnxruntime, in floats."""
-    return Session(model, [value.name for value in model.graph.output])
+    return Session(model, [value.name for value in model.graph.output], as_written=True)
 
 
 def measure(
