@@ -58,7 +58,7 @@ def description() -> dict[str, Any]:
     """How images become the input and outputs boxes: that of the example, with more candidates."""
     entries = tomllib.loads(example.DESCRIPTION)
     defaults = {"max_detections": 100, "pre_nms": 1000}
-    entries["preprocessing"]["input"] = "input.1"
+    entries["preprocessing"] |= dict(zip(("height", "width"), example.SIZE, strict=True))
     entries["detector"] = {**defaults, **entries["detector"], "score_threshold": CANDIDATES}
     return entries
 

@@ -73,11 +73,15 @@ PROGRAMS = (("detptq", 4), ("minmax", 8), ("mse, p = 2.4, adaptive rounding", 4)
 Network = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
 
 
-@cache
 def calibration(seed: int) -> Calibration:
     """The calibration images of a seed, as the network's input."""
+    return _composed(seed, CALIBRATION_IMAGES)
+
+
+@cache
+def _composed(seed: int, count: int) -> Calibration:
     composer = Composer("train", SIZE, FIRST_CALIBRATION_SEED + seed)
-    images = (composer.image(index)[0] for index in range(CALIBRATION_IMAGES))
+    images = (composer.image(index)[0] for index in range(count))
     return Calibration.of([{"image": image[:, :, ::-1].transpose(2, 0, 1)[None].copy()} for image in images])
 
 
