@@ -1,6 +1,6 @@
 """What quantization leaves of CenterFace: AP against the float network's own boxes, by method and bits.
 
-    python examples/centerface/accuracy.py PHOTOGRAPHS -o DIR [--bits 8 4] [--recipes …]
+    python examples/centerface/accuracy.py PHOTOGRAPHS -o DIR [--bits 8 4] [--recipes …] [--size H W]
 
 PHOTOGRAPHS is a folder of pictures with faces in them; nobody has to label them. They are halved: what is
 calibrated on one half is judged on the other, and AP (IoU 0.5 to 0.95) is the mean of both. Each measurement
@@ -138,7 +138,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--bits", nargs="+", type=int, default=[8, 4])
     parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), default=list(RECIPES))
+    parser.add_argument(
+        "--size", nargs=2, type=int, default=example.SIZE, metavar=("H", "W"), help="of the network's input"
+    )
     options = parser.parse_args(arguments)
+    example.SIZE = tuple(options.size)
     try:
         options.output.mkdir(parents=True, exist_ok=True)
         both = Halves(options.photographs)
