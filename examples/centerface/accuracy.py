@@ -139,7 +139,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--bits", nargs="+", type=int, default=[8, 4])
     parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), default=list(RECIPES))
     parser.add_argument(
-        "--size", nargs=2, type=int, default=example.SIZE, metavar=("H", "W"), help="of the network's input"
+        "--size",
+        nargs=2,
+        type=int,
+        default=example.SIZE,
+        metavar=("H", "W"),
+        help="of the input, multiples of 32",
     )
     options = parser.parse_args(arguments)
     example.SIZE = tuple(options.size)
