@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from aqd_deploy.cli.options import threads_option
+from aqd_deploy.cli.options import existing, threads_option
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from aqd_deploy.quantization.calibration import Calibration
     from aqd_deploy.quantization.progress import Run
     from aqd_deploy.quantization.recipe import Recipe
+    from aqd_deploy.records.lookup import Tuned
+    from aqd_deploy.targets import Target
     from aqd_deploy.workflow.search import Found
 
 _LIMIT = click.FloatRange(min=0, min_open=True)
@@ -26,6 +29,8 @@ _OPTIONS = (
                  "network's own boxes; else the mean square of its outputs' errors."),
     click.option("--target", help="What the network is to run on; see `aqd-deploy targets`.  [default: host; "
                  "with --max-mb none, so that no times are told]"),
+    click.option("--tuned", type=existing("DIR"), help="Records of `aqd-deploy tune` of the network at "
+                 "several widths: their times stand in the place of estimates."),
     threads_option,
 )  # fmt: skip
 
@@ -44,8 +49,8 @@ def limit_of(options: dict[str, Any]) -> tuple[str, float] | None:
     searches = options.pop("searches")
     limits = {name: options.pop(f"max_{name.lower()}") for name in ("ms", "MB", "drop")}
     given = [(name, value) for name, value in limits.items() if value is not None]
-    if not searches and given:
-        raise click.UsageError("--max-ms, --max-mb and --max-drop go with --search")
+    if not searches and (given or options["tuned"] is not None):
+        raise click.UsageError("--max-ms, --max-mb, --max-drop and --tuned go with --search")
     if searches and len(given) != 1:
         raise click.UsageError("--search needs one of --max-ms, --max-mb and --max-drop")
     return given[0] if searches else None
@@ -53,7 +58,7 @@ def limit_of(options: dict[str, Any]) -> tuple[str, float] | None:
 
 def search_bits(
     model: ModelProto, images: Calibration, recipe: Recipe, limit: tuple[str, float],
-    options: dict[str, Any], run: Run,
+    options: dict[str, Any], run: Run, described: dict[str, Any],
 ) -> Found:  # fmt: skip
     """What `workflow.search` finds. Raises what it raises."""
     from aqd_deploy import targets
@@ -63,5 +68,25 @@ def search_bits(
     goal = Goal(limit[0])
     name = options["target"] or (None if goal is Goal.MB else "host")
     target = None if name is None else targets.get(name)
+    tuned = _tuned(options["tuned"], target, run)
     threads = options["threads"] or (1 if target is None else default_threads(target))
-    return search(model, images, recipe, goal, limit[1], target=target, threads=threads, run=run)
+    return search(
+        model, images, recipe, goal, limit[1], target=target, threads=threads, run=run, described=described,
+        tuned=tuned,
+    )  # fmt: skip
+
+
+def _tuned(records: Path | None, target: Target | None, run: Run) -> Tuned | None:
+    """The records of --tuned, of which a warning tells what is left out. Raises RecordsError where there are
+    none, click.UsageError where no times are asked for.
+    """
+    if records is None:
+        return None
+    if target is None:
+        raise click.UsageError("--tuned tells times, which --max-mb asks for with --target only")
+    from aqd_deploy.records.lookup import load_tuned
+
+    tuned = load_tuned(records, target)
+    for note in tuned.notes:
+        run.warn(note)
+    return tuned

@@ -68,7 +68,7 @@ _WORST = 3
 @click.option("--per-tensor", is_flag=True, help="One scale for all weights of a layer, not one a channel.")
 @click.option(
     "--detector", type=DescriptionType(), metavar="F.toml|NAME",
-    help="How images become the input, for a file that is silent on it.",
+    help="How images become the input and outputs boxes, for a file that is silent on it.",
 )  # fmt: skip
 @click.option("--color", type=click.Choice(("RGB", "BGR")), help="Order of the input's channels.")
 @click.option("--mean", type=TripleType(), help="Taken off the pixels of a float input, in --color's order.")
@@ -112,15 +112,21 @@ def command(
     recipe = with_options(Recipe() if recipe_file is None else read_recipe(recipe_file), options)
     network = sized(load_onnx(model), shape)
     told = {key: options.pop(key) for key in ("color", "mean", "std")}
-    images = calibration_of(calibration, network, described(detector, network, told))
+    entries = described(detector, network, told)
+    images = calibration_of(calibration, network, entries)
+    boxes = {} if detector is None else entries
+    if detector is not None and (recipe.method == "detptq" or limit is not None):
+        check_described(detector, network, entries)
     key = hashlib.sha256(network.SerializeToString(deterministic=True))
-    key.update(repr((recipe.document(), images.digest, completes, limit)).encode())
+    key.update(repr((recipe.document(), images.digest, completes, limit, boxes)).encode())
     state = State(output.with_name(f"{output.name}.state"), key.hexdigest())
     with StatusLine() as line:
         run = Run(_Display(line), time_budget, state)
-        found = None if limit is None else search_bits(network, images, recipe, limit, options, run)
+        found = None if limit is None else search_bits(network, images, recipe, limit, options, run, boxes)
         recipe = recipe if found is None else found.recipe
-        result = (complete if completes else quantize)(network, images, recipe, run=run)
+        result = (complete if completes else quantize)(
+            network, images, recipe, run=run, described=boxes
+        )  # fmt: skip
     save_onnx(result.model, output)
     if save_recipe is not None:
         write_text(save_recipe, recipe_text(recipe, save_recipe.suffix))
@@ -168,10 +174,10 @@ def sized(model: ModelProto, shape: tuple[int, ...] | None) -> ModelProto:
 
 
 def described(detector: Path | None, model: ModelProto, told: Mapping[str, Any]) -> dict[str, Any]:
-    """How images become the input: what the manifest says, or the file of --detector, and over it what the
-    options say. Empty where nobody says anything.
+    """How images become the input, `preprocessing`: what the manifest says, or the file of --detector, and
+    over it what the options say; and the `detector` of that file. Empty where nobody says anything.
     """
-    from aqd_deploy.detection.description import read_preprocessing
+    from aqd_deploy.detection.description import read_description
     from aqd_deploy.integer.manifest import read_manifest
     from aqd_deploy.passes.canonical.input_shapes import inputs_of, sizes_of
 
@@ -179,14 +185,28 @@ def described(detector: Path | None, model: ModelProto, told: Mapping[str, Any])
     # All of them count as inputs of floats, which mean and std are for.
     manifest = {**read_manifest(model), "inputs": {name: {} for name in inputs}}
     entry = manifest.get("preprocessing")
+    boxes = {}
     if detector is not None:
-        entry = read_preprocessing(detector, manifest, inputs)
+        outputs = {value.name: sizes_of(value) for value in model.graph.output}
+        entries = read_description(detector, manifest, inputs, lambda: outputs)
+        entry, boxes = entries["preprocessing"], {"detector": entries["detector"]}
     given = {key: value for key, value in told.items() if value is not None}
     if given and entry is None:
         name, sizes = next(iter(inputs.items()))
         pad = [min(max(round(each), 0), 255) for each in given.get("mean", (0, 0, 0))]
         entry = {"input": name, "height": sizes[-2], "width": sizes[-1], "color": "RGB", "pad_value": pad}
-    return {"preprocessing": {"mean": [0, 0, 0], "std": [1, 1, 1], **entry, **given}} if entry else {}
+    if not entry:
+        return {}
+    return {"preprocessing": {"mean": [0, 0, 0], "std": [1, 1, 1], **entry, **given}, **boxes}
+
+
+def check_described(detector: Path, model: ModelProto, entries: Mapping[str, Any]) -> None:
+    """ModelFileError where the file of --detector names other outputs than the network has."""
+    from aqd_deploy.detection.description import about
+    from aqd_deploy.quantization.output_loss import manifest_of
+
+    with about(detector):
+        manifest_of(model, entries)
 
 
 class _Display:

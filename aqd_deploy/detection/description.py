@@ -42,19 +42,6 @@ def read_description(
     return entries
 
 
-def read_preprocessing(path: Path, manifest: Mapping[str, Any], inputs: Shapes) -> dict[str, Any]:
-    """The entry `preprocessing` alone. Raises what `read_description` raises, but for outputs."""
-    described = load_description(path)
-    with about(path):
-        entry = _preprocessing(described, manifest, inputs)
-        Preprocess.from_manifest({**manifest, "preprocessing": entry})
-        for form in _forms(described):
-            kind = detector_named(form.get("kind"), ModelFileError)
-            if "outputs" in form or not described.forms:
-                _check(kind, form)
-    return entry
-
-
 @contextmanager
 def about(path: Path) -> Iterator[None]:
     """A block that reads entries of the description at `path`: errors tell of it instead of the manifest."""

@@ -203,7 +203,8 @@ class _Run:
         )
         wanted = {name for match in matches for name in (match.outputs[1], match.float.input)}
         wanted -= set(network.inputs)
-        self._float = ReferenceRunner(network.write(), with_intermediates=sorted(wanted))
+        # In the same arithmetic: a layer that stays float differs in nothing.
+        self._float = ReferenceRunner(network.write(), with_intermediates=sorted(wanted), as_written=True)
         for ours, theirs in self._inputs.items():
             kinds = self._quantized.inputs[ours], self._float.inputs[theirs]
             if kinds[0] != kinds[1]:

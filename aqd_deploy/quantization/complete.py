@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from onnx import ModelProto, NodeProto
 
@@ -26,12 +28,13 @@ def complete(
     *,
     shape: Shape = None,
     run: Run | None = None,
+    described: Mapping[str, Any] | None = None,
 ) -> QuantizedModel:
     """The QDQ model of one that is quantized in part, with a quantizer wherever `lower` needs one more.
 
     Ranges are those of the partly quantized network. No step changes its weights, which the quantizers that
-    are there were made for. Raises UnsupportedModelError where nothing is missing, and what `quantize`
-    raises.
+    are there were made for. `described` as in `quantize`. Raises UnsupportedModelError where nothing is
+    missing, and what `quantize` raises.
     """
     recipe, run = recipe or Recipe(), run or Run()
     _check_steps(recipe)
@@ -45,7 +48,7 @@ def complete(
             valid="a file in which some layers are quantized and others float",
             next_command="aqd-deploy quantize FLOAT.onnx --calibration DIR -o m.qdq.onnx",
         )
-    result = quantize_network(network, calibration, recipe, run)
+    result = quantize_network(network, calibration, recipe, run, described)
     if any(site.is_weight for site in sites):
         _forget_odd_weights(result.model)
     new = [row for row in result.report["layers"] if {"weight_bits", "input_bits"} & row.keys()]

@@ -48,21 +48,30 @@ def quantize(
     *,
     shape: Shape = None,
     run: Run | None = None,
+    described: Mapping[str, Any] | None = None,
 ) -> QuantizedModel:
     """The QDQ model of a float one, which stays unchanged; the same for the same images and recipe.
 
     `calibration` has the images, `shape` sets shapes that the file leaves open, `run` hears of the progress.
+    `described` are the entries `preprocessing` and `detector` of a file that is silent on its outputs, for
+    methods that look at them (`detection.description`).
     Raises the typed errors of aqd_deploy.errors for networks, images and recipes that cannot be used.
     """
     recipe, run = recipe or Recipe(), run or Run()
     network = Network.of(model, shape=shape, fold=recipe.steps.fold_batch_norms)
-    return quantize_network(network, calibration, recipe, run)
+    return quantize_network(network, calibration, recipe, run, described)
 
 
-def quantize_network(network: Network, calibration: Calibration, recipe: Recipe, run: Run) -> QuantizedModel:
+def quantize_network(
+    network: Network,
+    calibration: Calibration,
+    recipe: Recipe,
+    run: Run,
+    described: Mapping[str, Any] | None = None,
+) -> QuantizedModel:
     """`quantize` of a network that has been read; layers of it may have quantizers."""
     method = method_named(recipe.method, recipe.parameters)
-    job = _Job(Plan.of(network, recipe), calibration, run)
+    job = _Job(Plan.of(network, recipe, described), calibration, run)
     _check_detector(job.plan)
     job.warn()
     job.equalise()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from aqd_deploy.errors import UnsupportedModelError
 from aqd_deploy.quantization.network import Network
@@ -15,15 +17,18 @@ OTHER_BITS = 8
 
 @dataclass(frozen=True)
 class Plan:
-    """`bits` of every site; of one that several layers read the most that one of them asks for."""
+    """`bits` of every site; of one that several layers read the most that one of them asks for. `described`
+    are the entries `preprocessing` and `detector` of a manifest, for a network whose file has none.
+    """
 
     network: Network
     recipe: Recipe
     placement: Placement
     bits: dict[Site, int]
+    described: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, network: Network, recipe: Recipe) -> Plan:
+    def of(cls, network: Network, recipe: Recipe, described: Mapping[str, Any] | None = None) -> Plan:
         """RecipeError for patterns that fit no layer, UnsupportedModelError where no layer is left."""
         recipe.check_patterns(layer.name for layer in network.layers)
         placement = missing(network.model, recipe.is_excluded)
@@ -39,7 +44,8 @@ class Plan:
             )
             for layer in placement.layers
         }
-        return cls(network, recipe, placement, {site: _bits(site, bits) for site in placement.sites})
+        of_sites = {site: _bits(site, bits) for site in placement.sites}
+        return cls(network, recipe, placement, of_sites, described or {})
 
     @property
     def sites(self) -> tuple[Site, ...]:

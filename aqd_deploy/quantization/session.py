@@ -14,12 +14,15 @@ from aqd_deploy.passes.inference import first_line
 
 
 class Session:
-    """Runs a model up to the tensors `wanted`, and computes nothing else. UnsupportedModelError for a model
-    that onnxruntime cannot run.
+    """Runs a model up to the tensors `wanted`, and computes nothing else. `as_written`: with the arithmetic
+    of the file, for what is judged by its accuracy. UnsupportedModelError for a model that onnxruntime cannot
+    run.
     """
 
-    def __init__(self, model: ModelProto, wanted: Sequence[str]) -> None:
+    def __init__(self, model: ModelProto, wanted: Sequence[str], *, as_written: bool = False) -> None:
         import onnxruntime
+
+        from aqd_deploy.integer.reference import keep_arithmetic
 
         part = ModelProto()
         part.CopyFrom(model)
@@ -29,6 +32,8 @@ class Session:
         options.log_severity_level = 3
         # The floats between quantizers, where onnxruntime would put operators on codes that round otherwise.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
+        if as_written:
+            keep_arithmetic(options)
         self._names = list(wanted)
         with _told():
             self._session = onnxruntime.InferenceSession(

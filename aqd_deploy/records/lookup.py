@@ -26,6 +26,7 @@ class Tuned:
     notes: list[str] = field(default_factory=list)
     of_other_cpus: list[str] = field(default_factory=list)
     _exact: dict[str, Choice] = field(default_factory=dict)
+    _seconds: dict[str, float] = field(default_factory=dict)
     _similar: dict[str, tuple[float, Choice]] = field(default_factory=dict)
 
     def find(self, task: Task) -> tuple[Choice | None, str]:
@@ -40,6 +41,15 @@ class Tuned:
             return self._similar[task.shape_key][1], "shape"
         return None, ""
 
+    def seconds(self, task: Task) -> float | None:
+        """What `find`'s choice took when it was measured, one call; None where there is none."""
+        if not is_tunable(task.epilogue):
+            return None
+        if task.key in self._exact:
+            return self._seconds.get(task.key)
+        similar = self._similar.get(task.shape_key)
+        return similar[0] or None if similar is not None else None
+
     def __len__(self) -> int:
         return len(self._exact)
 
@@ -47,6 +57,8 @@ class Tuned:
         """Add the best record of every task."""
         for key, record in records.best().items():
             self._exact[key] = record.choice
+            if record.seconds is not None:
+                self._seconds[key] = record.seconds
             # Of several tasks with one shape, the one with the longest time counts.
             shape, seconds = records.shapes.get(key), record.seconds or 0.0
             if shape is not None and seconds >= self._similar.get(shape, (0.0, None))[0]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from onnx import ModelProto
 
@@ -43,13 +44,14 @@ class BitWidths:
     """A float network with the quantizers of each of `bits`."""
 
     def __init__(
-        self, network: Network, recipe: Recipe, bits: Iterable[int], calibration: Calibration, run: Run
-    ) -> None:
+        self, network: Network, recipe: Recipe, bits: Iterable[int], calibration: Calibration, run: Run,
+        described: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
         """Raises what `Plan.of` and the recipe's method raise."""
         self.network, self.bits = network, tuple(sorted(bits))
         self._chosen: dict[int, Chosen] = {}
         for each in self.bits:
-            plan = Plan.of(network, uniform(recipe, each))
+            plan = Plan.of(network, uniform(recipe, each), described)
             method = method_named(recipe.method, recipe.parameters)
             self._chosen[each] = method.choose(plan, calibration, run)
         self._placement: Placement = plan.placement

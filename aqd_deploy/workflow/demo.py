@@ -253,8 +253,9 @@ def _evaluate(
     manifest = program.manifest
     name = manifest["preprocessing"]["input"]
     tensors, placements = images.tensors(manifest)
+    written = ReferenceRunner(job.file(".qdq.onnx"), threads, as_written=True)
     outputs: dict[str, Outputs] = {
-        "fake_quantized": run_all(ReferenceRunner(job.file(".qdq.onnx"), threads).run, name, tensors),
+        "fake_quantized": run_all(written.run, name, tensors),
         "integer_reference": run_all(ReferenceRunner(job.file(".int.onnx"), threads).run, name, tensors),
         "program": run_all(program.run, name, tensors),
     }

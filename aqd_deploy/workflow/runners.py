@@ -182,7 +182,8 @@ def open_runner(path: Path, threads: int | None = None, device: str = LOCAL) -> 
         from aqd_deploy.integer.reference import ReferenceRunner
 
         model = load_onnx(path)
-        reference = ReferenceRunner(model, threads)
+        quantized = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
+        reference = ReferenceRunner(model, threads, as_written=quantized)
         return Runner(read_manifest(model), reference, reference.inputs, reference.outputs, path, threads)
     program = opened.load(path, threads)
     ports = _ports(program.manifest)

@@ -9,7 +9,7 @@ judged as a whole, and the table tells the loss with all layers before quantized
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -23,6 +23,7 @@ from aqd_deploy.quantization.network import Network
 from aqd_deploy.quantization.progress import Run
 from aqd_deploy.quantization.recipe import Recipe
 from aqd_deploy.quantization.state import Arrays
+from aqd_deploy.records.lookup import Tuned
 from aqd_deploy.targets import Target
 from aqd_deploy.workflow.bit_widths import BitWidths, uniform
 from aqd_deploy.workflow.search_costs import Costs, costs_of
@@ -61,17 +62,19 @@ def search(
     target: Target | None,
     threads: int = 1,
     run: Run | None = None,
+    described: Mapping[str, Any] | None = None,
+    tuned: Tuned | None = None,
 ) -> Found:
     """Bits for each layer of a float model, of `BITS`; method and steps are the recipe's. `target` may be
-    None for `Goal.MB`.
+    None for `Goal.MB`. `described` as in `quantize`; `tuned` has times that were measured.
 
     Raises RecipeError for a limit that no widths meet, and what `quantize`, `lower` and `costs_of` raise.
     """
     run = run or Run()
     network = Network.of(model, fold=recipe.steps.fold_batch_norms)
-    networks = BitWidths(network, recipe, BITS, calibration, run)
-    judge = Judge(network.model, calibration)
-    costs = costs_of(networks, target, threads, run)
+    networks = BitWidths(network, recipe, BITS, calibration, run, described)
+    judge = Judge(network.model, calibration, described)
+    costs = costs_of(networks, target, threads, run, tuned)
     alone = _alone(networks, judge, run)
     saved = costs.megabytes if goal is Goal.MB else costs.milliseconds
     path = steps_down(networks, alone, saved)

@@ -12,10 +12,9 @@ from aqd_deploy.detection.decode import Detections, Postprocess
 from aqd_deploy.detection.images import Placement
 from aqd_deploy.detection.results import coco_results
 from aqd_deploy.evaluation.coco import evaluate
-from aqd_deploy.integer.manifest import read_manifest
 from aqd_deploy.passes.canonical.input_shapes import inputs_of, sizes_of
 from aqd_deploy.quantization.calibration import Calibration
-from aqd_deploy.quantization.output_loss import loss_for
+from aqd_deploy.quantization.output_loss import loss_of, manifest_of
 from aqd_deploy.quantization.session import Session
 
 IMAGES = 32
@@ -27,11 +26,14 @@ LEAST_SCORE = 0.3
 class Judge:
     """The float network's outputs, and what others lack of them."""
 
-    def __init__(self, model: ModelProto, calibration: Calibration) -> None:
+    def __init__(
+        self, model: ModelProto, calibration: Calibration, described: Mapping[str, Any] | None = None
+    ) -> None:
+        """`described` as in `quantize`. Raises what `manifest_of` and `loss_of` raise."""
         self.names = [value.name for value in model.graph.output]
         self._feeds = list(calibration.first(IMAGES).feeds())
-        manifest = read_manifest(model)
-        self.loss_of = loss_for(manifest)
+        manifest = manifest_of(model, described)
+        self.loss_of = loss_of(model, manifest)
         self.detects = manifest.get("detector") is not None
         self._reference = self._run(model)
         self._manifest = manifest
@@ -42,7 +44,7 @@ class Judge:
             self._annotations = _annotations(own, (width, height), len(manifest["detector"]["classes"]))
 
     def _run(self, model: ModelProto) -> list[dict[str, np.ndarray]]:
-        session = Session(model, self.names)
+        session = Session(model, self.names, as_written=True)
         return [session(feed) for feed in self._feeds]
 
     def _decoded(self, outputs: Sequence[Mapping[str, np.ndarray]]) -> list[Detections]:

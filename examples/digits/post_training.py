@@ -14,6 +14,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +75,13 @@ Network = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
 
 def calibration(seed: int) -> Calibration:
     """The calibration images of a seed, as the network's input."""
+    return _composed(seed, CALIBRATION_IMAGES)
+
+
+@cache
+def _composed(seed: int, count: int) -> Calibration:
     composer = Composer("train", SIZE, FIRST_CALIBRATION_SEED + seed)
-    images = (composer.image(index)[0] for index in range(CALIBRATION_IMAGES))
+    images = (composer.image(index)[0] for index in range(count))
     return Calibration.of([{"image": image[:, :, ::-1].transpose(2, 0, 1)[None].copy()} for image in images])
 
 
@@ -90,7 +96,7 @@ def average_precision(run: Network, manifest: dict[str, Any], arrays: Mapping[st
 
 def simulated(model: onnx.ModelProto) -> Network:
     """The network in onnxruntime, in floats."""
-    return Session(model, [value.name for value in model.graph.output])
+    return Session(model, [value.name for value in model.graph.output], as_written=True)
 
 
 def measure(

@@ -73,6 +73,30 @@ def test_a_detectors_file_tells_of_images(files, capsys):
     assert found["images"] == 20
 
 
+DESCRIPTION = (
+    '[preprocessing]\ncolor = "RGB"\npad_value = [0, 0, 0]\nmean = [0, 0, 0]\nstd = [255, 255, 255]\n'
+    '[detector]\nkind = "boxes"\nclasses = ["face"]\nscore_threshold = 0.5\nnms_iou = 0.3\n'
+)
+
+
+def test_detptq_chooses_by_the_boxes_that_a_description_names(files, capsys):
+    body = f"a = Conv {CONV3} (image, w1) r = Relu(a) c = Conv {CONV3} (r, w2) b = Reshape(c, four) " \
+           "m = ReduceMax <axes = [1], keepdims = 0> (b) s = Sigmoid(m)"  # fmt: skip
+    weights = {"w1": (6, 3, 3, 3), "w2": (4, 6, 3, 3), "four": np.array([-1, 4])}
+    onnx.save(float_graph(body, weights, "b s"), files / "float.onnx")
+    (files / "d.toml").write_text(f'{DESCRIPTION}outputs = {{ boxes = ["b"], scores = ["s"] }}\n')
+    arguments = words(files, "--method", "detptq", calibration="images")
+    told = report(capsys, *arguments, "--detector", str(files / "d.toml"))["warnings"]
+    plain = report(capsys, *arguments, "--color", "RGB", "--std", "255")["warnings"]
+    assert told == [] and len(plain) == 1 and "mean square" in plain[0]
+
+
+def test_detptq_refuses_a_description_of_other_outputs(files, fails):
+    (files / "d.toml").write_text(f'{DESCRIPTION}outputs = {{ boxes = ["b"], scores = ["s"] }}\n')
+    told = fails(*words(files, "--method", "detptq", "--detector", files / "d.toml", calibration="images"))
+    assert "d.toml" in told and "got b, s" in told
+
+
 def test_options_change_what_the_recipe_says(files, capsys):
     recipe = Recipe(
         method="percentile", weight_bits=4, parameters={"percent": 99.0}, steps=Steps(equalise=True),

@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import onnx
-import onnxruntime
 import pytest
 
 from aqd_deploy.compiler import compile_model
@@ -65,9 +64,7 @@ def average_precision(run, manifest, heldout):
 
 def float_runner(qdq: onnx.ModelProto):
     """onnxruntime on the QDQ file: the fake-quantized network."""
-    session = onnxruntime.InferenceSession(qdq.SerializeToString(), providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-    return lambda inputs: dict(zip(names, session.run(None, inputs), strict=True))
+    return ReferenceRunner(qdq, as_written=True).run
 
 
 def manifest_of(model: onnx.ModelProto) -> dict:

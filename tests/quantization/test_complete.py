@@ -7,13 +7,16 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from aqd_deploy.compiler import compile_model
 from aqd_deploy.errors import UnsupportedModelError
+from aqd_deploy.evaluation.compare import compare_integers, total_difference
 from aqd_deploy.frontends.graph import GraphBuilder
 from aqd_deploy.integer.reference import ReferenceRunner
 from aqd_deploy.passes.pipeline import lower
 from aqd_deploy.quantization.calibration import calibration_of
 from aqd_deploy.quantization.complete import complete
 from aqd_deploy.quantization.recipe import Recipe
+from aqd_deploy.runtime import Program
 
 SIZE = 16
 
@@ -98,7 +101,8 @@ def test_nothing_is_missing(images):
         complete(model, calibration_of(images, model, None))
 
 
-def test_a_star_network_of_aqd(images):
+@pytest.mark.e2e
+def test_the_program_of_a_star_network_has_the_references_integers(images, tmp_path):
     pytest.importorskip("torch")
     from aqd_deploy.frontends.random_network import random_detector
     from aqd_deploy.frontends.torch_qdq import export_qdq
@@ -111,6 +115,14 @@ def test_a_star_network_of_aqd(images):
     model = export_qdq(random_detector(dataclasses.replace(config, mode="aqd*")))
     with pytest.raises(UnsupportedModelError, match="quantize FILE --complete"):
         lower(model)
-    np.savez(images, image=np.random.default_rng(0).integers(0, 256, (4, 3, 64, 64), dtype=np.uint8))
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 3, 64, 64), dtype=np.uint8)
+    np.savez(images, image=pixels)
     result = complete(model, calibration_of(images, model, None))
-    assert lower(result.model).report["float_tensors"] == 0
+    integer = lower(result.model)
+    assert integer.report["float_tensors"] == 0
+    compile_model(integer.model, tmp_path / "m.so", target="host", threads=1)
+    program, reference = Program.load(tmp_path / "m.so"), ReferenceRunner(integer.model)
+    for each in pixels[:2]:
+        feed = {"image": each[None]}
+        difference = total_difference(compare_integers(reference.run(feed), program.run(feed)))
+        assert difference.count > 0 and difference.differing == 0

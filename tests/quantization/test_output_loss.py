@@ -2,8 +2,17 @@
 
 import numpy as np
 import pytest
+from float_graphs import float_graph
 
-from aqd_deploy.quantization.output_loss import DetectionLoss, MeanSquare, loss_for
+from aqd_deploy.errors import ModelFileError, UnsupportedModelError
+from aqd_deploy.quantization.output_loss import (
+    BoxesLoss,
+    DetectionLoss,
+    MeanSquare,
+    loss_for,
+    loss_of,
+    manifest_of,
+)
 
 COMMON = {
     "classes": ["a", "b"],
@@ -97,9 +106,68 @@ def test_extreme_logits_do_not_overflow():
         assert np.isfinite(loss([far], [FCOS_MAPS])) and np.isfinite(loss([FCOS_MAPS], [far]))
 
 
-def test_a_network_without_a_detector_of_maps_has_the_mean_square():
-    boxes = {**COMMON, "classes": ["a"], "kind": "boxes", "outputs": {"boxes": ["b"], "scores": ["s"]}}
-    assert isinstance(loss_for({}), MeanSquare) and isinstance(loss_for({"detector": boxes}), MeanSquare)
+def test_a_network_that_nobody_describes_has_the_mean_square():
+    assert isinstance(loss_for({}), MeanSquare)
+
+
+ROWS = {
+    **COMMON, "kind": "boxes", "outputs": {"boxes": ["boxes"], "scores": ["scores"], "labels": ["labels"]},
+}  # fmt: skip
+DECODED = {
+    "boxes": np.array([[0, 0, 10, 20], [5, 5, 45, 25], [0, 0, 8, 8]], np.float32),
+    "scores": np.array([0.9, 0.5, 0.0], np.float32),
+    "labels": np.array([0, 1, 0]),
+}
+
+
+def test_decoded_boxes_are_compared_row_by_row():
+    loss = loss_for({"detector": ROWS})
+    assert isinstance(loss, BoxesLoss)
+    assert loss([DECODED], [DECODED]) == 0
+    wider = DECODED["boxes"] + np.array([[0, 0, 1, 0], [0, 0, 0, 0], [0, 0, 4, 4]])
+    # A tenth of a side, of a box that counts 0.9; what is no box may lie anywhere.
+    assert loss([DECODED], [{**DECODED, "boxes": wider}]) == pytest.approx(0.9 * 0.1 / 1.4)
+
+
+@pytest.mark.parametrize("scores", [[0.7, 0.5, 0.0], [0.9, 0.6, 0.0], [0.9, 0.5, 0.4]])
+def test_scores_of_decoded_boxes_count(scores):
+    loss = loss_for({"detector": ROWS})
+    assert loss([DECODED], [{**DECODED, "scores": np.array(scores)}]) > 0.01
+
+
+def test_a_box_of_another_class_is_a_box_that_was_not_found():
+    loss = loss_for({"detector": ROWS})
+    other = loss([DECODED], [{**DECODED, "labels": np.array([1, 1, 0])}])
+    missed = loss([DECODED], [{**DECODED, "scores": np.array([0.0, 0.5, 0.0])}])
+    assert other == pytest.approx(missed) and other > 1
+
+
+ONE_CLASS = {**COMMON, "classes": ["a"], "kind": "boxes", "outputs": {"boxes": ["b"], "scores": ["s"]}}
+MAX = "ReduceMax <axes = [1], keepdims = 0>"
+DECODING = f"b = Reshape(image, four) s = {MAX} (b)"
+SORTED = f"r = Reshape(image, four) m = {MAX} (r) s, i = TopK(m, k) b = Gather(r, i)"
+NUMBERS = {"four": np.array([-1, 4]), "k": np.array([5])}
+
+
+def decoded(body):
+    return float_graph(body, {name: value for name, value in NUMBERS.items() if name in body}, "b s")
+
+
+def test_a_description_stands_for_what_the_file_does_not_say():
+    model = decoded(DECODING)
+    assert isinstance(loss_of(model, manifest_of(model)), MeanSquare)
+    assert isinstance(loss_of(model, manifest_of(model, {"detector": ONE_CLASS})), BoxesLoss)
+
+
+def test_boxes_that_are_sorted_have_no_rows_to_compare():
+    model = decoded(SORTED)
+    with pytest.raises(UnsupportedModelError, match="TopK"):
+        loss_of(model, manifest_of(model, {"detector": ONE_CLASS}))
+
+
+def test_a_description_of_another_network_is_refused():
+    with pytest.raises(ModelFileError, match="labels"):
+        manifest_of(decoded(DECODING), {"detector": ROWS})
 
 
 def test_the_mean_square_is_a_share_of_the_outputs():

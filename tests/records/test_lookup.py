@@ -43,6 +43,13 @@ def test_the_task_then_its_shape_then_nothing(tmp_path):
     assert tuned.find(Task(replace(SPEC, odd=True), Epilogue(), ISA, 2)) == (None, "")
 
 
+def test_the_time_of_a_choice_is_that_of_its_record(tmp_path):
+    tuned = load_tuned(tuned_folder(tmp_path), DEVICE)
+    assert tuned.seconds(TASK) == 1e-3
+    assert tuned.seconds(Task(SPEC, Epilogue((AddBias(), Relu())), ISA, 2)) == 1e-3
+    assert tuned.seconds(Task(SPEC, Epilogue(), ISA, 1)) is None
+
+
 def test_none_and_missing(tmp_path):
     assert len(load_tuned("none", DEVICE)) == 0
     with pytest.raises(RecordsError, match="no tuning records"):

@@ -6,15 +6,21 @@ import pytest
 from float_networks import images, residual_network
 
 from aqd_deploy import targets
-from aqd_deploy.errors import RecipeError
+from aqd_deploy.compiler.planning import plan_model
+from aqd_deploy.errors import RecipeError, RecordsError
+from aqd_deploy.kernels.contract.choice import Choice
 from aqd_deploy.passes.pipeline import lower
 from aqd_deploy.quantization.calibration import Calibration
 from aqd_deploy.quantization.network import Network
 from aqd_deploy.quantization.pipeline import quantize
 from aqd_deploy.quantization.progress import Run
 from aqd_deploy.quantization.recipe import Recipe
+from aqd_deploy.records.file import ACCEPTED, Header, Record, RecordsFile
+from aqd_deploy.records.lookup import Tuned, load_tuned
+from aqd_deploy.tuning.tune import device_tasks
 from aqd_deploy.workflow.bit_widths import BitWidths
 from aqd_deploy.workflow.search import BITS, Goal, good_enough, search, steps_down
+from aqd_deploy.workflow.search_costs import costs_of
 from aqd_deploy.workflow.search_quality import Judge
 
 
@@ -96,6 +102,46 @@ def test_a_drop_by_the_milliseconds_of_a_profile(network, calibration, monkeypat
     assert document["milliseconds_from"].endswith("1.5 GHz of raspberrypi-4")
     assert document["total"]["drop"] <= 0.05
     assert document["total"]["ms"] <= document["uniform"]["8"]["ms"]
+
+
+def record(folder, networks, bits, seconds):
+    """A record for every task of the network at this width."""
+    device = targets.get("host")
+    plan = plan_model(lower(networks.model(networks.everywhere(bits))).model)
+    with RecordsFile(folder, Header.here(device), device) as file:
+        for use in device_tasks(plan, device, 1):
+            key = use.task.key
+            file.define(key, use.task.shape_key, use.task.to_json())
+            file.add(Record(key, Choice.of("blocked", rows=1), ACCEPTED, seconds))
+    return folder
+
+
+def test_times_are_those_of_records(networks, tmp_path):
+    device = targets.get("host")
+    record(tmp_path, networks, 8, 0.002)
+    record(tmp_path, networks, 4, 0.003)
+    costs = costs_of(networks, device, 1, Run(), load_tuned(tmp_path, device))
+    found = {key: costs.milliseconds[key] for key in ((u.weight, b) for u in networks.units for b in (4, 8))}
+    for unit in networks.units:
+        # A unit's layers that are several maps of one call are one kernel.
+        calls = {found[unit.weight, 8] / 2, found[unit.weight, 4] / 3}
+        assert len({round(each, 9) for each in calls}) == 1 and min(calls) >= 1 - 1e-9
+    assert costs.told.startswith("records of") and "cost model" not in costs.told
+
+
+def test_what_has_no_record_is_on_the_scale_of_what_has(networks, tmp_path):
+    device = targets.get("host")
+    tuned = load_tuned(record(tmp_path, networks, 8, 0.002), device)
+    costs = costs_of(networks, device, 1, Run(), tuned)
+    assert costs.told.endswith("the others by the cost model on their scale")
+    totals = [costs.total(costs.milliseconds, networks.everywhere(bits)) for bits in (4, 8)]
+    # Few bits never cost thrice as much, nor a tenth.
+    assert totals[1] / 10 < totals[0] < 3 * totals[1]
+
+
+def test_records_of_another_network_are_refused(networks):
+    with pytest.raises(RecordsError, match="none of the network's convolutions"):
+        costs_of(networks, targets.get("host"), 1, Run(), Tuned())
 
 
 def test_limits_that_cannot_be_met(network, calibration):

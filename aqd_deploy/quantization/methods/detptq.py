@@ -21,14 +21,11 @@ import numpy as np
 from onnx import ModelProto
 
 from aqd_deploy.densities import Points
-from aqd_deploy.detection.interface import check_interface
-from aqd_deploy.integer.manifest import read_manifest
-from aqd_deploy.passes.canonical.input_shapes import inputs_of, sizes_of
 from aqd_deploy.quantization.calibration import Calibration
 from aqd_deploy.quantization.lp_search import quantizers
 from aqd_deploy.quantization.methods.contract import Chosen
 from aqd_deploy.quantization.observe import BINS
-from aqd_deploy.quantization.output_loss import MeanSquare, OutputLoss, Outputs, loss_for
+from aqd_deploy.quantization.output_loss import MeanSquare, OutputLoss, Outputs, loss_of, manifest_of
 from aqd_deploy.quantization.parts import Parts
 from aqd_deploy.quantization.placement import Site
 from aqd_deploy.quantization.plan import Plan
@@ -48,10 +45,10 @@ class DetPtq:
     images: float
 
     def choose(self, plan: Plan, calibration: Calibration, run: Run) -> Chosen:
-        """The quantizer of every site of the plan."""
-        loss = _loss_for(plan.network.model)
+        """The quantizer of every site of the plan. Raises what `manifest_of` and `loss_of` raise."""
+        loss = loss_of(plan.network.model, manifest_of(plan.network.model, plan.described))
         if isinstance(loss, MeanSquare):
-            run.warn("the network is no detector of maps: detptq chose by the mean square of its outputs")
+            run.warn("nobody says what the outputs mean (--detector): detptq chose by their mean square")
         search = _Search(plan, list(calibration.first(int(self.images)).feeds()), loss)
         for site in run.steps("choosing", plan.sites):
             search.advance(site)
@@ -67,16 +64,6 @@ class DetPtq:
                 kept["scale"], plan.bits[site], bool(kept["signed"]), int(kept["zero_point"])
             )
         return search.chosen
-
-
-def _loss_for(model: ModelProto) -> OutputLoss:
-    """By the model's manifest. Raises ModelFileError for one that tells of another network."""
-    manifest = read_manifest(model)
-    shapes = [
-        {value.name: sizes_of(value) for value in values} for values in (inputs_of(model), model.graph.output)
-    ]
-    check_interface(manifest, *shapes, more_outputs=True)
-    return loss_for(manifest)
 
 
 class _Search:

@@ -102,7 +102,7 @@ def test_more_images_than_it_looks_at_change_nothing(plan, calibration):
 def test_it_says_that_it_did_not_choose_by_the_detection_loss(plan, calibration):
     run = Run()
     method_named("detptq", {"images": 1}).choose(plan, calibration, run)
-    assert any("mean square of its outputs" in sentence for sentence in run.warnings)
+    assert any("chose by their mean square" in sentence for sentence in run.warnings)
 
 
 def test_a_budget_that_is_used_up_leaves_the_usual_power(plan, calibration):
