@@ -37,13 +37,17 @@ _SECONDS = 30.0
 )  # fmt: skip
 @click.option("--processes", type=click.IntRange(1, 256), default=1, show_default=True, metavar="N",
               help="Processes to spread the images over; boards, where the device lends some.")  # fmt: skip
+@click.option(
+    "--layers", is_flag=True,
+    help="Add agreement layer by layer, the three numerics modes, latency and cost, on the first images.",
+)  # fmt: skip
 @device_option
 @threads_option
 @json_option
 def command(
     files: tuple[str, ...], annotations: Path, images: Path, output: Path, names: Path | None,
-    description: Path | None, limit: int | None, gates: tuple[str, ...], processes: int, device: str | None,
-    threads: int | None, as_json: bool,
+    description: Path | None, limit: int | None, gates: tuple[str, ...], processes: int, layers: bool,
+    device: str | None, threads: int | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure the accuracy of stages of a network: float ONNX, QDQ ONNX, integer ONNX, a program (.so) or a
     bundle, in the order given, over the same labelled images.
@@ -75,7 +79,7 @@ def command(
 
         document = evaluate_stages(
             stages, annotations, images, output, names=names, limit=limit, gates=gates, processes=processes,
-            told=Told(line, _Status(status).show),
+            layers=layers, told=Told(line, _Status(status).show),
         )  # fmt: skip
     if as_json:
         print_json(document)

@@ -77,6 +77,19 @@ def boxes(run: Path, stage: str) -> list:
     return [(each["file"], each["boxes"]) for each in document["images"]]
 
 
+def test_layers_beside_accuracy(files, tmp_path, capsys):
+    call = words(files, "m.qdq.onnx", "m.int.onnx", "m.so", run=tmp_path / "run")
+    assert invoke([*call, "--limit", "3", "--layers", "--json"]) == 0
+    (model,) = json.loads(capsys.readouterr().out)["models"]
+    compared = [row["program"] for row in model["layers"] if row["program"] is not None]
+    assert compared and all(each["differing"] == 0 for each in compared)
+    assert set(model["numerics"]) == {"exact", "paper", "power-of-two"}
+    assert model["numerics"]["exact"]["accuracy"] is not None
+    assert model["latency"]["measured"] and model["cost"]["macs_by_bits"]
+    assert invoke([*words(files, "m.int.onnx", "m.so", run=tmp_path / "two"), "--layers"]) == 1
+    assert "--layers compares a QDQ file, its integer file and its program" in capsys.readouterr().err
+
+
 def test_every_form_in_one_call(files, tmp_path, capsys):
     run = tmp_path / "run"
     call = words(files, "m.qdq.onnx", "m.int.onnx", "m.so", run=run)

@@ -38,9 +38,9 @@ class Measured:
 
 def report_of(
     images: dict[str, Any], network: dict[str, Any], measured: Sequence[Measured],
-    gates: list[dict[str, Any]], pictures: list[dict[str, Any]],
+    gates: list[dict[str, Any]], pictures: list[dict[str, Any]], sections: dict[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
-    """The report of the stages of one network."""
+    """The report of the stages of one network; `sections` are further ones, which go before those of here."""
     last = measured[-1]
     quantized = next((each for each in reversed(measured) if each.stage.name in QUANTIZED), last)
     model = {
@@ -55,6 +55,7 @@ def report_of(
         "seconds": {each.stage.name: round(each.seconds, 2) for each in measured},
         "steps": _steps(last),
         "pictures": pictures,
+        **sections,
     }
     return make_report("eval", images, [model], gates)
 

@@ -24,6 +24,7 @@ from aqd_deploy.runtime.bundle_files import program_file
 from aqd_deploy.targets.threads import thread_limits
 from aqd_deploy.workflow.evaluation.document import Measured, report_of
 from aqd_deploy.workflow.evaluation.images import ImageTask, Preparation, run_images
+from aqd_deploy.workflow.evaluation.layers import check_layers, layer_sections
 from aqd_deploy.workflow.evaluation.pictures import draw_pictures
 from aqd_deploy.workflow.evaluation.results import ImageResult, RunFolder, StageResults
 from aqd_deploy.workflow.evaluation.stages import Stage, StageFacts, check_one_network, check_stages
@@ -60,18 +61,21 @@ def evaluate_stages(
     limit: int | None = None,
     gates: Iterable[str] = (),
     processes: int = 1,
+    layers: bool = False,
     told: Told | None = None,
 ) -> dict[str, Any]:
     """Run every stage over the labelled images and return the report, which is in the folder `output`, too.
 
     `annotations` are labels as `read_dataset` takes them, of images in the folder `images`; the first `limit`
     of them by name count. What `output` has of the same file, image and settings is not run again. `gates`
-    (`parse_gate`) are measured, not enforced (`check_gates`).
+    (`parse_gate`) are measured, not enforced (`check_gates`). `layers` adds what `layer_sections` gives.
 
     Raises AqdError for labels, images, stages, gates or a folder that do not fit, and what running raises.
     """
     told = told or Told()
     check_stages(stages)
+    if layers:
+        check_layers(stages)
     asked = [parse_gate(text, [stage.name for stage in stages]) for text in gates]
     labelled = _labelled(annotations, images, names, limit, told)
     stages = [replace(stage, threads=_threads(stage, processes)) for stage in stages]
@@ -93,7 +97,11 @@ def evaluate_stages(
             measured.append(Measured(stage, fact, values, found, seconds))
         pictures = draw_pictures(output, labelled.tasks, measured, inputs)
         about = _about(labelled, annotations)
-        report = report_of(about, network, measured, _gates(asked, measured), pictures)
+        sections = {}
+        if layers:
+            told.line("layer by layer, in the three numerics modes, with times and cost")
+            sections = layer_sections(stages, [task.path for task in labelled.tasks], matched[0][0])
+        report = report_of(about, network, measured, _gates(asked, measured), pictures, sections)
         folder.write_report(report)
     return report
 
