@@ -83,7 +83,7 @@ class _Writer:
                 return element("ul", *(element("li", each) for each in block.texts))
             case Verdict():
                 word = element("strong", block.word)
-                return element("p", word, " ", block.text, class_=f"verdict {block.word.replace(' ', '-')}")
+                return element("p", word, " ", block.text, class_=f"verdict {block.kind}")
             case Command():
                 return element("pre", element("code", block.text), tabindex=0)
             case Table():

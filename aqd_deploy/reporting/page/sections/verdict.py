@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from aqd_deploy.bench.contenders import OURS
 from aqd_deploy.reporting.document import VARIANTS, stage_labels
 from aqd_deploy.reporting.page.blocks import Block, Section, Table, Verdict
 from aqd_deploy.reporting.page.figures import change_in_points, count, points, ratio, short, written
-
-OURS = "aqd-deploy"
 
 
 def verdict(document: Mapping[str, Any]) -> Section:
