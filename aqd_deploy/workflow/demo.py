@@ -38,6 +38,7 @@ from aqd_deploy.reporting.report import REPORTS, write_report
 from aqd_deploy.runtime.program import Program
 from aqd_deploy.workflow.detect import Run
 from aqd_deploy.workflow.evidence import Subject, evidence, was_busy
+from aqd_deploy.workflow.peer_accuracy import int8_accuracy, int8_file
 from aqd_deploy.workflow.pictures import FOLDERS as PICTURES
 from aqd_deploy.workflow.pictures import boxes_folder, draw_pictures
 from aqd_deploy.workflow.results_folder import ResultsFolder
@@ -49,7 +50,9 @@ ANNOTATIONS = "annotations.json"
 REPOSITORY = "the aqd-deploy repository"
 DRAWN_IMAGES = 12
 BENCH_ROUNDS = 8
-_SUFFIXES = (".qdq.onnx", ".float.onnx", ".int.onnx", ".so")
+INT8 = ".ort-int8.onnx"
+PEERS = "peers"
+_SUFFIXES = (".qdq.onnx", ".float.onnx", ".int.onnx", ".so", INT8)
 
 
 def examples_folder() -> Path:
@@ -224,6 +227,8 @@ def _take(
         pictures = _draw(job, images, program, threads)
     with job.step("bench", progress):
         latency = _bench(job, images, program)
+    with job.step("evaluate onnxruntime INT8", progress):
+        accuracy |= _evaluate_int8(job, images, program, threads)
     with job.step("evidence", progress):
         qdq = load_onnx(job.file(".qdq.onnx"))
         subject = Subject(qdq, lowered.model, job.file(".so"), program, images, fake)
@@ -293,8 +298,20 @@ def _bench(job: _Job, images: ImageSet, program: Program) -> dict[str, Any]:
     tensors, _ = images.tensors(program.manifest)
     return bench(
         job.file(".so"), against=["onnxruntime"], model=job.file(".qdq.onnx"), threads=[program.threads],
-        rounds=BENCH_ROUNDS, images=np.concatenate(tensors[:8]), layers=True,
+        rounds=BENCH_ROUNDS, images=np.concatenate(tensors[:8]), layers=True, keep=job.own.staging / PEERS,
     )  # fmt: skip
+
+
+def _evaluate_int8(
+    job: _Job, images: ImageSet, program: Program, threads: int | None
+) -> dict[str, dict[str, float] | None]:
+    """The accuracy of the INT8 network that was timed, where onnxruntime could make one; keeps its file."""
+    found = int8_file(job.own.staging / PEERS)
+    if found is None:
+        return {}
+    with job.making(INT8) as path:
+        found.rename(path)
+    return {"onnxruntime_int8": int8_accuracy(job.file(INT8), images, program.manifest, threads)}
 
 
 def _files(job: _Job, checkpoint: Path) -> dict[str, dict[str, Any]]:
@@ -304,6 +321,7 @@ def _files(job: _Job, checkpoint: Path) -> dict[str, dict[str, Any]]:
         "fake_quantized": job.file(".qdq.onnx"),
         "integer_reference": job.file(".int.onnx"),
         "program": job.file(".so"),
+        "onnxruntime_int8": job.file(INT8),
     }
     return {
         variant: {"file": path.name, "bytes": path.stat().st_size, "sha256": _sha256(path)}

@@ -76,6 +76,7 @@ def test_other_images_and_another_machine():
         "accuracy",
         "agreement",
         "latency",
+        "other engines",
         "memory",
     }
     assert {row["group"] for row in document["models"][0]["rows"]} == {"size", "lowering", "cost"}

@@ -39,11 +39,17 @@ class Verdict:
 
     met: bool | None
     text: str
+    said: str = ""
 
     @property
     def word(self) -> str:
-        """For those who do not see colors."""
-        return {True: "met", False: "not met", None: "note"}[self.met]
+        """For those who do not see colors: what is `said`, else what it says of a gate."""
+        return self.said or {True: "met", False: "not met", None: "note"}[self.met]
+
+    @property
+    def kind(self) -> str:
+        """Its class in the style sheet."""
+        return {True: "met", False: "not-met", None: "note"}[self.met]
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from aqd_deploy.reporting.page.figures import (
     short,
     signed,
 )
+from aqd_deploy.reporting.run_comparison import OTHER_ENGINES
 
 FORMATS: dict[str, tuple[Format, Format, str]] = {
     "share": (points, change_in_points, "points"),
@@ -28,7 +29,9 @@ FORMATS: dict[str, tuple[Format, Format, str]] = {
     "number": (short, signed(short), ""),
 }
 """How numbers of each unit and their changes are written, and what stands behind them."""
-_MET = {"better": True, "worse": False, "same": None, "within noise": None}
+_MET = {"better": True, "worse": False}
+_MOST = 5
+"""Sentences of what got better, and of what got worse; the table has all."""
 
 
 def comparison_page(document: Mapping[str, Any]) -> Page:
@@ -56,11 +59,10 @@ def _model(model: Mapping[str, Any]) -> Section:
     rows = model["rows"]
     blocks: list[Block] = [Text("There is nothing that both runs measured.")] if not rows else []
     for word in ("worse", "better"):
-        changed = [row for row in rows if row["verdict"] == word]
+        changed = [row for row in rows if row["verdict"] == word and row["group"] != OTHER_ENGINES]
         if changed:
-            blocks.append(
-                Verdict(_MET[word], f"{word.capitalize()}: {'; '.join(map(_sentence, changed[:5]))}.")
-            )
+            told = "; ".join(_sentence(row) for row in changed[:_MOST])
+            blocks.append(Verdict(_MET[word], f"{told}.", word))
     if rows and not blocks:
         blocks.append(Verdict(None, "Nothing got better or worse."))
     if rows:

@@ -83,7 +83,7 @@ class _Writer:
                 return element("ul", *(element("li", each) for each in block.texts))
             case Verdict():
                 word = element("strong", block.word)
-                return element("p", word, " ", block.text, class_=f"verdict {block.word.replace(' ', '-')}")
+                return element("p", word, " ", block.text, class_=f"verdict {block.kind}")
             case Command():
                 return element("pre", element("code", block.text), tabindex=0)
             case Table():
@@ -103,7 +103,9 @@ class _Writer:
         if level == 2:
             self._sections.append((name, section.title))
         heading = element(f"h{min(level, _DEEPEST)}", section.title, id=name)
-        return element("section", heading, *self.blocks(section.blocks, level + 1), aria_labelledby=name)
+        # Only those at the top are landmarks, whose names must differ.
+        label = name if level == 2 else None
+        return element("section", heading, *self.blocks(section.blocks, level + 1), aria_labelledby=label)
 
     def _table(self, table: Table) -> Element:
         name = f"table{next(self._numbers)}"

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from aqd_deploy.bench.contenders import OURS
 from aqd_deploy.reporting.document import VARIANTS
 from aqd_deploy.reporting.page.blocks import Block, Cell, Chart, Section, Table, Text
 from aqd_deploy.reporting.page.charts.scatter import Point, scatter_chart
 from aqd_deploy.reporting.page.charts.svg import letters
 from aqd_deploy.reporting.page.figures import megabytes, points, short
-from aqd_deploy.reporting.page.sections.verdict import OURS
 
 STAGE_OF = {OURS: "program", "onnxruntime float": "float", "onnxruntime int8": "onnxruntime_int8"}
 """Whose boxes an engine computes, where a stage of the report is evaluated for it."""

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from aqd_deploy.bench.contenders import OURS
 from aqd_deploy.reporting.document import VARIANTS, stage_labels
 from aqd_deploy.reporting.page.blocks import Block, Section, Table, Verdict
 from aqd_deploy.reporting.page.figures import change_in_points, count, points, ratio, short, written
-
-OURS = "aqd-deploy"
 
 
 def verdict(document: Mapping[str, Any]) -> Section:
     """The gates, and a sentence for each thing that a reader has to know of each network."""
     blocks: list[Block] = list(_gates(document.get("gates") or []))
-    for model in document["models"]:
-        blocks += _of_model(model, len(document["models"]) > 1)
+    models = document["models"]
+    if len(models) == 1:
+        blocks += _of_model(models[0])
+    else:
+        blocks += [Section(model["name"], list(_of_model(model))) for model in models]
     return Section("Verdict", blocks)
 
 
@@ -34,21 +36,20 @@ def _gates(gates: list[dict[str, Any]]) -> Iterator[Block]:
     yield Table("Gates", ("asked", "of", "limit", "reached", "verdict"), rows)
 
 
-def _of_model(model: Mapping[str, Any], named: bool) -> Iterator[Verdict]:
-    name = f"{model['name']}: " if named else ""
+def _of_model(model: Mapping[str, Any]) -> Iterator[Verdict]:
     program = (model.get("agreement") or {}).get("program")
     if program is not None and program.get("differing") is not None:
         told = f"{written(count(program['differing']))} of {written(count(program.get('count')))} integers"
-        yield Verdict(program["differing"] == 0, f"{name}{told} of the program differ from the reference.")
+        yield Verdict(program["differing"] == 0, f"{told} of the program differ from the reference.")
     ladder = [step for step in model["summary"]["ladder"] if step["AP"] is not None]
     if ladder:
-        yield Verdict(None, name + _accuracy(ladder, model["summary"]["drop"], stage_labels(model)))
+        yield Verdict(None, _accuracy(ladder, model["summary"]["drop"], stage_labels(model)))
     for measured in ((model.get("latency") or {}).get("measured") or [])[:1]:
-        yield Verdict(None, name + _speed(measured))
+        yield Verdict(None, _speed(measured))
     environment = (model.get("latency") or {}).get("environment") or {}
     if environment.get("busy"):
         others = written(short(environment.get("others_cpus")))
-        yield Verdict(None, f"{name}Other processes used {others} CPUs while it was timed.")
+        yield Verdict(None, f"Other processes used {others} CPUs while it was timed.")
 
 
 def _accuracy(ladder: list[Mapping[str, Any]], drop: float | None, labels: Mapping[str, str]) -> str:
