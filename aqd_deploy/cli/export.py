@@ -44,8 +44,8 @@ def command(
     Checkpoints are our own (.pt), and those of AQD's authors, Detectron2, AdelaiDet and torchvision (.pth,
     .pkl, .safetensors); of a float network the file has no quantizers.
 
-    ARCH names a detector and the depth of its ResNet, for example retinanet_r18 or fcos_r50: a network with
-    calibrated random weights, for latency work before training.
+    ARCH names a detector and the depth of its ResNet, for example retinanet_r18 or fcos_r50, or is
+    yolov2_tiny or yolov2: a network with calibrated random weights, for latency work before training.
 
     CFG is a Darknet .cfg with its --weights; what is written is a float network, for quantize.
     """

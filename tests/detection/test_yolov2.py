@@ -7,6 +7,7 @@ import pytest
 
 from aqd_deploy.detection.decode import Postprocess
 from aqd_deploy.detection.images import Placement
+from aqd_deploy.detection.maps import OutputMap
 
 ANCHORS = [[10.0, 14.0], [30.0, 20.0]]
 CLASSES, ROWS, COLUMNS, STRIDE = 3, 4, 5, 32
@@ -67,6 +68,37 @@ def test_boxes_are_those_of_every_cell(kind, threshold):
     np.testing.assert_array_equal(found.labels[order[1]], rows[order[0], 1])
     np.testing.assert_allclose(found.scores[order[1]], rows[order[0], 0], rtol=1e-5)
     np.testing.assert_allclose(found.boxes[order[1]], rows[order[0], 2:], rtol=1e-5, atol=1e-4)
+
+
+def test_what_cannot_reach_the_threshold_never_becomes_a_real_number(monkeypatch):
+    """σ(η·10⁻³) > 0.3 from η = −847 on: ln(0.3/0.7) = −0.8473."""
+    taken, take = [], OutputMap.take
+
+    def counted(self, channel, y, x):
+        taken.append((self.values[channel, y, x].tolist(), len(y)))
+        return take(self, channel, y, x)
+
+    monkeypatch.setattr(OutputMap, "take", counted)
+    values = np.full((1, 16, ROWS, COLUMNS), 5000, np.int32)
+    values[0, [4, 12]] = -848
+    values[0, 4, 1, 2] = values[0, 12, 3, 0] = -847
+    Postprocess.from_manifest(manifest(0.3, 1e-3))({"map_p5": values}, PLACEMENT)
+    assert taken[0] == ([-847, -847], 2)
+    assert {count for _, count in taken} == {2}
+
+
+def test_boxes_of_one_class_suppress_each_other_and_others_do_not():
+    """Both anchors of a cell, made one size, have the same box."""
+    values = np.full((1, 16, ROWS, COLUMNS), -9.0)
+    values[0, :4, 1, 1] = values[0, 8:12, 1, 1] = 0
+    values[0, 8:12, 1, 1] = [0, 0, math.log(10 / 30), math.log(14 / 20)]
+    values[0, 4, 1, 1], values[0, 12, 1, 1] = 3, 2
+    settings = manifest(0.3)
+    settings["detector"]["nms_iou"] = 0.45
+    for best, kept in ((0, 1), (2, 2)):
+        values[0, 5:8, 1, 1], values[0, 13:16, 1, 1] = np.eye(3)[0] * 9, np.eye(3)[best] * 9
+        found = Postprocess.from_manifest(settings)({"map_p5": values}, PLACEMENT)
+        assert len(found) == kept and found.labels.tolist() == [0, best][:kept]
 
 
 def test_nothing_is_found_where_nothing_is_sure():
