@@ -57,7 +57,7 @@ _SHARE = nothing_or(number(0, 1))
 _COUNT = nothing_or(whole())
 _STAGE = one_of(*VARIANTS)
 _ACCURACY = table({}, {**dict.fromkeys(ACCURACY, _SHARE), "per_class": nothing_or(table_of(_SHARE))})
-_DIFFERING = table({}, {"differing": _COUNT, "count": _COUNT, "largest": _POSITIVE})
+_DIFFERING = table({}, {"snr_db": _FIGURE, "differing": _COUNT, "count": _COUNT, "largest": _POSITIVE})
 _AGREEMENT = table({}, {
     "correlation": _FIGURE, "max_abs": _POSITIVE, "mean_abs": _POSITIVE, "differing": _COUNT, "count": _COUNT,
     "largest": _POSITIVE,
@@ -79,7 +79,8 @@ _MEASURED = table({}, {
     "fastest_int8": table_of(text), "layers": list_of(_CALL), "peak_gmacs_per_s": table_of(_POSITIVE),
 })  # fmt: skip
 _LATENCY = table({}, {
-    "device": text, "environment": table({}), "measured": list_of(_MEASURED), "rounds": whole(),
+    "device": text, "environment": table({}, {"busy": flag, "others_cpus": _POSITIVE}),
+    "measured": list_of(_MEASURED), "rounds": whole(),
     "runs_per_round": whole(), "input": text, "failed": list_of(table({})), "missing": list_of(table({})),
     "notes": table_of(text),
 })  # fmt: skip
@@ -114,21 +115,22 @@ _LOWERING = table({}, {
     "numerics": text, "skip_adds": _COUNT, "float_tensors": _COUNT, "proven_share": _SHARE,
     "largest_skip_add_error": _POSITIVE, "requantized_channels": _COUNT, "proven": _COUNT,
 })  # fmt: skip
-_LADDER = table({"stage": _STAGE}, {"AP": _SHARE, "before": nothing_or(_STAGE), "change": _FIGURE})
-_SUMMARY = table({}, {"ladder": list_of(_LADDER), "drop": _FIGURE})
+_LADDER = table({"stage": _STAGE, "AP": _SHARE, "before": nothing_or(_STAGE), "change": _FIGURE})
+_SUMMARY = table({"ladder": list_of(_LADDER), "drop": _FIGURE})
 _MODEL = table(
     {"name": text, "files": table_by((*VARIANTS, "checkpoint"), nothing_or(_FILE)),
-     "accuracy": table_by(VARIANTS, nothing_or(_ACCURACY)), "seconds": table_of(number(0))},
+     "accuracy": table_by(VARIANTS, nothing_or(_ACCURACY)), "seconds": table_of(number(0)),
+     "summary": _SUMMARY},
     {
         "manifest": nothing_or(table({})), "preprocessing": nothing_or(text), "record": anything,
         "device": nothing_or(text), "lowering": nothing_or(_LOWERING),
         "weights": nothing_or(table({}, {"count": _COUNT, "bytes": _COUNT, "bytes_per_weight": _POSITIVE})),
         "agreement": nothing_or(table_by(VARIANTS, nothing_or(_AGREEMENT))),
         "latency": nothing_or(_LATENCY), "layers": nothing_or(list_of(_LAYER)),
-        "skip_adds": nothing_or(list_of(_SKIP_ADD)), "layer_agreement": nothing_or(table({})),
+        "skip_adds": nothing_or(list_of(_SKIP_ADD)),
+        "layer_agreement": nothing_or(table({}, {"images": _COUNT})),
         "numerics": nothing_or(table_by(("exact", "paper", "power-of-two"), nothing_or(_NUMERICS))),
         "steps": nothing_or(_STEPS), "cost": nothing_or(_COST), "pictures": nothing_or(list_of(_PICTURE)),
-        "summary": nothing_or(_SUMMARY),
     },
 )  # fmt: skip
 _ENVIRONMENT = table({

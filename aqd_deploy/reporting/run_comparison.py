@@ -25,6 +25,8 @@ VERDICTS = ("better", "worse", "same", "within noise")
 OTHER_ENGINES = "other engines"
 """The group of times that say something of the machine, not of the network."""
 _DIGITS = 9
+_LARGEST = 1e15
+"""What is larger was not measured, and its differences may be no numbers."""
 _MACHINE = {
     "cpu": "CPU",
     "threads": "threads",
@@ -128,7 +130,7 @@ def _rows(
 
 def _row(key: Key, one: Quantity, other: Quantity) -> dict[str, Any]:
     change = round(other.value - one.value, _DIGITS)
-    share = round(change / one.value, _DIGITS) if one.value else None
+    share = round(change / one.value, _DIGITS) if abs(one.value) > 1 / _LARGEST else None
     return {
         **dict(zip(("group", "what", "of"), key, strict=True)),
         "unit": one.unit,
@@ -152,7 +154,7 @@ def _quantities(model: Mapping[str, Any]) -> dict[Key, Quantity]:
     found = {}
     for source in (_accuracy, _agreement, _latency, _sizes, _cost):
         for key, quantity in source(model):
-            if quantity.value is not None:
+            if abs(quantity.value) <= _LARGEST:
                 found[key] = quantity
     return found
 

@@ -33,6 +33,9 @@ MODEL = {
 }  # fmt: skip
 
 
+SUMMARY = {"ladder": [], "drop": None}
+
+
 @pytest.fixture
 def document():
     return make_report("demo", {"folder": "images", "count": 24}, [copy.deepcopy(MODEL)])
@@ -98,7 +101,10 @@ def test_round_trip(document, tmp_path):
         ({"schema": 1}, "another schema"),
         ({"models": "none"}, "valid models"),
         ({"models": [{}]}, r"models\[0\].name"),
-        ({"models": [{**MODEL, "accuracy": {}, "agreement": {"magic": {}}}]}, "agreement.magic"),
+        (
+            {"models": [{**MODEL, "accuracy": {}, "summary": SUMMARY, "agreement": {"magic": {}}}]},
+            "agreement.magic",
+        ),
         ({"environment": None}, "valid environment"),
     ],
 )

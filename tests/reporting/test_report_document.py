@@ -24,6 +24,7 @@ from aqd_deploy.schema import text as is_text
 MODEL = {
     "name": "m", "files": {"program": {"file": "m.so", "bytes": 10, "sha256": "ab"}},
     "seconds": {"lower": 1.5},
+    "summary": {"ladder": [], "drop": None},
     "accuracy": {"float": {"AP": 0.61}, "fake_quantized": {"AP": 0.6}, "integer_reference": None,
                  "program": {"AP": 0.595, "per_class": {"cat": None, "dog": 0.25}}},
 }  # fmt: skip

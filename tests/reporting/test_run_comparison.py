@@ -114,6 +114,15 @@ def test_integers_that_differ_from_none():
     assert (found["verdict"], found["share"], found["change"]) == ("worse", None, 5)
 
 
+def test_what_nobody_can_measure_is_left_out():
+    runs = changed(lambda report: ours(report).update(median_ms=1.7e308, min_ms=5e-324))
+    ours(runs["first"]).update(median_ms=-1.7e308, min_ms=5e-324)
+    document = compare_runs(runs)
+    assert row(document, "fastest run", "aqd-deploy, 37 threads")["share"] is None
+    assert "median" not in {row["what"] for row in document["models"][0]["rows"] if "aqd" in row["of"]}
+    json.dumps(document, allow_nan=False)
+
+
 def test_words_and_units_are_known():
     document = compare_runs({"a": full_report(1), "b": full_report(2)})
     rows = document["models"][0]["rows"]

@@ -10,6 +10,7 @@ from typing import Any
 
 import onnx
 from mutations import damage_document, damage_json, json_text
+from report_documents import full_report
 from subject import TUNED_TARGET, Subject
 
 PROFILE = """description = "a board"
@@ -78,7 +79,7 @@ def tables(ready: dict[str, bytes]) -> list[Subject]:
         Subject("labels of VOC", "xml/a.xml", VOC.encode(), _words, (_read_labels,), image),
         Subject("labels of YOLO", "txt/a.txt", b"0 0.5 0.5 0.25 0.5\n1 0.1 0.1 0.9 0.1 0.5 0.75\n", _words,
                 (_read_labels,), {**image, "txt/classes.txt": b"cat\ndog\n"}),
-        Subject("report", "report.json", json.dumps(_report()).encode(), damage_json, (_read_report,)),
+        Subject("report", "report.json", _report(), damage_json, (_read_report,)),
     ]  # fmt: skip
 
 
@@ -165,18 +166,8 @@ def _evaluate(folder: Path) -> None:
     evaluate(folder / "annotations.json", found)
 
 
-def _report() -> dict[str, Any]:
-    from aqd_deploy.reporting.document import REPORT_SCHEMA
-
-    model = {
-        "name": "m", "manifest": {}, "preprocessing": "text", "files": {"float": {"file": "f", "bytes": 1}},
-        "weights": {"count": 1},
-        "lowering": {"proven_share": 1.0}, "accuracy": {"float": {"AP": 0.5, "AP50": 0.5}},
-        "agreement": {"program": {"differing": 0}}, "latency": {"measured": []}, "seconds": {"lower": 1.0},
-    }  # fmt: skip
-    return {"schema": REPORT_SCHEMA, "kind": "demo", "created": "x", "environment": {"cpu": "x",
-    "threads": 1, "system": "x", "packages": {}}, "images": {"count": 1, "folder": "x"},
-            "models": [model]}  # fmt: skip
+def _report() -> bytes:
+    return json.dumps(full_report(layers=1, pictures=1, classes=1)).encode()
 
 
 def _read_report(folder: Path) -> None:

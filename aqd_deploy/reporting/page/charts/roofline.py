@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from aqd_deploy.reporting.page.charts.scale import logarithmic
+from aqd_deploy.reporting.page.charts.scale import drawable, logarithmic
 from aqd_deploy.reporting.page.charts.svg import WIDTH, Drawing
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 50, WIDTH - 20, 34, 264
@@ -25,7 +25,7 @@ def roofline_chart(
     if not known:
         return None
     kernels = list(dict.fromkeys(str(call.get("kernel")) for call in known))
-    roofs = {label: peak for label, peak in peaks.items() if peak}
+    roofs = {label: peak for label, peak in peaks.items() if peak is not None and drawable(peak)}
     places = [place for call in known if (place := _place(call)) is not None]
     drawing = Drawing(
         name, "Roofline of the kernel calls",
@@ -49,4 +49,6 @@ def roofline_chart(
 
 def _place(call: Mapping[str, Any]) -> tuple[float, float] | None:
     across, up = call.get("macs_per_byte"), call.get("executed_gmacs_per_s")
-    return (across, up) if across and up else None
+    if across is None or up is None or not (drawable(across) and drawable(up)):
+        return None
+    return across, up

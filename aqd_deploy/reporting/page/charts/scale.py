@@ -11,6 +11,13 @@ from aqd_deploy.reporting.page.figures import MINUS
 _ROUND = (1.0, 2.0, 5.0, 10.0)
 
 
+def drawable(value: float) -> bool:
+    """Whether a positive number can be one that was measured; what nobody can measure would leave no room for
+    the others.
+    """
+    return 1e-9 <= value <= 1e12
+
+
 @dataclass(frozen=True)
 class Scale:
     """`low` lies at `start`, `high` at `end`; a logarithm between them where `log`."""

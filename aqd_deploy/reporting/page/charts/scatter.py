@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
-from aqd_deploy.reporting.page.charts.scale import Scale, linear
+from aqd_deploy.reporting.page.charts.scale import Scale, drawable, linear
 from aqd_deploy.reporting.page.charts.svg import WIDTH, Drawing
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, WIDTH - 20, 34, 264
@@ -26,6 +26,7 @@ class Point:
 
 def scatter_chart(name: str, points: Sequence[Point]) -> Element | None:
     """None where nothing was both timed and evaluated."""
+    points = [point for point in points if drawable(point.ms)]
     if not points:
         return None
     engines = list(dict.fromkeys(point.engine for point in points))

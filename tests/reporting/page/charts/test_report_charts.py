@@ -87,6 +87,15 @@ def test_the_roofline():
     assert 'class="roof"' not in one and f'viewBox="0 0 {WIDTH} ' in one
 
 
+@pytest.mark.parametrize("value", [0.0, 5e-324, 1.7e308])
+def test_what_nobody_can_measure_is_not_drawn(value):
+    good, bad = Point("a", "n", "e", 3.0, 0.7), Point("b", "n", "e", value, 0.7)
+    text = html_text(scatter_chart("s", [good, bad]))
+    assert len(re.findall(r'class="mark', text)) == 2 and scatter_chart("s", [bad]) is None
+    call = {"name": "c", "kernel": "k", "macs_per_byte": value, "executed_gmacs_per_s": 1.0}
+    assert roofline_chart("r", [call], {}) is None
+
+
 def test_series_differ():
     looks = {(number % len(SHAPES), number % COLORS) for number in range(len(SHAPES) * COLORS)}
     assert len(looks) == len(SHAPES) * COLORS
