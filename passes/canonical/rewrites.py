@@ -21,6 +21,7 @@ from aqd_deploy.passes.canonical.opsets import raise_opset
 from aqd_deploy.passes.canonical.qlinear import take_qlinear_apart
 from aqd_deploy.passes.canonical.qonnx import take_qonnx_apart
 from aqd_deploy.passes.canonical.real_types import use_float32
+from aqd_deploy.passes.canonical.space_to_depth import space_to_depth_by_slices
 from aqd_deploy.passes.canonical.split import split_by_slices
 from aqd_deploy.passes.canonical.tail import cut_tail
 from aqd_deploy.passes.canonical.unusable_quantizers import refuse_quantizers
@@ -40,6 +41,7 @@ REWRITES: tuple[Callable[[Draft], None], ...] = (
     lay_constants_out,  # before products look for weights
     pool_whole_maps,  # before vectors: a mean without dimensions makes one
     split_by_slices,  # anywhere: shapes are known
+    space_to_depth_by_slices,  # likewise
     refuse_quantizers,  # before the tail takes them along
     cut_tail,  # before vectors: what the tail reads keeps its shape
     use_feature_maps,  # when the body has no node left that is not lowered
