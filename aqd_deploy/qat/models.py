@@ -22,7 +22,7 @@ from aqd_deploy.qat.yolo_body import YoloBody
 
 WRAPPERS = ("_orig_mod", "module")
 """Under which names torch's wrappers keep a network."""
-YOLO_BODIES: dict[str, type[YoloBody]] = {TINY_YOLO: TinyYolo, DARKNET19: Darknet19}
+_BODIES: dict[str, type[YoloBody]] = {TINY_YOLO: TinyYolo, DARKNET19: Darknet19}
 
 
 class Detector(nn.Module):
@@ -42,7 +42,7 @@ class Detector(nn.Module):
             self.backbone = ResNet(config, make_first, make)
             self.fpn = FPN(self.backbone.channels, config, make)
         else:
-            self.backbone = YOLO_BODIES[config.backbone](config, make_first, make)
+            self.backbone = _BODIES[config.backbone](config, make_first, make)
         self.head = trained_detector(config).head(config, make, make_last)
         for path, weight_bits, activation_bits in config.layer_bits:
             _convolution(self, path).set_bits(weight_bits, activation_bits)

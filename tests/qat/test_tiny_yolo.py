@@ -17,8 +17,8 @@ from aqd_deploy.qat.layers import QuantConv2d
 from aqd_deploy.qat.models import build_model, quantized_from_float
 from aqd_deploy.qat.quantizers import ActivationQuantizer
 from aqd_deploy.qat.run_state import TrainSettings
-from aqd_deploy.qat.tiny_yolo import HaltingPool
 from aqd_deploy.qat.train import make_optimizer, train_step
+from aqd_deploy.qat.yolo_body import HaltingPool
 
 CONFIG = parse_architecture("yolov2_tiny", width=0.01, classes=2, image_height=64, image_width=96)
 
