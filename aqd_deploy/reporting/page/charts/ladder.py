@@ -12,7 +12,7 @@ from aqd_deploy.reporting.page.charts.scale import linear
 from aqd_deploy.reporting.page.charts.svg import WIDTH, Drawing
 from aqd_deploy.reporting.page.figures import change_in_points, points, written
 
-_LEFT, _RIGHT, _TOP, _RUNG = 136, WIDTH - 104, 14, 34
+_LEFT, _RIGHT, _TOP, _RUNG = 150, WIDTH - 104, 14, 34
 _SHORTEST = 2.0
 """Points of AP that the axis shows at least, so that nothing looks like much."""
 
