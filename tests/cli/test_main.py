@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import resource
 import subprocess
 import sys
 
@@ -51,24 +50,14 @@ def test_every_verb_has_help(verb, capsys):
     assert "--debug" in capsys.readouterr().out
 
 
-def cpu_seconds(code):
-    """The least of three processes. Of the CPU: the wall clock of a busy machine says nothing."""
-    seconds = []
-    for _ in range(3):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    return min(seconds)
-
-
-def test_help_imports_nothing_heavy_and_is_quick():
+def test_help_imports_little():
+    """Nothing heavy, and not many modules of ours: what makes it quick on any machine."""
     code = (
         "import sys\nfrom aqd_deploy.cli.main import invoke\ninvoke(['--help'])\n"
         f"heavy = [name for name in {HEAVY!r} if name in sys.modules]\nassert not heavy, heavy\n"
+        "ours = [name for name in sys.modules if name.startswith('aqd_deploy')]\nassert len(ours) < 60, ours\n"
     )
-    # Measured by what it must import anyway, so that no CPU's speed is assumed.
-    assert cpu_seconds(code) < 3 * cpu_seconds("import click, json, pathlib")
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize(

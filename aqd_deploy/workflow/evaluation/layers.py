@@ -33,7 +33,7 @@ def check_layers(stages: Sequence[Stage]) -> None:
             "--layers compares a QDQ file, its integer file and its program on this machine",
             received=", ".join(f"{stage.name} {stage.path}" for stage in stages),
             valid="all three: " + ", ".join(QUANTIZED),
-            next_command="aqd-deploy eval m.qdq.onnx m.int.onnx m.so --layers ..., or without --layers",
+            next_command="the same command with all three files, or without --layers",
         )  # fmt: skip
 
 
