@@ -55,7 +55,8 @@ def test_help_imports_little():
     code = (
         "import sys\nfrom aqd_deploy.cli.main import invoke\ninvoke(['--help'])\n"
         f"heavy = [name for name in {HEAVY!r} if name in sys.modules]\nassert not heavy, heavy\n"
-        "ours = [name for name in sys.modules if name.startswith('aqd_deploy')]\nassert len(ours) < 60, ours\n"
+        "ours = [name for name in sys.modules if name.startswith('aqd_deploy')]\n"
+        "assert len(ours) < 60, ours\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
