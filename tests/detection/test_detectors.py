@@ -16,15 +16,18 @@ from aqd_deploy.detection.interface import check_interface
 from aqd_deploy.detection.settings import DetectorSettings
 from aqd_deploy.errors import AqdError, ModelFileError, UnsupportedModelError
 
+# A kind whose name any result may have a key of: where it stands for the kind cannot be told.
+ORDINARY_WORDS = ("boxes",)
 ENTRIES = ("aqd_deploy/detection/detectors", "aqd_deploy/qat/detectors")
 
 
 def mentions(text: str) -> list[str]:
     """Strings of a module that are a detector's name: what comparisons and tables are made of."""
+    names = set(DETECTORS).difference(ORDINARY_WORDS)
     return [
         node.value
         for node in ast.walk(ast.parse(text))
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in DETECTORS
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in names
     ]
 
 
