@@ -112,7 +112,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 def _average(values: list[nn.Parameter]) -> None:
     """Each value, its mean over all processes."""
-    if not distributed():
+    if not values or not distributed():
         return
     with torch.no_grad():
         together = torch.stack(list(values))
