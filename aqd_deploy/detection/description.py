@@ -85,13 +85,15 @@ def _forms(described: Description) -> list[dict[str, Any]]:
     kinds = [detector_named({**entry, **form}.get("kind"), ModelFileError) for form in forms]
     known = dict.fromkeys(key for kind in kinds for key in _keys(kind))
     _check_known("detector.", entry, ("kind", *known) if described.forms else ("kind", *_keys(kinds[0])))
+    # Anything else is told where a form's entry is checked.
+    named = set(entry["outputs"]) if isinstance(entry.get("outputs"), Mapping) else set()
     return [
         {
             **_DEFAULTS, "nms_iou": kind.nms_iou, **form,
             **{key: value for key, value in entry.items() if key == "kind" or key in _keys(kind)},
         }
         for kind, form in zip(kinds, forms, strict=True)
-        if set(entry.get("outputs", ())) <= set(kind.kinds) or not described.forms
+        if named <= set(kind.kinds) or not described.forms
     ]  # fmt: skip
 
 
