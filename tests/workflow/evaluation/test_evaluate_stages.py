@@ -26,9 +26,9 @@ def setup(tmp_path, monkeypatch):
 
 
 def without_times(document):
-    """The document without what a clock says."""
+    """The document without what clocks and the machine say."""
     document = json.loads(json.dumps(document))
-    del document["created"]
+    del document["created"], document["environment"]
     for model in document["models"]:
         del model["seconds"], model["steps"]
     return document
