@@ -38,7 +38,7 @@ def command(
     from aqd_deploy.reporting.report import LEGEND, REPORTS, terminal_table
     from aqd_deploy.workflow.demo import demo
 
-    progress("about two minutes on two idle cores")
+    progress("several minutes: every step of every network is measured")
     document = demo(output, checkpoints, images, threads=threads, progress=progress)
     if as_json:
         print_json(document)

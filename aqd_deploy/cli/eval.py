@@ -7,7 +7,14 @@ from pathlib import Path
 
 import click
 
-from aqd_deploy.cli.options import device_for, device_option, existing, json_option, threads_option
+from aqd_deploy.cli.options import (
+    DescriptionType,
+    device_for,
+    device_option,
+    existing,
+    json_option,
+    threads_option,
+)
 from aqd_deploy.cli.output import StatusLine, print_json, print_text, progress, verb
 
 _SECONDS = 30.0
@@ -26,7 +33,7 @@ _SECONDS = 30.0
 @click.option("--names", type=existing("FILE"), help="Names of YOLO's classes: a line each, or data.yaml.  "
               "[default: found beside the labels]")  # fmt: skip
 @click.option(
-    "--detector", "description", type=existing("F.toml|F.json"),
+    "--detector", "description", type=DescriptionType(), metavar="F.toml|NAME",
     help="What the images and boxes of files are that do not say so (docs/how-to/foreign-models.md).",
 )  # fmt: skip
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N images, by name.")
