@@ -1,6 +1,6 @@
 """Shared set-up: a fixed Hypothesis profile, so that a failing example is the same everywhere, what is done
-with tests whose tools are missing, which tests `--reaching-programs` leaves, and how tests are shared out
-among processes.
+with tests whose tools are missing, which programs a test sees, which tests `--needing` leaves, and how tests
+are shared out among processes.
 """
 
 import os
@@ -13,8 +13,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 import pytest
 from hypothesis import HealthCheck, settings
-from needs import check_tools
-from reach import reaches_programs
+from needing import says_needs
+from needs import check_tools, show_programs
 
 TESTS = str(Path(__file__).parent)
 
@@ -27,9 +27,9 @@ settings.load_profile("fixed")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The option by which CI chooses what to run where optional tools are hidden."""
     parser.addoption(
-        "--reaching-programs",
+        "--needing",
         action="store_true",
-        help="only tests that programs on PATH can change (tests/reach.py)",
+        help="only tests of modules that say that they need something (tests/needing.py)",
     )
 
 
@@ -37,10 +37,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Long tests first, so that no process is left alone with one at the end; tests that share what a fixture
     makes go to one process (`--dist loadgroup`), all others wherever there is room.
     """
-    if config.getoption("reaching_programs"):
-        reaching = {path: reaches_programs(path) for path in {item.path for item in items}}
-        config.hook.pytest_deselected(items=[item for item in items if not reaching[item.path]])
-        items[:] = [item for item in items if reaching[item.path]]
+    if config.getoption("needing"):
+        needing = {path: says_needs(path) for path in {item.path for item in items}}
+        config.hook.pytest_deselected(items=[item for item in items if not needing[item.path]])
+        items[:] = [item for item in items if needing[item.path]]
     items.sort(key=lambda item: item.get_closest_marker("e2e") is None)
     for item in items:
         if (group := _group(item)) is not None:
@@ -70,5 +70,6 @@ def threads_as_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip or fail before any fixture is made."""
+    """Choose the programs, and skip or fail, before any fixture is made."""
+    show_programs(item)
     check_tools(item)

@@ -1,6 +1,7 @@
 """Tools that some tests need: a test whose tool is missing is skipped, and fails where CI is set.
 
-A marker of `TOOLS` says it for a whole test; `need` says it in the middle of one.
+A marker of `TOOLS` says it for a whole test; `need` says it in the middle of one. Whoever says nothing does not
+see what is optional where `AQD_TESTS_PATH` is set: a PATH of the programs that README.md asks for.
 """
 
 from __future__ import annotations
@@ -27,6 +28,20 @@ TOOLS = {
 # By marker: a package of an extra that the tests do not install, also in CI, and what installs it.
 PACKAGES = {"needs_zig": ("ziglang", "pip install 'aqd-deploy[cross]'")}
 NVCC = "needs_nvcc"
+_WHOLE = os.environ.get("PATH", os.defpath)
+_ASKED_FOR = os.environ.get("AQD_TESTS_PATH", _WHOLE)
+
+
+def show_programs(item: pytest.Item) -> None:
+    """Set PATH to what this test may see."""
+    said = any(item.get_closest_marker(marker) for marker in (*TOOLS, *PACKAGES, NVCC))
+    os.environ["PATH"] = _WHOLE if said else _ASKED_FOR
+
+
+def _show_all() -> None:
+    """Let the test that runs see every program, unless it has a PATH of its own."""
+    if os.environ.get("PATH") == _ASKED_FOR:
+        os.environ["PATH"] = _WHOLE
 
 
 def find_tool(marker: str) -> str | None:
@@ -53,6 +68,7 @@ def check_tools(item: pytest.Item) -> None:
 
 def need(*tools: str) -> None:
     """Skip the test that calls this unless every one of `tools` is on the path; with CI set, fail it."""
+    _show_all()
     missing = [tool for tool in tools if shutil.which(tool) is None]
     if missing:
         _refuse(f"not installed: {', '.join(missing)}")
@@ -60,6 +76,7 @@ def need(*tools: str) -> None:
 
 def need_cuda_tool(name: str) -> str:
     """The path of a tool of CUDA's toolkit; skip the test where there is none; with CI set, fail it."""
+    _show_all()
     found = find_cuda_tool(name)
     if found is None:
         _refuse(f"needs {name}: pip install 'aqd-deploy[cuda]'")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from reach import ROOT
+from needing import ROOT
 
 from aqd_deploy.detection.decode import decode
 from aqd_deploy.detection.detectors import DETECTORS, detector_named

@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 import pytest
-from reach import ROOT
+from needing import ROOT
 
 from aqd_deploy import targets
 from aqd_deploy.devices import LOCAL, kinds, open_device

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from reach import ROOT
+from needing import ROOT
 
 PAGES = [ROOT / "CONTRIBUTING.md", ROOT / "docs" / "architecture.md"]
 TOPS = ("aqd_deploy/", "passes/", "targets/", "tests/", "docs/", "tools/", ".ci/")

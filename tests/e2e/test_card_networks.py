@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from card_emulation import SETTINGS, emulated
-from reach import ROOT
+from needing import ROOT
 
 from aqd_deploy.compiler.planning import plan_for_card
 from aqd_deploy.evaluation.compare import compare_integers, total_difference

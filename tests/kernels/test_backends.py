@@ -4,7 +4,7 @@ import ast
 from dataclasses import dataclass, replace
 
 import pytest
-from reach import ROOT
+from needing import ROOT
 
 from aqd_deploy import targets
 from aqd_deploy.bench.estimate import estimate

@@ -8,7 +8,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
-from reach import ROOT
+from needing import ROOT
 
 # From the bottom to the top. Parts of one layer do not import each other; a part is a folder, or a module
 # that lies beside the folders.

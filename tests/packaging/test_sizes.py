@@ -2,7 +2,7 @@
 
 import ast
 
-from reach import ROOT
+from needing import ROOT
 
 FOLDERS = ("aqd_deploy", "passes", "targets", "tools", "tests", "examples")
 LONGEST_FILE, LONGEST_FUNCTION = 450, 60

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from reach import ROOT
+from needing import ROOT
 
 from aqd_deploy import targets
 from aqd_deploy.bundle.runner import build_runner

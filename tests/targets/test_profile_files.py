@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from reach import ROOT
+from needing import ROOT
 
 from aqd_deploy import targets
 from aqd_deploy.cli.main import invoke

@@ -3,7 +3,7 @@
 import tomllib
 
 import pytest
-from reach import ROOT
+from needing import ROOT
 
 from aqd_deploy.errors import TargetError
 from aqd_deploy.kernels.contract.spec import ConvSpec

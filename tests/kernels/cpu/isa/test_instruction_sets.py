@@ -8,7 +8,7 @@ from enum import Enum
 from pathlib import Path
 
 import pytest
-from reach import ROOT
+from needing import ROOT
 
 from aqd_deploy.errors import TargetError
 from aqd_deploy.kernels.backends import backend_named
