@@ -1,8 +1,8 @@
-"""Which test modules say that they need something that README.md does not ask for (`needs.py`): those in which
-something is missing where only that is installed.
+"""Which test modules say that they need something that README.md does not ask for (`needs.py`): those in
+which something is missing where only that is installed.
 
-Read from the sources, not from a list: the module itself, a helper beside it or its folder's fixtures speak of
-`needs`. `pytest --needing` runs those alone; `.ci/run` does, where nothing optional is installed.
+Read from the sources, not from a list: the module itself, a helper beside it or its folder's fixtures speak
+of `needs`. `pytest --needing` runs those alone; `.ci/run` does, where nothing optional is installed.
 """
 
 from __future__ import annotations

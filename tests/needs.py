@@ -1,7 +1,7 @@
 """Tools that some tests need: a test whose tool is missing is skipped, and fails where CI is set.
 
-A marker of `TOOLS` says it for a whole test; `need` says it in the middle of one. Whoever says nothing does not
-see what is optional where `AQD_TESTS_PATH` is set: a PATH of the programs that README.md asks for.
+A marker of `TOOLS` says it for a whole test; `need` says it in the middle of one. Whoever says nothing does
+not see what is optional where `AQD_TESTS_PATH` is set: a PATH of the programs that README.md asks for.
 """
 
 from __future__ import annotations
