@@ -10,7 +10,7 @@ from small_models import INT8, UINT8, random_image, reference, runnable_targets
 from aqd_deploy.compiler import compile_model
 from aqd_deploy.runtime import Program
 
-STRUCTURES, NUMBERS = 12, 6
+STRUCTURES, NUMBERS = 12, 3
 
 
 def with_reference(models):

@@ -68,7 +68,7 @@ def test_programs_of_accepted_mutants_are_exact(tmp_path):
     base, draw = every_operation(), random.Random(3)
     values = [(label, change) for label, change in changes(base) if "] = " in label]
     models = []
-    for kind, number in (("initializer", 40), ("node", 4)):
+    for kind, number in (("initializer", 20), ("node", 4)):
         possible = [changed(base, change) for label, change in values if label.startswith(kind)]
         models += draw.sample([model for model in possible if accepted(model) is not None], number)
     merged = merge(models)

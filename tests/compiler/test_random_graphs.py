@@ -8,7 +8,7 @@ from small_models import random_image, reference, runnable_targets
 from aqd_deploy.compiler import compile_model
 from aqd_deploy.runtime import Program
 
-STRUCTURES, NUMBERS = 16, 10
+STRUCTURES, NUMBERS = 16, 6
 
 
 @pytest.fixture(scope="module")

@@ -18,9 +18,23 @@ SIZE = 64
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize("card", ["sm_87", "sm_90a"])
 @pytest.mark.parametrize(
-    ("name", "bits"), [("fcos_r18", 2), ("fcos_r18", 3), ("retinanet_r18", 4), ("retinanet_r18", 8)]
+    ("name", "bits", "card"),
+    [
+        ("fcos_r18", 2, "sm_87"),
+        ("fcos_r18", 3, "sm_90a"),
+        ("retinanet_r18", 4, "sm_90a"),
+        ("retinanet_r18", 8, "sm_87"),
+        *(
+            pytest.param(*case, marks=pytest.mark.matrix)
+            for case in [
+                ("fcos_r18", 2, "sm_90a"),
+                ("fcos_r18", 3, "sm_87"),
+                ("retinanet_r18", 4, "sm_87"),
+                ("retinanet_r18", 8, "sm_90a"),
+            ]
+        ),
+    ],
 )
 def test_a_network_on_a_card_equals_the_reference(name, bits, card, tmp_path):
     config = parse_architecture(
