@@ -80,7 +80,7 @@ def test_nothing_but_the_runner_needs_a_new_system(name, bundle_for):
 def test_zig_makes_bundles_for_old_systems(tmp_path, monkeypatch, outputs_of):
     """Linked and packaged without any other compiler; every file of the bundle is for glibc 2.28."""
     which = shutil.which
-    monkeypatch.setattr(shutil, "which", lambda name, *rest: None if "g++" in name else which(name, *rest))
+    monkeypatch.setattr(shutil, "which", lambda name, **more: None if "g++" in name else which(name, **more))
     program = tiny_program("raspberrypi-4", tmp_path / "p.so")
     with need_network("cannot download"):
         bundle = create_bundle(program, tmp_path / "b")
