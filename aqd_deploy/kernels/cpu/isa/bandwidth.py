@@ -26,7 +26,7 @@ def reads(core: Core, threads: int) -> list[Read]:
     near = threads * (core.l2 // 2)
     far = min(max(4 * core.l3, _LEAST), _MOST)
     return [
-        read("second-level cache", threads, near, -(-_LEAST // near)),
+        read("L2 cache", threads, near, -(-_LEAST // near)),
         read("memory", threads, far, 1),
     ]
 

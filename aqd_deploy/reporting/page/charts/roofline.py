@@ -62,7 +62,7 @@ def _slope(drawing: Drawing, x: Scale, y: Scale, bandwidth: float, top: float, l
     if left < right:
         low, high = y.at(left * bandwidth), y.at(right * bandwidth)
         drawing.line(x.at(left), low, x.at(right), high, "roof")
-        drawing.text(x.at(left) + 4, low - 4, label, "value")
+        drawing.text(x.at(left) + 12, low + 9, label, "value")
 
 
 def _place(call: Mapping[str, Any]) -> tuple[float, float] | None:

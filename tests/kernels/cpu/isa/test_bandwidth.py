@@ -14,7 +14,7 @@ from aqd_deploy.targets.isa import Isa
 @pytest.mark.parametrize("isa", [isa for isa in (Isa.VNNI, Isa.AVX2, Isa.PORTABLE) if host_runs(isa)])
 def test_every_value_counts_as_often_as_it_is_read(isa):
     threads, repeats = 3, 4
-    probe = read("second-level cache", threads, 5000, repeats)
+    probe = read("L2 cache", threads, 5000, repeats)
     assert probe.bytes == 4 * probe.values * repeats and 4000 < 4 * probe.values <= 5000
     data = np.random.default_rng(1).integers(-(2**31), 2**31, probe.values).astype(np.int32)
     module = compile_functions({"read": probe.prim_func}, MCPU[isa])
@@ -30,7 +30,7 @@ def test_the_loop_adds_from_memory():
 
 def test_levels_are_those_of_the_core():
     near, far = reads(Core(l2=512 * KIB, l3=32 * 1024 * KIB), 2)
-    assert (near.name, near.values * 4) == ("second-level cache", 512 * KIB)
+    assert (near.name, near.values * 4) == ("L2 cache", 512 * KIB)
     assert (far.name, far.values * 4, far.bytes) == ("memory", 128 * 1024 * KIB, 128 * 1024 * KIB)
     assert near.bytes >= 64 * 1024 * KIB
     assert reads(Core(l3=0), 1)[1].bytes == 64 * 1024 * KIB
