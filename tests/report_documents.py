@@ -122,7 +122,6 @@ def latency(draw: random.Random, layers: int) -> dict[str, Any]:
         "fastest_int8": {},
         "layers": calls,
         "peak_gmacs_per_s": {"vpmaddwd": ms(draw), "vpmaddubsw": ms(draw)},
-        "bandwidth_gb_per_s": {"L2 cache": ms(draw), "memory": ms(draw)},
     }
     return {
         "input": "image", "rounds": 8, "runs_per_round": 3, "measured": [measured],

@@ -31,13 +31,10 @@ Key = tuple[str, int]
 
 @dataclass
 class _Beside:
-    """What takes its turn in the rounds without being a contender: profiles of layers, and what the machine
-    can multiply and read.
-    """
+    """What takes its turn in the rounds without being a contender: profiles of layers, and peak probes."""
 
     profiles: dict[int, list[list[tuple[str, float]]]] = field(default_factory=dict)
-    products: dict[Key, Probe] = field(default_factory=dict)
-    reads: dict[Key, Probe] = field(default_factory=dict)
+    probes: dict[Key, Probe] = field(default_factory=dict)
 
 
 def bench(
@@ -167,14 +164,12 @@ def _threads_note(program: Program, asked: list[int]) -> dict[str, str]:
 
 
 def _layer_turns(program: Program, counts: list[int]) -> _Beside:
-    from aqd_deploy.bench.peak import dot_products, reads
+    from aqd_deploy.bench.peak import probes
 
     beside = _Beside({count: [] for count in counts})
     kernels = program.manifest["program"]["target"]["kernels"]
     for count in counts:
-        products = dot_products(kernels, count)
-        beside.products.update({(f"peak {probe.name}", count): probe for probe in products})
-        beside.reads.update({(f"read {probe.name}", count): probe for probe in reads(kernels, count)})
+        beside.probes.update({(f"peak {probe.name}", count): probe for probe in probes(kernels, count)})
     return beside
 
 
@@ -195,7 +190,7 @@ def _interleave(
 
     turns: dict[Key, Callable[[], object]] = dict(taking_part.contenders)
     turns.update({("layers", count): profile(count) for count in beside.profiles})
-    turns.update({key: probe.run for key, probe in {**beside.products, **beside.reads}.items()})
+    turns.update({key: probe.run for key, probe in beside.probes.items()})
     named = {f"{label}, {threads_text(count)}": (label, count) for label, count in turns}
     seconds = interleave(
         {name: turns[key] for name, key in named.items()}, rounds=rounds, runs=runs, progress=progress
@@ -217,26 +212,19 @@ def _measured(
     first = {label: each for (label, threads), each in taking_part.first.items() if threads == count}
     document = measured_with(count, seconds[OURS, count], others, fastest, first)
     if beside.profiles:
-        peaks = _rates(beside.products, count, seconds)
-        bandwidths = _rates(beside.reads, count, seconds)
+        peaks = {
+            probe.name: probe.macs / float(seconds[label, threads].min())
+            for (label, threads), probe in beside.probes.items()
+            if threads == count
+        }
         best = max(peaks.values())
         whole = float(seconds[OURS, count].min())
         table = layer_table(beside.profiles[count], program.manifest["program"]["layers"], best, whole)
         document["peak_gmacs_per_s"] = {name: round(value / 1e9, 2) for name, value in peaks.items()}
-        document["bandwidth_gb_per_s"] = {name: round(value / 1e9, 2) for name, value in bandwidths.items()}
         document["layers"] = table
         document["between_layers"] = between_layers(table, whole)
         document["families"] = family_totals(table, best)
     return document
-
-
-def _rates(probes: dict[Key, Probe], count: int, seconds: dict[Key, np.ndarray]) -> dict[str, float]:
-    """Work a second at best, by probe, with `count` threads."""
-    return {
-        probe.name: probe.work / float(seconds[label, threads].min())
-        for (label, threads), probe in probes.items()
-        if threads == count
-    }
 
 
 def _fastest_int8(count: int, seconds: dict[Key, np.ndarray], taking_part: Field) -> dict[str, str]:

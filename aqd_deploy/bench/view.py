@@ -112,9 +112,6 @@ def _verdicts(measured: dict[str, Any]) -> list[str]:
 
 def _layers(measured: dict[str, Any]) -> str:
     peaks = ", ".join(f"{name} {value:.0f}" for name, value in measured["peak_gmacs_per_s"].items())
-    bandwidths = ", ".join(
-        f"{name} {value:.0f} GB/s" for name, value in measured["bandwidth_gb_per_s"].items()
-    )
     reasons = list(dict.fromkeys(entry["why"] for entry in measured["layers"]))
     rows = [
         [
@@ -129,7 +126,6 @@ def _layers(measured: dict[str, Any]) -> str:
     rows.append(["between layers", *rest, ""])
     lines = [
         f"measured peak: {peaks} G MAC/s",
-        f"measured reading: {bandwidths}",
         *_wrapped(
             "eff: G MAC/s of the convolution; done: those executed, of which Winograd needs fewer and whole "
             "tiles have more, and their share of the peak; between layers: the fastest run without clocks "

@@ -77,7 +77,6 @@ _CALL = table({"name": text}, {
 _MEASURED = table({}, {
     "threads": whole(1), "contenders": table_of(_CONTENDER), "ratios": table_of(_RATIO), "spread": _FIGURE,
     "fastest_int8": table_of(text), "layers": list_of(_CALL), "peak_gmacs_per_s": table_of(_POSITIVE),
-    "bandwidth_gb_per_s": table_of(_POSITIVE),
 })  # fmt: skip
 _LATENCY = table({}, {
     "device": text, "environment": table({}, {"busy": flag, "others_cpus": _POSITIVE}),

@@ -93,14 +93,12 @@ def test_layers_have_one_line_each_and_their_reasons_below():
     entry = {
         **measured(1),
         "peak_gmacs_per_s": {"vpdpbusd": 299.123},
-        "bandwidth_gb_per_s": {"L2 cache": 51.2, "memory": 9.876},
         "layers": table,
         "between_layers": between_layers(table, whole=8.0),
         "families": family_totals(table, 300e9),
     }
     shown = text(entry)
     assert "measured peak: vpdpbusd 299 G MAC/s" in shown
-    assert "measured reading: L2 cache 51 GB/s, memory 10 GB/s" in shown
     lines = [line for line in shown.splitlines() if "tower." in line]
     assert len(lines) == 6 and all("1.259" in line and "1234.500" in line for line in lines)
     assert lines[0].split()[-2:] == ["depthwise", "a"]

@@ -138,39 +138,6 @@ def test_processes_and_a_kill_give_the_same(files, tmp_path):
     assert sandbox.left() == []
 
 
-@pytest.fixture
-def farm(tmp_path, monkeypatch):
-    pytest.importorskip("tornado")
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "devices"))
-    from rpc_farm import rpc_farm
-
-    with rpc_farm(tmp_path, 2) as running:
-        yield running
-
-
-@pytest.mark.matrix
-def test_a_farm_of_two_boards(files, farm, tmp_path, capsys):
-    """Both boards get images, and the boxes are those of this machine; without a board there is a sentence,
-    and what was found before is kept.
-    """
-    here, there = tmp_path / "here", tmp_path / "there"
-    assert invoke(words(files, "m.so", run=here)) == 0
-    tracker = farm.tracker
-    device = f"rpc:{tracker.host}:{tracker.port}/{tracker.key}"
-    call = [*words(files, "m.so", run=there), "--device", device, "--processes", "3"]
-    assert invoke(call) == 0
-    assert "2 boards have this key, so 2 of 3 processes run" in capsys.readouterr().err
-    assert boxes(there, "program") == boxes(here, "program")
-    assert all(farm.sessions(index) >= 1 for index in range(2))
-
-    farm.kill(0)
-    farm.kill(1)
-    assert invoke(call) == 0, "all images are known"
-    left = words(files, "m.so", run=tmp_path / "left")
-    assert invoke([*left, "--device", device]) == 1
-    assert "no board with this key" in capsys.readouterr().err.splitlines()[-1]
-
-
 def test_bad_input(files, fails, tmp_path):
     run = tmp_path / "run"
     call = words(files, "m.int.onnx", run=run)

@@ -217,8 +217,6 @@ def test_bench_layers_memory_and_thread_counts(call, folder, tmp_path, capsys):
     for entry in document["measured"]:
         assert [layer["name"] for layer in entry["layers"]] == [layer["name"] for layer in layers]
         assert all(peak > 0 for peak in entry["peak_gmacs_per_s"].values())
-        assert set(entry["bandwidth_gb_per_s"]) == {"L2 cache", "memory"}
-        assert all(rate > 0 for rate in entry["bandwidth_gb_per_s"].values())
         for layer in entry["layers"]:
             assert layer["why"] and (layer["share_of_peak"] is None) == (layer["macs"] == 0)
     asked = [(entry["contender"], entry["threads"]) for entry in document["memory"]]

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from aqd_deploy.kernels.contract.caches import Core
 from aqd_deploy.kernels.contract.choice import Choice
-from aqd_deploy.kernels.contract.kernel import InnerLoop, Instructions, Kernel, Layout, Peak, Read
+from aqd_deploy.kernels.contract.kernel import InnerLoop, Instructions, Kernel, Layout, Peak
 from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue
 from aqd_deploy.targets.isa import Isa
 
@@ -203,11 +203,6 @@ class Measures(Protocol):
     def peaks(self, threads: int, steps: int) -> list[Peak]:
         """What the device can reach, with each instruction that is worth a look, in `steps` steps of each of
         `threads` threads.
-        """
-
-    def reads(self, threads: int) -> list[Read]:
-        """What `threads` threads together can read of each level of memory that is worth a look, the slowest
-        last.
         """
 
     def inner_loop(self, assembly: str) -> InnerLoop | None:

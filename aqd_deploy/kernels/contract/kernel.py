@@ -77,16 +77,3 @@ class Peak:
     weight_bytes: int
     outputs: int
     macs: int
-
-
-@dataclass(frozen=True)
-class Read:
-    """How fast a device reads what the level of memory `name` holds: a PrimFunc without global symbol, of
-    data int32 [`values`] and out int32 [`outputs`], which reads `bytes` in all.
-    """
-
-    name: str
-    prim_func: Any
-    values: int
-    outputs: int
-    bytes: int

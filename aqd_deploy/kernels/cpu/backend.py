@@ -7,11 +7,10 @@ from typing import Any
 
 from aqd_deploy.kernels.contract.caches import CORE, Core
 from aqd_deploy.kernels.contract.choice import Choice
-from aqd_deploy.kernels.contract.kernel import Instructions, Kernel, Peak, Read
+from aqd_deploy.kernels.contract.kernel import Instructions, Kernel, Peak
 from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue
 from aqd_deploy.kernels.cpu.conv.families import FAMILIES, conv2d, conv_choices, conv_estimates
 from aqd_deploy.kernels.cpu.isa import assembly
-from aqd_deploy.kernels.cpu.isa.bandwidth import reads
 from aqd_deploy.kernels.cpu.isa.select import instruction_set
 from aqd_deploy.kernels.cpu.movement import pointwise as maps
 from aqd_deploy.kernels.cpu.movement import pyramid_stack, sampling, selection
@@ -79,6 +78,3 @@ class CpuBackend:
 
     def peaks(self, threads: int, steps: int) -> list[Peak]:
         return instruction_set(self.isa).peak_functions(threads, steps)
-
-    def reads(self, threads: int) -> list[Read]:
-        return reads(self.core, threads)

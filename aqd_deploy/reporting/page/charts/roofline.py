@@ -1,6 +1,6 @@
 """The roofline of kernel calls (Williams, Waterman, Patterson 2009): multiply-accumulates a byte moved
-against multiply-accumulates a second, under the peaks that the machine's instructions were measured to have
-and the slopes of what it was measured to read.
+against multiply-accumulates a second, under the peaks that the machine's instructions were measured to have.
+There is no slope: the bandwidth of memory is not measured.
 """
 
 from __future__ import annotations
@@ -9,21 +9,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from aqd_deploy.reporting.page.charts.scale import Scale, drawable, logarithmic
+from aqd_deploy.reporting.page.charts.scale import drawable, logarithmic
 from aqd_deploy.reporting.page.charts.svg import WIDTH, Drawing
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 50, WIDTH - 20, 34, 264
 
 
 def roofline_chart(
-    name: str,
-    calls: Sequence[Mapping[str, Any]],
-    peaks: Mapping[str, float | None],
-    bandwidths: Mapping[str, float | None],
+    name: str, calls: Sequence[Mapping[str, Any]], peaks: Mapping[str, float | None]
 ) -> Element | None:
     """A mark for each of `calls` (layers of a bench document), by kernel; a line for each of `peaks`, in
-    G MAC/s, and a slope for each of `bandwidths`, in GB/s, up to the highest of them. None where no call has
-    both rates.
+    G MAC/s. None where no call has both rates.
     """
     known = [call for call in calls if _place(call) is not None]
     if not known:
@@ -34,8 +30,7 @@ def roofline_chart(
     drawing = Drawing(
         name, "Roofline of the kernel calls",
         "A mark for each kernel call that multiplies: right is more work for each byte moved, up is faster. "
-        "Dashed lines are the measured peaks of the machine's instructions, and what there could be of bytes "
-        "that all come from one level of its memory.",
+        "Dashed lines are the measured peaks of the machine's instructions.",
         _BOTTOM + 50 + 18 * len(kernels),
     )  # fmt: skip
     x = logarithmic((each[0] for each in places), _LEFT, _RIGHT)
@@ -45,24 +40,11 @@ def roofline_chart(
     for label, peak in roofs.items():
         drawing.line(_LEFT, y.at(peak), _RIGHT, y.at(peak), "roof")
         drawing.text(_LEFT + 4, y.at(peak) - 4, label, "value")
-    top = max(roofs.values(), default=y.high)
-    for label, bandwidth in bandwidths.items():
-        if bandwidth is not None and drawable(bandwidth):
-            _slope(drawing, x, y, bandwidth, top, label)
     for call, (across, up) in zip(known, places, strict=True):
         tip = f"{call['name']}: {call.get('kernel')}"
         drawing.mark(x.at(across), y.at(up), kernels.index(str(call.get("kernel"))), tip)
     drawing.legend(list(enumerate(kernels)), _BOTTOM + 58)
     return drawing.root
-
-
-def _slope(drawing: Drawing, x: Scale, y: Scale, bandwidth: float, top: float, label: str) -> None:
-    """The line of bandwidth · MAC a byte, where it is on the axes and below `top`."""
-    left, right = max(x.low, y.low / bandwidth), min(x.high, top / bandwidth)
-    if left < right:
-        low, high = y.at(left * bandwidth), y.at(right * bandwidth)
-        drawing.line(x.at(left), low, x.at(right), high, "roof")
-        drawing.text(x.at(left) + 12, low + 9, label, "value")
 
 
 def _place(call: Mapping[str, Any]) -> tuple[float, float] | None:

@@ -28,13 +28,10 @@ def _calls(model: Mapping[str, Any], name: str) -> Iterator[Block]:
     calls, peaks = measured.get("layers") or [], measured.get("peak_gmacs_per_s") or {}
     if not calls:
         return
-    bandwidths = measured.get("bandwidth_gb_per_s") or {}
-    drawing = roofline_chart(f"{name}-roofline", calls, peaks, bandwidths)
+    drawing = roofline_chart(f"{name}-roofline", calls, peaks)
     if drawing is not None:
-        roofs = [(label, short(peak), "") for label, peak in peaks.items()]
-        slopes = [(label, "", short(bandwidth)) for label, bandwidth in bandwidths.items()]
-        columns = ("instruction, or what is read", "G MAC/s", "GB/s")
-        yield Chart(drawing, Table(f"Measured peaks, {model['name']}", columns, [*roofs, *slopes]))
+        roofs = [(label, short(peak)) for label, peak in peaks.items()]
+        yield Chart(drawing, Table(f"Measured peaks, {model['name']}", ("instruction", "G MAC/s"), roofs))
     rows = [
         (call["name"], call.get("kernel", ""), short(call.get("ms")), percent(call.get("share_of_time")),
          millions(call.get("macs")), short(call.get("macs_per_byte")),
