@@ -73,10 +73,12 @@ _CALL = table({"name": text}, {
     "operation": text, "kernel": text, "why": text, "ms": _POSITIVE, "macs": _COUNT, "bytes": _COUNT,
     "macs_per_byte": _POSITIVE, "weight_bits": _COUNT, "effective_gmacs_per_s": _POSITIVE,
     "executed_gmacs_per_s": _POSITIVE, "share_of_peak": _POSITIVE, "share_of_time": _FIGURE,
+    "gb_per_s": _POSITIVE, "bound_by": nothing_or(one_of("memory", "arithmetic")),
 })  # fmt: skip
 _MEASURED = table({}, {
     "threads": whole(1), "contenders": table_of(_CONTENDER), "ratios": table_of(_RATIO), "spread": _FIGURE,
     "fastest_int8": table_of(text), "layers": list_of(_CALL), "peak_gmacs_per_s": table_of(_POSITIVE),
+    "read_gb_per_s": table_of(_POSITIVE),
 })  # fmt: skip
 _LATENCY = table({}, {
     "device": text, "environment": table({}, {"busy": flag, "others_cpus": _POSITIVE}),
