@@ -53,12 +53,12 @@ def with_caches(core: Core, folder: Path) -> Core:
     """`core` with the second and third level of a CPU that Linux tells in `folder`: a profile of this machine
     has them only where somebody wrote them.
     """
-    told = {}
+    told: dict[str, int] = {}
     for entry in sorted(folder.glob("index[0-9]*")):
         level, size = _read(entry / "level"), _read(entry / "size")
         if level in ("2", "3") and size.removesuffix("K").isdigit():
             told[f"l{level}"] = 1024 * int(size.removesuffix("K"))
-    return replace(core, **told)
+    return replace(core, l2=told.get("l2", core.l2), l3=told.get("l3", core.l3))
 
 
 def _read(path: Path) -> str:

@@ -33,8 +33,8 @@ def _calls(model: Mapping[str, Any], name: str) -> Iterator[Block]:
     if drawing is not None:
         roofs = [(label, short(peak), "") for label, peak in peaks.items()]
         slopes = [(f"reading {label}", "", short(rate)) for label, rate in rates.items()]
-        headers = ("at its best", "G MAC/s", "GB/s")
-        yield Chart(drawing, Table(f"Measured roof, {model['name']}", headers, [*roofs, *slopes]))
+        columns = ("at its best", "G MAC/s", "GB/s")
+        yield Chart(drawing, Table(f"Measured roof, {model['name']}", columns, [*roofs, *slopes]))
     rows = [
         (call["name"], call.get("kernel", ""), short(call.get("ms")), percent(call.get("share_of_time")),
          millions(call.get("macs")), short(call.get("macs_per_byte")),
