@@ -197,11 +197,14 @@ def completed(document: dict[str, Any]) -> dict[str, Any]:
 
 def check_report(document: Any) -> dict[str, Any]:
     """The document itself; AqdError where it is not a report of this schema."""
-    if not isinstance(document, dict):
-        raise AqdError("a report is a JSON object", received=type(document).__name__, next_command=_ANEW)
-    if document.get("schema") != REPORT_SCHEMA:
+    if not isinstance(document, dict) or "schema" not in document:
         raise AqdError(
-            "the report has another schema", received=repr(document.get("schema")), valid=str(REPORT_SCHEMA),
+            "the JSON document is not a report", received=_beginning(document), valid=_REPORT_FILE.valid,
+            next_command=_ANEW,
+        )  # fmt: skip
+    if document["schema"] != REPORT_SCHEMA:
+        raise AqdError(
+            "the report has another schema", received=repr(document["schema"]), valid=str(REPORT_SCHEMA),
             next_command=_ANEW,
         )  # fmt: skip
     try:
@@ -215,7 +218,23 @@ def read_report(path: Path) -> dict[str, Any]:
     """The report of a file, or of the folder that it is in; AqdError where it is missing, not JSON or of
     another schema.
     """
-    return check_report(_REPORT_FILE.read_json(path / REPORT if path.is_dir() else path))
+    file = path / REPORT if path.is_dir() else path
+    try:
+        return check_report(_REPORT_FILE.read_json(file))
+    except AqdError as error:
+        if error.received is None or str(file) in str(error.received):
+            raise
+        raise AqdError(
+            error.what, received=f"{error.received} in {file}", valid=error.valid,
+            next_command=error.next_command,
+        ) from error  # fmt: skip
+
+
+def _beginning(document: Any) -> str:
+    """What a document is that is not a report."""
+    if not isinstance(document, dict):
+        return {list: "a list"}.get(type(document), repr(document)[:40])
+    return f"an object with {', '.join(list(document)[:4]) or 'nothing'}"
 
 
 def _command(argv: Sequence[str]) -> list[str]:

@@ -61,14 +61,15 @@ def _drawable(values: Mapping[str, float | None]) -> dict[str, float]:
 
 def _slope(drawing: Drawing, x: Scale, y: Scale, rate: float, ridge: float, label: str) -> None:
     """The line of `rate` bytes a second from the left or lower edge up to where it meets the highest peak;
-    its name is right of its lower end.
+    its name is below that end, where peaks have no names.
     """
     first, last = max(x.low, y.low / rate), min(x.high, ridge)
     if first >= last:
         return
-    left, bottom = x.at(first), y.at(first * rate)
-    drawing.line(left, bottom, x.at(last), y.at(last * rate), "roof")
-    drawing.text(left + 14, bottom - 4, label, "value")
+    right, top = x.at(last), y.at(last * rate)
+    drawing.line(x.at(first), y.at(first * rate), right, top, "roof")
+    inside = right < (_LEFT + _RIGHT) / 2
+    drawing.text(right + (2 if inside else -20), top + 16, label, "value", "start" if inside else "end")
 
 
 def _place(call: Mapping[str, Any]) -> tuple[float, float] | None:
