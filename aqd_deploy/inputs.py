@@ -91,7 +91,9 @@ class FileKind:
         return self.parse_json(self.read(path), os.fspath(path))
 
     def parse_json(self, text: str | bytes, where: str) -> Any:
-        """`parse_json`, its ValueError as `error`."""
+        """`parse_json`, its ValueError as `error`; a file without anything is told as that."""
+        if not text.strip():
+            raise self._failure(f"the {self.name} is empty", where)
         try:
             return parse_json(text)
         except ValueError as error:

@@ -103,7 +103,8 @@ def latency(draw: random.Random, layers: int) -> dict[str, Any]:
          "why": "measured", "ms": ms(draw), "share_of_time": share(draw),
          "macs": draw.randrange(10**6, 10**9), "bytes": draw.randrange(10**5, 10**6),
          "macs_per_byte": ms(draw), "effective_gmacs_per_s": ms(draw), "executed_gmacs_per_s": ms(draw),
-         "share_of_peak": share(draw), "weight_bits": 4}
+         "share_of_peak": share(draw), "weight_bits": 4, "gb_per_s": ms(draw),
+         "bound_by": ("memory", "arithmetic")[index % 2]}
         for index in range(layers)
     ]  # fmt: skip
     measured = {
@@ -122,6 +123,7 @@ def latency(draw: random.Random, layers: int) -> dict[str, Any]:
         "fastest_int8": {},
         "layers": calls,
         "peak_gmacs_per_s": {"vpmaddwd": ms(draw), "vpmaddubsw": ms(draw)},
+        "read_gb_per_s": {"memory": ms(draw), "L2": ms(draw)},
     }
     return {
         "input": "image", "rounds": 8, "runs_per_round": 3, "measured": [measured],

@@ -13,7 +13,7 @@ import numpy as np
 from aqd_deploy.bench.busyness import Watch
 from aqd_deploy.bench.contenders import OURS, Field, add_peer, describe, program_contender
 from aqd_deploy.bench.document import bench_document, measured_with
-from aqd_deploy.bench.layers import between_layers, family_totals, layer_table
+from aqd_deploy.bench.layers import Roof, between_layers, family_totals, layer_table
 from aqd_deploy.bench.network import Network
 from aqd_deploy.bench.peers import choose_peers
 from aqd_deploy.bench.peers.contract import Peer
@@ -24,6 +24,7 @@ from aqd_deploy.runtime.program import Program
 from aqd_deploy.targets.threads import thread_limits
 
 if TYPE_CHECKING:
+    from aqd_deploy.bench.bandwidth import Reading
     from aqd_deploy.bench.peak import Probe
 
 Key = tuple[str, int]
@@ -31,10 +32,13 @@ Key = tuple[str, int]
 
 @dataclass
 class _Beside:
-    """What takes its turn in the rounds without being a contender: profiles of layers, and peak probes."""
+    """What takes its turn in the rounds without being a contender: profiles of layers, peak probes,
+    and readings of memory.
+    """
 
     profiles: dict[int, list[list[tuple[str, float]]]] = field(default_factory=dict)
     probes: dict[Key, Probe] = field(default_factory=dict)
+    readings: dict[Key, Reading] = field(default_factory=dict)
 
 
 def bench(
@@ -56,7 +60,7 @@ def bench(
     `threads` are the numbers of threads to measure, by default the program's own; each is brought down to
     what the program uses of it (`Program.used_threads`), and the peers get that number, too. `images` (uint8
     [n, 3, H, W]) calibrate the peers' INT8 networks and the first is the input; textures do without. `layers`
-    adds the layer table and the machine's peak, `memory` what fresh processes take, `keep` is a folder for
+    adds the layer table and the machine's roof, `memory` what fresh processes take, `keep` is a folder for
     the peers' models. Returns a JSON-able document (docs/report.md). Raises ProgramError for the program,
     AqdError for an unknown peer or where the QDQ file is missing; a peer that fails is listed.
     """
@@ -164,12 +168,14 @@ def _threads_note(program: Program, asked: list[int]) -> dict[str, str]:
 
 
 def _layer_turns(program: Program, counts: list[int]) -> _Beside:
+    from aqd_deploy.bench.bandwidth import readings
     from aqd_deploy.bench.peak import probes
 
     beside = _Beside({count: [] for count in counts})
     kernels = program.manifest["program"]["target"]["kernels"]
     for count in counts:
         beside.probes.update({(f"peak {probe.name}", count): probe for probe in probes(kernels, count)})
+        beside.readings.update({(f"reads {each.name}", count): each for each in readings(kernels, count)})
     return beside
 
 
@@ -190,7 +196,7 @@ def _interleave(
 
     turns: dict[Key, Callable[[], object]] = dict(taking_part.contenders)
     turns.update({("layers", count): profile(count) for count in beside.profiles})
-    turns.update({key: probe.run for key, probe in beside.probes.items()})
+    turns.update({key: each.run for key, each in (beside.probes | beside.readings).items()})
     named = {f"{label}, {threads_text(count)}": (label, count) for label, count in turns}
     seconds = interleave(
         {name: turns[key] for name, key in named.items()}, rounds=rounds, runs=runs, progress=progress
@@ -212,19 +218,32 @@ def _measured(
     first = {label: each for (label, threads), each in taking_part.first.items() if threads == count}
     document = measured_with(count, seconds[OURS, count], others, fastest, first)
     if beside.profiles:
-        peaks = {
-            probe.name: probe.macs / float(seconds[label, threads].min())
-            for (label, threads), probe in beside.probes.items()
-            if threads == count
-        }
-        best = max(peaks.values())
-        whole = float(seconds[OURS, count].min())
-        table = layer_table(beside.profiles[count], program.manifest["program"]["layers"], best, whole)
-        document["peak_gmacs_per_s"] = {name: round(value / 1e9, 2) for name, value in peaks.items()}
-        document["layers"] = table
-        document["between_layers"] = between_layers(table, whole)
-        document["families"] = family_totals(table, best)
+        document |= _of_layers(count, program, seconds, beside)
     return document
+
+
+def _of_layers(
+    count: int, program: Program, seconds: dict[Key, np.ndarray], beside: _Beside
+) -> dict[str, Any]:
+    """The layer table, beside what the machine can do at best."""
+    fastest = {label: float(each.min()) for (label, threads), each in seconds.items() if threads == count}
+    peaks = {
+        each.name: each.macs / fastest[label]
+        for (label, threads), each in beside.probes.items() if threads == count
+    }  # fmt: skip
+    rates = {
+        each.name: each.read_bytes / fastest[label]
+        for (label, threads), each in beside.readings.items() if threads == count
+    }  # fmt: skip
+    roof = Roof(max(peaks.values()), rates["memory"])
+    table = layer_table(beside.profiles[count], program.manifest["program"]["layers"], roof, fastest[OURS])
+    return {
+        "peak_gmacs_per_s": {name: round(value / 1e9, 2) for name, value in peaks.items()},
+        "read_gb_per_s": {name: round(value / 1e9, 2) for name, value in rates.items()},
+        "layers": table,
+        "between_layers": between_layers(table, fastest[OURS]),
+        "families": family_totals(table, roof),
+    }
 
 
 def _fastest_int8(count: int, seconds: dict[Key, np.ndarray], taking_part: Field) -> dict[str, str]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aqd_deploy.bench.contenders import OURS
+from aqd_deploy.bench.layers import ARITHMETIC, MEMORY
 from aqd_deploy.bench.rounds import NOISE_LIMIT
 from aqd_deploy.tables import WIDTH, table
 
@@ -112,6 +113,8 @@ def _verdicts(measured: dict[str, Any]) -> list[str]:
 
 def _layers(measured: dict[str, Any]) -> str:
     peaks = ", ".join(f"{name} {value:.0f}" for name, value in measured["peak_gmacs_per_s"].items())
+    rates = ", ".join(f"{name} {value:.0f}" for name, value in measured["read_gb_per_s"].items())
+    bounds = [entry["bound_by"] for entry in measured["layers"]]
     reasons = list(dict.fromkeys(entry["why"] for entry in measured["layers"]))
     rows = [
         [
@@ -126,10 +129,15 @@ def _layers(measured: dict[str, Any]) -> str:
     rows.append(["between layers", *rest, ""])
     lines = [
         f"measured peak: {peaks} G MAC/s",
+        f"measured reading: {rates} GB/s",
         *_wrapped(
             "eff: G MAC/s of the convolution; done: those executed, of which Winograd needs fewer and whole "
             "tiles have more, and their share of the peak; between layers: the fastest run without clocks "
             "minus all layers, each of which has a clock's few µs in it"
+        ),
+        *_wrapped(
+            f"at its best, with all bytes in memory: {bounds.count(MEMORY)} of {len(bounds)} calls are "
+            f"bound by memory, {bounds.count(ARITHMETIC)} by arithmetic"
         ),
         table(["layer", "ms", "time%", "G MAC", "eff", "done", "peak%", "kernel"], rows),
     ]

@@ -73,10 +73,12 @@ _CALL = table({"name": text}, {
     "operation": text, "kernel": text, "why": text, "ms": _POSITIVE, "macs": _COUNT, "bytes": _COUNT,
     "macs_per_byte": _POSITIVE, "weight_bits": _COUNT, "effective_gmacs_per_s": _POSITIVE,
     "executed_gmacs_per_s": _POSITIVE, "share_of_peak": _POSITIVE, "share_of_time": _FIGURE,
+    "gb_per_s": _POSITIVE, "bound_by": nothing_or(one_of("memory", "arithmetic")),
 })  # fmt: skip
 _MEASURED = table({}, {
     "threads": whole(1), "contenders": table_of(_CONTENDER), "ratios": table_of(_RATIO), "spread": _FIGURE,
     "fastest_int8": table_of(text), "layers": list_of(_CALL), "peak_gmacs_per_s": table_of(_POSITIVE),
+    "read_gb_per_s": table_of(_POSITIVE),
 })  # fmt: skip
 _LATENCY = table({}, {
     "device": text, "environment": table({}, {"busy": flag, "others_cpus": _POSITIVE}),
@@ -195,11 +197,14 @@ def completed(document: dict[str, Any]) -> dict[str, Any]:
 
 def check_report(document: Any) -> dict[str, Any]:
     """The document itself; AqdError where it is not a report of this schema."""
-    if not isinstance(document, dict):
-        raise AqdError("a report is a JSON object", received=type(document).__name__, next_command=_ANEW)
-    if document.get("schema") != REPORT_SCHEMA:
+    if not isinstance(document, dict) or "schema" not in document:
         raise AqdError(
-            "the report has another schema", received=repr(document.get("schema")), valid=str(REPORT_SCHEMA),
+            "the JSON document is not a report", received=_beginning(document), valid=_REPORT_FILE.valid,
+            next_command=_ANEW,
+        )  # fmt: skip
+    if document["schema"] != REPORT_SCHEMA:
+        raise AqdError(
+            "the report has another schema", received=repr(document["schema"]), valid=str(REPORT_SCHEMA),
             next_command=_ANEW,
         )  # fmt: skip
     try:
@@ -213,7 +218,23 @@ def read_report(path: Path) -> dict[str, Any]:
     """The report of a file, or of the folder that it is in; AqdError where it is missing, not JSON or of
     another schema.
     """
-    return check_report(_REPORT_FILE.read_json(path / REPORT if path.is_dir() else path))
+    file = path / REPORT if path.is_dir() else path
+    try:
+        return check_report(_REPORT_FILE.read_json(file))
+    except AqdError as error:
+        if error.received is None or str(file) in str(error.received):
+            raise
+        raise AqdError(
+            error.what, received=f"{error.received} in {file}", valid=error.valid,
+            next_command=error.next_command,
+        ) from error  # fmt: skip
+
+
+def _beginning(document: Any) -> str:
+    """What a document is that is not a report."""
+    if not isinstance(document, dict):
+        return {list: "a list"}.get(type(document), repr(document)[:40])
+    return f"an object with {', '.join(list(document)[:4]) or 'nothing'}"
 
 
 def _command(argv: Sequence[str]) -> list[str]:

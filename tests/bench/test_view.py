@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from documents import document, measured, ratio
 
-from aqd_deploy.bench.layers import between_layers, family_totals, layer_table
+from aqd_deploy.bench.layers import Roof, between_layers, family_totals, layer_table
 from aqd_deploy.bench.view import text_view
 
 
@@ -89,16 +89,19 @@ def test_layers_have_one_line_each_and_their_reasons_below():
         }
         for index in range(6)
     ]
-    table = layer_table([[(layer["name"], 1.2345) for layer in layers]], layers, 300e9, whole=8.0)
+    table = layer_table([[(layer["name"], 1.2345) for layer in layers]], layers, Roof(300e9, 10e9), whole=8.0)
     entry = {
         **measured(1),
         "peak_gmacs_per_s": {"vpdpbusd": 299.123},
+        "read_gb_per_s": {"memory": 9.97, "L2": 60.2},
         "layers": table,
         "between_layers": between_layers(table, whole=8.0),
-        "families": family_totals(table, 300e9),
+        "families": family_totals(table, Roof(300e9, 10e9)),
     }
     shown = text(entry)
     assert "measured peak: vpdpbusd 299 G MAC/s" in shown
+    assert "measured reading: memory 10, L2 60 GB/s" in shown
+    assert "0 of 6 calls are bound by memory, 6 by arithmetic" in unwrapped(shown)
     lines = [line for line in shown.splitlines() if "tower." in line]
     assert len(lines) == 6 and all("1.259" in line and "1234.500" in line for line in lines)
     assert lines[0].split()[-2:] == ["depthwise", "a"]

@@ -155,3 +155,24 @@ def test_bad_input(files, fails, tmp_path):
     bare = with_manifest(onnx.load(files / "m.int.onnx"), lambda entry: entry.pop("detector"))
     onnx.save(bare, tmp_path / "bare.int.onnx")
     assert "--detector F.toml" in fails("eval", tmp_path / "bare.int.onnx", *call[2:])
+
+
+@pytest.mark.matrix
+def test_a_farm_of_two_boards_one_of_which_dies(files, tmp_path):
+    """The same boxes as here, by both boards; and by the one that is left."""
+    pytest.importorskip("tornado")
+    from rpc_farm import rpc_farm
+
+    sandbox = Sandbox(tmp_path / "sandbox")
+    assert invoke(words(files, "m.so", run=tmp_path / "here")) == 0
+    with rpc_farm(tmp_path, 2) as farm:
+        asked = ["--device", farm.tracker.text, "--processes", "2"]
+        assert invoke([*words(files, "m.so", run=tmp_path / "both"), *asked]) == 0
+        assert boxes(tmp_path / "both", "program") == boxes(tmp_path / "here", "program")
+        assert [farm.sessions(board) for board in (0, 1)] == [1, 1]
+        run = sandbox.work / "run"
+        process = sandbox.verb(*words(files, "m.so", run=run), *asked)
+        sandbox.wait_for(lambda: farm.sessions(1) == 2 or process.poll() is not None, 200, "a session")
+        farm.kill(1)
+        assert process.wait(200) == 0
+    assert boxes(run, "program") == boxes(tmp_path / "here", "program")

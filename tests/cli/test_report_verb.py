@@ -60,6 +60,11 @@ def test_what_is_no_run(fails, tmp_path, run_folder):
     assert "another schema" in told and "aqd-deploy demo -o DIR" in told
     (empty / "report.json").write_bytes((run_folder / "report.json").read_bytes()[:-100])
     assert "not JSON" in fails("report", empty)
+    (empty / "report.json").write_text("")
+    assert "the report is empty" in fails("report", empty)
+    (empty / "report.json").write_text('{"images": []}')
+    told = fails("report", empty)
+    assert f"not a report; got an object with images in {empty / 'report.json'}" in told
     assert "compared with itself" in fails("report", run_folder, run_folder)
     assert "ends in .html" in fails("report", run_folder, "-o", tmp_path / "page.pdf")
     assert sorted(path.name for path in empty.iterdir()) == ["report.json"]

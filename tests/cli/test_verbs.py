@@ -217,6 +217,7 @@ def test_bench_layers_memory_and_thread_counts(call, folder, tmp_path, capsys):
     for entry in document["measured"]:
         assert [layer["name"] for layer in entry["layers"]] == [layer["name"] for layer in layers]
         assert all(peak > 0 for peak in entry["peak_gmacs_per_s"].values())
+        assert list(entry["read_gb_per_s"]) == ["memory", "L2"] and min(entry["read_gb_per_s"].values()) > 0
         for layer in entry["layers"]:
             assert layer["why"] and (layer["share_of_peak"] is None) == (layer["macs"] == 0)
     asked = [(entry["contender"], entry["threads"]) for entry in document["memory"]]

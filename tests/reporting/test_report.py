@@ -118,5 +118,5 @@ def test_unreadable_reports_are_refused(tmp_path):
     with pytest.raises(AqdError, match="no such report"):
         read_report(path)
     path.write_text("[]")
-    with pytest.raises(AqdError, match="JSON object"):
+    with pytest.raises(AqdError, match=r"is not a report; got a list in .*report\.json"):
         read_report(path)

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from aqd_deploy.kernels.contract.caches import Core
 from aqd_deploy.kernels.contract.choice import Choice
-from aqd_deploy.kernels.contract.kernel import InnerLoop, Instructions, Kernel, Layout, Peak
+from aqd_deploy.kernels.contract.kernel import InnerLoop, Instructions, Kernel, Layout, Peak, Stream
 from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue
 from aqd_deploy.targets.isa import Isa
 
@@ -204,6 +204,9 @@ class Measures(Protocol):
         """What the device can reach, with each instruction that is worth a look, in `steps` steps of each of
         `threads` threads.
         """
+
+    def streams(self, threads: int) -> list[Stream]:
+        """How fast `threads` threads read memory ("memory", the first) and caches near to a core."""
 
     def inner_loop(self, assembly: str) -> InnerLoop | None:
         """The innermost loop of a kernel's machine code with the most products, None where there is none."""

@@ -77,3 +77,16 @@ class Peak:
     weight_bytes: int
     outputs: int
     macs: int
+
+
+@dataclass(frozen=True)
+class Stream:
+    """How fast a device reads the memory `name`: a PrimFunc without global symbol, of data int32 [`words`],
+    which should be ones, and out int32 [`outputs`], which reads `read_bytes` in all.
+    """
+
+    name: str
+    prim_func: Any
+    words: int
+    outputs: int
+    read_bytes: int

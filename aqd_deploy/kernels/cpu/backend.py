@@ -7,13 +7,14 @@ from typing import Any
 
 from aqd_deploy.kernels.contract.caches import CORE, Core
 from aqd_deploy.kernels.contract.choice import Choice
-from aqd_deploy.kernels.contract.kernel import Instructions, Kernel, Peak
+from aqd_deploy.kernels.contract.kernel import Instructions, Kernel, Peak, Stream
 from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue
 from aqd_deploy.kernels.cpu.conv.families import FAMILIES, conv2d, conv_choices, conv_estimates
 from aqd_deploy.kernels.cpu.isa import assembly
 from aqd_deploy.kernels.cpu.isa.select import instruction_set
 from aqd_deploy.kernels.cpu.movement import pointwise as maps
 from aqd_deploy.kernels.cpu.movement import pyramid_stack, sampling, selection
+from aqd_deploy.kernels.cpu.stream import streams
 from aqd_deploy.kernels.cpu.unpack import constants, weights
 from aqd_deploy.targets.isa import Isa
 
@@ -78,3 +79,6 @@ class CpuBackend:
 
     def peaks(self, threads: int, steps: int) -> list[Peak]:
         return instruction_set(self.isa).peak_functions(threads, steps)
+
+    def streams(self, threads: int) -> list[Stream]:
+        return streams(self.core, threads)

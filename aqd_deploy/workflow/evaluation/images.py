@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import atexit
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cache, partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +17,11 @@ import numpy as np
 from aqd_deploy.detection.decode import Postprocess
 from aqd_deploy.detection.images import Placement, Preprocess, load_image
 from aqd_deploy.detection.results import coco_results
-from aqd_deploy.errors import AqdError, ImageError
-from aqd_deploy.processes import end_with_parent
+from aqd_deploy.devices import open_device
+from aqd_deploy.errors import AqdError, DeviceError, ImageError
 from aqd_deploy.workflow.evaluation.results import ImageResult
 from aqd_deploy.workflow.evaluation.stages import Stage
+from aqd_deploy.workflow.evaluation.workers import WorkerEnded, Workers
 from aqd_deploy.workflow.runners import Runner
 
 _AHEAD = 2
@@ -81,12 +79,17 @@ class Preparation:
 
 
 def run_images(
-    stage: Stage, tasks: Sequence[ImageTask], preparation: Preparation, processes: int = 1
+    stage: Stage,
+    tasks: Sequence[ImageTask],
+    preparation: Preparation,
+    processes: int = 1,
+    lost: Callable[[DeviceError], None] = lambda _: None,
 ) -> Generator[list[ImageResult], None, None]:
-    """What the stage finds in each image, a few images at a time, in their order.
+    """What the stage finds in each image, a few images at a time.
 
     With several processes each has the network for itself, and a board of its own where the device lends
-    boards. Raises ImageError, what the network raises, and AqdError where a process is lost.
+    boards: `lost` is told of one that is lost, and the others do its images. Raises ImageError, what the
+    network raises, and AqdError where a process is lost.
     """
     if not tasks:
         return
@@ -96,18 +99,15 @@ def run_images(
                 yield [result]
         return
     batches = [tasks[start : start + _BATCH] for start in range(0, len(tasks), _BATCH)]
-    pool = ProcessPoolExecutor(
-        min(processes, len(batches)), get_context("spawn"), end_with_parent, (os.getpid(),)
-    )
+    of_farm = open_device(stage.device).tracker is not None
+    workers = Workers(partial(_run_batch, stage), processes, take_over=of_farm, lost=lost)
     try:
-        yield from pool.map(partial(_run_batch, stage), batches)
-    except BrokenProcessPool as error:
+        yield from workers.results(batches)
+    except WorkerEnded as error:
         raise AqdError(
             "a process that ran the network ended before its time", received=str(stage.path),
             valid="memory for all of them", next_command="the same command with fewer --processes",
         ) from error  # fmt: skip
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _overlapped(

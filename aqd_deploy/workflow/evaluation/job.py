@@ -13,7 +13,7 @@ from typing import Any
 from aqd_deploy.detection.image_files import printable
 from aqd_deploy.detection.images import IMAGE_FILE
 from aqd_deploy.devices import open_device
-from aqd_deploy.errors import AqdError
+from aqd_deploy.errors import AqdError, DeviceError
 from aqd_deploy.evaluation.accuracy import accuracy, match_classes
 from aqd_deploy.evaluation.coco import checked
 from aqd_deploy.evaluation.datasets import read_dataset
@@ -161,8 +161,12 @@ def _run(
     started = kept = time.monotonic()
     waiting: list[ImageResult] = []
     count = 0
+
+    def lost(error: DeviceError) -> None:
+        told.line(f"{stage.name}: {error.what}; its images are run by those that are left")
+
     try:
-        with closing(run_images(stage, todo, preparation, processes)) as running:
+        with closing(run_images(stage, todo, preparation, processes, lost)) as running:
             for results in running:
                 waiting += results
                 count += len(results)

@@ -198,7 +198,7 @@ def test_no_more_processes_than_boards(setup, monkeypatch):
     """The processes themselves are tested on the command line."""
     asked, lines = [], []
 
-    def run(stage, tasks, preparation, processes):
+    def run(stage, tasks, preparation, processes, lost):
         asked.append(processes)
         return original(stage, tasks, preparation)
 

@@ -28,15 +28,18 @@ def _calls(model: Mapping[str, Any], name: str) -> Iterator[Block]:
     calls, peaks = measured.get("layers") or [], measured.get("peak_gmacs_per_s") or {}
     if not calls:
         return
-    drawing = roofline_chart(f"{name}-roofline", calls, peaks)
+    rates = measured.get("read_gb_per_s") or {}
+    drawing = roofline_chart(f"{name}-roofline", calls, peaks, rates)
     if drawing is not None:
-        roofs = [(label, short(peak)) for label, peak in peaks.items()]
-        yield Chart(drawing, Table(f"Measured peaks, {model['name']}", ("instruction", "G MAC/s"), roofs))
+        roofs = [(label, short(peak), "") for label, peak in peaks.items()]
+        slopes = [(f"reading {label}", "", short(rate)) for label, rate in rates.items()]
+        columns = ("at its best", "G MAC/s", "GB/s")
+        yield Chart(drawing, Table(f"Measured roof, {model['name']}", columns, [*roofs, *slopes]))
     rows = [
         (call["name"], call.get("kernel", ""), short(call.get("ms")), percent(call.get("share_of_time")),
          millions(call.get("macs")), short(call.get("macs_per_byte")),
          short(call.get("effective_gmacs_per_s")), short(call.get("executed_gmacs_per_s")),
-         percent(call.get("share_of_peak")))
+         percent(call.get("share_of_peak")), short(call.get("gb_per_s")), call.get("bound_by") or "")
         for call in calls
     ]  # fmt: skip
     headers = (
@@ -49,6 +52,8 @@ def _calls(model: Mapping[str, Any], name: str) -> Iterator[Block]:
         "G MAC/s",
         "executed G MAC/s",
         "of the peak",
+        "GB/s",
+        "bound by",
     )
     yield Table(f"Kernel calls, {model['name']}", headers, rows, sortable=True)
 

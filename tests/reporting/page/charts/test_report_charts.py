@@ -78,13 +78,30 @@ def test_the_scatter():
 def test_the_roofline():
     [measured] = latency(random.Random(3), 9)["measured"]
     calls = measured["layers"]
-    text = html_text(roofline_chart("r", calls, measured["peak_gmacs_per_s"]))
+    text = html_text(roofline_chart("r", calls, measured["peak_gmacs_per_s"], {}))
     assert text.count('class="roof"') == 2 and len(re.findall(r'class="mark', text)) == 9 + 2
     assert "call8: blocked" in text
     idle = [{**call, "macs_per_byte": None} for call in calls]
-    assert roofline_chart("r", idle, {}) is None and roofline_chart("r", [], {"vpmaddwd": 1.0}) is None
-    one = html_text(roofline_chart("r", calls[:1], {"unknown": None}))
+    assert (
+        roofline_chart("r", idle, {}, {}) is None and roofline_chart("r", [], {"vpmaddwd": 1.0}, {}) is None
+    )
+    one = html_text(roofline_chart("r", calls[:1], {"unknown": None}, {"memory": 1.0}))
     assert 'class="roof"' not in one and f'viewBox="0 0 {WIDTH} ' in one
+
+
+def test_slopes_end_where_they_meet_the_highest_peak():
+    call = {"name": "c", "kernel": "k", "macs_per_byte": 2.0, "executed_gmacs_per_s": 5.0}
+    peaks, rates = {"a": 50.0, "b": 100.0}, {"memory": 10.0, "L2": 40.0, "nothing": None}
+    text = html_text(roofline_chart("r", [call], peaks, rates))
+    lines = re.findall(r'<line x1="([\d.]+)" y1="([\d.]+)" x2="([\d.]+)" y2="([\d.]+)" class="roof"', text)
+    places = [tuple(map(float, line)) for line in lines]
+    (_, _, _, top), memory, near = places[1], *places[2:]
+    # In a decade of multiply-accumulates a byte as many of them a second; both meet the highest peak.
+    assert memory[3] == near[3] == top and near[2] < memory[2]
+    slopes = [(y1 - y2) / (x2 - x1) for x1, y1, x2, y2 in (memory, near)]
+    assert slopes[0] == pytest.approx(slopes[1], rel=0.01) and slopes[0] > 0
+    x, y = logarithmic([2.0, 10.0, 2.5], 50, WIDTH - 20), logarithmic([5.0, 50.0, 100.0], 264, 34)
+    assert memory[2] == x.at(10.0) and near[2] == x.at(2.5) and top == y.at(100.0)
 
 
 @pytest.mark.parametrize("value", [0.0, 5e-324, 1.7e308])
@@ -93,7 +110,7 @@ def test_what_nobody_can_measure_is_not_drawn(value):
     text = html_text(scatter_chart("s", [good, bad]))
     assert len(re.findall(r'class="mark', text)) == 2 and scatter_chart("s", [bad]) is None
     call = {"name": "c", "kernel": "k", "macs_per_byte": value, "executed_gmacs_per_s": 1.0}
-    assert roofline_chart("r", [call], {}) is None
+    assert roofline_chart("r", [call], {}, {}) is None
 
 
 def test_series_differ():
