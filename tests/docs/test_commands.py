@@ -49,7 +49,7 @@ def commands(text):
             yield f"printf %s {shlex.quote(block)} > {name[1]}"
         for line in block.splitlines() if language == "console" else ():
             if line.startswith("$ ") and not line[2:].startswith(ELSEWHERE):
-                yield re.sub(r"--budget \S+", "--budget 25s", line[2:].split("   #")[0])
+                yield re.sub(r"--budget \S+", "--budget 40s", line[2:].split("   #")[0])
 
 
 def missing_packages(text):
