@@ -51,7 +51,8 @@ class Parts:
         do not change is computed once.
         """
         if len(constants) > 1:
-            there = self.run(model, [*there[0], *self._settled(model, wanted, set(there[0]), constants[0])], there)
+            settled = self._settled(model, wanted, set(there[0]), constants[0])
+            there = self.run(model, [*there[0], *settled], there)
         made = [name for name in wanted if name not in there[0]]
         part = self._part(model, made, set(there[0]), constants[0])
         session: Callable[[Tensors], Tensors] = Session(part, made) if made else lambda feed: {}
@@ -65,9 +66,7 @@ class Parts:
                 for each in there
             ]
 
-    def _settled(
-        self, model: ModelProto, wanted: Sequence[str], given: set[str], free: Tensors
-    ) -> list[str]:
+    def _settled(self, model: ModelProto, wanted: Sequence[str], given: set[str], free: Tensors) -> list[str]:
         """Tensors of the float network that no constant of `free` changes, and that what makes `wanted` of
         the tensors `given` reads or returns.
         """
