@@ -85,17 +85,15 @@ class Halves:
         self.judges = [Judge(self.model, half, self.described) for half in self.images]
 
     def files(self, recipe: Recipe, work: Path) -> list[ModelProto]:
-        """Quantized on each half."""
-        return [
-            quantize(
-                self.model,
-                half,
-                recipe,
-                described=self.described,
-                run=Run(state=State(work / f"state{k}", "1")),
-            ).model
-            for k, half in enumerate(self.images)
+        """Quantized on each half; `work` keeps what is finished until both are."""
+        states = [State(work / f"state{k}", half.digest) for k, half in enumerate(self.images)]
+        done = [
+            quantize(self.model, half, recipe, described=self.described, run=Run(state=state)).model
+            for half, state in zip(self.images, states, strict=True)
         ]
+        for state in states:
+            state.remove()
+        return done
 
     def precision(self, files: Sequence[ModelProto]) -> float:
         """AP in points, of each file on the half that it has not seen."""

@@ -1,10 +1,12 @@
 """What post-training quantization leaves of the float digits detectors: AP by method, bits and seed.
 
     python examples/digits/post_training.py --work DIR [--networks …] [--methods …] [--bits …] [--programs]
+    python examples/digits/post_training.py --work DIR --publish
 
 A seed is a calibration set: images composed of the training material, which no training has seen. Each
 measurement is a file in DIR/cells, so that a killed run goes on where it was; its seconds are those of the
-last run. The table of all that is there is written to DIR/table.json and DIR/table.md.
+last run. The table of all that is there is written to DIR/table.json and DIR/table.md; `--publish` measures
+nothing, and copies it to post_training.json beside this file and to the page docs/post-training.md.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +47,11 @@ from aqd_deploy.quantization.recipe import Recipe, Steps
 from aqd_deploy.quantization.session import Session
 from aqd_deploy.quantization.state import State
 from aqd_deploy.runtime.program import Program
+from aqd_deploy.targets.cpu import read_cpu
 
 FOLDER = Path(__file__).resolve().parent
+PUBLISHED, PAGE = FOLDER / "post_training.json", FOLDER.parents[1] / "docs" / "post-training.md"
+TABLE_BEGINS, TABLE_ENDS = "<!-- table -->\n", "<!-- end -->\n"
 SIZE = 160
 HELDOUT_IMAGES, CALIBRATION_IMAGES, EXACT_IMAGES = 300, 64, 12
 NETWORKS = ("fcos_r18_digits_float", "retinanet_r18_digits_float")
@@ -150,7 +156,7 @@ def once(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 
 def table(cells: list[dict[str, Any]], alone: list[dict[str, Any]]) -> str:
-    """Markdown: the mean AP of the seeds, and half of what they spread over."""
+    """Markdown: AP, or where several seeds were measured their mean and half of what they spread over."""
     lines = []
     for name in dict.fromkeys(cell["network"] for cell in cells):
         bits = sorted({cell["bits"] for cell in cells if cell["network"] == name}, reverse=True)
@@ -170,7 +176,7 @@ def table(cells: list[dict[str, Any]], alone: list[dict[str, Any]]) -> str:
 
 def _mean(values: list[float]) -> str:
     if len(values) < 2:
-        return "".join(f"{value:.1f} (one seed)" for value in values)
+        return "".join(f"{value:.1f}" for value in values)
     return f"{np.mean(values):.1f} ± {(max(values) - min(values)) / 2:.1f}"
 
 
@@ -186,9 +192,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--programs", action="store_true", help="compile some of the files that are there, too"
     )
+    parser.add_argument(
+        "--publish", action="store_true", help="measure nothing; copy the table into the repository"
+    )
     options = parser.parse_args(arguments)
     try:
-        run(options)
+        publish(options.work) if options.publish else run(options)
     except (AqdError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -228,10 +237,21 @@ def report(work: Path) -> None:
     alone = [cell for name, cell in kept.items() if name.startswith("alone_")]
     programs = [cell for name, cell in kept.items() if name.startswith("program_")]
     cells = [cell for cell in kept.values() if "method" in cell]
-    document = {"heldout_images": HELDOUT_IMAGES, "calibration_images": CALIBRATION_IMAGES, "alone": alone,
-                "cells": cells, "programs": programs}  # fmt: skip
+    document = {"command": "python examples/digits/post_training.py --work DIR", "machine": read_cpu().model,
+                "onnxruntime": version("onnxruntime"), "heldout_images": HELDOUT_IMAGES,
+                "calibration_images": CALIBRATION_IMAGES, "alone": alone, "cells": cells,
+                "programs": programs}  # fmt: skip
     write_text(work / "table.json", json.dumps(document, indent=1) + "\n")
     write_text(work / "table.md", table(cells, alone))
+
+
+def publish(work: Path) -> None:
+    """The numbers and the table of `work` in the place of those of the repository."""
+    report(work)
+    write_text(PUBLISHED, (work / "table.json").read_text())
+    front, _, rest = PAGE.read_text().partition(TABLE_BEGINS)
+    _, _, behind = rest.partition(TABLE_ENDS)
+    write_text(PAGE, front + TABLE_BEGINS + (work / "table.md").read_text() + TABLE_ENDS + behind)
 
 
 if __name__ == "__main__":

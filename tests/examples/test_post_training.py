@@ -54,6 +54,30 @@ def test_cells_are_kept_and_the_table_has_them(small, tmp_path):
     assert f"| `{NETWORK}` | {document['alone'][0]['AP']:.1f} |" in text
 
 
+def test_the_page_says_what_was_measured():
+    document = json.loads(post_training.PUBLISHED.read_text())
+    table = post_training.table(document["cells"], document["alone"])
+    begins, ends = post_training.TABLE_BEGINS, post_training.TABLE_ENDS
+    assert f"{begins}{table}{ends}" in post_training.PAGE.read_text()
+
+
+def test_what_is_published_is_the_table_of_the_folder(small, tmp_path, monkeypatch):
+    page, published = tmp_path / "page.md", tmp_path / "published.json"
+    page.write_text("front\n<!-- table -->\nold\n<!-- end -->\nbehind\n")
+    monkeypatch.setattr(post_training, "PAGE", page)
+    monkeypatch.setattr(post_training, "PUBLISHED", published)
+    cells = tmp_path / "cells"
+    cells.mkdir()
+    cell = {"network": NETWORK, "method": "minmax", "bits": 4, "seed": 2, "AP": 61.26}
+    (cells / "one.json").write_text(json.dumps(cell))
+    assert post_training.main(["--work", str(tmp_path), "--publish"]) == 0
+    assert json.loads(published.read_text())["cells"] == [cell]
+    text = page.read_text()
+    assert text.startswith("front\n<!-- table -->\n`" + NETWORK) and "| minmax | 61.3 |" in text
+    assert text.endswith("<!-- end -->\nbehind\n") and "old" not in text
+    assert not small
+
+
 def test_another_seed_is_another_calibration_set():
     digests = {post_training.calibration(seed).digest for seed in (0, 0, 1)}
     assert len(digests) == 2

@@ -63,3 +63,26 @@ def test_tensors_that_are_there_already_are_passed_on(network):
     found = Parts(network.model).run(network.model, ["image"], feeds)
     for feed, each in zip(feeds, found, strict=True):
         np.testing.assert_array_equal(each["image"], feed["image"])
+
+
+def test_what_constants_do_not_change_runs_once_for_all_of_them(network, monkeypatch):
+    sessions = []
+
+    def session(model, wanted):
+        run = Session(model, wanted)
+        sessions.append((len(model.graph.node), runs := []))
+        return lambda feed: runs.append(wanted) or run(feed)
+
+    monkeypatch.setattr("aqd_deploy.quantization.parts.Session", session)
+    parts, feeds, weight = Parts(network.model), images(2), network.layers[-1].weight
+    values = [{weight: network.array(weight) * factor} for factor in (1, 2, 3)]
+    found = list(parts.runs(network.model, parts.outputs, feeds, values))
+    for constants, outputs in zip(values, found, strict=True):
+        whole = Session(network.with_arrays(constants).model, parts.outputs)
+        for feed, each in zip(feeds, outputs, strict=True):
+            for name, expected in whole(feed).items():
+                # Float32, in another order where onnxruntime joins other operators.
+                np.testing.assert_allclose(each[name], expected, rtol=1e-4, atol=1e-5)
+    (front, once), (behind, often) = sessions
+    assert (len(once), len(often)) == (2, 6)
+    assert behind < front and front + behind == len(network.model.graph.node)

@@ -84,7 +84,7 @@ class _Search:
 
     def find(self, site: Site) -> Arrays:
         """The quantizer of least loss: `scale`, `signed`, `zero_point`."""
-        candidates = self.candidates(site, POWERS)
+        candidates = _different(self.candidates(site, POWERS))
         model = write_qdq(self.plan.network, {**self.chosen, site: candidates[0]})
         constants = [self._constants(model, site, each) for each in candidates]
         losses = [
@@ -124,3 +124,11 @@ class _Search:
         """Tensors of the network with these quantizers, from what is there, for each image."""
         model = write_qdq(self.plan.network, quantizers)
         return self.parts.run(model, wanted, self.there)
+
+
+def _different(quantizers: Sequence[QuantizerParameters]) -> list[QuantizerParameters]:
+    """Each once, in their order: powers often agree, the more bits, the more often."""
+    found: dict[tuple[bytes, bool, int], QuantizerParameters] = {}
+    for each in quantizers:
+        found.setdefault((each.scale.tobytes(), each.signed, each.zero_point), each)
+    return list(found.values())
