@@ -185,8 +185,8 @@ class Requantize(Staircase, IntegerOperation):
 
 @dataclass(frozen=True, eq=False)
 class RequantizeMax(Staircase, IntegerOperation):
-    """clip(max((η·ca + Ba) >> da, (η·cb + Bb) >> db), lo, hi) per channel; `deviations` [C] are the numbers of
-    integers that get another code than their value's.
+    """clip(max((η·ca + Ba) >> da, (η·cb + Bb) >> db), lo, hi) per channel; `deviations` [C] are the numbers
+    of integers that get another code than their value's.
     """
 
     above: list[Constants]

@@ -37,10 +37,6 @@ _ROUNDING = 2.0**-44
 """More than what float64 leaves of the place of a bracket, as a part of the largest value."""
 
 
-FEW_STEPS = 3
-"""Up to this many steps (2 bits) of a leaky ReLU, comparisons cost less than two multiply-shifts."""
-
-
 @dataclass(frozen=True)
 class _Function:
     """f exactly and for intervals, and the quantizer of its values."""
@@ -77,7 +73,9 @@ class _Changes:
 
 
 def quantized_function(values: Values, node: Node, op: QuantizedFunction) -> None:
-    """A leaky ReLU: `_by_two_slopes`. Otherwise thresholds of the integers where all channels have one scale: exact. So are a channel's own thresholds,
+    """Two multiply-shifts for a leaky ReLU (`_by_two_slopes`), thresholds for other functions.
+
+    Thresholds of the integers where all channels have one scale: exact. So are a channel's own thresholds,
     of a code that only rises, in at most `THRESHOLD_STEPS` steps. Other tensors are brought to one scale
     first, 2^-29 of the largest value, and the integers that get another code by that are counted.
     """
@@ -125,16 +123,16 @@ def quantized_function(values: Values, node: Node, op: QuantizedFunction) -> Non
 def _by_two_slopes(
     values: Values, node: Node, op: QuantizedFunction, value: Scaled, errors: np.ndarray, alike: bool
 ) -> bool:
-    """A leaky ReLU as the larger of two requantizations, unless thresholds are fewer than what these cost, or
-    are exact and these are not.
+    """A leaky ReLU of more than `THRESHOLD_STEPS` steps as the larger of two requantizations, unless one list
+    of thresholds is exact for all channels and these are not. Fewer steps have exact thresholds.
     """
     slope, steps = slope_of(values.graph, op.found), op.quantizer.steps
-    if slope is None or steps <= FEW_STEPS:
+    if slope is None or steps <= THRESHOLD_STEPS:
         return False
     inside = values.graph.ranges[value.tensor]
     new, codes = requantize_max(*two_slopes(value.forms, slope, op.quantizer, inside), op.dtype, errors)
     wrong = [count for count in new.deviations if count]
-    if wrong and (alike or steps <= THRESHOLD_STEPS):
+    if wrong and alike:
         return False
     values.emit(Node(new, [values.int32(value.tensor)], node.output, node.source), codes, op.dtype)
     told = f"{node.label}: {op.found.told} by two multiply-shifts"

@@ -43,8 +43,8 @@ def two_slopes(
 
     Codes above z are those of x, the others those of a·x. Each half of the staircase gets the constants of a
     requantization of its codes; where the larger of the two is no less than a code from its own T_k on and
-    less before it, in whole numbers and for all codes, it is exact. Returns the exact staircases, the constants
-    for x, those for a·x, and the thresholds of the larger of both, int64 [C, steps].
+    less before it, in whole numbers and for all codes, it is exact. Returns the exact staircases, the
+    constants for x, those for a·x, and the thresholds of the larger of both, int64 [C, steps].
     """
     zero = min(max(quantizer.zero_point, quantizer.lo), quantizer.hi)
     flat = [replace(form, a=form.a * slope, b0=form.b0 * slope, b1=form.b1 * slope) for form in forms]
@@ -77,8 +77,8 @@ def _reached(stairs: Staircases, constants: list[Constants]) -> np.ndarray:
     """The smallest sign·η of the range from which on (η·c + B) >> d is at least each code above lo, as
     `Staircases.thresholds` [C, steps].
 
-    k·2^d − B is exact in int64 for k·2^d within ±2^61, since |B| < 2^62; beyond that no sum of the range, which
-    is less than 2^62, comes between code 0 and k.
+    k·2^d − B is exact in int64 for k·2^d within ±2^61, since |B| < 2^62; beyond that the sums of the range,
+    which are less than 2^62, all lie on one side of k·2^d.
     """
     c, b, d = np.array([(m.c, m.b, m.d) for m in constants], dtype=np.int64).T[:, :, None]
     c, lo, hi = c * stairs.sign[:, None], stairs.lo[:, None], stairs.hi[:, None]

@@ -76,8 +76,8 @@ class Requantize(_Quantizer):
 
 
 class RequantizeMax(_Quantizer):
-    """clip(max((x·ca + Ba) >> da, (x·cb + Bb) >> db), lo, hi): the codes of a function with two slopes, such as
-    leaky ReLU.
+    """clip(max((x·ca + Ba) >> da, (x·cb + Bb) >> db), lo, hi): the codes of a function with two slopes, as
+    leaky ReLU is.
     """
 
     name = "RequantizeMax"
@@ -116,9 +116,8 @@ class RequantizeMax(_Quantizer):
 
 
 def _clip_body() -> list[NodeProto]:
-    """`wide` clipped by comparisons: Clip, Min and Max of onnxruntime compare int64 wrongly where bit 31 is set.
-
-    (Eigen's SSE2 code, microsoft/onnxruntime#25280.)
+    """`wide` clipped by comparisons: Clip, Min and Max of onnxruntime compare int64 wrongly where bit 31 is
+    set. (Eigen's SSE2 code, microsoft/onnxruntime#25280.)
     """
     return [
         body.constant_from("low", "lo", AttributeProto.INT),
