@@ -184,6 +184,25 @@ class Requantize(Staircase, IntegerOperation):
 
 
 @dataclass(frozen=True, eq=False)
+class RequantizeMax(Staircase, IntegerOperation):
+    """clip(max((η·ca + Ba) >> da, (η·cb + Bb) >> db), lo, hi) per channel; `deviations` [C] are the numbers
+    of integers that get another code than their value's.
+    """
+
+    above: list[Constants]
+    below: list[Constants]
+    deviations: list[int]
+
+    def write(self, node: Node, writer: Writer) -> NodeProto:
+        """The dialect's."""
+        quantizer = self.stairs.quantizer
+        names = writer.shift_constants(node.output, self.above, "a")
+        names += writer.shift_constants(node.output, self.below, "b")
+        codes = {"lo": quantizer.lo, "hi": quantizer.hi, "to": TYPES[self.dtype]}
+        return dialect.node("RequantizeMax", [node.inputs[0], *names], node.output, **codes)
+
+
+@dataclass(frozen=True, eq=False)
 class Threshold(Staircase, IntegerOperation):
     """The number of thresholds that η has reached, per channel."""
 
@@ -227,4 +246,4 @@ class SharedThreshold(IntegerOperation):
         return dialect.node("Steps", [node.inputs[0], thresholds, codes], node.output, to=to)
 
 
-REQUANTIZATIONS = (Requantize, Threshold, SharedThreshold)
+REQUANTIZATIONS = (Requantize, RequantizeMax, Threshold, SharedThreshold)

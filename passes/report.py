@@ -13,6 +13,7 @@ from aqd_deploy.passes.integer_operations import (
     REQUANTIZATIONS,
     Bias,
     Requantize,
+    RequantizeMax,
     Settled,
     SharedThreshold,
     SkipAdd,
@@ -69,7 +70,10 @@ def summary(report: dict[str, Any]) -> dict[str, Any]:
     return {key: report[key] for key in FIELDS}
 
 
-Requantization: TypeAlias = Requantize | Threshold | SharedThreshold
+Requantization: TypeAlias = Requantize | RequantizeMax | Threshold | SharedThreshold
+
+
+_FORMS = {Requantize: "multiply-shift", RequantizeMax: "two multiply-shifts"}
 
 
 def deviations(op: Requantization) -> list[int]:
@@ -126,7 +130,7 @@ def _requantization(node: Node, op: Requantization, equal: bool) -> dict[str, An
     entry = {
         "node": node.label,
         "output": node.output,
-        "form": "multiply-shift" if isinstance(op, Requantize) else "thresholds",
+        "form": _FORMS.get(type(op), "thresholds"),
         "channels": len(wrong),
         "proven": int(proven_channels(op).sum()),
         "proven_of_network": int(proven_of_network(op).sum()),

@@ -73,6 +73,11 @@ class ModelWriter:
         parameters = self._multiply_shift(channels, shift, (1 << 30, (1 << 31) - 1))
         return self._dialect("Requantize", [x, *parameters], lo=lo, hi=hi, to=to)
 
+    def requantize_max(self, x: str, channels: int, hi: int = 255, to: int = UINT8, lo: int = 0) -> str:
+        """Two slopes, one of them about an eighth of the other."""
+        steep, flat = (self._multiply_shift(channels, shift, (1 << 30, (1 << 31) - 1)) for shift in (37, 40))
+        return self._dialect("RequantizeMax", [x, *steep, *flat], lo=lo, hi=hi, to=to)
+
     def multiply_shift(self, x: str, channels: int, shift: int = 20) -> str:
         return self._dialect(
             "MultiplyShift", [x, *self._multiply_shift(channels, shift, (-(1 << 20), 1 << 20))]
@@ -283,6 +288,7 @@ def _foreign_operations(w: ModelWriter, image: str, stream: str, codes: str, sig
     w.output(w.stream_sums(stream, (3, 2), (2, 1), (1, 0, 1, 1)), [1, 4, 2, 3])
     w.output(w.steps(stream, INT8), [1, 4, 4, 3], INT8)
     w.output(w.pieces(stream), [1, 4, 4, 3])
+    w.output(w.requantize_max(stream, 4, 127, INT8, -128), [1, 4, 4, 3], INT8)
     w.output(w.stream_multiply(stream, w.stream_sums(stream, (4, 3)), 4), [1, 4, 4, 3])
     w.output(w.resize_linear(stream, (2, 1), 1), [1, 4, 8, 3])
     w.output(w.resize_linear(again, (3, 2), 1), [1, 4, 12, 6])

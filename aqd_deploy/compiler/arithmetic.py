@@ -28,6 +28,7 @@ from aqd_deploy.kernels.contract.spec import (
     Pieces,
     Relu,
     Requantize,
+    RequantizeMax,
     SkipAdd,
     Stage,
     Steps,
@@ -144,6 +145,8 @@ class _Writer:
                 self.operands += scaled.arrays
                 self.value = self._result(stage, given)
                 return replace(stage, scaling=scaled.scaling)
+            case RequantizeMax():
+                return self._requantize_max(stage)
             case Threshold():
                 self.value = self._result(stage, self._keep(_parameters(stage)))
             case Multiply():
@@ -161,6 +164,15 @@ class _Writer:
             case _:
                 assert_never(stage)
         return stage
+
+    def _requantize_max(self, stage: RequantizeMax) -> RequantizeMax:
+        given, limits = [Constants.of(*self._take(3)) for _ in stage.scalings], (stage.lo, stage.hi)
+        scaled = [scale_requantize(constants, self.value, limits, self.levels) for constants in given]
+        self.operands += [array for each in scaled for array in each.arrays]
+        one, two = (constants.image(self.value) for constants in given)
+        larger = Interval(np.maximum(one.lo, two.lo), np.maximum(one.hi, two.hi))
+        self.value = larger.clipped(*limits)
+        return replace(stage, scalings=(scaled[0].scaling, scaled[1].scaling))
 
     def _keep(self, count: int) -> list[np.ndarray]:
         """Parameters that stay as they are."""

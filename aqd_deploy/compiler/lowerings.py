@@ -39,6 +39,7 @@ from aqd_deploy.kernels.contract.spec import (
     Pieces,
     Relu,
     Requantize,
+    RequantizeMax,
     SkipAdd,
     SkipAddCodes,
     Stage,
@@ -213,6 +214,11 @@ def _requantize(node: Node, graph: Graph) -> tuple[StoreRequantize, list[np.ndar
     return StoreRequantize(lo, hi, graph.types[node.output].dtype), _scale(node, graph)
 
 
+def _requantize_max(node: Node, value: str, graph: Graph) -> tuple[Stage, list[Operand]]:
+    stage = RequantizeMax(node.attributes["lo"], node.attributes["hi"])
+    return stage, [*_scale(node, graph, "a"), *_scale(node, graph, "b")]
+
+
 def _threshold(node: Node, graph: Graph) -> tuple[StoreThreshold, list[np.ndarray]]:
     value, thresholds = graph.types[node.output], graph.operand(node, "T")
     table = np.ascontiguousarray(thresholds.reshape(len(thresholds), value.channels))
@@ -280,6 +286,7 @@ LOWERINGS: dict[str, Lowering] = {
     "Steps": Stages(_steps),
     "Pieces": Stages(_pieces),
     "Requantize": Stores(_requantize, Requantize),
+    "RequantizeMax": Stages(_requantize_max),
     "Threshold": Stores(_threshold, Threshold),
     "MaxPool": Moves(_max_pool),
     "MaxPool_k{K}s{S}p{P}": Moves(_max_pool),

@@ -18,6 +18,7 @@ from aqd_deploy.integer.staircase import Quantizer, Staircases
 from aqd_deploy.passes.enclosures import Enclosure, point
 from aqd_deploy.passes.graph import Node
 from aqd_deploy.passes.integer_operations import MultiplyShift, SharedThreshold, Threshold
+from aqd_deploy.passes.rules.two_slopes import requantize_max, slope_of, two_slopes
 from aqd_deploy.passes.slices import QuantizedFunction, enclosing, exactly
 from aqd_deploy.passes.solve_requantize import THRESHOLD_STEPS
 from aqd_deploy.passes.streams import STREAM_LIMIT
@@ -72,7 +73,9 @@ class _Changes:
 
 
 def quantized_function(values: Values, node: Node, op: QuantizedFunction) -> None:
-    """Thresholds of the integers where all channels have one scale: exact. So are a channel's own thresholds,
+    """Two multiply-shifts for a leaky ReLU (`_by_two_slopes`), thresholds for other functions.
+
+    Thresholds of the integers where all channels have one scale: exact. So are a channel's own thresholds,
     of a code that only rises, in at most `THRESHOLD_STEPS` steps. Other tensors are brought to one scale
     first, 2^-29 of the largest value, and the integers that get another code by that are counted.
     """
@@ -81,11 +84,14 @@ def quantized_function(values: Values, node: Node, op: QuantizedFunction) -> Non
     inside = values.graph.ranges[value.tensor]
     forms = [form.rationalised() for form in value.forms]
     largest = largest_of(forms, inside)
-    changes = _search(node, op, function, largest)
     alike = len(set(forms)) == 1 and forms[0].a > 0
+    errors = _input_errors(function, value, forms, largest)
+    if _by_two_slopes(values, node, op, value, errors, alike):
+        return
+    changes = _search(node, op, function, largest)
     if not alike and changes.rising and op.quantizer.steps <= THRESHOLD_STEPS:
         stairs = _stairs(function, changes, forms, inside)
-        own = Threshold(stairs, op.dtype, _input_errors(function, value, forms, largest))
+        own = Threshold(stairs, op.dtype, errors)
         source, taken = values.int32(value.tensor), Interval(*stairs.codes())
         values.emit(Node(own, [source], node.output, node.source), taken, op.dtype)
         told = f"{op.found.told} by {op.quantizer.steps} thresholds a channel, exact"
@@ -105,7 +111,6 @@ def quantized_function(values: Values, node: Node, op: QuantizedFunction) -> Non
                 forms, solutions, inside.lo.tolist(), inside.hi.tolist(), strict=True
             )
         ]
-    errors = _input_errors(function, value, forms, largest)
     codes = changes.codes
     if not len(thresholds):
         # The dialect asks for a threshold: one that nothing reaches, in front of the same code.
@@ -113,6 +118,30 @@ def quantized_function(values: Values, node: Node, op: QuantizedFunction) -> Non
     new = SharedThreshold(thresholds, codes.astype(op.dtype), wrong, errors)
     values.emit(Node(new, [tensor], node.output, node.source), _code_range(new, reached), op.dtype)
     _tell(values, node, op, new)
+
+
+def _by_two_slopes(
+    values: Values, node: Node, op: QuantizedFunction, value: Scaled, errors: np.ndarray, alike: bool
+) -> bool:
+    """A leaky ReLU of more than `THRESHOLD_STEPS` steps as the larger of two requantizations, unless one list
+    of thresholds is exact for all channels and these are not. Fewer steps have exact thresholds.
+    """
+    slope, steps = slope_of(values.graph, op.found), op.quantizer.steps
+    if slope is None or steps <= THRESHOLD_STEPS:
+        return False
+    inside = values.graph.ranges[value.tensor]
+    new, codes = requantize_max(*two_slopes(value.forms, slope, op.quantizer, inside), op.dtype, errors)
+    wrong = [count for count in new.deviations if count]
+    if wrong and alike:
+        return False
+    values.emit(Node(new, [values.int32(value.tensor)], node.output, node.source), codes, op.dtype)
+    told = f"{node.label}: {op.found.told} by two multiply-shifts"
+    if wrong:
+        channels = f"{len(wrong)} of {len(new.deviations)} channels deviate"
+        values.result.left_alone.append(f"{told}, {channels}, in at most {max(wrong)} integers")
+    else:
+        values.result.changed.append(f"{told}, proven in all {len(new.deviations)} channels")
+    return True
 
 
 def _stairs(function: _Function, changes: _Changes, forms: list[ChannelForm], inside: Interval) -> Staircases:

@@ -18,7 +18,7 @@ from aqd_deploy.integer.operations.movement import Concat, Identity, PadImage, P
 from aqd_deploy.integer.operations.pieces import Pieces
 from aqd_deploy.integer.operations.pools import MaxPool, StreamMaxPool, StreamSumPool, SumPool
 from aqd_deploy.integer.operations.products import Multiply, StreamMultiply
-from aqd_deploy.integer.operations.quantizers import Requantize, Threshold
+from aqd_deploy.integer.operations.quantizers import Requantize, RequantizeMax, Threshold
 from aqd_deploy.integer.operations.resizing import ResizeLinear
 from aqd_deploy.integer.operations.scaling import MultiplyShift, SkipAdd
 from aqd_deploy.integer.operations.selection import DepthToSpace, Gather, Slice
@@ -35,6 +35,7 @@ OPERATIONS: tuple[Operation, ...] = (
     MultiplyShift(),
     SkipAdd(),
     Requantize(),
+    RequantizeMax(),
     Threshold(),
     Steps(),
     Pieces(),

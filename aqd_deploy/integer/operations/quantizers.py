@@ -1,4 +1,6 @@
-"""From streams to codes: Requantize by a multiply-shift, Threshold by counting the steps reached."""
+"""From streams to codes: Requantize by a multiply-shift, RequantizeMax by the larger of two, Threshold by
+counting the steps reached.
+"""
 
 from __future__ import annotations
 
@@ -70,20 +72,62 @@ class Requantize(_Quantizer):
         return np.clip(scaled(*values), *self.codes(node, graph))
 
     def body(self, op_type: str) -> list[NodeProto]:
-        """Clips by comparisons: Clip, Min and Max of onnxruntime compare int64 wrongly where bit 31 is set.
+        return [*scale_body("x", "wide"), *_clip_body()]
 
-        (Eigen's SSE2 code, microsoft/onnxruntime#25280.)
+
+class RequantizeMax(_Quantizer):
+    """clip(max((x·ca + Ba) >> da, (x·cb + Bb) >> db), lo, hi): the codes of a function with two slopes, as
+    leaky ReLU is.
+    """
+
+    name = "RequantizeMax"
+    operands = (*scale_operands("a"), *scale_operands("b"))
+    attributes: ClassVar = {"lo": a.CODE, "hi": a.CODE, "to": a.CODE_TYPE}
+
+    def codes(self, node: Node, graph: Graph) -> tuple[int, int]:
+        return node.attributes["lo"], node.attributes["hi"]
+
+    def interval(self, node: Node, graph: Graph) -> Interval:
+        """Each multiply-shift is monotone, so the larger of both is largest at an end. Multiply-shifts of
+        opposite slopes would be least between the ends: the larger of their least values is below that.
         """
+        source = source_interval(node, graph)
+        one, two = (scaled_interval(node, graph, source, suffix) for suffix in ("a", "b"))
+        larger = Interval(np.maximum(one.lo, two.lo), np.maximum(one.hi, two.hi))
+        return larger.clipped(*self.codes(node, graph))
+
+    def arithmetic(self, node: Node, graph: Graph) -> Arithmetic:
+        """Two multiply-shifts, and a comparison with each other and with each end."""
+        count = elements(node, graph)
+        return Arithmetic(products=2 * count, sums=5 * count)
+
+    def meaning(self, node: Node, graph: Graph, values: Sequence[np.ndarray]) -> np.ndarray:
+        larger = np.maximum(scaled(values[0], *values[1:4]), scaled(values[0], *values[4:7]))
+        return np.clip(larger, *self.codes(node, graph))
+
+    def body(self, op_type: str) -> list[NodeProto]:
         return [
-            *scale_body("x", "wide"),
-            body.constant_from("low", "lo", AttributeProto.INT),
-            body.constant_from("high", "hi", AttributeProto.INT),
-            helper.make_node("Less", ["wide", "low"], ["is_below"]),
-            helper.make_node("Where", ["is_below", "low", "wide"], ["at_least_low"]),
-            helper.make_node("Greater", ["at_least_low", "high"], ["is_above"]),
-            helper.make_node("Where", ["is_above", "high", "at_least_low"], ["clipped"]),
-            body.cast_from("clipped", "y", "to"),
+            *scale_body("x", "one", "a"),
+            *scale_body("x", "two", "b"),
+            helper.make_node("Less", ["one", "two"], ["is_second"]),
+            helper.make_node("Where", ["is_second", "two", "one"], ["wide"]),
+            *_clip_body(),
         ]
+
+
+def _clip_body() -> list[NodeProto]:
+    """`wide` clipped by comparisons: Clip, Min and Max of onnxruntime compare int64 wrongly where bit 31 is
+    set. (Eigen's SSE2 code, microsoft/onnxruntime#25280.)
+    """
+    return [
+        body.constant_from("low", "lo", AttributeProto.INT),
+        body.constant_from("high", "hi", AttributeProto.INT),
+        helper.make_node("Less", ["wide", "low"], ["is_below"]),
+        helper.make_node("Where", ["is_below", "low", "wide"], ["at_least_low"]),
+        helper.make_node("Greater", ["at_least_low", "high"], ["is_above"]),
+        helper.make_node("Where", ["is_above", "high", "at_least_low"], ["clipped"]),
+        body.cast_from("clipped", "y", "to"),
+    ]
 
 
 class Threshold(_Quantizer):

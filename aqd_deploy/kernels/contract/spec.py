@@ -271,6 +271,18 @@ class Requantize(StoreRequantize):
 
 
 @dataclass(frozen=True)
+class RequantizeMax:
+    """v = clip(max((v·ca + Ba) >> da, (v·cb + Bb) >> db), lo, hi).
+
+    Parameters: ca int32, Ba int64, da int32, cb int32, Bb int64, db int32, each [C], or those of `scalings`.
+    """
+
+    lo: int
+    hi: int
+    scalings: tuple[Scaling, Scaling] = (GENERAL, GENERAL)
+
+
+@dataclass(frozen=True)
 class Threshold(StoreThreshold):
     """v = what a `StoreThreshold` stores."""
 
@@ -285,6 +297,7 @@ Stage = (
     | Multiply
     | StreamMultiply
     | Requantize
+    | RequantizeMax
     | Threshold
     | Lookup
     | Steps

@@ -22,6 +22,7 @@ from aqd_deploy.kernels.contract.spec import (
     Pieces,
     Relu,
     Requantize,
+    RequantizeMax,
     SkipAdd,
     SkipAddCodes,
     Stage,
@@ -126,6 +127,9 @@ class _Writer:
                 self.types.append(f"Multiply<{self._other(dtype, size)}, {zero}, {other_zero}>")
             case Requantize(lo, hi):
                 self.types.append(f"Requantize<{lo}, {hi}, {self._scale(self._constants(), clipped=True)}>")
+            case RequantizeMax(lo, hi):
+                forms = [self._scale(self._constants(), clipped=True) for _ in stage.scalings]
+                self.types.append(f"RequantizeMax<{lo}, {hi}, {', '.join(forms)}>")
             case Threshold(lo, steps):
                 self._thresholds()
                 self.types.append(f"Threshold<{lo}, {steps}>")

@@ -25,6 +25,7 @@ from aqd_deploy.kernels.contract.spec import (
     Pool,
     Relu,
     Requantize,
+    RequantizeMax,
     SkipAdd,
     Stage,
     Steps,
@@ -106,7 +107,7 @@ def _keeps_order(stage: Stage) -> bool:
             return scaling.form == "shift"
         case SkipAdd() | Multiply() | StreamMultiply():
             return False
-        case Requantize() | Threshold() | Lookup() | Steps() | Pieces():
+        case Requantize() | RequantizeMax() | Threshold() | Lookup() | Steps() | Pieces():
             return False
 
 

@@ -20,6 +20,7 @@ from aqd_deploy.kernels.contract.spec import (
     Pieces,
     Relu,
     Requantize,
+    RequantizeMax,
     Scaling,
     SkipAdd,
     SkipAddCodes,
@@ -159,6 +160,8 @@ class BoundEpilogue:
                 return tirx.Min(value, bound) if upper else tirx.Max(value, bound)
             case Requantize() | Threshold():
                 return convert(self._code(em, stage, params, value, at), "int32", at.count)
+            case RequantizeMax():
+                return self._larger(em, stage, params, value, at)
             case Lookup():
                 return tables.looked_up(em, instruction_set(self.isa), stage, params, value, at.count)
             case Pieces():
@@ -195,6 +198,18 @@ class BoundEpilogue:
 
     def _scaled(self, em: Emitter, value: Expr, scaling: Scaling, params: list[Buffer], at: Lanes) -> Expr:
         return fixed_point.multiply_shift(em, value, scaling, params, self.rows, at)
+
+    def _larger(
+        self, em: Emitter, stage: RequantizeMax, params: list[Buffer], value: Expr, at: Lanes
+    ) -> Expr:
+        """The larger of two codes: clips do not change which one that is."""
+        first, limits = stage.scalings[0], (stage.lo, stage.hi)
+        split = fixed_point.parameter_count(first)
+        codes = [
+            fixed_point.requantized(em, value, scaling, own, self.rows, at, limits)
+            for scaling, own in zip(stage.scalings, (params[:split], params[split:]), strict=True)
+        ]
+        return tirx.Max(*(convert(code, "int32", at.count) for code in codes))
 
     def _stored(self, em: Emitter, store: Store, params: list[Buffer], value: Expr, at: Lanes) -> Expr:
         match store:
@@ -294,6 +309,8 @@ def _stage_parameters(em: Emitter, stage: Stage, height: int, width: int, rows: 
             return [em.parameter("bound", (rows.count,), "int32")]
         case Requantize() | Threshold():
             return _store_parameters(em, stage, rows)
+        case RequantizeMax():
+            return [buffer for scaling in stage.scalings for buffer in fixed_point.declare(em, scaling, rows)]
         case Lookup():
             return tables.declare_lookup(em, stage)
         case Pieces():

@@ -199,6 +199,20 @@ template <int LO, int HI, Form FORM> struct Requantize : Stage {
     aqd_requantize<LO, HI, true, true, FORM>(v, w);
   }
 };
+struct Scales {
+  Scale a, b;
+  AQD_MEMBER void load(const int4 *at) { a.load(at); b.load(at + 64); }
+};
+template <int LO, int HI, Form A, Form B> struct RequantizeMax : Stage {
+  enum { WORDS = 8 };
+  typedef Scales Words;
+  template <int RUN> static AQD_MEMBER void run(const Words &w, const Asked &, Held<RUN> &, int, void *const *, const Spot &, int (&v)[4]) {
+    int r[4] = {v[0], v[1], v[2], v[3]};
+    aqd_requantize<LO, HI, true, true, A>(v, w.a);
+    aqd_requantize<LO, HI, true, true, B>(r, w.b);
+    for (int i = 0; i < 4; i++) v[i] = aqd_largest(v[i], r[i]);
+  }
+};
 template <int LO, int STEPS> struct Threshold : Stage {
   enum { WORDS = 1 + STEPS };
   typedef Row Words;
