@@ -81,10 +81,21 @@ def test_every_integer_has_its_code(name, scales, bias):
     got = ReferenceRunner(result.model, threads=1).run({"image": every_code()})["out"]
     (entry,) = result.report["requantizations"]
     different = (got != exact_codes(name, scales, bias, (0.011, 60))).sum(axis=(0, 2, 3))
-    two = name == "LeakyRelu" and len(set(scales)) > 1
-    assert entry["form"] == ("two multiply-shifts" if two else "thresholds") or name == "LeakyRelu"
+    assert entry["form"] == "thresholds" or name == "LeakyRelu"
     assert different.sum() == 0 or entry["deviations"] > 0
     assert entry["proven"] == 3 or entry["most_deviations"] > 0
+
+
+@pytest.mark.parametrize("scales", [[0.004] * 3, [0.004, 0.0113, 0.0007]])
+def test_a_leaky_relu_is_the_larger_of_two_multiply_shifts(scales):
+    """Every integer of every channel, the weight of one being negative."""
+    bias = [0.3, -1.7, 0.05]
+    result = lower(accumulators("LeakyRelu", scales, bias))
+    got = ReferenceRunner(result.model, threads=1).run({"image": every_code()})["out"]
+    (entry,) = result.report["requantizations"]
+    assert (entry["form"], entry["proven"]) == ("two multiply-shifts", 3)
+    assert "RequantizeMax" in operators(result.model)
+    np.testing.assert_array_equal(got, exact_codes("LeakyRelu", scales, bias, (0.011, 60)))
 
 
 @pytest.mark.parametrize("top", [3, 7, 15])
