@@ -19,6 +19,7 @@ from aqd_deploy.kernels.contract.spec import (
     Pool,
     Relu,
     Requantize,
+    RequantizeMax,
     SkipAdd,
     SkipAddCodes,
     StoreCodes,
@@ -152,6 +153,9 @@ def finish(epilogue: Epilogue, value: np.ndarray, params: list[np.ndarray]) -> l
                 value = (np.minimum if upper else np.maximum)(value, take(1)[0])
             case Requantize() | Threshold():
                 value = _code(step, value, take)
+            case RequantizeMax(lo=lo, hi=hi):
+                larger = np.maximum(multiply_shift(value, *take(3)), multiply_shift(value, *take(3)))
+                value = np.clip(larger, lo, hi)
             case Multiply(zero=zero, other_zero=other_zero):
                 value = (value - zero) * (take(1)[0].astype(np.int64) - other_zero)
             case StreamMultiply():
@@ -214,13 +218,16 @@ def epilogue_params(
     def identity() -> list[np.ndarray]:
         return [np.ones(channels, np.int32), np.zeros(channels, np.int64), np.zeros(channels, np.int32)]
 
+    def requantization(lo: int, hi: int) -> list[np.ndarray]:
+        bits = max(int(largest).bit_length() - (hi - lo).bit_length() + 1, 0)
+        c = rng.integers(-(2**31) + 1, 2**31, channels, dtype=np.int64)
+        b = rng.integers(-(2**60), 2**60, channels, dtype=np.int64) >> (40 - min(bits, 40))
+        return [c.astype(np.int32), b, np.full(channels, min(31 + bits, 62), np.int32)]
+
     def quantizer(store: StoreRequantize | StoreThreshold) -> list[np.ndarray]:
         match store:
             case StoreRequantize(lo=lo, hi=hi):
-                bits = max(int(largest).bit_length() - (hi - lo).bit_length() + 1, 0)
-                c = rng.integers(-(2**31) + 1, 2**31, channels, dtype=np.int64)
-                b = rng.integers(-(2**60), 2**60, channels, dtype=np.int64) >> (40 - min(bits, 40))
-                return [c.astype(np.int32), b, np.full(channels, min(31 + bits, 62), np.int32)]
+                return requantization(lo, hi)
             case StoreThreshold(steps=steps):
                 table = rng.integers(-largest, largest + 1, (steps, channels)).astype(np.int32)
                 return [rng.choice(np.array([-1, 1], np.int32), channels), np.sort(table, axis=0)]
@@ -236,6 +243,8 @@ def epilogue_params(
                 params.append(rng.integers(-largest, largest + 1, channels).astype(np.int32))
             case Requantize() | Threshold():
                 params += quantizer(step)
+            case RequantizeMax(lo=lo, hi=hi):
+                params += [*requantization(lo, hi), *requantization(lo, hi)]
             case Lookup():
                 params.append(any_codes(rng, "uint8", (256,)).view(np.int32))
             case Multiply(dtype=dtype, one_pixel=one_pixel):

@@ -17,6 +17,7 @@ from aqd_deploy.kernels.contract.spec import (
     Pieces,
     Relu,
     Requantize,
+    RequantizeMax,
     SkipAddCodes,
     StoreCodes,
     StoreRequantize,
@@ -45,6 +46,8 @@ EPILOGUES = {
         (StreamMultiply(one_pixel=True),), (StoreStream(), StoreRequantize(0, 9))
     ),
     "a clip": Epilogue((Bound(upper=False), Bound(upper=True), AddBias(), Relu()), (StoreStream(),)),
+    "two slopes": Epilogue((AddBias(), RequantizeMax(0, 255)), (StoreCodes("uint8"),)),
+    "two slopes in front of a table": Epilogue((RequantizeMax(-128, 127), Lookup()), (StoreCodes("uint8"),)),
     "a table among products": Epilogue(
         (Requantize(0, 255), Lookup("int8"), Multiply(1, 2), Requantize(-9, 90, "int8"), Lookup()),
         (StoreCodes("uint8"),),
