@@ -73,7 +73,12 @@ def summary(report: dict[str, Any]) -> dict[str, Any]:
 Requantization: TypeAlias = Requantize | RequantizeMax | Threshold | SharedThreshold
 
 
-_FORMS = {Requantize: "multiply-shift", RequantizeMax: "two multiply-shifts"}
+_FORMS: dict[type[Requantization], str] = {
+    Requantize: "multiply-shift",
+    RequantizeMax: "two multiply-shifts",
+    Threshold: "thresholds",
+    SharedThreshold: "thresholds",
+}
 
 
 def deviations(op: Requantization) -> list[int]:
@@ -130,7 +135,7 @@ def _requantization(node: Node, op: Requantization, equal: bool) -> dict[str, An
     entry = {
         "node": node.label,
         "output": node.output,
-        "form": _FORMS.get(type(op), "thresholds"),
+        "form": _FORMS[type(op)],
         "channels": len(wrong),
         "proven": int(proven_channels(op).sum()),
         "proven_of_network": int(proven_of_network(op).sum()),

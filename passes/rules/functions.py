@@ -117,7 +117,7 @@ def quantized_function(values: Values, node: Node, op: QuantizedFunction) -> Non
         thresholds, codes = np.array([reached.bounds[1] + 1]), np.repeat(codes, 2)
     new = SharedThreshold(thresholds, codes.astype(op.dtype), wrong, errors)
     values.emit(Node(new, [tensor], node.output, node.source), _code_range(new, reached), op.dtype)
-    _tell(values, node, op, new)
+    _tell(values, node, op, f"{len(new.thresholds)} thresholds", new.deviations)
 
 
 def _by_two_slopes(
@@ -131,16 +131,10 @@ def _by_two_slopes(
         return False
     inside = values.graph.ranges[value.tensor]
     new, codes = requantize_max(*two_slopes(value.forms, slope, op.quantizer, inside), op.dtype, errors)
-    wrong = [count for count in new.deviations if count]
-    if wrong and alike:
+    if alike and any(new.deviations):
         return False
     values.emit(Node(new, [values.int32(value.tensor)], node.output, node.source), codes, op.dtype)
-    told = f"{node.label}: {op.found.told} by two multiply-shifts"
-    if wrong:
-        channels = f"{len(wrong)} of {len(new.deviations)} channels deviate"
-        values.result.left_alone.append(f"{told}, {channels}, in at most {max(wrong)} integers")
-    else:
-        values.result.changed.append(f"{told}, proven in all {len(new.deviations)} channels")
+    _tell(values, node, op, "two multiply-shifts", new.deviations)
     return True
 
 
@@ -164,14 +158,14 @@ def _stairs(function: _Function, changes: _Changes, forms: list[ChannelForm], in
     return Staircases(quantizer, sign, low, high, np.stack(rows), slope)
 
 
-def _tell(values: Values, node: Node, op: QuantizedFunction, new: SharedThreshold) -> None:
-    wrong = [count for count in new.deviations if count]
-    told = f"{node.label}: {op.found.told} by {len(new.thresholds)} thresholds"
+def _tell(values: Values, node: Node, op: QuantizedFunction, means: str, deviations: list[int]) -> None:
+    wrong = [count for count in deviations if count]
+    told = f"{node.label}: {op.found.told} by {means}"
     if wrong:
-        channels = f"{len(wrong)} of {len(new.deviations)} channels deviate"
+        channels = f"{len(wrong)} of {len(deviations)} channels deviate"
         values.result.left_alone.append(f"{told}, {channels}, in at most {max(wrong)} integers")
     else:
-        values.result.changed.append(f"{told}, proven in all {len(new.deviations)} channels")
+        values.result.changed.append(f"{told}, proven in all {len(deviations)} channels")
 
 
 def largest_of(forms: list[ChannelForm], inside: Interval) -> Fraction:
