@@ -199,6 +199,16 @@ def stream_product(rng: np.random.Generator, size: tuple[int, ...]) -> list[np.n
     return [other, b, rng.integers(24, 30, size[-1]).astype(np.int32)]
 
 
+def requantization(
+    rng: np.random.Generator, channels: int, largest: int, lo: int, hi: int
+) -> list[np.ndarray]:
+    """c, B and d that bring |value| ≤ `largest` to codes from `lo` to `hi`, and some beyond."""
+    bits = max(int(largest).bit_length() - (hi - lo).bit_length() + 1, 0)
+    c = rng.integers(-(2**31) + 1, 2**31, channels, dtype=np.int64)
+    b = rng.integers(-(2**60), 2**60, channels, dtype=np.int64) >> (40 - min(bits, 40))
+    return [c.astype(np.int32), b, np.full(channels, min(31 + bits, 62), np.int32)]
+
+
 def epilogue_params(
     rng: np.random.Generator, epilogue: Epilogue, shape: tuple[int, int, int], largest: int
 ) -> list[np.ndarray]:
@@ -218,16 +228,10 @@ def epilogue_params(
     def identity() -> list[np.ndarray]:
         return [np.ones(channels, np.int32), np.zeros(channels, np.int64), np.zeros(channels, np.int32)]
 
-    def requantization(lo: int, hi: int) -> list[np.ndarray]:
-        bits = max(int(largest).bit_length() - (hi - lo).bit_length() + 1, 0)
-        c = rng.integers(-(2**31) + 1, 2**31, channels, dtype=np.int64)
-        b = rng.integers(-(2**60), 2**60, channels, dtype=np.int64) >> (40 - min(bits, 40))
-        return [c.astype(np.int32), b, np.full(channels, min(31 + bits, 62), np.int32)]
-
     def quantizer(store: StoreRequantize | StoreThreshold) -> list[np.ndarray]:
         match store:
             case StoreRequantize(lo=lo, hi=hi):
-                return requantization(lo, hi)
+                return requantization(rng, channels, largest, lo, hi)
             case StoreThreshold(steps=steps):
                 table = rng.integers(-largest, largest + 1, (steps, channels)).astype(np.int32)
                 return [rng.choice(np.array([-1, 1], np.int32), channels), np.sort(table, axis=0)]
@@ -244,7 +248,8 @@ def epilogue_params(
             case Requantize() | Threshold():
                 params += quantizer(step)
             case RequantizeMax(lo=lo, hi=hi):
-                params += [*requantization(lo, hi), *requantization(lo, hi)]
+                for _ in range(2):
+                    params += requantization(rng, channels, largest, lo, hi)
             case Lookup():
                 params.append(any_codes(rng, "uint8", (256,)).view(np.int32))
             case Multiply(dtype=dtype, one_pixel=one_pixel):
