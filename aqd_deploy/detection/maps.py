@@ -138,6 +138,36 @@ class Candidates:
         return (np.stack([self.x, self.y], axis=1) + offset) * stride
 
 
+def by_place(array: np.ndarray, anchors: int = 1) -> np.ndarray:
+    """float64 [anchors·H·W, C] of a map [1, anchors·C, H, W] of floats: anchor by anchor, cell by cell."""
+    places = array.shape[2] * array.shape[3]
+    return (
+        array[0]
+        .reshape(anchors, -1, places)
+        .transpose(0, 2, 1)
+        .reshape(anchors * places, -1)
+        .astype(np.float64)
+    )
+
+
+def cells_of(array: np.ndarray, anchors: int = 1) -> np.ndarray:
+    """The cell (column, row) of each row of `by_place`, int64 [anchors·H·W, 2]."""
+    y, x = np.divmod(np.arange(array.shape[2] * array.shape[3]), array.shape[3])
+    return np.tile(np.stack([x, y], axis=1), (anchors, 1))
+
+
+def around(points: np.ndarray, distances: np.ndarray) -> np.ndarray:
+    """Boxes [n, 4] (x1, y1, x2, y2) of points [n, 2] and the distances [n, 4] to the left, upper, right and
+    lower side.
+    """
+    return np.concatenate([points - distances[:, :2], points + distances[:, 2:]], axis=1)
+
+
+def about(middles: np.ndarray, sides: np.ndarray) -> np.ndarray:
+    """Boxes [n, 4] (x1, y1, x2, y2) of middles and sides [n, 2]."""
+    return np.concatenate([middles - sides / 2, middles + sides / 2], axis=1)
+
+
 def sigmoid(x: np.ndarray) -> np.ndarray:
     """1/(1 + exp(−x)), without overflow."""
     return 0.5 * (1 + np.tanh(0.5 * x))

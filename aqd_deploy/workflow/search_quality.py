@@ -33,14 +33,14 @@ class Judge:
         self.names = [value.name for value in model.graph.output]
         self._feeds = list(calibration.first(IMAGES).feeds())
         manifest = manifest_of(model, described)
-        self.loss_of = loss_of(model, manifest)
         self.detects = manifest.get("detector") is not None
-        self._reference = self._run(model)
         self._manifest = manifest
+        reference = self._run(model)
+        self._distance = loss_of(model, manifest).against(reference)
         if self.detects:
             height, width = sizes_of(inputs_of(model)[0])[2:]
             self._placement = Placement(width, height, 0, 0, width, height)
-            own = [each.at_least(LEAST_SCORE) for each in self._decoded(self._reference)]
+            own = [each.at_least(LEAST_SCORE) for each in self._decoded(reference)]
             self._annotations = _annotations(own, (width, height), len(manifest["detector"]["classes"]))
 
     def _run(self, model: ModelProto) -> list[dict[str, np.ndarray]]:
@@ -53,7 +53,7 @@ class Judge:
 
     def loss(self, model: ModelProto) -> float:
         """The output loss of a quantized network."""
-        return self.loss_of(self._reference, self._run(model))
+        return self._distance(self._run(model))
 
     def drop(self, model: ModelProto) -> float:
         """What a quantized network lacks: of a detector 100 − its AP, in points, against the float network's
@@ -61,7 +61,7 @@ class Judge:
         """
         outputs = self._run(model)
         if not self.detects:
-            return self.loss_of(self._reference, outputs)
+            return self._distance(outputs)
         records = [
             record
             for image, found in enumerate(self._decoded(outputs), 1)

@@ -6,7 +6,7 @@ from float_graphs import float_graph
 
 from aqd_deploy.errors import ModelFileError, UnsupportedModelError
 from aqd_deploy.quantization.output_loss import (
-    BoxesLoss,
+    BOX_WEIGHT,
     DetectionLoss,
     MeanSquare,
     loss_for,
@@ -42,68 +42,83 @@ def maps(entry, channels, seed=0):
 
 
 FCOS_MAPS = maps(FCOS, {"cls": 2, "box": 4, "ctr": 1})
+FCOS_MAPS |= {name: np.abs(value) + 1 for name, value in FCOS_MAPS.items() if name.startswith("box")}
+NOTHING = -20.0
+"""A logit whose probability is 2e-9."""
 
 
-@pytest.mark.parametrize("entry", [FCOS, RETINANET])
-def test_equal_outputs_have_no_loss(entry):
-    outputs = maps(
-        entry, {"cls": 6 if entry is RETINANET else 2, "box": 12 if entry is RETINANET else 4, "ctr": 1}
-    )
-    loss = loss_for({"detector": entry})
-    assert isinstance(loss, DetectionLoss)
-    assert loss([outputs], [outputs]) == pytest.approx(0, abs=1e-12)
+def loss(entry, reference, outputs):
+    """Of one image."""
+    return loss_for({"detector": entry}).against([reference])([outputs])
+
+
+def test_equal_outputs_have_no_loss():
+    assert loss(FCOS, FCOS_MAPS, FCOS_MAPS) == pytest.approx(0, abs=1e-12)
 
 
 @pytest.mark.parametrize("name", FCOS_MAPS)
 @pytest.mark.parametrize("change", [-0.3, 0.3])
 def test_every_output_counts_in_both_directions(name, change):
-    loss = loss_for({"detector": FCOS})
     small, large = ({**FCOS_MAPS, name: FCOS_MAPS[name] + scale * change} for scale in (1, 2))
-    assert 0 < loss([FCOS_MAPS], [small]) < loss([FCOS_MAPS], [large])
+    assert 0 < loss(FCOS, FCOS_MAPS, small) < loss(FCOS, FCOS_MAPS, large)
 
 
-def test_boxes_count_where_the_float_network_sees_something():
-    scores = np.full((1, 2, 3, 4), -20.0)
-    scores[0, 1, 2, 3] = 20.0
-    reference = {**FCOS_MAPS, "cls_p3": scores, "cls_p4": np.full((1, 2, 3, 4), -20.0)}
-    seen, unseen = np.zeros((1, 4, 3, 4)), np.zeros((1, 4, 3, 4))
-    seen[0, :, 2, 3], unseen[0, :, 0, 0] = 0.5, 0.5
-    loss = loss_for({"detector": FCOS})
-    losses = [
-        loss([reference], [{**reference, "box_p3": reference["box_p3"] + each}]) for each in (seen, unseen)
-    ]
-    assert losses[0] == pytest.approx(4 * 0.5, rel=1e-6) and losses[1] < 1e-6
+def retinanet_maps(seen):
+    """One place is seen, the anchor `seen` of the cell (0, 0), and its box is the anchor."""
+    cls, box = np.full((1, 6, 3, 4), NOTHING), np.zeros((1, 12, 3, 4))
+    cls[0, 2 * seen, 0, 0] = 20.0
+    return {"cls": cls, "box": box}
 
 
-def test_the_weight_of_an_anchor_is_its_own():
-    channels = {"cls": 6, "box": 12}
-    reference = maps(RETINANET, channels)
-    reference["cls"] = np.full((1, 6, 3, 4), -20.0)
-    reference["cls"][0, 2 * 1 + 0] = 20.0
-    changed = [reference["box"].copy() for _ in range(3)]
-    for anchor, box in enumerate(changed):
-        box[0, anchor * 4] += 1
-    loss = loss_for({"detector": RETINANET})
-    losses = [loss([reference], [{**reference, "box": box}]) for box in changed]
-    assert losses == [pytest.approx(0, abs=1e-6), pytest.approx(1, rel=1e-6), pytest.approx(0, abs=1e-6)]
+def test_a_box_counts_by_its_overlap_where_the_float_network_sees_something():
+    reference = retinanet_maps(1)
+    for anchor, expected in ((0, 0), (1, BOX_WEIGHT / 2), (2, 0)):
+        twice_as_wide = reference["box"].copy()
+        twice_as_wide[0, anchor * 4 + 2, 0, 0] = np.log(2)
+        found = loss(RETINANET, reference, {**reference, "box": twice_as_wide})
+        assert found == pytest.approx(expected, abs=1e-6), anchor
+
+
+def test_boxes_without_an_area_have_no_overlap():
+    reference = {**FCOS_MAPS, "cls_p3": np.full((1, 2, 3, 4), 20.0), "cls_p4": np.full((1, 2, 3, 4), NOTHING)}
+    turned = {**reference, "box_p3": -reference["box_p3"]}
+    assert loss(FCOS, reference, turned) == pytest.approx(BOX_WEIGHT)
+
+
+def test_a_score_counts_by_its_divergence():
+    reference = retinanet_maps(1)
+    reference["cls"][0, 2, 0, 0] = np.log(4)  # p = 0.8
+    changed = {**reference, "cls": reference["cls"].copy()}
+    changed["cls"][0, 2, 0, 0] = 0.0  # p_q = 0.5
+    expected = 0.8 * np.log(0.8 / 0.5) + 0.2 * np.log(0.2 / 0.5)
+    assert loss(RETINANET, reference, changed) == pytest.approx(expected, rel=1e-5)
+
+
+def test_what_is_seen_clearly_counts_more():
+    reference = retinanet_maps(1)
+    reference["cls"][0, 0, 0, 0] = np.log(0.1 / 0.9)
+    wider = [reference["box"].copy() for _ in range(2)]
+    for anchor, box in enumerate(wider):
+        box[0, anchor * 4 + 2, 0, 0] = np.log(2)
+    faint, clear = (loss(RETINANET, reference, {**reference, "box": box}) for box in wider)
+    assert clear == pytest.approx(10 * faint, rel=1e-5)
 
 
 def test_images_count_by_what_is_seen_in_them():
-    loss = loss_for({"detector": FCOS})
     empty = {
         name: np.full_like(value, -30.0) if name.startswith("cls") else value
         for name, value in FCOS_MAPS.items()
     }
     moved = {name: value + (0.4 if name.startswith("box") else 0) for name, value in FCOS_MAPS.items()}
-    alone, both = loss([FCOS_MAPS], [moved]), loss([FCOS_MAPS, empty], [moved, empty])
+    alone = loss(FCOS, FCOS_MAPS, moved)
+    both = loss_for({"detector": FCOS}).against([FCOS_MAPS, empty])([moved, empty])
     assert both == pytest.approx(alone, rel=1e-6)
 
 
 def test_extreme_logits_do_not_overflow():
-    loss = loss_for({"detector": FCOS})
     far = {name: np.sign(value) * 1e4 for name, value in FCOS_MAPS.items()}
     with np.errstate(all="raise", under="ignore"):
-        assert np.isfinite(loss([far], [FCOS_MAPS])) and np.isfinite(loss([FCOS_MAPS], [far]))
+        assert np.isfinite(loss(FCOS, far, FCOS_MAPS)) and np.isfinite(loss(FCOS, FCOS_MAPS, far))
 
 
 def test_a_network_that_nobody_describes_has_the_mean_square():
@@ -121,25 +136,21 @@ DECODED = {
 
 
 def test_decoded_boxes_are_compared_row_by_row():
-    loss = loss_for({"detector": ROWS})
-    assert isinstance(loss, BoxesLoss)
-    assert loss([DECODED], [DECODED]) == 0
-    wider = DECODED["boxes"] + np.array([[0, 0, 1, 0], [0, 0, 0, 0], [0, 0, 4, 4]])
-    # A tenth of a side, of a box that counts 0.9; what is no box may lie anywhere.
-    assert loss([DECODED], [{**DECODED, "boxes": wider}]) == pytest.approx(0.9 * 0.1 / 1.4)
+    assert loss(ROWS, DECODED, DECODED) == 0
+    wider = DECODED["boxes"] + np.array([[0, 0, 10, 0], [0, 0, 0, 0], [0, 0, 4, 4]])
+    # The overlap of a box that counts 0.9 is a half; what is no box may lie anywhere.
+    assert loss(ROWS, DECODED, {**DECODED, "boxes": wider}) == pytest.approx(BOX_WEIGHT * 0.9 * 0.5 / 1.4)
 
 
-@pytest.mark.parametrize("scores", [[0.7, 0.5, 0.0], [0.9, 0.6, 0.0], [0.9, 0.5, 0.4]])
+@pytest.mark.parametrize("scores", [[0.7, 0.5, 0.0], [0.9, 0.6, 0.0]])
 def test_scores_of_decoded_boxes_count(scores):
-    loss = loss_for({"detector": ROWS})
-    assert loss([DECODED], [{**DECODED, "scores": np.array(scores)}]) > 0.01
+    assert loss(ROWS, DECODED, {**DECODED, "scores": np.array(scores)}) > 0.005
 
 
-def test_a_box_of_another_class_is_a_box_that_was_not_found():
-    loss = loss_for({"detector": ROWS})
-    other = loss([DECODED], [{**DECODED, "labels": np.array([1, 1, 0])}])
-    missed = loss([DECODED], [{**DECODED, "scores": np.array([0.0, 0.5, 0.0])}])
-    assert other == pytest.approx(missed) and other > 1
+def test_a_box_of_another_class_is_worse_than_one_that_was_not_found():
+    other = loss(ROWS, DECODED, {**DECODED, "labels": np.array([1, 1, 0])})
+    missed = loss(ROWS, DECODED, {**DECODED, "scores": np.array([0.0, 0.5, 0.0])})
+    assert other > missed > 1
 
 
 ONE_CLASS = {**COMMON, "classes": ["a"], "kind": "boxes", "outputs": {"boxes": ["b"], "scores": ["s"]}}
@@ -156,7 +167,7 @@ def decoded(body):
 def test_a_description_stands_for_what_the_file_does_not_say():
     model = decoded(DECODING)
     assert isinstance(loss_of(model, manifest_of(model)), MeanSquare)
-    assert isinstance(loss_of(model, manifest_of(model, {"detector": ONE_CLASS})), BoxesLoss)
+    assert isinstance(loss_of(model, manifest_of(model, {"detector": ONE_CLASS})), DetectionLoss)
 
 
 def test_boxes_that_are_sorted_have_no_rows_to_compare():
@@ -173,6 +184,6 @@ def test_a_description_of_another_network_is_refused():
 def test_the_mean_square_is_a_share_of_the_outputs():
     reference = {"a": np.array([0.0, 2.0]), "b": np.array([0.0, 200.0])}
     found = {"a": np.array([1.0, 2.0]), "b": np.array([100.0, 200.0])}
-    assert MeanSquare()([reference], [found]) == pytest.approx(0.25)
+    assert MeanSquare().against([reference])([found]) == pytest.approx(0.25)
     constant = {"a": np.zeros(3)}
-    assert MeanSquare()([constant], [constant]) == 0
+    assert MeanSquare().against([constant])([constant]) == 0

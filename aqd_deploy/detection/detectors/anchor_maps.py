@@ -10,10 +10,10 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from aqd_deploy.detection.detectors.by_shape import Shape, Shapes, Size, named_levels
-from aqd_deploy.detection.detectors.contract import Detector, Level, LevelBoxes
+from aqd_deploy.detection.detectors.contract import Detector, Level, LevelBoxes, Places
 from aqd_deploy.detection.detectors.objectness import scored_places
 from aqd_deploy.detection.detectors.retinanet import level_sides
-from aqd_deploy.detection.maps import OutputMap
+from aqd_deploy.detection.maps import OutputMap, about, by_place, cells_of, sigmoid
 from aqd_deploy.schema import Check, list_of, number, table, whole
 
 _SIDES = list_of(list_of(list_of(number(above=0, high=1e6), 2, 2), 1), 1)
@@ -79,8 +79,18 @@ class AnchorMaps(Detector):
         x, y, anchor = scored.x, scored.y, scored.anchor
         terms = np.stack([found.take(channels[anchor, k], y, x) for k in range(_BOX)], axis=1)
         middles, sides = self.geometry(terms, np.stack([x, y], axis=1), level.stride)
-        half = sides * self.sides[level.stride][anchor] / 2
-        return np.concatenate([middles - half, middles + half], axis=1), scored.scores, scored.label
+        boxes = about(middles, sides * self.sides[level.stride][anchor])
+        return boxes, scored.scores, scored.label
+
+    def everywhere(self, outputs: Mapping[str, np.ndarray], level: Level) -> Places:
+        """See `Detector`."""
+        name = level.outputs["map"]
+        whole, anchors = _maps_in_front(outputs, name)[name], self.sides[level.stride]
+        terms = by_place(whole, len(anchors))
+        middles, longer = self.geometry(terms[:, :_BOX], cells_of(whole, len(anchors)), level.stride)
+        sides = np.repeat(anchors, whole.shape[2] * whole.shape[3], axis=0)
+        scores = sigmoid(terms[:, _BOX : _BOX + 1]) * sigmoid(terms[:, _BOX + 1 :])
+        return Places(scores, about(middles, longer * sides))
 
     @abstractmethod
     def geometry(self, terms: np.ndarray, cells: np.ndarray, stride: int) -> tuple[np.ndarray, np.ndarray]:

@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from aqd_deploy.detection.detectors.by_shape import Shapes, Size, named_levels
-from aqd_deploy.detection.detectors.contract import Detector, Level
-from aqd_deploy.detection.maps import OutputMap
+from aqd_deploy.detection.detectors.contract import Detector, Level, Places
+from aqd_deploy.detection.maps import OutputMap, by_place, cells_of
 from aqd_deploy.errors import ModelFileError
 from aqd_deploy.schema import Check, list_of, whole
 
@@ -73,3 +73,19 @@ class CellMaps(Detector):
             kind: found[JOINED].part(np.arange(end - count, end))
             for (kind, count), end in zip(self.parts().items(), ends.tolist(), strict=True)
         }
+
+    def everywhere(self, outputs: Mapping[str, np.ndarray], level: Level) -> Places:
+        """See `Detector`."""
+        maps = {kind: each.values[None] for kind, each in self.maps(outputs, {}, level).items()}
+        terms = {kind: by_place(each) for kind, each in maps.items()}
+        return Places(self.scores(terms), self.boxes(terms["box"], cells_of(maps["box"]), level.stride))
+
+    @abstractmethod
+    def scores(self, terms: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Scores [n, classes] of the parts [n, channels] at n cells."""
+
+    @abstractmethod
+    def boxes(self, terms: np.ndarray, cells: np.ndarray, stride: int) -> np.ndarray:
+        """Boxes [n, 4] (x1, y1, x2, y2) in pixels of the part `box` [n, channels] at cells [n, 2] (column,
+        row).
+        """

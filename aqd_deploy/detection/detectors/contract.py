@@ -29,6 +29,16 @@ int64 [n].
 
 
 @dataclass(frozen=True)
+class Places:
+    """Every place that can give a box, in an order that the outputs' shapes alone decide: scores float64
+    [n, classes] in 0..1, boxes float64 [n, 4] (x1, y1, x2, y2) in pixels of the network's input.
+    """
+
+    scores: np.ndarray
+    boxes: np.ndarray
+
+
+@dataclass(frozen=True)
 class Detector(ABC):
     """A kind of detector, for a number of classes.
 
@@ -90,16 +100,19 @@ class Detector(ABC):
         Raises ShapeError, ScaleError and ModelFileError for outputs that do not fit the manifest.
         """
 
+    @abstractmethod
+    def everywhere(self, outputs: Mapping[str, np.ndarray], level: Level) -> Places:
+        """What outputs of floats, which fit the manifest, say at all places of a level: of each class what
+        `read` would say without a threshold.
+        """
+
 
 @dataclass(frozen=True)
 class MapDetector(Detector):
     """A detector whose outputs are maps of a pyramid: every level has a stride, and a map of each kind.
 
-    The centre of cell i is at (i + `cell_offset`) · stride. `logits` are the kinds whose maps hold
-    probabilities as logits, that of the classes first; the others hold sides of boxes.
+    The centre of cell i is at (i + `cell_offset`) · stride.
     """
-
-    logits: ClassVar[tuple[str, ...]] = ("cls",)
 
     keys: ClassVar[Mapping[str, Check]] = {"strides": list_of(whole(1, 1 << 20), 1)}
     optional_keys: ClassVar[Mapping[str, Check]] = {"cell_offset": number(0, 1)}

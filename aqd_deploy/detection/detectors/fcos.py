@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from aqd_deploy.detection.detectors.contract import LevelBoxes, MapDetector
-from aqd_deploy.detection.maps import Candidates, OutputMap, sigmoid
+from aqd_deploy.detection.detectors.contract import Level, LevelBoxes, MapDetector, Places
+from aqd_deploy.detection.maps import Candidates, OutputMap, around, by_place, cells_of, sigmoid
 
 
 class Fcos(MapDetector):
@@ -17,7 +17,6 @@ class Fcos(MapDetector):
 
     name = "fcos"
     kinds = ("cls", "box", "ctr")
-    logits = ("cls", "ctr")
     nms_iou = 0.6
 
     def channels(self) -> Mapping[str, int]:
@@ -35,6 +34,12 @@ class Fcos(MapDetector):
         found = found.scored(np.sqrt(found.scores * centreness)).best(most)
         sides = [maps["box"].take(np.full_like(found.channel, k), found.y, found.x) for k in range(4)]
         distances = np.stack(sides, axis=1) * stride
-        centres = found.centres(stride, self.cell_offset)
-        boxes = np.concatenate([centres - distances[:, :2], centres + distances[:, 2:]], axis=1)
+        boxes = around(found.centres(stride, self.cell_offset), distances)
         return boxes, found.scores, found.channel.astype(np.int64)
+
+    def everywhere(self, outputs: Mapping[str, np.ndarray], level: Level) -> Places:
+        """See `Detector`."""
+        maps = {kind: outputs[level.outputs[kind]] for kind in self.kinds}
+        scores = np.sqrt(sigmoid(by_place(maps["cls"])) * sigmoid(by_place(maps["ctr"])))
+        centres = (cells_of(maps["box"]) + self.cell_offset) * level.stride
+        return Places(scores, around(centres, by_place(maps["box"]) * level.stride))

@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from aqd_deploy.detection.detectors.contract import LevelBoxes, MapDetector
-from aqd_deploy.detection.maps import CELL_OFFSET, Candidates, OutputMap
+from aqd_deploy.detection.detectors.contract import Level, LevelBoxes, MapDetector, Places
+from aqd_deploy.detection.maps import CELL_OFFSET, Candidates, OutputMap, about, by_place, cells_of, sigmoid
 from aqd_deploy.errors import ModelFileError
 from aqd_deploy.schema import Check, list_of, number, table
 
@@ -63,10 +63,23 @@ class RetinaNet(MapDetector):
         found = Candidates.above(maps["cls"], score_threshold).best(most)
         anchor, label = np.divmod(found.channel, self.classes)
         deltas = np.stack([maps["box"].take(anchor * 4 + k, found.y, found.x) for k in range(4)], axis=1)
-        sides = self.sides[stride][anchor]
-        middle = found.centres(stride, self.cell_offset) + deltas[:, :2] * sides
-        half = sides * np.exp(np.minimum(deltas[:, 2:], LARGEST_LOG_SIDE)) / 2
-        return np.concatenate([middle - half, middle + half], axis=1), found.scores, label.astype(np.int64)
+        boxes = _beside(found.centres(stride, self.cell_offset), self.sides[stride][anchor], deltas)
+        return boxes, found.scores, label.astype(np.int64)
+
+    def everywhere(self, outputs: Mapping[str, np.ndarray], level: Level) -> Places:
+        """See `Detector`."""
+        scores, maps = outputs[level.outputs["cls"]], outputs[level.outputs["box"]]
+        anchors = self.sides[level.stride]
+        centres = (cells_of(maps, len(anchors)) + self.cell_offset) * level.stride
+        sides = np.repeat(anchors, maps.shape[2] * maps.shape[3], axis=0)
+        boxes = _beside(centres, sides, by_place(maps, len(anchors)))
+        return Places(sigmoid(by_place(scores, len(anchors))), boxes)
+
+
+def _beside(centres: np.ndarray, sides: np.ndarray, deltas: np.ndarray) -> np.ndarray:
+    """Boxes [n, 4] of anchors [n, 2] by their deltas [n, 4]."""
+    longer = np.exp(np.minimum(deltas[:, 2:], LARGEST_LOG_SIDE))
+    return about(centres + deltas[:, :2] * sides, sides * longer)
 
 
 def level_sides(anchors: Mapping[str, Any], strides: Sequence[int]) -> dict[int, np.ndarray]:

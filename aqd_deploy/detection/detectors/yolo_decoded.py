@@ -9,9 +9,10 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from aqd_deploy.detection.detectors.by_shape import Shapes, Size, named_rows
-from aqd_deploy.detection.detectors.contract import Detector, Level, LevelBoxes
+from aqd_deploy.detection.detectors.contract import Detector, Level, LevelBoxes, Places
 from aqd_deploy.detection.detectors.rows import rows_of
 from aqd_deploy.detection.detectors.yolox import middle_boxes
+from aqd_deploy.detection.maps import about
 from aqd_deploy.errors import ModelFileError, ShapeError
 from aqd_deploy.schema import Check, list_of, one_of, whole
 
@@ -70,13 +71,24 @@ class YoloDecoded(Detector):
         most: int,
     ) -> LevelBoxes:  # fmt: skip
         """See `Detector`."""
-        first = 5 if self.objectness else 4
-        rows = rows_of(outputs, described, level.outputs["rows"], first + self.classes)
-        scores = rows[:, first:] * (rows[:, 4:5] if self.objectness else 1.0)
+        rows, scores = self._rows(outputs, described, level)
         place, label = np.nonzero(scores > least)
         best = np.argsort(-scores[place, label], kind="stable")[:most]
         place, label = place[best], label[best]
         return self._corners(rows[:, :4], place), scores[place, label], label.astype(np.int64)
+
+    def everywhere(self, outputs: Mapping[str, np.ndarray], level: Level) -> Places:
+        """See `Detector`."""
+        rows, scores = self._rows(outputs, {}, level)
+        return Places(scores, self._corners(rows[:, :4], np.arange(len(rows))))
+
+    def _rows(
+        self, outputs: Mapping[str, np.ndarray], described: Mapping[str, Any], level: Level
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Rows [N, K] and scores [N, classes]."""
+        first = 5 if self.objectness else 4
+        rows = rows_of(outputs, described, level.outputs["rows"], first + self.classes)
+        return rows, rows[:, first:] * (rows[:, 4:5] if self.objectness else 1.0)
 
     def _corners(self, boxes: np.ndarray, place: np.ndarray) -> np.ndarray:
         """Corners in pixels of the boxes at these rows."""
@@ -84,8 +96,7 @@ class YoloDecoded(Detector):
         if self.boxes == "xyxy":
             return found
         if self.boxes == "xywh":
-            half = found[:, 2:] / 2
-            return np.concatenate([found[:, :2] - half, found[:, :2] + half], axis=1)
+            return about(found[:, :2], found[:, 2:])
         grids = [
             np.stack(
                 [*np.meshgrid(np.arange(columns), np.arange(rows)), np.full((rows, columns), stride)], -1

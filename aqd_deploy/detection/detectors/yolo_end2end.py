@@ -9,7 +9,7 @@ import numpy as np
 
 from aqd_deploy.detection.detectors.boxes import Boxes
 from aqd_deploy.detection.detectors.by_shape import Shapes, Size, named_rows
-from aqd_deploy.detection.detectors.contract import Detector, Level, LevelBoxes
+from aqd_deploy.detection.detectors.contract import Detector, Level, LevelBoxes, Places
 from aqd_deploy.detection.detectors.rows import rows_of
 
 _WIDTH = 6
@@ -36,8 +36,18 @@ class YoloEnd2End(Detector):
         most: int,
     ) -> LevelBoxes:  # fmt: skip
         """See `Detector`. A row without a box has the score 0."""
-        name = level.outputs["rows"]
-        rows = rows_of(outputs, described, name, _WIDTH)
-        parts = {"boxes": rows[:, :4], "scores": rows[:, 4], "labels": rows[:, 5]}
-        names = Level(level.stride, {kind: kind for kind in parts})
-        return Boxes(self.classes).read(parts, {}, names, least, most)
+        parts, named = _parts(outputs, described, level)
+        return Boxes(self.classes).read(parts, {}, named, least, most)
+
+    def everywhere(self, outputs: Mapping[str, np.ndarray], level: Level) -> Places:
+        """See `Detector`."""
+        return Boxes(self.classes).everywhere(*_parts(outputs, {}, level))
+
+
+def _parts(
+    outputs: Mapping[str, np.ndarray], described: Mapping[str, Any], level: Level
+) -> tuple[dict[str, np.ndarray], Level]:
+    """The rows as outputs of decoded boxes, and their names."""
+    rows = rows_of(outputs, described, level.outputs["rows"], _WIDTH)
+    parts = {"boxes": rows[:, :4], "scores": rows[:, 4], "labels": rows[:, 5]}
+    return parts, Level(level.stride, {kind: kind for kind in parts})

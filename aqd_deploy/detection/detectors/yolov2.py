@@ -8,9 +8,9 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from aqd_deploy.detection.detectors.contract import LevelBoxes, MapDetector
+from aqd_deploy.detection.detectors.contract import Level, LevelBoxes, MapDetector, Places
 from aqd_deploy.detection.detectors.retinanet import LARGEST_LOG_SIDE, anchors_check, level_sides
-from aqd_deploy.detection.maps import Candidates, OutputMap, sigmoid
+from aqd_deploy.detection.maps import Candidates, OutputMap, about, by_place, cells_of, sigmoid
 from aqd_deploy.schema import Check
 
 BOX = 5
@@ -29,7 +29,6 @@ class Yolov2(MapDetector):
 
     name = "yolov2"
     kinds = ("map",)
-    logits = ("map",)
     keys: ClassVar[Mapping[str, Check]] = {**MapDetector.keys, "anchors": anchors_check}
     optional_keys: ClassVar[Mapping[str, Check]] = {}
     nms_iou = 0.45
@@ -61,17 +60,36 @@ class Yolov2(MapDetector):
             return whole.take(first + offset, found.y, found.x)
 
         logits = np.stack([values(BOX + k) for k in range(self.classes)], axis=1)
-        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
-        scores = found.scores[:, None] * exponentials / exponentials.sum(axis=1, keepdims=True)
+        scores = found.scores[:, None] * _softmax(logits)
         place, label = np.nonzero(scores > score_threshold)
         best = np.argsort(-scores[place, label], kind="stable")[:most]
         place, label = place[best], label[best]
-        inside = sigmoid(np.stack([values(0), values(1)], axis=1))
-        middle = found.centres(stride, 0) + inside * stride
-        logarithms = np.minimum(np.stack([values(2), values(3)], axis=1), LARGEST_LOG_SIDE)
-        half = self.sides[stride][found.channel] * np.exp(logarithms) / 2
-        boxes = np.concatenate([middle - half, middle + half], axis=1)
+        terms = np.stack([values(k) for k in range(BOX - 1)], axis=1)
+        boxes = _boxes(found.centres(stride, 0), self.sides[stride][found.channel], terms, stride)
         return boxes[place], scores[place, label], label.astype(np.int64)
+
+    def everywhere(self, outputs: Mapping[str, np.ndarray], level: Level) -> Places:
+        """See `Detector`."""
+        whole, anchors = outputs[level.outputs["map"]], self.sides[level.stride]
+        terms = by_place(whole, len(anchors))
+        corners = cells_of(whole, len(anchors)) * level.stride
+        sides = np.repeat(anchors, whole.shape[2] * whole.shape[3], axis=0)
+        boxes = _boxes(corners, sides, terms[:, : BOX - 1], level.stride)
+        return Places(sigmoid(terms[:, BOX - 1 : BOX]) * _softmax(terms[:, BOX:]), boxes)
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    """Of each row."""
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+def _boxes(corners: np.ndarray, sides: np.ndarray, terms: np.ndarray, stride: int) -> np.ndarray:
+    """Boxes [n, 4] of their terms x, y, w, h [n, 4], with the sides of anchors and the upper left corners of
+    cells, [n, 2] each.
+    """
+    longer = np.exp(np.minimum(terms[:, 2:], LARGEST_LOG_SIDE))
+    return about(corners + sigmoid(terms[:, :2]) * stride, sides * longer)
 
 
 def _channels(whole: OutputMap, first: int, step: int) -> OutputMap:

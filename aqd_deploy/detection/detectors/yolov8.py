@@ -10,7 +10,7 @@ import numpy as np
 
 from aqd_deploy.detection.detectors.cell_maps import CellMaps
 from aqd_deploy.detection.detectors.contract import Level, LevelBoxes
-from aqd_deploy.detection.maps import CELL_OFFSET, Candidates
+from aqd_deploy.detection.maps import CELL_OFFSET, Candidates, around, sigmoid
 from aqd_deploy.schema import Check, whole
 
 _BINS = 16
@@ -46,17 +46,20 @@ class YoloV8(CellMaps):
         """See `Detector`."""
         maps = self.maps(outputs, described, level)
         found = Candidates.above(maps["cls"], least).best(most)
-        channels = np.arange(4 * self.bins)[:, None]
-        logits = maps["box"].take(channels, found.y, found.x).reshape(4, self.bins, -1)
-        distances = logits[:, 0] if self.bins == 1 else _expected(logits)
-        distances = distances.T * level.stride
-        centres = found.centres(level.stride, CELL_OFFSET)
-        boxes = np.concatenate([centres - distances[:, :2], centres + distances[:, 2:]], axis=1)
+        terms = maps["box"].take(np.arange(4 * self.bins)[:, None], found.y, found.x).T
+        boxes = self.boxes(terms, np.stack([found.x, found.y], axis=1), level.stride)
         return boxes, found.scores, found.channel.astype(np.int64)
+
+    def scores(self, terms: Mapping[str, np.ndarray]) -> np.ndarray:
+        return sigmoid(terms["cls"])
+
+    def boxes(self, terms: np.ndarray, cells: np.ndarray, stride: int) -> np.ndarray:
+        logits = terms.reshape(-1, 4, self.bins)
+        distances = logits[:, :, 0] if self.bins == 1 else _expected(logits)
+        return around((cells + CELL_OFFSET) * stride, distances * stride)
 
 
 def _expected(logits: np.ndarray) -> np.ndarray:
-    """Σ k·softmax(z)_k along the axis 1 of [4, bins, n]."""
-    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
-    bins = np.arange(logits.shape[1])[:, None]
-    return (weights * bins).sum(axis=1) / weights.sum(axis=1)
+    """Σ k·softmax(z)_k along the axis 2 of [n, 4, bins]."""
+    weights = np.exp(logits - logits.max(axis=2, keepdims=True))
+    return (weights * np.arange(logits.shape[2])).sum(axis=2) / weights.sum(axis=2)

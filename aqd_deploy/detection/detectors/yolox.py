@@ -11,6 +11,7 @@ from aqd_deploy.detection.detectors.cell_maps import CellMaps
 from aqd_deploy.detection.detectors.contract import Level, LevelBoxes
 from aqd_deploy.detection.detectors.objectness import scored_places
 from aqd_deploy.detection.detectors.retinanet import LARGEST_LOG_SIDE
+from aqd_deploy.detection.maps import about, sigmoid
 
 
 class YoloX(CellMaps):
@@ -35,12 +36,17 @@ class YoloX(CellMaps):
         maps = self.maps(outputs, described, level)
         found = scored_places(maps["obj"], maps["cls"], least, most)
         terms = maps["box"].take(np.arange(4)[:, None], found.y, found.x).T
-        boxes = middle_boxes(terms, np.stack([found.x, found.y], axis=1), level.stride)
+        boxes = self.boxes(terms, np.stack([found.x, found.y], axis=1), level.stride)
         return boxes, found.scores, found.label
+
+    def scores(self, terms: Mapping[str, np.ndarray]) -> np.ndarray:
+        return sigmoid(terms["obj"]) * sigmoid(terms["cls"])
+
+    def boxes(self, terms: np.ndarray, cells: np.ndarray, stride: int) -> np.ndarray:
+        return middle_boxes(terms, cells, stride)
 
 
 def middle_boxes(terms: np.ndarray, cells: np.ndarray, strides: int | np.ndarray) -> np.ndarray:
     """Boxes float64 [n, 4] in pixels of the terms [n, 4] of cells [n, 2] (column, row)."""
-    middles = (cells + terms[:, :2]) * strides
-    half = np.exp(np.minimum(terms[:, 2:], LARGEST_LOG_SIDE)) * strides / 2
-    return np.concatenate([middles - half, middles + half], axis=1)
+    sides = np.exp(np.minimum(terms[:, 2:], LARGEST_LOG_SIDE)) * strides
+    return about((cells + terms[:, :2]) * strides, sides)

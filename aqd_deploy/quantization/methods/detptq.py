@@ -6,8 +6,9 @@ has the smallest object detection output loss. We could read no more than that. 
 
 - the powers that are tried, 1 to 6, with the search of `lp_search.py`;
 - the loss (`output_loss.py`);
+- the start: of the networks with one p throughout the one of least loss;
 - the order: front to back, a tensor at a time and not a layer, its values being those that the quantizers in
-  front have left, and what is behind it being float yet;
+  front have left, and what is behind it being quantized as at the start. So no choice makes the loss larger;
 - 64 images, the first of the calibration set.
 """
 
@@ -23,7 +24,7 @@ from onnx import ModelProto
 from aqd_deploy.densities import Points
 from aqd_deploy.quantization.calibration import Calibration
 from aqd_deploy.quantization.lp_search import quantizers
-from aqd_deploy.quantization.methods.contract import Chosen
+from aqd_deploy.quantization.methods.contract import Chosen, observe_sites
 from aqd_deploy.quantization.observe import BINS
 from aqd_deploy.quantization.output_loss import MeanSquare, OutputLoss, Outputs, loss_of, manifest_of
 from aqd_deploy.quantization.parts import Parts
@@ -36,6 +37,7 @@ from aqd_deploy.quantization.write_qdq import write_qdq
 
 POWERS = (1.0, 1.5, 2.0, 2.4, 3.0, 4.0, 6.0)
 USUAL_POWER = 2.4
+_START = "detptq start"
 
 
 @dataclass(frozen=True)
@@ -49,16 +51,15 @@ class DetPtq:
         loss = loss_of(plan.network.model, manifest_of(plan.network.model, plan.described))
         if isinstance(loss, MeanSquare):
             run.warn("nobody says what the outputs mean (--detector): detptq chose by their mean square")
-        search = _Search(plan, list(calibration.first(int(self.images)).feeds()), loss)
+        first = calibration.first(int(self.images))
+        search = _Search(plan, list(first.feeds()), loss)
+        power = search.start(by_power(plan, first, run), run)
         for site in run.steps("choosing", plan.sites):
-            search.advance(site)
             name = f"detptq {site.tensor} {site.role.name}"
             if run.time_is_up and run.state.get(name) is None:
-                run.warn(
-                    f"no time was left to choose from {site.tensor} on: the rest has p = {USUAL_POWER:g}"
-                )
-                search.chosen[site] = search.candidates(site, (USUAL_POWER,))[0]
-                continue
+                run.warn(f"no time was left to choose from {site.tensor} on: the rest has p = {power:g}")
+                break
+            search.advance(site)
             kept = run.state.once(name, partial(search.find, site))
             search.chosen[site] = QuantizerParameters(
                 kept["scale"], plan.bits[site], bool(kept["signed"]), int(kept["zero_point"])
@@ -66,29 +67,73 @@ class DetPtq:
         return search.chosen
 
 
+def by_power(plan: Plan, calibration: Calibration, run: Run) -> dict[float, Chosen]:
+    """What `mse` chooses with each of the powers."""
+    observed = observe_sites(plan, calibration, run, histograms=True)
+    found: dict[float, Chosen] = {power: {} for power in POWERS}
+    for site in plan.sites:
+        if site.is_weight:
+            tried = _of_weights(plan, site)
+        else:
+            seen = observed[site.tensor]
+            tried = _of_values(plan, site, seen.counts, seen.edges)
+        for power, quantizer in zip(POWERS, tried, strict=True):
+            found[power][site] = quantizer
+    return found
+
+
+def _of_weights(plan: Plan, site: Site) -> list[QuantizerParameters]:
+    """The best quantizer of these weights by each power."""
+    axis = plan.scale_axis(site)
+    points = Points.of_weights(plan.network.array(site.tensor), axis)
+    return quantizers(points, plan.bits[site], True, POWERS, axis)
+
+
+def _of_values(plan: Plan, site: Site, counts: np.ndarray, edges: np.ndarray) -> list[QuantizerParameters]:
+    """The best quantizer of values with this histogram by each power."""
+    signed = plan.recipe.symmetric and float(edges[0]) < 0
+    return quantizers(Points.of_histogram(counts, edges), plan.bits[site], signed, POWERS)
+
+
 class _Search:
     """The network while it is quantized front to back. `there` are the tensors in front of a site, for each
-    image.
+    image; `chosen` are the quantizers of all sites so far.
     """
 
     def __init__(self, plan: Plan, feeds: Sequence[Outputs], loss: OutputLoss) -> None:
-        self.plan, self.loss = plan, loss
+        self.plan = plan
         self.parts = Parts(plan.network.model)
         self.chosen: Chosen = {}
         self.there = feeds
-        self.reference = self._run(self.parts.outputs, {})
+        self.distance = loss.against(self._run(self.parts.outputs, {}))
+
+    def start(self, candidates: dict[float, Chosen], run: Run) -> float:
+        """Chooses one power for all sites, which it returns: the one of least loss, if there is time."""
+        if run.time_is_up and run.state.get(_START) is None:
+            power = USUAL_POWER
+        else:
+            power = float(run.state.once(_START, lambda: self._least(candidates))["power"])
+        self.chosen = dict(candidates[power])
+        return power
+
+    def _least(self, candidates: dict[float, Chosen]) -> Arrays:
+        """The `power` of least loss."""
+        losses = {
+            power: self.distance(self._run(self.parts.outputs, each)) for power, each in candidates.items()
+        }
+        return {"power": np.array(min(losses, key=lambda power: losses[power]))}
 
     def advance(self, site: Site) -> None:
         """Goes on to this site, also where its quantizer is known: a resumed run sees the same numbers."""
         self.there = self._run(self.parts.live(site.readers), self.chosen)
 
     def find(self, site: Site) -> Arrays:
-        """The quantizer of least loss: `scale`, `signed`, `zero_point`."""
-        candidates = _different(self.candidates(site, POWERS))
+        """The quantizer of least loss: `scale`, `signed`, `zero_point`. The one that is there wins a draw."""
+        candidates = _different([self.chosen[site], *self._candidates(site)])
         model = write_qdq(self.plan.network, {**self.chosen, site: candidates[0]})
         constants = [self._constants(model, site, each) for each in candidates]
         losses = [
-            self.loss(self.reference, found)
+            self.distance(found)
             for found in self.parts.runs(model, self.parts.outputs, self.there, constants)
         ]
         best = candidates[int(np.argmin(losses))]
@@ -96,18 +141,14 @@ class _Search:
             "scale": best.scale, "signed": np.array(best.signed), "zero_point": np.array(best.zero_point)
         }  # fmt: skip
 
-    def candidates(self, site: Site, powers: Sequence[float]) -> list[QuantizerParameters]:
+    def _candidates(self, site: Site) -> list[QuantizerParameters]:
         """The best quantizer by each power."""
-        bits = self.plan.bits[site]
         if site.is_weight:
-            axis = self.plan.scale_axis(site)
-            points = Points.of_weights(self.plan.network.array(site.tensor), axis)
-            return quantizers(points, bits, True, powers, axis)
+            return _of_weights(self.plan, site)
         values = [each[site.tensor].reshape(-1) for each in self._run([site.tensor], self.chosen)]
         low, high = (float(end) for end in (min(v.min() for v in values), max(v.max() for v in values)))
         counts, edges = np.histogram(np.concatenate(values), BINS, (low, high if high > low else low + 1))
-        signed = self.plan.recipe.symmetric and low < 0
-        return quantizers(Points.of_histogram(counts, edges), bits, signed, powers)
+        return _of_values(self.plan, site, counts, edges)
 
     def _constants(self, model: ModelProto, site: Site, quantizer: QuantizerParameters) -> Outputs:
         """What stands for the quantizer in a model that has one there, by name."""

@@ -12,7 +12,7 @@ from aqd_deploy.integer.manifest import MANIFEST_KEY, SCHEMA
 from aqd_deploy.quantization.calibration import Calibration
 from aqd_deploy.quantization.lp_search import quantizers
 from aqd_deploy.quantization.methods import method_named
-from aqd_deploy.quantization.methods.detptq import POWERS
+from aqd_deploy.quantization.methods.detptq import POWERS, by_power
 from aqd_deploy.quantization.network import Network
 from aqd_deploy.quantization.output_loss import MeanSquare
 from aqd_deploy.quantization.parts import Parts
@@ -48,7 +48,7 @@ def loss_of(plan, quantizers_of, feeds):
         [Session(model, outputs)(feed) for feed in feeds]
         for model in (plan.network.model, write_qdq(plan.network, quantizers_of))
     )
-    return MeanSquare()(expected, found)
+    return MeanSquare().against(expected)(found)
 
 
 def test_every_site_has_a_quantizer_of_its_bits(plan, chosen):
@@ -58,15 +58,45 @@ def test_every_site_has_a_quantizer_of_its_bits(plan, chosen):
         assert quantizer.scale.ndim == (1 if site.is_weight else 0)
 
 
-@pytest.mark.parametrize("weight", ["block.0.weight", "tower.weight"])
-def test_a_weight_has_the_power_of_least_loss_behind_what_is_quantized(plan, chosen, calibration, weight):
-    index, site = next((k, each) for k, each in enumerate(plan.sites) if each.tensor == weight)
-    front = {each: chosen[each] for each in plan.sites[:index]}
-    points = Points.of_weights(plan.network.array(weight), 0)
-    tried = quantizers(points, plan.bits[site], True, POWERS, axis=0)
+@pytest.fixture(scope="module")
+def uniform(plan, calibration):
+    """The quantizers of one power throughout, and their loss, by power."""
     feeds = list(calibration.feeds())
-    losses = [loss_of(plan, {**front, site: each}, feeds) for each in tried]
+    return {
+        power: (each, loss_of(plan, each, feeds))
+        for power, each in by_power(plan, calibration, Run()).items()
+    }
+
+
+@pytest.fixture(scope="module")
+def start(uniform):
+    return min(uniform.values(), key=lambda each: each[1])[0]
+
+
+@pytest.mark.parametrize("weight", ["block.0.weight", "tower.weight"])
+def test_a_weight_has_the_power_of_least_loss_among_what_is_quantized(
+    plan, chosen, start, calibration, weight
+):
+    index, site = next((k, each) for k, each in enumerate(plan.sites) if each.tensor == weight)
+    others = {**start, **{each: chosen[each] for each in plan.sites[:index]}}
+    points = Points.of_weights(plan.network.array(weight), 0)
+    tried = [start[site], *quantizers(points, plan.bits[site], True, POWERS, axis=0)]
+    feeds = list(calibration.feeds())
+    losses = [loss_of(plan, {**others, site: each}, feeds) for each in tried]
     np.testing.assert_array_equal(chosen[site].scale, tried[int(np.argmin(losses))].scale)
+
+
+def test_no_power_for_all_has_less_loss(plan, chosen, uniform, calibration):
+    # The float32 sums of a network that runs in parts round as those of the whole do, to 1e-5 of the loss.
+    least = min(loss for _, loss in uniform.values())
+    assert loss_of(plan, chosen, list(calibration.feeds())) <= least * (1 + 1e-5)
+
+
+def test_each_power_is_what_mse_chooses(plan, uniform, calibration):
+    for power in (1.0, 3.0):
+        plain = method_named("mse", {"power": power}).choose(plan, calibration, Run())
+        for site, quantizer in plain.items():
+            np.testing.assert_array_equal(uniform[power][0][site].scale, quantizer.scale)
 
 
 def test_all_in_all_it_beats_the_mean_square(plan, chosen, calibration):
@@ -105,14 +135,15 @@ def test_it_says_that_it_did_not_choose_by_the_detection_loss(plan, calibration)
     assert any("chose by their mean square" in sentence for sentence in run.warnings)
 
 
-def test_a_budget_that_is_used_up_leaves_the_usual_power(plan, calibration):
-    run = Run(budget=0)
+def test_a_budget_that_is_used_up_leaves_the_usual_power(plan, calibration, uniform, chosen, tmp_path):
+    run = Run(budget=0, state=State(tmp_path / "s", "key"))
     found = method_named("detptq", {}).choose(plan, calibration, run)
-    plain = method_named("mse", {}).choose(plan, calibration, Run())
     for site in plan.sites:
-        if site.is_weight:
-            np.testing.assert_array_equal(found[site].scale, plain[site].scale)
-    assert any("no time was left" in sentence for sentence in run.warnings)
+        np.testing.assert_array_equal(found[site].scale, uniform[2.4][0][site].scale)
+    assert any("the rest has p = 2.4" in sentence for sentence in run.warnings)
+    again = method_named("detptq", {}).choose(plan, calibration, Run(state=State(tmp_path / "s", "key")))
+    for site in plan.sites:
+        np.testing.assert_array_equal(again[site].scale, chosen[site].scale)
 
 
 def test_a_manifest_of_another_network_is_refused(calibration):
