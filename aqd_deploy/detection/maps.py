@@ -139,21 +139,23 @@ class Candidates:
 
 
 def by_place(array: np.ndarray, anchors: int = 1) -> np.ndarray:
-    """float64 [anchors·H·W, C] of a map [1, anchors·C, H, W] of floats: anchor by anchor, cell by cell."""
-    places = array.shape[2] * array.shape[3]
-    return (
-        array[0]
-        .reshape(anchors, -1, places)
-        .transpose(0, 2, 1)
-        .reshape(anchors * places, -1)
-        .astype(np.float64)
-    )
+    """float64 [N·anchors·H·W, C] of maps [N, anchors·C, H, W] of floats: image by image, anchor by anchor,
+    cell by cell.
+    """
+    images, channels, height, width = array.shape
+    parted = array.reshape(images, anchors, channels // anchors, height * width).astype(np.float64)
+    return parted.transpose(0, 1, 3, 2).reshape(-1, channels // anchors)
 
 
 def cells_of(array: np.ndarray, anchors: int = 1) -> np.ndarray:
-    """The cell (column, row) of each row of `by_place`, int64 [anchors·H·W, 2]."""
+    """The cell (column, row) of each row of `by_place`, int64 [N·anchors·H·W, 2]."""
     y, x = np.divmod(np.arange(array.shape[2] * array.shape[3]), array.shape[3])
-    return np.tile(np.stack([x, y], axis=1), (anchors, 1))
+    return np.tile(np.stack([x, y], axis=1), (len(array) * anchors, 1))
+
+
+def anchors_of(array: np.ndarray, sides: np.ndarray) -> np.ndarray:
+    """The anchor's sides [anchors, 2] of each row of `by_place`, [N·anchors·H·W, 2]."""
+    return np.tile(np.repeat(sides, array.shape[2] * array.shape[3], axis=0), (len(array), 1))
 
 
 def around(points: np.ndarray, distances: np.ndarray) -> np.ndarray:

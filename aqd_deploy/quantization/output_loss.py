@@ -33,6 +33,8 @@ FAINTEST = 0.01
 """Places whose score is below this share of the surest one's do not count."""
 _LEAST = 1e-7
 """A probability of 0 or 1 is taken to be that far from it."""
+_TOGETHER = 1 << 21
+"""Numbers of outputs that are looked at together."""
 Outputs = Mapping[str, np.ndarray]
 Distance = Callable[[Sequence[Outputs]], float]
 """The loss of a network's outputs, an entry an image."""
@@ -105,7 +107,8 @@ class DetectionLoss:
     levels: tuple[Level, ...]
 
     def against(self, reference: Sequence[Outputs]) -> Distance:
-        everywhere = [self._everywhere(each) for each in reference]
+        groups = self._groups(reference)
+        everywhere = [self._everywhere(group) for group in groups]
         faintest = FAINTEST * max(each.scores.max(initial=0) for each in everywhere)
         seen = [np.flatnonzero(each.scores.max(axis=1) >= faintest) for each in everywhere]
         expected = [_at(each, where) for each, where in zip(everywhere, seen, strict=True)]
@@ -115,8 +118,8 @@ class DetectionLoss:
         self, reference: Sequence[Places], seen: Sequence[np.ndarray], outputs: Sequence[Outputs]
     ) -> float:
         loss = weight = 0.0
-        for expected, where, each in zip(reference, seen, outputs, strict=True):
-            found = _at(self._everywhere(each), where)
+        for expected, where, group in zip(reference, seen, self._groups(outputs), strict=True):
+            found = _at(self._everywhere(group), where)
             s = expected.scores.max(axis=1, initial=0)
             apart = _divergence(expected.scores, found.scores).sum(axis=1)
             loss += float((s * (apart + BOX_WEIGHT * (1 - _overlap(expected.boxes, found.boxes)))).sum())
@@ -129,6 +132,15 @@ class DetectionLoss:
         return Places(
             np.concatenate([each.scores for each in levels]), np.concatenate([each.boxes for each in levels])
         )
+
+    def _groups(self, images: Sequence[Outputs]) -> list[Outputs]:
+        """Outputs of some images one behind the other: many small arrays cost more than few large ones."""
+        names = [name for level in self.levels for name in level.outputs.values()]
+        together = max(1, _TOGETHER // sum(images[0][name].size for name in names))
+        return [
+            {name: np.concatenate([each[name] for each in images[k : k + together]]) for name in names}
+            for k in range(0, len(images), together)
+        ]
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,10 @@ def assert_agree(entry, outputs):
         np.testing.assert_allclose(places.scores[row, label], scores, rtol=1e-12)
         np.testing.assert_allclose(places.boxes[row], boxes, rtol=1e-12, atol=1e-9)
         np.testing.assert_array_equal(label, labels)
+        twice = {key: np.concatenate([value, value]) for key, value in outputs.items()}
+        both = settings.detector.everywhere(twice, level)
+        np.testing.assert_allclose(both.scores, np.tile(places.scores, (2, 1)), rtol=1e-12)
+        np.testing.assert_allclose(both.boxes, np.tile(places.boxes, (2, 1)), rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -13,7 +13,7 @@ from aqd_deploy.detection.detectors.by_shape import Shape, Shapes, Size, named_l
 from aqd_deploy.detection.detectors.contract import Detector, Level, LevelBoxes, Places
 from aqd_deploy.detection.detectors.objectness import scored_places
 from aqd_deploy.detection.detectors.retinanet import level_sides
-from aqd_deploy.detection.maps import OutputMap, about, by_place, cells_of, sigmoid
+from aqd_deploy.detection.maps import OutputMap, about, anchors_of, by_place, cells_of, sigmoid
 from aqd_deploy.schema import Check, list_of, number, table, whole
 
 _SIDES = list_of(list_of(list_of(number(above=0, high=1e6), 2, 2), 1), 1)
@@ -88,9 +88,8 @@ class AnchorMaps(Detector):
         whole, anchors = _maps_in_front(outputs, name)[name], self.sides[level.stride]
         terms = by_place(whole, len(anchors))
         middles, longer = self.geometry(terms[:, :_BOX], cells_of(whole, len(anchors)), level.stride)
-        sides = np.repeat(anchors, whole.shape[2] * whole.shape[3], axis=0)
         scores = sigmoid(terms[:, _BOX : _BOX + 1]) * sigmoid(terms[:, _BOX + 1 :])
-        return Places(scores, about(middles, longer * sides))
+        return Places(scores, about(middles, longer * anchors_of(whole, anchors)))
 
     @abstractmethod
     def geometry(self, terms: np.ndarray, cells: np.ndarray, stride: int) -> tuple[np.ndarray, np.ndarray]:

@@ -41,20 +41,6 @@ class Boxes(Detector):
         self, outputs: Mapping[str, np.ndarray], described: Mapping[str, Any], level: Level, least: float,
         most: int,
     ) -> LevelBoxes:  # fmt: skip
-        boxes, scores, labels = self._parts(outputs, level)
-        found = np.flatnonzero(scores > least)
-        found = found[np.argsort(-scores[found], kind="stable")[:most]]
-        self._check(labels[found], level)
-        return boxes[found], scores[found], labels[found].astype(np.int64)
-
-    def everywhere(self, outputs: Mapping[str, np.ndarray], level: Level) -> Places:
-        """See `Detector`. The score of a class that a box is not labelled with is 0."""
-        boxes, scores, labels = self._parts(outputs, level)
-        self._check(labels[scores > 0], level)
-        return Places(np.where(labels[:, None] == np.arange(self.classes), scores[:, None], 0.0), boxes)
-
-    def _parts(self, outputs: Mapping[str, np.ndarray], level: Level) -> LevelBoxes:
-        """Boxes in pixels, scores and labels, all float64."""
         boxes, scores = (
             _rows(outputs, level.outputs["boxes"], (4,)),
             _rows(outputs, level.outputs["scores"], ()),
@@ -67,15 +53,23 @@ class Boxes(Detector):
                 received=f"{len(boxes)} boxes, {len(scores)} scores, {len(labels)} labels",
                 valid="one score and one label a box",
             )
-        return boxes * level.stride, scores, labels
-
-    def _check(self, labels: np.ndarray, level: Level) -> None:
-        strange = [each for each in np.unique(labels).tolist() if each not in range(self.classes)]
+        found = np.flatnonzero(scores > least)
+        found = found[np.argsort(-scores[found], kind="stable")[:most]]
+        strange = [each for each in np.unique(labels[found]).tolist() if each not in range(self.classes)]
         if strange:
             raise ShapeError(
-                f"the output {level.outputs['labels']} has a label that no class has", received=strange[0],
+                f"the output {named} has a label that no class has", received=strange[0],
                 valid=f"0 to {self.classes - 1}: list every class in `classes`, a background as well",
             )  # fmt: skip
+        return boxes[found] * level.stride, scores[found], labels[found].astype(np.int64)
+
+    def everywhere(self, outputs: Mapping[str, np.ndarray], level: Level) -> Places:
+        """See `Detector`. The score of a class that a box is not labelled with is 0."""
+        boxes = outputs[level.outputs["boxes"]].reshape(-1, 4).astype(np.float64)
+        scores = outputs[level.outputs["scores"]].reshape(-1, 1).astype(np.float64)
+        named = level.outputs.get("labels")
+        labels = np.zeros_like(scores) if named is None else outputs[named].reshape(-1, 1)
+        return Places(np.where(labels == np.arange(self.classes), scores, 0.0), boxes * level.stride)
 
 
 def _rows(outputs: Mapping[str, np.ndarray], name: str, each: tuple[int, ...]) -> np.ndarray:

@@ -76,7 +76,12 @@ class CellMaps(Detector):
 
     def everywhere(self, outputs: Mapping[str, np.ndarray], level: Level) -> Places:
         """See `Detector`."""
-        maps = {kind: each.values[None] for kind, each in self.maps(outputs, {}, level).items()}
+        maps = {kind: outputs[level.outputs[kind]] for kind in self.channels()}
+        if self.joined:
+            counts = list(self.parts().values())
+            maps = dict(
+                zip(self.parts(), np.split(maps[JOINED], np.cumsum(counts)[:-1], axis=1), strict=True)
+            )
         terms = {kind: by_place(each) for kind, each in maps.items()}
         return Places(self.scores(terms), self.boxes(terms["box"], cells_of(maps["box"]), level.stride))
 

@@ -103,7 +103,8 @@ class Detector(ABC):
     @abstractmethod
     def everywhere(self, outputs: Mapping[str, np.ndarray], level: Level) -> Places:
         """What outputs of floats, which fit the manifest, say at all places of a level: of each class what
-        `read` would say without a threshold.
+        `read` would say without a threshold. The outputs are those of several images, one behind the other
+        along axis 0, and so are the places.
         """
 
 

@@ -10,7 +10,16 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from aqd_deploy.detection.detectors.contract import Level, LevelBoxes, MapDetector, Places
-from aqd_deploy.detection.maps import CELL_OFFSET, Candidates, OutputMap, about, by_place, cells_of, sigmoid
+from aqd_deploy.detection.maps import (
+    CELL_OFFSET,
+    Candidates,
+    OutputMap,
+    about,
+    anchors_of,
+    by_place,
+    cells_of,
+    sigmoid,
+)
 from aqd_deploy.errors import ModelFileError
 from aqd_deploy.schema import Check, list_of, number, table
 
@@ -71,8 +80,7 @@ class RetinaNet(MapDetector):
         scores, maps = outputs[level.outputs["cls"]], outputs[level.outputs["box"]]
         anchors = self.sides[level.stride]
         centres = (cells_of(maps, len(anchors)) + self.cell_offset) * level.stride
-        sides = np.repeat(anchors, maps.shape[2] * maps.shape[3], axis=0)
-        boxes = _beside(centres, sides, by_place(maps, len(anchors)))
+        boxes = _beside(centres, anchors_of(maps, anchors), by_place(maps, len(anchors)))
         return Places(sigmoid(by_place(scores, len(anchors))), boxes)
 
 

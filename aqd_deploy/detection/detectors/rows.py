@@ -27,13 +27,19 @@ def rows_of(
             f"the output {name} has another shape than the rows of boxes have", received=list(array.shape),
             valid=f"[1, N, {width}] or [1, {width}, N]",
         )  # fmt: skip
-    rows = array[0] if array.shape[2] == width else array[0].T
+    rows = stacked_rows(array, width)
     if not np.issubdtype(array.dtype, np.integer):
-        return rows.astype(np.float64)
+        return rows
     scale, zero = (
         _one(described, name, key, default) for key, default in (("scale", None), ("zero_point", 0))
     )
-    return (rows.astype(np.float64) - zero) * scale
+    return (rows - zero) * scale
+
+
+def stacked_rows(array: np.ndarray, width: int) -> np.ndarray:
+    """float64 [images·N, width] of [images, N, width] or [images, width, N]."""
+    rows = array if array.shape[2] == width else array.transpose(0, 2, 1)
+    return rows.reshape(-1, width).astype(np.float64)
 
 
 def _one(described: Mapping[str, Any], name: str, key: str, default: float | None) -> float:

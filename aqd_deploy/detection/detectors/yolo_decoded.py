@@ -10,7 +10,7 @@ import numpy as np
 
 from aqd_deploy.detection.detectors.by_shape import Shapes, Size, named_rows
 from aqd_deploy.detection.detectors.contract import Detector, Level, LevelBoxes, Places
-from aqd_deploy.detection.detectors.rows import rows_of
+from aqd_deploy.detection.detectors.rows import rows_of, stacked_rows
 from aqd_deploy.detection.detectors.yolox import middle_boxes
 from aqd_deploy.detection.maps import about
 from aqd_deploy.errors import ModelFileError, ShapeError
@@ -71,7 +71,8 @@ class YoloDecoded(Detector):
         most: int,
     ) -> LevelBoxes:  # fmt: skip
         """See `Detector`."""
-        rows, scores = self._rows(outputs, described, level)
+        rows = rows_of(outputs, described, level.outputs["rows"], self._width)
+        scores = self._scores(rows)
         place, label = np.nonzero(scores > least)
         best = np.argsort(-scores[place, label], kind="stable")[:most]
         place, label = place[best], label[best]
@@ -79,19 +80,20 @@ class YoloDecoded(Detector):
 
     def everywhere(self, outputs: Mapping[str, np.ndarray], level: Level) -> Places:
         """See `Detector`."""
-        rows, scores = self._rows(outputs, {}, level)
-        return Places(scores, self._corners(rows[:, :4], np.arange(len(rows))))
+        array = outputs[level.outputs["rows"]]
+        rows = stacked_rows(array, self._width)
+        boxes = self._corners(rows[:, :4], np.arange(len(rows)), len(array))
+        return Places(self._scores(rows), boxes)
 
-    def _rows(
-        self, outputs: Mapping[str, np.ndarray], described: Mapping[str, Any], level: Level
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Rows [N, K] and scores [N, classes]."""
-        first = 5 if self.objectness else 4
-        rows = rows_of(outputs, described, level.outputs["rows"], first + self.classes)
-        return rows, rows[:, first:] * (rows[:, 4:5] if self.objectness else 1.0)
+    @property
+    def _width(self) -> int:
+        return 4 + self.objectness + self.classes
 
-    def _corners(self, boxes: np.ndarray, place: np.ndarray) -> np.ndarray:
-        """Corners in pixels of the boxes at these rows."""
+    def _scores(self, rows: np.ndarray) -> np.ndarray:
+        return rows[:, 5:] * rows[:, 4:5] if self.objectness else rows[:, 4:]
+
+    def _corners(self, boxes: np.ndarray, place: np.ndarray, images: int = 1) -> np.ndarray:
+        """Corners in pixels of the boxes at these rows of all images."""
         found = boxes[place]
         if self.boxes == "xyxy":
             return found
@@ -103,7 +105,7 @@ class YoloDecoded(Detector):
             )
             for stride, rows, columns in self.cells
         ]
-        cells = np.concatenate([grid.reshape(-1, 3) for grid in grids])
+        cells = np.tile(np.concatenate([grid.reshape(-1, 3) for grid in grids]), (images, 1))
         if len(cells) != len(boxes):
             raise ShapeError(
                 "the output has another number of rows than its cells are", received=f"{len(boxes)} rows",

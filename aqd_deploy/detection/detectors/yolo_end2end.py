@@ -10,7 +10,7 @@ import numpy as np
 from aqd_deploy.detection.detectors.boxes import Boxes
 from aqd_deploy.detection.detectors.by_shape import Shapes, Size, named_rows
 from aqd_deploy.detection.detectors.contract import Detector, Level, LevelBoxes, Places
-from aqd_deploy.detection.detectors.rows import rows_of
+from aqd_deploy.detection.detectors.rows import rows_of, stacked_rows
 
 _WIDTH = 6
 
@@ -36,18 +36,16 @@ class YoloEnd2End(Detector):
         most: int,
     ) -> LevelBoxes:  # fmt: skip
         """See `Detector`. A row without a box has the score 0."""
-        parts, named = _parts(outputs, described, level)
+        parts, named = _parts(rows_of(outputs, described, level.outputs["rows"], _WIDTH), level)
         return Boxes(self.classes).read(parts, {}, named, least, most)
 
     def everywhere(self, outputs: Mapping[str, np.ndarray], level: Level) -> Places:
         """See `Detector`."""
-        return Boxes(self.classes).everywhere(*_parts(outputs, {}, level))
+        rows = stacked_rows(outputs[level.outputs["rows"]], _WIDTH)
+        return Boxes(self.classes).everywhere(*_parts(rows, level))
 
 
-def _parts(
-    outputs: Mapping[str, np.ndarray], described: Mapping[str, Any], level: Level
-) -> tuple[dict[str, np.ndarray], Level]:
+def _parts(rows: np.ndarray, level: Level) -> tuple[dict[str, np.ndarray], Level]:
     """The rows as outputs of decoded boxes, and their names."""
-    rows = rows_of(outputs, described, level.outputs["rows"], _WIDTH)
     parts = {"boxes": rows[:, :4], "scores": rows[:, 4], "labels": rows[:, 5]}
     return parts, Level(level.stride, {kind: kind for kind in parts})

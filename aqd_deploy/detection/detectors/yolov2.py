@@ -10,7 +10,7 @@ import numpy as np
 
 from aqd_deploy.detection.detectors.contract import Level, LevelBoxes, MapDetector, Places
 from aqd_deploy.detection.detectors.retinanet import LARGEST_LOG_SIDE, anchors_check, level_sides
-from aqd_deploy.detection.maps import Candidates, OutputMap, about, by_place, cells_of, sigmoid
+from aqd_deploy.detection.maps import Candidates, OutputMap, about, anchors_of, by_place, cells_of, sigmoid
 from aqd_deploy.schema import Check
 
 BOX = 5
@@ -73,8 +73,7 @@ class Yolov2(MapDetector):
         whole, anchors = outputs[level.outputs["map"]], self.sides[level.stride]
         terms = by_place(whole, len(anchors))
         corners = cells_of(whole, len(anchors)) * level.stride
-        sides = np.repeat(anchors, whole.shape[2] * whole.shape[3], axis=0)
-        boxes = _boxes(corners, sides, terms[:, : BOX - 1], level.stride)
+        boxes = _boxes(corners, anchors_of(whole, anchors), terms[:, : BOX - 1], level.stride)
         return Places(sigmoid(terms[:, BOX - 1 : BOX]) * _softmax(terms[:, BOX:]), boxes)
 
 

@@ -33,7 +33,8 @@ LEARNING_RATE = {"float": 2e-3, "quantized": 1.5e-3}
 @dataclass(frozen=True)
 class Arm:
     """One network to train. `bits` None is float; `floating` are the parts that stay float in a quantized
-    one, by the beginnings of their paths.
+    one, by the beginnings of their paths. `trained_on` is a float network that goes on as the quantized ones
+    do.
     """
 
     detector: str
@@ -43,12 +44,14 @@ class Arm:
     mode: str = "aqd"
     floating: tuple[str, ...] = ()
     quantizer: str = "aqd"
+    trained_on: bool = False
 
     @property
     def name(self) -> str:
         """A file's name of it."""
         mode = self.mode.replace("*", "-star")
         kind = "float" if self.bits is None else f"{self.bits}bit_{mode}"
+        kind += "_on" if self.trained_on else ""
         kind += "" if self.quantizer == "aqd" else f"_{self.quantizer}"
         kept = "".join(f"_float-{part.strip('.')}" for part in self.floating)
         network = self.detector if self.detector == TINY else f"{self.detector}_r18_{self.norm}"
@@ -57,11 +60,12 @@ class Arm:
     @property
     def start(self) -> Arm | None:
         """The float network that it begins with."""
-        return None if self.bits is None else Arm(self.detector, self.norm, self.seed)
+        begins = self.bits is not None or self.trained_on
+        return Arm(self.detector, self.norm, self.seed) if begins else None
 
     @property
     def learning_rate(self) -> float:
-        return LEARNING_RATE["float" if self.bits is None else "quantized"]
+        return LEARNING_RATE["float" if self.start is None else "quantized"]
 
     def config(self, size: int = SIZE) -> ModelConfig:
         """The network: the width and depth of the shipped digits detectors."""
@@ -122,12 +126,15 @@ def parts() -> list[Arm]:
 
 
 def densities() -> list[Arm]:
-    """Tiny-YOLOv2 with quantizers that follow densities and with AQD's: 8 and 4 bits, three seeds."""
+    """Tiny-YOLOv2 with quantizers that follow densities and with AQD's: 8 and 4 bits, three seeds; float, and
+    float trained as long as these.
+    """
     quantized = [
         Arm(TINY, "levels", seed, bits, quantizer=quantizer)
         for bits in (8, 4) for quantizer in QUANTIZERS for seed in SEEDS
     ]  # fmt: skip
-    return [*(Arm(TINY, "levels", seed) for seed in SEEDS), *quantized]
+    floats = [Arm(TINY, "levels", seed, trained_on=on) for on in (False, True) for seed in SEEDS]
+    return [*floats, *quantized]
 
 
 STUDIES = {"head-norm": head_norm, "bits": bits, "parts": parts, "densities": densities}
@@ -137,4 +144,4 @@ STUDIES = {"head-norm": head_norm, "bits": bits, "parts": parts, "densities": de
 def needed(arms: list[Arm]) -> list[Arm]:
     """The arms with those that they start from, each once, floats first."""
     every = dict.fromkeys([*(arm.start for arm in arms if arm.start is not None), *arms])
-    return sorted(every, key=lambda arm: arm.bits is not None)
+    return sorted(every, key=lambda arm: arm.start is not None)

@@ -105,17 +105,17 @@ class Session:
     def train(
         self, missing: list[Arm], arrays: Future[dict[str, np.ndarray]], held: dict[str, np.ndarray]
     ) -> None:
-        """Float arms beside each other, then the quantized ones; steps are captured while images are still
-        composed.
+        """Float arms beside each other, then those that start from them; steps are captured while images are
+        still composed.
         """
         images = Images(self.settings.train_images, self.settings.size, self.device)
         trainers = {arm: self.trainer(arm, images) for arm in missing}
         images.fill(arrays.result())
         say(f"{len(trainers)} networks stand on {machine(self.device)}")
-        for phase, quantized in enumerate((False, True)):
+        for phase, starting in enumerate((False, True)):
             now = {
                 arm: each for arm, each in trainers.items()
-                if (arm.bits is not None) == quantized and self.begins(arm, trainers)
+                if (arm.start is not None) == starting and self.begins(arm, trainers)
             }  # fmt: skip
             if now:
                 self.train_together(now, phase)
@@ -126,7 +126,7 @@ class Session:
     def trainer(self, arm: Arm, images: Images) -> Trainer:
         """An arm's network with random weights, its step captured."""
         torch.manual_seed(arm.seed)
-        most = self.settings.iterations[arm.bits is not None]
+        most = self.settings.iterations[arm.start is not None]
         if (arm.seed, most) not in self.draws:
             sizes = self.settings.train_images, self.settings.batch, most
             self.draws[arm.seed, most] = Draws(*sizes, arm.seed, self.device)
@@ -137,8 +137,8 @@ class Session:
         return trainer
 
     def begins(self, arm: Arm, trainers: dict[Arm, Trainer]) -> bool:
-        """Gives a quantized arm the weights of its float one, and quantizers calibrated on its batches;
-        False where the float one is lost.
+        """Gives an arm the weights of the float one that it starts from, and its quantizers, if it has any,
+        what its batches say; False where the float one is lost.
         """
         start, trainer = arm.start, trainers[arm]
         if start is None:
@@ -149,6 +149,8 @@ class Session:
         origin = trainers[start].model if start in trainers else load_checkpoint(self.checkpoint(start))
         model = trainer.model
         model.load_state_dict({**model.state_dict(), **origin.to(self.device).state_dict()})
+        if arm.bits is None:
+            return True
         numbers = torch.arange(min(CALIBRATION_BATCHES, trainer.most), device=self.device)
         inputs = [batch_of(trainer.images, trainer.draws, each[None])[0] - trainer.mean for each in numbers]
         calibrate(model, inputs)

@@ -32,8 +32,17 @@ PAPER_BITS = {  # Tables 2 and 4, ResNet-18, COCO: (AQD, AQD*), of the float net
     "fcos": {None: (33.9,), 4: (34.1, 34.9), 3: (33.6, 34.3), 2: (31.8, 32.2)},
 }
 PAPER_PARTS = (33.9, 33.8, 33.2, 32.2)  # Table 5: float, then the rows of arms.PARTS
-PAPER_FLOAT = {None: "64.0"}
-PAPER_DENSITIES = {"piecewise-gaussian": {8: "63.9", 4: "62.6"}, "aqd": {}}
+LONGER = "float, trained as long as the others"
+DENSITIES = (
+    "float",
+    LONGER,
+    *(f"{bits} bits, `{kind}`" for bits in (8, 4) for kind in ("piecewise-gaussian", "aqd")),
+)
+PAPER_DENSITIES = {
+    "float": "64.0",
+    "8 bits, `piecewise-gaussian`": "63.9",
+    "4 bits, `piecewise-gaussian`": "62.6",
+}
 TITLES = {"fcos": "FCOS", "retinanet": "RetinaNet"}
 
 
@@ -100,17 +109,18 @@ def scales(found: dict[str, Any]) -> str:
 
 
 def densities(found: dict[str, Any]) -> str:
+    kinds: dict[str, list[dict[str, Any]]] = {title: [] for title in DENSITIES}
+    for each in found.values():
+        floating = "float" if each["start"] is None else LONGER
+        kinds[floating if each["bits"] is None else f"{each['bits']} bits, `{each['quantizer']}`"].append(
+            each
+        )
     body = []
-    for bits in (None, 8, 4):
-        for quantizer in (None,) if bits is None else PAPER_DENSITIES:
-            of_row = [
-                each for each in found.values() if (each["bits"], each["quantizer"]) == (bits, quantizer)
-            ]
-            if of_row:
-                title = "float" if bits is None else f"{bits} bits, `{quantizer}`"
-                cells = [spread([each[metric] for each in of_row]) for metric in METRICS]
-                seeds = ", ".join(points(each["AP"]) for each in of_row)
-                body.append([title, *cells, seeds, PAPER_DENSITIES.get(quantizer, PAPER_FLOAT).get(bits, "")])
+    for title, of_row in kinds.items():
+        if of_row:
+            cells = [spread([each[metric] for each in of_row]) for metric in METRICS]
+            seeds = ", ".join(points(each["AP"]) for each in of_row)
+            body.append([title, *cells, seeds, PAPER_DENSITIES.get(title, "")])
     return rows(["", *METRICS, "AP by seed", "mAP in the paper (YOLO, VOC 2012)"], body)
 
 
