@@ -137,3 +137,22 @@ def test_coco_takes_the_results_of_detect_and_finds_the_same_precision(shipped, 
     expected = images.average_precision(program.manifest, boxes)["AP"]
     # The same arithmetic in the same order: 1e-9 is room that it does not need.
     assert abs(evaluation.stats[0] - expected) <= 1e-9 and expected > 0.3
+
+
+@pytest.mark.parametrize("bits", [8, pytest.param(4, marks=pytest.mark.matrix)])
+def test_the_shipped_yolo_is_proven_and_finds_digits(bits, tmp_path):
+    qdq = export_qdq(load_checkpoint(EXAMPLE / "yolo" / f"yolov2_tiny_digits_{bits}bit.pt"))
+    lowered = lower(qdq)
+    assert lowered.report["proven"] == lowered.report["requantized_channels"] > 0
+    compile_model(lowered.model, tmp_path / "m.so", target="host")
+    program, reference = Program.load(tmp_path / "m.so"), ReferenceRunner(lowered.model)
+    images = ImageSet.load(
+        image_files([EXAMPLE / "images"]).files, load_annotations(EXAMPLE / "images" / "annotations.json")
+    )
+    tensors, placements = images.tensors(program.manifest)
+    for pixels in tensors[:4]:
+        expected = reference.run({"image": pixels})
+        found = program.run({"image": pixels})
+        assert total_difference(compare_integers(expected, found)).differing == 0
+    boxes = detections_of(run_all(program.run, "image", tensors), program.manifest, placements)
+    assert images.average_precision(program.manifest, boxes)["AP50"] > 0.4

@@ -8,7 +8,8 @@ import torch
 
 from aqd_deploy.qat.checkpoint import checkpoint_record, load_checkpoint
 
-FOLDER = Path(__file__).parents[2] / "examples" / "digits" / "checkpoints"
+EXAMPLES = Path(__file__).parents[2] / "examples"
+FOLDER, YOLO = EXAMPLES / "digits" / "checkpoints", EXAMPLES / "digits" / "yolo"
 SHIPPED = {
     "fcos_r18_digits_float": ("fcos", None),
     "fcos_r18_digits_4bit": ("fcos", 4),
@@ -18,10 +19,10 @@ SHIPPED = {
 }
 
 
-def test_together_they_are_at_most_eight_megabytes():
-    files = sorted(FOLDER.glob("*.pt"))
-    assert [path.stem for path in files] == sorted(SHIPPED)
-    assert sum(path.stat().st_size for path in files) <= 8_000_000
+def test_together_all_examples_are_at_most_nine_megabytes():
+    assert [path.stem for path in sorted(FOLDER.glob("*.pt"))] == sorted(SHIPPED)
+    files = list(EXAMPLES.rglob("*.pt"))
+    assert len(files) > len(SHIPPED) and sum(path.stat().st_size for path in files) <= 9_000_000
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -39,3 +40,16 @@ def test_its_record_says_how_it_was_made_and_how_good_it_is(name):
     record = json.loads(checkpoint_record(FOLDER / f"{name}.pt"))
     assert record["command"].endswith(f"--only {name}") and record["seed"] > 0
     assert record["heldout_images"] >= 300 and 0.4 < record["AP"] < 1
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_a_yolo_network_is_what_its_name_says(bits):
+    path = YOLO / f"yolov2_tiny_digits_{bits}bit.pt"
+    model, record = load_checkpoint(path), json.loads(checkpoint_record(path))
+    config = model.config
+    assert (config.detector, config.bits, config.quantizer) == ("yolov2", bits, "piecewise-gaussian")
+    assert config.label == path.stem and len(list(YOLO.glob("*.pt"))) == 2
+    with torch.no_grad():
+        (found,) = model(torch.zeros(1, 3, config.image_height, config.image_width)).values()
+    assert bool(torch.isfinite(found).all())
+    assert record["heldout_images"] >= 300 and 0.2 < record["AP"] < 1
