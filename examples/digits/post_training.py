@@ -75,7 +75,10 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     },
     "detptq, adaptive rounding": {"method": "detptq", "steps": ROUNDING},
 }  # fmt: skip
-PROGRAMS = (("detptq", 4), ("minmax", 8), ("mse, p = 2.4, adaptive rounding", 4))
+PROGRAMS = (
+    ("minmax", 8), ("mse, p = 3", 6), ("mse, p = 3", 4), ("mse, p = 3", 3), ("detptq", 4),
+    ("mse, p = 2.4, adaptive rounding", 4),
+)  # fmt: skip
 Network = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
 
 
