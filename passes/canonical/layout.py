@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import NodeProto, helper
 
-from aqd_deploy.passes.canonical.constant_chain import ConstantChain, chain_of, layout_of
+from aqd_deploy.passes.canonical.constant_chain import ConstantChain, Layout, chain_of, layout_of
 from aqd_deploy.passes.canonical.draft import Draft, attribute, copy_of, is_standard
 from aqd_deploy.passes.operators import OPERATORS, label_of
 
@@ -56,14 +56,14 @@ def use_feature_maps(draft: Draft) -> None:
         x [1, C, 7, 7] ── Flatten ── Gemm(w [K, N]) ── y [1, N]    x ── Conv(w [N, C, 7, 7]) ── y [1, N, 1, 1]
         x ── Reshape ── Transpose ── Reshape ── y                  x ── Gather(channels) ── y
 
-    1. Reshape, Flatten, Squeeze, Unsqueeze, Transpose, and Slice and Gather of what they made: only noted.
+    1. Reshape, Flatten, Squeeze, Unsqueeze, Transpose, and Slice, Gather and DepthToSpace of what they made:
+       only noted.
     2. Gemm and MatMul with a constant: a convolution with the window of the whole map.
     3. Element-wise nodes and quantizers of such a tensor: on the map. Constants are laid out like it.
     4. Concat of such tensors: of their maps, along the channels; of parts of one map only noted.
     5. A map again: the map itself, a Gather of channels, or DepthToSpace.
     6. An output keeps its name and is a map; the manifest has its shape (`shapes`).
-    7. Any other order of elements that an operator of maps reads, or that is an output, of four dimensions: one
-       GatherND.
+    7. Any other order of elements, where an operator of maps reads it: one GatherND of the map.
     8. Anything else reads the tensor as the file made it, and check_model says that it can't be lowered.
     """
     rewriting = _Rewriting(draft)
@@ -114,7 +114,7 @@ class _Rewriting:
 
     def _node(self, node: NodeProto) -> None:
         moves = is_standard(node, *_MOVES) or (
-            is_standard(node, "Slice", "Gather") and node.input[0] in self.placed
+            is_standard(node, "Slice", "Gather", "DepthToSpace") and node.input[0] in self.placed
         )
         if moves:
             self._move(node)
@@ -152,12 +152,12 @@ class _Rewriting:
 
     def _move(self, node: NodeProto) -> None:
         """Case 1."""
-        source, layout = self._place(node.input[0]), layout_of(self.draft, node)
+        source, layout = self._place(node.input[0]), _layout(self.draft, node)
         if source is None or layout is None:
             return
         try:
             places = layout(source.places)
-        except (IndexError, ValueError):
+        except (ArithmeticError, IndexError, ValueError):
             return
         if places.shape != self.shapes.get(node.output[0], places.shape) or not places.size:
             return
@@ -306,7 +306,7 @@ class _Rewriting:
             value.type.CopyFrom(helper.make_tensor_type_proto(kind, placed.shape))
 
     def _take_names_back(self) -> None:
-        """The map of a tensor that is no longer made has the tensor's name."""
+        """What has the elements of a tensor that is no longer made, in its order, has its name."""
         draft, left = self.draft, set(self.draft.producers())
         inputs = set(draft.inputs)
         for node in [node for node in draft.nodes if node.op_type == "Identity"]:
@@ -315,7 +315,9 @@ class _Rewriting:
                 draft.nodes = [each for each in draft.nodes if each is not node]
                 draft.rename({source: output})
                 left -= {source}
-        names = {p.base: name for name, p in self.placed.items() if p.base in left and name not in left}
+        same = {p.base: name for name, p in self.placed.items() if p.in_order}
+        same |= {made: name for name, made in self.arranged.items()}
+        names = {base: name for base, name in same.items() if base in left and name not in left}
         draft.rename({base: name for base, name in names.items() if base not in draft.outputs})
 
 
@@ -372,3 +374,12 @@ def _dcr(grid: np.ndarray, block: int) -> np.ndarray:
 
 
 _DEPTH_TO_SPACE: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {"CRD": _crd, "DCR": _dcr}
+
+
+def _layout(draft: Draft, node: NodeProto) -> Layout | None:
+    """`layout_of`, also of a DepthToSpace."""
+    if not is_standard(node, "DepthToSpace"):
+        return layout_of(draft, node)
+    arrange = _DEPTH_TO_SPACE.get(attribute(node, "mode", "DCR"))
+    block = attribute(node, "blocksize", 1)
+    return None if arrange is None else lambda places: arrange(places, block)

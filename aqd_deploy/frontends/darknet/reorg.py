@@ -31,7 +31,9 @@ def reorg(section: Section, network: Network) -> FeatureMap:
     name, graph = network.name(section), network.graph
     squares = [x.channels // stride**2, x.height, stride, x.width, stride]
     result = FeatureMap(name, x.channels * stride**2, x.height // stride, x.width // stride)
-    seen = graph.add("Reshape", [x.name, graph.constant(f"{name}.squares", np.array(squares))], f"{name}.seen")
+    seen = graph.add(
+        "Reshape", [x.name, graph.constant(f"{name}.squares", np.array(squares))], f"{name}.seen"
+    )
     moved = graph.add("Transpose", [seen], f"{name}.moved", perm=[2, 4, 0, 1, 3])
     shape = np.array([1, result.channels, result.height, result.width])
     made = graph.add("Reshape", [moved, graph.constant(f"{name}.shape", shape)], name)
