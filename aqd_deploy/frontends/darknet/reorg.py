@@ -7,8 +7,6 @@ Its loop (reorg_cpu in src/blas.c) reads the map x [C, H, W] as if it were [C/sÂ
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from aqd_deploy.errors import ModelFileError
@@ -29,12 +27,9 @@ def reorg(section: Section, network: Network) -> FeatureMap:
             valid="channels that strideÂ² divides, and sides that it divides",
         )  # fmt: skip
     name, graph = network.name(section), network.graph
-    squares = [x.channels // stride**2, x.height, stride, x.width, stride]
-    result = FeatureMap(name, x.channels * stride**2, x.height // stride, x.width // stride)
-    seen = graph.add(
-        "Reshape", [x.name, graph.constant(f"{name}.squares", np.array(squares))], f"{name}.seen"
-    )
+    squares = np.array([x.channels // stride**2, x.height, stride, x.width, stride])
+    shape = np.array([1, x.channels * stride**2, x.height // stride, x.width // stride])
+    seen = graph.add("Reshape", [x.name, graph.constant(f"{name}.squares", squares)], f"{name}.seen")
     moved = graph.add("Transpose", [seen], f"{name}.moved", perm=[2, 4, 0, 1, 3])
-    shape = np.array([1, result.channels, result.height, result.width])
     made = graph.add("Reshape", [moved, graph.constant(f"{name}.shape", shape)], name)
-    return replace(result, name=made)
+    return FeatureMap(made, *shape[1:].tolist())
