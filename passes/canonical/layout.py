@@ -54,7 +54,7 @@ def use_feature_maps(draft: Draft) -> None:
     """Where elements go is computed here; nodes that only move them disappear.
 
         x [1, C, 7, 7] ── Flatten ── Gemm(w [K, N]) ── y [1, N]    x ── Conv(w [N, C, 7, 7]) ── y [1, N, 1, 1]
-        x ── Reshape ── Transpose ── Reshape ── y                  x ── Gather(channels) ── y
+        x ── Reshape ── Transpose ── Reshape ── y                  x ── Gather(channels) or GatherND ── y
 
     1. Reshape, Flatten, Squeeze, Unsqueeze, Transpose, and Slice, Gather and DepthToSpace of what they made:
        only noted.
