@@ -65,6 +65,12 @@ def mixed(b, x, channels=4):
     return b.node("Reshape", [y, maps], (channels, 8, 8))
 
 
+def picked(places):
+    """GatherND by `places`, which stand for a map of one pixel."""
+    indices = np.array(places).reshape(1, 1, 1, 1, -1)
+    return lambda b, x: b.node("GatherND", [x, b.constant("places", indices)], (1, 1, 1))
+
+
 def resized(mode, factor, **attributes):
     def change(b, x):
         scales = b.constant("scales", np.array([1, 1, factor, factor], np.float32))
@@ -262,6 +268,7 @@ def test_a_leaky_relu_of_codes_that_goes_on_as_a_stream(zero):
                                             b.constant("v", np.float32(0.0712))], (4, 10, 10)), 4, 7,
                              odd=False), "it pads with 0.07"),
         (sliced([7], [-9], [2], [-1], (4, 8, 8)), "step of -1"),
+        (picked([[0, 4, 7, 7]]), "GatherND of .* the map"),
     ],
 )  # fmt: skip
 def test_what_has_no_integers_is_refused_with_its_reason(change, match):
