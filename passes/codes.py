@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from onnx import TensorProto
 
-from aqd_deploy.passes.foreign_operations import DepthToSpace, Gather, Lookup, Slice
+from aqd_deploy.passes.foreign_operations import DepthToSpace, Gather, Lookup, Rearrange, Slice
 from aqd_deploy.passes.graph import Graph, Node
 from aqd_deploy.passes.operations import Concat, MaxPool, Pad, Quantize, Resize
 from aqd_deploy.passes.slices import QuantizedFunction
 
-STRUCTURAL = (MaxPool, Resize, Concat, Slice, Gather, DepthToSpace, Pad)
+STRUCTURAL = (MaxPool, Resize, Concat, Slice, Gather, DepthToSpace, Rearrange, Pad)
 """Operations that only select or place elements: the same on real and on integer tensors."""
 
 

@@ -199,6 +199,18 @@ class Gather(Plain):
 
 
 @dataclass(frozen=True, eq=False)
+class Rearrange(Plain):
+    """Elements in any order: `indices` [C', H', W'] are places in the input [C, H, W]."""
+
+    indices: np.ndarray
+
+    def write(self, node: Node, writer: Writer) -> NodeProto:
+        """The dialect's."""
+        indices = writer.constant(f"{node.output}_indices", self.indices.astype(np.int32))
+        return dialect.node("Rearrange", [node.inputs[0], indices], node.output)
+
+
+@dataclass(frozen=True, eq=False)
 class _Bound(IntegerOperation):
     """A clip on one side: `bound` int32, one number or one a channel."""
 

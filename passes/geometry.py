@@ -14,7 +14,7 @@ import numpy as np
 from aqd_deploy.errors import ShapeError, UnsupportedModelError
 from aqd_deploy.integer.types import SMALL_POOL, pool_fits
 from aqd_deploy.passes.constants import constant
-from aqd_deploy.passes.foreign_operations import DepthToSpace, Slice
+from aqd_deploy.passes.foreign_operations import DepthToSpace, Rearrange, Slice
 from aqd_deploy.passes.graph import Graph, Node
 from aqd_deploy.passes.integer_operations import StreamPool
 from aqd_deploy.passes.operations import (
@@ -266,5 +266,8 @@ def pixel_strides(graph: Graph) -> dict[str, tuple[Fraction, Fraction]]:
         elif isinstance(node.op, Slice):
             steps = {axis: step for axis, (_, _, step) in zip(node.op.axes, node.op.bounds, strict=True)}
             found = (found[0] * steps.get(2, 1), found[1] * steps.get(3, 1))
+        elif isinstance(node.op, Rearrange):
+            old, new = graph.shapes[node.inputs[0]], graph.shapes[node.output]
+            found = (found[0] * Fraction(old[2], new[2]), found[1] * Fraction(old[3], new[3]))
         strides[node.output] = found
     return strides

@@ -31,7 +31,7 @@ from aqd_deploy.passes.geometry import (
     upsampling,
 )
 from aqd_deploy.passes.graph import Graph, Node, Operation
-from aqd_deploy.passes.selection import gathering, padding, slicing
+from aqd_deploy.passes.selection import gathering, padding, rearranging, slicing
 
 LARGEST = (1 << 31) - 1
 """Strides, pads and the like stay below 2^31: no arithmetic with them can leave 64 bits."""
@@ -244,6 +244,7 @@ OPERATORS: Mapping[str, Operator] = {
     ),
     "Div": Operator((REAL,), 2, 2, read=_plain(ops.Div)),
     "Gather": Operator((REAL | CODES, SIZES), 2, 2, {"axis": _CHANNEL_AXIS}, gathering, 1, ("axis",)),
+    "GatherND": Operator((REAL | CODES, SIZES), 2, 2, {"batch_dims": _one_of(0)}, rearranging, 1),
     "GlobalAveragePool": Operator((REAL,), 1, 1, read=averaging),
     "Identity": Operator((ANY,), 1, 1, read=_plain(ops.Identity)),
     "MaxPool": Operator(

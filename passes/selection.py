@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
+
 from aqd_deploy.errors import UnsupportedModelError
 from aqd_deploy.passes.constants import constant, finite_reals
-from aqd_deploy.passes.foreign_operations import Gather, Slice
+from aqd_deploy.passes.foreign_operations import Gather, Rearrange, Slice
 from aqd_deploy.passes.graph import Graph, Node
 from aqd_deploy.passes.operations import Pad
 
@@ -45,6 +47,20 @@ def gathering(graph: Graph, node: Node, attributes: Mapping[str, Any]) -> Gather
             valid=f"a list of channels from {-channels} to {channels - 1}",
         )
     return Gather(tuple(int(index) % channels for index in indices))
+
+
+def rearranging(graph: Graph, node: Node, attributes: Mapping[str, Any]) -> Rearrange:
+    """Elements by constant indices [1, C', H', W', 4], each the place of one in the map [1, C, H, W]."""
+    shape = graph.shapes[node.inputs[0]]
+    indices = constant(graph, node, node.inputs[1], "indices")
+    sizes = np.array(shape)
+    if indices.ndim != 5 or indices.shape[-1] != 4 or not ((-sizes <= indices) & (indices < sizes)).all():
+        raise UnsupportedModelError(
+            f"node {node.label}: GatherND of {list(indices.shape)} indices",
+            valid=f"[1, C, H, W, 4], places in the map {list(shape)}",
+        )
+    places = np.ravel_multi_index(tuple(np.moveaxis(indices[0] % sizes, -1, 0)), shape)
+    return Rearrange(places.astype(np.int32))
 
 
 def padding(graph: Graph, node: Node, attributes: Mapping[str, Any]) -> Pad:

@@ -103,6 +103,7 @@ STRUCTURE = {
     *("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Split", "Concat", "Gather", "Pad"),
     *("Expand", "Tile", "Shape", "DepthToSpace", "SpaceToDepth", "ReduceMean", "ReduceSum", "ReduceMax"),
     *("ArgMax", "ReduceMin", "Where", "Cast", "Constant", "ConstantOfShape", "Range", "Equal"),
+    "GatherND",
 }
 """What onnx's own reference computes in any type."""
 

@@ -55,6 +55,7 @@ CASES = {
     ),
     "channels turned": lambda w, x, c: w.gather(x, list(range(c))[::-1]),
     "channels selected of a stream": lambda w, x, c: w.gather(stream(w, x, c), [c - 1, 0, c - 1]),
+    "elements in any order": lambda w, x, c: w.rearrange(x, _order(w)),
     "every other of all": lambda w, x, c: w.slice(x, [0, 0, 0], [99, 99, 99], [3, 1, 2], [2, 2, 2]),
     "the last row": lambda w, x, c: w.slice(stream(w, x, c), [-1], [np.iinfo(np.int64).max], [2], [1]),
     "half pixel": lambda w, x, c: w.resize_linear(x, (2, 2), 1),
@@ -71,6 +72,7 @@ CASES = {
 }
 
 STREAM_CASES = {
+    "elements of a stream in any order": lambda w, x, c: w.rearrange(stream(w, x, c), _order(w)),
     "pieces": lambda w, x, c: w.pieces(stream(w, x, c)),
     "two pieces": lambda w, x, c: w.pieces(stream(w, x, c), 1),
     "pieces, as many as there are": lambda w, x, c: w.pieces(stream(w, x, c), 1023),
@@ -87,6 +89,12 @@ STREAM_CASES = {
 
 def _sizes(w):
     return tuple(d.dim_value for d in w.inputs[0].type.tensor_type.shape.dim[2:])
+
+
+def _order(w):
+    """Indices [C', H', W'] of any elements of the input, for a map of other sides."""
+    _, channels, rows, columns = (d.dim_value for d in w.inputs[0].type.tensor_type.shape.dim)
+    return w.generator.integers(0, channels * rows * columns, (rows, columns + 2, channels + 3))
 
 
 def _zero(w):

@@ -189,6 +189,9 @@ class ModelWriter:
     def depth_to_space(self, x: str, blocksize: int, mode: str) -> str:
         return self._dialect(f"DepthToSpace_{mode}", [x], blocksize=blocksize)
 
+    def rearrange(self, x: str, indices: np.ndarray) -> str:
+        return self._dialect("Rearrange", [x, self.constant(indices.astype(np.int32))])
+
     def clip(self, x: str, channels: int, limit: int = 5000) -> str:
         floor, top = (self.generator.integers(low, low + limit, channels) for low in (-limit, 0))
         above = self._standard("Max", [x, self.per_channel(floor, np.int32)])
@@ -297,6 +300,9 @@ def _foreign_operations(w: ModelWriter, image: str, stream: str, codes: str, sig
     w.output(w.gather(again, [3, 0, 0, 2]), [1, 4, 4, 3], INT8)
     w.output(w.depth_to_space(stream, 2, "CRD"), [1, 1, 8, 6])
     w.output(w.depth_to_space(looked, 2, "DCR"), [1, 1, 8, 6], UINT8)
+    w.output(w.rearrange(stream, np.arange(48)[::-1].reshape(8, 2, 3)), [1, 8, 2, 3])
+    w.output(w.rearrange(looked, w.generator.integers(0, 48, (3, 5, 1))), [1, 3, 5, 1], UINT8)
+    w.output(w.rearrange(again, np.arange(48).reshape(3, 4, 4)), [1, 3, 4, 4], INT8)
     w.output(w.clip(stream, 4), [1, 4, 4, 3])
     w.output(w.pad_signed(again, [-7, 0, 3, 127], 1), [1, 4, 6, 5], INT8)
     w.output(w.conv_offset(looked, 6, 4, 3, 1, 77), [1, 6, 2, 1])

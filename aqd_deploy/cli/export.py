@@ -71,8 +71,6 @@ def command(
         print_json(summary)
     else:
         print_text(f"{output}: {summary['name']}, {summary['nodes']} nodes, {summary['bytes'] / 1e6:.2f} MB")
-        for line in summary.get("notes", []):
-            progress(line)
         for line in _origin(summary.get("origin")):
             print_text(line)
 

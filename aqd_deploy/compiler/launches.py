@@ -27,6 +27,7 @@ from aqd_deploy.compiler.plan import (
     Pad,
     Plan,
     Pointwise,
+    Rearrange,
     Resize,
     ResizeLinear,
     Slice,
@@ -229,6 +230,10 @@ class _Builder:
         named = channels.reshape(-1, out.channels)
         return [self.backend.pick(source, out, first, steps, named, self.built)]
 
+    def rearrange(self, op: Rearrange) -> list[Launch]:
+        source, out = self._buffer(op.input), self._buffer(op.output)
+        return [self.backend.rearrange(source, out, op.indices, self.built)]
+
     def concat(self, op: Concat) -> list[Launch]:
         return self.backend.concat([self._buffer(name) for name in op.inputs], self._buffer(op.output))
 
@@ -277,6 +282,7 @@ _MOVEMENTS: dict[type[Operation], tuple[str, Callable[..., list[Launch]]]] = {
     Slice: ("slice", _Builder.slice),
     Gather: ("gather", _Builder.gather),
     DepthToSpace: ("depth_to_space", _Builder.depth_to_space),
+    Rearrange: ("rearrange", _Builder.rearrange),
     Stack: ("stack", _Builder.stack),
     Unstack: ("unstack", _Builder.unstack),
     Patches: ("patches", _Builder.patches),

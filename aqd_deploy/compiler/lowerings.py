@@ -5,6 +5,7 @@ To lower a new operation: an entry in `LOWERINGS`. One without an entry is refus
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from aqd_deploy.compiler.plan import (
     Movement,
     Operand,
     Pad,
+    Rearrange,
     Resize,
     ResizeLinear,
     Slice,
@@ -255,6 +257,15 @@ def _depth_to_space(node: Node, graph: Graph) -> DepthToSpace:
     return DepthToSpace(node.name, node.slots[0], node.output, node.attributes["blocksize"], first, step)
 
 
+def _rearrange(node: Node, graph: Graph) -> Rearrange:
+    """Maps lie channels-last in programs, so both sides of the indices are counted anew."""
+    x, y = graph.types[node.slots[0]], graph.types[node.output]
+    places = np.arange(math.prod(x.shape), dtype=np.int32).reshape(x.shape).transpose(2, 0, 1).reshape(-1)
+    indices = places[graph.operand(node, "indices")].transpose(1, 2, 0)
+    flat = np.ascontiguousarray(indices).reshape(-1)
+    return Rearrange(node.name, node.slots[0], node.output, flat, y.channels)
+
+
 def _sum_pool(node: Node, graph: Graph) -> SumPool:
     pad_value = node.attributes.get("pad_value", 0)
     return SumPool(node.name, node.slots[0], node.output, *pool_geometry(node), pad_value)
@@ -299,6 +310,7 @@ LOWERINGS: dict[str, Lowering] = {
     "Gather": Moves(_gather),
     "DepthToSpace_CRD": Moves(_depth_to_space),
     "DepthToSpace_DCR": Moves(_depth_to_space),
+    "Rearrange": Moves(_rearrange),
     "PadImage": Moves(_pad_image),
     "PadSignedImage": Moves(_pad_image),
 }

@@ -14,6 +14,7 @@ from aqd_deploy.compiler.plan import (
     Operation,
     Pad,
     Pointwise,
+    Rearrange,
     Resize,
     ResizeLinear,
     Slice,
@@ -95,6 +96,10 @@ def _depth_to_space(backend: Backend, op: DepthToSpace, reads: Types, writes: Ty
     return backend.depth_to_space(*x.shape, op.blocksize, op.first, op.step, x.dtype, threads)
 
 
+def _rearrange(backend: Backend, op: Rearrange, reads: Types, writes: Types, threads: int) -> Any:
+    return backend.rearrange(reads[0].shape, writes[0].shape, reads[0].dtype, threads)
+
+
 def _sum_pool(backend: Backend, op: SumPool, reads: Types, writes: Types, threads: int) -> Any:
     window = op.kernel, op.strides, op.pads
     return backend.sum_pool(*reads[0].shape, *window, op.pad_value, reads[0].dtype, threads)
@@ -135,6 +140,7 @@ MOVEMENT_KERNELS: dict[type[Operation], MovementKernel] = {
     Slice: MovementKernel("slice", _slice),
     Gather: MovementKernel("gather", _gather),
     DepthToSpace: MovementKernel("depth_to_space", _depth_to_space),
+    Rearrange: MovementKernel("rearrange", _rearrange),
     SumPool: MovementKernel("sumpool", _sum_pool),
     ResizeLinear: MovementKernel("resize_linear", _resize_linear),
     Stack: MovementKernel("stack", _stack),

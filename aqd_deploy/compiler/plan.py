@@ -257,6 +257,27 @@ class DepthToSpace(OneInput, OneOutput, Movement):
         return union([_of_channels(sources[0], at + self.step * np.arange(count)) for at in self.first])
 
 
+@dataclass(frozen=True, eq=False)
+class Rearrange(OneInput, OneOutput, Movement):
+    """Element k is the input's element `indices[k]`; int32 [elements of the output], both counted in
+    [H, W, C].
+    """
+
+    name: str
+    input: str
+    output: str
+    indices: np.ndarray
+    channels: int
+
+    @property
+    def parameters(self) -> list[np.ndarray]:
+        return [self.indices]
+
+    def interval(self, sources: Sequence[Interval]) -> Interval:
+        named = self.indices.reshape(-1, self.channels) % len(sources[0].lo)
+        return Interval(sources[0].lo[named].min(axis=0), sources[0].hi[named].max(axis=0))
+
+
 @dataclass(frozen=True)
 class SumPool(OneInput, OneOutput, Movement):
     """int32 sums over windows; the padding is `pad_value`."""

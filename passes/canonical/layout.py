@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import NodeProto, helper
 
-from aqd_deploy.passes.canonical.constant_chain import ConstantChain, chain_of, layout_of
+from aqd_deploy.passes.canonical.constant_chain import ConstantChain, Layout, chain_of, layout_of
 from aqd_deploy.passes.canonical.draft import Draft, attribute, copy_of, is_standard
-from aqd_deploy.passes.operators import label_of
+from aqd_deploy.passes.operators import OPERATORS, label_of
 
 _ELEMENTWISE = {
     *("Abs", "Add", "Celu", "Clip", "DequantizeLinear", "Div", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid"),
@@ -22,6 +22,8 @@ _ELEMENTWISE = {
 _MOVES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose")
 _LARGEST = 1 << 24
 """Elements of a tensor whose places are followed one by one."""
+_LARGEST_ORDER = 1 << 22
+"""Elements of a map whose order is stored: four indices each while a file is rewritten."""
 
 
 @dataclass(frozen=True)
@@ -52,15 +54,17 @@ def use_feature_maps(draft: Draft) -> None:
     """Where elements go is computed here; nodes that only move them disappear.
 
         x [1, C, 7, 7] ── Flatten ── Gemm(w [K, N]) ── y [1, N]    x ── Conv(w [N, C, 7, 7]) ── y [1, N, 1, 1]
-        x ── Reshape ── Transpose ── Reshape ── y                  x ── Gather(channels) ── y
+        x ── Reshape ── Transpose ── Reshape ── y                  x ── Gather(channels) or GatherND ── y
 
-    1. Reshape, Flatten, Squeeze, Unsqueeze, Transpose, and Slice and Gather of what they made: only noted.
+    1. Reshape, Flatten, Squeeze, Unsqueeze, Transpose, and Slice, Gather and DepthToSpace of what they made:
+       only noted.
     2. Gemm and MatMul with a constant: a convolution with the window of the whole map.
     3. Element-wise nodes and quantizers of such a tensor: on the map. Constants are laid out like it.
-    4. Concat of such tensors: of their maps, along the channels.
+    4. Concat of such tensors: of their maps, along the channels; of parts of one map only noted.
     5. A map again: the map itself, a Gather of channels, or DepthToSpace.
     6. An output keeps its name and is a map; the manifest has its shape (`shapes`).
-    7. Anything else reads the tensor as the file made it, and check_model says that it can't be lowered.
+    7. Any other order of elements, where an operator of maps reads it: one GatherND of the map.
+    8. Anything else reads the tensor as the file made it, and check_model says that it can't be lowered.
     """
     rewriting = _Rewriting(draft)
     rewriting.run()
@@ -75,6 +79,7 @@ class _Rewriting:
         self.producers = draft.producers()
         self.placed: dict[str, Placed] = {}
         self.alias: dict[str, str] = {}
+        self.arranged: dict[str, str] = {}
         self.nodes: list[NodeProto] = []
 
     def run(self) -> None:
@@ -83,6 +88,8 @@ class _Rewriting:
             for index, name in enumerate(node.input):
                 node.input[index] = self.alias.get(name, name)
             self._node(node)
+            if not any(name in self.placed or name in self.alias for name in node.output):
+                self._read_maps(node)
             self.nodes.append(node)
         if not self.placed and not self.alias:
             return
@@ -107,7 +114,7 @@ class _Rewriting:
 
     def _node(self, node: NodeProto) -> None:
         moves = is_standard(node, *_MOVES) or (
-            is_standard(node, "Slice", "Gather") and node.input[0] in self.placed
+            is_standard(node, "Slice", "Gather", "DepthToSpace") and node.input[0] in self.placed
         )
         if moves:
             self._move(node)
@@ -118,6 +125,19 @@ class _Rewriting:
                 self._elementwise(node)
             elif is_standard(node, "Concat"):
                 self._concat(node)
+
+    def _read_maps(self, node: NodeProto) -> None:
+        """Case 7, of a node that stays."""
+        if not is_standard(node, *OPERATORS):
+            return
+        for index, name in enumerate(node.input):
+            if name in self.placed and name not in self.arranged:
+                made = _rearranged(self.draft, self.placed[name], name)
+                if made is None:
+                    continue
+                self.nodes.append(made)
+                self.arranged[name] = made.output[0]
+            node.input[index] = self.arranged.get(name, name)
 
     def _note(self, name: str, placed: Placed) -> None:
         """Case 5, or a note of where the tensor lies."""
@@ -132,12 +152,12 @@ class _Rewriting:
 
     def _move(self, node: NodeProto) -> None:
         """Case 1."""
-        source, layout = self._place(node.input[0]), layout_of(self.draft, node)
+        source, layout = self._place(node.input[0]), _layout(self.draft, node)
         if source is None or layout is None:
             return
         try:
             places = layout(source.places)
-        except (IndexError, ValueError):
+        except (ArithmeticError, IndexError, ValueError):
             return
         if places.shape != self.shapes.get(node.output[0], places.shape) or not places.size:
             return
@@ -252,11 +272,16 @@ class _Rewriting:
         whole = [part for part in parts if part is not None]
         if len(whole) < len(parts) or len({part.shape[2:] for part in whole}) > 1:
             return
-        starts = np.cumsum([0, *(math.prod(part.shape) for part in whole)]).tolist()
+        one = whole[0] if len({part.base for part in whole}) == 1 else None
+        sizes = [0 if one else math.prod(part.shape) for part in whole]
+        starts = np.cumsum([0, *sizes]).tolist()
         places = [part.places + start for part, start in zip(whole, starts, strict=False)]
         try:
             joined = np.concatenate(places, axis=attribute(node, "axis"))
         except (ValueError, IndexError):
+            return
+        if one is not None:
+            self._note(node.output[0], Placed(one.base, one.shape, joined))
             return
         concat = self.draft.node("Concat", [part.base for part in whole], like=node, axis=1)
         self.nodes.append(concat)
@@ -281,7 +306,7 @@ class _Rewriting:
             value.type.CopyFrom(helper.make_tensor_type_proto(kind, placed.shape))
 
     def _take_names_back(self) -> None:
-        """The map of a tensor that is no longer made has the tensor's name."""
+        """What has the elements of a tensor that is no longer made, in its order, has its name."""
         draft, left = self.draft, set(self.draft.producers())
         inputs = set(draft.inputs)
         for node in [node for node in draft.nodes if node.op_type == "Identity"]:
@@ -290,7 +315,9 @@ class _Rewriting:
                 draft.nodes = [each for each in draft.nodes if each is not node]
                 draft.rename({source: output})
                 left -= {source}
-        names = {p.base: name for name, p in self.placed.items() if p.base in left and name not in left}
+        same = {p.base: name for name, p in self.placed.items() if p.in_order}
+        same |= {made: name for name, made in self.arranged.items()}
+        names = {base: name for base, name in same.items() if base in left and name not in left}
         draft.rename({base: name for base, name in names.items() if base not in draft.outputs})
 
 
@@ -324,6 +351,16 @@ def _as_map(draft: Draft, placed: Placed, name: str) -> str | NodeProto | None:
     return None
 
 
+def _rearranged(draft: Draft, placed: Placed, name: str) -> NodeProto | None:
+    """Case 7: the node that makes the map of the base, None where it is none, or too large."""
+    places = placed.places
+    if places.ndim != 4 or places.shape[0] != 1 or places.size > _LARGEST_ORDER:
+        return None
+    indices = np.stack(np.unravel_index(places, placed.shape), axis=-1)
+    order = draft.constant(f"{name}_order", indices)
+    return helper.make_node("GatherND", [placed.base, order], [draft.names.fresh(name)], name=name)
+
+
 def _crd(grid: np.ndarray, block: int) -> np.ndarray:
     _, c, h, w = grid.shape
     parts = grid.reshape(1, c // block**2, block, block, h, w).transpose(0, 1, 4, 2, 5, 3)
@@ -337,3 +374,12 @@ def _dcr(grid: np.ndarray, block: int) -> np.ndarray:
 
 
 _DEPTH_TO_SPACE: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {"CRD": _crd, "DCR": _dcr}
+
+
+def _layout(draft: Draft, node: NodeProto) -> Layout | None:
+    """`layout_of`, also of a DepthToSpace."""
+    if not is_standard(node, "DepthToSpace"):
+        return layout_of(draft, node)
+    arrange = _DEPTH_TO_SPACE.get(attribute(node, "mode", "DCR"))
+    block = attribute(node, "blocksize", 1)
+    return None if arrange is None else lambda places: arrange(places, block)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aqd_deploy.passes import operations as ops
-from aqd_deploy.passes.foreign_operations import DepthToSpace, Gather, Lookup, Slice
+from aqd_deploy.passes.foreign_operations import DepthToSpace, Gather, Lookup, Rearrange, Slice
 from aqd_deploy.passes.graph import Node, Operation
 from aqd_deploy.passes.rules import (
     binary,
@@ -60,5 +60,6 @@ RULES: Mapping[type[Operation], Rule] = {
     Slice: Rule(structure.select, commutes=True),
     Gather: Rule(structure.select, commutes=True),
     DepthToSpace: Rule(structure.depth_to_space, commutes=True),
+    Rearrange: Rule(structure.rearrange, commutes=True),
     Lookup: Rule(structure.lookup),
 }

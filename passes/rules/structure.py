@@ -9,7 +9,7 @@ import numpy as np
 
 from aqd_deploy.errors import UnsupportedModelError
 from aqd_deploy.integer.ranges import Interval, concatenate
-from aqd_deploy.passes.foreign_operations import DepthToSpace, Gather, Lookup, Slice
+from aqd_deploy.passes.foreign_operations import DepthToSpace, Gather, Lookup, Rearrange, Slice
 from aqd_deploy.passes.graph import Node, Operation
 from aqd_deploy.passes.integer_operations import PadImage
 from aqd_deploy.passes.operations import Concat, Pad, Resize
@@ -52,6 +52,19 @@ def depth_to_space(values: Values, node: Node, op: DepthToSpace) -> None:
     first = [int(block[0]) for block in blocks]
     placed = Scaled(value.tensor, [value.forms[i] for i in first], value.error[blocks].max(axis=1))
     values.place(node, op, placed, _joined(values.graph.ranges[value.tensor], blocks))
+
+
+def rearrange(values: Values, node: Node, op: Rearrange) -> None:
+    """Channels that come together are brought to one scale, and so are those that do by way of others."""
+    value = values.value(node.inputs[0], node)
+    sources = _sources(values, node, op)
+    blocks = _joint(sources, len(value.forms))
+    if any(len({value.forms[i] for i in block}) > 1 for block in blocks):
+        value = values.settle(node.inputs[0], node, blocks)
+    first = [int(each[0]) for each in sources]
+    error = np.array([value.error[each].max() for each in sources])
+    placed = Scaled(value.tensor, [value.forms[i] for i in first], error)
+    values.place(node, op, placed, _united(values.graph.ranges[value.tensor], sources))
 
 
 def pad(values: Values, node: Node, op: Pad) -> None:
@@ -107,6 +120,8 @@ def on_codes(values: Values, node: Node, op: Operation) -> None:
         interval = _channels(interval, _kept(op, len(interval.lo)))
     elif isinstance(op, DepthToSpace):
         interval = _joined(interval, _blocks(op, len(interval.lo)))
+    elif isinstance(op, Rearrange):
+        interval = _united(interval, _sources(values, node, op))
     elif isinstance(op, Pad):
         codes = [int(code) for code in op.values] * (len(interval.lo) // len(op.values))
         interval = padded_range(values, source, codes)
@@ -145,3 +160,25 @@ def _blocks(op: DepthToSpace, channels: int) -> np.ndarray:
     size = op.blocksize**2
     index = np.arange(channels)
     return index.reshape(-1, size) if op.mode == "CRD" else index.reshape(size, -1).T
+
+
+def _sources(values: Values, node: Node, op: Rearrange) -> list[np.ndarray]:
+    """The input channels that each output channel has elements of."""
+    _, _, height, width = values.graph.shapes[node.inputs[0]]
+    return [np.unique(channel // (height * width)) for channel in op.indices]
+
+
+def _united(interval: Interval, sources: list[np.ndarray]) -> Interval:
+    return Interval(
+        np.array([interval.lo[each].min() for each in sources]),
+        np.array([interval.hi[each].max() for each in sources]),
+    )
+
+
+def _joint(sources: list[np.ndarray], channels: int) -> list[list[int]]:
+    """All channels in blocks, such that no output channel has elements of two blocks."""
+    block = np.arange(channels)
+    for each in sources:
+        met = np.isin(block, block[each])
+        block[met] = block[each].min()
+    return [np.flatnonzero(block == name).tolist() for name in np.unique(block)]

@@ -110,6 +110,7 @@ CASES = {
     ],
     "Flatten": [
         (lambda: Tail(lambda x, m: m(F.max_pool2d(x, 4).flatten(1)), torch.nn.Linear(128, 5)), set()),
+        (lambda: Network(lambda x: x.transpose(2, 3)), {"Rearrange"}),
     ],
     "Softmax, TopK": [
         (lambda: Tail(lambda x: F.avg_pool2d(x, 16).flatten(1).softmax(1)), set()),

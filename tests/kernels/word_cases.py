@@ -136,6 +136,10 @@ def _selections(data: np.ndarray, dtype: str, threads: int) -> Iterator[Case]:
     indices = np.random.default_rng(1).integers(0, shape[2], shape[2] + 2).astype(np.int32)
     function = selection.gather(*shape, len(indices), dtype, threads)
     yield f"gather {shape} {dtype}", function, [data, indices], [data[:, :, indices]]
+    result = (3, shape[0] * shape[2], 7)
+    order = np.random.default_rng(2).integers(0, data.size, result).astype(np.int32)
+    function = selection.rearrange(shape, result, dtype, threads)
+    yield f"rearrange {shape} {dtype}", function, [data, order.ravel()], [data.ravel()[order]]
     count = shape[2] // 4
     if shape[2] % 4 == 0:
         for first, step in (((0, 1, 2, 3), 4), (tuple(count * i for i in range(4)), 1)):

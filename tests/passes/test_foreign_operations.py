@@ -16,6 +16,7 @@ from aqd_deploy.passes.foreign_operations import (
     Lookup,
     Multiply,
     Pieces,
+    Rearrange,
     ResizeLinear,
     Slice,
     StreamMultiply,
@@ -119,6 +120,9 @@ def test_linear_upsampling_says_by_how_much_it_is_too_large(half_pixel):
 def test_selections():
     x, y = written(Gather((3, 0, 0)), "int8")
     np.testing.assert_array_equal(y, x[:, [3, 0, 0]])
+    order = np.random.default_rng(3).integers(0, 120, (3, 7, 2))
+    x, y = written(Rearrange(order), "int8", stream=True)
+    np.testing.assert_array_equal(y, x.reshape(-1)[order][None])
     x, y = written(Slice((1, 3), ((1, 4, 2), (0, -1, 1))), "int8", stream=True)
     np.testing.assert_array_equal(y, x[:, 1:4:2, :, :-1])
     for mode in ("CRD", "DCR"):

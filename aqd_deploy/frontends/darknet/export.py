@@ -47,7 +47,7 @@ def export_darknet(
     started = time.perf_counter()
     progress(f"loading {cfg}")
     classes = None if names is None else read_names(names)
-    model, notes = darknet_model(cfg, weights, classes, image_size)
+    model = darknet_model(cfg, weights, classes, image_size)
     save_onnx(model, output)
     return {
         "file": str(output),
@@ -55,7 +55,6 @@ def export_darknet(
         "nodes": len(model.graph.node),
         "bytes": output.stat().st_size,
         "seconds": round(time.perf_counter() - started, 3),
-        "notes": notes,
     }
 
 
@@ -70,9 +69,9 @@ def read_names(path: Path) -> list[str]:
 
 def darknet_model(
     cfg: Path, weights: Path, names: Sequence[str] | None = None, image_size: tuple[int, int] | None = None
-) -> tuple[onnx.ModelProto, list[str]]:
-    """The float ONNX model of a Darknet network, and what a person ought to know of it. Input `image` is
-    uint8 [1, 3, H, W], RGB, and stands for pixel/255. Raises what `export_darknet` raises.
+) -> onnx.ModelProto:
+    """The float ONNX model of a Darknet network. Input `image` is uint8 [1, 3, H, W], RGB, and stands for
+    pixel/255. Raises what `export_darknet` raises.
     """
     net, sections = read_cfg(cfg)
     height, width = image_size or (_side(net, "height"), _side(net, "width"))
@@ -89,7 +88,7 @@ def darknet_model(
         add_layer(section, network)
     network.weights.check_end()
     manifest = _manifest(network, cfg, names, (height, width))
-    return graph.model({MANIFEST_KEY: json.dumps(manifest)}), network.notes
+    return graph.model({MANIFEST_KEY: json.dumps(manifest)})
 
 
 def _side(net: Section, key: str) -> int:

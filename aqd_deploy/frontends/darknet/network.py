@@ -39,7 +39,6 @@ class Network:
     image: FeatureMap
     maps: list[FeatureMap] = field(default_factory=list)
     heads: list[Head] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
 
     @property
     def last(self) -> FeatureMap:

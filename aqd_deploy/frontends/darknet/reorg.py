@@ -15,12 +15,7 @@ from aqd_deploy.frontends.darknet.network import FeatureMap, Network
 
 
 def reorg(section: Section, network: Network) -> FeatureMap:
-    """Cases:
-
-    1. Stride 2 and sides that 4 divides: slices and DepthToSpace, which `lower` has integers for. Channel
-       (2a + b)·C + c at (2i + k, 2j + l) is x[c, 4i + 2a + k, 4j + 2l + b].
-    2. Anything else: Reshape, SpaceToDepth, Reshape.
-    """
+    """Reshape, Transpose, Reshape, which every runtime has; `lower` makes one Rearrange of it."""
     section.check_keys(("stride", "reverse", "flatten", "extra"))
     for key in ("reverse", "flatten", "extra"):
         section.check_value(key, "0", "0")
@@ -31,40 +26,10 @@ def reorg(section: Section, network: Network) -> FeatureMap:
             received=f"stride={stride} of {x.channels} x {x.height} x {x.width}",
             valid="channels that stride² divides, and sides that it divides",
         )  # fmt: skip
-    name = network.name(section)
-    if stride == 2 and x.height % 4 == 0 and x.width % 4 == 0:
-        made = _by_slices(network, x, name)
-    else:
-        made = _by_reshape(network, x, stride, name)
-        network.notes.append(
-            f"{section.place} mixes rows of a map of {x.height} x {x.width}, which has no integer form; "
-            "of sides that 4 divides it has one, such as those of --image-size 448"
-        )
-    return FeatureMap(made, x.channels * stride**2, x.height // stride, x.width // stride)
-
-
-def _by_slices(network: Network, x: FeatureMap, name: str) -> str:
-    graph = network.graph
-
-    def every_fourth(row: int, column: int) -> str:
-        values = {"from": [row, column], "to": [x.height, x.width], "axes": [2, 3], "steps": [4, 4]}
-        tag = f"{name}.{row}{column}"
-        operands = [graph.constant(f"{tag}.{key}", np.array(each)) for key, each in values.items()]
-        return graph.add("Slice", [x.name, *operands], tag)
-
-    parts = []
-    for a in range(2):
-        for b in range(2):
-            pixels = [every_fourth(2 * a + k, 2 * m + b) for k in range(2) for m in range(2)]
-            joined = graph.add("Concat", pixels, f"{name}.{a}{b}.phases", axis=1)
-            parts.append(graph.add("DepthToSpace", [joined], f"{name}.{a}{b}.map", blocksize=2, mode="DCR"))
-    return graph.add("Concat", parts, name, axis=1)
-
-
-def _by_reshape(network: Network, x: FeatureMap, stride: int, name: str) -> str:
-    graph = network.graph
-    large = [1, x.channels // stride**2, x.height * stride, x.width * stride]
-    small = [1, x.channels * stride**2, x.height // stride, x.width // stride]
-    seen = graph.add("Reshape", [x.name, graph.constant(f"{name}.large", np.array(large))], f"{name}.seen")
-    moved = graph.add("SpaceToDepth", [seen], f"{name}.moved", blocksize=stride)
-    return graph.add("Reshape", [moved, graph.constant(f"{name}.small", np.array(small))], name)
+    name, graph = network.name(section), network.graph
+    squares = np.array([x.channels // stride**2, x.height, stride, x.width, stride])
+    shape = np.array([1, x.channels * stride**2, x.height // stride, x.width // stride])
+    seen = graph.add("Reshape", [x.name, graph.constant(f"{name}.squares", squares)], f"{name}.seen")
+    moved = graph.add("Transpose", [seen], f"{name}.moved", perm=[2, 4, 0, 1, 3])
+    made = graph.add("Reshape", [moved, graph.constant(f"{name}.shape", shape)], name)
+    return FeatureMap(made, *shape[1:].tolist())

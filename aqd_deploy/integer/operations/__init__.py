@@ -21,7 +21,7 @@ from aqd_deploy.integer.operations.products import Multiply, StreamMultiply
 from aqd_deploy.integer.operations.quantizers import Requantize, RequantizeMax, Threshold
 from aqd_deploy.integer.operations.resizing import ResizeLinear
 from aqd_deploy.integer.operations.scaling import MultiplyShift, SkipAdd
-from aqd_deploy.integer.operations.selection import DepthToSpace, Gather, Slice
+from aqd_deploy.integer.operations.selection import DepthToSpace, Gather, Rearrange, Slice
 from aqd_deploy.integer.operations.streams import Add, Cast, Max, Min
 from aqd_deploy.integer.operations.tables import Lookup, Steps
 
@@ -54,6 +54,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Gather(),
     DepthToSpace("CRD"),
     DepthToSpace("DCR"),
+    Rearrange(),
     Identity(),
     PadImage(),
     PadSignedImage(),

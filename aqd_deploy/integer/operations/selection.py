@@ -1,7 +1,8 @@
-"""Operations that select or reorder values: Slice, Gather of channels, DepthToSpace."""
+"""Operations that select or reorder values: Slice, Gather of channels, DepthToSpace, Rearrange."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -143,6 +144,47 @@ class DepthToSpace(_Selection, Function):
             helper.make_node("Mul", ["size", "r"], ["larger"]),
             helper.make_node("Concat", ["one", "rest", "larger"], ["joined"], axis=0),
             helper.make_node("Reshape", ["ordered", "joined"], ["y"]),
+        ]
+
+
+class Rearrange(_Selection, Function):
+    """Values in any order and shape: y[0, c, i, j] is the element `indices`[c, i, j] of x, counted as it lies
+    in memory, [C, H, W]. Each may be there several times, or not at all.
+    """
+
+    name = "Rearrange"
+    operands = (Operand("indices", "int32", ("*", "*", "*")),)
+
+    def check(self, node: Node, graph: Graph) -> None:
+        indices, count = graph.operand(node, "indices"), math.prod(source_type(node, graph).shape)
+        if indices.min() < 0 or indices.max() >= count:
+            raise ShapeError(
+                f"{node.label} takes elements that are not there",
+                received=f"{indices.min()} to {indices.max()}",
+                valid=f"0 to {count - 1}",
+            )
+
+    def shape(self, node: Node, graph: Graph) -> tuple[int, int, int]:
+        channels, height, width = graph.operand(node, "indices").shape
+        return height, width, channels
+
+    def interval(self, node: Node, graph: Graph) -> Interval:
+        """Of the channels that each channel takes elements of."""
+        x, source = source_type(node, graph), source_interval(node, graph)
+        channels = graph.operand(node, "indices") // (x.height * x.width)
+        return Interval(source.lo[channels].min(axis=(1, 2)), source.hi[channels].max(axis=(1, 2)))
+
+    def meaning(self, node: Node, graph: Graph, values: Sequence[np.ndarray]) -> np.ndarray:
+        x, indices = values
+        return x.reshape(-1)[indices][None]
+
+    def body(self, op_type: str) -> list[NodeProto]:
+        return [
+            body.constant("all", np.array([-1], dtype=np.int64)),
+            body.constant("batch", np.array([0], dtype=np.int64)),
+            helper.make_node("Reshape", ["x", "all"], ["flat"]),
+            helper.make_node("Gather", ["flat", "indices"], ["map"], axis=0),
+            helper.make_node("Unsqueeze", ["map", "batch"], ["y"]),
         ]
 
 

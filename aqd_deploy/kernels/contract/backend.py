@@ -120,6 +120,13 @@ class Movements(Protocol):
         is channel first[i] + step·c.
         """
 
+    def rearrange(
+        self, shape: tuple[int, int, int], result: tuple[int, int, int], dtype: str, threads: int
+    ) -> Any:
+        """(data `shape`, indices int32 [elements of out], out `result`), both [H, W, C]: element k of out is
+        element indices[k] of data.
+        """
+
     def sum_pool(
         self,
         height: int,

@@ -268,6 +268,9 @@ class CardBackend(Protocol):
         pixel i has the input's channels `channels` int32 [r·r, channels of `out`][i].
         """
 
+    def rearrange(self, source: Buffer, out: Buffer, indices: np.ndarray, room: Room) -> Launch:
+        """Element k of each image is its element `indices`[k], int32; both are counted in [H, W, C]."""
+
     def concat(self, sources: Sequence[Buffer], out: Buffer) -> list[Launch]:
         """Along channels."""
 

@@ -63,6 +63,7 @@ class CpuBackend:
     slice = staticmethod(selection.slice_map)
     gather = staticmethod(selection.gather)
     depth_to_space = staticmethod(selection.depth_to_space)
+    rearrange = staticmethod(selection.rearrange)
     sum_pool = staticmethod(sampling.sum_pool)
     resize_linear = staticmethod(sampling.resize_linear)
     stack = staticmethod(pyramid_stack.stack)

@@ -137,6 +137,15 @@ class CudaBackend:
         pointers, numbers = (source.address, out.address, named), (*sizes, block, *steps, *first)
         return _launch(f"pick<{C_TYPES[out.dtype]}>", "PickArgs", count, pointers, numbers)
 
+    def rearrange(self, source: Buffer, out: Buffer, indices: np.ndarray, room: Room) -> Launch:
+        pixels, channels = np.divmod(indices.reshape(-1, out.channels), source.channels)
+        named = room.store(_padded(pixels * source.pitch + channels))
+        elements = source.height * source.width * source.pitch, out.height * out.width * out.pitch
+        code = f"rearrange<{C_TYPES[out.dtype]}>"
+        count = out.images * elements[1]
+        pointers, numbers = (source.address, out.address, named), (count, *elements, 0)
+        return _launch(code, "RearrangeArgs", count, pointers, numbers)
+
     def concat(self, sources: Sequence[Buffer], out: Buffer) -> list[Launch]:
         made, first, pixels = [], 0, out.images * out.height * out.width
         for part in sources:

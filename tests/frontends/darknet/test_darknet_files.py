@@ -29,8 +29,8 @@ def files(tmp_path):
 
 
 def test_the_network_itself_is_fine(files):
-    model, notes = darknet_model(*files())
-    assert [value.name for value in model.graph.output] == ["map_0"] and notes == []
+    model = darknet_model(*files())
+    assert [value.name for value in model.graph.output] == ["map_0"]
 
 
 MISTAKES = [
@@ -147,7 +147,7 @@ def test_a_variance_below_zero(files):
 def test_another_size_and_names(files, tmp_path):
     (tmp_path / "n.names").write_text("cat\n\ndog\nbird\n")
     names = read_names(tmp_path / "n.names")
-    model, _ = darknet_model(*files(), names, (64, 96))
+    model = darknet_model(*files(), names, (64, 96))
     assert names == ["cat", "dog", "bird"]
     assert [d.dim_value for d in model.graph.output[0].type.tensor_type.shape.dim] == [1, 16, 32, 48]
     with pytest.raises(ModelFileError, match="another number of classes than the cfg; got 2; valid: 3 lines"):
@@ -156,7 +156,7 @@ def test_another_size_and_names(files, tmp_path):
 
 def test_comments_spaces_and_keys_that_stand_twice(files):
     text = SMALL.replace("stride=2\n", "stride = 2  # every second\n; no stride\nstride=1\n")
-    model, _ = darknet_model(*files(text))
+    model = darknet_model(*files(text))
     assert [d.dim_value for d in model.graph.output[0].type.tensor_type.shape.dim] == [1, 16, 16, 16]
 
 

@@ -134,7 +134,48 @@ def test_case_6_an_output_that_is_only_reshaped():
     assert manifest_entry(state.model)["shapes"] == {y: [1, 144]}
 
 
-def test_case_7_what_cannot_be_placed_reads_what_the_file_made():
+def reshaped(b, x, *shape):
+    return b.node("Reshape", [x, b.constant("x".join(map(str, shape)), np.array(shape))])
+
+
+def turned(b, x):
+    """Rows and columns of [1, 4, 6, 6] and of its halves change places."""
+    return b.node("Transpose", [x], perm=[0, 1, 3, 2])
+
+
+def through_squares(b, x):
+    return reshaped(b, b.node("SpaceToDepth", [reshaped(b, x, 1, 1, 12, 12)], blocksize=2), 1, 16, 3, 3)
+
+
+def through_channels(b, x):
+    return reshaped(b, b.node("DepthToSpace", [reshaped(b, x, 1, 16, 3, 3)], blocksize=2), 1, 1, 9, 16)
+
+
+def some_of(b, x):
+    bounds = [b.constant(f"k{i}", np.array([v])) for i, v in enumerate((1, 6, 2, 2))]
+    parts = [b.node("Slice", [reshaped(b, x, 1, 4, 36), *bounds])] * 2
+    return reshaped(b, b.node("Concat", parts, axis=2), 1, 4, 6, 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "channels"), [(turned, 4), (through_squares, 16), (through_channels, 1), (some_of, 4)]
+)
+def test_case_7_any_other_order(change, channels):
+    """Once, however many read it, and quantizers and functions stand in front."""
+    b = FileBuilder()
+    y = b.quantize(b.node("Relu", [change(b, start(b))]))
+    state = b.rewritten(b.conv(y, channels, 1), b.conv(y, channels, 1))
+    assert ops(state.model) == ["Conv", "Relu", "GatherND", "Conv", "Conv"]
+
+
+def test_case_7_maps_of_two_orders_are_added():
+    b = FileBuilder()
+    x = start(b)
+    y = b.quantize(b.node("Add", [x, turned(b, x)]))
+    assert ops(b.rewritten(b.conv(y)).model) == ["Conv", "GatherND", "Add", "Conv"]
+
+
+def test_case_8_what_cannot_be_placed_reads_what_the_file_made():
     b = FileBuilder()
     x = b.node("Flatten", [start(b)])
     y = b.quantize(b.node("CumSum", [x, b.constant("axis", np.array(1))]), 2.0)

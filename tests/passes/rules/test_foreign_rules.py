@@ -8,7 +8,7 @@ from odd_graphs import codes, inputs_of, quantize
 from qdq_graphs import QdqBuilder
 from small_lowerings import chain, manifest_of, operators
 
-from aqd_deploy.errors import UnsupportedModelError
+from aqd_deploy.errors import RangeError, UnsupportedModelError
 from aqd_deploy.integer.reference import ReferenceRunner
 from aqd_deploy.passes.pipeline import lower
 
@@ -58,6 +58,19 @@ def gathered(b, x):
     return b.node("Gather", [x, b.constant("order", np.array([2, 0, 3, -3]))], axis=1)
 
 
+def mixed(b, x, channels=4):
+    """Elements of neighbouring channels change places; x is [1, channels, 8, 8]."""
+    pairs, maps = (b.constant("to", np.array([1, *shape])) for shape in ((16, 8, -1), (channels, 8, 8)))
+    y = b.node("Transpose", [b.node("Reshape", [x, pairs])], perm=[0, 2, 1, 3])
+    return b.node("Reshape", [y, maps], (channels, 8, 8))
+
+
+def picked(places):
+    """GatherND by `places`, which stand for a map of one pixel."""
+    indices = np.array(places).reshape(1, 1, 1, 1, -1)
+    return lambda b, x: b.node("GatherND", [x, b.constant("places", indices)], (1, 1, 1))
+
+
 def resized(mode, factor, **attributes):
     def change(b, x):
         scales = b.constant("scales", np.array([1, 1, factor, factor], np.float32))
@@ -79,6 +92,8 @@ ALONE = {
     "a pad of 0": padded(0.0),
     "a pad of no code": padded(0.0712),
     "channels in another order": gathered,
+    "rows and columns change places": lambda b, x: b.node("Transpose", [x], perm=[0, 1, 3, 2]),
+    "elements of several channels": mixed,
     "depth to space": lambda b, x: shaped(b, "DepthToSpace", x, (1, 16, 16), blocksize=2),
     "squeeze and excite": squeeze_and_excite,
     "a number from all": lambda b, x: b.node(
@@ -96,6 +111,22 @@ def test_codes_of_one_tensor(name):
     if name == "depth to space":
         model = chain(lambda b, x: q8(b, ALONE[name](b, q8(b, x)), 0.043, 101))
     assert_islands_agree(model)
+
+
+@pytest.mark.parametrize(("step", "told"), [(0.0310173, None), (0.02, "different scales become one")])
+def test_channels_that_are_mixed_come_to_one_scale(step, told):
+    """Which whole numbers do not, where the scales differ."""
+
+    def body(b, x):
+        y = b.node("Concat", [q8(b, x), quantize(b, b.relu(x), step, 3)], (8, 8, 8), axis=1)
+        y = mixed(b, y, 8)
+        return b.node("Add", [b.conv(q8(b, y, 0.051, 88), 8, 7, odd=False), y])
+
+    if told is None:
+        assert "Rearrange" in operators(assert_islands_agree(chain(body)).model)
+    else:
+        with pytest.raises(RangeError, match=told):
+            lower(chain(body))
 
 
 @pytest.mark.parametrize("op", ["Add", "Sub", "Mul"])
@@ -237,6 +268,7 @@ def test_a_leaky_relu_of_codes_that_goes_on_as_a_stream(zero):
                                             b.constant("v", np.float32(0.0712))], (4, 10, 10)), 4, 7,
                              odd=False), "it pads with 0.07"),
         (sliced([7], [-9], [2], [-1], (4, 8, 8)), "step of -1"),
+        (picked([[0, 4, 7, 7]]), "GatherND of .* the map"),
     ],
 )  # fmt: skip
 def test_what_has_no_integers_is_refused_with_its_reason(change, match):

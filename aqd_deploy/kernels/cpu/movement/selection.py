@@ -1,5 +1,5 @@
 """Movements that select values of a map or put them elsewhere: slices, channels in another order, squares of
-channels that become squares of pixels.
+channels that become squares of pixels, any order at all.
 """
 
 from __future__ import annotations
@@ -70,4 +70,18 @@ def depth_to_space(
                 em.store(out, to * count + c, load(data, pixel + start + c * step, lanes), lanes)
 
             for_channels(em, count, LANES[dtype] if step == 1 else 1, body)
+    return em.finish()
+
+
+def rearrange(shape: tuple[int, int, int], result: tuple[int, int, int], dtype: str, threads: int) -> Any:
+    """(data `shape`, indices int32 [elements of out], out `result`), both [H, W, C]: element k of out is
+    element indices[k] of data.
+    """
+    em, row = Emitter(), result[1] * result[2]
+    data = em.parameter("data", shape, dtype)
+    indices = em.parameter("indices", (result[0] * row,), "int32")
+    out = em.parameter("out", result, dtype)
+    with em.loop("y", result[0], row_loop(threads)) as y, em.loop("k", row) as k:
+        at = em.bind("at", y * row + k)
+        em.store(out, at, load(data, load(indices, at)))
     return em.finish()

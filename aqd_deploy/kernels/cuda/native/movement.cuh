@@ -151,6 +151,19 @@ AQD_DEVICE void patches(const MapArgs &p) {
   }
 }
 
+// Elements of a map in any order: element k of an image, counted with the pitch, is its element `indices`[k].
+struct RearrangeArgs {
+  const void *x;
+  void *out;
+  const int *indices;
+  int count, elements, out_elements, unused;
+};
+template <class T> AQD_DEVICE void rearrange(const RearrangeArgs &p) {
+  if (aqd_index() >= p.count) return;
+  const int n = aqd_index() / p.out_elements, k = aqd_index() - n * p.out_elements;
+  ((T *)p.out)[aqd_index()] = ((const T *)p.x)[(long long)n * p.elements + p.indices[k]];
+}
+
 struct CopyArgs {
   const void *x;
   void *out;
