@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from kernel_reference import epilogue_params, finish
@@ -117,10 +117,10 @@ def pieces_cases(isa: Isa, threads: int) -> Iterator[Case]:
         yield f"{count} thresholds", function, [data, *params], [expected.astype(np.int32)]
 
 
-def movement_cases(threads: int) -> Iterator[Case]:
+def movement_cases(threads: int, counts: Sequence[int] = CHANNELS) -> Iterator[Case]:
     """Selections and sums of windows, of every type that they take."""
     for dtype in RANGES:
-        for channels in CHANNELS:
+        for channels in counts:
             data = sample(dtype, (5, 6, channels), channels)
             yield from _selections(data, dtype, threads)
             # Sums of a stream stay within int32.

@@ -3,14 +3,15 @@
 import numpy as np
 import pytest
 from kernel_reference import MCPU, call, compile_functions
-from word_cases import movement_cases
+from word_cases import CHANNELS, movement_cases
 
 from aqd_deploy.targets.isa import Isa
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_movements(threads):
-    found = list(movement_cases(threads))
+@pytest.mark.parametrize(("threads", "counts"), [(1, CHANNELS), (2, CHANNELS[1:2])])
+def test_movements(threads, counts):
+    """Two threads only share rows out."""
+    found = list(movement_cases(threads, counts))
     module = compile_functions({f"f{i}": case[1] for i, case in enumerate(found)}, MCPU[Isa.PORTABLE])
     for i, (label, _, inputs, (expected,)) in enumerate(found):
         (got,) = call(module[f"f{i}"], inputs, [np.full_like(expected, 99)])
