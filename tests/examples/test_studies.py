@@ -118,7 +118,7 @@ def test_scales_are_measured_in_integers(work):
 def test_arms_of_the_studies():
     """A quantized arm starts from the float one of its detector, norm and seed; names are unique."""
     every = arms.needed([arm for study in arms.STUDIES.values() for arm in study()])
-    assert len({arm.name for arm in every}) == len(every) == 32 + 15
+    assert len({arm.name for arm in every}) == len(every) == 32 + 18
     for arm in every:
         assert arm.start is None or arm.start in every
     only_backbone = arms.Arm("fcos", "levels", 1, 2, "aqd*", arms.PARTS["backbone"]).config(SIDE)

@@ -15,9 +15,9 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 from aqd_deploy.detection.detectors import DETECTORS  # noqa: E402
-from aqd_deploy.detection.detectors.contract import MapDetector  # noqa: E402
+from aqd_deploy.detection.detectors.contract import MapDetector, Places  # noqa: E402
 from aqd_deploy.detection.image_files import ImageFiles  # noqa: E402
-from aqd_deploy.detection.maps import Candidates  # noqa: E402
+from aqd_deploy.detection.maps import Candidates, around, by_place, cells_of, sigmoid  # noqa: E402
 from aqd_deploy.errors import AqdError, CheckpointError, UnsupportedModelError  # noqa: E402
 from aqd_deploy.frontends.export import ArchitectureOptions, export_source  # noqa: E402
 from aqd_deploy.frontends.random_network import random_detector  # noqa: E402
@@ -56,9 +56,13 @@ class Plain(MapDetector):
     def decode(self, maps, stride, score_threshold, most):
         found = Candidates.above(maps["cls"], score_threshold).best(most)
         sides = [maps["side"].take(np.full_like(found.channel, k), found.y, found.x) for k in range(4)]
-        distances, centres = np.stack(sides, axis=1) * stride, found.centres(stride)
-        boxes = np.concatenate([centres - distances[:, :2], centres + distances[:, 2:]], axis=1)
+        boxes = around(found.centres(stride), np.stack(sides, axis=1) * stride)
         return boxes, found.scores, found.channel
+
+    def everywhere(self, outputs, level):
+        scores, sides = (by_place(outputs[level.outputs[kind]]) for kind in self.kinds)
+        centres = (cells_of(outputs[level.outputs["side"]]) + self.cell_offset) * level.stride
+        return Places(sigmoid(scores), around(centres, sides * level.stride))
 
 
 class PlainHead(Head):
