@@ -107,6 +107,9 @@ class DetectionLoss:
     levels: tuple[Level, ...]
 
     def against(self, reference: Sequence[Outputs]) -> Distance:
+        """See `OutputLoss`. Raises what `Detector.read` raises for outputs that do not fit the manifest."""
+        for level in self.levels:
+            self.detector.read(reference[0], {}, level, 0.5, 1)
         groups = self._groups(reference)
         everywhere = [self._everywhere(group) for group in groups]
         faintest = FAINTEST * max(each.scores.max(initial=0) for each in everywhere)

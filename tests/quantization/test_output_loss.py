@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from float_graphs import float_graph
 
-from aqd_deploy.errors import ModelFileError, UnsupportedModelError
+from aqd_deploy.errors import ModelFileError, ShapeError, UnsupportedModelError
 from aqd_deploy.quantization.output_loss import (
     BOX_WEIGHT,
     DetectionLoss,
@@ -151,6 +151,20 @@ def test_a_box_of_another_class_is_worse_than_one_that_was_not_found():
     other = loss(ROWS, DECODED, {**DECODED, "labels": np.array([1, 1, 0])})
     missed = loss(ROWS, DECODED, {**DECODED, "scores": np.array([0.0, 0.5, 0.0])})
     assert other > missed > 1
+
+
+def test_outputs_that_do_not_fit_the_manifest_are_refused():
+    entry = {
+        **COMMON,
+        "kind": "yolo_decoded",
+        "objectness": False,
+        "boxes": "xyxy",
+        "outputs": {"rows": ["rows"]},
+    }
+    outputs = {"rows": np.zeros((1, 6, 7), np.float32)}
+    loss_for({"detector": entry}).against([outputs])
+    with pytest.raises(ShapeError, match="rows of boxes"):
+        loss_for({"detector": entry}).against([{"rows": np.zeros((1, 12, 7), np.float32)}])
 
 
 ONE_CLASS = {**COMMON, "classes": ["a"], "kind": "boxes", "outputs": {"boxes": ["b"], "scores": ["s"]}}

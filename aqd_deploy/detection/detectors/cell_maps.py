@@ -66,22 +66,20 @@ class CellMaps(Detector):
             kind: OutputMap.of(outputs, described, level.outputs[kind], channels)
             for kind, channels in self.channels().items()
         }
-        if not self.joined:
-            return found
-        ends = np.cumsum(list(self.parts().values()))
-        return {
-            kind: found[JOINED].part(np.arange(end - count, end))
-            for (kind, count), end in zip(self.parts().items(), ends.tolist(), strict=True)
-        }
+        return (
+            {kind: found[JOINED].part(channels) for kind, channels in self._joint()} if self.joined else found
+        )
+
+    def _joint(self) -> list[tuple[str, np.ndarray]]:
+        """The channels of each part in a joined map, int64."""
+        counts = list(self.parts().values())
+        return list(zip(self.parts(), np.split(np.arange(sum(counts)), np.cumsum(counts)[:-1]), strict=True))
 
     def everywhere(self, outputs: Mapping[str, np.ndarray], level: Level) -> Places:
         """See `Detector`."""
         maps = {kind: outputs[level.outputs[kind]] for kind in self.channels()}
         if self.joined:
-            counts = list(self.parts().values())
-            maps = dict(
-                zip(self.parts(), np.split(maps[JOINED], np.cumsum(counts)[:-1], axis=1), strict=True)
-            )
+            maps = {kind: maps[JOINED][:, channels] for kind, channels in self._joint()}
         terms = {kind: by_place(each) for kind, each in maps.items()}
         return Places(self.scores(terms), self.boxes(terms["box"], cells_of(maps["box"]), level.stride))
 

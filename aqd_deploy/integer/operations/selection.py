@@ -68,6 +68,17 @@ class Slice(_Selection):
         return values[0][np.ix_([0], *slice_ranges(node, graph))]
 
 
+def _check_indices(node: Node, graph: Graph, of: str, count: int) -> None:
+    """The operand `indices` are from 0 and below `count`."""
+    indices = graph.operand(node, "indices")
+    if indices.min() < 0 or indices.max() >= count:
+        raise ShapeError(
+            f"{node.label} selects {of} that are not there",
+            received=f"{indices.min()} to {indices.max()}",
+            valid=f"0 to {count - 1}",
+        )
+
+
 class Gather(_Selection):
     """ONNX's own, of channels, by a constant list: each index from 0."""
 
@@ -76,13 +87,7 @@ class Gather(_Selection):
     attributes: ClassVar = {"axis": a.CHANNEL_AXIS}
 
     def check(self, node: Node, graph: Graph) -> None:
-        indices, channels = graph.operand(node, "indices"), source_type(node, graph).channels
-        if indices.min() < 0 or indices.max() >= channels:
-            raise ShapeError(
-                f"{node.label} selects channels that are not there",
-                received=f"{indices.min()} to {indices.max()}",
-                valid=f"0 to {channels - 1}",
-            )
+        _check_indices(node, graph, "channels", source_type(node, graph).channels)
 
     def shape(self, node: Node, graph: Graph) -> tuple[int, int, int]:
         x = source_type(node, graph)
@@ -156,13 +161,7 @@ class Rearrange(_Selection, Function):
     operands = (Operand("indices", "int32", ("*", "*", "*")),)
 
     def check(self, node: Node, graph: Graph) -> None:
-        indices, count = graph.operand(node, "indices"), math.prod(source_type(node, graph).shape)
-        if indices.min() < 0 or indices.max() >= count:
-            raise ShapeError(
-                f"{node.label} takes elements that are not there",
-                received=f"{indices.min()} to {indices.max()}",
-                valid=f"0 to {count - 1}",
-            )
+        _check_indices(node, graph, "elements", math.prod(source_type(node, graph).shape))
 
     def shape(self, node: Node, graph: Graph) -> tuple[int, int, int]:
         channels, height, width = graph.operand(node, "indices").shape

@@ -52,8 +52,11 @@ class DetPtq:
         if isinstance(loss, MeanSquare):
             run.warn("nobody says what the outputs mean (--detector): detptq chose by their mean square")
         first = calibration.first(int(self.images))
-        search = _Search(plan, list(first.feeds()), loss)
-        power = search.start(by_power(plan, first, run), run)
+        late = run.time_is_up and run.state.get(_START) is None
+        uniform = by_power(plan, first, run, (USUAL_POWER,) if late else POWERS)
+        search = _Search(plan, list(first.feeds()), loss, uniform)
+        power = USUAL_POWER if late else search.start(run)
+        search.chosen = dict(uniform[power])
         for site in run.steps("choosing", plan.sites):
             name = f"detptq {site.tensor} {site.role.name}"
             if run.time_is_up and run.state.get(name) is None:
@@ -67,59 +70,55 @@ class DetPtq:
         return search.chosen
 
 
-def by_power(plan: Plan, calibration: Calibration, run: Run) -> dict[float, Chosen]:
+def by_power(
+    plan: Plan, calibration: Calibration, run: Run, powers: Sequence[float] = POWERS
+) -> dict[float, Chosen]:
     """What `mse` chooses with each of the powers."""
     observed = observe_sites(plan, calibration, run, histograms=True)
-    found: dict[float, Chosen] = {power: {} for power in POWERS}
+    found: dict[float, Chosen] = {power: {} for power in powers}
     for site in plan.sites:
         if site.is_weight:
-            tried = _of_weights(plan, site)
+            axis = plan.scale_axis(site)
+            points = Points.of_weights(plan.network.array(site.tensor), axis)
+            tried = quantizers(points, plan.bits[site], True, powers, axis)
         else:
             seen = observed[site.tensor]
-            tried = _of_values(plan, site, seen.counts, seen.edges)
-        for power, quantizer in zip(POWERS, tried, strict=True):
+            tried = _of_values(plan, site, seen.counts, seen.edges, powers)
+        for power, quantizer in zip(powers, tried, strict=True):
             found[power][site] = quantizer
     return found
 
 
-def _of_weights(plan: Plan, site: Site) -> list[QuantizerParameters]:
-    """The best quantizer of these weights by each power."""
-    axis = plan.scale_axis(site)
-    points = Points.of_weights(plan.network.array(site.tensor), axis)
-    return quantizers(points, plan.bits[site], True, POWERS, axis)
-
-
-def _of_values(plan: Plan, site: Site, counts: np.ndarray, edges: np.ndarray) -> list[QuantizerParameters]:
+def _of_values(
+    plan: Plan, site: Site, counts: np.ndarray, edges: np.ndarray, powers: Sequence[float]
+) -> list[QuantizerParameters]:
     """The best quantizer of values with this histogram by each power."""
     signed = plan.recipe.symmetric and float(edges[0]) < 0
-    return quantizers(Points.of_histogram(counts, edges), plan.bits[site], signed, POWERS)
+    return quantizers(Points.of_histogram(counts, edges), plan.bits[site], signed, powers)
 
 
 class _Search:
     """The network while it is quantized front to back. `there` are the tensors in front of a site, for each
-    image; `chosen` are the quantizers of all sites so far.
+    image; `chosen` are the quantizers of all sites so far, `uniform` those of one power.
     """
 
-    def __init__(self, plan: Plan, feeds: Sequence[Outputs], loss: OutputLoss) -> None:
-        self.plan = plan
+    def __init__(
+        self, plan: Plan, feeds: Sequence[Outputs], loss: OutputLoss, uniform: dict[float, Chosen]
+    ) -> None:
+        self.plan, self.uniform = plan, uniform
         self.parts = Parts(plan.network.model)
         self.chosen: Chosen = {}
         self.there = feeds
         self.distance = loss.against(self._run(self.parts.outputs, {}))
 
-    def start(self, candidates: dict[float, Chosen], run: Run) -> float:
-        """Chooses one power for all sites, which it returns: the one of least loss, if there is time."""
-        if run.time_is_up and run.state.get(_START) is None:
-            power = USUAL_POWER
-        else:
-            power = float(run.state.once(_START, lambda: self._least(candidates))["power"])
-        self.chosen = dict(candidates[power])
-        return power
+    def start(self, run: Run) -> float:
+        """The power of least loss for all sites."""
+        return float(run.state.once(_START, self._least)["power"])
 
-    def _least(self, candidates: dict[float, Chosen]) -> Arrays:
+    def _least(self) -> Arrays:
         """The `power` of least loss."""
         losses = {
-            power: self.distance(self._run(self.parts.outputs, each)) for power, each in candidates.items()
+            power: self.distance(self._run(self.parts.outputs, each)) for power, each in self.uniform.items()
         }
         return {"power": np.array(min(losses, key=lambda power: losses[power]))}
 
@@ -144,11 +143,11 @@ class _Search:
     def _candidates(self, site: Site) -> list[QuantizerParameters]:
         """The best quantizer by each power."""
         if site.is_weight:
-            return _of_weights(self.plan, site)
+            return [chosen[site] for chosen in self.uniform.values()]
         values = [each[site.tensor].reshape(-1) for each in self._run([site.tensor], self.chosen)]
         low, high = (float(end) for end in (min(v.min() for v in values), max(v.max() for v in values)))
         counts, edges = np.histogram(np.concatenate(values), BINS, (low, high if high > low else low + 1))
-        return _of_values(self.plan, site, counts, edges)
+        return _of_values(self.plan, site, counts, edges, POWERS)
 
     def _constants(self, model: ModelProto, site: Site, quantizer: QuantizerParameters) -> Outputs:
         """What stands for the quantizer in a model that has one there, by name."""
