@@ -118,6 +118,11 @@ class _Job:
         count, network = len(self.calibration), self.plan.network
         if count < FEW_IMAGES:
             self.run.warn(f"few calibration images: {count}; {FEW_IMAGES} or more show the ranges better")
+        # Ends at the first one that is a picture.
+        if all(_is_plain(feed) for feed in self.calibration.feeds()):
+            self.run.warn(
+                "every calibration image has one color throughout, so that no range is what it will be"
+            )
         for sentence in self.plan.placement.left_float:
             self.run.warn(sentence)
         for site in self.plan.sites:
@@ -167,6 +172,12 @@ class _Job:
 
     def _note(self, step: str, count: int, before: float, after: float) -> None:
         self.steps.append({"step": step, "changed": count, "error_before": before, "error_after": after})
+
+
+def _is_plain(feed: Mapping[str, np.ndarray]) -> bool:
+    """Whether each channel (axis 1) of every input has several places and one value at all of them."""
+    flat = (array.reshape(*array.shape[:2], -1) for array in feed.values())
+    return all(each.shape[-1] > 1 and bool((each == each[..., :1]).all()) for each in flat)
 
 
 def _layers(plan: Plan, chosen: Chosen, errors: Mapping[str, LayerError]) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from float_graphs import chain, float_graph, pictures
 
+from aqd_deploy.quantization.calibration import Calibration
 from aqd_deploy.quantization.methods import METHODS
 from aqd_deploy.quantization.methods.contract import Lifted
 from aqd_deploy.quantization.pipeline import quantize
@@ -77,6 +78,14 @@ def test_the_report_is_json_and_tells_of_every_layer():
 def test_few_images():
     (warning,) = quantize(chain(), pictures(1)).report["warnings"]
     assert warning == "few calibration images: 1; 16 or more show the ranges better"
+
+
+def test_images_of_one_color():
+    plain = [{name: np.full_like(value, 7) for name, value in feed.items()} for feed in pictures(16).feeds()]
+    warning = quantize(chain(), Calibration.of(plain)).report["warnings"][0]
+    assert warning.startswith("every calibration image has one color throughout")
+    several = [*plain, *pictures(1).feeds()]
+    assert quantize(chain(), Calibration.of(several)).report["warnings"] == []
 
 
 def test_activations_that_never_change():
