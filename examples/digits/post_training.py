@@ -14,10 +14,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +77,6 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     },
     "detptq, adaptive rounding": {"method": "detptq", "steps": ROUNDING},
 }  # fmt: skip
-PROGRAMS = (
-    ("minmax", 8), ("mse, p = 3", 6), ("mse, p = 3", 4), ("mse, p = 3", 3), ("detptq", 4),
-    ("mse, p = 2.4, adaptive rounding", 4),
-)  # fmt: skip
 Network = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
 
 
@@ -135,8 +133,15 @@ def trained(name: str, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
 def as_program(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """The integer program of a quantized file: its AP, and how many integers are not the reference's."""
     integer = lower(onnx.load(path)).model
-    compile_model(integer, path.with_suffix(".so"), target="host")
-    program, reference = Program.load(path.with_suffix(".so")), ReferenceRunner(integer)
+    with tempfile.TemporaryDirectory() as folder:
+        built = Path(folder) / "program.so"
+        compile_model(integer, built, target="host")
+        return {"file": path.stem, **_compared(Program.load(built), ReferenceRunner(integer), arrays)}
+
+
+def _compared(
+    program: Program, reference: ReferenceRunner, arrays: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
     inputs = [{"image": image[None]} for image in arrays["images"][:EXACT_IMAGES]]
     differing = differing_integers(
         [reference.run(each) for each in inputs], [program.run(each) for each in inputs]
@@ -158,9 +163,11 @@ def once(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
-def table(cells: list[dict[str, Any]], alone: list[dict[str, Any]]) -> str:
-    """Markdown: AP, or where several seeds were measured their mean and half of what they spread over."""
-    lines = []
+def table(document: Mapping[str, Any]) -> str:
+    """Markdown: AP, or where several seeds were measured their mean and half of what they spread over; and
+    what became of the files' programs.
+    """
+    cells, lines = document["cells"], []
     for name in dict.fromkeys(cell["network"] for cell in cells):
         bits = sorted({cell["bits"] for cell in cells if cell["network"] == name}, reverse=True)
         lines += ["", f"`{name}`:", "", "| method | " + " | ".join(f"{b} bits" for b in bits) + " |"]
@@ -173,8 +180,33 @@ def table(cells: list[dict[str, Any]], alone: list[dict[str, Any]]) -> str:
             if any(found):
                 lines.append(f"| {method} | " + " | ".join(map(_mean, found)) + " |")
     lines += ["", "| network as trained | AP |", "|---|---|"]
-    lines += [f"| `{each['network']}` | {each['AP']:.1f} |" for each in alone]
+    lines += [f"| `{each['network']}` | {each['AP']:.1f} |" for each in document["alone"]]
+    lines += _programs(cells, document["programs"])
     return "\n".join(lines[1:]) + "\n"
+
+
+def _programs(cells: list[dict[str, Any]], programs: list[dict[str, Any]]) -> list[str]:
+    """A row for each network: the programs are those of its files."""
+    lines = ["", "| programs of | compiled | integers compared, each | differing, all | AP − the file's |",
+             "|---|---|---|---|---|"]  # fmt: skip
+    found = {each["file"]: each for each in programs}
+    for name in dict.fromkeys(cell["network"] for cell in cells):
+        pairs = [
+            (found[file], cell)
+            for cell in cells
+            if cell["network"] == name
+            and (file := cell_name(*(cell[key] for key in ("network", "method", "bits", "seed")))) in found
+        ]
+        if not pairs:
+            continue
+        apart = [program["program AP"] - cell["AP"] for program, cell in pairs]
+        counts = sorted({program["count"] for program, _ in pairs})
+        differing = sum(program["differing"] for program, _ in pairs)
+        lines.append(
+            f"| `{name}` | {len(pairs)} | {', '.join(f'{count:,}' for count in counts)} | {differing} "
+            f"| {min(apart):+.2f} to {max(apart):+.2f} |"
+        )
+    return lines
 
 
 def _mean(values: list[float]) -> str:
@@ -193,7 +225,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--bits", nargs="+", type=int, choices=BITS, default=BITS)
     parser.add_argument("--seeds", nargs="+", type=int, choices=SEEDS, default=SEEDS)
     parser.add_argument(
-        "--programs", action="store_true", help="compile some of the files that are there, too"
+        "--programs", action="store_true", help="compile the quantized files, too, and compare their integers"
     )
     parser.add_argument(
         "--publish", action="store_true", help="measure nothing; copy the table into the repository"
@@ -214,23 +246,12 @@ def run(options: argparse.Namespace) -> None:
     arrays = data.compose_arrays("heldout", HELDOUT_IMAGES, SIZE, 0, options.work / "heldout", print)
     for name in (*NETWORKS, *TRAINED):
         once(cells / f"alone_{name}.json", lambda name=name: trained(name, arrays))
-    for seed in options.seeds:
-        for bits in options.bits:
-            for name in options.networks:
-                for method in options.methods:
-                    cell = (name, method, bits, seed)
-                    path = cells / f"{cell_name(*cell)}.json"
-                    once(path, lambda cell=cell: measure(*cell, arrays, options.work))
-    for name in options.networks if options.programs else ():
-        for method, bits in PROGRAMS:
-            cell = cell_name(name, method, bits, SEEDS[0])
-            file = options.work / f"{cell}.onnx"
-            if not file.exists():
-                continue
-            once(
-                cells / f"program_{cell}.json",
-                lambda file=file: {"file": file.stem, **as_program(file, arrays)},
-            )
+    for cell in product(options.networks, options.methods, options.bits, options.seeds):
+        name = cell_name(*cell)
+        once(cells / f"{name}.json", lambda cell=cell: measure(*cell, arrays, options.work))
+        if options.programs:
+            file = options.work / f"{name}.onnx"
+            once(cells / f"program_{name}.json", lambda file=file: as_program(file, arrays))
     report(options.work)
 
 
@@ -245,7 +266,7 @@ def report(work: Path) -> None:
                 "calibration_images": CALIBRATION_IMAGES, "alone": alone, "cells": cells,
                 "programs": programs}  # fmt: skip
     write_text(work / "table.json", json.dumps(document, indent=1) + "\n")
-    write_text(work / "table.md", table(cells, alone))
+    write_text(work / "table.md", table(document))
 
 
 def publish(work: Path) -> None:

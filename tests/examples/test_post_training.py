@@ -56,7 +56,7 @@ def test_cells_are_kept_and_the_table_has_them(small, tmp_path):
 
 def test_the_page_says_what_was_measured():
     document = json.loads(post_training.PUBLISHED.read_text())
-    table = post_training.table(document["cells"], document["alone"])
+    table = post_training.table(document)
     begins, ends = post_training.TABLE_BEGINS, post_training.TABLE_ENDS
     assert f"{begins}{table}{ends}" in post_training.PAGE.read_text()
 
@@ -76,6 +76,18 @@ def test_what_is_published_is_the_table_of_the_folder(small, tmp_path, monkeypat
     assert text.startswith("front\n<!-- table -->\n`" + NETWORK) and "| minmax | 61.3 |" in text
     assert text.endswith("<!-- end -->\nbehind\n") and "old" not in text
     assert not small
+
+
+def test_programs_stand_beside_their_files():
+    cells = [
+        {"network": NETWORK, "method": "mse, p = 3", "bits": 4, "seed": seed, "AP": 60.0} for seed in range(3)
+    ]
+    programs = [
+        {"file": f"{NETWORK}_mse+p3_4_{seed}", "program AP": ap, "differing": differing, "count": 96840}
+        for seed, ap, differing in ((0, 60.1, 2), (2, 59.8, 1))
+    ]
+    text = post_training.table({"cells": cells, "alone": [], "programs": programs})
+    assert f"| `{NETWORK}` | 2 | 96,840 | 3 | -0.20 to +0.10 |" in text
 
 
 def test_another_seed_is_another_calibration_set():
