@@ -69,6 +69,13 @@ def architecture(index: int) -> str:
     return f"sm_{''.join(parts)}"
 
 
+def name(index: int) -> str:
+    """What its maker calls a card, for example "NVIDIA H100 80GB HBM3". Raises DeviceError as `call`."""
+    told = ctypes.create_string_buffer(256)
+    call("cuDeviceGetName", told, len(told), index)
+    return told.value.decode(errors="replace")
+
+
 def runs(built: str, card: str) -> bool:
     """Whether code for the architecture `built` runs on `card`: the same generation and no newer revision;
     code for exactly one card (with an "a") on that alone.

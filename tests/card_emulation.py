@@ -8,7 +8,10 @@ may.
 from __future__ import annotations
 
 import ctypes
+import functools
+import re
 import subprocess
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from needs import need
 
 from aqd_deploy.compiler.launch_section import functions_of, launch_section
 from aqd_deploy.compiler.launches import BuiltLaunches, build_launches
+from aqd_deploy.compiler.nvcc import CudaCompiler
 from aqd_deploy.compiler.plan import Plan
 from aqd_deploy.kernels.contract.launches import Function
 from aqd_deploy.kernels.cuda.backend import CudaBackend
@@ -26,6 +30,8 @@ from aqd_deploy.runtime.container import Container
 from aqd_deploy.runtime.launches import Call
 
 EMULATION = Path(__file__).parent / "card_native"
+_KERNEL = re.compile(r" k(\d+)\(AQD_PARAM (.+?) p\)")
+_MAGIC = b"\x7fELF of source: "
 # (order of threads, copies late)
 SETTINGS = ((0, False), (1, True))
 
@@ -39,17 +45,21 @@ def build(functions: Sequence[Function], folder: Path, *flags: str) -> ctypes.CD
 
 def write_library(functions: Sequence[Function], folder: Path, compiler: str, *flags: str) -> Path:
     """The file of the library, by a C++ compiler."""
+    return write_library_of(CudaBackend("sm_90a").source(functions), folder, compiler, *flags)
+
+
+def write_library_of(generated: str, folder: Path, compiler: str, *flags: str) -> Path:
+    """The same of the generated source."""
     need(compiler)
-    backend = CudaBackend("sm_90a")
-    for name, text in backend.sources().items():
+    for name, text in CudaBackend("sm_90a").sources().items():
         (folder / name).write_text(text)
     cases = "\n".join(
-        f"    case {index}: {{ const {each.parameter} p = *(const {each.parameter} *)parameter; "
+        f"    case {index}: {{ const {parameter} p = *(const {parameter} *)parameter; "
         f"return aqd::emulate(grid, threads, shared, [&] {{ k{index}(p); }}); }}"
-        for index, each in enumerate(functions)
+        for index, parameter in _KERNEL.findall(generated)
     )
     source = (
-        backend.source(functions)
+        generated
         + f"""
 extern "C" bool aqd_emulate(int function, int blocks, int threads, int shared, const void *parameter,
                             int order, bool late) {{
@@ -108,6 +118,54 @@ class EmulatedDriver:
 
     def close(self) -> None:
         self.memory = np.zeros(0, np.uint8)
+
+
+class SourceCompiler(CudaCompiler):
+    """Keeps the source in the place of a cubin, for `SourceDriver`."""
+
+    def __init__(self) -> None:
+        super().__init__("none", "path")
+
+    def version(self) -> str:
+        return "13.0"
+
+    def compile(self, source: str, included: Mapping[str, str], card: str, folder: Path) -> tuple[bytes, str]:
+        return _MAGIC + source.encode(), ""
+
+
+@functools.cache
+def _library_of(source: str) -> ctypes.CDLL:
+    """The library of a generated source, which takes seconds to compile."""
+    with tempfile.TemporaryDirectory() as folder:
+        loaded = ctypes.CDLL(str(write_library_of(source, Path(folder), "g++")))
+    loaded.aqd_emulate.restype = ctypes.c_bool
+    return loaded
+
+
+class SourceDriver(EmulatedDriver):
+    """Runs what `SourceCompiler` kept; equal calls in a row once. A call takes as many microseconds as `cost`
+    tells of the function's line.
+    """
+
+    def __init__(self, cost: Callable[[str], float]) -> None:
+        super().__init__(ctypes.CDLL(None))
+        self.cost = cost
+        self.lines: list[str] = []
+
+    def load(self, code: memoryview, functions: Sequence[str], target: Mapping[str, Any]) -> None:
+        source = bytes(code).removeprefix(_MAGIC).rstrip(b"\0").decode()
+        self.lines = [line for line in source.splitlines() if _KERNEL.search(line)]
+        self.library = _library_of(source)
+
+    def record(self, calls: Sequence[Call], base: int) -> Callable[[], float]:
+        replay = super().record(list(dict.fromkeys(calls)), base)
+        seconds = sum(self.cost(self.lines[call.function]) for call in calls) / 1e6
+
+        def timed() -> float:
+            replay()
+            return seconds
+
+        return timed
 
 
 def container_of(plan: Plan, built: BuiltLaunches, images: int = 1) -> Container:

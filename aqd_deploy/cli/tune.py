@@ -1,13 +1,15 @@
-"""`aqd-deploy tune`: find the fastest kernels for a network on this machine."""
+"""`aqd-deploy tune`: find the fastest kernels for a network on this machine, or on boards or a card."""
 
 from __future__ import annotations
 
 import time
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from aqd_deploy.cli.card_tuning import measure_batch, tune_for_card
 from aqd_deploy.cli.options import (
     DurationType,
     ShapeType,
@@ -21,6 +23,7 @@ from aqd_deploy.cli.options import (
 from aqd_deploy.cli.output import StatusLine, print_json, print_text, progress, verb
 
 if TYPE_CHECKING:
+    from aqd_deploy.targets import Target
     from aqd_deploy.tuning.progress import Progress
 
 # The least time between two lines where nobody looks at a terminal.
@@ -28,7 +31,7 @@ _LINE_SECONDS = 10.0
 
 
 @verb(name="tune")
-@click.argument("model", type=existing("MODEL.onnx"))
+@click.argument("model", type=existing("MODEL.onnx|BATCH"))
 @click.option("--target", default="host", show_default=True,
               help="A profile's name (see `aqd-deploy targets`) that this machine can run.")  # fmt: skip
 @click.option("--budget", type=DurationType(), default="10m", show_default=True,
@@ -36,11 +39,16 @@ _LINE_SECONDS = 10.0
 @click.option("--records", type=click.Path(path_type=Path, file_okay=False), default=Path("tuning"),
               show_default=True, help="Folder of the records; a later run goes on with it.")  # fmt: skip
 @click.option("--device", metavar="DEVICE",
-              help="Where candidates run: local, or all boards with a key: rpc:HOST:PORT/KEY.  [default: the "
-              "device that the target's profile names, or local]")  # fmt: skip
+              help="Where candidates run: local, all boards with a key: rpc:HOST:PORT/KEY, or a card: "
+              "cuda[:N].  [default: the device that the target's profile names, or local]")  # fmt: skip
 @threads_option
 @numerics_option
 @click.option("--shape", type=ShapeType(), help="Static shape for a dynamic input, for example 1x3x320x320.")
+@click.option("--images", type=click.IntRange(1, 256), default=1, show_default=True,
+              help="Images that one run takes; more than one on a card only.")  # fmt: skip
+@click.option("--batch", type=click.Path(path_type=Path, dir_okay=False),
+              help="Compile the candidates for a card into this file and measure nothing: `tune` of the file "
+              "does that, on the machine with the card.")  # fmt: skip
 @click.option(
     "--dry-run", is_flag=True, help="List the tasks and the sizes of their spaces, measure nothing."
 )
@@ -48,18 +56,50 @@ _LINE_SECONDS = 10.0
 @json_option
 def command(
     model: Path, target: str, budget: float, records: Path, device: str | None, threads: int | None,
-    numerics: str, shape: tuple[int, ...] | None, dry_run: bool, task: str | None, as_json: bool,
+    numerics: str, shape: tuple[int, ...] | None, images: int, batch: Path | None, dry_run: bool,
+    task: str | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Measure kernels for a QDQ or integer ONNX file and keep the fastest for `compile --tuned`."""
+    """Measure kernels for a QDQ or integer ONNX file and keep the fastest for `compile --tuned`.
+
+    For a card, --batch writes a file of candidates that are measured where the card is: by `tune` of that
+    file, which needs no compiler.
+    """
     started = time.monotonic()
     from aqd_deploy import targets
 
+    if model.is_file() and zipfile.is_zipfile(model):
+        measure_batch(model, records, device, budget, as_json)
+        return
     chosen = targets.get(target)
+    from aqd_deploy.kernels.backends import is_card
+
+    if is_card(chosen.backend):
+        from aqd_deploy.cli.models import integer_model_of
+
+        proto, _ = integer_model_of(model, numerics, shape)
+        tune_for_card(
+            proto, model, chosen, images=images, records=records, device=device, budget=budget, batch=batch,
+            dry_run=dry_run, task=task, as_json=as_json,
+        )  # fmt: skip
+        return
+    if batch is not None or images != 1:
+        raise click.UsageError("--batch and --images are for the targets of cards")
+    _tune_for_cpu(
+        model, chosen, numerics=numerics, shape=shape, records=records, device=device, threads=threads,
+        budget=budget, started=started, dry_run=dry_run, task=task, as_json=as_json,
+    )  # fmt: skip
+
+
+def _tune_for_cpu(
+    model: Path, chosen: Target, *, numerics: str, shape: tuple[int, ...] | None, records: Path,
+    device: str | None, threads: int | None, budget: float, started: float, dry_run: bool, task: str | None,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """On this machine, or on boards."""
+    from aqd_deploy.cli.models import integer_model_of
     from aqd_deploy.devices import LOCAL
     from aqd_deploy.devices.kinds import names_tracker
-    from aqd_deploy.kernels.backends import check_cpu
 
-    check_cpu(chosen.backend)
     # It measures nothing: of a device it asks at most how many threads the boards of a tracker have.
     if dry_run and device is None and not names_tracker(chosen.device):
         device = LOCAL
@@ -70,7 +110,6 @@ def command(
 
     # Brings TVM's runtime in without PyTorch, which it would import for seconds.
     backend.ffi()
-    from aqd_deploy.cli.models import integer_model_of
     from aqd_deploy.tuning import describe
 
     proto, _ = integer_model_of(model, numerics, shape)

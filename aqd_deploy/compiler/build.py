@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import onnx
 
@@ -33,6 +33,9 @@ from aqd_deploy.runtime.container import (
 )
 from aqd_deploy.targets import DEFAULT_BACKEND, Target, get
 from aqd_deploy.targets.cpu import usual_threads
+
+if TYPE_CHECKING:
+    from aqd_deploy.records.lookup import Tuned
 
 
 @dataclass
@@ -82,7 +85,7 @@ def compile_model(
     target: str | Target = "host",
     threads: int | None = None,
     source: Path | None = None,
-    tuned: str | Path | None = None,
+    tuned: str | Path | Tuned | None = None,
     toolchain: Toolchain | CudaCompiler | None = None,
     images: int = 1,
     on_stage: Callable[[str], None] = lambda _: None,
@@ -92,8 +95,8 @@ def compile_model(
 
     `target` is a profile's name or a TVM target string; `threads` how many threads the program will run with
     (default: all of the device); `source` the file that the model came from, recorded by its SHA-256; `tuned`
-    a folder of tuning records, "none", or None for those that ship; `toolchain` what `find_compiler` gave;
-    `images` how many a run takes, more than one on a card only; `on_stage` is told each stage of
+    a folder of tuning records, "none", None for those that ship, or choices; `toolchain` what `find_compiler`
+    gave; `images` how many a run takes, more than one on a card only; `on_stage` is told each stage of
     `CompileReport.seconds` as it begins, `on_target` for what kernels are written, with all that LLVM knows
     of its CPU, before they are. `out` is written whole or not.
 
@@ -111,7 +114,7 @@ def compile_model(
     threads = threads or default_threads(device)
     maker: Maker
     if isinstance(toolchain, CudaCompiler):
-        maker = CardMaker(device, toolchain, images)
+        maker = CardMaker(device, toolchain, images, tuned)
     else:
         maker = CpuMaker(device, toolchain, threads, tuned, images)
     with stages.timed("plan"):

@@ -20,10 +20,14 @@ from aqd_deploy.compiler.nvcc import CudaCompiler
 from aqd_deploy.compiler.plan import Plan
 from aqd_deploy.compiler.planning import plan_for_card
 from aqd_deploy.compiler.stages import Stages
+from aqd_deploy.compiler.tuning_summary import tuning_summary
 from aqd_deploy.compiler.weights import weights_by_bits
 from aqd_deploy.files import TemporaryFolder
 from aqd_deploy.kernels.backends import card_backend_of
+from aqd_deploy.kernels.contract.choice import Choice
 from aqd_deploy.kernels.contract.launches import Region
+from aqd_deploy.records.lookup import Tuned, load_tuned
+from aqd_deploy.records.task import CardTask
 from aqd_deploy.targets import Target
 
 _TOLD = re.compile(
@@ -35,16 +39,19 @@ _TOLD = re.compile(
 class CardMaker:
     """See `build.Maker`. Raises TargetError where the profile names no card."""
 
-    of_other_cpus: Sequence[str] = ()
-
-    def __init__(self, device: Target, compiler: CudaCompiler, images: int) -> None:
-        self.device, self.compiler, self.images = device, compiler, images
+    def __init__(
+        self, device: Target, compiler: CudaCompiler, images: int, tuned: str | Path | Tuned | None = None
+    ) -> None:
+        self.device, self.compiler, self.images, self.tuned = device, compiler, images, tuned
         self.backend = card_backend_of(device)
+        self.of_other_cpus: Sequence[str] = ()
 
     def plan(self, model: onnx.ModelProto) -> Plan:
         return plan_for_card(model)
 
     def complete(self, stages: Stages) -> Target:
+        self.choices = load_tuned(self.tuned, self.device)
+        self.of_other_cpus = self.choices.of_other_cpus
         return self.device
 
     def told(self) -> dict[str, str]:
@@ -52,7 +59,7 @@ class CardMaker:
 
     def build(self, plan: Plan, stages: Stages) -> dict[str, Any]:
         with stages.timed("kernels"):
-            built = build_launches(plan, self.backend, self.images)
+            built = build_launches(plan, self.backend, self.images, self._find)
         functions = functions_of(built)
         temporary = TemporaryFolder()
         with stages.timed("codegen"), temporary as folder, temporary.writing():
@@ -67,7 +74,11 @@ class CardMaker:
             "weights": {**weights_by_bits(built.weights), "expanded_bytes": built.kept_bytes},
             "layers": [asdict(layer) for layer in built.layers],
             "memory": _memory(built),
+            "tuning": tuning_summary(built, self.choices),
         }
+
+    def _find(self, task: CardTask, able: Sequence[Choice]) -> tuple[Choice | None, str]:
+        return self.choices.find(task)
 
     def write(self, path: Path, stages: Stages) -> None:
         path.write_bytes(self.code + self.stored)

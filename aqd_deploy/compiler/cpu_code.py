@@ -13,6 +13,7 @@ from aqd_deploy.compiler.plan import Plan
 from aqd_deploy.compiler.planning import plan_model
 from aqd_deploy.compiler.stages import Stages
 from aqd_deploy.compiler.toolchain import Toolchain, native_toolchain
+from aqd_deploy.compiler.tuning_summary import tuning_summary
 from aqd_deploy.compiler.weights import weights_by_bits
 from aqd_deploy.errors import ShapeError, StorageError, line_of
 from aqd_deploy.files import TemporaryFolder, told_failure
@@ -29,7 +30,12 @@ class CpuMaker:
     """See `build.Maker`. Raises ShapeError for more than one image."""
 
     def __init__(
-        self, device: Target, toolchain: Toolchain, threads: int, tuned: str | Path | None, images: int
+        self,
+        device: Target,
+        toolchain: Toolchain,
+        threads: int,
+        tuned: str | Path | Tuned | None,
+        images: int,
     ) -> None:
         if images != 1:
             raise ShapeError(
@@ -89,23 +95,6 @@ def memory_summary(built: BuiltModule) -> dict[str, int]:
 def weight_summary(built: BuiltModule) -> dict[str, Any]:
     """Weights and the bytes they take in the file, by bit width, and their bytes when expanded."""
     return {**weights_by_bits(built.weights), "expanded_bytes": built.expanded_bytes}
-
-
-def tuning_summary(built: BuiltModule, tuned: Tuned) -> dict[str, Any]:
-    """How many convolutions were built with a choice of their own record, with one of the same shape, and
-    with the cost model's; and which records were ignored.
-    """
-    origins = [layer.tuned for layer in built.layers if layer.choice is not None]
-    notes = list(tuned.notes)
-    if built.stale_choices:
-        notes.append(f"{built.stale_choices} recorded choices are ignored: their kernels no longer have them")
-    return {
-        "records": tuned.source,
-        "task": origins.count("task"),
-        "shape": origins.count("shape"),
-        "default": origins.count(""),
-        "notes": notes,
-    }
 
 
 def _built_section(built: BuiltModule, choices: Tuned) -> dict[str, Any]:

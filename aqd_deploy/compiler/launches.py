@@ -6,7 +6,7 @@ planner sees them with all images and whole pitches, so that stacks and views wo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -42,16 +42,19 @@ from aqd_deploy.compiler.program_data import ProgramData
 from aqd_deploy.compiler.weights import EncodedWeight, encode
 from aqd_deploy.errors import ShapeError, UnsupportedModelError
 from aqd_deploy.integer.types import MAX_ELEMENTS, TensorType
+from aqd_deploy.kernels.contract.choice import Choice
 from aqd_deploy.kernels.contract.launches import (
     Address,
     Buffer,
     CardBackend,
+    CardConv,
     CardLayout,
     Launch,
     Region,
     StoredCodes,
     whole,
 )
+from aqd_deploy.records.task import CardTask
 
 _ALIGNMENT = 64
 
@@ -59,7 +62,7 @@ _ALIGNMENT = 64
 @dataclass
 class BuiltLaunches:
     """Launches with the index of their layer, layers, weights by name, and bytes of every region. `borders`:
-    where inputs and outputs begin, by name.
+    where inputs and outputs begin, by name. `stale_choices`: how many were found that no kernel has.
     """
 
     images: int
@@ -70,6 +73,7 @@ class BuiltLaunches:
     layers: list[Layer] = field(default_factory=list)
     weights: dict[str, EncodedWeight] = field(default_factory=dict)
     borders: dict[str, Address] = field(default_factory=dict)
+    stale_choices: int = 0
     kept_bytes: int = 0
     border_bytes: int = 0
     sums_bytes: int = 0
@@ -99,18 +103,23 @@ class BuiltLaunches:
         return Address(Region.KEPT, self.kept_bytes - _aligned(size))
 
 
-def build_launches(plan: Plan, backend: CardBackend, images: int) -> BuiltLaunches:
-    """The launches of `plan` with the kernels of `backend`, for `images` images at once.
+Find = Callable[[CardTask, Sequence[Choice]], tuple[Choice | None, str]]
+"""The choice for a task, of those that it has, and where it comes from (`Layer.tuned`), or None and ""."""
+
+
+def build_launches(plan: Plan, backend: CardBackend, images: int, find: Find | None = None) -> BuiltLaunches:
+    """The launches of `plan` with the kernels of `backend`, for `images` images at once; of convolutions
+    those that `find` tells, asked layer by layer, else the ones of the least estimate.
 
     Raises UnsupportedModelError for an operation without a kernel, ShapeError for a convolution without
     output, and for a tensor with more elements than kernels count.
     """
-    return _Builder(plan, backend, images).build()
+    return _Builder(plan, backend, images, find or (lambda *_: (None, ""))).build()
 
 
 class _Builder:
-    def __init__(self, plan: Plan, backend: CardBackend, images: int) -> None:
-        self.backend, self.images = backend, images
+    def __init__(self, plan: Plan, backend: CardBackend, images: int, find: Find) -> None:
+        self.backend, self.images, self.find = backend, images, find
         for op in plan.operations:
             _check(op)
         plan = store_borders(plan, lambda _: True)
@@ -145,15 +154,25 @@ class _Builder:
         return Buffer(address, self.images, *info.shape, info.dtype)
 
     def _conv(self, op: Conv) -> list[Launch]:
-        border = border_sums(op.spec, self.plan.weights[op.weight])
-        kernel = self.backend.convolution(op.spec, op.epilogue, op.parameters, self.images, border)
+        kernel, origin = self._kernel(op)
         if op.weight not in self.built.weights:
             self.built.weights[op.weight] = encode(self.plan.weights[op.weight])
         weight = self.built.weights[op.weight]
-        self._add_layer(op, conv_layer(op.name, op.spec, weight, kernel, kernel.layout.bytes))
+        self._add_layer(op, conv_layer(op.name, op.spec, weight, kernel, kernel.layout.bytes, origin))
         others, outputs = ([self._buffer(name) for name in names] for names in (op.added, op.outputs))
         weights = self._weights(weight, kernel.layout)
         return kernel.launches(self._buffer(op.input), weights, others, outputs, self.built)
+
+    def _kernel(self, op: Conv) -> tuple[CardConv, str]:
+        """The kernel of a convolution, and where its choice comes from."""
+        border = border_sums(op.spec, self.plan.weights[op.weight])
+        wanted = (op.spec, op.epilogue, op.parameters, self.images, border)
+        able = self.backend.choices(*wanted)
+        choice, origin = self.find(CardTask(op.spec, op.epilogue, self.backend.card, self.images), able)
+        if choice is not None and choice not in able:
+            self.built.stale_choices += 1
+            choice, origin = None, ""
+        return self.backend.convolution(*wanted, choice), origin
 
     def _weights(self, weight: EncodedWeight, layout: CardLayout) -> Address:
         """The weights in `layout`: equal ones are there once."""

@@ -50,10 +50,10 @@ def is_card(name: str) -> bool:
 
 
 def check_cpu(name: str) -> None:
-    """Raise TargetError where no backend is called `name`, or it makes no TIR, which tuning asks for."""
+    """Raise TargetError where no backend is called `name`, or it makes no TIR, which is asked for."""
     if is_card(name):
         raise TargetError(
-            "the kernels of a card are not TIR: they are compiled and run, not tuned",
+            "the kernels of a card are not TIR, which this asks for",
             received=f"the backend {name!r}",
             valid=f"a profile of a CPU, with the backend {' or '.join(BACKENDS)}",
             next_command="aqd-deploy targets list",

@@ -55,9 +55,9 @@ _RECORD = table({
 class Header:
     """For what a file's numbers hold.
 
-    `kernels` and `tvm` are versions, `profile` the target profile's file name, `cpu` a `cpu_kind`, `model`
-    that CPU's name for people, `features` the target's, and `backend` whose kernels they are: a file names it
-    where it is not that of CPUs.
+    `kernels` and `tvm` are versions, `isa` is what the target's kernels are written for, `profile` its file
+    name, `cpu` a `cpu_kind`, or the architecture of a card, `model` its name for people, `features` the
+    target's, and `backend` whose kernels they are: a file names it where it is not that of CPUs.
     """
 
     kernels: int
@@ -77,8 +77,8 @@ class Header:
             tvm=tvm_version(),
             isa=device.kernels,
             profile=device.profile,
-            cpu=cpu_kind(),
-            model=read_cpu().model,
+            cpu=_device_kind(device),
+            model=device.card or read_cpu().model,
             features=tuple(device.features),
             backend=device.backend,
         )
@@ -121,10 +121,17 @@ class Header:
         """Of which other CPU the numbers are, "" where they hold for that of `device`: those of another CPU
         serve a target that is named, not one that stands for this machine.
         """
-        here, named = cpu_kind(), device.name == device.profile == self.profile
+        here, named = _device_kind(device), device.name == device.profile == self.profile
         if self.cpu == here or named:
             return ""
         return f"of another CPU, {self.model} ({self.cpu}), not {here}"
+
+
+def _device_kind(device: Target) -> str:
+    """What tells machines apart on which one set of kernels has other times. Cards of one architecture are
+    not told apart: where they differ, which is not measured, records choose a kernel that is slower.
+    """
+    return device.card or cpu_kind()
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 from aqd_deploy.errors import RecordsError
 from aqd_deploy.kernels.contract.choice import Choice
 from aqd_deploy.records.file import FILE_NAME, RECORDS_FILE, Records, parse_records
-from aqd_deploy.records.task import Task, is_tunable
+from aqd_deploy.records.task import AnyTask, is_tunable
 from aqd_deploy.targets import Target
 
 
@@ -29,7 +30,12 @@ class Tuned:
     _seconds: dict[str, float] = field(default_factory=dict)
     _similar: dict[str, tuple[float, Choice]] = field(default_factory=dict)
 
-    def find(self, task: Task) -> tuple[Choice | None, str]:
+    @classmethod
+    def of(cls, choices: Mapping[str, Choice]) -> Tuned:
+        """Choices for tasks by their keys, and for no others."""
+        return cls(source="candidates", _exact=dict(choices))
+
+    def find(self, task: AnyTask) -> tuple[Choice | None, str]:
         """The choice for a convolution and "task", or that of the same convolution with another epilogue and
         "shape", or None and "".
         """
@@ -41,7 +47,7 @@ class Tuned:
             return self._similar[task.shape_key][1], "shape"
         return None, ""
 
-    def seconds(self, task: Task) -> float | None:
+    def seconds(self, task: AnyTask) -> float | None:
         """What `find`'s choice took when it was measured, one call; None where there is none."""
         if not is_tunable(task.epilogue):
             return None
@@ -65,13 +71,15 @@ class Tuned:
                 self._similar[shape] = (seconds, record.choice)
 
 
-def load_tuned(where: str | Path | None, device: Target) -> Tuned:
+def load_tuned(where: str | Path | Tuned | None, device: Target) -> Tuned:
     """The tuned choices for `device` from a folder or file `where`, from none ("none"), or the shipped ones
-    (None).
+    (None); those that somebody has stay what they are.
 
     Raises RecordsError where the folder does not exist, has no records or may not be read. Records that are
     damaged, of another version or of another CPU are left out, and `notes` names them.
     """
+    if isinstance(where, Tuned):
+        return where
     if where is None:
         return _shipped(device)
     if str(where) == "none":

@@ -1,4 +1,4 @@
-"""What is tuned: a convolution with its epilogue on an instruction set and a number of threads.
+"""What is tuned: a convolution with its epilogue, on an instruction set and some threads, or on a card.
 
 A task is named by a hash of its canonical JSON, so two models that share a layer share its records. Tasks of
 one convolution that differ in their epilogues alone have the same `shape_key`: what is good for one is the
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from math import prod
@@ -24,32 +25,19 @@ _SCALINGS = ("scaling", "self_scaling", "other_scaling")
 
 
 @dataclass(frozen=True)
-class Task:
-    """One kernel to tune."""
+class AnyTask(ABC):
+    """What the tasks of all devices are."""
 
     spec: ConvSpec
     epilogue: Epilogue
-    isa: Isa
-    threads: int
-    core: Core = CORE
+
+    @abstractmethod
+    def _place(self) -> dict[str, Any]:
+        """On what: JSON."""
 
     def to_json(self) -> dict[str, Any]:
-        """The definition: {"format", "spec", "epilogue": {"steps", "stores"}, "isa", "threads"}, and "core"
-        where it is not the default.
-        """
+        """The definition: {"format", "spec", "epilogue": {"steps", "stores"}}, and of what device it is."""
         return {**self._shape(), "epilogue": _epilogue_json(self.epilogue)}
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Task:
-        """The inverse of `to_json`. Raises KeyError, TypeError or ValueError for anything else."""
-        if value["format"] != TASK_FORMAT:
-            raise ValueError(f"task format {value['format']}")
-        fields = {name: _tuples(entry) for name, entry in value["spec"].items()}
-        epilogue = value["epilogue"]
-        stages = tuple(_part(entry) for entry in epilogue["steps"])
-        stores = tuple(_part(entry) for entry in epilogue["stores"])
-        threads, core = int(value["threads"]), Core(**value.get("core", {}))
-        return cls(ConvSpec(**fields), Epilogue(stages, stores), Isa(value["isa"]), threads, core)
 
     @cached_property
     def key(self) -> str:
@@ -78,13 +66,43 @@ class Task:
         return f"{kernel} {spec.in_channels}->{spec.out_channels} on {maps}{stride}"
 
     def _shape(self) -> dict[str, Any]:
-        return {
-            "format": TASK_FORMAT,
-            "spec": _spec_json(self.spec),
-            "isa": self.isa.value,
-            "threads": self.threads,
-            **({"core": self.core.to_json()} if self.core != CORE else {}),
-        }
+        return {"format": TASK_FORMAT, "spec": _spec_json(self.spec), **self._place()}
+
+
+@dataclass(frozen=True)
+class Task(AnyTask):
+    """One kernel of a CPU; its JSON has "isa", "threads", and "core" where it is not the default."""
+
+    isa: Isa
+    threads: int
+    core: Core = CORE
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Task:
+        """The inverse of `to_json`. Raises KeyError, TypeError or ValueError for anything else."""
+        if value["format"] != TASK_FORMAT:
+            raise ValueError(f"task format {value['format']}")
+        fields = {name: _tuples(entry) for name, entry in value["spec"].items()}
+        epilogue = value["epilogue"]
+        stages = tuple(_part(entry) for entry in epilogue["steps"])
+        stores = tuple(_part(entry) for entry in epilogue["stores"])
+        threads, core = int(value["threads"]), Core(**value.get("core", {}))
+        return cls(ConvSpec(**fields), Epilogue(stages, stores), Isa(value["isa"]), threads, core)
+
+    def _place(self) -> dict[str, Any]:
+        core = {"core": self.core.to_json()} if self.core != CORE else {}
+        return {"isa": self.isa.value, "threads": self.threads, **core}
+
+
+@dataclass(frozen=True)
+class CardTask(AnyTask):
+    """One kernel of a card, by its architecture, for so many images at once."""
+
+    card: str
+    images: int
+
+    def _place(self) -> dict[str, Any]:
+        return {"card": self.card, "images": self.images}
 
 
 def is_tunable(epilogue: Epilogue) -> bool:

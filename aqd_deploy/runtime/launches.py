@@ -39,7 +39,9 @@ class Call:
 
 @dataclass(frozen=True)
 class LaunchList:
-    """`code` is the cubin, `stored` the first bytes of memory, `inputs` and `outputs` where they begin."""
+    """`code` is the cubin, `stored` the first bytes of memory, `inputs` and `outputs` where they begin;
+    `layers`: of each call of `run` the index of its layer.
+    """
 
     code: memoryview
     stored: memoryview
@@ -47,6 +49,7 @@ class LaunchList:
     functions: tuple[str, ...]
     prepare: tuple[Call, ...]
     run: tuple[Call, ...]
+    layers: tuple[int, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
 
@@ -89,6 +92,7 @@ def read_launches(container: Container) -> LaunchList:
         tuple(section["functions"]),
         tuple(filter(None, calls)),
         tuple(filter(None, runs)),
+        tuple(each["layer"] for each in section["run"]),
         tuple(section["inputs"]),
         tuple(section["outputs"]),
     )

@@ -48,19 +48,16 @@ _WEIGHTS = table(
     {"by_bits": table_of(table({"tensors": whole(), "weights": whole(), "bytes": _BYTES}))},
     {"expanded_bytes": _BYTES},
 )
-_CALL = table(
-    {
-        "function": whole(), "grid": whole(1), "threads": whole(1, 1024), "shared": whole(),
-        "pointers": list_of(whole(-1)), "numbers": list_of(whole(-(1 << 31), (1 << 31) - 1)),
-    },
-    {"layer": whole()},
-)  # fmt: skip
+_CALL = {
+    "function": whole(), "grid": whole(1), "threads": whole(1, 1024), "shared": whole(),
+    "pointers": list_of(whole(-1)), "numbers": list_of(whole(-(1 << 31), (1 << 31) - 1)),
+}  # fmt: skip
 _LAUNCHES = table(
     {
         "images": whole(1, 4096), "code_bytes": _BYTES, "stored_bytes": _BYTES, "memory_bytes": _BYTES,
         "functions": list_of(text),
-        "prepare": list_of(_CALL), "run": list_of(_CALL), "inputs": list_of(whole()),
-        "outputs": list_of(whole()),
+        "prepare": list_of(table(_CALL)), "run": list_of(table({**_CALL, "layer": whole()})),
+        "inputs": list_of(whole()), "outputs": list_of(whole()),
     },
     {"code": list_of(text), "assembler": list_of(table_of(anything))},
 )  # fmt: skip

@@ -10,11 +10,12 @@ import time
 import numpy as np
 import onnx
 import pytest
+from card_emulation import SourceCompiler
 
 from aqd_deploy.cli.main import invoke
 from aqd_deploy.records.file import read_records
 from aqd_deploy.runtime.program import Program
-from aqd_deploy.targets import get
+from aqd_deploy.targets import cards, get
 
 
 def run(capsys, *arguments):
@@ -75,6 +76,51 @@ def test_a_target_that_this_machine_cannot_run(fails, integer_file, tmp_path, mo
     for name, lacking in (("mine", "no_cpu_has_this"), (foreign, "architecture")):
         said = fails("tune", integer_file, "--target", name, "--budget", "1s", "--records", tmp_path / "t")
         assert "cannot run" in said and f"{name}, which needs {lacking}" in said
+
+
+CARD = ("--target", "cuda-sm80")
+
+
+def test_the_tasks_of_a_card_have_dozens_of_choices(capsys, integer_file, tmp_path):
+    document = run(capsys, "tune", integer_file, *CARD, "--images", "2", "--dry-run", "--records", tmp_path)
+    assert document["images"] == 2 and document["header"]["isa"] == "sm_80"
+    assert all(1 < task["space"] < 100 and task["measured"] == 0 for task in document["tasks"])
+    assert sum(task["share"] for task in document["tasks"]) == pytest.approx(1, abs=0.01)
+    assert invoke(["tune", str(integer_file), *CARD, "--dry-run"]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
+def test_candidates_for_a_card_are_compiled_without_one(capsys, integer_file, tmp_path, monkeypatch):
+    """The compiler is not asked for: `tests/tuning/test_card_tuning.py` runs what it would compile."""
+    from aqd_deploy.tuning import card_tune
+
+    monkeypatch.setattr(card_tune, "find_cuda_compiler", SourceCompiler)
+    batch = tmp_path / "c.batch"
+    words = ("tune", integer_file, *CARD, "--batch", batch, "--records", tmp_path / "r")
+    document = run(capsys, *words)
+    assert document["programs"] == max(task["space"] for task in document["tasks"])
+    assert document["bytes"] == batch.stat().st_size
+    assert [path.name for path in tmp_path.iterdir() if path.is_file() and path != integer_file] == [
+        "c.batch"
+    ]
+
+
+def test_what_a_card_asks_for_is_told_in_a_sentence(fails, integer_file, tmp_path, monkeypatch):
+    monkeypatch.setattr("aqd_deploy.targets.cards.LIBRARY", "libnothing.so.1")
+    monkeypatch.setattr("aqd_deploy.targets.cards.driver", cards.driver.__wrapped__)
+    records = ("--records", tmp_path / "r")
+    said = fails("tune", integer_file, *CARD, *records)
+    assert "no driver for NVIDIA's cards" in said and "--batch FILE" in said
+    said = fails("tune", integer_file, *CARD, *records, "--device", "local")
+    assert said.endswith("got 'local'; valid: cuda[:N], or --batch FILE, to measure them on another machine")
+    (tmp_path / "c.zip").write_bytes(b"PK\5\6" + bytes(18))
+    said = fails("tune", tmp_path / "c.zip", *records)
+    assert "no driver" in said
+    said = fails("tune", integer_file, *CARD, *records, "--batch", integer_file)
+    assert "the output is also an input" in said
+    for words in (["--batch", "x"], ["--images", "4"], [*CARD, "--replay", "ab"]):
+        assert invoke(["tune", str(integer_file), *words]) == 2
+    assert not (tmp_path / "r").exists()
 
 
 def tune_until(model, records, count):

@@ -26,6 +26,7 @@ from aqd_deploy.reporting.document import REPORT_SCHEMA, check_report
 from aqd_deploy.runtime import container
 from aqd_deploy.targets import get
 from aqd_deploy.targets.isa import Isa
+from aqd_deploy.tuning.card_batch import BATCH_FORMAT
 from aqd_deploy.workflow.evaluation.results import VERSION as EVALUATION_VERSION
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "formats.md"
@@ -56,6 +57,7 @@ def test_the_versions_are_those_of_the_code():
         "program": container.FORMAT_VERSION,
         "bundle": create.FORMAT_VERSION,
         "tuning records": RECORDS_FORMAT,
+        "batch": BATCH_FORMAT,
         "task": TASK_FORMAT,
         "kernels": KERNEL_VERSION,
         "report": REPORT_SCHEMA,

@@ -200,10 +200,23 @@ class CardBackend(Protocol):
         constants: Sequence[np.ndarray],
         images: int,
         border: Border | None = None,
+        choice: Choice | None = None,
     ) -> CardConv:
         """The kernel of a convolution without pool or more specialised scaling than GENERAL, whose padding is
-        zeros and what `border` adds; `constants` are the arrays among its operands. Raises ShapeError where
-        it has no output.
+        zeros and what `border` adds; `constants` are the arrays among its operands; `choice` is one of
+        `choices`, the first where it is None. Raises ShapeError where it has no output or no such choice.
+        """
+
+    def choices(
+        self,
+        spec: ConvSpec,
+        epilogue: Epilogue,
+        constants: Sequence[np.ndarray],
+        images: int,
+        border: Border | None = None,
+    ) -> list[Choice]:
+        """What kernels a convolution may have, each once, the fastest first by an estimate. Raises ShapeError
+        where it has no output.
         """
 
     def pointwise(

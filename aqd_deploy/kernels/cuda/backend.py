@@ -9,6 +9,7 @@ from importlib import resources
 
 import numpy as np
 
+from aqd_deploy.kernels.contract.choice import Choice
 from aqd_deploy.kernels.contract.launches import (
     Address,
     Border,
@@ -22,7 +23,7 @@ from aqd_deploy.kernels.contract.launches import (
 from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue
 from aqd_deploy.kernels.cuda import conv, wgmma
 from aqd_deploy.kernels.cuda.cards import card_named
-from aqd_deploy.kernels.cuda.chain import C_TYPES, chain_of
+from aqd_deploy.kernels.cuda.chain import C_TYPES, Chain, chain_of
 from aqd_deploy.kernels.cuda.layout import THREADS, blocks_of
 from aqd_deploy.kernels.storage.rice_codes import CHUNK, RiceCodes
 
@@ -46,9 +47,21 @@ class CudaBackend:
         constants: Sequence[np.ndarray],
         images: int,
         border: Border | None = None,
+        choice: Choice | None = None,
     ) -> CardConv:
-        chain = chain_of(epilogue, constants, len(spec.levels) or 1, len(spec.maps), border)
-        return conv.convolution(spec, chain, images, card_named(self.card))
+        chain = _chain(spec, epilogue, constants, border)
+        return conv.convolution(spec, chain, images, card_named(self.card), choice)
+
+    def choices(
+        self,
+        spec: ConvSpec,
+        epilogue: Epilogue,
+        constants: Sequence[np.ndarray],
+        images: int,
+        border: Border | None = None,
+    ) -> list[Choice]:
+        chain = _chain(spec, epilogue, constants, border)
+        return conv.choices_of(spec, chain, images, card_named(self.card))
 
     def source(self, functions: Sequence[Function]) -> str:
         lines = [f'#include "{name}"' for name in _HEADERS]
@@ -191,6 +204,13 @@ class CudaBackend:
         pointers = (room.store(stored.words), room.store(stored.starts), out)
         numbers = (stored.count, stored.centre, stored.shift, 0)
         return _launch("expand_rice", "RiceArgs", -(-stored.count // CHUNK), pointers, numbers)
+
+
+def _chain(
+    spec: ConvSpec, epilogue: Epilogue, constants: Sequence[np.ndarray], border: Border | None
+) -> Chain:
+    """All that follows the accumulators of a convolution."""
+    return chain_of(epilogue, constants, len(spec.levels) or 1, len(spec.maps), border)
 
 
 def _padded(values: Sequence[int] | np.ndarray) -> np.ndarray:

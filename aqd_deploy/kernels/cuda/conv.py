@@ -22,6 +22,7 @@ LEVELS = 8
 # Taps that a mask of 32 bits tells apart.
 _MASKED_TAPS = 32
 _INT8 = np.iinfo(np.int8)
+_DIRECT = Choice.of("direct")
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,13 +98,31 @@ class CudaConv:
         return grid, (*sizes, *geometry, self.steps, columns, self.splits, *groups, *levels)
 
 
-def convolution(spec: ConvSpec, chain: Chain, images: int, card: Card) -> CudaConv:
+def convolution(
+    spec: ConvSpec, chain: Chain, images: int, card: Card, choice: Choice | None = None
+) -> CudaConv:
     """See `contract.launches.CardBackend.convolution`; `chain` is all that follows the accumulators."""
+    _check_output(spec)
+    if spec.group > 1:
+        found = [_direct(spec, chain, images)] if choice in (None, _DIRECT) else []
+    else:
+        able = ways(spec, chain, images, card)
+        wanted = able[0].choice if choice is None else choice
+        found = [matrix_conv(spec, chain, images, each, card) for each in able if each.choice == wanted]
+    if not found:
+        raise ShapeError("a convolution has no such kernel on this card", received=str(choice))
+    return found[0]
+
+
+def choices_of(spec: ConvSpec, chain: Chain, images: int, card: Card) -> list[Choice]:
+    """See `contract.launches.CardBackend.choices`."""
+    _check_output(spec)
+    return [_DIRECT] if spec.group > 1 else [each.choice for each in ways(spec, chain, images, card)]
+
+
+def _check_output(spec: ConvSpec) -> None:
     if any(m.out_height < 1 or m.out_width < 1 for m in spec.maps):
         raise ShapeError("a convolution has no output", received=f"{spec.height}x{spec.width}")
-    if spec.group > 1:
-        return _direct(spec, chain, images)
-    return matrix_conv(spec, chain, images, ways(spec, chain, images, card)[0], card)
 
 
 @dataclass(frozen=True)
@@ -152,8 +171,8 @@ def _direct(spec: ConvSpec, chain: Chain, images: int) -> CudaConv:
     layout = DirectLayout(taps, inputs, whole(spec.out_channels), factors.form)
     function = Function(code, f"ConvArgs<{chain.tensors}>", THREADS)
     why = "channel groups: a thread has four channels of a pixel"
-    choice, columns = Choice.of("direct"), whole(spec.out_channels)
-    return CudaConv(spec, chain, images, "direct", why, choice, macs, layout, function, 1, columns)
+    columns = whole(spec.out_channels)
+    return CudaConv(spec, chain, images, "direct", why, _DIRECT, macs, layout, function, 1, columns)
 
 
 def walks_of(spec: ConvSpec, step: int) -> tuple[Walk, ...]:
@@ -212,7 +231,7 @@ def matrix_conv(spec: ConvSpec, chain: Chain, images: int, chosen: Chosen, card:
         images,
         f"{tile.family}_{walk.value.lower()}",
         _WHY[walk],
-        tile.choice(walk, chosen.splits),
+        chosen.choice,
         tiles * tile.rows * columns * depth // (2 if tile.packed else 1),
         MatrixLayout(columns, depth, chunk, ch, tile.group, factors.form, tile.packed, tiled),
         Function(code, f"ConvArgs<{chain.tensors}>", tile.threads, tile.blocks),

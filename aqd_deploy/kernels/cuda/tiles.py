@@ -96,13 +96,6 @@ class Tile:
         stage = patch + (weights // 2 if self.packed else weights)
         return self.stages * stage + _ZEROS + self.stages * _BARRIERS * bool(self.warpgroups)
 
-    def choice(self, walk: Walk, splits: int) -> Choice:
-        """How a program tells it."""
-        return Choice.of(
-            f"{self.family}_{walk.value.lower()}", rows=self.rows, columns=self.columns, step=self.step,
-            stages=self.stages, split=self.split, warpgroups=self.warpgroups, splits=splits,
-        )  # fmt: skip
-
 
 def _mma(
     rows: int, columns: int, warp: tuple[int, int], step: int, stages: int, blocks: int,
@@ -179,6 +172,15 @@ class Chosen:
     walk: Walk
     splits: int
     microseconds: float
+
+    @property
+    def choice(self) -> Choice:
+        """How programs and records tell it."""
+        tile = self.tile
+        return Choice.of(
+            f"{tile.family}_{self.walk.value.lower()}", rows=tile.rows, columns=tile.columns, step=tile.step,
+            stages=tile.stages, split=tile.split, warpgroups=tile.warpgroups, splits=self.splits,
+        )  # fmt: skip
 
 
 def choices(work: Work, card: Card) -> list[Chosen]:

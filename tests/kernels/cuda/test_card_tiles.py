@@ -5,8 +5,9 @@ import tomllib
 import pytest
 from needing import ROOT
 
-from aqd_deploy.errors import TargetError
-from aqd_deploy.kernels.contract.spec import ConvSpec
+from aqd_deploy.errors import ShapeError, TargetError
+from aqd_deploy.kernels.contract.choice import Choice
+from aqd_deploy.kernels.contract.spec import ConvSpec, Epilogue, StoreStream
 from aqd_deploy.kernels.cuda.backend import CudaBackend
 from aqd_deploy.kernels.cuda.cards import CARDS, card_named
 from aqd_deploy.kernels.cuda.conv import Factors, half_factors_of, walks_of
@@ -31,6 +32,19 @@ def test_every_choice_fits_its_card(card, adds):
         assert each.tile.shared() <= card_named(card).shared
         assert each.tile.threads <= 1024 and each.tile.halo == (each.walk is Walk.HALO)
         assert not each.tile.warpgroups or card_named(card).warpgroups
+
+
+@pytest.mark.parametrize("card", CARDS)
+def test_every_choice_is_another_one_and_makes_its_kernel(card):
+    backend = CudaBackend(card)
+    spec = ConvSpec(20, 20, 64, 64, (3, 3), pads=(1, 1, 1, 1))
+    call = (spec, Epilogue((), (StoreStream(),)), [], 1)
+    found = backend.choices(*call)
+    assert len(set(found)) == len(found) > 3
+    assert [backend.convolution(*call, choice=each).choice for each in found] == found
+    assert backend.convolution(*call).choice == found[0]
+    with pytest.raises(ShapeError, match="no such kernel on this card"):
+        backend.convolution(*call, choice=Choice.of("direct"))
 
 
 def test_much_work_goes_to_warpgroups_and_little_is_split():
