@@ -96,7 +96,6 @@ def _tune_for_cpu(
     as_json: bool,
 ) -> None:  # fmt: skip
     """On this machine, or on boards."""
-    from aqd_deploy.cli.models import integer_model_of
     from aqd_deploy.devices import LOCAL
     from aqd_deploy.devices.kinds import names_tracker
 
@@ -110,6 +109,7 @@ def _tune_for_cpu(
 
     # Brings TVM's runtime in without PyTorch, which it would import for seconds.
     backend.ffi()
+    from aqd_deploy.cli.models import integer_model_of
     from aqd_deploy.tuning import describe
 
     proto, _ = integer_model_of(model, numerics, shape)
