@@ -51,6 +51,22 @@ def write_library(functions: Sequence[Function], folder: Path, compiler: str, *f
 def write_library_of(generated: str, folder: Path, compiler: str, *flags: str) -> Path:
     """The same of the generated source."""
     need(compiler)
+    _write_source(generated, folder)
+    library = folder / "kernels.so"
+    command = [compiler, "-std=c++17", "-O1", "-w", "-shared", "-fPIC", f"-I{EMULATION}", *flags]
+    result = subprocess.run(
+        [*command, "kernels.cpp", "-o", library], cwd=folder, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr[:3000]
+    return library
+
+
+def write_kernels(functions: Sequence[Function], folder: Path, more: str = "") -> None:
+    """`kernels.cpp` and what it includes: the functions, `aqd_emulate`, and `more` C++."""
+    _write_source(CudaBackend("sm_90a").source(functions), folder, more)
+
+
+def _write_source(generated: str, folder: Path, more: str = "") -> None:
     for name, text in CudaBackend("sm_90a").sources().items():
         (folder / name).write_text(text)
     cases = "\n".join(
@@ -74,14 +90,7 @@ extern "C" bool aqd_emulate(int function, int blocks, int threads, int shared, c
 }}
 """
     )
-    (folder / "kernels.cpp").write_text(source)
-    library = folder / "kernels.so"
-    command = [compiler, "-std=c++17", "-O1", "-w", "-shared", "-fPIC", f"-I{EMULATION}", *flags]
-    result = subprocess.run(
-        [*command, "kernels.cpp", "-o", library], cwd=folder, capture_output=True, text=True
-    )
-    assert result.returncode == 0, result.stderr[:3000]
-    return library
+    (folder / "kernels.cpp").write_text(source + more)
 
 
 class EmulatedDriver:

@@ -4,6 +4,9 @@
 //  - order: in which order the threads of a block run between two meetings (0 forward, 1 backward, n > 1 shuffled);
 //  - late: whether an asynchronous copy writes when it is issued or only when a wait demands it.
 // A missing barrier, wait or lane then changes integers in at least one of the settings, or ends in "stuck".
+//
+// With -fsanitize=thread every thread of every block is a thread to ThreadSanitizer, which orders two of them where the
+// card does and nowhere else: barriers, waits, fences, the end of a launch (`races.h`).
 #pragma once
 #include <stdint.h>
 #include <stdio.h>
@@ -24,15 +27,18 @@
 #define __launch_bounds__(...)
 #define __syncthreads() aqd::meet(aqd::block->all)
 
+#include "races.h"
+
 struct dim3 { unsigned x = 1, y = 1, z = 1; };
 struct alignas(16) int4 { int x, y, z, w; };
 struct alignas(8) int2 { int x, y; };
 
 namespace aqd {
-struct Meeting { int size = 0, arrived = 0; long round = 0; };  // threads that wait for each other
+struct Meeting { int size = 0, arrived = 0; long round = 0; bool orders = true; char places[2]; };  // threads that wait for each other
 struct Copy { void *to; const void *from; int bytes, filled; };
 struct Thread {
   ucontext_t context;
+  Fiber fiber;
   std::vector<char> stack;
   int index = 0;
   bool done = false;
@@ -61,24 +67,43 @@ inline ucontext_t scheduler;
 inline std::function<void()> body;
 inline dim3 thread_index, block_index, block_dim, grid_dim;
 
-inline void meet(Meeting &m) {
-  self->round = m.round;
-  if (++m.arrived == m.size) { m.arrived = 0; m.round++; return; }
-  self->waits = &m;
+inline void leave() {  // until the thread is ready again
+  Fiber::to_scheduler();
   swapcontext(&self->context, &scheduler);
+}
+inline void meet(Meeting &m) {
+  char *place = &m.places[m.round % 2];  // nobody is two rounds ahead
+  if (m.orders) happens_before(place);
+  bool last;
+  {
+    Quiet quiet;
+    self->round = m.round;
+    last = ++m.arrived == m.size;
+    if (last) { m.arrived = 0; m.round++; } else self->waits = &m;
+  }
+  if (!last) leave();
+  if (m.orders) happens_after(place);
 }
 // What the other lanes hold: every lane shows `bytes` of `mine`; the result is the warp's 32 entries of 32 bytes.
 inline const unsigned char *exchange(const void *mine, int bytes) {
+  Quiet::begin();
   int warp = self->index / 32, lane = self->index % 32, parity = self->exchanges++ % 2;
+  Quiet::end();
   unsigned char *all = &block->lanes[(warp * 2 + parity) * 1024];
-  memcpy(all + lane * 32, mine, bytes);
+  {
+    Quiet quiet;
+    memcpy(all + lane * 32, mine, bytes);
+  }
   meet(block->warps[warp]);
   return all;
 }
 inline void copy(const Copy &c) { memcpy(c.to, c.from, c.filled); memset((char *)c.to + c.filled, 0, c.bytes - c.filled); }
-inline void enter() {
+AQD_UNWATCHED inline void enter() {  // what is entered and never left would fill ThreadSanitizer's stack
+  happens_after(&scheduler);
   body();
+  happens_before(&body);
   self->done = true;
+  Fiber::to_scheduler();
   swapcontext(&self->context, &scheduler);
 }
 inline bool ready(const Thread &t) {
@@ -89,22 +114,29 @@ inline void turn(Barrier &b) {  // to the next phase once nothing is outstanding
 }
 
 inline bool run_block(int threads, size_t shared_bytes) {
+  Quiet quiet;
   std::vector<uint64_t> memory(shared_bytes / 8 + 130, 0xCDCDCDCDCDCDCDCDull);
   Block b;
   b.shared = (unsigned char *)(((uintptr_t)memory.data() + 1023) & ~(uintptr_t)1023);
   b.all.size = threads;
   b.warps.resize((threads + 31) / 32);
-  for (size_t i = 0; i < b.warps.size(); i++) b.warps[i].size = std::min(32, threads - 32 * (int)i);
+  for (size_t i = 0; i < b.warps.size(); i++) {
+    b.warps[i].size = std::min(32, threads - 32 * (int)i);
+    b.warps[i].orders = false;  // lanes exchange registers; of memory that says nothing
+  }
   b.lanes.resize(b.warps.size() * 2048);
   block = &b;
-  static std::vector<Thread> all;
+  static std::vector<Thread> sets[Fiber::SETS];
+  static int turn = 0;
+  std::vector<Thread> &all = sets[turn++ % Fiber::SETS];
   if ((int)all.size() < threads) all.resize(threads);
   std::vector<int> order(threads);
   for (int i = 0; i < threads; i++) order[i] = settings.order == 1 ? threads - 1 - i : i;
   if (settings.order > 1) std::shuffle(order.begin(), order.end(), std::mt19937(settings.order));
   for (int i = 0; i < threads; i++) {
     Thread &t = all[i];
-    t.stack.resize(64 << 10);
+    t.stack.resize(Fiber::STACK);
+    t.fiber.begin();
     t.index = i; t.done = false; t.waits = nullptr; t.exchanges = 0; t.groups.clear(); t.open.clear(); t.products.assign(1, {}); t.barrier = nullptr;
     getcontext(&t.context);
     t.context.uc_stack.ss_sp = t.stack.data();
@@ -121,6 +153,7 @@ inline bool run_block(int threads, size_t shared_bytes) {
       t.barrier = nullptr;
       self = &t;
       thread_index.x = i;
+      t.fiber.go();
       swapcontext(&scheduler, &t.context);
       moved = true;
       left -= t.done;
@@ -136,13 +169,16 @@ inline bool run_block(int threads, size_t shared_bytes) {
   return true;
 }
 inline bool emulate(dim3 grid, int threads, size_t shared_bytes, std::function<void()> kernel) {
+  Quiet quiet;
   body = std::move(kernel);
+  happens_before(&scheduler);
   grid_dim = grid;
   block_dim.x = threads;
   for (block_index.z = 0; block_index.z < grid.z; block_index.z++)
     for (block_index.y = 0; block_index.y < grid.y; block_index.y++)
       for (block_index.x = 0; block_index.x < grid.x; block_index.x++)
         if (!run_block(threads, shared_bytes)) return false;
+  happens_after(&body);
   return true;
 }
 }  // namespace aqd
@@ -154,13 +190,16 @@ inline bool emulate(dim3 grid, int threads, size_t shared_bytes, std::function<v
 
 AQD_DEVICE void aqd_copy_async(void *s, const void *g, int bytes) {
   aqd::Copy c{s, g, 16, bytes};
-  if (aqd::settings.late) aqd::self->open.push_back(c); else aqd::copy(c);
+  if (!aqd::settings.late) return aqd::copy(c);
+  aqd::Quiet quiet;
+  aqd::self->open.push_back(c);
 }
-AQD_DEVICE void aqd_copies_commit() { aqd::self->groups.push_back(std::move(aqd::self->open)); aqd::self->open.clear(); }
+AQD_DEVICE void aqd_copies_commit() { aqd::Quiet quiet; aqd::self->groups.push_back(std::move(aqd::self->open)); aqd::self->open.clear(); }
 template <int N> AQD_DEVICE void aqd_copies_wait() {
   auto &groups = aqd::self->groups;
   while ((int)groups.size() > N) {
     for (const auto &c : groups.front()) aqd::copy(c);
+    aqd::Quiet quiet;
     groups.erase(groups.begin());
   }
 }
@@ -229,33 +268,60 @@ template <bool SIGNED> AQD_DEVICE int aqd_largest_bytes(int a, int b) {
 }
 template <int THREADS> AQD_DEVICE void aqd_meet_first() {
   static aqd::Meeting first;
-  first.size = THREADS;
+  {
+    aqd::Quiet quiet;
+    first.size = THREADS;
+  }
   aqd::meet(first);
 }
 AQD_DEVICE int aqd_load_fresh(const int *p) { return *p; }
-AQD_DEVICE int atomicAdd(int *p, int v) { int old = *p; *p += v; return old; }
-AQD_DEVICE void __threadfence() {}
+AQD_DEVICE int atomicAdd(int *p, int v) { return __atomic_fetch_add(p, v, __ATOMIC_RELAXED); }
+AQD_DEVICE void __threadfence() { static char place; aqd::happens_before(&place); aqd::happens_after(&place); }
 
 // Barriers in shared memory. Late: copies and their arrivals happen when no thread can go on without them.
 AQD_DEVICE aqd::Barrier &aqd_as_barrier(uint64_t *b) { return *(aqd::Barrier *)b; }
-AQD_DEVICE void aqd_barrier_init(uint64_t *b, int count) { aqd_as_barrier(b) = {(int16_t)count, (int16_t)count, 0, 0}; }
-AQD_DEVICE void aqd_barrier_arrive(uint64_t *b) { aqd_as_barrier(b).pending--; aqd::turn(aqd_as_barrier(b)); }
-AQD_DEVICE void aqd_barrier_expect(uint64_t *b, int bytes) { aqd_as_barrier(b).bytes += bytes; aqd_barrier_arrive(b); }
+AQD_DEVICE void aqd_barrier_init(uint64_t *b, int count) { aqd::Quiet quiet; aqd_as_barrier(b) = {(int16_t)count, (int16_t)count, 0, 0}; }
+// What is before an arrival is before the end of the phase that it counts for.
+AQD_DEVICE void aqd_barrier_counts(uint64_t *b) { aqd::Quiet quiet; aqd::happens_before((char *)b + 4 * aqd_as_barrier(b).phase); }
+AQD_DEVICE void aqd_barrier_arrive(uint64_t *b) {
+  aqd_barrier_counts(b);
+  aqd::Quiet quiet;
+  aqd_as_barrier(b).pending--;
+  aqd::turn(aqd_as_barrier(b));
+}
+AQD_DEVICE void aqd_barrier_expect(uint64_t *b, int bytes) {
+  {
+    aqd::Quiet quiet;
+    aqd_as_barrier(b).bytes += bytes;
+  }
+  aqd_barrier_arrive(b);
+}
 AQD_DEVICE void aqd_happen(std::function<void()> f) {
-  if (aqd::settings.late) aqd::block->pending.push_back(std::move(f)); else f();
+  if (!aqd::settings.late) return f();
+  aqd::Quiet quiet;
+  aqd::block->pending.push_back(aqd::Fiber::engine(std::move(f)));
 }
 AQD_DEVICE void aqd_barrier_arrive_copies(uint64_t *b) {
   aqd_happen([b, copies = std::move(aqd::self->open)] { for (const auto &c : copies) aqd::copy(c); aqd_barrier_arrive(b); });
+  aqd::Quiet quiet;
   aqd::self->open.clear();
 }
 AQD_DEVICE void aqd_bulk_copy(void *s, const void *g, int bytes, uint64_t *b) {
-  aqd_happen([=] { memcpy(s, g, bytes); aqd_as_barrier(b).bytes -= bytes; aqd::turn(aqd_as_barrier(b)); });
+  aqd_happen([=] {
+    memcpy(s, g, bytes);
+    aqd_barrier_counts(b);
+    aqd::Quiet quiet;
+    aqd_as_barrier(b).bytes -= bytes;
+    aqd::turn(aqd_as_barrier(b));
+  });
 }
 AQD_DEVICE void aqd_barrier_wait(uint64_t *b, int parity) {
-  if ((int)aqd_as_barrier(b).phase != parity) return;
-  aqd::self->barrier = &aqd_as_barrier(b);
-  aqd::self->parity = parity;
-  swapcontext(&aqd::self->context, &aqd::scheduler);
+  aqd::Quiet::begin();
+  const bool waits = (int)aqd_as_barrier(b).phase == parity;
+  if (waits) { aqd::self->barrier = &aqd_as_barrier(b); aqd::self->parity = parity; }
+  aqd::Quiet::end();
+  if (waits) aqd::leave();
+  aqd::happens_after((char *)b + 4 * parity);
 }
 AQD_DEVICE void aqd_fence_barriers() {}
 template <int N> AQD_DEVICE void aqd_registers_less() {}
@@ -265,11 +331,12 @@ template <int BK> AQD_DEVICE uint64_t aqd_columns(const void *b) {
   return (uint64_t)((unsigned char *)b - aqd::block->shared) / 16 | (uint64_t)BK << 32;
 }
 AQD_DEVICE void aqd_wgmma_fence() {}
-AQD_DEVICE void aqd_wgmma_commit() { aqd::self->products.emplace_back(); }
+AQD_DEVICE void aqd_wgmma_commit() { aqd::Quiet quiet; aqd::self->products.emplace_back(); }
 template <int N> AQD_DEVICE void aqd_wgmma_wait() {
   auto &groups = aqd::self->products;
   while ((int)groups.size() > N + 1) {
     for (auto &f : groups.front()) f();
+    aqd::Quiet quiet;
     groups.erase(groups.begin());
   }
 }
@@ -290,5 +357,7 @@ template <bool SIGNED, int NT> AQD_DEVICE void aqd_wgmma(int (&c)[NT][4], const 
           c[j][2 + col] += (SIGNED ? (int)(int8_t)x[32 + k] : (int)x[32 + k]) * w;
         }
   };
-  if (aqd::settings.late) aqd::self->products.back().push_back(product); else product();
+  if (!aqd::settings.late) return product();
+  aqd::Quiet quiet;
+  aqd::self->products.back().push_back(product);
 }
