@@ -7,6 +7,7 @@ wait, a fence, the end of a launch. Threads of one warp are not ordered by being
 
 from __future__ import annotations
 
+import os
 import struct
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -85,9 +86,12 @@ def races(
     assert built.returncode == 0, built.stderr[:3000]
     recorded = struct.pack("<i", len(drivers)) + b"".join(driver.written() for driver in drivers)
     (folder / "launches").write_bytes(recorded)
+    # Of one program one race is enough: each takes seconds to be told.
+    options = {"TSAN_OPTIONS": f"halt_on_error={int(len(drivers) == 1)}"}
     result = subprocess.run(
-        [folder / "watched", folder / "launches"], capture_output=True, text=True, errors="replace"
-    )
+        [folder / "watched", folder / "launches"], capture_output=True, text=True, errors="replace",
+        env={**os.environ, **options},
+    )  # fmt: skip
     told = result.stderr.split("program ")[1:]
     assert len(told) == len(drivers) and result.returncode in (0, _FOUND), result.stderr[-2000:]
     return [text.partition("\n")[2] for text in told]

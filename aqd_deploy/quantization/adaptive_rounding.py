@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 from onnx import NodeProto
 
 from aqd_deploy.passes.canonical.draft import attribute
-from aqd_deploy.quantization.calibration import Calibration
+from aqd_deploy.quantization.calibration import Calibration, Feed
 from aqd_deploy.quantization.methods.contract import Chosen
 from aqd_deploy.quantization.network import Layer
 from aqd_deploy.quantization.placement import Site
 from aqd_deploy.quantization.plan import Plan
 from aqd_deploy.quantization.progress import Run
 from aqd_deploy.quantization.rounding import Inputs, learned_codes
-from aqd_deploy.quantization.session import Session
+from aqd_deploy.quantization.session import Session, over
 from aqd_deploy.quantization.write_qdq import write_qdq
 
 Codes = dict[Site, np.ndarray]
@@ -69,19 +70,19 @@ def _inputs(
     """What these layers read, in the float network and with all quantizers, over all images."""
     written = write_qdq(plan.network, chosen, codes)
     reads = {node.output[0]: node.input[0] for node in written.graph.node}
-    plain = Session(plan.network.model, list(dict.fromkeys(layer.input for layer in layers)))
-    quantized = Session(written, list(dict.fromkeys(reads[layer.output] for layer in layers)))
+    plain = Session(plan.network.model, list(dict.fromkeys(layer.input for layer in layers)), threads=1)
+    quantized = Session(written, list(dict.fromkeys(reads[layer.output] for layer in layers)), threads=1)
     nodes = {node.output[0]: node for node in plan.network.model.graph.node}
 
-    def sums() -> Iterator[Inputs]:
-        for feed in calibration.feeds():
-            real, rounded = plain(feed), quantized(feed)
-            for layer in layers:
-                x = _columns(nodes[layer.output], real[layer.input], layer)
-                y = _columns(nodes[layer.output], rounded[reads[layer.output]], layer)
-                yield Inputs.of(x, y)
+    def of_image(feed: Feed) -> list[Inputs]:
+        real, rounded = plain(feed), quantized(feed)
+        return [of_layer(layer, real, rounded) for layer in layers]
 
-    return functools.reduce(operator.add, sums())
+    def of_layer(layer: Layer, real: Feed, rounded: Feed) -> Inputs:
+        x = _columns(nodes[layer.output], real[layer.input], layer)
+        return Inputs.of(x, _columns(nodes[layer.output], rounded[reads[layer.output]], layer))
+
+    return functools.reduce(operator.add, chain.from_iterable(over(of_image, calibration.feeds())))
 
 
 def _columns(node: NodeProto, x: np.ndarray, layer: Layer) -> np.ndarray:

@@ -18,7 +18,7 @@ from aqd_deploy.quantization.plan import Plan
 from aqd_deploy.quantization.progress import Run
 from aqd_deploy.quantization.quantizer import QuantizerParameters
 from aqd_deploy.quantization.reductions import reduction
-from aqd_deploy.quantization.session import Session
+from aqd_deploy.quantization.session import Session, over
 from aqd_deploy.quantization.write_qdq import write_qdq
 
 IMAGES = 16
@@ -51,11 +51,11 @@ def layer_errors(
     """By layer name, over the first images. Each layer reads what the float network makes, quantized."""
     beside = _Beside(plan, write_qdq(plan.network, chosen, codes))
     names = {layer.name: beside.reductions(layer) for layer in plan.placement.layers}
-    session = Session(beside.model(), [name for of_layer in names.values() for name in of_layer])
+    session = Session(beside.model(), [name for of_layer in names.values() for name in of_layer], threads=1)
     sums: dict[str, np.ndarray] = {}
     images = calibration.first(IMAGES)
-    for feed in run.counted("errors of layers", images.feeds(), len(images)):
-        for name, value in session(feed).items():
+    for found in run.counted("errors of layers", over(session, images.feeds()), len(images)):
+        for name, value in found.items():
             sums[name] = sums.get(name, 0) + value.astype(np.float64) / len(images)
     return {
         layer: LayerError(sums[shift].reshape(-1), float(sums[noise].mean()), float(sums[signal].mean()))

@@ -17,7 +17,7 @@ from aqd_deploy.passes.canonical.draft import Draft
 from aqd_deploy.quantization.calibration import Calibration
 from aqd_deploy.quantization.progress import Run
 from aqd_deploy.quantization.reductions import reduction
-from aqd_deploy.quantization.session import Session
+from aqd_deploy.quantization.session import Session, over
 from aqd_deploy.quantization.state import Arrays
 
 BINS = 2048
@@ -106,10 +106,10 @@ def _ranges(model: ModelProto, names: Sequence[str], calibration: Calibration, r
         for name in names
     }
     draft.nodes = [*draft.nodes, *(node for nodes in reduced.values() for node in nodes)]
-    session = Session(draft.write(), [node.output[0] for nodes in reduced.values() for node in nodes])
+    wanted = [node.output[0] for nodes in reduced.values() for node in nodes]
+    results = over(Session(draft.write(), wanted, threads=1), calibration.feeds())
     arrays: Arrays = {}
-    for image, feed in enumerate(run.counted("ranges", calibration.feeds(), len(calibration))):
-        found = session(feed)
+    for image, found in enumerate(run.counted("ranges", results, len(calibration))):
         for name in names:
             low, high, mean = (found[node.output[0]].reshape(-1) for node in reduced[name])
             if not all(np.isfinite(each).all() for each in (low, high, mean)):

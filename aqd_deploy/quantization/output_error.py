@@ -8,7 +8,7 @@ from onnx import ModelProto
 from aqd_deploy.quantization.calibration import Calibration
 from aqd_deploy.quantization.plan import Plan
 from aqd_deploy.quantization.progress import Run
-from aqd_deploy.quantization.session import Session
+from aqd_deploy.quantization.session import Session, over
 
 IMAGES = 8
 """So many show which of two variants is nearer."""
@@ -20,11 +20,11 @@ def output_error(plan: Plan, quantized: ModelProto, calibration: Calibration, ru
     Not of the network's own outputs: what is behind the last layers may find other boxes, or fewer.
     """
     names = plan.placement.ends
-    sessions = [Session(model, names) for model in (plan.network.model, quantized)]
+    real, rounded = (Session(model, names, threads=1) for model in (plan.network.model, quantized))
     noise, signal = np.zeros(len(names)), np.zeros(len(names))
     images = calibration.first(IMAGES)
-    for feed in run.counted("output error", images.feeds(), len(images)):
-        first, second = (session(feed) for session in sessions)
+    pairs = over(lambda feed: (real(feed), rounded(feed)), images.feeds())
+    for first, second in run.counted("output error", pairs, len(images)):
         for index, name in enumerate(names):
             x, y = (outputs[name].astype(np.float64) for outputs in (first, second))
             noise[index] += ((x - y) ** 2).sum()

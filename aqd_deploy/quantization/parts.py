@@ -11,7 +11,7 @@ import onnx
 from onnx import ModelProto, NodeProto, helper
 
 from aqd_deploy.quantization.placement import Reader
-from aqd_deploy.quantization.session import Session
+from aqd_deploy.quantization.session import Session, over
 
 Tensors = Mapping[str, np.ndarray]
 
@@ -55,16 +55,17 @@ class Parts:
             there = self.run(model, [*there[0], *settled], there)
         made = [name for name in wanted if name not in there[0]]
         part = self._part(model, made, set(there[0]), constants[0])
-        session: Callable[[Tensors], Tensors] = Session(part, made) if made else lambda feed: {}
+        session: Callable[[Tensors], Tensors] = Session(part, made, threads=1) if made else lambda feed: {}
         read = {value.name for value in part.graph.input}.intersection(there[0])
         for values in constants:
-            yield [
-                {
+
+            def found(each: Tensors, values: Tensors = values) -> Tensors:
+                return {
                     **{name: each[name] for name in wanted if name in each},
                     **session({**values, **{name: each[name] for name in read}}),
                 }
-                for each in there
-            ]
+
+            yield list(over(found, there))
 
     def _settled(self, model: ModelProto, wanted: Sequence[str], given: set[str], free: Tensors) -> list[str]:
         """Tensors of the float network that no constant of `free` changes, and that what makes `wanted` of

@@ -15,7 +15,7 @@ from aqd_deploy.evaluation.coco import evaluate
 from aqd_deploy.passes.canonical.input_shapes import inputs_of, sizes_of
 from aqd_deploy.quantization.calibration import Calibration
 from aqd_deploy.quantization.output_loss import loss_of, manifest_of
-from aqd_deploy.quantization.session import Session
+from aqd_deploy.quantization.session import Session, over
 
 IMAGES = 32
 """As many calibration images judge."""
@@ -44,8 +44,7 @@ class Judge:
             self._annotations = _annotations(own, (width, height), len(manifest["detector"]["classes"]))
 
     def _run(self, model: ModelProto) -> list[dict[str, np.ndarray]]:
-        session = Session(model, self.names, as_written=True)
-        return [session(feed) for feed in self._feeds]
+        return list(over(Session(model, self.names, as_written=True, threads=1), self._feeds))
 
     def _decoded(self, outputs: Sequence[Mapping[str, np.ndarray]]) -> list[Detections]:
         postprocess = Postprocess.from_manifest(self._manifest)

@@ -54,7 +54,7 @@ struct Barrier { int16_t pending, count; int bytes : 31; unsigned phase : 1; }; 
 struct Block {
   unsigned char *shared;
   Meeting all;
-  std::vector<Meeting> warps;
+  std::vector<Meeting> warps, products;
   std::vector<std::function<void()>> pending;  // late: what happens only once no thread can go on
   std::vector<unsigned char> lanes;  // what lanes show each other: [warp][parity][lane][32 bytes]
 };
@@ -120,8 +120,9 @@ inline bool run_block(int threads, size_t shared_bytes) {
   b.shared = (unsigned char *)(((uintptr_t)memory.data() + 1023) & ~(uintptr_t)1023);
   b.all.size = threads;
   b.warps.resize((threads + 31) / 32);
+  b.products.resize(b.warps.size());
   for (size_t i = 0; i < b.warps.size(); i++) {
-    b.warps[i].size = std::min(32, threads - 32 * (int)i);
+    b.products[i].size = b.warps[i].size = std::min(32, threads - 32 * (int)i);
     b.warps[i].orders = false;  // lanes exchange registers; of memory that says nothing
   }
   b.lanes.resize(b.warps.size() * 2048);
@@ -339,6 +340,8 @@ template <int N> AQD_DEVICE void aqd_wgmma_wait() {
     aqd::Quiet quiet;
     groups.erase(groups.begin());
   }
+  // Products are the warp's: none is done before all lanes have read what they multiply.
+  if (aqd::Fiber::WATCHED) aqd::meet(aqd::block->products[aqd::self->index / 32]);
 }
 template <bool SIGNED, int NT> AQD_DEVICE void aqd_wgmma(int (&c)[NT][4], const int *a, uint64_t b) {
   const unsigned char *all = aqd::exchange(a, 16);

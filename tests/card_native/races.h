@@ -21,7 +21,7 @@ struct Quiet {  // the emulation's own memory is read and written
   ~Quiet() { end(); }
 };
 struct Fiber {
-  enum { SETS = 2, STACK = 256 << 10, UNITS = 16 };
+  enum { SETS = 2, STACK = 256 << 10, UNITS = 16, WATCHED = 1 };
   void *known = nullptr;
   inline static void *main = nullptr;
   static constexpr unsigned UNORDERED = __tsan_switch_to_fiber_no_sync;
@@ -59,7 +59,7 @@ struct Quiet {
   Quiet() {}
 };
 struct Fiber {
-  enum { SETS = 1, STACK = 64 << 10 };
+  enum { SETS = 1, STACK = 64 << 10, WATCHED = 0 };
   void begin() {}
   void go() {}
   static void to_scheduler() {}

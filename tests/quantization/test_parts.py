@@ -68,8 +68,8 @@ def test_tensors_that_are_there_already_are_passed_on(network):
 def test_what_constants_do_not_change_runs_once_for_all_of_them(network, monkeypatch):
     sessions = []
 
-    def session(model, wanted):
-        run = Session(model, wanted)
+    def session(model, wanted, threads):
+        run = Session(model, wanted, threads=threads)
         sessions.append((len(model.graph.node), runs := []))
         return lambda feed: runs.append(wanted) or run(feed)
 
