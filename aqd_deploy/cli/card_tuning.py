@@ -39,10 +39,8 @@ def tune_for_card(
         show = _Display(line, started, budget)
         if batch is not None:
             check_output(batch, source)
-            told = f"compiling candidates for {clock(budget)}, but for those that {records} has"
-            progress(told)
-            deadline = started + budget
-            document = card_tune.batched(model, target, images, records, batch, deadline, show)
+            progress(f"compiling candidates for {clock(budget)}, but for those that {records} has")
+            document = card_tune.batched(model, target, images, records, batch, started + budget, show)
         else:
             progress(f"tuning for {clock(budget)}, with the records of {records}; it may be interrupted")
             index = _index(device)

@@ -44,9 +44,7 @@ from aqd_deploy.targets.cpu import available_threads
 
 BATCH_FORMAT = 1
 MOST_PROGRAMS = 24
-"""As many kernels of a convolution are tried: behind them are those whose estimates are several times the
-first one's.
-"""
+"""So many kernels of a convolution are tried: behind them are those of the worst estimates."""
 _MAKE = "aqd-deploy tune MODEL.onnx --target NAME --batch FILE"
 BATCH_FILE = FileKind("batch", "a file that tune --batch wrote", 64 * GIB, RecordsError, next_command=_MAKE)
 _CONTENT, _INPUTS, _OUTPUTS = "batch.json", "inputs.npz", "outputs.npz"
@@ -184,7 +182,7 @@ def write_batch(
             if count < min(2, total):
                 raise BudgetError(
                     "the budget is too small to compile one candidate",
-                    valid="half a minute for each core and a dozen of them",
+                    valid="at least two minutes; ten for a detector",
                     next_command="aqd-deploy tune MODEL.onnx --target NAME --batch FILE --budget 10m",
                 )
             for name, arrays in _example(model, images).items():

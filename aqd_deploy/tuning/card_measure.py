@@ -146,7 +146,14 @@ class _Run:
                     received=f"{self._differing(default)} differing integers",
                     next_command="aqd-deploy run PROGRAM.so --input X.npz --check MODEL.int.onnx",
                 )
-            self._settle_defaults(default.time_layers())
+            seconds = default.time_layers()
+            if any(layer >= len(seconds) for state in self.states for layer in state.use.layers):
+                raise RecordsError(
+                    "the batch tells of layers that its programs do not have",
+                    received=f"{len(seconds)} layers", valid="a file that tune --batch wrote",
+                    next_command="aqd-deploy tune MODEL.onnx --target NAME --batch FILE",
+                )  # fmt: skip
+            self._settle_defaults(seconds)
             for number in range(1, total):
                 if time.monotonic() >= deadline:
                     break

@@ -226,6 +226,14 @@ DAMAGED = {
 }  # fmt: skip
 
 
+def test_layers_that_the_programs_do_not_have(batch, tmp_path):
+    wrong = changed(
+        batch, tmp_path / "c", content=lambda b: re.sub(rb'"layers": \[\d+', b'"layers": [999', b)
+    )
+    with pytest.raises(RecordsError, match="layers that its programs do not have"):
+        measured(wrong, tmp_path / "records")
+
+
 @pytest.mark.parametrize("name", DAMAGED)
 def test_a_file_that_is_no_batch_is_told_in_a_sentence(name, batch, tmp_path):
     damage, sentence = DAMAGED[name]
