@@ -1,4 +1,4 @@
-"""Latency of a program on a device: no peers, layers or memory."""
+"""Latency of a program on a device, and on a card that of its layers: no peers or memory."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 
 from aqd_deploy.bench.document import bench_document, measured_with
+from aqd_deploy.bench.layers import DATA_SHEET, Roof, between_layers, family_totals, layer_table
 from aqd_deploy.devices import open_device
 from aqd_deploy.environment import environment
 from aqd_deploy.errors import DeviceError
 from aqd_deploy.runtime.bundle_files import program_file
 from aqd_deploy.runtime.container import read_manifest
+from aqd_deploy.targets import get
 
 
 def bench_on_device(
@@ -23,13 +25,15 @@ def bench_on_device(
     threads: list[int] | None = None,
     rounds: int = 10,
     runs: int = 3,
+    layers: bool = False,
     progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Latency of `program` on `device` (`open_device`), `runs` runs in each of `rounds` calls of the device.
 
     `threads` are the numbers of threads to measure, by default the program's own, each brought down to what
-    the device uses of it. Returns the document of `bench`, with the device's name under `device`; its
-    `environment` is this machine's. Raises DeviceError and ProgramError.
+    the device uses of it; `layers` adds the layer table, beside the data sheet of the program's target.
+    Returns the document of `bench`, with the device's name under `device`; its `environment` is this
+    machine's. Raises DeviceError and ProgramError.
     """
     opened = open_device(device, timing=True)
     manifest = read_manifest(program_file(program))
@@ -44,9 +48,14 @@ def bench_on_device(
             for count in counts:
                 seconds[count].append(opened.time(program, runs, 1, count))
                 used[count] = opened.used_threads or count
+        by_layer = opened.time_layers(program) if layers else None
     finally:
         opened.close()
     by_used = {used[count]: np.array(values) for count, values in seconds.items()}
+    measured = [measured_with(count, values) for count, values in by_used.items()]
+    if layers:
+        fastest = float(min(values.min() for values in by_used.values()))
+        measured[0] |= _of_layers(opened.text, manifest["program"], by_layer, fastest)
     return bench_document(
         program,
         manifest,
@@ -55,7 +64,7 @@ def bench_on_device(
         rounds=rounds,
         runs=runs,
         notes=_threads_note({count: used[min(count, compiled)] for count in asked}, compiled),
-        measured=[measured_with(count, values) for count, values in by_used.items()],
+        measured=measured,
     )
 
 
@@ -63,12 +72,37 @@ def check_only_latency(device: str, asked: dict[str, object]) -> None:
     """Raise DeviceError where an option (by its name) asks for what only this machine can measure."""
     for option, value in asked.items():
         if value:
-            raise DeviceError(
-                f"{option} measures on this machine only",
-                received=f"--device {device}",
-                valid="--threads, --rounds, --runs, --max-ms, --json",
-                next_command=f"the same command without {option}",
-            )
+            raise _only_here(option, device)
+
+
+def _only_here(option: str, device: str) -> DeviceError:
+    return DeviceError(
+        f"{option} measures on this machine only",
+        received=f"--device {device}",
+        valid="--threads, --rounds, --runs, --max-ms, --json",
+        next_command=f"the same command without {option}",
+    )
+
+
+def _of_layers(
+    device: str, program: dict[str, Any], seconds: list[float] | None, fastest: float
+) -> dict[str, Any]:
+    """The layer table of a card, beside what its data sheet says."""
+    target = get(program["target"]["profile"])
+    figures = (target.clock_ghz, target.int8_macs_per_cycle, target.cores, target.bandwidth_gb_s)
+    if seconds is None or None in figures:
+        raise _only_here("--layers", device)
+    clock, products, cores, bandwidth = (float(each) for each in figures if each is not None)
+    roof = Roof(clock * 1e9 * products * cores, bandwidth * 1e9)
+    named = [(layer["name"], each) for layer, each in zip(program["layers"], seconds, strict=True)]
+    table = layer_table([named], program["layers"], roof, fastest)
+    return {
+        "peak_gmacs_per_s": {DATA_SHEET: round(roof.peak / 1e9, 2)},
+        "read_gb_per_s": {DATA_SHEET: round(roof.memory / 1e9, 2)},
+        "layers": table,
+        "between_layers": between_layers(table, fastest),
+        "families": family_totals(table, roof),
+    }
 
 
 def _threads_note(used: dict[int, int], compiled: int) -> dict[str, str]:

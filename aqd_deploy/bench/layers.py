@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 MEMORY, ARITHMETIC = "memory", "arithmetic"
+DATA_SHEET = "data sheet"
+"""What a roof is called that was not measured."""
 
 
 @dataclass(frozen=True)

@@ -86,11 +86,10 @@ def command(
         from aqd_deploy.bench.device import bench_on_device, check_only_latency
 
         check_only_latency(where, {
-            "--against": peers, "--model": model, "--image": image, "--layers": layers, "--memory": memory,
-            "--keep": keep,
+            "--against": peers, "--model": model, "--image": image, "--memory": memory, "--keep": keep,
         })  # fmt: skip
         document = bench_on_device(
-            program, where, threads=threads, rounds=rounds, runs=runs, progress=progress
+            program, where, threads=threads, rounds=rounds, runs=runs, layers=layers, progress=progress
         )
     if as_json:
         print_json(document)

@@ -38,6 +38,10 @@ class CudaDevice(Device):
         """See `Device`. Inputs and outputs stay on the card."""
         return self.load(program).time(repeats, warmup)
 
+    def time_layers(self, program: Path) -> list[float]:
+        """See `Device`: many calls of each in a row."""
+        return self.load(program).time_layers()
+
     def close(self) -> None:
         """Give the card's memory back."""
         for _, loaded in self._loaded.values():

@@ -54,6 +54,12 @@ class Device(ABC):
         own clock. Raises ProgramError, and DeviceError where its times would mean nothing.
         """
 
+    def time_layers(self, program: Path) -> list[float] | None:
+        """Seconds of each layer of the program's manifest, None where the device does not tell them. Raises
+        what `time` raises.
+        """
+        return None
+
     @abstractmethod
     def close(self) -> None:
         """Give back what it holds."""
