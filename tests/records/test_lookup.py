@@ -11,8 +11,8 @@ from aqd_deploy.errors import RecordsError
 from aqd_deploy.kernels.contract.choice import Choice
 from aqd_deploy.kernels.contract.spec import AddBias, ConvSpec, Epilogue, Relu
 from aqd_deploy.records.file import ACCEPTED, SLOWER, Header, Record, RecordsFile, read_records
-from aqd_deploy.records.lookup import load_tuned
-from aqd_deploy.records.task import Task
+from aqd_deploy.records.lookup import Tuned, load_tuned
+from aqd_deploy.records.task import CardTask, Task
 from aqd_deploy.targets import get
 from aqd_deploy.targets.isa import Isa
 from tools.ship_records import best_lines
@@ -125,3 +125,22 @@ def test_what_a_program_records_of_its_records_holds_wherever_they_lie(tmp_path)
     first, second = (load_tuned(folder, DEVICE) for folder in folders)
     assert (first.source, first.notes) == (second.source, second.notes)
     assert first.source.startswith("sha256:") and str(tmp_path) not in first.notes[0]
+
+
+def test_records_of_a_card_hold_for_its_architecture_whatever_the_cpu(tmp_path, monkeypatch):
+    card, other = get("cuda-sm80"), get("cuda-sm86")
+    task = CardTask(SPEC, Epilogue(), card.card, 1)
+    tuned_folder(tmp_path, Header.here(card), task=task)
+    monkeypatch.setattr("aqd_deploy.records.file.cpu_kind", lambda: "another CPU")
+    assert load_tuned(tmp_path, card).find(task) == (CHOICE, "task")
+    assert load_tuned(tmp_path, card).find(replace(task, images=2)) == (None, "")
+    for device, note in ((other, "of sm_80 kernels, not sm_86"), (DEVICE, "of the backend cuda, not cpu")):
+        found = load_tuned(tmp_path, device)
+        assert not len(found) and note in found.notes[0]
+
+
+def test_choices_that_somebody_has_are_taken_as_they_are():
+    given = Tuned.of({TASK.key: CHOICE})
+    assert load_tuned(given, DEVICE) is given
+    assert given.find(TASK) == (CHOICE, "task")
+    assert given.find(Task(SPEC, Epilogue((AddBias(), Relu())), ISA, 2)) == (None, "")
