@@ -12,10 +12,12 @@ from aqd_deploy.bench.document import bench_document, measured_with
 from aqd_deploy.bench.layers import DATA_SHEET, Roof, between_layers, family_totals, layer_table
 from aqd_deploy.devices import open_device
 from aqd_deploy.environment import environment
-from aqd_deploy.errors import DeviceError
+from aqd_deploy.errors import DeviceError, TargetError
 from aqd_deploy.runtime.bundle_files import program_file
 from aqd_deploy.runtime.container import read_manifest
 from aqd_deploy.targets import get
+
+_FIGURES = ("clock_ghz", "int8_macs_per_cycle", "cores", "bandwidth_gb_s")
 
 
 def bench_on_device(
@@ -33,9 +35,11 @@ def bench_on_device(
     `threads` are the numbers of threads to measure, by default the program's own, each brought down to what
     the device uses of it; `layers` adds the layer table, beside the data sheet of the program's target.
     Returns the document of `bench`, with the device's name under `device`; its `environment` is this
-    machine's. Raises DeviceError and ProgramError.
+    machine's. Raises DeviceError, ProgramError, and TargetError where that data sheet is not known.
     """
     opened = open_device(device, timing=True)
+    if layers and not opened.times_layers:
+        raise _only_here("--layers", device)
     manifest = read_manifest(program_file(program))
     compiled = manifest["program"]["threads"]
     asked = dict.fromkeys(threads or [compiled])
@@ -48,14 +52,14 @@ def bench_on_device(
             for count in counts:
                 seconds[count].append(opened.time(program, runs, 1, count))
                 used[count] = opened.used_threads or count
-        by_layer = opened.time_layers(program) if layers else None
+        by_layer = opened.time_layers(program) if layers else []
     finally:
         opened.close()
     by_used = {used[count]: np.array(values) for count, values in seconds.items()}
     measured = [measured_with(count, values) for count, values in by_used.items()]
     if layers:
         fastest = float(min(values.min() for values in by_used.values()))
-        measured[0] |= _of_layers(opened.text, manifest["program"], by_layer, fastest)
+        measured[0] |= _of_layers(manifest["program"], by_layer, fastest)
     return bench_document(
         program,
         manifest,
@@ -84,16 +88,9 @@ def _only_here(option: str, device: str) -> DeviceError:
     )
 
 
-def _of_layers(
-    device: str, program: dict[str, Any], seconds: list[float] | None, fastest: float
-) -> dict[str, Any]:
+def _of_layers(program: dict[str, Any], seconds: list[float], fastest: float) -> dict[str, Any]:
     """The layer table of a card, beside what its data sheet says."""
-    target = get(program["target"]["profile"])
-    figures = (target.clock_ghz, target.int8_macs_per_cycle, target.cores, target.bandwidth_gb_s)
-    if seconds is None or None in figures:
-        raise _only_here("--layers", device)
-    clock, products, cores, bandwidth = (float(each) for each in figures if each is not None)
-    roof = Roof(clock * 1e9 * products * cores, bandwidth * 1e9)
+    roof = _data_sheet(program["target"]["profile"])
     named = [(layer["name"], each) for layer, each in zip(program["layers"], seconds, strict=True)]
     table = layer_table([named], program["layers"], roof, fastest)
     return {
@@ -103,6 +100,21 @@ def _of_layers(
         "between_layers": between_layers(table, fastest),
         "families": family_totals(table, roof),
     }
+
+
+def _data_sheet(profile: str) -> Roof:
+    """What the profile of a device says of it. Raises TargetError where it does not say enough."""
+    target = get(profile)
+    figures = {key: getattr(target, key) for key in _FIGURES}
+    missing = [key for key, value in figures.items() if value is None]
+    if missing:
+        raise TargetError(
+            f"the profile {profile} does not tell what the device could do",
+            received=f"no {', '.join(missing)}", valid=f"a profile with {', '.join(_FIGURES)}",
+            next_command="the same command without --layers",
+        )  # fmt: skip
+    clock, products, cores, bandwidth = (float(value) for value in figures.values())
+    return Roof(clock * 1e9 * products * cores, bandwidth * 1e9)
 
 
 def _threads_note(used: dict[int, int], compiled: int) -> dict[str, str]:

@@ -21,6 +21,8 @@ class CudaDevice(Device):
     bytes. Threads mean nothing to it.
     """
 
+    times_layers = True
+
     def __init__(self, index: int) -> None:
         self.text, self.index = f"cuda:{index}", index
         # The SHA-256 of the file beside what was loaded from it.

@@ -29,12 +29,14 @@ class Device(ABC):
 
     `text` names it, as `open_device` takes it; `used_threads` are those of the last `time`, which may be
     fewer than were asked for. `here` says whether it is this process, where more than latency can be
-    measured; `tracker` lends the boards of a farm, None for every other device.
+    measured; `tracker` lends the boards of a farm, None for every other device. `times_layers`: whether there
+    is `time_layers`.
     """
 
     text: str
     used_threads: int | None = None
     here: bool = False
+    times_layers: bool = False
     tracker: Tracker | None = None
 
     @abstractmethod
@@ -54,11 +56,11 @@ class Device(ABC):
         own clock. Raises ProgramError, and DeviceError where its times would mean nothing.
         """
 
-    def time_layers(self, program: Path) -> list[float] | None:
-        """Seconds of each layer of the program's manifest, None where the device does not tell them. Raises
-        what `time` raises.
+    def time_layers(self, program: Path) -> list[float]:
+        """Seconds of each layer of the program's manifest, of a device that `times_layers`. Raises what
+        `time` raises.
         """
-        return None
+        raise NotImplementedError(self.text)
 
     @abstractmethod
     def close(self) -> None:

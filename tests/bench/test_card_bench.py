@@ -1,6 +1,7 @@
 """`bench --layers` of a program for a card, which the emulation runs."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from card_emulation import SourceCompiler, SourceDriver
@@ -50,8 +51,7 @@ def test_every_layer_has_its_time_and_its_share_of_the_data_sheet(program, card,
     assert max(map(len, shown.splitlines())) <= 80
 
 
-def test_a_device_that_does_not_tell_them(program, monkeypatch, capsys):
-    monkeypatch.setattr("aqd_deploy.devices.cuda.CudaDevice.time_layers", lambda *_: None)
-    monkeypatch.setattr("aqd_deploy.devices.cuda.CudaDevice.time", lambda *_: [1.0])
+def test_a_profile_that_does_not_say_what_the_card_could_do(program, card, monkeypatch, capsys):
+    monkeypatch.setattr("aqd_deploy.bench.device.get", lambda name: replace(get(name), bandwidth_gb_s=None))
     assert invoke(["bench", str(program), "--device", "cuda", "--layers", "--rounds", "1"]) == 1
-    assert "--layers measures on this machine only" in capsys.readouterr().err
+    assert "got no bandwidth_gb_s; valid: a profile with clock_ghz" in capsys.readouterr().err
