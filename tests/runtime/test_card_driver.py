@@ -43,6 +43,8 @@ class Library:
             arguments[0]._obj.value = 1
         elif name == "cuDeviceGetAttribute":
             arguments[0]._obj.value = self.capability[arguments[1] - 75]
+        elif name == "cuDeviceGetName":
+            arguments[0].value = b"A card"[: arguments[1] - 1]
         elif name == "cuModuleLoadData":
             arguments[0]._obj.value = 7
         elif name == "cuDriverGetVersion":
@@ -87,6 +89,12 @@ def library(monkeypatch):
 )
 def test_code_runs_on_its_own_generation(built, card, does):
     assert cards.runs(built, card) is does
+
+
+def test_a_card_has_the_name_that_its_maker_gave(library):
+    made = library()
+    assert cards.name(3) == "A card"
+    assert made.named("cuDeviceGetName")[0][2] == 3
 
 
 def test_a_parameter_is_pointers_then_numbers():
@@ -171,7 +179,8 @@ def container(**changes) -> Container:
         "images": 1, "code_bytes": 4, "stored_bytes": 4, "memory_bytes": 256, "functions": ["k0"],
         "prepare": [], "inputs": [64], "outputs": [128],
         "run": [
-            {"function": 0, "grid": 1, "threads": 32, "shared": 0, "pointers": [64, -1], "numbers": [1]}
+            {"function": 0, "grid": 1, "threads": 32, "shared": 0, "pointers": [64, -1], "numbers": [1],
+             "layer": 0}
         ],
     }  # fmt: skip
     port = {"name": "x", "shape": [1, 1, 2, 2], "dtype": "uint8"}
@@ -185,6 +194,7 @@ def test_a_program_is_loaded_and_run(library):
     image = np.arange(4, dtype=np.uint8).reshape(1, 1, 2, 2)
     assert program.run({"x": image})["x"].shape == (1, 1, 2, 2)
     assert program.time(2, 1) == [0.0025, 0.0025]
+    assert program.time_layers(repeats=2, together=5) == [0.0025 / 5]
 
 
 def test_a_program_that_cannot_be_loaded_gives_back_what_it_took(library):
@@ -194,7 +204,7 @@ def test_a_program_that_cannot_be_loaded_gives_back_what_it_took(library):
     assert made.named("cuModuleUnload") and made.named("cuStreamDestroy_v2")
 
 
-RUN = {"function": 0, "grid": 1, "threads": 32, "shared": 0, "pointers": [], "numbers": []}
+RUN = {"function": 0, "grid": 1, "threads": 32, "shared": 0, "pointers": [], "numbers": [], "layer": 0}
 
 
 @pytest.mark.parametrize(
