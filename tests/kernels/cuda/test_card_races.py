@@ -43,10 +43,10 @@ def conv(
 
 CASES = {
     "mma, blocks that share a tile": conv("mma", Walk.HALO, splits=2),
-    "mma, parts that share a depth": conv("mma", Walk.CHUNK, height=9, epilogue=STREAM),
     "wgmma": conv("wgmma", Walk.HALO, height=20, epilogue=SKIP),
 }
 MORE = {
+    "mma, parts that share a depth": conv("mma", Walk.CHUNK, height=9, epilogue=STREAM),
     "mma4": conv("mma4", Walk.HALO, **HALVES[0]),
     "mma4, chunks": conv("mma4", Walk.CHUNK, epilogue=SKIP, **HALVES[1]),
     "wgmma, chunks": conv("wgmma", Walk.CHUNK, columns=128, height=20),
