@@ -23,7 +23,7 @@ R = TypeVar("R")
 class Session:
     """Runs a model up to the tensors `wanted`, and computes nothing else. `as_written`: with the arithmetic
     of the file, for what is judged by its accuracy. `threads` of one run (None: all that are usual); with 1
-    several runs go on at a time (`over`), which is faster than one on all. The numbers are the same.
+    several runs go on at a time (`over`), which takes less CPU time. The numbers are the same.
     UnsupportedModelError for a model that onnxruntime cannot run.
     """
 
