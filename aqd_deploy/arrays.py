@@ -34,8 +34,9 @@ _LENGTHS = {
     (2, 0): (struct.Struct("<I"), np.lib.format.read_array_header_2_0),
 }
 _SUFFIX = ".npy"
-# What zipfile raises for damage, encryption and methods that it does not know.
-_DAMAGED = (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError, zlib.error)
+ZIP_ERRORS = (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, zlib.error)
+"""What zipfile raises for damage, encryption and methods that it does not know."""
+_DAMAGED = (*ZIP_ERRORS, OSError, ValueError)
 
 Wanted = Mapping[str, tuple[tuple[Any, ...], tuple[str, ...]]]
 """Shape of arrays by name, and the names of the numpy dtypes that they may have; a dimension that is not a

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from aqd_deploy.bench.document import bench_document, measured_with
+from aqd_deploy.bench.estimate import peak_of
 from aqd_deploy.bench.layers import DATA_SHEET, Roof, between_layers, family_totals, layer_table
 from aqd_deploy.devices import open_device
+from aqd_deploy.devices.device import TimesLayers
 from aqd_deploy.environment import environment
 from aqd_deploy.errors import DeviceError, TargetError
 from aqd_deploy.runtime.bundle_files import program_file
@@ -38,7 +40,7 @@ def bench_on_device(
     machine's. Raises DeviceError, ProgramError, and TargetError where that data sheet is not known.
     """
     opened = open_device(device, timing=True)
-    if layers and not opened.times_layers:
+    if layers and not isinstance(opened, TimesLayers):
         raise _only_here("--layers", device)
     manifest = read_manifest(program_file(program))
     compiled = manifest["program"]["threads"]
@@ -52,7 +54,7 @@ def bench_on_device(
             for count in counts:
                 seconds[count].append(opened.time(program, runs, 1, count))
                 used[count] = opened.used_threads or count
-        by_layer = opened.time_layers(program) if layers else []
+        by_layer = opened.time_layers(program) if layers and isinstance(opened, TimesLayers) else []
     finally:
         opened.close()
     by_used = {used[count]: np.array(values) for count, values in seconds.items()}
@@ -105,16 +107,15 @@ def _of_layers(program: dict[str, Any], seconds: list[float], fastest: float) ->
 def _data_sheet(profile: str) -> Roof:
     """What the profile of a device says of it. Raises TargetError where it does not say enough."""
     target = get(profile)
-    figures = {key: getattr(target, key) for key in _FIGURES}
-    missing = [key for key, value in figures.items() if value is None]
-    if missing:
+    rate = peak_of(target, target.cores) if target.cores else None
+    if rate is None or target.bandwidth_gb_s is None:
+        missing = [key for key in _FIGURES if getattr(target, key) is None]
         raise TargetError(
             f"the profile {profile} does not tell what the device could do",
             received=f"no {', '.join(missing)}", valid=f"a profile with {', '.join(_FIGURES)}",
             next_command="the same command without --layers",
         )  # fmt: skip
-    clock, products, cores, bandwidth = (float(value) for value in figures.values())
-    return Roof(clock * 1e9 * products * cores, bandwidth * 1e9)
+    return Roof(rate, target.bandwidth_gb_s * 1e9)
 
 
 def _threads_note(used: dict[int, int], compiled: int) -> dict[str, str]:

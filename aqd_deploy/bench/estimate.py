@@ -110,7 +110,7 @@ def layer_estimate(work: dict[str, Any], target: Target, cores: int) -> dict[str
     """`layer_work` with what follows from the number of cores: the times in ms of the multiplications and of
     the inner loop, the longer of compute and memory, and which it is.
     """
-    rate, cycles = _rate(target, cores), work["inner_loop_cycles"]
+    rate, cycles = peak_of(target, cores), work["inner_loop_cycles"]
     compute, memory = (work["multiplications"] / rate * 1e3 if rate else None), work["memory_ms"]
     bound = slowest = None
     if compute is not None and memory is not None:
@@ -124,7 +124,7 @@ def layer_estimate(work: dict[str, Any], target: Target, cores: int) -> dict[str
     }
 
 
-def _rate(target: Target, cores: int) -> float | None:
+def peak_of(target: Target, cores: int) -> float | None:
     """Multiplications a second of `cores` cores, None where the profile does not tell."""
     if target.clock_ghz is None or target.int8_macs_per_cycle is None:
         return None

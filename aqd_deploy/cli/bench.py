@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from aqd_deploy.cli.options import device_for, device_option, existing, json_option
+from aqd_deploy.cli.options import device_for, device_option, existing, json_option, refuse_others
 from aqd_deploy.cli.output import print_json, print_text, progress, verb
 
 
@@ -65,7 +65,7 @@ def command(
     docs/how-to/benchmark.md.
     """
     if profile is not None:
-        _refuse_measuring()
+        refuse_others("--estimate measures nothing", "program", "profile", "threads", "as_json", "debug")
         _estimate(program, profile, threads, as_json)
         return
     from aqd_deploy.bench.gates import check_gates, parse_ratio
@@ -98,15 +98,6 @@ def command(
 
         print_text(text_view(document))
     check_gates(document, max_ms, limits)
-
-
-def _refuse_measuring() -> None:
-    """Options that measure something do not go with an estimate."""
-    context = click.get_current_context()
-    for option in context.command.params:
-        given = context.get_parameter_source(str(option.name)) == click.core.ParameterSource.COMMANDLINE
-        if given and option.name not in ("program", "profile", "threads", "as_json", "debug"):
-            raise click.UsageError(f"--estimate measures nothing: without {option.opts[0]}")
 
 
 def _estimate(path: Path, profile: str, threads: list[int] | None, as_json: bool) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from aqd_deploy.cli.options import clock
+from aqd_deploy.cli.options import clock, refuse_others
 from aqd_deploy.cli.output import StatusLine, print_json, print_text, progress
 from aqd_deploy.files import check_output
 
@@ -22,18 +21,13 @@ _CARD = "cuda"
 
 def tune_for_card(
     model: ModelProto, source: Path, target: Target, *, images: int, records: Path, device: str | None,
-    budget: float, batch: Path | None, dry_run: bool, task: str | None, as_json: bool,
+    budget: float, started: float, batch: Path | None, dry_run: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """The tasks, a batch for another machine, or records by this machine's card."""
-    started = time.monotonic()
     from aqd_deploy.tuning import card_tune, describe
 
-    if task is not None:
-        raise click.UsageError(
-            "--replay is for CPUs: of a card, compile with --tuned and compare with aqd-deploy bench"
-        )
     if dry_run:
-        _tell(card_tune.tasks(model, target, images, records), describe.tasks_text, as_json)
+        tell(card_tune.tasks(model, target, images, records), describe.tasks_text, as_json)
         return
     with StatusLine() as line:
         show = _Display(line, started, budget)
@@ -45,21 +39,23 @@ def tune_for_card(
             progress(f"tuning for {clock(budget)}, with the records of {records}; it may be interrupted")
             index = _index(device)
             document = card_tune.tuned(model, target, images, records, index, started, budget, show)
-    _tell(document, describe.tuned_text if batch is None else card_tune.batched_text, as_json)
+    tell(document, describe.tuned_text if batch is None else card_tune.batched_text, as_json)
 
 
 def measure_batch(batch: Path, records: Path, device: str | None, budget: float, as_json: bool) -> None:
     """Records of the programs of a batch, by this machine's card."""
     started = time.monotonic()
+    refuse_others("a batch is measured as it is", "model", "records", "device", "budget", "as_json", "debug")
     from aqd_deploy.tuning import card_tune, describe
 
     with StatusLine() as line:
         show = _Display(line, started, budget)
         document = card_tune.measured(batch, records, _index(device), started + budget, show)
-    _tell(document, describe.tuned_text, as_json)
+    tell(document, describe.tuned_text, as_json)
 
 
-def _tell(document: dict[str, Any], text: Any, as_json: bool) -> None:
+def tell(document: dict[str, Any], text: Callable[[dict[str, Any]], str], as_json: bool) -> None:
+    """A document of `tuning`, as JSON or by `text`; its notes are progress."""
     for note in document["notes"]:
         progress(note)
     if as_json:

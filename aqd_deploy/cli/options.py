@@ -154,3 +154,14 @@ def clock(seconds: float) -> str:
     """`1:05`: minutes and seconds."""
     minutes, rest = divmod(int(seconds), 60)
     return f"{minutes}:{rest:02}"
+
+
+def refuse_others(why: str, *allowed: str) -> None:
+    """click.UsageError for the first option on the command line that is none of `allowed`, which are names
+    of parameters.
+    """
+    context = click.get_current_context()
+    for option in context.command.params:
+        given = context.get_parameter_source(str(option.name)) == click.core.ParameterSource.COMMANDLINE
+        if given and option.name not in allowed:
+            raise click.UsageError(f"{why}: without {option.opts[0]}")

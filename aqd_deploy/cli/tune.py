@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aqd_deploy.cli.card_tuning import measure_batch, tune_for_card
+from aqd_deploy.cli.card_tuning import measure_batch, tell, tune_for_card
 from aqd_deploy.cli.options import (
     DurationType,
     ShapeType,
@@ -20,7 +20,7 @@ from aqd_deploy.cli.options import (
     numerics_option,
     threads_option,
 )
-from aqd_deploy.cli.output import StatusLine, print_json, print_text, progress, verb
+from aqd_deploy.cli.output import StatusLine, progress, verb
 
 if TYPE_CHECKING:
     from aqd_deploy.targets import Target
@@ -76,10 +76,14 @@ def command(
     if is_card(chosen.backend):
         from aqd_deploy.cli.models import integer_model_of
 
+        if task is not None or threads is not None:
+            raise click.UsageError("--replay and --threads are for the targets of CPUs")
+        if batch is not None and (device is not None or dry_run):
+            raise click.UsageError("--batch runs nothing and writes: without --device and --dry-run")
         proto, _ = integer_model_of(model, numerics, shape)
         tune_for_card(
-            proto, model, chosen, images=images, records=records, device=device, budget=budget, batch=batch,
-            dry_run=dry_run, task=task, as_json=as_json,
+            proto, model, chosen, images=images, records=records, device=device, budget=budget,
+            started=started, batch=batch, dry_run=dry_run, as_json=as_json,
         )  # fmt: skip
         return
     if batch is not None or images != 1:
@@ -125,12 +129,7 @@ def _tune_for_cpu(
             show = _Display(line)
             document = describe.tuned(proto, chosen, threads, records, budget, started, show, tracker)
         text = describe.tuned_text
-    for note in document["notes"]:
-        progress(note)
-    if as_json:
-        print_json(document)
-    else:
-        print_text(text(document))
+    tell(document, text, as_json)
 
 
 def _tracker(device: str) -> Any:

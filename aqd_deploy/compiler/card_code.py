@@ -77,7 +77,7 @@ class CardMaker:
             "tuning": tuning_summary(built, self.choices),
         }
 
-    def _find(self, task: CardTask, able: Sequence[Choice]) -> tuple[Choice | None, str]:
+    def _find(self, task: CardTask, _: object) -> tuple[Choice | None, str]:
         return self.choices.find(task)
 
     def write(self, path: Path, stages: Stages) -> None:

@@ -6,7 +6,7 @@ planner sees them with all images and whole pitches, so that stacks and views wo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -103,8 +103,10 @@ class BuiltLaunches:
         return Address(Region.KEPT, self.kept_bytes - _aligned(size))
 
 
-Find = Callable[[CardTask, Sequence[Choice]], tuple[Choice | None, str]]
-"""The choice for a task, of those that it has, and where it comes from (`Layer.tuned`), or None and ""."""
+Find = Callable[[CardTask, Callable[[], list[Choice]]], tuple[Choice | None, str]]
+"""The choice for a task and where it comes from (`Layer.tuned`), or None and ""; the second argument lists
+those that it has.
+"""
 
 
 def build_launches(plan: Plan, backend: CardBackend, images: int, find: Find | None = None) -> BuiltLaunches:
@@ -167,12 +169,15 @@ class _Builder:
         """The kernel of a convolution, and where its choice comes from."""
         border = border_sums(op.spec, self.plan.weights[op.weight])
         wanted = (op.spec, op.epilogue, op.parameters, self.images, border)
-        able = self.backend.choices(*wanted)
-        choice, origin = self.find(CardTask(op.spec, op.epilogue, self.backend.card, self.images), able)
-        if choice is not None and choice not in able:
+        task = CardTask(op.spec, op.epilogue, self.backend.card, self.images)
+        choice, origin = self.find(task, lambda: self.backend.choices(*wanted))
+        try:
+            return self.backend.convolution(*wanted, choice), origin
+        except ShapeError:
+            if choice is None:
+                raise
             self.built.stale_choices += 1
-            choice, origin = None, ""
-        return self.backend.convolution(*wanted, choice), origin
+            return self.backend.convolution(*wanted), ""
 
     def _weights(self, weight: EncodedWeight, layout: CardLayout) -> Address:
         """The weights in `layout`: equal ones are there once."""

@@ -21,8 +21,6 @@ class CudaDevice(Device):
     bytes. Threads mean nothing to it.
     """
 
-    times_layers = True
-
     def __init__(self, index: int) -> None:
         self.text, self.index = f"cuda:{index}", index
         # The SHA-256 of the file beside what was loaded from it.
@@ -41,7 +39,7 @@ class CudaDevice(Device):
         return self.load(program).time(repeats, warmup)
 
     def time_layers(self, program: Path) -> list[float]:
-        """See `Device`: many calls of each in a row."""
+        """See `TimesLayers`: many calls of each in a row."""
         return self.load(program).time_layers()
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,19 +24,26 @@ class LoadedProgram(Protocol):
         ...
 
 
+@runtime_checkable
+class TimesLayers(Protocol):
+    """A device that tells the times of layers."""
+
+    def time_layers(self, program: Path) -> list[float]:
+        """Seconds of each layer of the program's manifest. Raises what `Device.time` raises."""
+        ...
+
+
 class Device(ABC):
     """Something that runs programs. Close it: it may hold temporary files or a connection.
 
     `text` names it, as `open_device` takes it; `used_threads` are those of the last `time`, which may be
     fewer than were asked for. `here` says whether it is this process, where more than latency can be
-    measured; `tracker` lends the boards of a farm, None for every other device. `times_layers`: whether there
-    is `time_layers`.
+    measured; `tracker` lends the boards of a farm, None for every other device.
     """
 
     text: str
     used_threads: int | None = None
     here: bool = False
-    times_layers: bool = False
     tracker: Tracker | None = None
 
     @abstractmethod
@@ -55,12 +62,6 @@ class Device(ABC):
         """Seconds of each of `repeats` runs on random inputs after `warmup` unmeasured ones, by the device's
         own clock. Raises ProgramError, and DeviceError where its times would mean nothing.
         """
-
-    def time_layers(self, program: Path) -> list[float]:
-        """Seconds of each layer of the program's manifest, of a device that `times_layers`. Raises what
-        `time` raises.
-        """
-        raise NotImplementedError(self.text)
 
     @abstractmethod
     def close(self) -> None:

@@ -185,6 +185,16 @@ class Records:
         return {record.task: record for record in self.candidates if record.state == ACCEPTED}
 
 
+def records_for(folder: Path, device: Target) -> Records:
+    """The records of a folder that hold for `device`; of others there is a note, of none nothing."""
+    path = folder / FILE_NAME
+    if not path.exists():
+        return Records()
+    found = read_records(path)
+    unfit = found.header.unfit_for(device) if found.header else ""
+    return Records(notes=[*found.notes, f"{path}: ignored: {unfit}"]) if unfit else found
+
+
 def read_records(path: Path) -> Records:
     """Read a file, whatever is in it; an unreadable header leaves nothing but a note."""
     try:

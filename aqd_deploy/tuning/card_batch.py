@@ -1,7 +1,7 @@
 """A batch: whole programs of one network for a card, in which every convolution has another of its kernels.
 
-A card has a few dozen kernels for a convolution, not thousands, and its times do not depend on a machine that
-is busy with something else. So candidates are not built one by one: program k has the k-th kernel of every
+A card has some dozens of kernels for a convolution at most, not thousands. So candidates are not built one by
+one: program k has the k-th kernel of every
 convolution, the first one those of the least estimate, and is compiled as any program is. Compiling needs no
 card, measuring (`card_measure.py`) no compiler: the batch is a file that goes from one machine to the other.
 
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from aqd_deploy.arrays import write_arrays
+from aqd_deploy.arrays import ZIP_ERRORS, write_arrays
 from aqd_deploy.compiler.build import compile_model
 from aqd_deploy.compiler.launches import build_launches
 from aqd_deploy.compiler.nvcc import CudaCompiler
@@ -118,8 +118,10 @@ def card_uses(model: onnx.ModelProto, device: Target, images: int) -> list[CardU
     """
     found: dict[str, CardUse] = {}
 
-    def note(task: CardTask, able: Sequence[Choice]) -> tuple[Choice | None, str]:
-        asked.append(found.setdefault(task.key, CardUse.of(task, able)))
+    def note(task: CardTask, able: Callable[[], list[Choice]]) -> tuple[Choice | None, str]:
+        if task.key not in found:
+            found[task.key] = CardUse.of(task, able())
+        asked.append(found[task.key])
         return None, ""
 
     asked: list[CardUse] = []
@@ -250,7 +252,7 @@ class OpenBatch:
             if len({len(use.choices) for use in uses}) != 1 or None in [use.choices[0] for use in uses]:
                 raise ValueError("its tasks are not of the same programs")
             return Batch(Header.from_json(content["header"]), content["images"], uses)
-        except (KeyError, TypeError, ValueError, SchemaError, *_DAMAGED) as error:
+        except (KeyError, TypeError, ValueError, SchemaError, *ZIP_ERRORS) as error:
             raise _no_batch(self._path, error) from error
 
     def program(self, number: int, folder: Path) -> Path:
@@ -264,12 +266,8 @@ class OpenBatch:
     def _take(self, name: str, folder: Path) -> Path:
         try:
             return Path(self._archive.extract(name, folder))
-        except _DAMAGED as error:
+        except ZIP_ERRORS as error:
             raise _no_batch(self._path, error) from error
-
-
-_DAMAGED = (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError)
-"""What zipfile raises for damage, encryption and methods that it does not know."""
 
 
 @contextmanager
@@ -278,7 +276,7 @@ def open_batch(path: Path) -> Iterator[OpenBatch]:
     with BATCH_FILE.open(path) as file:
         try:
             archive = zipfile.ZipFile(file)
-        except _DAMAGED as error:
+        except ZIP_ERRORS as error:
             raise _no_batch(path, error) from error
         with archive:
             yield OpenBatch(archive, path)

@@ -7,7 +7,7 @@ for both. It is the best of its task where its ratio to the default is less than
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,42 +23,20 @@ from aqd_deploy.runtime.container import read_container
 from aqd_deploy.runtime.tensors import TensorInfo
 from aqd_deploy.targets import Target, get
 from aqd_deploy.tuning.card_batch import Batch, CardUse, OpenBatch, open_batch
-
-LEAST_GAIN = 0.01
-"""Faster by less than this is noise."""
+from aqd_deploy.tuning.progress import LEAST_GAIN, Standing
 
 
 @dataclass
-class CardState:
-    """What is known of a task: seconds of one call of the default, the best choice, and its time as a share
-    of the default's; how many candidates have a record, are or were the best, and are not exact.
-    """
+class CardState(Standing):
+    """A task and how it stands."""
 
     use: CardUse
     best: Choice
     default_seconds: float | None = None
-    share: float = 1.0
+    seconds: float | None = None
     measured: int = 0
     accepted: int = 0
     rejected: int = 0
-
-    @property
-    def seconds(self) -> float | None:
-        """Of one call of the best choice."""
-        return None if self.default_seconds is None else self.default_seconds * self.share
-
-    def note(self, record: Record) -> None:
-        """Take a record over; of a task they come in the order in which they were written."""
-        self.measured += 1
-        self.rejected += record.state == REJECTED
-        if record.state != ACCEPTED or record.seconds is None:
-            return
-        self.accepted += 1
-        self.best = record.choice
-        if self.default_seconds is None:
-            self.default_seconds = record.seconds
-        elif record.best_seconds:
-            self.share *= record.seconds / record.best_seconds
 
 
 @dataclass
@@ -140,10 +118,14 @@ class _Run:
         total = self.opened.batch.programs
         default = self._load(0)
         try:
-            if self._differing(default):
+            inputs, outputs = self.opened.example(self.scratch)
+            self.inputs = read_arrays(inputs, _wanted(default.inputs))
+            self.expected = read_arrays(outputs, _wanted(default.outputs))
+            differing = self._differing(default)
+            if differing:
                 raise TuningError(
                     "the kernels that the estimate chooses are not exact on this card",
-                    received=f"{self._differing(default)} differing integers",
+                    received=f"{differing} differing integers",
                     next_command="aqd-deploy run PROGRAM.so --input X.npz --check MODEL.int.onnx",
                 )
             seconds = default.time_layers()
@@ -171,10 +153,8 @@ class _Run:
 
     def _differing(self, program: CardProgram) -> int:
         """How many integers are not those of the integer network."""
-        inputs, outputs = self.opened.example(self.scratch)
-        found = program.run(read_arrays(inputs, _wanted(program.inputs)))
-        expected = read_arrays(outputs, _wanted(program.outputs))
-        return sum(int(np.count_nonzero(found[name] != expected[name])) for name in expected)
+        found = program.run(self.inputs)
+        return sum(int(np.count_nonzero(found[name] != each)) for name, each in self.expected.items())
 
     def _settle_defaults(self, seconds: Sequence[float]) -> None:
         for state in self.states:
@@ -212,7 +192,9 @@ class _Run:
     @staticmethod
     def _compared(state: CardState, choice: Choice, mine: Sequence[float], theirs: Sequence[float]) -> Record:
         """The best one before would have taken its share of the default's time."""
-        seconds, best = _mean(state.use, mine), _mean(state.use, theirs) * state.share
+        assert state.seconds is not None and state.default_seconds is not None, "defaults were settled"
+        share = state.seconds / state.default_seconds
+        seconds, best = _mean(state.use, mine), _mean(state.use, theirs) * share
         faster = seconds < best * (1 - LEAST_GAIN)
         return Record(state.use.key, choice, ACCEPTED if faster else SLOWER, seconds, best)
 
@@ -229,7 +211,4 @@ def _mean(use: CardUse, seconds: Sequence[float]) -> float:
 
 
 def _wanted(infos: Sequence[TensorInfo]) -> Wanted:
-    found: Mapping[str, tuple[tuple[int, ...], tuple[str, ...]]] = {
-        info.name: (info.shape, (info.dtype,)) for info in infos
-    }
-    return found
+    return {info.name: (info.shape, (info.dtype,)) for info in infos}

@@ -16,13 +16,13 @@ import onnx
 from aqd_deploy.compiler.nvcc import find_cuda_compiler
 from aqd_deploy.errors import DeviceError, RecordsError
 from aqd_deploy.files import TemporaryFolder
-from aqd_deploy.records.file import FILE_NAME, Header, Records, read_records
+from aqd_deploy.records.file import FILE_NAME, Header, records_for
 from aqd_deploy.runtime.cuda_driver import CudaDriver
 from aqd_deploy.targets import Target, cards
 from aqd_deploy.tuning.card_batch import Batch, CardUse, card_uses, left_to_try, write_batch
 from aqd_deploy.tuning.card_measure import CardReport, CardState, measure_batch, states_of
+from aqd_deploy.tuning.describe import DOCUMENT, milliseconds, standing
 
-DOCUMENT = 1
 COMPILING = 0.6
 """The share of the budget after which no candidate's compilation begins, where it is measured at once."""
 Listener = Callable[[str, int, int], None]
@@ -31,8 +31,9 @@ Listener = Callable[[str, int, int], None]
 
 def tasks(model: onnx.ModelProto, device: Target, images: int, folder: Path) -> dict[str, Any]:
     """The tasks of a network, with what `folder` has on them: nothing is measured or written."""
-    uses, (records, notes) = card_uses(model, device, images), _records_in(folder, device)
-    return _document(Header.here(device), images, states_of(uses, records.candidates), notes)
+    uses, records = card_uses(model, device, images), records_for(folder, device)
+    states = states_of(uses, records.candidates)
+    return _document(Header.here(device), images, states, records.notes)
 
 
 def batched(
@@ -42,11 +43,11 @@ def batched(
     """Write the batch `output` of what the records in `folder` do not tell yet; see `write_batch`. Raises
     RecordsError where they tell everything.
     """
-    uses, (records, notes) = card_uses(model, device, images), _records_in(folder, device)
+    uses, records = card_uses(model, device, images), records_for(folder, device)
     batch = _compile(model, left_to_try(uses, records), device, images, output, deadline, listen)
     states = states_of(uses, records.candidates)
     return {
-        **_document(batch.header, images, states, notes),
+        **_document(batch.header, images, states, records.notes),
         "batch": str(output),
         "programs": batch.programs,
         "bytes": output.stat().st_size,
@@ -105,18 +106,6 @@ def _compile(
     )  # fmt: skip
 
 
-def _records_in(folder: Path, device: Target) -> tuple[Records, list[str]]:
-    """The records in a folder that hold for the card, and lines about those that do not."""
-    path = folder / FILE_NAME
-    if not path.exists():
-        return Records(), []
-    found = read_records(path)
-    unfit = found.header.unfit_for(device) if found.header else ""
-    if found.header is None or unfit:
-        return Records(), [*found.notes, *([f"{path}: ignored: {unfit}"] if unfit else [])]
-    return found, found.notes
-
-
 def _told(report: CardReport, folder: Path, seconds: float) -> dict[str, Any]:
     return {
         **_document(report.header, report.batch.images, report.states, report.notes),
@@ -137,8 +126,10 @@ def _document(
         "target": header.profile,
         "header": header.to_json(),
         "images": images,
-        "default_ms": _ms(sum(_of_all(state, state.default_seconds) for state in states)) if known else None,
-        "best_ms": _ms(sum(_of_all(state, state.seconds) for state in states)) if known else None,
+        "default_ms": milliseconds(sum(_of_all(state, state.default_seconds) for state in states))
+        if known
+        else None,
+        "best_ms": milliseconds(sum(_of_all(state, state.seconds) for state in states)) if known else None,
         "share_of": "time" if known else "multiply-accumulates",
         "tasks": [
             {
@@ -147,12 +138,7 @@ def _document(
                 "layers": state.use.names,
                 "share": round(weight / total, 4),
                 "space": state.use.space,
-                "measured": state.measured,
-                "accepted": state.accepted,
-                "rejected": state.rejected,
-                "default_ms": _ms(state.default_seconds),
-                "best_ms": _ms(state.seconds),
-                "choice": str(state.best),
+                **standing(state),
             }
             for state, weight in zip(states, weights, strict=True)
         ],
@@ -163,10 +149,6 @@ def _document(
 def _of_all(state: CardState, seconds: float | None) -> float:
     """Seconds of all layers of a task."""
     return (seconds or 0.0) * len(state.use.layers)
-
-
-def _ms(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds * 1e3, 5)
 
 
 def batched_text(document: dict[str, Any]) -> str:

@@ -12,12 +12,12 @@ from aqd_deploy.compiler.lower import complete_target
 from aqd_deploy.compiler.planning import plan_model
 from aqd_deploy.devices.rpc_tracker import Tracker
 from aqd_deploy.errors import RecordsError
-from aqd_deploy.records.file import FILE_NAME, Header, read_records
+from aqd_deploy.records.file import FILE_NAME, Header, records_for
 from aqd_deploy.tables import table
 from aqd_deploy.targets import Target
 from aqd_deploy.targets.cpu import usual_threads
 from aqd_deploy.tuning.failures import cannot_go_on
-from aqd_deploy.tuning.progress import Progress, TaskState, network_seconds
+from aqd_deploy.tuning.progress import Progress, Standing, TaskState, network_seconds
 from aqd_deploy.tuning.replay import replay
 from aqd_deploy.tuning.tune import task_states, tune
 
@@ -28,17 +28,10 @@ def tasks(model: onnx.ModelProto, target: Target, threads: int | None, folder: P
     """The tasks of a network, with what `folder` has on them: nothing is measured or written."""
     device = complete_target(target)
     states = task_states(plan_model(model), device, threads or usual_threads())
-    notes: list[str] = []
-    path = folder / FILE_NAME
-    if path.exists():
-        found = read_records(path)
-        notes += found.notes
-        unfit = found.header.unfit_for(device) if found.header else ""
-        if unfit:
-            notes.append(f"{path}: ignored: {unfit}")
-        for state in states if found.header and not unfit else []:
-            state.replay(found.candidates)
-    return _document(device, threads, states, notes)
+    found = records_for(folder, device)
+    for state in states:
+        state.replay(found.candidates)
+    return _document(device, threads, states, found.notes)
 
 
 def tuned(
@@ -93,9 +86,9 @@ def replayed(
         "layers": again.layers,
         "choice": str(again.record.choice),
         "default": str(again.default),
-        "recorded_ms": _ms(again.record.seconds),
-        "ms": _ms(min(again.measured.seconds)),
-        "default_ms": _ms(min(again.measured.incumbent, default=None)),
+        "recorded_ms": milliseconds(again.record.seconds),
+        "ms": milliseconds(min(again.measured.seconds)),
+        "default_ms": milliseconds(min(again.measured.incumbent, default=None)),
         "differing_integers": 0,
         "notes": [],
     }
@@ -113,8 +106,8 @@ def _document(
         "target": device.name,
         "header": Header.here(device).to_json(),
         "threads": threads or usual_threads(),
-        "default_ms": _ms(default),
-        "best_ms": _ms(best),
+        "default_ms": milliseconds(default),
+        "best_ms": milliseconds(best),
         "share_of": "time" if known else "multiply-accumulates",
         "tasks": [
             {
@@ -123,12 +116,7 @@ def _document(
                 "layers": state.use.layers,
                 "share": round(state.total_seconds / total if known else state.use.macs / macs, 4),
                 "space": len(state.space),
-                "measured": state.measured,
-                "accepted": state.accepted,
-                "rejected": state.rejected,
-                "default_ms": _ms(state.default_seconds),
-                "best_ms": _ms(state.seconds),
-                "choice": str(state.best),
+                **standing(state),
             }
             for state in states
         ],
@@ -136,8 +124,21 @@ def _document(
     }
 
 
-def _ms(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds * 1e3, 4)
+def standing(state: Standing) -> dict[str, Any]:
+    """What a document says of a task's records."""
+    return {
+        "measured": state.measured,
+        "accepted": state.accepted,
+        "rejected": state.rejected,
+        "default_ms": milliseconds(state.default_seconds),
+        "best_ms": milliseconds(state.seconds),
+        "choice": str(state.best),
+    }
+
+
+def milliseconds(seconds: float | None) -> float | None:
+    """As documents have them: kernels of cards take a few µs."""
+    return None if seconds is None else round(seconds * 1e3, 5)
 
 
 def tasks_text(document: dict[str, Any]) -> str:

@@ -15,9 +15,38 @@ from aqd_deploy.tuning.space import Space
 # after each batch that brings nothing.
 FIRST_EXPECTATION, DECAY = 0.15, 0.5
 
+LEAST_GAIN = 0.01
+"""Faster by less than this is noise."""
+
+
+class Standing:
+    """How a task stands after its records: the best choice, seconds of one call of the default and of the
+    best, candidates that were measured, that were the best at their time, that are not exact.
+    """
+
+    best: Choice
+    default_seconds: float | None
+    seconds: float | None
+    measured: int
+    accepted: int
+    rejected: int
+
+    def note(self, record: Record) -> None:
+        """Take over one measurement. Accepted choices count as an improvement of the one before."""
+        self.measured += 1
+        self.rejected += record.state == REJECTED
+        if record.state != ACCEPTED or record.seconds is None:
+            return
+        if self.seconds is None:
+            self.seconds = self.default_seconds = record.seconds
+        elif record.best_seconds:
+            self.seconds *= record.seconds / record.best_seconds
+        self.accepted += 1
+        self.best = record.choice
+
 
 @dataclass
-class TaskState:
+class TaskState(Standing):
     """One task: its space, its best choice and times.
 
     `seconds` is the estimated time of the best choice: the default's, times the ratio by which each accepted
@@ -67,19 +96,6 @@ class TaskState:
         default = self.space.choices[0]
         if self.started and default not in self.space.tried:
             self.hints.append(default)
-
-    def note(self, record: Record) -> None:
-        """Take over one measurement. Accepted choices count as an improvement of the one before."""
-        self.measured += 1
-        self.rejected += record.state == REJECTED
-        if record.state != ACCEPTED or record.seconds is None:
-            return
-        if self.seconds is None:
-            self.seconds = self.default_seconds = record.seconds
-        elif record.best_seconds:
-            self.seconds *= record.seconds / record.best_seconds
-        self.accepted += 1
-        self.best = record.choice
 
     def expect(self, gain: float) -> None:
         """Adjust the expectation after a batch that saved the fraction `gain`."""

@@ -43,12 +43,10 @@ from aqd_deploy.tuning.engine import Built, Engine, Job, Measured, Trial
 from aqd_deploy.tuning.failures import Fault, cannot_go_on
 from aqd_deploy.tuning.network import Use, network_tasks
 from aqd_deploy.tuning.operands import layer_operands
-from aqd_deploy.tuning.progress import Progress, TaskState, network_seconds
+from aqd_deploy.tuning.progress import LEAST_GAIN, Progress, TaskState, network_seconds
 from aqd_deploy.tuning.space import Space
 
 BATCH = 8
-# Faster by less than this is noise.
-LEAST_GAIN = 0.01
 # What one candidate takes before any was timed, and what is kept for the end of the run, in seconds.
 FIRST_GUESS, RESERVE = 1.0, 0.5
 # Choices that are tried as a task's first where one does not build or is not exact.

@@ -5,7 +5,7 @@
 #pragma once
 #include "copier.cuh"
 #ifndef AQD_BREAK
-#define AQD_BREAK 0  // tests break the kernel: 1 no barrier in the pipeline, 2 a wrong fragment, 3 a group too few waited for, 7 a wrong half of a byte
+#define AQD_BREAK 0  // tests break the kernel: 1 no barrier in the pipeline, 2 a wrong fragment, 3 a group too few waited for, 7 a wrong half of a byte, 8 no fence between blocks
 #endif
 // The accumulators and fragments of one thread.
 template <class T, Walk WALK, bool SIGNED, bool ODD> struct Products {
@@ -100,7 +100,7 @@ template <class T> AQD_DEVICE bool aqd_join_blocks(int (&acc)[T::MT][T::NT][4], 
 #pragma unroll
   for (int i = 0; i < T::MT * T::NT * 4; i++)
     atomicAdd(sums + i * T::GROUP + threadIdx.x, acc[i / (T::NT * 4)][i / 4 % T::NT][i % 4]);
-  __threadfence();
+  if (AQD_BREAK != 8) __threadfence();
   aqd_meet_first<T::GROUP>();
   if (threadIdx.x == 0) *shared = atomicAdd(arrived, 1) == splits - 1;
   aqd_meet_first<T::GROUP>();
