@@ -119,6 +119,8 @@ def _document(
     header: Header, images: int, states: Sequence[CardState], notes: Sequence[str]
 ) -> dict[str, Any]:
     known = all(state.default_seconds is not None for state in states)
+    default = sum(_of_all(state, state.default_seconds) for state in states) if known else None
+    best = sum(_of_all(state, state.seconds) for state in states) if known else None
     weights = [_of_all(state, state.seconds) if known else state.use.macs for state in states]
     total = sum(weights)
     return {
@@ -126,10 +128,8 @@ def _document(
         "target": header.profile,
         "header": header.to_json(),
         "images": images,
-        "default_ms": milliseconds(sum(_of_all(state, state.default_seconds) for state in states))
-        if known
-        else None,
-        "best_ms": milliseconds(sum(_of_all(state, state.seconds) for state in states)) if known else None,
+        "default_ms": milliseconds(default),
+        "best_ms": milliseconds(best),
         "share_of": "time" if known else "multiply-accumulates",
         "tasks": [
             {

@@ -53,7 +53,7 @@ struct Thread {
 struct Barrier { int16_t pending, count; int bytes : 31; unsigned phase : 1; };  // an mbarrier, in its 8 bytes
 struct Block {
   unsigned char *shared;
-  Meeting all;
+  Meeting all, first;
   std::vector<Meeting> warps, products;
   std::vector<std::function<void()>> pending;  // late: what happens only once no thread can go on
   std::vector<unsigned char> lanes;  // what lanes show each other: [warp][parity][lane][32 bytes]
@@ -116,7 +116,9 @@ inline void turn(Barrier &b) {  // to the next phase once nothing is outstanding
 inline bool run_block(int threads, size_t shared_bytes) {
   Quiet quiet;
   std::vector<uint64_t> memory(shared_bytes / 8 + 130, 0xCDCDCDCDCDCDCDCDull);
-  Block b;
+  // Not on the stack: what orders the threads of a block must not lie where it lay for the block before.
+  const auto owned = std::make_unique<Block>();
+  Block &b = *owned;
   b.shared = (unsigned char *)(((uintptr_t)memory.data() + 1023) & ~(uintptr_t)1023);
   b.all.size = threads;
   b.warps.resize((threads + 31) / 32);
@@ -268,15 +270,15 @@ template <bool SIGNED> AQD_DEVICE int aqd_largest_bytes(int a, int b) {
   return a;
 }
 template <int THREADS> AQD_DEVICE void aqd_meet_first() {
-  static aqd::Meeting first;
   {
     aqd::Quiet quiet;
-    first.size = THREADS;
+    aqd::block->first.size = THREADS;
   }
-  aqd::meet(first);
+  aqd::meet(aqd::block->first);
 }
 AQD_DEVICE int aqd_load_fresh(const int *p) { return *p; }
 AQD_DEVICE int atomicAdd(int *p, int v) { return __atomic_fetch_add(p, v, __ATOMIC_RELAXED); }
+AQD_DEVICE int atomicExch(int *p, int v) { return __atomic_exchange_n(p, v, __ATOMIC_RELAXED); }
 AQD_DEVICE void __threadfence() { static char place; aqd::happens_before(&place); aqd::happens_after(&place); }
 
 // Barriers in shared memory. Late: copies and their arrivals happen when no thread can go on without them.

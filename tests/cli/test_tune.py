@@ -116,9 +116,12 @@ def test_what_a_card_asks_for_is_told_in_a_sentence(fails, integer_file, tmp_pat
     (tmp_path / "c.zip").write_bytes(b"PK\5\6" + bytes(18))
     said = fails("tune", tmp_path / "c.zip", *records)
     assert "no driver" in said
+    assert invoke(["tune", str(tmp_path / "c.zip"), "--dry-run"]) == 2
     said = fails("tune", integer_file, *CARD, *records, "--batch", integer_file)
     assert "the output is also an input" in said
-    for words in (["--batch", "x"], ["--images", "4"], [*CARD, "--replay", "ab"]):
+    alone = [[*CARD, "--batch", "x", more] for more in ("--dry-run", "--device=cuda")]
+    of_cpus = [[*CARD, more] for more in ("--replay=ab", "--threads=1")]
+    for words in (["--batch", "x"], ["--images", "4"], *of_cpus, *alone):
         assert invoke(["tune", str(integer_file), *words]) == 2
     assert not (tmp_path / "r").exists()
 

@@ -105,7 +105,7 @@ template <class T> AQD_DEVICE bool aqd_join_blocks(int (&acc)[T::MT][T::NT][4], 
   if (threadIdx.x == 0) *shared = atomicAdd(arrived, 1) == splits - 1;
   aqd_meet_first<T::GROUP>();
   if (!*shared) return false;
-  if (threadIdx.x == 0) *arrived = 0;
+  if (threadIdx.x == 0) atomicExch(arrived, 0);  // no fence is behind the others' additions to it
   __threadfence();
 #pragma unroll
   for (int i = 0; i < T::MT * T::NT * 4; i++) {
