@@ -13,7 +13,7 @@ from aqd_deploy.integer.domain import DOMAIN
 from aqd_deploy.integer.manifest import MANIFEST_KEY, SCHEMA, read_manifest
 from aqd_deploy.passes.canonical.draft import Draft
 from aqd_deploy.passes.canonical.input_shapes import set_shapes
-from aqd_deploy.passes.canonical.rewrites import REWRITES
+from aqd_deploy.passes.canonical.rewrites import OF_QUANTIZED_FILES
 from aqd_deploy.passes.contract import Lowering, Pass, PassError, PassResult
 from aqd_deploy.passes.inference import first_line
 from aqd_deploy.passes.operators import label_of
@@ -53,7 +53,7 @@ class Canonicalise(Pass):
             result.left_alone.append(reason)
             return result
         draft = Draft(state.model)
-        for rewrite in REWRITES:
+        for rewrite in OF_QUANTIZED_FILES:
             rewrite(draft)
         dead = draft.remove_dead()
         draft.changed += [f"{label_of(node)}: {node.op_type} that nothing reads, removed" for node in dead]

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from aqd_deploy.cli.options import existing, json_option
+from aqd_deploy.cli.options import DescriptionType, existing, json_option
 from aqd_deploy.cli.output import StatusLine, print_json, print_text, verb
 
 
@@ -22,7 +22,7 @@ from aqd_deploy.cli.output import StatusLine, print_json, print_text, verb
     help="Images for --compare: a folder, or an .npz file with an array [N, …] of the network's input.",
 )  # fmt: skip
 @click.option(
-    "--detector", type=existing("F.toml"),
+    "--detector", type=DescriptionType(), metavar="F.toml|NAME",
     help="With --compare: how images become the input, for a file that is silent on it.",
 )  # fmt: skip
 @json_option

@@ -11,6 +11,7 @@ from onnx import ModelProto
 
 from aqd_deploy.errors import UnsupportedModelError
 from aqd_deploy.integer.manifest import read_manifest
+from aqd_deploy.passes.canonical.dynamic import dynamic_products
 from aqd_deploy.passes.contract import Shape
 from aqd_deploy.quantization.adaptive_rounding import round_adaptively
 from aqd_deploy.quantization.alone import LayerError, layer_errors
@@ -58,6 +59,8 @@ def quantize(
     Raises the typed errors of aqd_deploy.errors for networks, images and recipes that cannot be used.
     """
     recipe, run = recipe or Recipe(), run or Run()
+    if count := dynamic_products(model.graph.node):
+        run.warn(f"the weights of {count} layers were rounded when the file was quantized dynamically")
     network = Network.of(model, shape=shape, fold=recipe.steps.fold_batch_norms)
     return quantize_network(network, calibration, recipe, run, described)
 

@@ -134,6 +134,8 @@ class Runner:
             return array
         inner, dtype = self.inputs[name]
         array = array.reshape(inner)
+        if dtype in FLOATS:
+            return array.astype(dtype)
         if str(array.dtype) == dtype:
             return array
         return quantized(name, array, self.manifest["inputs"][name], dtype)
@@ -184,10 +186,19 @@ def open_runner(path: Path, threads: int | None = None, device: str = LOCAL) -> 
         model = load_onnx(path)
         quantized = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
         reference = ReferenceRunner(model, threads, as_written=quantized)
-        return Runner(read_manifest(model), reference, reference.inputs, reference.outputs, path, threads)
+        manifest = _with_float_inputs(read_manifest(model), reference.inputs)
+        return Runner(manifest, reference, reference.inputs, reference.outputs, path, threads)
     program = opened.load(path, threads)
     ports = _ports(program.manifest)
     return Runner(program.manifest, program, *ports, program_file(path), threads, opened.close)
+
+
+def _with_float_inputs(manifest: dict[str, Any], inputs: Mapping[str, tuple[Shape, str]]) -> dict[str, Any]:
+    """The manifest with an entry for every input that takes floats as they are, so that a description may
+    tell how pixels become them.
+    """
+    floats = {name: {} for name, (_, dtype) in inputs.items() if dtype in FLOATS}
+    return {**manifest, "inputs": {**floats, **manifest.get("inputs", {})}} if floats else manifest
 
 
 def _ports(manifest: dict[str, Any]) -> tuple[dict[str, tuple[Shape, str]], dict[str, Shape]]:

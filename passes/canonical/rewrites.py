@@ -9,6 +9,7 @@ from aqd_deploy.passes.canonical.constant_layout import lay_constants_out
 from aqd_deploy.passes.canonical.constant_outputs import leave_constant_outputs_out
 from aqd_deploy.passes.canonical.constants import fold_constants
 from aqd_deploy.passes.canonical.draft import Draft
+from aqd_deploy.passes.canonical.dynamic import undo_dynamic_quantization
 from aqd_deploy.passes.canonical.float_input import take_input_quantizers_off
 from aqd_deploy.passes.canonical.functions import inline_functions
 from aqd_deploy.passes.canonical.identities import drop_identities
@@ -37,6 +38,7 @@ REWRITES: tuple[Callable[[Draft], None], ...] = (
     fold_constants,  # before scales, shapes and axes are read
     leave_constant_outputs_out,  # when what is constant is known
     use_float32,  # when constants are initializers
+    undo_dynamic_quantization,  # likewise; of a file that `lower` is given it is refused
     drop_identities,  # before anything looks for what stands right in front of a node
     lay_constants_out,  # before products look for weights
     pool_whole_maps,  # before vectors: a mean without dimensions makes one
@@ -49,10 +51,11 @@ REWRITES: tuple[Callable[[Draft], None], ...] = (
     take_input_quantizers_off,  # when every other quantizer of the input has gone
 )
 
-OF_FLOAT_FILES = tuple(
-    rewrite
-    for rewrite in REWRITES
-    if rewrite
-    not in (refuse_quantizers, cut_tail, use_feature_maps, quantize_before_moves, take_input_quantizers_off)
-)
+_ONLY_OF_FLOAT = (undo_dynamic_quantization,)
+_ONLY_OF_QUANTIZED = (
+    refuse_quantizers, cut_tail, use_feature_maps, quantize_before_moves, take_input_quantizers_off,
+)  # fmt: skip
+OF_QUANTIZED_FILES = tuple(each for each in REWRITES if each not in _ONLY_OF_FLOAT)
+"""What a file goes through that `lower` is given."""
+OF_FLOAT_FILES = tuple(each for each in REWRITES if each not in _ONLY_OF_QUANTIZED)
 """Those that do not ask where quantizers stand: what a float network goes through before it is quantized."""

@@ -35,6 +35,7 @@ def cut_tail(draft: Draft) -> None:
        dequantized codes.
     3. Layout in front of the tail belongs to it, and so do Slice, Gather and Concat there. So does layout in
        front of an output that is no feature map, where a Transpose puts its elements in another order.
+       Behind a Reshape or the like that both parts read, both have it: the tail reads the map itself.
     4. A tensor that the tail reads becomes an output of the integer part, under its name.
     5. An output that needs no tail stays an output. Where all do without, there is no tail.
     """
@@ -61,6 +62,7 @@ class _Cut:
                 self.moved |= outputs
         self._take_reordered_outputs()
         self._take_layout_along(behind)
+        self.rearranged = self._rearranged()
         self.wanted = [name for name in draft.outputs if name in self.moved]
 
     def _made_without(self, *op_types: str) -> set[str]:
@@ -127,6 +129,20 @@ class _Cut:
             else:
                 kept_reads.update(node.input)
 
+    def _rearranged(self) -> set[str]:
+        """Tensors of the body that are a map's elements in another layout, or a part of these."""
+        found: set[str] = set()
+        for node in self.draft.nodes:
+            part = is_standard(node, *_IN_FRONT) and node.input[0] in found
+            moves = is_standard(node, *_LAYOUT) or part
+            if (
+                moves
+                and self.constant.issuperset(node.input[1:])
+                and node.output[0] not in self.draft.outputs
+            ):
+                found.update(node.output)
+        return found
+
     def apply(self) -> None:
         """Cases 4 and 5."""
         draft, graph = self.draft, self.draft.model.graph
@@ -153,7 +169,7 @@ class _Cut:
         own: list[NodeProto] = []
         for node in reversed(self.draft.nodes):
             outputs = set(filter(None, node.output))
-            if outputs & read and outputs <= self.moved | self.constant:
+            if outputs & read and outputs <= self.moved | self.constant | self.rearranged:
                 read.update(node.input)
                 own.append(node)
         return own[::-1]

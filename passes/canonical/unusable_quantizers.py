@@ -79,7 +79,8 @@ def _refuse_dynamic(draft: Draft) -> None:
     if dynamic:
         raise UnsupportedModelError(
             f"scales are computed from each image (dynamic quantization): {counted(dynamic)}",
-            valid="scales that are constants", next_command=_QUANTIZE_AGAIN,
+            valid="scales that are constants",
+            next_command="aqd-deploy quantize FILE --calibration DIR -o OUT, which keeps the weights",
         )  # fmt: skip
 
 

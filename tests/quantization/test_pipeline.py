@@ -3,15 +3,19 @@
 import json
 
 import numpy as np
+import onnx
 import pytest
 from float_graphs import chain, float_graph, pictures
+from onnxruntime.quantization import quantize_dynamic
 
+from aqd_deploy.passes.pipeline import lower
 from aqd_deploy.quantization.calibration import Calibration
 from aqd_deploy.quantization.methods import METHODS
 from aqd_deploy.quantization.methods.contract import Lifted
 from aqd_deploy.quantization.pipeline import quantize
 from aqd_deploy.quantization.progress import Run
 from aqd_deploy.quantization.recipe import Recipe, Steps
+from aqd_deploy.quantization.session import Session
 from aqd_deploy.quantization.state import State
 
 PLAIN = [name for name in METHODS if isinstance(METHODS[name].make(**{
@@ -41,6 +45,23 @@ def test_more_bits_are_nearer_to_float(method):
     ]
     assert errors[0] > errors[1] > errors[2]
     assert errors[2] < 0.002
+
+
+def test_a_dynamically_quantized_file_is_taken_as_the_network_of_its_weights(tmp_path):
+    """As onnxruntime writes it."""
+    quantize_dynamic(chain(), tmp_path / "d.onnx")
+    model = onnx.load(tmp_path / "d.onnx")
+    assert {"DynamicQuantizeLinear", "ConvInteger"} < {node.op_type for node in model.graph.node}
+    result, of_floats = quantize(model, pictures()), quantize(chain(), pictures())
+    assert "the weights of 3 layers were rounded" in result.report["warnings"][0]
+    assert [node.op_type for node in result.model.graph.node] == [
+        node.op_type for node in of_floats.model.graph.node
+    ]
+    assert lower(result.model).report["float_tensors"] == 0
+    feed = next(pictures().feeds())
+    found, expected = (Session(each, ["y"])(feed)["y"] for each in (result.model, chain()))
+    # Both are rounded to 8 bits, weights of the first one twice.
+    assert np.abs(found - expected).max() < 0.05 * np.ptp(expected)
 
 
 @pytest.mark.parametrize("steps", [Steps(), Steps(equalise=True, bias_correction=True)])

@@ -74,6 +74,21 @@ def test_case_3_layout_in_front_of_the_tail():
     assert ops(state.tail) == ["Reshape", "Transpose", "Softmax"] and ops(state.model) == ["Conv"]
 
 
+def test_case_3_layout_that_both_parts_read():
+    """As the values of an attention, which a convolution reads as well."""
+    b = FileBuilder()
+    to, back = b.constant("to", np.array([1, 2, 2, 36])), b.constant("back", np.array([1, 2, 6, 6]))
+    heads = b.node("Reshape", [head(b), to])
+    ends = [b.constant(name, np.array([value])) for name, value in (("from", 1), ("until", 2), ("axis", 2))]
+    values = b.node("Slice", [heads, *ends])
+    weights = b.node("Softmax", [values], axis=-1)
+    kept = b.conv(b.quantize(b.node("Reshape", [values, back])), 2, 2)
+    state = b.rewritten(weights, kept)
+    assert ops(state.tail) == ["Reshape", "Slice", "Softmax"]
+    assert [value.name for value in state.tail.graph.input] == [state.model.graph.output[1].name]
+    assert ops(state.model) == ["Conv", "Gather", "Conv"]
+
+
 def test_case_4_the_boundary_is_an_output_under_its_name():
     b = FileBuilder()
     x = head(b)

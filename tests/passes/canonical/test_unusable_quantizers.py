@@ -22,6 +22,7 @@ def test_case_1_dynamic_quantization():
     y = b.node("Mul", [b.node("Cast", [y], to=1), "s"])
     text = refused(b, y)
     assert "dynamic quantization" in text and "DynamicQuantizeLinear, ConvInteger" in text
+    assert "quantize FILE --calibration DIR -o OUT, which keeps the weights" in text
 
 
 def test_case_1_a_scale_computed_by_nodes():
