@@ -19,7 +19,6 @@ _LEAST, _MOST = 1e-3, 1e3
 """Factors of one channel: a channel of next to nothing would otherwise make its neighbours' weights huge."""
 
 _HOMOGENEOUS = ("AveragePool", "GlobalAveragePool", "LeakyRelu", "MaxPool", "PRelu", "Relu", "Resize")
-"""f(s·x) = s·f(x) for s > 0, each channel by itself."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +57,8 @@ def equalised(network: Network) -> tuple[Network, int]:
 
 
 def _factors(arrays: dict[str, np.ndarray], pair: Pair) -> np.ndarray:
-    first = _sizes(arrays[pair.first.weight], pair.first.axis)
-    second = _sizes(arrays[pair.second.weight], _input_axis(pair.second))
+    first = sizes_along(arrays[pair.first.weight], pair.first.axis)
+    second = sizes_along(arrays[pair.second.weight], input_axis(pair.second))
     both = (first > 0) & (second > 0)
     ratio = np.where(both, first, 1.0) / np.where(both, second, 1.0)
     return np.clip(np.sqrt(ratio), _LEAST, _MOST)
@@ -68,16 +67,17 @@ def _factors(arrays: dict[str, np.ndarray], pair: Pair) -> np.ndarray:
 def _apply(arrays: dict[str, np.ndarray], pair: Pair, factors: np.ndarray) -> None:
     weight, behind = arrays[pair.first.weight], arrays[pair.second.weight]
     arrays[pair.first.weight] = weight / along(factors, weight.ndim, pair.first.axis)
-    arrays[pair.second.weight] = behind * along(factors, behind.ndim, _input_axis(pair.second))
+    arrays[pair.second.weight] = behind * along(factors, behind.ndim, input_axis(pair.second))
     if pair.first.bias is not None:
         arrays[pair.first.bias] = arrays[pair.first.bias] / factors
 
 
-def _sizes(weights: np.ndarray, axis: int) -> np.ndarray:
+def sizes_along(weights: np.ndarray, axis: int) -> np.ndarray:
+    """[C]: the largest absolute weight at each place of an axis."""
     return np.abs(weights).max(axis=tuple(i for i in range(weights.ndim) if i != axis))
 
 
-def _input_axis(layer: Layer) -> int:
+def input_axis(layer: Layer) -> int:
     """The axis of the input channels in a layer's weights; of a depthwise one they are the outputs'."""
     return layer.axis if layer.group > 1 else 1 - layer.axis
 
@@ -99,15 +99,17 @@ def _pairs(network: Network) -> list[Pair]:
                 pair = Pair(layer, behind)
                 found += [pair] if _fits(network, pair, readers) else []
                 break
-            if not is_standard(node, *_HOMOGENEOUS) or not _is_by_channel(network, node):
+            if not is_homogeneous(network, node):
                 break
             name = node.output[0]
     return found
 
 
-def _is_by_channel(network: Network, node: NodeProto) -> bool:
-    """A PRelu's slopes may be one a channel, all others are homogeneous as they are."""
-    return node.op_type != "PRelu" or node.input[1] in {t.name for t in network.model.graph.initializer}
+def is_homogeneous(network: Network, node: NodeProto) -> bool:
+    """Whether f(s·x) = s·f(x) for s > 0, each channel by itself. A PRelu's slopes may be one a channel."""
+    return is_standard(node, *_HOMOGENEOUS) and (
+        node.op_type != "PRelu" or network.is_constant(node.input[1])
+    )
 
 
 def _fits(network: Network, pair: Pair, readers: dict[str, list[NodeProto]]) -> bool:

@@ -97,6 +97,14 @@ class Network:
         """A constant's values."""
         return numpy_helper.to_array(self._tensors[name])
 
+    def is_constant(self, name: str) -> bool:
+        """Whether a tensor is an initializer."""
+        return name in self._tensors
+
+    def readers_of(self, name: str) -> int:
+        """How many nodes read a tensor."""
+        return sum(name in node.input for node in self.model.graph.node)
+
     def with_arrays(self, arrays: Mapping[str, np.ndarray]) -> Network:
         """The same network with other values of these constants."""
         model = copy.deepcopy(self.model)

@@ -27,6 +27,7 @@ from aqd_deploy.quantization.placement import Site
 from aqd_deploy.quantization.plan import Plan
 from aqd_deploy.quantization.progress import Run
 from aqd_deploy.quantization.recipe import Recipe
+from aqd_deploy.quantization.scale_channels import UNEVEN_FUNCTIONS, uneven_inputs, with_scaled_inputs
 from aqd_deploy.quantization.write_qdq import write_qdq
 
 Codes = dict[Site, np.ndarray]
@@ -79,6 +80,7 @@ def quantize_network(
     job.warn()
     job.equalise()
     chosen = method.choose(job.plan, calibration, run)
+    job.advise()
     codes = job.round(chosen)
     errors = layer_errors(job.plan, chosen, codes, calibration, run)
     job.correct_biases(chosen, codes, errors)
@@ -140,6 +142,32 @@ class _Job:
         self.plan = replace(before, network=network)
         errors = [self._error_of_ranges(plan) for plan in (before, self.plan)]
         self._note("equalise", pairs, *errors)
+        self._scale_channels()
+
+    def _scale_channels(self) -> None:
+        """Of activations, which weights alone do not tell."""
+        before = self.plan
+        uneven = uneven_inputs(before, self.calibration, self.run)
+        if not uneven:
+            return
+        self.plan = Plan.of(with_scaled_inputs(before, uneven), before.recipe, before.described)
+        errors = [self._error_of_ranges(plan) for plan in (before, self.plan)]
+        self._note("scale_channels", len(uneven), *errors)
+
+    def advise(self) -> None:
+        """Warns where a step that was not asked for would help."""
+        if self.plan.recipe.steps.equalise:
+            return
+        far = [
+            each.unevenness
+            for each in uneven_inputs(self.plan, self.calibration, self.run)
+            if each.unevenness >= UNEVEN_FUNCTIONS
+        ]
+        if far:
+            self.run.warn(
+                f"the channels of {len(far)} tensors have very unlike ranges, up to {max(far):.0f} times the "
+                "mean one, and share a step; --equalise gives the small ones more codes"
+            )
 
     def _error_of_ranges(self, plan: Plan) -> float:
         few = self.calibration.first(FEW_IMAGES)

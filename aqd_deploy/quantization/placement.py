@@ -43,7 +43,8 @@ class Reader:
 @dataclass(frozen=True)
 class Site:
     """A tensor that needs a quantizer for `readers`. `layers` are the names of the layers among them; `axis`
-    is that of the output channels of a weight, None where it may only have one scale.
+    is that of the output channels of a weight, None where it may only have one scale. `of_function`: it is a
+    function of each element, by thresholds, and no stream.
     """
 
     tensor: str
@@ -51,6 +52,7 @@ class Site:
     readers: tuple[Reader, ...]
     layers: tuple[str, ...]
     axis: int | None = None
+    of_function: bool = False
 
     @property
     def is_weight(self) -> bool:
@@ -300,7 +302,6 @@ class _Search:
         if is_standard(node, "Div") and node.input[0] in self.constant:
             return _Value(_Kind.FUNCTION, self._element(node, name).root) if uniform else None
         if not uniform:
-            self._real(node, name)
             return _Value(_Kind.STREAM, "")
         return self._bent(self._element(node, name))
 
@@ -332,7 +333,8 @@ class _Search:
         for (name, role), wanted in self.found.items():
             readers = tuple(each for each in wanted.readers if each.node in needed or role is Role.IMAGE)
             if readers:
-                sites.append(Site(name, role, readers, tuple(wanted.layers), wanted.axis))
+                function = name in self.values and self.values[name].kind is _Kind.FUNCTION
+                sites.append(Site(name, role, readers, tuple(wanted.layers), wanted.axis, function))
         labels = {node.output[0]: node for node in self.draft.nodes}
         left = tuple(
             f"layers stay float from {names[0]} on, {len(names)} in all: they lie behind the "

@@ -52,6 +52,11 @@ class Plan:
         """In topological order."""
         return self.placement.sites
 
+    @property
+    def activations(self) -> list[str]:
+        """The tensors of the sites that are no weights, each once."""
+        return list(dict.fromkeys(site.tensor for site in self.sites if not site.is_weight))
+
     def scale_axis(self, site: Site) -> int | None:
         """Along which axis a weight has a scale each; None for one scale."""
         return site.axis if self.recipe.per_channel else None

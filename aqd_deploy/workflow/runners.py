@@ -197,7 +197,7 @@ def _with_float_inputs(manifest: dict[str, Any], inputs: Mapping[str, tuple[Shap
     """The manifest with an entry for every input that takes floats as they are, so that a description may
     tell how pixels become them.
     """
-    floats = {name: {} for name, (_, dtype) in inputs.items() if dtype in FLOATS}
+    floats: dict[str, dict] = {name: {} for name, (_, dtype) in inputs.items() if dtype in FLOATS}
     return {**manifest, "inputs": {**floats, **manifest.get("inputs", {})}} if floats else manifest
 
 

@@ -90,8 +90,10 @@ def test_the_report_is_json_and_tells_of_every_layer():
     assert list(rows) == ["a", "b", "y"]
     assert (rows["b"]["weight_bits"], rows["b"]["input_bits"]) == (4, 5)
     assert all(row["weight_scale"] > 0 and row["mean_square_error"] > 0 for row in rows.values())
-    assert [step["step"] for step in report["steps"]] == ["equalise", "bias_correction"]
-    assert report["steps"][1]["error_after"] == pytest.approx(report["output_error"])
+    assert [step["step"] for step in report["steps"]] == [
+        "equalise", "scale_channels", "bias_correction"
+    ]  # fmt: skip
+    assert report["steps"][2]["error_after"] == pytest.approx(report["output_error"])
     assert report["warnings"] == []
     assert {"ranges", "choosing", "errors of layers"} <= set(report["stages"])
 

@@ -22,6 +22,7 @@ W = (6, 3, 3, 3)
 STEM = f"a = Conv {CONV3} (image, w1)"
 NEXT = (6, 6, 3, 3)
 MATRIX = (4, 6)
+CHANNELS = np.linspace(0.25, 4, 6, dtype=np.float32).reshape(1, 6, 1, 1)
 SLOPES = np.array([0, 0.1, 0.25, -0.1, 1, 0.5], np.float32).reshape(6, 1, 1)
 
 # Name: body, weights, and the activations that get quantizers, each with what it is for.
@@ -78,6 +79,17 @@ CASES = {
         f"{STEM} r = PRelu(a, slopes) y = Conv {CONV3} (r, w2)",
         {"w1": W, "w2": NEXT, "slopes": SLOPES},
         {"image": Role.IMAGE, "r": Role.LAYER_INPUT},
+    ),
+    "a number a channel makes a stream of a function": (
+        f"{STEM} g = Sigmoid(a) m = Mul(a, g) t = Mul(m, by) y = Conv {CONV3} (t, w2)",
+        {"w1": W, "w2": NEXT, "by": CHANNELS},
+        {"image": Role.IMAGE, "t": Role.LAYER_INPUT},
+    ),
+    "also of several together": (
+        f"{STEM} g = Sigmoid(a) m = Mul(a, g) p = MaxPool <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (m) "
+        f"k = Concat <axis = 1> (m, p, a) t = Add(k, by) y = Conv {CONV3} (t, w2)",
+        {"w1": W, "w2": (4, 18, 3, 3), "by": np.tile(CHANNELS, (1, 3, 1, 1))},
+        {"image": Role.IMAGE, "t": Role.LAYER_INPUT},
     ),
     "vectors": (
         f"{STEM} r = Relu(a) p = GlobalAveragePool(r) v = Flatten(p) h = Gemm <transB = 1> (v, w2, b2) "

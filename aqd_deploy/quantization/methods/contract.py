@@ -68,8 +68,7 @@ def observe_sites(
     plan: Plan, calibration: Calibration, run: Run, *, histograms: bool
 ) -> Mapping[str, Observations]:
     """What the activations of a plan's sites are like in the float network; warns of constant ones."""
-    tensors = list(dict.fromkeys(site.tensor for site in plan.sites if not site.is_weight))
-    observed = observe(plan.network.model, tensors, calibration, run, histograms=histograms)
+    observed = observe(plan.network.model, plan.activations, calibration, run, histograms=histograms)
     for name, seen in observed.items():
         if seen.low == seen.high:
             run.warn(f"{name} is {seen.low:g} everywhere in every calibration image")

@@ -1,0 +1,194 @@
+"""Channels of activations brought nearer to one range in front of a quantizer (Xiao et al., "SmoothQuant",
+ICML 2023): one step for all of them leaves the small ones few codes, and weights can take the difference.
+
+    x ── Q ── Conv(W)        x ── Mul(1/t) ── Q ── Conv(W·t)        t a number a channel
+
+Where the tensor is a convolution's, or ReLU's and the like of one, that convolution has the product in its
+weights, and nothing is computed. Of a sum of convolutions, a requantization has it in its constants. Behind
+another function it costs a stream of straight pieces in the place of thresholds, so there it has to be worth
+more.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from onnx import helper
+
+from aqd_deploy.passes.canonical.draft import Draft, is_standard
+from aqd_deploy.quantization.calibration import Calibration
+from aqd_deploy.quantization.equalise import input_axis, is_homogeneous, sizes_along
+from aqd_deploy.quantization.network import Layer, Network
+from aqd_deploy.quantization.observe import observe
+from aqd_deploy.quantization.placement import Role, Site
+from aqd_deploy.quantization.plan import Plan
+from aqd_deploy.quantization.progress import Run
+from aqd_deploy.quantization.quantizer import along
+
+UNEVEN, UNEVEN_FUNCTIONS = 2.0, 8.0
+"""From which unevenness on channels are scaled: of streams, and of functions, whose product costs time."""
+_SHARE, _DEPTHWISE_SHARE = 0.5, 0.75
+"""The part of a channel's difference that its weights take over. Those of a depthwise layer have a step for
+each channel that is free to differ; what is left to them is room for values that no image showed.
+"""
+_LEAST = 1 / 64
+"""The smallest t. A channel that calibration hardly saw may be larger tomorrow."""
+
+
+@dataclass(frozen=True)
+class Uneven:
+    """A tensor whose channels have unlike ranges: [C] `high`, the largest absolute values, all above 0; and
+    the layers that read its codes. The product stands in front of the tensor `at`, or in `maker`, whose
+    output that is; `is_dear`: it takes a stream of straight pieces.
+    """
+
+    site: Site
+    layers: tuple[Layer, ...]
+    high: np.ndarray
+    at: str
+    maker: Layer | None
+    is_dear: bool
+
+    @property
+    def unevenness(self) -> float:
+        """The largest range over the geometric mean of all."""
+        return float(self.high.max() / np.exp(np.log(self.high).mean()))
+
+    @property
+    def worth_it(self) -> bool:
+        """Whether scaling gains more than it costs."""
+        return self.unevenness >= (UNEVEN_FUNCTIONS if self.is_dear else UNEVEN)
+
+
+def uneven_inputs(plan: Plan, calibration: Calibration, run: Run) -> list[Uneven]:
+    """The inputs of layers that are worth scaling; one pass over the images, which methods share."""
+    found = {site: layers for site in plan.sites if (layers := _layers(plan, site))}
+    seen = observe(plan.network.model, plan.activations, calibration, run) if found else {}
+    uneven = []
+    for site, layers in found.items():
+        ranges = seen[site.tensor]
+        high = np.maximum(np.abs(ranges.channel_low), np.abs(ranges.channel_high)).astype(np.float64)
+        if not high.any():
+            continue
+        # A channel that nothing was seen of stays as it is.
+        place = _Place.of(plan.network, site, layers)
+        each = Uneven(
+            site, layers, np.where(high > 0, high, high.max()), place.at, place.maker, place.is_dear
+        )
+        uneven += [each] if each.worth_it else []
+    return uneven
+
+
+def with_scaled_inputs(plan: Plan, uneven: Iterable[Uneven]) -> Network:
+    """The same function: every tensor through a product of its own, and what reads it with other weights."""
+    network, products = plan.network, []
+    for each in uneven:
+        factors = _factors(plan, each)
+        network = _with_weights(network, each, factors)
+        products += [] if each.maker is not None else [(each, 1 / factors)]
+    draft = Draft(copy.deepcopy(network.model))
+    for each, by in products:
+        _multiply(draft, each, by)
+    return Network(draft.write())
+
+
+def _with_weights(network: Network, uneven: Uneven, factors: np.ndarray) -> Network:
+    arrays = {}
+    for layer in uneven.layers:
+        weight = network.array(layer.weight).astype(np.float64)
+        arrays[layer.weight] = weight * along(factors, weight.ndim, input_axis(layer))
+    if uneven.maker is not None:
+        maker = uneven.maker
+        weight = network.array(maker.weight).astype(np.float64)
+        arrays[maker.weight] = weight / along(factors, weight.ndim, maker.axis)
+        if maker.bias is not None:
+            arrays[maker.bias] = network.array(maker.bias) / factors
+    return network.with_arrays(arrays)
+
+
+def _multiply(draft: Draft, uneven: Uneven, by: np.ndarray) -> None:
+    """A product in front of what reads `uneven.at`: homogeneous functions, or the layers."""
+    constant = draft.constant(f"{uneven.at}_by", by.astype(np.float32).reshape(1, -1, 1, 1))
+    output = draft.names.fresh(f"{uneven.at}_scaled")
+    product = helper.make_node("Mul", [uneven.at, constant], [output], name=output)
+    outputs = {layer.output for layer in uneven.layers}
+    is_tensor = uneven.at == uneven.site.tensor
+    nodes = list(draft.nodes)
+    readers = [
+        node for node in nodes if uneven.at in node.input and (node.output[0] in outputs or not is_tensor)
+    ]
+    for node in readers:
+        node.input[0] = output
+    first = min(nodes.index(node) for node in readers)
+    draft.nodes = [*nodes[:first], product, *nodes[first:]]
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a product goes: see `Uneven`."""
+
+    at: str
+    maker: Layer | None
+    is_dear: bool
+
+    @classmethod
+    def of(cls, network: Network, site: Site, layers: tuple[Layer, ...]) -> _Place:
+        """Through f with f(s·x) = s·f(x) as far to the front as nobody else reads what lies there."""
+        nodes = {name: node for node in network.model.graph.node for name in node.output}
+        outputs = {value.name for value in network.model.graph.output}
+        makers = {layer.output: layer for layer in network.layers}
+        name, others = site.tensor, network.readers_of(site.tensor) > len(layers)
+        bent = False
+        while not others and name not in outputs and name in nodes and is_homogeneous(network, nodes[name]):
+            name = nodes[name].input[0]
+            others = network.readers_of(name) > 1
+        if others or name in outputs:
+            at = site.tensor
+            bent = at in nodes and is_standard(nodes[at], "LeakyRelu", "PRelu")
+            return cls(at, None, site.of_function or bent)
+        maker = makers.get(name)
+        if maker is not None and not _is_own(network, maker):
+            maker = None
+        return cls(name, maker, site.of_function)
+
+
+def _is_own(network: Network, maker: Layer) -> bool:
+    """Whether output channels of a layer can be scaled: its constants are nobody else's."""
+    constants = [name for name in (maker.weight, maker.bias) if name]
+    whole = maker.op_type == "Conv" or (maker.op_type == "ConvTranspose" and maker.group == 1)
+    return whole and all(network.is_constant(name) and network.readers_of(name) == 1 for name in constants)
+
+
+def _layers(plan: Plan, site: Site) -> tuple[Layer, ...]:
+    """The convolutions that read the codes of a site, () where something else does, or where their weights
+    are not their own.
+    """
+    network = plan.network
+    layers = tuple(layer for layer in plan.placement.layers if layer.name in site.layers)
+    alone = {reader.node for reader in site.readers} == {layer.output for layer in layers}
+    if site.role is not Role.LAYER_INPUT or not alone:
+        return ()
+    fits = all(
+        layer.op_type == "Conv"
+        and layer.group in (1, len(network.array(layer.weight)))
+        and (layer.group == 1 or network.array(layer.weight).shape[1] == 1)
+        and network.readers_of(layer.weight) == 1
+        for layer in layers
+    )
+    return layers if fits else ()
+
+
+def _factors(plan: Plan, uneven: Uneven) -> np.ndarray:
+    """t [C] = x^a / w^(1 − a) with the ranges of the channel and of its weights, the largest one 1."""
+    weights = np.zeros_like(uneven.high)
+    for layer in uneven.layers:
+        weights = np.maximum(weights, sizes_along(plan.network.array(layer.weight), input_axis(layer)))
+    # What no weight reads may be scaled as anything else.
+    weights = np.where(weights > 0, weights, weights.max() or 1.0)
+    free = plan.recipe.per_channel and all(layer.group > 1 for layer in uneven.layers)
+    share = _DEPTHWISE_SHARE if free else _SHARE
+    factors = uneven.high**share / weights ** (1 - share)
+    return np.maximum(factors / factors.max(), _LEAST)
