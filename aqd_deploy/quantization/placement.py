@@ -295,13 +295,17 @@ class _Search:
         return _Value(_Kind.STREAM, "")
 
     def _with_constant(self, node: NodeProto, name: str) -> _Value | None:
-        """A sum or a product with a constant: of one number it is a function of each element."""
+        """A sum or a product with a constant: of one number it is a function of each element; of one a
+        channel a stream, which functions become.
+        """
         others = [each for each in node.input if each in self.constant]
         array = self.draft.array(others[0])
         uniform = array is not None and array.size == 1
         if is_standard(node, "Div") and node.input[0] in self.constant:
             return _Value(_Kind.FUNCTION, self._element(node, name).root) if uniform else None
         if not uniform:
+            if array is None or array.ndim < 3 or array.size != array.shape[-3]:
+                self._real(node, name)
             return _Value(_Kind.STREAM, "")
         return self._bent(self._element(node, name))
 

@@ -11,7 +11,6 @@ more.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -84,34 +83,44 @@ def uneven_inputs(plan: Plan, calibration: Calibration, run: Run) -> list[Uneven
 
 def with_scaled_inputs(plan: Plan, uneven: Iterable[Uneven]) -> Network:
     """The same function: every tensor through a product of its own, and what reads it with other weights."""
-    network, products = plan.network, []
+    weights = _Weights(plan.network)
+    products: list[tuple[Uneven, np.ndarray]] = []
     for each in uneven:
-        factors = _factors(plan, each)
-        network = _with_weights(network, each, factors)
-        products += [] if each.maker is not None else [(each, 1 / factors)]
-    draft = Draft(copy.deepcopy(network.model))
+        factors = _factors(plan, weights, each)
+        for layer in each.layers:
+            weights.multiply(layer.weight, factors, input_axis(layer))
+        if each.maker is None:
+            rank = weights[each.layers[0].weight].ndim
+            products.append((each, along(1 / factors, rank, 1)))
+            continue
+        weights.multiply(each.maker.weight, 1 / factors, each.maker.axis)
+        if each.maker.bias is not None:
+            weights.multiply(each.maker.bias, 1 / factors, 0)
+    draft = Draft(plan.network.with_arrays(weights.changed).model)
     for each, by in products:
         _multiply(draft, each, by)
     return Network(draft.write())
 
 
-def _with_weights(network: Network, uneven: Uneven, factors: np.ndarray) -> Network:
-    arrays = {}
-    for layer in uneven.layers:
-        weight = network.array(layer.weight).astype(np.float64)
-        arrays[layer.weight] = weight * along(factors, weight.ndim, input_axis(layer))
-    if uneven.maker is not None:
-        maker = uneven.maker
-        weight = network.array(maker.weight).astype(np.float64)
-        arrays[maker.weight] = weight / along(factors, weight.ndim, maker.axis)
-        if maker.bias is not None:
-            arrays[maker.bias] = network.array(maker.bias) / factors
-    return network.with_arrays(arrays)
+class _Weights:
+    """The constants of a network in float64, with what was changed of them."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.changed: dict[str, np.ndarray] = {}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.changed[name] if name in self.changed else self.network.array(name).astype(np.float64)
+
+    def multiply(self, name: str, factors: np.ndarray, axis: int) -> None:
+        """Factors [C] along an axis."""
+        array = self[name]
+        self.changed[name] = array * along(factors, array.ndim, axis)
 
 
 def _multiply(draft: Draft, uneven: Uneven, by: np.ndarray) -> None:
     """A product in front of what reads `uneven.at`: homogeneous functions, or the layers."""
-    constant = draft.constant(f"{uneven.at}_by", by.astype(np.float32).reshape(1, -1, 1, 1))
+    constant = draft.constant(f"{uneven.at}_by", by.astype(np.float32))
     output = draft.names.fresh(f"{uneven.at}_scaled")
     product = helper.make_node("Mul", [uneven.at, constant], [output], name=output)
     outputs = {layer.output for layer in uneven.layers}
@@ -141,18 +150,15 @@ class _Place:
         outputs = {value.name for value in network.model.graph.output}
         makers = {layer.output: layer for layer in network.layers}
         name, others = site.tensor, network.readers_of(site.tensor) > len(layers)
-        bent = False
         while not others and name not in outputs and name in nodes and is_homogeneous(network, nodes[name]):
             name = nodes[name].input[0]
             others = network.readers_of(name) > 1
         if others or name in outputs:
-            at = site.tensor
-            bent = at in nodes and is_standard(nodes[at], "LeakyRelu", "PRelu")
-            return cls(at, None, site.of_function or bent)
+            bent = site.tensor in nodes and is_standard(nodes[site.tensor], "LeakyRelu", "PRelu")
+            return cls(site.tensor, None, site.of_function or bent)
         maker = makers.get(name)
-        if maker is not None and not _is_own(network, maker):
-            maker = None
-        return cls(name, maker, site.of_function)
+        own = maker is not None and _is_own(network, maker)
+        return cls(name, maker if own else None, site.of_function)
 
 
 def _is_own(network: Network, maker: Layer) -> bool:
@@ -181,11 +187,11 @@ def _layers(plan: Plan, site: Site) -> tuple[Layer, ...]:
     return layers if fits else ()
 
 
-def _factors(plan: Plan, uneven: Uneven) -> np.ndarray:
+def _factors(plan: Plan, constants: _Weights, uneven: Uneven) -> np.ndarray:
     """t [C] = x^a / w^(1 − a) with the ranges of the channel and of its weights, the largest one 1."""
     weights = np.zeros_like(uneven.high)
     for layer in uneven.layers:
-        weights = np.maximum(weights, sizes_along(plan.network.array(layer.weight), input_axis(layer)))
+        weights = np.maximum(weights, sizes_along(constants[layer.weight], input_axis(layer)))
     # What no weight reads may be scaled as anything else.
     weights = np.where(weights > 0, weights, weights.max() or 1.0)
     free = plan.recipe.per_channel and all(layer.group > 1 for layer in uneven.layers)

@@ -60,6 +60,22 @@ def reorged(side):
     )  # fmt: skip
 
 
+def yolov2(side, width):
+    """All layers of yolov2, `width` the share of its channels that it has."""
+    body = [
+        *(32, "p", 64, "p", 128, -64, 128, "p", 256, -128, 256, "p", 512, -256, 512, -256, 512, "p"),
+        *(1024, -512, 1024, -512, 1024, 1024, 1024, "[route]\nlayers=-9\n", -64, "[reorg]\nstride=2\n"),
+        *("[route]\nlayers=-1,-4\n", 1024),
+    ]  # fmt: skip
+    parts = [NET.format(side=side)]
+    for each in body:
+        if isinstance(each, int):
+            parts.append(conv(int(abs(each) * width), 3 if each > 0 else 1))
+        else:
+            parts.append(POOL if each == "p" else each)
+    return "".join([*parts, conv(16, 1, norm=False, activation="linear"), REGION])
+
+
 REGION = (
     "[region]\nanchors = 1.08,1.19,  3.42,4.41\nbias_match=1\nclasses=3\ncoords=4\nnum=2\nsoftmax=1\n"
     "jitter=.2\nrescore=1\nthresh = .6\nrandom=0\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from darknet_files import YOLOV2_TINY, YOLOV3_BLOCKS, YOLOV3_TINY, DarknetNetwork, reorged
+from darknet_files import YOLOV2_TINY, YOLOV3_BLOCKS, YOLOV3_TINY, DarknetNetwork, reorged, yolov2
 from float64_reference import Float64Network
 from small_models import runnable_targets
 
@@ -59,9 +59,9 @@ def test_it_is_exact_but_for_the_variance(tmp_path):
     assert np.abs(found - wanted).max() < 1e-6 * np.abs(wanted).max()
 
 
-def quantized_of(name: str, folder: Path) -> tuple[onnx.ModelProto, np.ndarray]:
+def quantized_of(text: str, folder: Path) -> tuple[onnx.ModelProto, np.ndarray]:
     """QDQ, and the four images that it was calibrated by."""
-    network = DarknetNetwork(NETWORKS[name])
+    network = DarknetNetwork(text)
     model = darknet_model(*network.write(folder))
     side = int(network.sections[0][1]["height"])
     images = np.random.default_rng(3).integers(0, 256, (4, 3, side, side), np.uint8)
@@ -72,7 +72,7 @@ def quantized_of(name: str, folder: Path) -> tuple[onnx.ModelProto, np.ndarray]:
 @pytest.mark.parametrize("name", ["yolov2-tiny", "blocks", "reorg", "odd reorg"])
 def test_quantized_it_is_lowered(name, tmp_path):
     """With the strides that its manifest tells, also behind an order of elements of its own."""
-    quantized, images = quantized_of(name, tmp_path)
+    quantized, images = quantized_of(NETWORKS[name], tmp_path)
     integer = lower(quantized).model
     assert ("Rearrange" in [node.op_type for node in integer.graph.node]) == ("reorg" in name)
     # Streams are rounded, so a code may be another; a pixel or channel in a wrong place is off by far more.
@@ -84,9 +84,15 @@ def test_quantized_it_is_lowered(name, tmp_path):
 
 
 @pytest.mark.parametrize("target", runnable_targets()[:1])
-def test_a_program_of_it_gives_the_same_integers(target, tmp_path):
-    """Of the order of [reorg] that is no other word of the dialect."""
-    quantized, images = quantized_of("odd reorg", tmp_path)
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(NETWORKS["odd reorg"], id="an order that is no other word of the dialect"),
+        pytest.param(yolov2(416, 1 / 8), id="yolov2 of 416 pixels", marks=pytest.mark.matrix),
+    ],
+)
+def test_a_program_of_it_gives_the_same_integers(target, text, tmp_path):
+    quantized, images = quantized_of(text, tmp_path)
     integer = lower(quantized).model
     compile_model(integer, tmp_path / "p.so", target=target, threads=2)
     program, reference = Program.load(tmp_path / "p.so"), ReferenceRunner(integer, 1)
