@@ -225,6 +225,8 @@ def upsampling(graph: Graph, node: Node, attributes: Mapping[str, Any]) -> Resiz
             f"node {node.label}: Resize {shown}", valid="whole factors of height and width"
         )
     place = attributes.get("coordinate_transformation_mode", "half_pixel")
+    # These differ where one element comes of several, which whole factors never do.
+    place = "half_pixel" if place == "pytorch_half_pixel" else place
     if attributes.get("mode", "nearest") == "linear":
         return LinearResize(factors, place == "half_pixel")
     rounding = attributes.get("nearest_mode", "round_prefer_floor")

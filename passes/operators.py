@@ -293,7 +293,7 @@ OPERATORS: Mapping[str, Operator] = {
         {
             "antialias": _one_of(0),
             "axes": Attribute(lambda value: isinstance(value, list), "axes"),
-            "coordinate_transformation_mode": _one_of("asymmetric", "half_pixel"),
+            "coordinate_transformation_mode": _one_of("asymmetric", "half_pixel", "pytorch_half_pixel"),
             # Of cubic and of cropping modes, which `mode` and the line above exclude.
             "cubic_coeff_a": _ANY_FLOAT,
             "exclude_outside": _ANY_INT,

@@ -12,6 +12,7 @@ from aqd_deploy.passes.canonical.draft import Draft
 from aqd_deploy.passes.canonical.dynamic import undo_dynamic_quantization
 from aqd_deploy.passes.canonical.float_input import take_input_quantizers_off
 from aqd_deploy.passes.canonical.functions import inline_functions
+from aqd_deploy.passes.canonical.halved import halve_by_averages
 from aqd_deploy.passes.canonical.identities import drop_identities
 from aqd_deploy.passes.canonical.initializers import drop_inputs_with_values
 from aqd_deploy.passes.canonical.kept_names import rename_inside
@@ -42,6 +43,7 @@ REWRITES: tuple[Callable[[Draft], None], ...] = (
     drop_identities,  # before anything looks for what stands right in front of a node
     lay_constants_out,  # before products look for weights
     pool_whole_maps,  # before vectors: a mean without dimensions makes one
+    halve_by_averages,  # when sizes and types are known
     split_by_slices,  # anywhere: shapes are known
     space_to_depth_by_slices,  # likewise
     refuse_quantizers,  # before the tail takes them along

@@ -112,7 +112,7 @@ def test_options_change_what_the_recipe_says(files, capsys):
     assert (followed.weight_bits, followed.per_channel, followed.excluded) == (6, False, ("y",))
     assert followed.steps == Steps(equalise=True, bias_correction=True)
     assert [(row["layer"], row["weight_bits"]) for row in found["layers"]] == [("a", 8), ("b", 3)]
-    assert [step["step"] for step in found["steps"]] == ["equalise", "bias_correction"]
+    assert [step["step"] for step in found["steps"]] == ["equalise", "scale_channels", "bias_correction"]
 
 
 def test_warnings_are_told(files, capsys):

@@ -86,6 +86,7 @@ ALONE = {
     ),
     "average of the map": lambda b, x: shaped(b, "GlobalAveragePool", x, (4, 1, 1)),
     "linear, half_pixel": resized("linear", 2, coordinate_transformation_mode="half_pixel"),
+    "linear, pytorch_half_pixel": resized("linear", 2, coordinate_transformation_mode="pytorch_half_pixel"),
     "linear, asymmetric, by 3": resized("linear", 3, coordinate_transformation_mode="asymmetric"),
     "nearest, half_pixel": resized("nearest", 2),
     "rows and columns": sliced([1, 0], [8, 7], [2, 3], [2, 3], (4, 4, 3)),
