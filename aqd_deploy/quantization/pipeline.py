@@ -11,6 +11,7 @@ from onnx import ModelProto
 
 from aqd_deploy.errors import UnsupportedModelError
 from aqd_deploy.integer.manifest import read_manifest
+from aqd_deploy.passes.canonical.draft import is_standard
 from aqd_deploy.passes.canonical.dynamic import dynamic_products
 from aqd_deploy.passes.contract import Shape
 from aqd_deploy.quantization.adaptive_rounding import round_adaptively
@@ -155,8 +156,11 @@ class _Job:
         self._note("scale_channels", len(uneven), *errors)
 
     def advise(self) -> None:
-        """Warns where a step that was not asked for would help."""
-        if self.plan.recipe.steps.equalise:
+        """Warns where a step that was not asked for would help. The weights of a file that has quantizers stay
+        what they are.
+        """
+        nodes = self.plan.network.model.graph.node
+        if self.plan.recipe.steps.equalise or any(is_standard(node, "QuantizeLinear") for node in nodes):
             return
         far = [
             each.unevenness
@@ -165,8 +169,9 @@ class _Job:
         ]
         if far:
             self.run.warn(
-                f"the channels of {len(far)} tensors have very unlike ranges, up to {max(far):.0f} times the "
-                "mean one, and share a step; --equalise gives the small ones more codes"
+                f"channels that share a step have very unlike ranges in {len(far)} of "
+                f"{len(self.plan.activations)} tensors, the largest up to {max(far):.0f} times the mean one; "
+                "--equalise gives the small ones more codes"
             )
 
     def _error_of_ranges(self, plan: Plan) -> float:
