@@ -156,8 +156,8 @@ class _Job:
         self._note("scale_channels", len(uneven), *errors)
 
     def advise(self) -> None:
-        """Warns where a step that was not asked for would help. The weights of a file that has quantizers stay
-        what they are.
+        """Warns where a step that was not asked for would help; a file's own quantizers want its weights as
+        they are.
         """
         nodes = self.plan.network.model.graph.node
         if self.plan.recipe.steps.equalise or any(is_standard(node, "QuantizeLinear") for node in nodes):
