@@ -23,7 +23,7 @@ def undo_dynamic_quantization(draft: Draft) -> None:
                                   └─s── Mul ──────────────────────┘      bias
 
     1. ConvInteger and MatMulInteger with constant weights, of one scale or one an output channel; a bias
-       that is added becomes the convolution's own.
+       that is added becomes the convolution's own. Names are those that onnxruntime made its own of.
     2. MatMulInteger of two tensors.
     3. UnsupportedModelError where such an operator stands otherwise.
     """
@@ -95,6 +95,7 @@ def _undone(
     made = draft.node(
         _PRODUCTS[product.node.op_type], [left.input[0], operand], node.output[0], like=product.node
     )
+    made.name = made.name.removesuffix("_quant")
     made.attribute.extend(product.node.attribute)
     return [made]
 
@@ -121,7 +122,7 @@ def _weights(draft: Draft, product: NodeProto, scale: str) -> str | None:
         return None
     shape = [-1] + [1] * (codes.ndim - 1) if behind else [-1]
     reals = (codes - sum(each.reshape(shape) for each in zeros)) * steps.reshape(shape)
-    return draft.constant(f"{product.input[1]}_real", reals.astype(np.float32))
+    return draft.constant(product.input[1].removesuffix("_quantized"), reals.astype(np.float32))
 
 
 def _with_bias(draft: Draft, node: NodeProto, producers: Mapping[str, NodeProto]) -> list[NodeProto] | None:

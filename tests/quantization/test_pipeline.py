@@ -57,6 +57,8 @@ def test_a_dynamically_quantized_file_is_taken_as_the_network_of_its_weights(tmp
     assert [node.op_type for node in result.model.graph.node] == [
         node.op_type for node in of_floats.model.graph.node
     ]
+    names = [{row["layer"] for row in each.report["layers"]} for each in (result, of_floats)]
+    assert names[0] == names[1]
     assert lower(result.model).report["float_tensors"] == 0
     feed = next(pictures().feeds())
     found, expected = (Session(each, ["y"])(feed)["y"] for each in (result.model, chain()))
