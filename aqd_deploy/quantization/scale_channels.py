@@ -38,18 +38,43 @@ _LEAST = 1 / 64
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a product goes: in front of what reads the tensor `at`, or into `maker`, whose output that is.
+    `is_dear`: it takes a stream of straight pieces.
+    """
+
+    at: str
+    maker: Layer | None
+    is_dear: bool
+
+    @classmethod
+    def of(cls, network: Network, site: Site, layers: tuple[Layer, ...]) -> Place:
+        """Through f with f(s·x) = s·f(x) as far to the front as nobody else reads what lies there."""
+        nodes = {name: node for node in network.model.graph.node for name in node.output}
+        outputs = {value.name for value in network.model.graph.output}
+        makers = {layer.output: layer for layer in network.layers}
+        name, others = site.tensor, network.readers_of(site.tensor) > len(layers)
+        while not others and name not in outputs and name in nodes and is_homogeneous(network, nodes[name]):
+            name = nodes[name].input[0]
+            others = network.readers_of(name) > 1
+        if others or name in outputs:
+            bent = site.tensor in nodes and is_standard(nodes[site.tensor], "LeakyRelu", "PRelu")
+            return cls(site.tensor, None, site.of_function or bent)
+        maker = makers.get(name)
+        own = maker is not None and _is_own(network, maker)
+        return cls(name, maker if own else None, site.of_function)
+
+
+@dataclass(frozen=True)
 class Uneven:
     """A tensor whose channels have unlike ranges: [C] `high`, the largest absolute values, all above 0; and
-    the layers that read its codes. The product stands in front of the tensor `at`, or in `maker`, whose
-    output that is; `is_dear`: it takes a stream of straight pieces.
+    the layers that read its codes.
     """
 
     site: Site
     layers: tuple[Layer, ...]
     high: np.ndarray
-    at: str
-    maker: Layer | None
-    is_dear: bool
+    place: Place
 
     @property
     def unevenness(self) -> float:
@@ -59,7 +84,7 @@ class Uneven:
     @property
     def worth_it(self) -> bool:
         """Whether scaling gains more than it costs."""
-        return self.unevenness >= (UNEVEN_FUNCTIONS if self.is_dear else UNEVEN)
+        return self.unevenness >= (UNEVEN_FUNCTIONS if self.place.is_dear else UNEVEN)
 
 
 def uneven_inputs(plan: Plan, calibration: Calibration, run: Run) -> list[Uneven]:
@@ -73,10 +98,8 @@ def uneven_inputs(plan: Plan, calibration: Calibration, run: Run) -> list[Uneven
         if not high.any():
             continue
         # A channel that nothing was seen of stays as it is.
-        place = _Place.of(plan.network, site, layers)
-        each = Uneven(
-            site, layers, np.where(high > 0, high, high.max()), place.at, place.maker, place.is_dear
-        )
+        high = np.where(high > 0, high, high.max())
+        each = Uneven(site, layers, high, Place.of(plan.network, site, layers))
         uneven += [each] if each.worth_it else []
     return uneven
 
@@ -89,13 +112,14 @@ def with_scaled_inputs(plan: Plan, uneven: Iterable[Uneven]) -> Network:
         factors = _factors(plan, weights, each)
         for layer in each.layers:
             weights.multiply(layer.weight, factors, input_axis(layer))
-        if each.maker is None:
+        maker = each.place.maker
+        if maker is None:
             rank = weights[each.layers[0].weight].ndim
             products.append((each, along(1 / factors, rank, 1)))
             continue
-        weights.multiply(each.maker.weight, 1 / factors, each.maker.axis)
-        if each.maker.bias is not None:
-            weights.multiply(each.maker.bias, 1 / factors, 0)
+        weights.multiply(maker.weight, 1 / factors, maker.axis)
+        if maker.bias is not None:
+            weights.multiply(maker.bias, 1 / factors, 0)
     draft = Draft(plan.network.with_arrays(weights.changed).model)
     for each, by in products:
         _multiply(draft, each, by)
@@ -119,46 +143,18 @@ class _Weights:
 
 
 def _multiply(draft: Draft, uneven: Uneven, by: np.ndarray) -> None:
-    """A product in front of what reads `uneven.at`: homogeneous functions, or the layers."""
-    constant = draft.constant(f"{uneven.at}_by", by.astype(np.float32))
-    output = draft.names.fresh(f"{uneven.at}_scaled")
-    product = helper.make_node("Mul", [uneven.at, constant], [output], name=output)
-    outputs = {layer.output for layer in uneven.layers}
-    is_tensor = uneven.at == uneven.site.tensor
+    """A product in front of what reads the place: one homogeneous function, or the layers."""
+    at, outputs = uneven.place.at, {layer.output for layer in uneven.layers}
+    constant = draft.constant(f"{at}_by", by.astype(np.float32))
+    output = draft.names.fresh(f"{at}_scaled")
+    product = helper.make_node("Mul", [at, constant], [output], name=output)
+    moved = at != uneven.site.tensor
     nodes = list(draft.nodes)
-    readers = [
-        node for node in nodes if uneven.at in node.input and (node.output[0] in outputs or not is_tensor)
-    ]
+    readers = [node for node in nodes if at in node.input and (moved or node.output[0] in outputs)]
     for node in readers:
         node.input[0] = output
     first = min(nodes.index(node) for node in readers)
     draft.nodes = [*nodes[:first], product, *nodes[first:]]
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where a product goes: see `Uneven`."""
-
-    at: str
-    maker: Layer | None
-    is_dear: bool
-
-    @classmethod
-    def of(cls, network: Network, site: Site, layers: tuple[Layer, ...]) -> _Place:
-        """Through f with f(s·x) = s·f(x) as far to the front as nobody else reads what lies there."""
-        nodes = {name: node for node in network.model.graph.node for name in node.output}
-        outputs = {value.name for value in network.model.graph.output}
-        makers = {layer.output: layer for layer in network.layers}
-        name, others = site.tensor, network.readers_of(site.tensor) > len(layers)
-        while not others and name not in outputs and name in nodes and is_homogeneous(network, nodes[name]):
-            name = nodes[name].input[0]
-            others = network.readers_of(name) > 1
-        if others or name in outputs:
-            bent = site.tensor in nodes and is_standard(nodes[site.tensor], "LeakyRelu", "PRelu")
-            return cls(site.tensor, None, site.of_function or bent)
-        maker = makers.get(name)
-        own = maker is not None and _is_own(network, maker)
-        return cls(name, maker if own else None, site.of_function)
 
 
 def _is_own(network: Network, maker: Layer) -> bool:
