@@ -17,6 +17,16 @@ from pathlib import Path
 KEPT = re.compile(r"\.lock|\.ses|\.onnxruntime|\.written-by-aqd-deploy")
 
 
+def _hidden(folder: Path) -> list[Path]:
+    """Hidden entries anywhere below. Unlike `rglob`, `walk` goes on where a folder vanishes meanwhile."""
+    return [
+        Path(parent, name)
+        for parent, folders, files in os.walk(folder)
+        for name in (*folders, *files)
+        if name.startswith(".")
+    ]
+
+
 class Sandbox:
     """Folders of their own for outputs, temporary files and the cache of commands, which are known by a mark
     in their environment.
@@ -73,7 +83,7 @@ class Sandbox:
 
     def left(self) -> list[str]:
         """All temporary entries: everything in the folder for temporary files, hidden entries elsewhere."""
-        found = [*self.temporary.iterdir(), *self.work.rglob(".*"), *self.cache.rglob(".*")]
+        found = [*self.temporary.iterdir(), *_hidden(self.work), *_hidden(self.cache)]
         return [str(path) for path in found if not KEPT.fullmatch(path.name)]
 
     def wait_for(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
