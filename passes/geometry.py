@@ -225,7 +225,7 @@ def upsampling(graph: Graph, node: Node, attributes: Mapping[str, Any]) -> Resiz
             f"node {node.label}: Resize {shown}", valid="whole factors of height and width"
         )
     place = attributes.get("coordinate_transformation_mode", "half_pixel")
-    # These differ where one element comes of several, which whole factors never do.
+    # They differ where a side shrinks to one element, which upsampling never does.
     place = "half_pixel" if place == "pytorch_half_pixel" else place
     if attributes.get("mode", "nearest") == "linear":
         return LinearResize(factors, place == "half_pixel")

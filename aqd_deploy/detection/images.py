@@ -291,7 +291,7 @@ def describe_preprocessing(manifest: dict[str, Any]) -> str:
     if steps.mean is None:
         text += f"The uint8 pixels go in as they are; {told} are part of the network."
     else:
-        text += f"What goes in is (pixel - mean) / std, with {told}, quantized."
+        text += f"What goes in is (pixel - mean) / std, with {told}; quantized, where the network is."
     detector = manifest.get("detector")
     if detector is None:
         return text

@@ -62,6 +62,7 @@ class Network:
     def __init__(self, model: ModelProto) -> None:
         self.model = model
         self._tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+        self._readers = Counter(name for node in model.graph.node for name in set(node.input))
         self.layers = tuple(
             layer
             for node in model.graph.node
@@ -103,7 +104,7 @@ class Network:
 
     def readers_of(self, name: str) -> int:
         """How many nodes read a tensor."""
-        return sum(name in node.input for node in self.model.graph.node)
+        return self._readers[name]
 
     def with_arrays(self, arrays: Mapping[str, np.ndarray]) -> Network:
         """The same network with other values of these constants."""

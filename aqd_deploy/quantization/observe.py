@@ -60,11 +60,13 @@ def observe(
     What is finished is kept in the state of `run`. Raises CalibrationError for a tensor that holds NaN or
     infinity.
     """
-    key = hashlib.sha256("\n".join(tensors).encode()).hexdigest()
+    # Steps make other networks with tensors of the same names.
+    network = hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
+    key = hashlib.sha256("\n".join([network, *tensors]).encode()).hexdigest()
     ranges = run.state.once(f"ranges {key}", partial(_ranges, model, tensors, calibration, run))
     counts: Arrays = {}
     for part in _parts(tensors, Draft(model).shapes) if histograms else ():
-        key = hashlib.sha256("\n".join(part).encode()).hexdigest()
+        key = hashlib.sha256("\n".join([network, *part]).encode()).hexdigest()
         counts |= run.state.once(f"counts {key}", partial(_counts, model, part, ranges, calibration, run))
     return {
         name: Observations(

@@ -143,17 +143,16 @@ class _Job:
         self.plan = replace(before, network=network)
         errors = [self._error_of_ranges(plan) for plan in (before, self.plan)]
         self._note("equalise", pairs, *errors)
-        self._scale_channels()
+        self._scale_channels(errors[-1])
 
-    def _scale_channels(self) -> None:
-        """Of activations, which weights alone do not tell."""
+    def _scale_channels(self, error: float) -> None:
+        """Of activations, which weights alone do not tell; `error` is that of ranges so far."""
         before = self.plan
         uneven = uneven_inputs(before, self.calibration, self.run)
         if not uneven:
             return
         self.plan = Plan.of(with_scaled_inputs(before, uneven), before.recipe, before.described)
-        errors = [self._error_of_ranges(plan) for plan in (before, self.plan)]
-        self._note("scale_channels", len(uneven), *errors)
+        self._note("scale_channels", len(uneven), error, self._error_of_ranges(self.plan))
 
     def advise(self) -> None:
         """Warns where a step that was not asked for would help; a file's own quantizers want its weights as

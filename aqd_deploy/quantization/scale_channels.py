@@ -47,22 +47,29 @@ class Place:
     maker: Layer | None
     is_dear: bool
 
-    @classmethod
-    def of(cls, network: Network, site: Site, layers: tuple[Layer, ...]) -> Place:
+
+class _Places:
+    """Finds the places of a network."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.nodes = {name: node for node in network.model.graph.node for name in node.output}
+        self.outputs = {value.name for value in network.model.graph.output}
+        self.makers = {layer.output: layer for layer in network.layers}
+
+    def of(self, site: Site, layers: tuple[Layer, ...]) -> Place:
         """Through f with f(s·x) = s·f(x) as far to the front as nobody else reads what lies there."""
-        nodes = {name: node for node in network.model.graph.node for name in node.output}
-        outputs = {value.name for value in network.model.graph.output}
-        makers = {layer.output: layer for layer in network.layers}
+        network, nodes, outputs = self.network, self.nodes, self.outputs
         name, others = site.tensor, network.readers_of(site.tensor) > len(layers)
         while not others and name not in outputs and name in nodes and is_homogeneous(network, nodes[name]):
             name = nodes[name].input[0]
             others = network.readers_of(name) > 1
         if others or name in outputs:
             bent = site.tensor in nodes and is_standard(nodes[site.tensor], "LeakyRelu", "PRelu")
-            return cls(site.tensor, None, site.of_function or bent)
-        maker = makers.get(name)
+            return Place(site.tensor, None, site.of_function or bent)
+        maker = self.makers.get(name)
         own = maker is not None and _is_own(network, maker)
-        return cls(name, maker if own else None, site.of_function)
+        return Place(name, maker if own else None, site.of_function)
 
 
 @dataclass(frozen=True)
@@ -91,7 +98,7 @@ def uneven_inputs(plan: Plan, calibration: Calibration, run: Run) -> list[Uneven
     """The inputs of layers that are worth scaling; one pass over the images, which methods share."""
     found = {site: layers for site in plan.sites if (layers := _layers(plan, site))}
     seen = observe(plan.network.model, plan.activations, calibration, run) if found else {}
-    uneven = []
+    uneven, places = [], _Places(plan.network)
     for site, layers in found.items():
         ranges = seen[site.tensor]
         high = np.maximum(np.abs(ranges.channel_low), np.abs(ranges.channel_high)).astype(np.float64)
@@ -99,7 +106,7 @@ def uneven_inputs(plan: Plan, calibration: Calibration, run: Run) -> list[Uneven
             continue
         # A channel that nothing was seen of stays as it is.
         high = np.where(high > 0, high, high.max())
-        each = Uneven(site, layers, high, Place.of(plan.network, site, layers))
+        each = Uneven(site, layers, high, places.of(site, layers))
         uneven += [each] if each.worth_it else []
     return uneven
 
@@ -168,19 +175,20 @@ def _layers(plan: Plan, site: Site) -> tuple[Layer, ...]:
     """The convolutions that read the codes of a site, () where something else does, or where their weights
     are not their own.
     """
-    network = plan.network
+    if site.role is not Role.LAYER_INPUT:
+        return ()
     layers = tuple(layer for layer in plan.placement.layers if layer.name in site.layers)
     alone = {reader.node for reader in site.readers} == {layer.output for layer in layers}
-    if site.role is not Role.LAYER_INPUT or not alone:
-        return ()
-    fits = all(
-        layer.op_type == "Conv"
-        and layer.group in (1, len(network.array(layer.weight)))
-        and (layer.group == 1 or network.array(layer.weight).shape[1] == 1)
-        and network.readers_of(layer.weight) == 1
-        for layer in layers
-    )
+    fits = alone and all(_takes_factors(plan.network, layer) for layer in layers)
     return layers if fits else ()
+
+
+def _takes_factors(network: Network, layer: Layer) -> bool:
+    """Whether a layer has weights of its own for each input channel."""
+    if layer.op_type != "Conv" or network.readers_of(layer.weight) > 1:
+        return False
+    out, inside = network.array(layer.weight).shape[:2]
+    return layer.group == 1 or (layer.group == out and inside == 1)
 
 
 def _factors(plan: Plan, constants: _Weights, uneven: Uneven) -> np.ndarray:

@@ -19,7 +19,7 @@ _MARK = "made-by-quantize"
 
 
 class State:
-    """Results by name, each a dict of arrays. `folder` None keeps nothing.
+    """Results by name, each a dict of arrays. Without a `folder` they are kept for this run alone.
 
     `key` is a hash of all that results depend on: those of another key go. Raises StorageError for a folder
     that was made for something else.
@@ -27,6 +27,7 @@ class State:
 
     def __init__(self, folder: Path | None = None, key: str = "") -> None:
         self.folder, self._key = folder, key
+        self._own: dict[str, Arrays] = {}
         if folder is None or not folder.is_dir():
             return
         mark = folder / _MARK
@@ -52,7 +53,9 @@ class State:
 
     def get(self, name: str) -> Arrays | None:
         """A finished result; None where there is none that can be read."""
-        if self.folder is None or not self._file(name).is_file():
+        if self.folder is None:
+            return self._own.get(name)
+        if not self._file(name).is_file():
             return None
         try:
             with np.load(self._file(name), allow_pickle=False) as arrays:
@@ -63,6 +66,7 @@ class State:
     def put(self, name: str, arrays: Arrays) -> None:
         """Keeps a result; its file is there whole or not at all."""
         if self.folder is None:
+            self._own[name] = arrays
             return
         if not (self.folder / _MARK).is_file():
             write_text(self.folder / _MARK, self._key)

@@ -61,6 +61,7 @@ def test_pixels_become_what_the_description_tells(folder):
     _, objectness, classes = (1 / (1 + np.exp(-each)) for each in session.run(None, {"image": image}))
     expected = np.sort((objectness * classes).ravel())
     assert len(found) == len(expected) == 4
+    # Scores are written with six places.
     np.testing.assert_allclose(sorted(each["score"] for each in found), expected, atol=2e-6)
 
 

@@ -299,7 +299,9 @@ def test_an_input_of_floats_gets_normalised_pixels_in_the_order_of_the_channels(
 def test_the_description_of_an_input_of_floats():
     entry = {**MANIFEST["preprocessing"], "input": "image", "mean": [1, 2, 3], "std": [4, 5, 6]}
     text = describe_preprocessing({**FLOATS, "preprocessing": entry})
-    assert "(pixel - mean) / std, with mean [1, 2, 3] and std [4, 5, 6], quantized" in text
+    assert (
+        "(pixel - mean) / std, with mean [1, 2, 3] and std [4, 5, 6]; quantized, where the network is" in text
+    )
 
 
 def test_a_large_image_takes_seven_bytes_a_pixel(tmp_path):

@@ -9,6 +9,7 @@ from float_graphs import chain, float_graph, pictures
 from aqd_deploy.errors import CalibrationError
 from aqd_deploy.quantization import observe as module
 from aqd_deploy.quantization.calibration import Calibration
+from aqd_deploy.quantization.network import Network
 from aqd_deploy.quantization.observe import BINS, observe
 from aqd_deploy.quantization.progress import Run
 from aqd_deploy.quantization.session import Session
@@ -96,3 +97,13 @@ def test_images_do_not_pile_up():
 
     observe(chain(), NAMES, Calibration(12, feeds, ""), Run(), histograms=True)
     assert most <= 2
+
+
+def test_networks_with_tensors_of_the_same_names_are_told_apart():
+    """A step has changed weights in between; one run observes both."""
+    first = Network.of(chain())
+    second = first.with_arrays({"w1": 2 * first.array("w1"), "b1": 2 * first.array("b1")})
+    run, images = Run(), pictures(3)
+    found = [observe(each.model, ["a"], images, run, histograms=True)["a"] for each in (first, second)]
+    np.testing.assert_allclose(found[1].channel_high, 2 * found[0].channel_high, rtol=1e-5)
+    assert found[1].edges[-1] > 1.9 * found[0].edges[-1]

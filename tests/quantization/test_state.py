@@ -47,10 +47,11 @@ def test_a_folder_of_someone_else_stays(tmp_path):
     assert (tmp_path / "s" / "photo.jpg").exists()
 
 
-def test_without_a_folder_nothing_is_kept():
+def test_without_a_folder_results_are_those_of_one_run():
     state = State()
     state.put("layer", {"x": np.arange(3)})
-    assert state.get("layer") is None
+    assert state.get("layer") is not None and state.get("another") is None
+    assert State().get("layer") is None
 
 
 def test_an_empty_folder_is_taken(tmp_path):

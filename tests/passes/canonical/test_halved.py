@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 from small_files import FileBuilder, ops
 
+from aqd_deploy.passes.canonical.draft import Draft
+from aqd_deploy.passes.canonical.halved import halve_by_averages
+
 MIDDLES = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
 
 
@@ -42,3 +45,22 @@ def test_case_2_an_odd_side_stays():
     b = FileBuilder(shape=(1, 4, 7, 6))
     state = b.rewritten(b.conv(b.quantize(resized(b, b.conv(b.quantize("image")), **MIDDLES))))
     assert ops(state.model) == ["Conv", "Resize", "Conv"]
+
+
+def stays(b, *args, **modes):
+    y = resized(b, b.conv(b.quantize("image")), *args, **modes)
+    draft = Draft(b.model(y))
+    halve_by_averages(draft)
+    return ops(draft.write()) == ["Conv", "Resize"]
+
+
+def test_case_2_another_scale_that_halves_the_sides_as_well_stays():
+    """6 rows become 3, which lie elsewhere."""
+    assert stays(FileBuilder(), (1, 1, 0.51, 0.51), **MIDDLES)
+    assert not stays(FileBuilder(), **MIDDLES)
+
+
+def test_case_1_one_element_in_all_is_no_mean_for_pytorch():
+    modes = {"mode": "linear", "coordinate_transformation_mode": "pytorch_half_pixel"}
+    assert stays(FileBuilder(shape=(1, 4, 2, 2)), **modes)
+    assert not stays(FileBuilder(shape=(1, 4, 2, 2)), **MIDDLES)
